@@ -1,0 +1,114 @@
+"""What every reader returns: a list of records, the classes, and the problems found on the way.
+
+A record holds what is small (path, size, boxes, labels) and knows how to make what is large (pixels, masks), so
+that statistics over a whole data set are quick and a sample is decoded only when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from rcnn.data.image import read_image
+from rcnn.structures import Instances, Masks, Size
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a data set.
+
+    Attributes:
+        file: the file concerned.
+        what: what was found and what was expected, one sentence.
+        advice: what to do about it.
+        annotation: the annotation's id, name or index in the file, where one is concerned.
+        severity: an ``error`` keeps the image out of training; a ``warning`` was dealt with as ``advice`` says.
+    """
+
+    file: Path
+    what: str
+    advice: str
+    annotation: str | None = None
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        place = f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")
+        return f"{self.severity}: {place}: {self.what} {self.advice}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set, not yet decoded.
+
+    Attributes:
+        path: the image file.
+        image_id: the id that results refer to (COCO's own, or the file's name without its ending).
+        truth: its objects, without masks; ``truth.size`` is the size of the decoded (EXIF-rotated) image.
+        masks: makes the objects' masks, in the order of ``truth``; picklable; None where the data has none.
+    """
+
+    path: Path
+    image_id: int | str
+    truth: Instances
+    masks: Callable[[], Masks] | None = None
+
+    def load_truth(self) -> Instances:
+        """The objects with their masks."""
+        return replace(self.truth, masks=self.masks()) if self.masks is not None else self.truth
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its truth.
+
+    Attributes:
+        image: uint8 ``[3, H, W]``, RGB, EXIF rotation applied.
+        truth: its objects; masks where the data has them.
+        image_id: as in the record.
+    """
+
+    image: Tensor
+    truth: Instances
+    image_id: int | str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened data set; ``dataset[i]`` decodes a :class:`Sample`.
+
+    Attributes:
+        format: ``coco``, ``voc``, ``mask folders`` or ``shapes``.
+        source: the file or folder that was opened.
+        class_names: in label order.
+        records: one an image, images without objects included.
+        problems: what the reader noticed; records with an ``error`` are in ``records`` only if they can be used.
+        category_ids: the format's own id of each label (COCO); label + 1 elsewhere.
+    """
+
+    format: str
+    source: Path
+    class_names: tuple[str, ...]
+    records: Sequence[Record]
+    problems: Sequence[Problem] = field(default_factory=tuple)
+    category_ids: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.records[index]
+        return Sample(read_image(record.path), record.load_truth(), record.image_id)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every image with objects has masks."""
+        with_objects = [r for r in self.records if len(r.truth)]
+        return bool(with_objects) and all(r.masks is not None for r in with_objects)
+
+    def subset(self, indices: Sequence[int]) -> Dataset:
+        """The same data set with some of its images, in the given order."""
+        return replace(self, records=[self.records[i] for i in indices])

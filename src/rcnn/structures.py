@@ -1,0 +1,337 @@
+"""The two containers of the package, and the conventions they keep.
+
+Legend: N objects of one image, B images of a batch, H and W image height and width in pixels.
+
+Convention:
+    Boxes are ``x1 y1 x2 y2``, float32, absolute and continuous: pixel *i* covers ``[i, i + 1)``, so a box
+    around the single pixel in the corner is ``0 0 1 1`` and its width is ``x2 - x1 = 1``. Sizes are
+    ``(height, width)``. Labels index ``class_names``; there is no background class among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Size = tuple[int, int]
+Rle = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """N binary masks of one image, each kept only inside its own window.
+
+    A thousand nuclei on a 16-megapixel image would be 16 GB as full bitmaps; kept this way they are as
+    large as their boxes. ``len``, indexing by slices, masks and integer tensors, and ``.shape`` behave as for
+    a tensor ``[N, H, W]``; :meth:`dense` builds that tensor when it is really wanted.
+
+    Attributes:
+        pixels: uint8 ``[P]`` of 0 and 1; the windows' pixels, row by row, one mask after the other.
+        windows: int64 ``[N, 4]``; x1 y1 x2 y2 of the stored window of each mask, inside the image.
+        size: (height, width) of the image.
+    """
+
+    pixels: Tensor
+    windows: Tensor
+    size: Size
+
+    @classmethod
+    def empty(cls, size: Size) -> Masks:
+        """No masks at all, on an image of ``size``."""
+        return cls(torch.zeros(0, dtype=torch.uint8), torch.zeros((0, 4), dtype=torch.int64), size)
+
+    @classmethod
+    def from_patches(cls, patches: Sequence[Tensor], origins: Sequence[Size], size: Size) -> Masks:
+        """Masks from bitmaps ``[h, w]`` whose upper left pixels lie at ``origins``, given as (y, x)."""
+        if not patches:
+            return cls.empty(size)
+        windows = [(x, y, x + p.shape[1], y + p.shape[0]) for p, (y, x) in zip(patches, origins, strict=True)]
+        pixels = torch.cat([(patch != 0).reshape(-1) for patch in patches]).to(torch.uint8)
+        return cls(pixels, torch.tensor(windows, dtype=torch.int64), size)
+
+    @classmethod
+    def from_dense(cls, bitmaps: Tensor) -> Masks:
+        """Masks from full bitmaps ``[N, H, W]`` of any dtype; non-zero is inside."""
+        size = (int(bitmaps.shape[1]), int(bitmaps.shape[2]))
+        inside = bitmaps != 0
+        patches, origins = [], []
+        for bitmap, rows, columns in zip(inside, inside.any(2), inside.any(1), strict=True):
+            ys, xs = rows.nonzero(), columns.nonzero()
+            if len(ys) == 0:
+                patches.append(bitmap[:0, :0])
+                origins.append((0, 0))
+                continue
+            top, left = int(ys[0]), int(xs[0])
+            patches.append(bitmap[top : int(ys[-1]) + 1, left : int(xs[-1]) + 1])
+            origins.append((top, left))
+        return cls.from_patches(patches, origins, size)
+
+    @classmethod
+    def from_rle(cls, rles: Sequence[Rle], size: Size) -> Masks:
+        """Masks from COCO run-length codes, compressed or not."""
+        from pycocotools import mask as coco_mask
+
+        patches, origins = [], []
+        for rle in rles:
+            packed = coco_mask.frPyObjects(rle, *size) if isinstance(rle["counts"], list) else rle
+            x, y, width, height = (int(v) for v in coco_mask.toBbox(packed))
+            bitmap = coco_mask.decode(packed)[y : y + height, x : x + width]
+            patches.append(torch.from_numpy(np.ascontiguousarray(bitmap)))
+            origins.append((y, x))
+        return cls.from_patches(patches, origins, size)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W), as the dense tensor would have it."""
+        return (len(self), *self.size)
+
+    @property
+    def starts(self) -> Tensor:
+        """int64 ``[N]``: where in ``pixels`` the window of each mask begins."""
+        areas = self.window_areas
+        return areas.cumsum(0) - areas
+
+    @property
+    def window_areas(self) -> Tensor:
+        """int64 ``[N]``: the number of stored pixels of each mask."""
+        return (self.windows[:, 2] - self.windows[:, 0]) * (self.windows[:, 3] - self.windows[:, 1])
+
+    def patches(self) -> Iterator[Tensor]:
+        """Yield each mask's window as uint8 ``[h, w]``, a view."""
+        for flat, (x1, y1, x2, y2) in zip(
+            self.pixels.split(self.window_areas.tolist()), self.windows.tolist(), strict=True
+        ):
+            yield flat.view(y2 - y1, x2 - x1)
+
+    def __getitem__(self, index: Any) -> Masks | Tensor:
+        """One mask as bool ``[H, W]`` for an integer; otherwise the Masks that the index selects."""
+        if isinstance(index, int):
+            return self[[index]].dense()[0]
+        chosen = torch.arange(len(self), device=self.windows.device)[index]
+        patches = list(self.patches())
+        windows = self.windows[chosen]
+        picked = [patches[i].reshape(-1) for i in chosen.tolist()]
+        pixels = torch.cat(picked) if picked else self.pixels[:0]
+        return Masks(pixels, windows, self.size)
+
+    def dense(self) -> Tensor:
+        """Full bitmaps, bool ``[N, H, W]``."""
+        bitmaps = torch.zeros(self.shape, dtype=torch.bool, device=self.pixels.device)
+        for bitmap, patch, (x1, y1, x2, y2) in zip(
+            bitmaps, self.patches(), self.windows.tolist(), strict=True
+        ):
+            bitmap[y1:y2, x1:x2] = patch.bool()
+        return bitmaps
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self.dense().cpu().numpy().astype(dtype or bool, copy=False)
+
+    def areas(self) -> Tensor:
+        """float32 ``[N]``: pixels inside each mask."""
+        areas = [int(patch.sum()) for patch in self.patches()]
+        return torch.tensor(areas, dtype=torch.float32, device=self.pixels.device)
+
+    def boxes(self) -> Tensor:
+        """float32 ``[N, 4]``: the tight box of each mask; an empty mask gives ``0 0 0 0``."""
+        boxes = torch.zeros((len(self), 4), device=self.pixels.device)
+        for box, patch, window in zip(boxes, self.patches(), self.windows, strict=True):
+            ys, xs = patch.any(1).nonzero(), patch.any(0).nonzero()
+            if len(ys):
+                tight = torch.stack([xs[0, 0], ys[0, 0], xs[-1, 0] + 1, ys[-1, 0] + 1])
+                box.copy_(tight + window[:2].repeat(2))
+        return boxes
+
+    def crop(self, window: tuple[int, int, int, int]) -> Masks:
+        """The masks as seen in ``window`` (x1 y1 x2 y2, inside the image); the part outside is gone."""
+        x1, y1, x2, y2 = window
+        patches, origins = [], []
+        for patch, (px1, py1, px2, py2) in zip(self.patches(), self.windows.tolist(), strict=True):
+            top, bottom = max(py1, y1), max(min(py2, y2), max(py1, y1))
+            left, right = max(px1, x1), max(min(px2, x2), max(px1, x1))
+            if bottom == top or right == left:
+                top = bottom = y1
+                left = right = x1
+            patches.append(patch[max(top - py1, 0) : max(bottom - py1, 0), max(left - px1, 0) : max(right - px1, 0)])
+            origins.append((top - y1, left - x1))
+        return Masks.from_patches(patches, origins, (y2 - y1, x2 - x1))
+
+    def rle(self) -> list[Rle]:
+        """Compressed COCO run-length codes, ``counts`` as text; no full bitmap is made on the way."""
+        from pycocotools import mask as coco_mask
+
+        height, width = self.size
+        codes: list[Rle] = []
+        for patch, (x1, y1, _, _) in zip(self.patches(), self.windows.tolist(), strict=True):
+            counts = _column_runs(patch.cpu().numpy(), y1, x1, height, width)
+            code = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
+            codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
+        return codes
+
+    def to(self, device: torch.device | str) -> Masks:
+        """The same masks on another device."""
+        return Masks(self.pixels.to(device), self.windows.to(device), self.size)
+
+
+def _column_runs(patch: npt.NDArray[Any], top: int, left: int, height: int, width: int) -> list[int]:
+    """Lengths of the runs of 0, 1, 0, … of a patch placed in an image, read column by column."""
+    columns = np.zeros((patch.shape[1], patch.shape[0] + 2), dtype=np.int8)
+    columns[:, 1:-1] = patch.T
+    steps = np.diff(columns, axis=1)
+    column, row = np.nonzero(steps == 1)
+    starts = (left + column) * height + top + row
+    column, row = np.nonzero(steps == -1)
+    ends = (left + column) * height + top + row
+    if len(starts) == 0:
+        return [height * width]
+    # A run that ends at the image's bottom and one that begins at the next column's top are one run.
+    apart = ends[:-1] != starts[1:]
+    starts, ends = starts[np.r_[True, apart]], ends[np.r_[apart, True]]
+    edges = np.stack([starts, ends], 1).reshape(-1)
+    counts = [int(n) for n in np.diff(np.r_[0, edges])]
+    rest = height * width - int(edges[-1])
+    return [*counts, rest] if rest else counts
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The objects of one image; the same class for truth and for predictions, ``None`` where absent.
+
+    Attributes:
+        size: (height, width) of the image that the coordinates refer to.
+        boxes: float32 ``[N, 4]``, x1 y1 x2 y2 in pixels.
+        labels: int64 ``[N]``, indices into ``class_names``.
+        scores: float32 ``[N]`` in [0, 1], predictions only; sorted, best first.
+        masks: the outlines, see :class:`Masks`.
+        keypoints: float32 ``[N, K, 3]``: x, y and visibility (truth: 0, 1, 2) or score (predictions).
+        crowd: bool ``[N]``, truth only: a region of many objects, neither positive nor negative.
+        difficult: bool ``[N]``, truth only: VOC's mark for objects that the evaluation passes over.
+        areas: float32 ``[N]``, truth only: the annotation's own area where the format has one (COCO).
+        class_names: the names that ``labels`` index.
+        path: the image file, where known.
+    """
+
+    size: Size
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor | None = None
+    masks: Masks | None = None
+    keypoints: Tensor | None = None
+    crowd: Tensor | None = None
+    difficult: Tensor | None = None
+    areas: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    path: Path | None = None
+
+    @classmethod
+    def empty(cls, size: Size, class_names: tuple[str, ...] = (), **present: Any) -> Instances:
+        """No objects on an image of ``size``; further fields as keywords."""
+        return cls(size, torch.zeros((0, 4)), torch.zeros(0, dtype=torch.int64), class_names=class_names, **present)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Any) -> Instances:
+        """The objects that a slice, a bool mask or integer indices ``[M]`` select; an integer selects one."""
+        if isinstance(index, int):
+            index = [index]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        per_object = {k: v[index] for k, v in values.items() if isinstance(v, Tensor | Masks)}
+        return replace(self, **per_object)
+
+    def to(self, device: torch.device | str) -> Instances:
+        """The same objects on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | Masks)})
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each object."""
+        return [self.class_names[label] for label in self.labels.tolist()]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the objects to ``path``; its ending says how.
+
+        ``.json``: COCO results; ``.csv``: a table of the objects; ``.png`` or ``.jpg``: an overlay on the image.
+
+        Raises:
+            ValueError: another ending, or an overlay where the image file is not known.
+        """
+        from rcnn.predict import save_instances
+
+        return save_instances(self, Path(path))
+
+    def to_coco(self, image_id: int | str = 0, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """COCO results: one dict an object with ``image_id category_id bbox score`` and, with masks, RLE.
+
+        ``bbox`` is x, y, width, height. Without ``category_ids`` a label's category id is label + 1.
+        """
+        corners = self.boxes.tolist()
+        results: list[dict[str, Any]] = []
+        scores = [1.0] * len(self) if self.scores is None else self.scores.tolist()
+        for (x1, y1, x2, y2), label, score in zip(corners, self.labels.tolist(), scores, strict=True):
+            category = label + 1 if category_ids is None else category_ids[label]
+            box = [x1, y1, x2 - x1, y2 - y1]
+            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
+        if self.masks is not None:
+            for result, code in zip(results, self.masks.rle(), strict=True):
+                result["segmentation"] = code
+        if self.keypoints is not None:
+            for result, points in zip(results, self.keypoints.tolist(), strict=True):
+                # COCO's keypoints are pixel indices: half a pixel less than our continuous coordinates.
+                result["keypoints"] = [v for x, y, s in points for v in (x - 0.5, y - 0.5, s)]
+        return results
+
+    def to_supervision(self) -> Any:
+        """The same objects as ``supervision.Detections`` (needs the ``supervision`` extra)."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise ValueError('to_supervision needs: pip install "rcnn[supervision]"') from error
+        return supervision.Detections(
+            xyxy=self.boxes.cpu().numpy(),
+            class_id=self.labels.cpu().numpy(),
+            confidence=None if self.scores is None else self.scores.cpu().numpy(),
+            mask=None if self.masks is None else np.asarray(self.masks),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of different sizes in one tensor, padded with zeros at the right and the bottom.
+
+    Attributes:
+        tensors: float32 ``[B, 3, H, W]``, normalised, H and W the largest of the batch, rounded up.
+        sizes: the (height, width) that each image really covers.
+    """
+
+    tensors: Tensor
+    sizes: tuple[Size, ...]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model's ``forward`` returns, always.
+
+    Attributes:
+        losses: one scalar each, to be summed; empty without targets.
+        detections: one per image in the batch's own (resized) coordinates; empty with targets unless asked for.
+    """
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    detections: list[Instances] = field(default_factory=list)
