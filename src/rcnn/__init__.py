@@ -1,1 +1,80 @@
-"""rcnn."""
+"""The R-CNN family: objects found, outlined, counted and measured in images.
+
+A tour in the order of the data:
+
+1. ``open_data(path)`` reads annotated images of any known format into a ``Dataset`` of ``Sample``.
+2. ``train(path)`` chooses a recipe from them, trains a model (``FasterRCNN``, ``MaskRCNN``) and reports on it.
+3. ``evaluate(detector, dataset)`` measures a model; ``load(path)`` opens one, as a ``Detector``.
+4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` for each.
+
+>>> import rcnn
+>>> detector = rcnn.load("runs/nuclei")  # doctest: +SKIP
+>>> (found,) = detector.predict("image.png", min_score=0.5)  # doctest: +SKIP
+>>> found.boxes, found.labels, found.scores, found.masks  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rcnn.data.dataset import Dataset, Sample
+    from rcnn.data.open import open_data
+    from rcnn.evaluate import evaluate
+    from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+    from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
+    from rcnn.predict import Detector, load
+    from rcnn.run import train
+    from rcnn.structures import ImageBatch, Instances, Masks, Output
+    from rcnn.transform import Transform
+
+# Where each public name lives: importing rcnn must not cost the seconds that importing torch does.
+_HOMES = {
+    "Dataset": "rcnn.data.dataset",
+    "Sample": "rcnn.data.dataset",
+    "open_data": "rcnn.data.open",
+    "evaluate": "rcnn.evaluate",
+    "FasterRCNN": "rcnn.models.faster_rcnn",
+    "FasterRCNNSettings": "rcnn.models.faster_rcnn",
+    "MaskRCNN": "rcnn.models.mask_rcnn",
+    "MaskRCNNSettings": "rcnn.models.mask_rcnn",
+    "Detector": "rcnn.predict",
+    "load": "rcnn.predict",
+    "train": "rcnn.run",
+    "ImageBatch": "rcnn.structures",
+    "Instances": "rcnn.structures",
+    "Masks": "rcnn.structures",
+    "Output": "rcnn.structures",
+    "Transform": "rcnn.transform",
+}
+
+__all__ = [
+    "Dataset",
+    "Detector",
+    "FasterRCNN",
+    "FasterRCNNSettings",
+    "ImageBatch",
+    "Instances",
+    "MaskRCNN",
+    "MaskRCNNSettings",
+    "Masks",
+    "Output",
+    "Sample",
+    "Transform",
+    "evaluate",
+    "load",
+    "open_data",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("rcnn")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rcnn' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

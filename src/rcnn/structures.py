@@ -78,7 +78,8 @@ class Masks:
     @classmethod
     def from_rle(cls, rles: Sequence[Rle], size: Size) -> Masks:
         """Masks from COCO run-length codes, compressed or not."""
-        from pycocotools import mask as coco_mask
+        # pycocotools' own decode sets off a DeprecationWarning of NumPy 2; this is the same code without.
+        from faster_coco_eval.core import mask as coco_mask
 
         patches, origins = [], []
         for rle in rles:
@@ -163,7 +164,9 @@ class Masks:
             if bottom == top or right == left:
                 top = bottom = y1
                 left = right = x1
-            patches.append(patch[max(top - py1, 0) : max(bottom - py1, 0), max(left - px1, 0) : max(right - px1, 0)])
+            patches.append(
+                patch[max(top - py1, 0) : max(bottom - py1, 0), max(left - px1, 0) : max(right - px1, 0)]
+            )
             origins.append((top - y1, left - x1))
         return Masks.from_patches(patches, origins, (y2 - y1, x2 - x1))
 
@@ -214,6 +217,8 @@ class Instances:
         labels: int64 ``[N]``, indices into ``class_names``.
         scores: float32 ``[N]`` in [0, 1], predictions only; sorted, best first.
         masks: the outlines, see :class:`Masks`.
+        mask_maps: float32 ``[N, M, M]``, what a network says of the pixels inside each box before
+            ``Transform.invert`` pastes it at the image's own resolution.
         keypoints: float32 ``[N, K, 3]``: x, y and visibility (truth: 0, 1, 2) or score (predictions).
         crowd: bool ``[N]``, truth only: a region of many objects, neither positive nor negative.
         difficult: bool ``[N]``, truth only: VOC's mark for objects that the evaluation passes over.
@@ -227,6 +232,7 @@ class Instances:
     labels: Tensor
     scores: Tensor | None = None
     masks: Masks | None = None
+    mask_maps: Tensor | None = None
     keypoints: Tensor | None = None
     crowd: Tensor | None = None
     difficult: Tensor | None = None
@@ -237,7 +243,9 @@ class Instances:
     @classmethod
     def empty(cls, size: Size, class_names: tuple[str, ...] = (), **present: Any) -> Instances:
         """No objects on an image of ``size``; further fields as keywords."""
-        return cls(size, torch.zeros((0, 4)), torch.zeros(0, dtype=torch.int64), class_names=class_names, **present)
+        return cls(
+            size, torch.zeros((0, 4)), torch.zeros(0, dtype=torch.int64), class_names=class_names, **present
+        )
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -263,7 +271,8 @@ class Instances:
     def save(self, path: str | Path) -> Path:
         """Write the objects to ``path``; its ending says how.
 
-        ``.json``: COCO results; ``.csv``: a table of the objects; ``.png`` or ``.jpg``: an overlay on the image.
+        ``.json``: COCO results; ``.csv``: a table of the objects; ``.png`` or ``.jpg``: an overlay on the
+        image.
 
         Raises:
             ValueError: another ending, or an overlay where the image file is not known.
@@ -272,7 +281,9 @@ class Instances:
 
         return save_instances(self, Path(path))
 
-    def to_coco(self, image_id: int | str = 0, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(
+        self, image_id: int | str = 0, category_ids: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
         """COCO results: one dict an object with ``image_id category_id bbox score`` and, with masks, RLE.
 
         ``bbox`` is x, y, width, height. Without ``category_ids`` a label's category id is label + 1.
@@ -315,10 +326,20 @@ class ImageBatch:
     Attributes:
         tensors: float32 ``[B, 3, H, W]``, normalised, H and W the largest of the batch, rounded up.
         sizes: the (height, width) that each image really covers.
+        seeds: in training, one for each image, of the random choices made about it; an image then has the
+            same anchors and proposals sampled in whatever batch and process it is. Empty: torch's own
+            generator.
     """
 
     tensors: Tensor
     sizes: tuple[Size, ...]
+    seeds: tuple[int, ...] = ()
+
+    def generators(self) -> list[torch.Generator | None]:
+        """One for each image, from ``seeds``; None stands for torch's own."""
+        if not self.seeds:
+            return [None] * len(self)
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -330,7 +351,8 @@ class Output:
 
     Attributes:
         losses: one scalar each, to be summed; empty without targets.
-        detections: one per image in the batch's own (resized) coordinates; empty with targets unless asked for.
+        detections: one per image in the batch's own (resized) coordinates; empty with targets unless asked
+            for.
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)

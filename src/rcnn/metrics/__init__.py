@@ -1,1 +1,39 @@
-"""TODO."""
+"""How good predictions are: COCO's and Pascal VOC's metrics, of :class:`~rcnn.structures.Instances`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rcnn.structures import Instances
+
+
+def check_pairs(
+    truths: Sequence[Instances], predictions: Sequence[Instances], class_names: Sequence[str]
+) -> None:
+    """Refuse truths and predictions that do not belong together; every metric asks this first.
+
+    Raises:
+        ValueError: different numbers of images or sizes of an image, predictions without scores, labels
+            beyond ``class_names``.
+    """
+    if len(truths) != len(predictions):
+        raise ValueError(
+            f"predictions are of {len(predictions)} images, truths of {len(truths)}: give one Instances "
+            "an image to both, empty ones included."
+        )
+    for number, (truth, predicted) in enumerate(zip(truths, predictions, strict=True)):
+        place = f"image {number}" + (f" ({truth.path})" if truth.path is not None else "")
+        if truth.size != predicted.size:
+            raise ValueError(
+                f"{place}: predictions refer to a size of {predicted.size}, the truth to {truth.size} "
+                "(height, width): give both in the coordinates of the original image."
+            )
+        if len(predicted) and (predicted.scores is None or not bool(predicted.scores.isfinite().all())):
+            raise ValueError(f"{place}: predictions without finite scores; each needs one to be ranked by.")
+        for kind, instances in (("truth", truth), ("predictions", predicted)):
+            labels = instances.labels
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
+                raise ValueError(
+                    f"{place}: {kind} with labels {int(labels.min())} to {int(labels.max())}, expected 0 to "
+                    f"{len(class_names) - 1} for {len(class_names)} class names."
+                )

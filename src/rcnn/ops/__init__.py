@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pure functions on tensors: the geometry, the assignment rules and the losses of the papers."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The parts of the networks, one family a file: module, targets, loss and decoding together."""

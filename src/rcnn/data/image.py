@@ -1,0 +1,185 @@
+"""Image files to tensors: any usual kind, upright, three channels, refused beyond a size.
+
+What the kinds become:
+    - RGB as it is; palette, CMYK, gray and 1-bit converted; of a file with several pages the first.
+    - Transparency is dropped, not blended: the colours below it stay as they were recorded.
+    - 16-bit, 32-bit and float gray: divided by the smallest ``2**b - 1`` (b from 8 to 16) that reaches the
+      image's maximum, so that a 12-bit camera's pictures in 16-bit files are not black. Float images within
+      [0, 1] count as such; larger values than 65535 are divided by the maximum; negative ones become 0.
+    - EXIF rotation is applied; sizes are those of the upright image.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from rcnn.structures import Size
+
+MAX_PIXELS = 200_000_000
+IMAGE_ENDINGS = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp .gif .jp2 .avif".split())
+# Whatever Pillow's decoders throw at a damaged file.
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+PILLOW_LIMIT_LOCK = threading.Lock()
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder by their endings, sorted; hidden ones are none."""
+    files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_ENDINGS and not f.name.startswith("."))
+    return sorted(f for f in files if f.is_file())
+
+
+class ImageError(ValueError):
+    """An image file that cannot be used; the message names the file and what is wrong with it."""
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode an image file.
+
+    Args:
+        path: the file.
+        max_pixels: height times width beyond which an image is refused, before it is decoded.
+
+    Returns:
+        uint8 ``[3, H, W]``, RGB, EXIF rotation applied. The module's docstring says what other kinds become.
+
+    Raises:
+        ImageError: no such file, not an image, truncated, or larger than ``max_pixels``.
+    """
+    with _opened(Path(path)) as image:
+        pixels = image.width * image.height
+        if pixels > max_pixels:
+            raise ImageError(
+                f"{path}: {image.width} by {image.height} is {pixels:,} pixels, the limit is {max_pixels:,}. "
+                f"Cut the image into tiles or make it smaller."
+            )
+        # Pillow warns about large images once more while it decodes some formats.
+        large = Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS
+        with _pillow_limit_lifted() if large else nullcontext():
+            upright = ImageOps.exif_transpose(image)
+            array = _rgb(upright)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()  # [3, H, W]
+
+
+def image_size(path: str | Path) -> Size:
+    """(height, width) of the upright image, from the file's header alone.
+
+    Only a PNG that carries texts is decoded: its rotation may stand behind the pixels.
+
+    Raises:
+        ImageError: no such file, or not an image.
+    """
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        # Pillow's TIFF reader has turned the size already.
+        if image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8):
+            width, height = height, width
+    return height, width
+
+
+def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:
+    """Decode a picture of one object, any non-zero pixel (transparency apart) being inside.
+
+    Returns:
+        bool ``[h, w]``, the part with all of the object, ``[0, 0]`` if there is none; the (y, x) of its upper
+        left pixel; the (height, width) of the whole picture.
+
+    Raises:
+        ImageError: no such file, not an image, or truncated.
+    """
+    with _opened(Path(path)) as image:
+        plain = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("RGB")
+        size = (image.height, image.width)
+        window = plain.getbbox()
+        if window is None:
+            return np.zeros((0, 0), dtype=np.bool_), (0, 0), size
+        inside = np.asarray(plain.crop(window)) != 0
+    return inside.any(-1) if inside.ndim == 3 else inside, (window[1], window[0]), size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image with its header read; every fault of the file as an :class:`ImageError`."""
+    try:
+        with path.open("rb") as file:
+            with _pillow_limit_lifted():
+                image = Image.open(file)
+            with image:
+                yield image
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: this is a folder, an image file was expected.") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: the file may not be read; change its permissions.") from error
+    except UnidentifiedImageError as error:
+        found = "the file is empty" if path.stat().st_size == 0 else "this is not an image of a known format"
+        raise ImageError(f"{path}: {found}. Save it as PNG, JPEG or TIFF.") from error
+    except DECODER_ERRORS as error:
+        raise ImageError(
+            f"{path}: the image is truncated or damaged ({error}). Copy or export it anew."
+        ) from error
+
+
+@contextmanager
+def _pillow_limit_lifted() -> Iterator[None]:
+    """Keep Pillow's own pixel limit, a global of another value, out of the way; ours is checked instead."""
+    with PILLOW_LIMIT_LOCK:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and not _may_be_rotated(image.fp):  # type: ignore[attr-defined]
+        return 1
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _may_be_rotated(file: BinaryIO) -> bool:
+    """Whether a PNG has a chunk that can hold EXIF; Pillow would decode the pixels to find out."""
+    position = file.tell()
+    file.seek(8)
+    found = False
+    while not found and len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        found = kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        file.seek(length + 4, 1)
+    file.seek(position)
+    return found
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """uint8 ``[H, W, 3]``."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.repeat(_scaled(np.asarray(image))[:, :, None], 3, axis=2)
+    if image.mode in ("P", "PA", "La", "RGBa"):  # Pillow converts these to RGB by way of RGBA only
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _scaled(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Gray of more than 8 bits as uint8, see the module's docstring."""
+    gray = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0).clip(min=0)
+    top = float(gray.max())
+    if values.dtype.kind == "f" and top <= 1:
+        white = 1.0
+    else:
+        white = next((2.0**bits - 1 for bits in range(8, 17) if 2**bits - 1 >= top), top)
+    return np.rint(gray / white * 255).astype(np.uint8)

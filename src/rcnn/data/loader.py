@@ -1,0 +1,207 @@
+"""Training batches: endless, and a function of their number alone.
+
+Batch k of a run holds the positions ``k * batch_size`` and following; position p is the image
+``permutation(seed, epoch)[p mod n]`` of epoch ``p // n``, varied with the random numbers of ``(seed, p)``. So
+a resumed run sees exactly what an uninterrupted one would have seen, whatever the number of workers, and
+several processes together see the batches of one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rcnn.data.augment import Augment
+from rcnn.data.dataset import Dataset, Sample
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from rcnn.transform import Transform
+
+# The second word of a seed: which of the independent random streams of a run is meant.
+ORDER, VARIATION = 0, 1
+
+
+def training_batches(
+    dataset: Dataset,
+    augment: Augment,
+    transform: Transform,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[list[Sample]]:
+    """Yield batches of varied samples without end, from batch ``start`` on.
+
+    Args:
+        dataset: the images.
+        augment: the variations.
+        transform: how prediction resizes an image.
+        batch_size: images in a batch of all processes together.
+        seed: decides order and variations.
+        start: the number of the first batch, for a run that goes on.
+        workers: processes that prepare batches; 0 prepares them here.
+        rank: the number of this process; it gets its contiguous share of each batch.
+        world_size: how many processes there are.
+
+    Raises:
+        ValueError: no images, or a batch that cannot be shared out evenly; while iterating, an image that
+            cannot be used, named.
+    """
+    if len(dataset) == 0:
+        raise ValueError(f"{dataset.source} has no images to train on.")
+    if batch_size < 1 or batch_size % world_size:
+        advice = "choose a multiple of the number of processes"
+        raise ValueError(f"batch_size {batch_size} cannot be shared out to {world_size} processes: {advice}.")
+    share = batch_size // world_size
+    batches = Batches(dataset, augment, transform, seed, batch_size, rank * share, share)
+    return _loaded(batches, start, workers)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one process by number: ``batches[k]``; picklable, without shared memory.
+
+    Attributes:
+        dataset: the images.
+        augment: the variations.
+        transform: how prediction resizes an image.
+        seed: decides order and variations.
+        batch_size: positions from one batch to the next.
+        offset: the first position of this process within a batch.
+        share: positions of this process in a batch.
+    """
+
+    dataset: Dataset
+    augment: Augment
+    transform: Transform
+    seed: int
+    batch_size: int
+    offset: int
+    share: int
+
+    def __getitem__(self, number: int) -> list[Sample]:
+        first = number * self.batch_size + self.offset
+        return [self.sample(position) for position in range(first, first + self.share)]
+
+    def sample(self, position: int) -> Sample:
+        """The varied sample at a position of the endless sequence.
+
+        Raises:
+            ValueError: the image or its truth cannot be used; names the file.
+            RuntimeError: anything else went wrong with this image; names the file.
+        """
+        rng = np.random.default_rng([self.seed, VARIATION, position])
+        count = len(self.dataset)
+        epoch, place = divmod(position, count)
+        index = int(_order(self.seed, epoch, count)[place])
+        try:
+            sample = self.dataset[index]
+            return self.augment(sample, self.transform, rng, lambda: self.dataset[int(rng.integers(count))])
+        except Exception as error:
+            kind = ValueError if isinstance(error, ValueError | OSError) else RuntimeError
+            path = self.dataset.records[index].path
+            raise kind(
+                f"{path} could not be prepared for training: {type(error).__name__}: {error}"
+            ) from error
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Batches], tuple[bytes]]:
+        values = (
+            self.dataset,
+            self.augment,
+            self.transform,
+            self.seed,
+            self.batch_size,
+            self.offset,
+            self.share,
+        )
+        return _unpacked_batches, (_packed(values),)
+
+
+def _unpacked_batches(data: bytes) -> Batches:
+    return Batches(*pickle.loads(data))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """The order of the images in an epoch; two are kept, as a batch may lie across epochs."""
+    return np.random.default_rng([seed, ORDER, epoch]).permutation(count)
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors by value.
+
+    Between processes torch would hand over each tensor as a file descriptor of shared memory: a data set of
+    some thousand records, or a few batches of small tensors, would exhaust those a process may have.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.from_numpy, (value.numpy(),)
+        return NotImplemented
+
+
+def _packed(value: object) -> bytes:
+    data = BytesIO()
+    _Pickler(data, protocol=5).dump(value)
+    return data.getvalue()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a worker hands over: a batch, or the error that kept it from making one."""
+
+    batches: Batches
+
+    def __getitem__(self, number: int) -> bytes:
+        try:
+            return _packed(self.batches[number])
+        except (ValueError, RuntimeError) as error:
+            # Raised in the worker it would come out buried in the worker's own traceback.
+            return pickle.dumps(error)
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Numbers from ``start`` without end; a DataLoader's sampler must be an object to iterate anew."""
+
+    start: int
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)
+
+
+def _as_it_is(value: bytes) -> bytes:
+    return value
+
+
+def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[Sample]]:
+    if workers == 0:
+        yield from (batches[number] for number in itertools.count(start))
+    loader = DataLoader(
+        cast(Any, _Prepared(batches)),
+        batch_size=None,  # an item is a whole batch already
+        sampler=cast(Any, _Count(start)),
+        num_workers=workers,
+        collate_fn=cast(Any, _as_it_is),
+        generator=torch.Generator(),  # the default draws from the one that the model's training uses
+    )
+    for data in loader:
+        value = pickle.loads(data)
+        if isinstance(value, Exception):
+            raise value
+        yield value

@@ -1,0 +1,284 @@
+"""A data set that is drawn, not read: overlapping textured shapes on textured backgrounds, with exact masks.
+
+For demonstrations, tests and measurements without a download. Image i of a seed is the same whenever,
+wherever and in whatever order it is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rcnn.data.dataset import Dataset, Record, Sample
+from rcnn.structures import Instances, Masks, Size
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Grid = npt.NDArray[np.float32]
+    Bitmap = npt.NDArray[np.bool_]
+
+
+def _disk(u: Grid, v: Grid) -> Bitmap:
+    return u * u + v * v <= 1
+
+
+def _square(u: Grid, v: Grid) -> Bitmap:
+    return np.maximum(np.abs(u), np.abs(v)) <= 0.8
+
+
+def _triangle(u: Grid, v: Grid) -> Bitmap:
+    slope = np.float32(np.sqrt(3))
+    return (v >= -0.5) & (slope * np.abs(u) + v <= 1)
+
+
+def _star(u: Grid, v: Grid) -> Bitmap:
+    # Five rays: between a tip (radius 1) and a notch (radius 0.45) the edge is straight, up to a slight bow.
+    turn = np.abs((np.arctan2(v, u) * (5 / (2 * np.pi))) % 1 - 0.5) * 2
+    return np.hypot(u, v) * (1 + (1 - turn) * (1 / 0.45 - 1)) <= 1
+
+
+def _ring(u: Grid, v: Grid) -> Bitmap:
+    radius = u * u + v * v
+    return (radius <= 1) & (radius >= 0.5**2)
+
+
+# Inside or not, at coordinates where the shape fits in the unit circle.
+SHAPES: dict[str, Callable[[Grid, Grid], Bitmap]] = {
+    "disk": _disk,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "ring": _ring,
+}
+# Independent random streams of one picture, so that the truth is had without painting.
+GEOMETRY, PAINT = 0, 1
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """How pictures are drawn; ``scenes.image(n)`` and ``scenes.objects(n)`` give picture n.
+
+    Attributes:
+        size: (height, width) of every picture.
+        seed: decides everything that is random.
+        class_names: names out of :data:`SHAPES`, in label order.
+        objects: fewest and most objects aimed at; fewer are placed where the room does not suffice.
+        diameter: smallest and largest diameter of a shape in pixels.
+        max_covered: the share of an object that those drawn over it may hide.
+    """
+
+    size: Size = (160, 160)
+    seed: int = 0
+    class_names: tuple[str, ...] = tuple(SHAPES)
+    objects: tuple[int, int] = (2, 8)
+    diameter: tuple[float, float] = (24.0, 64.0)
+    max_covered: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: an unknown shape, or a range that is empty.
+        """
+        unknown = [name for name in self.class_names if name not in SHAPES]
+        if unknown or not self.class_names:
+            raise ValueError(f"class_names {list(self.class_names)}: expected some of {', '.join(SHAPES)}.")
+        if min(self.size) < 1:
+            raise ValueError(f"size {self.size}: expected a height and a width of at least 1 pixel.")
+        for name, least in (("objects", 0), ("diameter", 1)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(f"{name} ({low}, {high}): expected {least} <= smallest <= largest.")
+
+    def owners(self, number: int) -> tuple[npt.NDArray[np.int32], list[int]]:
+        """Which object each pixel ``[H, W]`` of a picture shows, -1 for the background; and the labels."""
+        rng = np.random.default_rng([self.seed, GEOMETRY, number])
+        owners = np.full(self.size, -1, dtype=np.int32)
+        labels: list[int] = []
+        areas: list[int] = []
+        aim = int(rng.integers(self.objects[0], self.objects[1] + 1))
+        for _ in range(3 * aim):
+            if len(labels) == aim:
+                break
+            label = int(rng.integers(len(self.class_names)))
+            rows, columns, inside = self._outline(label, rng)
+            window = owners[rows, columns]
+            if inside.any() and self._leaves_enough(owners, window[inside], areas):
+                window[inside] = len(labels)
+                labels.append(label)
+                areas.append(int(inside.sum()))
+        return owners, labels
+
+    def _outline(self, label: int, rng: np.random.Generator) -> tuple[slice, slice, Bitmap]:
+        """A shape of random size, place and rotation: its window in the picture and its pixels there."""
+        height, width = self.size
+        low, high = (min(d, height, width) for d in self.diameter)
+        radius = float(np.exp(rng.uniform(np.log(low), np.log(high)))) / 2
+        margin = 0.7 * radius  # at most a small part lies outside the picture
+        x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
+        rows = slice(max(0, int(y - radius)), min(height, int(np.ceil(y + radius))))
+        columns = slice(max(0, int(x - radius)), min(width, int(np.ceil(x + radius))))
+        v = ((np.arange(rows.start, rows.stop) + 0.5 - y) / radius).astype(np.float32)[:, None]
+        u = ((np.arange(columns.start, columns.stop) + 0.5 - x) / radius).astype(np.float32)[None]
+        angle = rng.uniform(0, 2 * np.pi)
+        sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
+        shape = SHAPES[self.class_names[label]]
+        return rows, columns, shape(cosine * u + sine * v, cosine * v - sine * u)
+
+    def _leaves_enough(
+        self, owners: npt.NDArray[np.int32], hidden: npt.NDArray[np.int32], areas: Sequence[int]
+    ) -> bool:
+        """Whether every object stays visible when those pixels of it are hidden too."""
+        if not areas or hidden.max() < 0:
+            return True
+        count = len(areas)
+        lost = np.bincount(hidden[hidden >= 0], minlength=count)
+        seen = np.bincount(owners[owners >= 0], minlength=count)
+        least = (1 - self.max_covered) * np.array(areas)
+        return bool((seen - lost >= least).all())
+
+    def objects_of(self, number: int) -> Instances:
+        """The objects of a picture with their visible parts as masks."""
+        owners, labels = self.owners(number)
+        bitmaps = torch.from_numpy(owners[None] == np.arange(len(labels))[:, None, None])
+        masks = Masks.from_dense(bitmaps)
+        return Instances(
+            self.size,
+            masks.boxes(),
+            torch.tensor(labels, dtype=torch.int64),
+            masks=masks,
+            class_names=self.class_names,
+        )
+
+    def masks(self, number: int) -> Masks:
+        """The visible parts of the objects of a picture."""
+        masks = self.objects_of(number).masks
+        assert masks is not None
+        return masks
+
+    def image(self, number: int) -> torch.Tensor:
+        """The picture, uint8 ``[3, H, W]``."""
+        owners, labels = self.owners(number)
+        rng = np.random.default_rng([self.seed, PAINT, number])
+        ground = rng.uniform(40, 215, 3)
+        image = _texture(self.size, ground, rng)
+        for index in range(len(labels)):
+            ys, xs = np.nonzero(owners == index)
+            rows, columns = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
+            patch = _texture((rows.stop - rows.start, columns.stop - columns.start), _apart(ground, rng), rng)
+            inside = owners[rows, columns] == index
+            image[rows, columns][inside] = patch[inside]
+        image += rng.normal(0, 6, self.size).astype(np.float32)[..., None]
+        return torch.from_numpy(image.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def _apart(ground: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A colour that can be told from the background's: the farthest of three."""
+    colours = rng.uniform(20, 235, (3, 3))
+    farthest: npt.NDArray[np.float64] = colours[np.linalg.norm(colours - ground, axis=1).argmax()]
+    return farthest
+
+
+def _texture(size: Size, colour: npt.NDArray[np.float64], rng: np.random.Generator) -> Grid:
+    """``[h, w, 3]`` of a colour with stripes, checks or blotches of random direction, width and strength."""
+    height, width = size
+    y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
+    angle, wavelength = rng.uniform(0, np.pi), rng.uniform(5, 16)
+    phases = rng.uniform(0, 2 * np.pi, 2)
+    turn = 2 * np.pi / wavelength
+    along = np.sin((np.cos(angle) * x + np.sin(angle) * y) * turn + phases[0])
+    across = np.sin((np.cos(angle) * y - np.sin(angle) * x) * turn + phases[1])
+    pattern = (along, np.sign(along * across), along * across)[rng.integers(3)]
+    tint = rng.uniform(-30, 30, 3)
+    shade = (x / max(width, 1) - 0.5) * rng.uniform(-30, 30)
+    texture: Grid = (colour + pattern[..., None] * tint + shade[..., None]).astype(np.float32)
+    return texture
+
+
+@dataclass(frozen=True)
+class Shapes(Dataset):
+    """A data set of drawn pictures; ``shapes[i]`` draws one.
+
+    Attributes:
+        scenes: how they are drawn; ``image_id`` of a record is the picture's number.
+    """
+
+    scenes: Scenes = Scenes()
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.records[index]
+        return Sample(self.scenes.image(int(record.image_id)), record.load_truth(), record.image_id)
+
+    def write(self, folder: str | Path) -> Path:
+        """Write the pictures as users have theirs: ``images/*.png``, ``annotations.json`` (COCO, RLE).
+
+        Returns:
+            The JSON file.
+
+        Raises:
+            ValueError: ``folder`` cannot be written to.
+        """
+        folder = Path(folder)
+        try:
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+            content = self._coco(folder)
+            target = folder / "annotations.json"
+            target.write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"{folder} cannot be written to ({error}): choose another folder.") from error
+        return target
+
+    def _coco(self, folder: Path) -> dict[str, Any]:
+        """Save the images and return what the JSON says about them."""
+        names = enumerate(self.class_names, start=1)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for sample, record in ((self[i], r) for i, r in enumerate(self.records)):
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / record.path)
+            height, width = sample.truth.size
+            entry = {
+                "id": record.image_id,
+                "file_name": record.path.as_posix(),
+                "height": height,
+                "width": width,
+            }
+            images.append(entry)
+            assert sample.truth.masks is not None
+            for result, area in zip(
+                sample.truth.to_coco(record.image_id), sample.truth.masks.areas().tolist(), strict=True
+            ):
+                del result["score"]
+                annotations.append({"id": len(annotations) + 1, "iscrowd": 0, "area": area, **result})
+        categories = [{"id": number, "name": name} for number, name in names]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def draw_shapes(count: int, *, first: int = 0, **settings: Any) -> Shapes:
+    """A data set of ``count`` drawn pictures, from number ``first`` on.
+
+    Training and held-out pictures of one seed: ``draw_shapes(300)`` and ``draw_shapes(60, first=300)``.
+
+    Args:
+        count: how many.
+        first: the number of the first picture.
+        settings: those of :class:`Scenes`: ``size``, ``seed``, ``class_names``, ``objects``, ``diameter``, …
+    """
+    scenes = Scenes(**settings)
+    records = [_record(scenes, number) for number in range(first, first + count)]
+    source = Path(f"shapes-seed{scenes.seed}")
+    return Shapes("shapes", source, scenes.class_names, records, scenes=scenes)
+
+
+def _record(scenes: Scenes, number: int) -> Record:
+    path = Path("images") / f"{number:06d}.png"
+    truth = replace(scenes.objects_of(number), masks=None, path=path)
+    return Record(path, number, truth, partial(scenes.masks, number))

@@ -1,0 +1,460 @@
+"""A model on a data set, in numbers: COCO's and VOC's metrics, the best threshold, what each image got.
+
+The threshold of choice is the one at which the detections of all images together have the highest F1: an
+object is found if a detection of its class overlaps it with IoU ≥ 0.5 (masks where there are masks, else
+boxes), the best score choosing first. A match made at a high score stays whatever comes below it, so one pass
+serves all thresholds.
+
+Differs from COCO's matching: objects marked ``difficult`` are passed over like crowds, neither found nor
+missed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pycocotools import mask as coco_mask
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import Tensor
+
+from rcnn.data.dataset import Dataset
+from rcnn.metrics import check_pairs
+from rcnn.metrics.coco import CocoResult, Kind, coco_metrics
+from rcnn.metrics.voc import voc_metrics
+from rcnn.structures import Instances
+
+MATCH_IOU = 0.5
+# COCO's cap, and how far it follows crowded images: people count 500 cells.
+COCO_CAP, HIGHEST_CAP = 100, 500
+NO_THRESHOLD = 0.5
+UNMATCHED, IGNORED = -1, -2
+
+
+class Detector(Protocol):
+    """What can be evaluated."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels of its predictions index."""
+
+    def predict(
+        self,
+        images: Sequence[Path | Tensor | npt.NDArray[Any]],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> list[Instances]:
+        """The objects of each image in its own coordinates, best score first."""
+
+
+@dataclass(frozen=True)
+class ImageMatch:
+    """What one image got at the threshold; indices are those of the Instances that were compared.
+
+    Attributes:
+        matched_truths: objects found.
+        matched_predictions: the detection that found each of these, in the same order.
+        missed_truths: objects not found; crowds and difficult ones never count as missed.
+        spurious_predictions: detections of nothing; those on crowds and difficult objects are not spurious.
+        num_true: objects to be found.
+        num_predicted: detections that count, at or above the threshold.
+        f1: their agreement, 1 when there was nothing and nothing was found.
+        path: the image file, where known.
+    """
+
+    matched_truths: tuple[int, ...]
+    matched_predictions: tuple[int, ...]
+    missed_truths: tuple[int, ...]
+    spurious_predictions: tuple[int, ...]
+    num_true: int
+    num_predicted: int
+    f1: float
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is measured of one model on one data set. Metrics are in [0, 1], NaN where there is no truth.
+
+    Attributes:
+        metrics: ``box/AP box/AP50 box/AP75 box/AP_small box/AP_medium box/AP_large box/AR1 box/AR10 box/AR``,
+            the same under ``mask/`` where there are masks, ``voc07/mAP`` (11 points) and ``voc10/mAP``
+            (area), of boxes.
+        per_class: by class name the same COCO metrics, ``voc07/AP``, ``voc10/AP``, and ``objects``, the
+            number of truths without crowds.
+        pr_curves: by class name ``recall`` (0, 0.01, …, 1) and ``precision`` at IoU 0.5, of masks where there
+            are masks; classes with truth only.
+        f1_threshold: the score threshold with the highest F1 of matches at IoU 0.5; 0.5 if no detection is
+            true.
+        f1: the F1 reached there, over all images and classes.
+        matches: one an image, at that threshold.
+        scores_true: the scores of all true detections, of any score.
+        scores_false: the scores of all false ones.
+        seconds: time an image by stage.
+        max_detections: the cap of detections by image and class in the COCO metrics.
+        has_masks: whether masks were compared.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    pr_curves: dict[str, dict[str, list[float]]]
+    f1_threshold: float
+    f1: float
+    matches: list[ImageMatch]
+    scores_true: list[float]
+    scores_false: list[float]
+    seconds: dict[str, float]
+    max_detections: int
+    has_masks: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON has them, for ``json.dump``; what is not finite is None, paths are text."""
+        values: dict[str, Any] = _json_ready(asdict(self))
+        return values
+
+    def table(self) -> Table:
+        """The metrics in percent, a row for all classes and one for each, boxes and masks apart."""
+        columns = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
+        title = f"{len(self.matches)} images, metrics in %"
+        # One blank between columns: the table must fit a terminal of 80.
+        table = Table(title=title, caption=self._caption(), box=SIMPLE_HEAD, padding=0)
+        for name in ("", "class", "objects", "AP", "AP50", "AP75", "small", "medium", "large", "AR"):
+            table.add_column(name, justify="left" if name in ("", "class") else "right")
+        for kind in ("box", "mask") if self.has_masks else ("box",):
+            objects = sum(int(values["objects"]) for values in self.per_class.values())
+            cells = [_percent(self.metrics[f"{kind}/{column}"]) for column in columns]
+            table.add_row(kind, "all", str(objects), *cells, style="bold")
+            for name, values in self.per_class.items() if len(self.per_class) > 1 else ():
+                cells = [_percent(values[f"{kind}/{column}"]) for column in columns]
+                table.add_row(kind, name, str(int(values["objects"])), *cells)
+            table.add_section()
+        return table
+
+    def _caption(self) -> str:
+        """What does not go into the rows."""
+        return (
+            f"VOC07 mAP {_percent(self.metrics['voc07/mAP'])}, "
+            f"VOC10 mAP {_percent(self.metrics['voc10/mAP'])}; "
+            f"best F1 {_percent(self.f1)} at score {self.f1_threshold:.2f}; "
+            f"up to {self.max_detections} detections an image and class"
+        )
+
+
+def _percent(value: float) -> str:
+    """A metric as the table shows it."""
+    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def _json_ready(value: Any) -> Any:
+    """Nested values without NaN, infinities and paths."""
+    if isinstance(value, Mapping):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    min_score: float = 0.01,
+    max_detections: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Evaluation, list[Instances]]:
+    """Run a detector over a data set and measure its detections.
+
+    Classes are matched by name, whatever their case. Objects of a class that the detector does not know count
+    as missed, under a row of their own, with a warning.
+
+    Args:
+        detector: anything with ``predict`` and ``class_names``.
+        dataset: images with truth.
+        batch_size: images given to ``predict`` at once.
+        min_score: the lowest score asked for. Low on purpose: the tail of weak detections is worth 0.2 to 0.3
+            points of AP, and costs time.
+        max_detections: the cap of detections of an image, in the detector and the metrics; by default 100, or
+            as many as the fullest image has objects, up to 500.
+        progress: called with the number of images done and of all.
+
+    Returns:
+        The evaluation (with ``seconds`` an image for decoding and predicting) and the detections, one an
+        image, on the CPU. Truths of the evaluation's matches keep the order of the records'.
+
+    Raises:
+        ValueError: a data set without images, or an image or annotation that cannot be read.
+    """
+    if not len(dataset):
+        raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
+    cap = max_detections
+    if cap is None:
+        cap = detection_cap([record.truth for record in dataset.records])
+    truths: list[Instances] = []
+    predictions: list[Instances] = []
+    seconds = {"decoding": 0.0, "predicting": 0.0}
+    for start in range(0, len(dataset), batch_size):
+        began = time.perf_counter()
+        samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+        decoded = time.perf_counter()
+        images = [sample.image for sample in samples]
+        found = detector.predict(images, min_score=min_score, max_detections=cap)
+        predictions += [instances.to("cpu") for instances in found]
+        seconds["decoding"] += (decoded - began) / len(dataset)
+        seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
+        truths += [replace(s.truth, path=dataset.records[start + i].path) for i, s in enumerate(samples)]
+        if progress is not None:
+            progress(len(truths), len(dataset))
+    truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
+    has_masks = dataset.has_masks and all(p.masks is not None for p in predictions if len(p))
+    evaluation = evaluate_predictions(
+        truths, predictions, class_names, has_masks=has_masks, max_detections=cap, seconds=seconds
+    )
+    return evaluation, predictions
+
+
+def align_classes(
+    truths: Sequence[Instances], data_names: Sequence[str], model_names: Sequence[str]
+) -> tuple[list[Instances], tuple[str, ...]]:
+    """The truths with a model's labels, and the names these index.
+
+    Names that differ in case only are one class. A class that has objects in the data and is unknown to the
+    model comes after the model's own, with a warning: its objects will count as missed.
+    """
+    names = list(model_names)
+    labels = {name.casefold(): label for label, name in reversed(list(enumerate(names)))}
+    used = sorted({label for truth in truths for label in truth.labels.tolist()})
+    unknown = []
+    for name in (data_names[label] for label in used):
+        if name.casefold() not in labels:
+            labels[name.casefold()] = len(names)
+            names.append(name)
+            unknown.append(name)
+    if unknown:
+        warnings.warn(
+            f"the data have objects of {', '.join(map(repr, unknown))}, which the model does not know "
+            f"(it knows {', '.join(map(repr, model_names))}): they count as missed.",
+            stacklevel=2,
+        )
+    new_labels = torch.tensor([labels.get(name.casefold(), -1) for name in data_names], dtype=torch.int64)
+    aligned = [replace(t, labels=new_labels[t.labels], class_names=tuple(names)) for t in truths]
+    return aligned, tuple(names)
+
+
+def detection_cap(truths: Sequence[Instances]) -> int:
+    """COCO's 100 detections, or as many as the fullest image has objects, up to 500."""
+    return max(COCO_CAP, min(HIGHEST_CAP, max((len(truth) for truth in truths), default=0)))
+
+
+def evaluate_predictions(
+    truths: Sequence[Instances],
+    predictions: Sequence[Instances],
+    class_names: Sequence[str],
+    *,
+    has_masks: bool,
+    max_detections: int | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Measure predictions that are at hand.
+
+    Args:
+        truths: one an image, labels indexing ``class_names``.
+        predictions: one an image, in the same order and coordinates, of all scores down to a low one.
+        class_names: of both.
+        has_masks: whether to compare masks beside boxes.
+        max_detections: COCO's cap; by default 100, or as many as the fullest image has objects, up to 500.
+        seconds: time an image by stage, to which ``measuring`` is added.
+
+    Raises:
+        ValueError: truths and predictions that do not belong together, or masks missing.
+    """
+    began = time.perf_counter()
+    check_pairs(truths, predictions, class_names)
+    cap = detection_cap(truths) if max_detections is None else max_detections
+    kinds: tuple[Kind, ...] = ("box", "mask") if has_masks else ("box",)
+    results = {
+        kind: coco_metrics(truths, predictions, kind=kind, class_names=class_names, max_detections=cap)
+        for kind in kinds
+    }
+    pairings = [_pairing(t, p, kinds[-1]) for t, p in zip(truths, predictions, strict=True)]
+    threshold, f1 = best_threshold(pairings)
+    metrics, per_class = _gathered(truths, predictions, class_names, results)
+    judged = [(score, found) for p in pairings for score, found in zip(p.scores, p.found, strict=True)]
+    passed = (time.perf_counter() - began) / max(1, len(truths))
+    return Evaluation(
+        metrics=metrics,
+        per_class=per_class,
+        pr_curves=_curves(results[kinds[-1]]),
+        f1_threshold=threshold,
+        f1=f1,
+        matches=[pairing.at(threshold) for pairing in pairings],
+        scores_true=[score for score, found in judged if found >= 0],
+        scores_false=[score for score, found in judged if found == UNMATCHED],
+        seconds={**(seconds or {}), "measuring": passed},
+        max_detections=cap,
+        has_masks=has_masks,
+    )
+
+
+def _gathered(
+    truths: Sequence[Instances],
+    predictions: Sequence[Instances],
+    class_names: Sequence[str],
+    results: Mapping[Kind, CocoResult],
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """All metrics over all classes, and by class."""
+    metrics: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]] = {name: {} for name in class_names}
+    for name, objects in zip(class_names, _objects(truths, len(class_names)), strict=True):
+        per_class[name]["objects"] = objects
+    for kind, result in results.items():
+        metrics |= {f"{kind}/{key}": value for key, value in result.metrics.items()}
+        for name, values in result.per_class.items():
+            per_class[name] |= {f"{kind}/{key}": value for key, value in values.items()}
+    for year, eleven_point in (("voc07", True), ("voc10", False)):
+        voc = voc_metrics(truths, predictions, class_names=class_names, eleven_point=eleven_point)
+        metrics[f"{year}/mAP"] = voc.mean_ap
+        for name, value in voc.per_class.items():
+            per_class[name][f"{year}/AP"] = value
+    return metrics, per_class
+
+
+def _objects(truths: Sequence[Instances], num_classes: int) -> list[int]:
+    """The number of objects of each class, crowds left out."""
+    counts = torch.zeros(num_classes, dtype=torch.int64)
+    for truth in truths:
+        labels = truth.labels if truth.crowd is None else truth.labels[~truth.crowd]
+        counts += torch.bincount(labels.cpu(), minlength=num_classes)
+    return [int(count) for count in counts.tolist()]
+
+
+def _curves(result: CocoResult) -> dict[str, dict[str, list[float]]]:
+    """The precision-recall curves of the classes that have truth."""
+    return {
+        name: {"recall": result.recall, "precision": curve}
+        for name, curve in result.precision.items()
+        if not math.isnan(curve[0])
+    }
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which detection of one image found which object, at any threshold.
+
+    Attributes:
+        scores: of each detection.
+        found: the index of the truth that each detection found, or UNMATCHED, or IGNORED if it lies on a
+            crowd or a difficult object.
+        objects: the indices of the truths that are to be found.
+        path: the image file, where known.
+    """
+
+    scores: list[float]
+    found: list[int]
+    objects: list[int]
+    path: Path | None
+
+    def at(self, threshold: float) -> ImageMatch:
+        """What is found, missed and spurious among the detections of at least this score."""
+        counted = [
+            i for i, score in enumerate(self.scores) if score >= threshold and self.found[i] != IGNORED
+        ]
+        hits = [i for i in counted if self.found[i] >= 0]
+        truths = tuple(self.found[i] for i in hits)
+        total = len(self.objects) + len(counted)
+        return ImageMatch(
+            matched_truths=truths,
+            matched_predictions=tuple(hits),
+            missed_truths=tuple(sorted(set(self.objects) - set(truths))),
+            spurious_predictions=tuple(i for i in counted if self.found[i] == UNMATCHED),
+            num_true=len(self.objects),
+            num_predicted=len(counted),
+            f1=2 * len(hits) / total if total else 1.0,
+            path=self.path,
+        )
+
+
+def _pairing(truth: Instances, predicted: Instances, kind: Kind) -> Pairing:
+    """Match each detection, best score first, with the free object of its class that it overlaps most."""
+    crowd = _flags(truth.crowd, len(truth))
+    ignored = crowd | _flags(truth.difficult, len(truth))
+    scores = np.zeros(0) if predicted.scores is None else predicted.scores.double().cpu().numpy()
+    overlaps = _overlaps(truth, predicted, crowd, kind)  # [D, N]
+    free: npt.NDArray[np.float64] = np.where(ignored, 0.0, overlaps)
+    on_ignored = (overlaps[:, ignored] >= MATCH_IOU).any(1)
+    found = np.where(on_ignored, IGNORED, UNMATCHED)
+    # Most detections overlap nothing: only the others take part.
+    candidates = free.max(axis=1, initial=0.0) >= MATCH_IOU
+    for detection in np.argsort(-scores, kind="stable"):
+        if not candidates[detection]:
+            continue
+        best = int(free[detection].argmax())
+        if free[detection, best] >= MATCH_IOU:
+            found[detection] = best
+            free[:, best] = 0.0
+    return Pairing(scores.tolist(), found.tolist(), np.flatnonzero(~ignored).tolist(), truth.path)
+
+
+def _flags(flags: Tensor | None, count: int) -> npt.NDArray[np.bool_]:
+    """Marks of the objects; absent means none."""
+    return np.zeros(count, dtype=bool) if flags is None else flags.cpu().numpy().astype(bool)
+
+
+def _overlaps(
+    truth: Instances, predicted: Instances, crowd: npt.NDArray[np.bool_], kind: Kind
+) -> npt.NDArray[np.float64]:
+    """IoU ``[D, N]`` within a class, else 0; with a crowd, the share of the detection that lies on it."""
+    if not len(truth) or not len(predicted):
+        return np.zeros((len(predicted), len(truth)))
+    same = predicted.labels.cpu().numpy()[:, None] == truth.labels.cpu().numpy()[None]
+    if kind == "mask":
+        assert predicted.masks is not None
+        assert truth.masks is not None
+        overlaps = coco_mask.iou(predicted.masks.rle(), truth.masks.rle(), crowd.astype(np.uint8))
+    else:
+        overlaps = coco_mask.iou(_corner_and_size(predicted), _corner_and_size(truth), crowd.astype(np.uint8))
+    return np.where(same, overlaps, 0.0)
+
+
+def _corner_and_size(instances: Instances) -> npt.NDArray[np.float64]:
+    """Boxes ``[N, 4]`` as COCO has them: x, y, width, height."""
+    boxes = instances.boxes.double().cpu().numpy()
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def best_threshold(pairings: Sequence[Pairing]) -> tuple[float, float]:
+    """The score threshold with the highest F1 over all images, and that F1.
+
+    It lies midway between the last score that should pass and the next one below, so that neither rounding
+    nor ``>`` for ``≥`` moves a detection across; of equal F1 the highest threshold.
+    """
+    judged = [
+        (score, found >= 0)
+        for pairing in pairings
+        for score, found in zip(pairing.scores, pairing.found, strict=True)
+        if found != IGNORED
+    ]
+    if not any(true for _, true in judged):
+        return NO_THRESHOLD, 0.0
+    scores = np.array([score for score, _ in judged])
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.array([true for _, true in judged])[order].cumsum()
+    objects = sum(len(pairing.objects) for pairing in pairings)
+    # A threshold keeps or drops all detections of one score together.
+    last = np.r_[scores[1:] < scores[:-1], True]
+    f1 = np.where(last, 2 * hits / (np.arange(1, len(hits) + 1) + objects), -1.0)
+    best = int(f1.argmax())
+    lower = scores[best + 1] if best + 1 < len(scores) else scores[best]
+    return float((scores[best] + lower) / 2), float(f1[best])

@@ -1,0 +1,111 @@
+"""Faster R-CNN (Ren et al. 2015, arXiv 1506.01497), with FPN (Lin et al. 2016) or on a single map.
+
+Trained jointly and approximately (§3.2): both stages' losses at once, proposals taken as constants.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
+from rcnn.parts.fpn import FPNSettings, build_neck
+from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
+from rcnn.parts.rpn import RPN, RPNSettings
+from rcnn.structures import ImageBatch, Instances, Output
+
+
+@dataclass(frozen=True)
+class FasterRCNNSettings:
+    """Faster R-CNN with ResNet-50-FPN; see :func:`vgg16_settings` for the network of the paper.
+
+    Attributes:
+        trunk: the convolutional network.
+        fpn: the pyramid on top of it; None: the RPN and the box head read the trunk's last map.
+        rpn: the first stage.
+        box: the second stage.
+    """
+
+    trunk: TrunkSettings = TrunkSettings()
+    fpn: FPNSettings | None = FPNSettings()
+    rpn: RPNSettings = RPNSettings()
+    box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
+
+
+def vgg16_settings() -> FasterRCNNSettings:
+    """The network of the paper: VGG-16 at stride 16, nine anchors, RoI pooling, fc6 and fc7 (§3, §4)."""
+    return FasterRCNNSettings(
+        trunk=TrunkSettings("vgg16", levels=(4,), frozen_stages=2),
+        fpn=None,
+        rpn=RPNSettings(
+            sizes=((128, 256, 512),),
+            rounding="caffe",
+            offset=0.5,
+            channels=512,
+            cross_boundary=False,
+            normaliser="paper",
+            box_weight=10.0,
+            pre_nms=(12000, 6000),
+            post_nms=(2000, 300),
+            min_side=16,
+        ),
+        box=BoxHeadSettings(
+            channels=4096,
+            dropout=0.5,
+            pool=PoolSettings(pooling="pool"),
+            sampling=SamplingSettings(count=128),
+            nms_iou=0.3,
+        ),
+    )
+
+
+class FasterRCNN(nn.Module):
+    """Proposals by an RPN, then a class and a box for each."""
+
+    Settings = FasterRCNNSettings
+    needs_masks = False
+
+    def __init__(self, num_classes: int, settings: FasterRCNNSettings | None = None) -> None:
+        """Build with random weights; see ``rcnn.weights`` for others."""
+        super().__init__()
+        self.settings = settings or FasterRCNNSettings()
+        self.trunk = build_trunk(self.settings.trunk)
+        self.neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
+        self.rpn = RPN(self.neck.channels, self.neck.strides, self.settings.rpn)
+        self.box = BoxHead(
+            self.neck.channels,
+            self.neck.roi_strides,
+            num_classes,
+            self.settings.box,
+            trunk=self.settings.trunk,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self,
+        batch: ImageBatch,
+        targets: Sequence[Instances] | None = None,
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> Output:
+        """Losses where targets are given (coordinates of the batch), otherwise detections."""
+        features = self.neck(self.trunk(batch.tensors))
+        anchors = self.rpn(features)
+        proposals = self.rpn.decode(anchors, batch.sizes, at_least=max_detections or 0)
+        if targets is None:
+            regions = Regions.from_lists(proposals)
+            logits, deltas = self.box(features, regions)
+            return Output(
+                detections=self.box.decode(
+                    logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=max_detections
+                )
+            )
+        draws = batch.generators()
+        sampled = sample_proposals(
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
+        )
+        logits, deltas = self.box(features, sampled.regions)
+        return Output(self.rpn.loss(anchors, targets, draws) | self.box.loss(logits, deltas, sampled))

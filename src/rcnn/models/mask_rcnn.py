@@ -1,0 +1,110 @@
+"""Mask R-CNN (He et al. 2017, arXiv 1703.06870), with FPN or on a single map (C4).
+
+Differs from the paper: trained end to end (its appendix), where its main tables have separately trained
+proposals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
+from rcnn.parts.fpn import FPNSettings, build_neck
+from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
+from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
+from rcnn.parts.rpn import RPN, RPNSettings
+from rcnn.structures import ImageBatch, Instances, Output
+
+
+@dataclass(frozen=True)
+class MaskRCNNSettings:
+    """Mask R-CNN with ResNet-50-FPN; see :func:`c4_settings` for the one without a pyramid.
+
+    Attributes:
+        trunk: the convolutional network.
+        fpn: the pyramid on top of it; None: all heads read the trunk's last map.
+        rpn: the first stage.
+        box: the second stage: classes and boxes.
+        mask: the third branch.
+    """
+
+    trunk: TrunkSettings = TrunkSettings()
+    fpn: FPNSettings | None = FPNSettings()
+    rpn: RPNSettings = RPNSettings()
+    box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
+    mask: MaskHeadSettings = field(default_factory=MaskHeadSettings)
+
+
+def c4_settings(trunk: str = "resnet50") -> MaskRCNNSettings:
+    """The network without a pyramid (fig. 4 left): the last stage of the ResNet is the head of both branches."""
+    pool = PoolSettings(size=14)
+    return MaskRCNNSettings(
+        trunk=TrunkSettings(trunk, levels=(3,)),
+        fpn=None,
+        rpn=RPNSettings(sizes=((32, 64, 128, 256, 512),), pre_nms=(12000, 6000)),
+        box=BoxHeadSettings(layers="stage", pool=pool, sampling=SamplingSettings(count=64)),
+        mask=MaskHeadSettings(convs=0, pool=pool),
+    )
+
+
+class MaskRCNN(nn.Module):
+    """Faster R-CNN with a mask for each detection."""
+
+    Settings = MaskRCNNSettings
+    needs_masks = True
+
+    def __init__(self, num_classes: int, settings: MaskRCNNSettings | None = None) -> None:
+        """Build with random weights; see ``rcnn.weights`` for others."""
+        super().__init__()
+        self.settings = settings or MaskRCNNSettings()
+        self.trunk = build_trunk(self.settings.trunk)
+        self.neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
+        self.rpn = RPN(self.neck.channels, self.neck.strides, self.settings.rpn)
+        self.box = BoxHead(
+            self.neck.channels,
+            self.neck.roi_strides,
+            num_classes,
+            self.settings.box,
+            trunk=self.settings.trunk,
+        )
+        self.mask = MaskHead(self.box.stage_channels, self.neck.roi_strides, num_classes, self.settings.mask)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self,
+        batch: ImageBatch,
+        targets: Sequence[Instances] | None = None,
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> Output:
+        """Losses where targets are given (coordinates of the batch), otherwise detections."""
+        features = self.neck(self.trunk(batch.tensors))
+        anchors = self.rpn(features)
+        proposals = self.rpn.decode(anchors, batch.sizes, at_least=max_detections or 0)
+        if targets is None:
+            regions = Regions.from_lists(proposals)
+            logits, deltas = self.box(features, regions)
+            detections = self.box.decode(
+                logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=max_detections
+            )
+            # The mask branch runs on the detections that are left, not on the proposals (§3, inference).
+            maps = self.mask.head(
+                self.box.stage(self.mask.pool(features, Regions.from_lists([d.boxes for d in detections])))
+            )
+            return Output(detections=self.mask.decode(maps, detections))
+        draws = batch.generators()
+        sampled = sample_proposals(
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
+        )
+        logits, deltas = self.box(features, sampled.regions)
+        positives = self.mask.select(sampled)
+        maps = self.mask.head(self.box.stage(self.mask.pool(features, positives.regions)))
+        return Output(
+            self.rpn.loss(anchors, targets, draws)
+            | self.box.loss(logits, deltas, sampled)
+            | self.mask.loss(maps, positives, targets)
+        )

@@ -1,0 +1,166 @@
+"""Pooling of regions of interest: RoI max pooling (Fast R-CNN §2.1) and RoIAlign (Mask R-CNN §3).
+
+Legend: R regions, L levels of the pyramid, C channels, B images, P the output's side.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional
+
+Pooling = Literal["align", "pool"]
+
+
+def assign_levels(
+    rois: Tensor, strides: Sequence[int], canonical_size: float = 224.0, canonical_level: int = 4
+) -> Tensor:
+    """The pyramid level of each region, int64 ``[R]``, an index into ``strides``.
+
+    Source: FPN eq. 1, ``k = floor(k0 + log2(sqrt(w h) / 224))``, clamped to the levels there are.
+
+    Args:
+        rois: ``[R, 4]``.
+        strides: image pixels per cell of each level; stride 4 is level 2 of the paper.
+        canonical_size: the paper's 224, in pixels.
+        canonical_level: the paper's k0.
+
+    Convention: 224 x 224 lies on level 4 (stride 16), 112 x 112 on level 3.
+    """
+    side = (rois[:, 2:] - rois[:, :2]).clamp(min=0).prod(1).sqrt()
+    # torchvision's epsilon: a region of exactly 224 must not fall below its level by rounding.
+    level = torch.floor(canonical_level + torch.log2(side / canonical_size) + 1e-6)
+    finest, coarsest = int(math.log2(strides[0])), int(math.log2(strides[-1]))
+    return level.clamp(finest, coarsest).to(torch.int64) - finest
+
+
+def roi_pool(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    strides: Sequence[int],
+    size: int,
+    *,
+    pooling: Pooling = "align",
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Tensor:
+    """Pool each region from its level to ``[R, C, P, P]``.
+
+    Args:
+        features: L maps ``[B, C, H, W]``.
+        rois: ``[R, 4]`` in image pixels.
+        images: int64 ``[R]``, the image of the batch that each region lies in.
+        levels: int64 ``[R]``, from :func:`assign_levels`.
+        strides: image pixels per cell of each level.
+        size: P.
+        pooling: ``align`` or ``pool`` (max, with the rounding of Fast R-CNN).
+        sampling_ratio: sample points per bin and axis of RoIAlign; 0 is adaptive (as many as cells in a bin).
+        aligned: shift by half a cell, so that continuous coordinates mean what they say. False is the legacy
+            form.
+    """
+    # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores; the kernel
+    # of torchvision runs on one.
+    if (
+        pooling == "align"
+        and sampling_ratio > 0
+        and rois.device.type == "cpu"
+        and not torch.compiler.is_exporting()
+    ):
+        return _align_as_weighted_rows(features, rois, images, levels, strides, size, sampling_ratio, aligned)
+    boxes = torch.cat([images[:, None].to(rois.dtype), rois], 1)
+    output = features[0].new_zeros((len(rois), features[0].shape[1], size, size))
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        index = (levels == level).nonzero().squeeze(1)
+        pooled = (
+            torchvision.ops.roi_align(feature, boxes[index], size, 1 / stride, sampling_ratio, aligned)
+            if pooling == "align"
+            else torchvision.ops.roi_pool(feature, boxes[index], size, 1 / stride)
+        )
+        output = output.index_put((index,), pooled.to(output.dtype))
+    return output
+
+
+def _align_as_weighted_rows(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    strides: Sequence[int],
+    size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """RoIAlign of all levels and images as one ``embedding_bag``: each bin is a weighted sum of cells.
+
+    With the maps as a table of cells ``[cells, C]`` and 4 corners of each of ``s * s`` samples, a bin has
+    ``4 s²`` rows and weights. Exact, threaded forward and backward, and the output is channels_last.
+    """
+    channels = features[0].shape[1]
+    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
+    rows, weights = _sample_rows(
+        [f.shape for f in features], rois, images, levels, strides, size, sampling_ratio, aligned
+    )
+    pooled = functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights.to(table.dtype))
+    return pooled.view(len(rois), size, size, channels).permute(0, 3, 1, 2)
+
+
+def _sample_rows(
+    shapes: Sequence[torch.Size],
+    rois: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    strides: Sequence[int],
+    size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[Tensor, Tensor]:
+    """Rows of the table and their weights, both ``[R * P * P, 4 s²]``."""
+    cells = [shape[0] * shape[2] * shape[3] for shape in shapes]
+    per_level = rois.new_tensor(
+        [[sum(cells[:i]), shape[2], shape[3], 1 / strides[i]] for i, shape in enumerate(shapes)],
+        dtype=torch.float64,
+    )[levels]
+    start, height, width = per_level[:, :3].to(torch.int64).unbind(1)
+    scaled = rois * per_level[:, 3:].to(rois.dtype) - (0.5 if aligned else 0.0)
+    y0, y1, wy0, wy1 = _axis_corners(scaled[:, 1], scaled[:, 3], height, size, sampling_ratio, aligned)
+    x0, x1, wx0, wx1 = _axis_corners(scaled[:, 0], scaled[:, 2], width, size, sampling_ratio, aligned)
+    first = start + images * height * width  # [R]
+    row_of_y = first[:, None, None] + torch.cat([y0, y1], 2) * width[:, None, None]  # [R, P, 2s]
+    column, weight_y, weight_x = torch.cat([x0, x1], 2), torch.cat([wy0, wy1], 2), torch.cat([wx0, wx1], 2)
+    rows = row_of_y[:, :, None, :, None] + column[:, None, :, None, :]  # [R, P, P, 2s, 2s]
+    weights = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]
+    bag = (2 * sampling_ratio) ** 2
+    return rows.reshape(-1, bag), weights.reshape(-1, bag)
+
+
+def _axis_corners(
+    low: Tensor, high: Tensor, length: Tensor, size: int, sampling_ratio: int, aligned: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both neighbours of every sample along one axis and their weights, each ``[R, P, s]``.
+
+    The weights hold the average over the samples of a bin, and are 0 for a sample beyond the map's border.
+    """
+    extent = high - low if aligned else (high - low).clamp(min=1.0)
+    steps = (torch.arange(size * sampling_ratio, device=low.device, dtype=low.dtype) + 0.5) / (
+        size * sampling_ratio
+    )
+    at = low[:, None] + steps * extent[:, None]  # [R, P * s]
+    limit = length[:, None].to(at.dtype)
+    outside = (at < -1) | (at > limit)
+    clamped = torch.minimum(at.clamp(min=0), limit - 1)
+    first = clamped.floor()
+    fraction = clamped - first
+    second = torch.minimum(first + 1, limit - 1)
+    scale = torch.where(outside, 0.0, 1 / sampling_ratio)
+    shape = (len(low), size, sampling_ratio)
+    return (
+        first.to(torch.int64).view(shape),
+        second.to(torch.int64).view(shape),
+        ((1 - fraction) * scale).view(shape),
+        (fraction * scale).view(shape),
+    )

@@ -1,0 +1,168 @@
+"""Trunks: classification networks cut into stages whose feature maps the detectors read.
+
+Legend: B images, S stages.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import FrozenBatchNorm2d
+
+Norm = Literal["frozen", "batch"]
+
+
+@dataclass(frozen=True)
+class TrunkSettings:
+    """Which trunk, and how much of it trains.
+
+    Attributes:
+        name: a key of ``TRUNKS``.
+        levels: the stages whose outputs are used, finest first; stage 0 is the stem.
+        frozen_stages: stages from the input on that do not train (Detectron: 2, from scratch: 0).
+        norm: ``frozen``: batch norm is a fixed affine map, as published detectors have it; ``batch``: it
+            trains.
+    """
+
+    name: str = "resnet50"
+    levels: tuple[int, ...] = (1, 2, 3, 4)
+    frozen_stages: int = 2
+    norm: Norm = "frozen"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of a trunk: its layers, the channels it ends with, and its stride to the image."""
+
+    layers: nn.Module
+    channels: int
+    stride: int
+
+
+class Trunk(nn.Module):
+    """A trunk's stages in order; ``forward`` returns the feature maps of the chosen levels, finest first."""
+
+    def __init__(self, stages: Sequence[Stage], settings: TrunkSettings) -> None:
+        super().__init__()
+        if not settings.levels or max(settings.levels) >= len(stages):
+            raise ValueError(
+                f"trunk.levels {settings.levels} of {settings.name}: expected stages 0 to {len(stages) - 1}, which have "
+                f"the strides {[s.stride for s in stages]}"
+            )
+        used = stages[: max(settings.levels) + 1]
+        self.levels = settings.levels
+        self.channels = tuple(stages[i].channels for i in settings.levels)
+        self.strides = tuple(stages[i].stride for i in settings.levels)
+        self.stages = nn.ModuleList(stage.layers for stage in used)
+        self.frozen_stages = settings.frozen_stages
+        for stage in self.stages[: self.frozen_stages]:
+            stage.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, 3, H, W]``."""
+        features = images
+        maps = []
+        for index, stage in enumerate(self.stages):
+            # Frozen stages come first, so nothing before them needs a gradient either.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.frozen_stages):
+                features = stage(features)
+            if index in self.levels:
+                maps.append(features)
+        return maps
+
+
+def build_stage(settings: TrunkSettings, index: int) -> tuple[nn.Module, int]:
+    """One stage alone and its channels: a ResNet's last one is the head of the C4 models (Mask R-CNN fig. 4)."""
+    stage = _stages(settings)[index]
+    return stage.layers, stage.channels
+
+
+def build_trunk(settings: TrunkSettings) -> Trunk:
+    """The trunk that ``settings`` name, with random weights (``rcnn.weights`` has the pretrained ones).
+
+    Raises:
+        ValueError: no such trunk.
+    """
+    return Trunk(_stages(settings), settings)
+
+
+def _stages(settings: TrunkSettings) -> list[Stage]:
+    if settings.name not in TRUNKS:
+        raise ValueError(f"trunk.name {settings.name!r}: expected one of {', '.join(TRUNKS)}")
+    return TRUNKS[settings.name](settings)
+
+
+def _resnet_stages(settings: TrunkSettings) -> list[Stage]:
+    norm = FrozenBatchNorm2d if settings.norm == "frozen" else nn.BatchNorm2d
+    net = getattr(torchvision.models, settings.name)(weights=None, norm_layer=norm)
+    names = ("conv1", "bn1", "relu", "maxpool")
+    stem = nn.Sequential(OrderedDict((name, getattr(net, name)) for name in names))
+    wide = net.fc.in_features  # 2048, or 512 for the basic blocks of resnet18 and 34
+    layers = (net.layer1, net.layer2, net.layer3, net.layer4)
+    blocks = [Stage(layer, wide // 2 ** (3 - i), 4 * 2**i) for i, layer in enumerate(layers)]
+    return [Stage(stem, 64, 4), *blocks]
+
+
+def _mobilenet_stages(settings: TrunkSettings) -> list[Stage]:
+    norm = FrozenBatchNorm2d if settings.norm == "frozen" else nn.BatchNorm2d
+    layers = torchvision.models.mobilenet_v3_large(weights=None, norm_layer=norm).features
+    # Cut after the blocks that torchvision's detectors tap: the first of each stride, and the last
+    # convolution.
+    ends, channels, strides = (0, 2, 4, 7, 13, 16), (16, 24, 40, 80, 160, 960), (2, 4, 8, 16, 32, 32)
+    starts = (0, *(end + 1 for end in ends[:-1]))
+    pieces = [layers[start : end + 1] for start, end in zip(starts, ends, strict=True)]
+    return [Stage(*parts) for parts in zip(pieces, channels, strides, strict=True)]
+
+
+def _vgg16_stages(settings: TrunkSettings) -> list[Stage]:
+    layers = torchvision.models.vgg16(weights=None).features[:-1]  # pool5 gives way to RoI pooling
+    starts, ends = (0, 4, 9, 16, 23), (4, 9, 16, 23, 30)
+    pieces = [layers[start:end] for start, end in zip(starts, ends, strict=True)]
+    return [Stage(*parts) for parts in zip(pieces, (64, 128, 256, 512, 512), (1, 2, 4, 8, 16), strict=True)]
+
+
+def _efficientnet_lite_stages(settings: TrunkSettings) -> list[Stage]:
+    net = timm.create_model(f"tf_{settings.name}", pretrained=False)
+    cuts = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))
+    stages = []
+    for index, (start, end) in enumerate(cuts):
+        blocks = list(net.blocks[start:end])
+        layers = nn.Sequential(*([net.conv_stem, net.bn1] if index == 0 else []), *blocks)
+        stages.append(Stage(layers, blocks[-1][-1].conv_pwl.out_channels if index else 16, 2 ** (index + 1)))
+    if settings.norm == "frozen":
+        for stage in stages:
+            fold_batch_norm(stage.layers)
+    return stages
+
+
+def fold_batch_norm(layers: nn.Module) -> None:
+    """Merge every batch norm into the convolution before it, in place; the activation stays.
+
+    Equal to a frozen batch norm, and a pass over memory cheaper, forward and backward.
+    """
+    for module in list(layers.modules()):
+        children = list(module.named_children())
+        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                activation = getattr(norm, "act", nn.Identity())
+                setattr(module, conv_name, fuse_conv_bn_eval(conv.eval(), norm.eval()))
+                setattr(module, norm_name, activation)
+
+
+TRUNKS: dict[str, Callable[[TrunkSettings], list[Stage]]] = {
+    "efficientnet_lite0": _efficientnet_lite_stages,
+    "efficientnet_lite1": _efficientnet_lite_stages,
+    "efficientnet_lite2": _efficientnet_lite_stages,
+    "resnet18": _resnet_stages,
+    "resnet34": _resnet_stages,
+    "resnet50": _resnet_stages,
+    "resnet101": _resnet_stages,
+    "mobilenet_v3_large": _mobilenet_stages,
+    "vgg16": _vgg16_stages,
+}

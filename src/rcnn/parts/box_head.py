@@ -1,0 +1,203 @@
+"""The second stage: what is in each region, and where exactly (Fast R-CNN §2).
+
+Legend: R regions, C channels, P the pooled side, K classes without the background, D features of a region.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rcnn.ops import boxes as box_ops
+from rcnn.ops.boxes import BoxWeights
+from rcnn.ops.losses import mean_over, smooth_l1
+from rcnn.ops.roi import Pooling, assign_levels, roi_pool
+from rcnn.parts.backbone import TrunkSettings, build_stage
+from rcnn.parts.proposals import Regions, SampledRegions, SamplingSettings
+from rcnn.structures import Instances, Size
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """How a head reads its regions from the feature maps.
+
+    Attributes:
+        pooling: ``align`` (Mask R-CNN §3) or ``pool`` (Fast R-CNN §2.1).
+        size: P, the side of the pooled map.
+        sampling_ratio: points per bin and axis for RoIAlign; 0 is adaptive (Detectron2).
+        aligned: half-pixel correct; False for weights that were trained without (torchvision).
+        canonical_size: 224 in FPN eq. 1.
+        canonical_level: k0 in FPN eq. 1.
+    """
+
+    pooling: Pooling = "align"
+    size: int = 7
+    sampling_ratio: int = 2
+    aligned: bool = True
+    canonical_size: float = 224.0
+    canonical_level: int = 4
+
+
+class RegionPool(nn.Module):
+    """RoIAlign or RoI pooling over the levels of a pyramid; one map is a pyramid of one level."""
+
+    def __init__(self, strides: Sequence[int], settings: PoolSettings) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.settings = settings
+
+    def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
+        """``[R, C, P, P]`` from maps ``[B, C, H, W]``; maps beyond the strides given are not looked at."""
+        use, s = features[: len(self.strides)], self.settings
+        levels = assign_levels(regions.boxes, self.strides, s.canonical_size, s.canonical_level)
+        return roi_pool(
+            use, regions.boxes, regions.images, levels, self.strides, s.size,
+            pooling=s.pooling, sampling_ratio=s.sampling_ratio, aligned=s.aligned,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BoxHeadSettings:
+    """The box head; the defaults are those of FPN.
+
+    Attributes:
+        layers: ``fc``: two fully connected layers (FPN §4.2, and VGG's fc6 and fc7); ``conv``: four 3x3
+            convolutions with batch norm and one fully connected layer (torchvision's v2 models); ``stage``:
+            the trunk's next stage and the mean over the map (the C4 models, Mask R-CNN fig. 4 left).
+        channels: width of the fully connected layers; 1024 (FPN), 4096 (VGG-16).
+        dropout: after each of them; 0.5 for VGG-16.
+        pool: how regions are read.
+        sampling: which regions are trained on.
+        weights: of dx, dy, dw, dh in the box coding.
+        beta: of smooth L1; 1 in the paper, 1/9 in torchvision, 0 (L1) in Detectron2.
+        class_agnostic: one box per region instead of one per class.
+        min_score: detections below it are dropped.
+        min_side: detections with a shorter side, in pixels of the resized image, are dropped.
+        nms_iou: a detection that overlaps a better one of its class by more is dropped.
+        max_detections: per image, the best first.
+    """
+
+    layers: Literal["fc", "conv", "stage"] = "fc"
+    channels: int = 1024
+    dropout: float = 0.0
+    pool: PoolSettings = PoolSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
+    beta: float = 1.0
+    class_agnostic: bool = False
+    min_score: float = 0.05
+    min_side: float = 1e-2
+    nms_iou: float = 0.5
+    max_detections: int = 100
+
+
+class BoxHead(nn.Module):
+    """Pooling, shared layers, and two siblings: K + 1 class logits (background last) and box deltas."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        strides: Sequence[int],
+        num_classes: int,
+        settings: BoxHeadSettings,
+        *,
+        trunk: TrunkSettings | None = None,
+    ) -> None:
+        """Build the head; ``trunk`` is the one to take the next stage of, for ``layers`` of ``stage``."""
+        super().__init__()
+        self.settings = settings
+        self.num_classes = num_classes
+        self.pool = RegionPool(strides, settings.pool)
+        self.stage: nn.Module = nn.Identity()
+        self.stage_channels, width = in_channels, settings.channels
+        if settings.layers == "stage":
+            if trunk is None:
+                raise ValueError('box.layers "stage" needs the settings of the trunk whose stage it takes')
+            self.stage, width = build_stage(trunk, max(trunk.levels) + 1)
+            self.stage_channels = width
+        self.layers = _layers(in_channels, settings)
+        self.logits = nn.Linear(width, num_classes + 1)
+        self.deltas = nn.Linear(width, 4 if settings.class_agnostic else 4 * num_classes)
+        nn.init.normal_(self.logits.weight, std=0.01)  # Fast R-CNN §2.3
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        nn.init.zeros_(self.logits.bias)
+        nn.init.zeros_(self.deltas.bias)
+
+    def forward(self, features: Sequence[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
+        """Class logits ``[R, K + 1]`` and deltas ``[R, K, 4]`` (``[R, 1, 4]`` where class-agnostic)."""
+        hidden = self.layers(self.stage(self.pool(features, regions)))
+        return self.logits(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
+
+    def targets(self, sampled: SampledRegions) -> Tensor:
+        """The deltas ``[positives, 4]`` that the positive regions should have."""
+        positive = sampled.positive
+        return box_ops.encode(
+            sampled.gt_boxes[positive], sampled.regions.boxes[positive], self.settings.weights
+        )
+
+    def loss(self, logits: Tensor, deltas: Tensor, sampled: SampledRegions) -> dict[str, Tensor]:
+        """Cross entropy over all regions, smooth L1 over the positive ones, both per sampled region (eq. 1)."""
+        count = mean_over(len(sampled.labels), logits.device)
+        classes = functional.cross_entropy(logits, sampled.labels, reduction="sum") / count
+        positive = sampled.positive.nonzero().squeeze(1)
+        column = torch.zeros_like(positive) if deltas.shape[1] == 1 else sampled.labels[positive]
+        boxes = smooth_l1(deltas[positive, column], self.targets(sampled), self.settings.beta) / count
+        return {"classes": classes, "boxes": boxes}
+
+    @torch.no_grad()
+    def decode(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        regions: Regions,
+        sizes: Sequence[Size],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> list[Instances]:
+        """Detections of each image, best first: softmax, threshold, per-class suppression, top-k."""
+        scores = logits.softmax(1)[:, : self.num_classes]
+        boxes = box_ops.decode(deltas, regions.boxes, self.settings.weights)
+        lowest = self.settings.min_score if min_score is None else min_score
+        most = self.settings.max_detections if max_detections is None else max_detections
+        return [
+            self._decode_image(scores[mine], boxes[mine], size, lowest, most)
+            for mine, size in ((regions.images == i, size) for i, size in enumerate(sizes))
+        ]
+
+    def _decode_image(
+        self, scores: Tensor, boxes: Tensor, size: Size, min_score: float, count: int
+    ) -> Instances:
+        region, label = (scores > min_score).nonzero(as_tuple=True)
+        column = torch.zeros_like(label) if boxes.shape[1] == 1 else label
+        candidates, candidate_scores = box_ops.clip(boxes[region, column], size), scores[region, label]
+        large = box_ops.larger_than(candidates, self.settings.min_side)
+        candidates, candidate_scores, label = candidates[large], candidate_scores[large], label[large]
+        keep = box_ops.nms(candidates, candidate_scores, label, self.settings.nms_iou)[:count]
+        return Instances(size, candidates[keep], label[keep], candidate_scores[keep])
+
+
+def _layers(in_channels: int, settings: BoxHeadSettings) -> nn.Sequential:
+    size, width = settings.pool.size, settings.channels
+    if settings.layers == "stage":
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    if settings.layers == "conv":
+        blocks: list[nn.Module] = []
+        for _ in range(4):
+            conv = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            blocks += [conv, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)]
+        return nn.Sequential(
+            *blocks, nn.Flatten(), nn.Linear(in_channels * size**2, width), nn.ReLU(inplace=True)
+        )
+    dropout = [nn.Dropout(settings.dropout)] if settings.dropout else []
+    first, second = nn.Linear(in_channels * size**2, width), nn.Linear(width, width)
+    for layer in (first, second):
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(
+        nn.Flatten(), first, nn.ReLU(inplace=True), *dropout, second, nn.ReLU(inplace=True), *dropout
+    )

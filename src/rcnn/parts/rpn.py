@@ -1,0 +1,244 @@
+"""Region Proposal Network (Faster R-CNN §3.1), on one map or on a pyramid (FPN §4.1).
+
+Legend: B images, L levels, H and W a map's height and width, A anchors per cell, N all anchors of an image
+(over levels, rows, columns and cell anchors, in this order).
+
+Differs from the paper: one logit of objectness per anchor with a sigmoid instead of two with a softmax, as in
+every later code; the two are equivalent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rcnn.ops import boxes as box_ops
+from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
+from rcnn.ops.losses import mean_over, smooth_l1
+from rcnn.ops.matching import IGNORED, match, sample
+from rcnn.parts.fpn import separable
+from rcnn.parts.proposals import ignore_in_crowds, split_crowds
+from rcnn.structures import Instances, Size
+
+
+@dataclass(frozen=True)
+class RPNSettings:
+    """The RPN; the defaults are those of FPN and Mask R-CNN.
+
+    Attributes:
+        sizes: anchor sides in pixels, a tuple for each level.
+        ratios: height / width.
+        rounding: see :func:`rcnn.ops.anchors.cell_anchors`.
+        offset: see :func:`rcnn.ops.anchors.grid_anchors`.
+        convs: 3x3 convolutions before the two outputs (torchvision's v2 models: 2).
+        conv: ``conv`` or ``separable``, as in the FPN.
+        channels: their width; None keeps the maps' own (the paper: 512 for VGG-16).
+        positive_iou: §3.1.2.
+        negative_iou: §3.1.2.
+        cross_boundary: train on anchors that cross the image's border (FPN: yes; Faster R-CNN §3.1.3: no).
+        count: anchors in the loss, per image.
+        positive_share: at most this share of them is positive.
+        beta: of smooth L1; 1/9 is py-faster-rcnn's sigma 3.
+        normaliser: ``sampled``: both losses are divided by the anchors sampled, lambda 1 (all codes);
+            ``paper``: eq. 1, the classification by 256 an image and the boxes by the number of anchor
+            positions, times ``box_weight``.
+        box_weight: lambda of eq. 1 (the paper: 10 with its normaliser, which makes both terms alike).
+        pre_nms: proposals kept per level before suppression, in training and in prediction.
+        post_nms: proposals kept per image after it.
+        nms_iou: §3.3.
+        min_objectness: proposals with a lower probability go (torchvision's MobileNet models: 0.05).
+        min_side: smaller proposals go, in pixels of the resized image.
+        crowd_share: a negative anchor with more of its area inside a crowd region is ignored.
+    """
+
+    sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rounding: Rounding = "none"
+    offset: float = 0.0
+    convs: int = 1
+    conv: Literal["conv", "separable"] = "conv"
+    channels: int | None = None
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    cross_boundary: bool = True
+    count: int = 256
+    positive_share: float = 0.5
+    beta: float = 1 / 9
+    normaliser: Literal["sampled", "paper"] = "sampled"
+    box_weight: float = 1.0
+    pre_nms: tuple[int, int] = (2000, 1000)
+    post_nms: tuple[int, int] = (2000, 1000)
+    nms_iou: float = 0.7
+    min_objectness: float = 0.0
+    min_side: float = 1e-3
+    crowd_share: float = 0.7
+
+
+@dataclass(frozen=True)
+class RPNOutput:
+    """What the RPN says about every anchor of a batch.
+
+    Attributes:
+        objectness: logits ``[B, N]``.
+        deltas: ``[B, N, 4]``.
+        anchors: ``[N, 4]``, in image pixels.
+        level_sizes: how many of the N lie on each level.
+    """
+
+    objectness: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    level_sizes: tuple[int, ...]
+
+
+class RPN(nn.Module):
+    """A small network slid over every level: objectness and box deltas for each anchor."""
+
+    def __init__(self, in_channels: int, strides: Sequence[int], settings: RPNSettings) -> None:
+        super().__init__()
+        if len(settings.sizes) != len(strides):
+            raise ValueError(
+                f"rpn.sizes has {len(settings.sizes)} levels, but the feature maps have {len(strides)} "
+                f"(strides {list(strides)}): give one tuple of sizes for each"
+            )
+        self.settings = settings
+        self.strides = tuple(strides)
+        width = settings.channels or in_channels
+        layers: list[nn.Module] = []
+        for i in range(settings.convs):
+            channels = in_channels if i == 0 else width
+            conv = nn.Conv2d(channels, width, 3, padding=1)
+            block = (
+                separable(channels, width, 3, "none") if settings.conv == "separable" else nn.Sequential(conv)
+            )
+            layers.append(block.append(nn.ReLU(inplace=True)))
+        self.conv = nn.Sequential(*layers)
+        num_anchors = len(settings.sizes[0]) * len(settings.ratios)
+        self.objectness = nn.Conv2d(width, num_anchors, 1)
+        self.deltas = nn.Conv2d(width, num_anchors * 4, 1)
+        for layer in (
+            *(c for c in self.conv.modules() if settings.conv == "conv"),
+            self.objectness,
+            self.deltas,
+        ):
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)  # Faster R-CNN §3.1.3
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> RPNOutput:
+        """Objectness and deltas of every anchor on maps ``[B, C, H, W]``, one a level."""
+        objectness, deltas, anchors = [], [], []
+        for feature, stride, sizes in zip(features, self.strides, self.settings.sizes, strict=True):
+            hidden = self.conv(feature)
+            batch, _, height, width = hidden.shape
+            objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).reshape(batch, -1))
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4))
+            cell = cell_anchors(sizes, self.settings.ratios, self.settings.rounding).to(feature.device)
+            anchors.append(grid_anchors(cell, height, width, stride, self.settings.offset))
+        sizes_of_levels = tuple(len(a) for a in anchors)
+        return RPNOutput(
+            torch.cat(objectness, 1).float(),
+            torch.cat(deltas, 1).float(),
+            torch.cat(anchors),
+            sizes_of_levels,
+        )
+
+    @torch.no_grad()
+    def targets(self, anchors: Tensor, truth: Instances) -> tuple[Tensor, Tensor]:
+        """Labels ``[N]`` (1, 0, -1) and true boxes ``[N, 4]`` of all anchors of one image (§3.1.2)."""
+        real, crowds = split_crowds(truth)
+        gt_boxes = truth.boxes[real]
+        index, labels = match(
+            box_ops.iou(gt_boxes, anchors),
+            self.settings.positive_iou,
+            self.settings.negative_iou,
+            keep_best=True,
+        )
+        ignore_in_crowds(labels, anchors, crowds, self.settings.crowd_share)
+        if not self.settings.cross_boundary:
+            height, width = truth.size
+            limit = anchors.new_tensor([width, height])
+            labels[(anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)] = IGNORED
+        return labels, gt_boxes[index] if len(gt_boxes) else anchors
+
+    def loss(
+        self, output: RPNOutput, truths: Sequence[Instances], draws: Sequence[torch.Generator | None]
+    ) -> dict[str, Tensor]:
+        """Both losses of eq. 1 over the anchors sampled from each image, drawn with its generator."""
+        chosen, is_positive, goals = [], [], []
+        num_anchors = len(output.anchors)
+        for i, (truth, draw) in enumerate(zip(truths, draws, strict=True)):
+            labels, gt_boxes = self.targets(output.anchors, truth)
+            positive, negative = sample(labels, self.settings.count, self.settings.positive_share, draw)
+            chosen.append(torch.cat([positive, negative]) + i * num_anchors)
+            is_positive.append(
+                torch.arange(len(positive) + len(negative), device=labels.device) < len(positive)
+            )
+            goals.append(box_ops.encode(gt_boxes[positive], output.anchors[positive]))
+        return self.sampled_loss(output, torch.cat(chosen), torch.cat(is_positive), torch.cat(goals))
+
+    def sampled_loss(
+        self, output: RPNOutput, chosen: Tensor, positive: Tensor, goals: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses over given anchors.
+
+        Args:
+            output: of :meth:`forward`.
+            chosen: int64 ``[S]``, anchors of the whole batch, image i's starting at i * N.
+            positive: bool ``[S]``.
+            goals: ``[positives, 4]``, the deltas that the positives should have.
+        """
+        logits = output.objectness.flatten()[chosen]
+        deltas = output.deltas.flatten(0, 1)[chosen[positive]]
+        objectness = functional.binary_cross_entropy_with_logits(
+            logits, positive.to(logits.dtype), reduction="sum"
+        )
+        boxes = smooth_l1(deltas, goals, self.settings.beta) * self.settings.box_weight
+        batch = len(output.objectness)
+        if self.settings.normaliser == "paper":
+            positions = output.anchors.shape[0] / (len(self.settings.sizes[0]) * len(self.settings.ratios))
+            norms: tuple[float, float] = (self.settings.count * batch, positions * batch)
+        else:
+            norms = (mean_over(len(chosen), chosen.device),) * 2
+        return {"rpn_objectness": objectness / norms[0], "rpn_boxes": boxes / norms[1]}
+
+    @torch.no_grad()
+    def decode(self, output: RPNOutput, sizes: Sequence[Size], *, at_least: int = 0) -> list[Tensor]:
+        """Proposals ``[P, 4]`` of each image, best first: top-k per level, clipping, suppression, top-k (§3.3).
+
+        Args:
+            output: of :meth:`forward`.
+            sizes: the images' true sizes.
+            at_least: raises both top-k to this number, so that a caller who wants more detections can have
+                them.
+        """
+        mode = 0 if self.training else 1
+        pre, post = (
+            max(counts[mode], at_least) for counts in (self.settings.pre_nms, self.settings.post_nms)
+        )
+        proposals = []
+        for logits, deltas, size in zip(output.objectness, output.deltas, sizes, strict=True):
+            index, level = self._best_per_level(logits, output.level_sizes, pre)
+            boxes = box_ops.decode(deltas[index][:, None], output.anchors[index])[:, 0]
+            boxes, scores = box_ops.clip(boxes, size), logits[index]
+            good = box_ops.larger_than(boxes, self.settings.min_side)
+            good &= scores.sigmoid() >= self.settings.min_objectness
+            boxes, scores, level = boxes[good], scores[good], level[good]
+            keep = box_ops.nms(boxes, scores, level, self.settings.nms_iou)[:post]
+            proposals.append(boxes[keep])
+        return proposals
+
+    @staticmethod
+    def _best_per_level(logits: Tensor, level_sizes: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+        """Indices of the ``count`` best anchors of each level, and their levels."""
+        start, indices, levels = 0, [], []
+        for level, size in enumerate(level_sizes):
+            top = logits[start : start + size].topk(min(count, size)).indices + start
+            indices.append(top)
+            levels.append(torch.full_like(top, level))
+            start += size
+        return torch.cat(indices), torch.cat(levels)

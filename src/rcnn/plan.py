@@ -1,0 +1,258 @@
+"""Good defaults: a recipe chosen from what the data set holds, and the reasons, so that nobody has to write one.
+
+Every choice follows from a few statistics over boxes and image sizes, which are known before a pixel is decoded; only
+the test for an upright direction looks at images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rcnn.data.augment import Augment
+from rcnn.data.dataset import Dataset
+from rcnn.models.faster_rcnn import FasterRCNNSettings
+from rcnn.models.mask_rcnn import MaskRCNNSettings
+from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.fpn import FPNSettings
+from rcnn.parts.mask_head import MaskHeadSettings
+from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.rpn import RPNSettings
+from rcnn.recipe import Recipe
+from rcnn.train import TrainSettings
+from rcnn.transform import Transform
+from rcnn.weights import trunk_normalisation
+
+TRUNK = "efficientnet_lite0"
+LEVELS = {"efficientnet_lite0": (1, 2, 3, 4), "vgg16": (2, 3, 4), "mobilenet_v3_large": (1, 2, 3, 4)}
+# Prediction takes about a third of a second on two cores at this size.
+PIXELS = 640 * 640
+SMALLEST = 16.0  # pixels: an object of four cells of the finest map
+CROPS = (256, 640)
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the choices are made from.
+
+    Attributes:
+        heights: of the images, ``[images]``.
+        widths: of the images.
+        sides: square roots of the boxes' areas in pixels, ``[objects]``.
+        longest: longer sides of the boxes, ``[objects]``.
+        ratios: height / width of the boxes.
+        owner: the image of each object.
+        most: objects of the fullest image.
+    """
+
+    heights: Floats
+    widths: Floats
+    sides: Floats
+    longest: Floats
+    ratios: Floats
+    owner: npt.NDArray[np.int64]
+    most: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Statistics:
+        """Measure the truth of a data set, crowds left out."""
+        boxes, owner = [], []
+        for i, record in enumerate(dataset.records):
+            truth = record.truth if record.truth.crowd is None else record.truth[~record.truth.crowd]
+            boxes.append(truth.boxes.numpy().astype(np.float64))
+            owner += [i] * len(truth)
+        corners = np.concatenate([*boxes, np.zeros((0, 4))])
+        size = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
+        shapes = np.array([r.truth.size for r in dataset.records], dtype=np.float64).reshape(-1, 2)
+        return cls(
+            shapes[:, 0], shapes[:, 1], np.sqrt(size.prod(1)), size.max(1), size[:, 1] / size[:, 0],
+            np.array(owner, dtype=np.int64), max(map(len, boxes), default=0),
+        )  # fmt: skip
+
+    @property
+    def short_sides(self) -> Floats:
+        """The shorter side of each image."""
+        return np.minimum(self.heights, self.widths)
+
+
+def plan(
+    data: Dataset,
+    *,
+    model: str | None = None,
+    trunk: str | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+) -> tuple[Recipe, list[str]]:
+    """A recipe for training on ``data``, and a line of reason for each choice.
+
+    Args:
+        data: the training images.
+        model: a key of ``MODELS``; None: Mask R-CNN where all objects have masks, else Faster R-CNN.
+        trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
+        minutes: the schedule by the clock; 20 where neither is given.
+        epochs: the schedule by passes over the images.
+        seed: of everything random.
+        workers: processes that prepare batches; None is 1.
+    """
+    statistics = Statistics.of(data)
+    name = model or ("mask_rcnn" if data.has_masks else "faster_rcnn")
+    trunk = trunk or TRUNK
+    why_model = "chosen by you" if model else "every object has a mask" if data.has_masks else "the data has boxes only"
+    transform, why_size = choose_transform(statistics, trunk)
+    factors = np.array([transform.factor((int(h), int(w))) for h, w in zip(statistics.heights, statistics.widths)])
+    scaled = replace(statistics, sides=statistics.sides * factors[statistics.owner], longest=statistics.longest * factors[statistics.owner])
+    crop, why_crop = choose_crop(scaled, factors)
+    rpn, why_anchors = choose_anchors(scaled)
+    turns, why_turns = has_no_upright(data, statistics)
+    augment = Augment(crop=crop, rotate90=turns, scale_jitter=(0.75, 1.33))
+    train = TrainSettings(
+        minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
+        workers=1 if workers is None else workers,
+    )  # fmt: skip
+    settings = light_settings(name, trunk, rpn, statistics.most)
+    length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs:g} epochs"
+    reasons = [
+        f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
+        f"input: {why_size}",
+        f"crops: {why_crop}",
+        f"anchors: {why_anchors}",
+        f"orientation: {why_turns}",
+        f"detections: at most {settings.box.max_detections} per image (the fullest training image has {statistics.most})",
+        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, {train.schedule}",
+    ]
+    return Recipe(name, settings, transform, augment, train), reasons
+
+
+def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) -> Any:
+    """Settings whose heads suit a laptop; half to a tenth of the papers' arithmetic, see docs/recipes.md."""
+    detections = max(100, math.ceil(1.5 * most_objects / 50) * 50)
+    canonical = 112.0  # regions are read one level finer than in the FPN paper: the heads' maps are small anyway
+    shared = {
+        "trunk": TrunkSettings(trunk, LEVELS.get(trunk, (1, 2, 3, 4)), frozen_stages=1),
+        "fpn": FPNSettings(channels=128, coarsest="pool" if len(rpn.sizes) > 4 else "none"),
+        "rpn": replace(rpn, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))),
+        "box": BoxHeadSettings(
+            channels=512,
+            pool=PoolSettings(canonical_size=canonical),
+            sampling=SamplingSettings(count=64, positive_share=0.5),
+            beta=1 / 9,
+            max_detections=detections,
+        ),
+    }
+    if model == "mask_rcnn":
+        pool = PoolSettings(size=14, sampling_ratio=1, canonical_size=canonical)
+        return MaskRCNNSettings(**shared, mask=MaskHeadSettings(convs=2, channels=96, pool=pool))
+    if model == "faster_rcnn":
+        return FasterRCNNSettings(**shared)
+    raise ValueError(f"model {model!r}: expected faster_rcnn or mask_rcnn")
+
+
+def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str]:
+    """How images are resized: by one factor for all, or to one short side, whichever makes objects more alike."""
+    short = statistics.short_sides
+    mean, std = trunk_normalisation(trunk)
+    transform = Transform(mean=mean, std=std)
+    relative = statistics.sides / short[statistics.owner]
+    varied = len(statistics.sides) > 1 and short.max() > 1.1 * short.min()
+    by_side = bool(varied and np.log(relative).std() < np.log(statistics.sides).std())
+    reference = float(np.median(short))
+    area = float(np.median(statistics.heights * statistics.widths))
+    sides = relative * reference if by_side else statistics.sides
+    small = float(np.percentile(sides, 10)) if len(sides) else SMALLEST
+    factor = choose_factor(small, math.sqrt(PIXELS / area))
+    longest = float((np.maximum(statistics.heights, statistics.widths) / short).max())
+    if by_side:
+        side = round(reference * factor)
+        limit = math.ceil(side * min(longest, 2.0))
+        return replace(transform, short_side=side, max_long_side=limit), (
+            f"short side resized to {side} (relative to the image objects are more alike in size than in pixels)"
+        )
+    kept = "images keep their size" if factor == 1 else f"images resized by {factor:g}"
+    return replace(transform, scale=factor), f"{kept}; a tenth of the objects is smaller than {small * factor:.0f} px"
+
+
+def choose_factor(small: float, fitting: float) -> float:
+    """The resize factor from the size of the small objects and the factor at which the images reach ``PIXELS``.
+
+    Large images are shrunk to the budget, but no further than leaves small objects visible; small images with small
+    objects are enlarged, at most twice.
+    """
+    wanted = SMALLEST / small
+    factor = max(fitting, min(1.0, wanted)) if fitting < 1 else min(max(1.0, wanted), fitting, 2.0)
+    return round(factor * 8) / 8 or 0.125
+
+
+def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
+    """The side of the training crops: room for nearly every object, no more than the images need."""
+    large = float(np.percentile(scaled.longest, 98)) if len(scaled.longest) else 0.0
+    image = float(np.percentile(np.maximum(scaled.heights, scaled.widths) * factors, 90))
+    wanted = min(max(1.5 * large, CROPS[0]), image, CROPS[1])
+    crop = max(64, math.ceil(wanted / 32) * 32)
+    return crop, f"{crop} x {crop} pixels in training (objects up to {large:.0f} px)"
+
+
+def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, str]:
+    """One anchor size a level, doubling from the small objects on, and ratios from the boxes' own."""
+    if len(scaled.sides) == 0:
+        return RPNSettings(), "the paper's (no objects to measure)"
+    small, large = np.percentile(scaled.sides, [5, 97])
+    base = float(np.clip(2.0 ** (round(2 * math.log2(1.3 * small)) / 2), 8, 32))
+    levels = 5 if base * 2**3 * 1.5 < large else 4
+    sizes = tuple((round(base * 2**i, 1),) for i in range(levels))
+    low, middle, high = np.exp(np.percentile(np.log(scaled.ratios), [10, 50, 90]))
+    ratios = tuple(round(float(r), 2) for r in (min(low, middle / 1.4), middle, max(high, middle * 1.4)))
+    shown = ", ".join(f"{size[0]:g}" for size in sizes)
+    return RPNSettings(sizes=sizes, ratios=ratios), (
+        f"{shown} px (90 % of the objects have {small:.0f} to {large:.0f}), height/width {', '.join(map(str, ratios))}"
+    )
+
+
+def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> tuple[bool, str]:
+    """Whether images may be turned by quarters: True where up and down look alike, as under a microscope.
+
+    Compares upper with lower and left with right halves, in brightness and in where objects lie, over up to ``look_at``
+    images. A photograph's sky and ground give it away.
+    """
+    if len(data) < 20:
+        return False, "flipped left to right only (too few images to tell whether they have an upright direction)"
+    chosen = np.linspace(0, len(data) - 1, min(look_at, len(data))).astype(int)
+    differences = []
+    for index in chosen:
+        image = data[int(index)].image.float().mean(0)
+        middle = image.shape[0] // 2
+        top, bottom = image[:middle].mean(), image[middle:].mean()
+        differences.append(float((top - bottom) / (image.std() + 1.0)) if middle else 0.0)
+    centres = _relative_centres(data, chosen)
+    shift, place = _t_value(np.array(differences)), _t_value(centres)
+    ratio = _t_value(np.log(statistics.ratios)[:: max(1, len(statistics.ratios) // 500)])
+    upright = max(abs(shift), abs(place)) > 2.5 or abs(ratio) > 6
+    if upright:
+        return False, "flipped left to right only (up and down differ in these images)"
+    return True, "flipped and turned by quarters (up and down look alike in these images)"
+
+
+def _relative_centres(data: Dataset, chosen: Sequence[int] | npt.NDArray[Any]) -> Floats:
+    """The mean height of the objects of each image, from -0.5 (top) to 0.5."""
+    means = []
+    for index in chosen:
+        truth = data.records[int(index)].truth
+        if len(truth):
+            means.append(float((truth.boxes[:, 1::2].mean(1) / truth.size[0]).mean()) - 0.5)
+    return np.array(means)
+
+
+def _t_value(values: Floats) -> float:
+    """How many standard errors the mean lies from 0."""
+    if len(values) < 3 or values.std() == 0:
+        return 0.0
+    return float(values.mean() / (values.std() / math.sqrt(len(values))))

@@ -1,0 +1,419 @@
+"""A training run from data to report, in one folder.
+
+The folder holds ``recipe.toml`` (complete, can be trained again), ``run.json`` (the data and how it was split),
+``environment.json``, ``metrics.jsonl``, ``log.txt``, ``last.safetensors`` (to resume from), ``best.safetensors`` (the
+model to use), ``evaluation.json`` and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+from rcnn import checkpoint
+from rcnn.data.check import align_classes, check, check_pair, refuse_or_skip
+from rcnn.data.dataset import Dataset
+from rcnn.data.open import open_data
+from rcnn.evaluate import Evaluation, evaluate, evaluate_predictions
+from rcnn.models import MODELS
+from rcnn.plan import plan
+from rcnn.predict import Detector, load, versions
+from rcnn.recipe import Recipe, dump_recipe, load_recipe, plain, with_settings
+from rcnn.report import write_report
+from rcnn.structures import Instances
+from rcnn.train import Trainer
+from rcnn.weights import load_trunk
+
+HELD_OUT = 0.15
+# More images than this are not all decoded before training; `rcnn data check` does it at any number.
+DECODED = 5000
+# Two scores closer than this are the same.
+MIN_SCORE = 0.01
+
+Source = str | Path | Dataset
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The two parts of the data, and what there is to say about them."""
+
+    train: Dataset
+    val: Dataset
+    lines: tuple[str, ...]
+
+
+def train(
+    data: Source | None = None,
+    *,
+    val: Source | None = None,
+    images: str | Path | None = None,
+    val_images: str | Path | None = None,
+    model: str | None = None,
+    trunk: str | None = None,
+    recipe: str | Path | Recipe | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    skip_bad: bool = False,
+    resume: str | Path | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train a model on annotated images and report on it.
+
+    Args:
+        data: a folder or file that :func:`rcnn.open_data` reads, or an opened data set.
+        val: the same for validation; None holds out a seeded part of ``data``.
+        images: where the images of ``data`` lie, if not beside it.
+        val_images: likewise for ``val``.
+        model: a key of ``MODELS``; None: Mask R-CNN where the data has masks, else Faster R-CNN.
+        trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
+        recipe: train this one instead of choosing defaults from the data.
+        minutes: training time by the clock.
+        epochs: passes over the training images, instead of ``minutes``.
+        out: the run's folder; must not hold a run already.
+        seed: of everything random; 0 where the recipe has none.
+        settings: changes to the recipe such as ``train.lr=0.001``.
+        skip_bad: leave out images with errors instead of refusing the data.
+        resume: the folder of an interrupted run; everything else is then read from it.
+        workers: processes that prepare batches.
+        device: ``cpu``, ``cuda``; None takes a GPU where there is one.
+        console: where to print.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ValueError: data, recipe or settings that cannot be used; the message names what and where.
+        OSError: the folder cannot be written.
+    """
+    console = console or Console(soft_wrap=True)
+    _join_processes()
+    if resume is not None:
+        return _resume(Path(resume), workers, device, console)
+    if data is None:
+        raise ValueError("train needs a data set, or the folder of a run to resume")
+    if minutes is not None and epochs is not None:
+        raise ValueError(f"both minutes ({minutes:g}) and epochs ({epochs:g}) are given; choose one")
+    folder = _new_folder(Path(out) if out is not None else _free_folder(data))
+    asked = {"skip_bad": skip_bad, "seed": seed or 0}
+    places = {"data": data, "val": val, "images": images, "val_images": val_images}
+    parts = _open_parts(places, console=console, **asked)
+    if recipe is None:
+        chosen, reasons = plan(
+            parts.train, model=model, trunk=trunk, minutes=minutes, epochs=epochs, seed=seed or 0, workers=workers
+        )
+    else:
+        chosen, reasons = _given(recipe, minutes, epochs, seed, workers), [f"recipe: {recipe}"]
+    chosen = with_settings(chosen, settings)
+    _fits(chosen, parts)
+    for line in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
+        console.print(line, markup=False, highlight=False)
+    _describe_run(folder, chosen, places, {**asked, "reasons": reasons})
+    return _run(folder, chosen, parts, reasons, device, console, resumed=False)
+
+
+def _run(
+    folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], device: str | None, console: Console, *, resumed: bool
+) -> Path:
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.manual_seed(recipe.train.seed)
+    network = MODELS[recipe.model](len(parts.train.class_names), recipe.settings)
+    if not resumed:
+        load_trunk(network.trunk, recipe.settings.trunk)
+    validation = Validation(network, recipe, parts, where)
+    with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
+        trainer = Trainer(
+            network, recipe, parts.train, folder, evaluate=validation, describe=validation.describe(),
+            device=where, say=line.say, tick=line.tick,
+        )  # fmt: skip
+        if resumed:
+            trainer.resume()
+            line.say(f"resumed at iteration {trainer.progress.iteration}")
+        trainer.run()
+    if _rank() == 0:
+        finish(folder, recipe, parts, reasons, trainer, validation, console)
+    if dist.is_initialized():
+        dist.barrier()
+    return folder
+
+
+class Validation:
+    """Measures the network under training on the validation part: often on a few images, at the end on all."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, parts: Parts, device: torch.device) -> None:
+        self.recipe, self.parts, self.device = recipe, parts, device
+        self.detector = Detector(network, recipe.transform, parts.train.class_names, MIN_SCORE)
+        count = min(recipe.train.eval_images, len(parts.val))
+        order = np.random.default_rng([recipe.train.seed, 2]).permutation(len(parts.val))
+        self.few = sorted(int(i) for i in order[:count])
+        self.last: tuple[Evaluation, list[Instances]] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint has to say so that it can be loaded alone."""
+        return {
+            "architecture": self.recipe.model,
+            "model": plain(self.recipe.settings),
+            "class_names": list(self.parts.train.class_names),
+            "transform": plain(self.recipe.transform),
+            "min_score": 0.5,
+            "versions": versions(),
+        }
+
+    def __call__(self, full: bool) -> dict[str, float]:
+        """Metrics by name; ``score`` is taken on the few images, so that all evaluations can be compared."""
+        val = self.parts.val if full else self.parts.val.subset(self.few)
+        evaluation, predictions = evaluate(self.detector, val)
+        metrics = {k: v for k, v in evaluation.metrics.items() if not k.startswith("voc10")}
+        score = _headline(evaluation)
+        if full:
+            self.last = (evaluation, predictions)
+            score = _headline(self._on_few(predictions, evaluation)) if len(self.few) < len(val) else score
+        return {**metrics, "f1": evaluation.f1, "val/loss": self.loss(), "score": score}
+
+    def _on_few(self, predictions: Sequence[Instances], evaluation: Evaluation) -> Evaluation:
+        truths = [self.parts.val.records[i].load_truth() for i in self.few]
+        return evaluate_predictions(
+            truths, [predictions[i] for i in self.few], self.parts.train.class_names, has_masks=evaluation.has_masks
+        )
+
+    @torch.no_grad()
+    def loss(self, count: int = 8) -> float:
+        """The mean loss over a few whole validation images."""
+        losses = []
+        for index in self.few[:count]:
+            sample = self.parts.val[index]
+            batch = self.recipe.transform([sample.image])
+            height, width = batch.sizes[0]
+            truth = scale_truth(sample.truth, (height, width))
+            moved = replace(batch, tensors=batch.tensors.to(self.device), seeds=(index,))
+            output = self.detector.network(moved, [truth.to(self.device)])
+            losses.append(sum(float(v) for v in output.losses.values()))
+        return float(np.mean(losses))
+
+
+def scale_truth(truth: Instances, size: tuple[int, int]) -> Instances:
+    """The truth of an image that was resized to ``size``; masks by nearest pixel."""
+    from rcnn.data.augment import View
+
+    height, width = truth.size
+    view = View((0, 0, width, height), size)
+    masks = None if truth.masks is None else view.masks(truth.masks)
+    return replace(truth, size=size, boxes=view.boxes(truth.boxes), masks=masks, keypoints=None, areas=None)
+
+
+def finish(
+    folder: Path,
+    recipe: Recipe,
+    parts: Parts,
+    reasons: Sequence[str],
+    trainer: Trainer,
+    validation: Validation,
+    console: Console,
+) -> None:
+    """Give the best model its threshold, write the evaluation and the report, print the table."""
+    began = time.perf_counter()
+    progress = trainer.progress
+    detector = load(folder, trainer.device)
+    if validation.last is None or progress.best_iteration != progress.iteration:
+        evaluation, predictions = evaluate(detector, parts.val)
+    else:
+        evaluation, predictions = validation.last
+    info = {**detector.info, "metrics": evaluation.to_json()["metrics"], "best_iteration": progress.best_iteration}
+    replace(detector, min_score=round(evaluation.f1_threshold, 4), info=info).save(folder / "best.safetensors")
+    checkpoint.write_atomically(folder / "evaluation.json", json.dumps(evaluation.to_json()).encode())
+    seconds = {
+        "training": progress.seconds,
+        "evaluation while training": progress.eval_seconds,
+        "final evaluation": time.perf_counter() - began,
+        **{f"{stage}, per image": value for stage, value in evaluation.seconds.items()},
+    }
+    facts = dict(line.split(": ", 1) for line in (*parts.lines, *reasons) if ": " in line)
+    facts |= {
+        "seed": str(recipe.train.seed),
+        "steps": f"{progress.iteration} ({progress.skipped} skipped), best at {progress.best_iteration}",
+        "threshold": f"{evaluation.f1_threshold:.3f}, where F1 is highest ({evaluation.f1:.3f})",
+    }
+    write_report(
+        folder / "report.html", title=f"{recipe.model} on {parts.train.source.name}", facts=facts,
+        history=read_history(folder), evaluation=evaluation, dataset=parts.val, predictions=predictions, seconds=seconds,
+    )  # fmt: skip
+    console.print(evaluation.table())
+    for name in ("best.safetensors", "report.html"):
+        console.print(f"{folder / name}", markup=False, highlight=False)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+class Line:
+    """The progress bar on the console, and the log file beside it."""
+
+    def __init__(self, log: Path, console: Console, *, quiet: bool) -> None:
+        self.log, self.quiet = log, quiet
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
+        self.bar = Progress(*columns, console=console, disable=quiet, transient=False)
+        self.task = self.bar.add_task("training", total=1.0)
+
+    def __enter__(self) -> Line:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def tick(self, fraction: float, losses: Mapping[str, float]) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=fraction, description=f"training, loss {sum(losses.values()):.3f}")
+
+    def say(self, text: str) -> None:
+        """Write a line to the log and the console."""
+        if self.quiet:
+            return
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self.bar.console.print(text, markup=False, highlight=False)
+
+
+def _headline(evaluation: Evaluation) -> float:
+    value = evaluation.metrics["mask/AP" if evaluation.has_masks else "box/AP"]
+    return value if value == value else 0.0  # NaN: no truth at all
+
+
+def _open_parts(
+    places: Mapping[str, Source | None], *, skip_bad: bool, seed: int, console: Console
+) -> Parts:
+    with console.status("reading the data"):
+        train_part, lines = _checked(places["data"], places["images"], skip_bad)
+        if places["val"] is not None:
+            val_part, more = _checked(places["val"], places["val_images"], skip_bad)
+            errors = [p for p in check_pair(train_part, val_part) if p.severity == "error"]
+            if errors:
+                raise ValueError("\n".join(map(str, errors)))
+            notes = [f"val: {val_part.source}, {len(val_part)} images", *more[1:]]
+            notes += [str(p) for p in check_pair(train_part, val_part)]
+            return Parts(train_part, align_classes(val_part, train_part.class_names), (*lines, *notes))
+    return _hold_out(train_part, lines, seed)
+
+
+def _checked(place: Any, images: Any, skip_bad: bool) -> tuple[Dataset, list[str]]:
+    opened = place if isinstance(place, Dataset) else open_data(place, images)
+    report = check(opened, decode=len(opened) <= DECODED)
+    good, left_out = refuse_or_skip(opened, skip_bad, report=report)
+    lines = [f"data: {line}" if i == 0 else line for i, line in enumerate(str(report).splitlines())]
+    return good, [*lines, *(f"left out: {p}" for p in left_out), *map(str, report.warnings)]
+
+
+def _hold_out(data: Dataset, lines: Sequence[str], seed: int) -> Parts:
+    if len(data) == 1:
+        return Parts(data, data, (*lines, "val: the one image there is, so the figures say little"))
+    count = max(1, round(HELD_OUT * len(data)))
+    order = np.random.default_rng([seed, 3]).permutation(len(data))
+    held = sorted(int(i) for i in order[:count])
+    kept = sorted(int(i) for i in order[count:])
+    names = ", ".join(str(data.records[i].image_id) for i in held[:8])
+    more = f" and {count - 8} more" if count > 8 else ""
+    note = f"val: {count} of {len(data)} images held out with seed {seed}: {names}{more}"
+    return Parts(data.subset(kept), data.subset(held), (*lines, note))
+
+
+def _given(
+    recipe: str | Path | Recipe, minutes: float | None, epochs: float | None, seed: int | None, workers: int | None
+) -> Recipe:
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    settings = chosen.train
+    if minutes is not None or epochs is not None:
+        settings = replace(settings, minutes=minutes, epochs=epochs)
+    if seed is not None:
+        settings = replace(settings, seed=seed)
+    if workers is not None:
+        settings = replace(settings, workers=workers)
+    return replace(chosen, train=settings)
+
+
+def _fits(recipe: Recipe, parts: Parts) -> None:
+    settings = recipe.train
+    if (settings.minutes is None) == (settings.epochs is None):
+        raise ValueError(
+            f"train.minutes is {settings.minutes} and train.epochs is {settings.epochs}: set exactly one of them"
+        )
+    if MODELS[recipe.model].needs_masks and not parts.train.has_masks:
+        raise ValueError(
+            f"{parts.train.source}: objects without masks, which {recipe.model} needs: choose --model faster_rcnn, or "
+            "annotate the outlines; `rcnn data check` lists the objects that have none"
+        )
+
+
+def _new_folder(folder: Path) -> Path:
+    if (folder / "run.json").exists() and _rank() == 0:
+        raise ValueError(f"{folder} holds a run already: go on with --resume {folder}, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder}: no permission to write there; choose another --out")
+    return folder
+
+
+def _free_folder(data: Source) -> Path:
+    name = data.source.stem if isinstance(data, Dataset) else Path(data).stem
+    number = 1
+    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _describe_run(folder: Path, recipe: Recipe, places: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    if _rank() > 0:
+        return
+    known = {
+        k: None if v is None else str(v.source if isinstance(v, Dataset) else Path(v).resolve()) for k, v in places.items()
+    }
+    environment = {
+        "python": sys.version, "platform": platform.platform(), "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        **versions(),
+    }  # fmt: skip
+    checkpoint.write_atomically(folder / "recipe.toml", dump_recipe(recipe).encode())
+    checkpoint.write_atomically(folder / "run.json", json.dumps({**known, **asked}, indent=1).encode())
+    checkpoint.write_atomically(folder / "environment.json", json.dumps(environment, indent=1).encode())
+
+
+def _resume(folder: Path, workers: int | None, device: str | None, console: Console) -> Path:
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"{folder}: no run.json, so no run to resume; start one with rcnn train DATA --out {folder}")
+    asked = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    recipe = _given(folder / "recipe.toml", None, None, None, workers)
+    places = {k: asked[k] for k in ("data", "val", "images", "val_images")}
+    parts = _open_parts(places, skip_bad=asked["skip_bad"], seed=asked["seed"], console=console)
+    started = (folder / "last.safetensors").is_file()
+    return _run(folder, recipe, parts, asked["reasons"], device, console, resumed=started)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def _join_processes() -> None:
+    """Take part in a torchrun, where there is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

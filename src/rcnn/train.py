@@ -1,0 +1,418 @@
+"""Training: one plain loop, from the first batch to the report.
+
+The schedule runs on a fraction of the way done, 0 to 1: of the iterations (``epochs``) or of the time spent training
+(``minutes``). Warm-up and decay depend on nothing else. Every random number is a function of the seed and the
+iteration, so a run that was killed goes on from its last checkpoint to the same weights, in epoch mode bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from rcnn import checkpoint
+from rcnn.data.loader import training_batches
+from rcnn.structures import ImageBatch, Instances, Output
+
+if TYPE_CHECKING:
+    from rcnn.data.dataset import Dataset, Sample
+    from rcnn.recipe import Recipe
+    from rcnn.transform import Transform
+
+Losses = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Attributes:
+        epochs: passes over the training images; exactly one of ``epochs`` and ``minutes`` is set.
+        minutes: training time by the clock; evaluation is counted apart.
+        batch_size: images in a step, of all processes together.
+        optimizer: ``adamw`` or ``sgd`` (the papers').
+        lr: the highest learning rate.
+        momentum: of SGD.
+        weight_decay: on weights; not on biases and norms.
+        trunk_lr: learning rate of the pretrained trunk, as a multiple of ``lr``.
+        warmup: fraction of the way over which the learning rate rises from nothing.
+        schedule: ``cosine`` to zero, or ``steps``.
+        steps: fractions of the way after which the rate is multiplied by ``step_factor``.
+        step_factor: see ``steps``.
+        clip_norm: the gradient's norm is cut to this; 0 is off.
+        ema: decay per step of the moving average of the weights, which is what is evaluated and kept; 0 is off.
+        amp: half precision where it pays: ``auto`` is bfloat16 on a GPU that has it, full precision elsewhere.
+        eval_every: fraction of the way between two evaluations.
+        eval_images: at most this many validation images in each of them (the last one takes all).
+        patience: stop after this many evaluations without a better result; 0 is never.
+        bad_steps: losses that are not finite in a row before the run gives up.
+        save_every: seconds between two checkpoints.
+        seed: of everything random.
+        workers: processes that prepare batches.
+    """
+
+    epochs: float | None = None
+    minutes: float | None = None
+    batch_size: int = 4
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 6e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    trunk_lr: float = 1.0
+    warmup: float = 0.03
+    schedule: Literal["cosine", "steps"] = "cosine"
+    steps: tuple[float, ...] = (2 / 3, 8 / 9)
+    step_factor: float = 0.1
+    clip_norm: float = 10.0
+    ema: float = 0.0
+    amp: Literal["auto", "off"] = "auto"
+    eval_every: float = 0.25
+    eval_images: int = 40
+    patience: int = 0
+    bad_steps: int = 10
+    save_every: float = 60.0
+    seed: int = 0
+    workers: int = 1
+
+    def rate(self, fraction: float) -> float:
+        """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""
+        warm = min(1.0, (fraction + 1e-3) / self.warmup) if self.warmup else 1.0
+        if self.schedule == "cosine":
+            return warm * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+        return warm * self.step_factor ** sum(fraction >= step for step in self.steps)
+
+
+class TrainingStopped(ValueError):
+    """The run cannot go on; what was reached is in its folder."""
+
+
+@dataclass
+class Progress:
+    """Where a run is; part of every checkpoint.
+
+    Attributes:
+        iteration: steps done.
+        seconds: time spent training.
+        eval_seconds: time spent evaluating.
+        skipped: steps whose loss was not finite.
+        skipped_in_a_row: of these, the last ones without a good one between.
+        best: the best validation result so far, -1 before the first.
+        best_iteration: where it was reached.
+        stale: evaluations since.
+        next_eval: the fraction of the way at which the next evaluation is due.
+    """
+
+    iteration: int = 0
+    seconds: float = 0.0
+    eval_seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best: float = -1.0
+    best_iteration: int = 0
+    stale: int = 0
+    next_eval: float = 0.0
+
+
+class Average:
+    """The moving average of a model's weights (EMA), or the weights themselves where the decay is 0."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.network = network
+        self.shadow = {k: v.detach().clone() for k, v in network.state_dict().items()} if decay else {}
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Move towards the current weights; early on faster, so that the start is soon forgotten."""
+        if not self.decay:
+            return
+        share = 1 - min(self.decay, (1 + iteration) / (10 + iteration))
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.shadow[key].lerp_(value, share)
+            else:
+                self.shadow[key].copy_(value)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the network has the averaged weights."""
+        own = {k: v.detach().clone() for k, v in self.network.state_dict().items()} if self.decay else {}
+        if self.decay:
+            self.network.load_state_dict(self.shadow)
+        try:
+            yield
+        finally:
+            if self.decay:
+                self.network.load_state_dict(own)
+
+
+class Trainer:
+    """One run: network, optimiser, data, progress, and the folder that they are written to."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        data: Dataset,
+        out: Path,
+        *,
+        evaluate: Callable[[bool], Mapping[str, float]],
+        describe: Mapping[str, Any],
+        device: torch.device,
+        say: Callable[[str], None] = print,
+        tick: Callable[[float, Losses], None] = lambda fraction, losses: None,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            network: as the recipe describes it, pretrained where wanted.
+            recipe: settings of everything.
+            data: the training images.
+            out: the run's folder, existing.
+            evaluate: measures ``network`` on validation images (all of them if True), metrics by name, with
+                ``score`` among them, the one to maximise.
+            describe: what a checkpoint says of the model (class names and so on).
+            device: where to train.
+            say: takes a line for the log.
+            tick: takes the fraction of the way done and the latest losses, for a progress bar.
+        """
+        self.network, self.recipe, self.settings = network.to(device), recipe, recipe.train
+        self.data, self.out, self.device = data, out, device
+        self.evaluate, self.describe, self.say, self.tick = evaluate, describe, say, tick
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.optimizer = build_optimizer(network, self.settings)
+        self.average = Average(network, self.settings.ema)
+        self.progress = Progress(next_eval=self.settings.eval_every)
+        self.window: dict[str, float] = {}
+        self.window_steps = 0
+        # find_unused_parameters stays off: empty heads give zero gradients rather than none.
+        self.parallel: nn.Module = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
+
+    @property
+    def total(self) -> int:
+        """Iterations of an epoch run."""
+        return max(1, math.ceil((self.settings.epochs or 0) * len(self.data) / self.settings.batch_size))
+
+    def fraction(self) -> float:
+        """How much of the way is done, 0 to 1."""
+        if self.settings.minutes is None:
+            return min(1.0, self.progress.iteration / self.total)
+        return min(1.0, self.progress.seconds / (60 * self.settings.minutes))
+
+    def run(self) -> None:
+        """Train from where ``progress`` is to the end."""
+        settings, progress = self.settings, self.progress
+        batches = training_batches(
+            self.data, self.recipe.augment, self.recipe.transform, batch_size=settings.batch_size, seed=settings.seed,
+            start=progress.iteration, workers=settings.workers, rank=self.rank, world_size=self.world,
+        )  # fmt: skip
+        saved = time.monotonic()
+        self.network.train()
+        while self.fraction() < 1 and not self._stale():
+            began = time.perf_counter()
+            self.step(next(batches))
+            progress.seconds += self._agreed(time.perf_counter() - began)
+            if self.fraction() >= progress.next_eval or self.fraction() >= 1:
+                self._evaluate()
+            if self.rank == 0 and time.monotonic() - saved > settings.save_every:
+                self.save()
+                saved = time.monotonic()
+        self._write_window()
+        self.save()
+
+    def step(self, samples: Sequence[Sample]) -> Losses:
+        """One step of the optimiser; a loss that is not finite is counted and changes nothing."""
+        progress, fraction = self.progress, self.fraction()
+        batch, truths = self.prepare(samples)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * group["multiple"] * self.settings.rate(fraction)
+        with self._precision():
+            output: Output = self.parallel(batch, truths)
+        loss = torch.stack(list(output.losses.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = {k: self._agreed(float(v.detach())) for k, v in output.losses.items()}
+        if math.isfinite(sum(losses.values())):
+            loss.backward()
+            self._clip()
+            self.optimizer.step()
+            self.average.update(progress.iteration)
+            progress.skipped_in_a_row = 0
+            self._note(losses)
+        else:
+            self._skip(samples, losses)
+        progress.iteration += 1
+        self.tick(self.fraction(), losses)
+        return losses
+
+    def prepare(self, samples: Sequence[Sample]) -> tuple[ImageBatch, list[Instances]]:
+        """What the network takes: the padded batch, with a seed for each image, and its truth."""
+        batch = self.recipe.transform.batch([s.image for s in samples])
+        first = self.progress.iteration * self.settings.batch_size + self.rank * len(samples)
+        seeds = tuple(self.settings.seed * 1_000_003 + first + i for i in range(len(samples)))
+        # Dropout and the like draw from torch's own generator.
+        torch.manual_seed(seeds[0])
+        tensors = batch.tensors.to(self.device, non_blocking=True)
+        return ImageBatch(tensors, batch.sizes, seeds), [s.truth.to(self.device) for s in samples]
+
+    def save(self) -> None:
+        """Write the last checkpoint: all that a resumed run needs."""
+        if self.rank != 0:
+            return
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.shadow.items()}
+        state = self.optimizer.state_dict()["state"]
+        tensors |= {
+            f"optimizer.{i}.{k}": torch.as_tensor(v) for i, entries in state.items() for k, v in entries.items()
+        }
+        extra = {"progress": vars(self.progress), "window": self.window, "window_steps": self.window_steps}
+        checkpoint.save(self.out / "last.safetensors", tensors, {**self.describe, **extra})
+
+    def resume(self) -> None:
+        """Take up the state of the last checkpoint, and cut the log of metrics to it."""
+        tensors, metadata = checkpoint.load(self.out / "last.safetensors")
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            part, rest = key.split(".", 1)
+            parts[part][rest] = value
+        self.network.load_state_dict(parts["network"])
+        self.average.shadow = parts["average"] if self.settings.ema else {}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.progress = Progress(**metadata["progress"])
+        self.window, self.window_steps = metadata["window"], metadata["window_steps"]
+        if self.rank == 0:
+            _cut_metrics(self.out / "metrics.jsonl", self.progress.iteration)
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        self._write_window()
+        progress.next_eval += self.settings.eval_every
+        began = time.perf_counter()
+        last = self.fraction() >= 1
+        with self.average.applied():
+            self.network.eval()
+            metrics = self.evaluate(last) if self.rank == 0 else {"score": 0.0}
+            score = self._agreed(metrics["score"] * self.world)
+            if score >= progress.best:
+                progress.best, progress.best_iteration, progress.stale = score, progress.iteration, 0
+                if self.rank == 0:
+                    weights = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+                    checkpoint.save(self.out / "best.safetensors", weights, {**self.describe, "metrics": dict(metrics)})
+            else:
+                progress.stale += 1
+        self.network.train()
+        progress.eval_seconds += time.perf_counter() - began
+        self._write({k: v for k, v in metrics.items() if k != "score"})
+
+    def _stale(self) -> bool:
+        stop = 0 < self.settings.patience <= self.progress.stale
+        if stop:
+            self.say(f"stopped early: {self.progress.stale} evaluations without a better result")
+        return stop
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        half = self.settings.amp == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
+
+    def _clip(self) -> None:
+        limit = self.settings.clip_norm
+        grads = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads) if limit else 0.0
+        if norm > limit:  # scaling costs a pass over all gradients, so only where it is needed
+            torch._foreach_mul_(grads, float(limit / norm))
+
+    def _skip(self, samples: Sequence[Sample], losses: Losses) -> None:
+        progress = self.progress
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        names = ", ".join(str(s.image_id) for s in samples)
+        self.say(f"iteration {progress.iteration}: the loss is not finite ({losses}); step skipped; images: {names}")
+        if progress.skipped_in_a_row >= self.settings.bad_steps:
+            raise TrainingStopped(
+                f"{progress.skipped_in_a_row} losses in a row were not finite, from iteration "
+                f"{progress.iteration - progress.skipped_in_a_row + 1} on; the last good weights are in {self.out}. Lower "
+                f"the learning rate (--set train.lr={self.settings.lr / 4:g}), or look at the images named in the log."
+            )
+
+    def _note(self, losses: Losses) -> None:
+        for key, value in losses.items():
+            self.window[key] = self.window.get(key, 0.0) + value
+        self.window_steps += 1
+        if self.window_steps == 20:
+            self._write_window()
+
+    def _write_window(self) -> None:
+        if self.window_steps:
+            means = {f"loss/{k}": v / self.window_steps for k, v in self.window.items()}
+            self.window, self.window_steps = {}, 0
+            self._write({"loss": sum(means.values()), **means, "lr": self.optimizer.param_groups[0]["lr"]})
+
+    def _write(self, values: Mapping[str, float]) -> None:
+        if self.rank != 0:
+            return
+        progress = self.progress
+        row = {
+            "iteration": progress.iteration,
+            "epoch": progress.iteration * self.settings.batch_size / len(self.data),
+            "seconds": round(progress.seconds, 2),
+            **{k: v if math.isfinite(v) else None for k, v in values.items()},
+        }
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _agreed(self, value: float) -> float:
+        """The mean over all processes, so that they decide alike."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return float(tensor) / self.world
+
+
+def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW or SGD; the trunk with its own multiple of the rate, biases and norms without decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("trunk."), parameter.ndim > 1), []).append(parameter)
+    entries = [
+        {
+            "params": parameters,
+            "multiple": settings.trunk_lr if in_trunk else 1.0,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (in_trunk, decays), parameters in groups.items()
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(entries, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(entries, lr=settings.lr, fused=True)
+
+
+def _cut_metrics(path: Path, iteration: int) -> None:
+    """Drop the rows written after the checkpoint; the resumed run writes them again."""
+    if path.exists():
+        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _row_iteration(line) <= iteration]
+        part = path.with_suffix(".part")
+        part.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+        os.replace(part, path)
+
+
+def _row_iteration(line: str) -> float:
+    try:
+        return float(json.loads(line)["iteration"])
+    except (json.JSONDecodeError, KeyError):
+        return math.inf  # a row that a kill cut short

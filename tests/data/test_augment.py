@@ -1,0 +1,371 @@
+"""Augmentation: hand-worked views, equality with torchvision's v2 functions, odd sizes, copy-paste."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from rcnn.data.augment import QUARTER_TURNS, Augment, View, paste, view_sample
+from rcnn.data.dataset import Sample
+from rcnn.structures import Instances, Masks
+from rcnn.transform import Transform
+
+SAME = Transform()
+PLAIN = Augment(crop=64, scale_jitter=(1, 1), flip=False, brightness=0, contrast=0, saturation=0, hue=0)
+ORIENTATIONS = [(t, x != m, y) for t, x, y in QUARTER_TURNS for m in (False, True)]
+
+
+def blobs(size=(60, 80), count=6, seed=0):
+    """A sample whose image shows, in each of three channels, where its masks are."""
+    rng = np.random.default_rng(seed)
+    bitmaps = torch.zeros((count, *size), dtype=torch.bool)
+    for bitmap in bitmaps:
+        y, x = rng.integers(0, size[0] - 8), rng.integers(0, size[1] - 8)
+        bitmap[y : y + rng.integers(3, 25), x : x + rng.integers(3, 25)] = True
+        bitmap[y, x] = False
+    masks = Masks.from_dense(bitmaps)
+    image = (bitmaps.any(0) * 255).to(torch.uint8).expand(3, *size).contiguous()
+    truth = Instances(size, masks.boxes(), torch.arange(count), masks=masks)
+    return Sample(image, truth, 7)
+
+
+def boxes_only(size, *boxes, **fields):
+    truth = Instances(size, torch.tensor(boxes).float().reshape(-1, 4), torch.arange(len(boxes)), **fields)
+    return Sample(torch.zeros((3, *size), dtype=torch.uint8), truth, 0)
+
+
+def v2_view(view, image):
+    """What torchvision's own functions make of a tensor ``[..., H, W]``, nearest-exact."""
+    x1, y1, x2, y2 = view.window
+    out = functional.resize(
+        image[..., y1:y2, x1:x2], list(view.resized), interpolation=InterpolationMode.NEAREST_EXACT
+    )
+    out = out.transpose(-1, -2) if view.transposed else out
+    out = functional.horizontal_flip(out) if view.flip_x else out
+    return functional.vertical_flip(out) if view.flip_y else out
+
+
+# window 10 20 30 40 of a 100 x 50 image, doubled: x -> 2 (x - 10), y -> 2 (y - 20)
+@pytest.mark.parametrize(
+    ("orientation", "box"),
+    [
+        ((False, False, False), [4, 10, 24, 40]),
+        ((False, True, False), [16, 10, 36, 40]),
+        ((False, False, True), [4, 0, 24, 30]),
+        ((True, False, False), [10, 4, 40, 24]),
+        ((True, True, False), [0, 4, 30, 24]),
+    ],
+)
+def test_box_by_hand(orientation, box):
+    view = View((10, 20, 30, 40), (40, 40), *orientation)
+    # 12..22 x 25..60 is cut at y = 40
+    torch.testing.assert_close(view.boxes(torch.tensor([[12.0, 25, 22, 60]])), torch.tensor([box]).float())
+
+
+def test_crop_by_hand():
+    """A 4 x 4 mask cut to its right lower quarter, then doubled and mirrored."""
+    bitmap = torch.zeros((1, 10, 12), dtype=torch.bool)
+    bitmap[0, 2:6, 3:7] = True
+    masks = Masks.from_dense(bitmap)
+    truth = Instances((10, 12), masks.boxes(), torch.tensor([3]), masks=masks, areas=masks.areas())
+    sample = Sample(torch.zeros((3, 10, 12), dtype=torch.uint8), truth, "a")
+    out = view_sample(sample, View((5, 4, 10, 9), (10, 10), flip_x=True), min_visible=0.3)
+    expected = torch.zeros((1, 10, 10), dtype=torch.bool)
+    expected[0, :4, 6:] = True
+    assert torch.equal(out.truth.masks.dense(), expected)
+    torch.testing.assert_close(out.truth.boxes, torch.tensor([[6.0, 0, 10, 4]]))
+    assert out.truth.size == (10, 10)
+    assert out.image.shape == (3, 10, 10)
+    assert out.truth.labels.tolist() == [3]
+    assert out.truth.crowd.tolist() == [True]  # a quarter is left, 0.3 was asked for
+    assert out.truth.areas is None
+    kept = view_sample(sample, View((5, 4, 10, 9), (10, 10)), min_visible=0.2)
+    assert kept.truth.crowd.tolist() == [False]
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("resized", [(40, 50), (23, 31), (77, 90), (1, 1)])
+def test_masks_and_boxes_equal_v2(orientation, resized):
+    sample = blobs()
+    view = View((7, 5, 57, 45), resized, *orientation)
+    expected = v2_view(view, sample.truth.masks.dense())
+    masks = view.masks(sample.truth.masks)
+    assert torch.equal(masks.dense(), expected)
+    out = view_sample(sample, view).truth
+    present = expected.flatten(1).any(1)
+    assert out.labels.tolist() == present.nonzero()[:, 0].tolist()
+    assert torch.equal(out.masks.dense(), expected[present])
+    torch.testing.assert_close(out.boxes, out.masks.boxes())
+
+
+def test_boxes_equal_v2():
+    boxes = torch.tensor([[3.5, 2, 30, 17], [0, 0, 80, 60], [60, 50, 70.25, 60]])
+    truth = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(60, 80))
+    v2 = functional.resize(functional.crop(truth, 4, 10, 50, 60), [75, 120])
+    expected = functional.horizontal_flip(functional.clamp_bounding_boxes(v2))
+    out = View((10, 4, 70, 54), (75, 120), flip_x=True).boxes(boxes)
+    torch.testing.assert_close(out, expected.as_subclass(torch.Tensor))
+
+
+@pytest.mark.parametrize("resized", [(41, 53), (97, 131), (60, 80)])
+def test_masks_lie_where_the_image_shows_them(resized):
+    """Nearest, other than nearest-exact, would shift the masks by up to half a pixel against the image."""
+    y, x = torch.meshgrid(torch.arange(60) + 0.5, torch.arange(80) + 0.5, indexing="ij")
+    disk = (y - 30.3) ** 2 + (x - 41.8) ** 2 < 20**2
+    masks = Masks.from_dense(disk[None])
+    truth = Instances((60, 80), masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks)
+    sample = Sample((disk * 255).to(torch.uint8).repeat(3, 1, 1), truth, 0)
+    out = view_sample(sample, View((0, 0, 80, 60), resized, True, True, False))
+    bright = out.image[0].float() / 255
+    grid = torch.stack(torch.meshgrid(*(torch.arange(s) + 0.5 for s in bright.shape), indexing="ij"))
+    mask = out.truth.masks.dense()[0].float()
+    centre = (grid * mask).sum((1, 2)) / mask.sum()
+    torch.testing.assert_close(centre, (grid * bright).sum((1, 2)) / bright.sum(), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("resized", [(40, 1), (1, 1), (40, 2), (1, 40)])
+def test_narrow_images_keep_their_pixels(resized):
+    """Torch's uint8 kernel is off by up to 200 grey values where the result is one pixel wide."""
+    image = torch.randint(0, 256, (3, 60, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    out = View((0, 0, 8, 60), resized).image(image)
+    expected = functional.resize(image.float(), list(resized), antialias=True)
+    assert out.dtype == torch.uint8
+    torch.testing.assert_close(out.float(), expected, atol=1.01, rtol=0)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_image_equals_numpy(orientation):
+    image = torch.arange(3 * 4 * 6, dtype=torch.uint8).reshape(3, 4, 6)
+    transposed, flip_x, flip_y = orientation
+    expected = image.numpy().transpose(0, 2, 1) if transposed else image.numpy()
+    expected = expected[:, ::-1] if flip_y else expected
+    expected = expected[:, :, ::-1] if flip_x else expected
+    out = View((0, 0, 6, 4), (4, 6), *orientation).image(image)
+    assert np.array_equal(out.numpy(), expected)
+    assert out.is_contiguous()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_quarter_turns_are_those_of_numpy(turns):
+    image = torch.arange(3 * 4 * 6, dtype=torch.uint8).reshape(3, 4, 6)
+    out = View((0, 0, 6, 4), (4, 6), *QUARTER_TURNS[turns]).image(image)
+    assert np.array_equal(out.numpy(), np.rot90(image.numpy(), turns, axes=(1, 2)))
+
+
+def test_keypoints_by_hand():
+    points = torch.tensor([[[12.0, 25, 2], [50, 25, 1], [15, 30, 0]]])
+    out = View((10, 20, 30, 40), (40, 40), flip_x=True).keypoints(points)
+    # kept and mirrored; outside the window; never annotated
+    torch.testing.assert_close(out, torch.tensor([[[36.0, 10, 2], [0, 0, 0], [0, 0, 0]]]))
+    turned = View((10, 20, 30, 40), (40, 40), transposed=True).keypoints(points)
+    torch.testing.assert_close(turned[0, 0], torch.tensor([10.0, 4, 2]))
+
+
+def test_random_variations_stay_consistent():
+    augment = Augment(crop=48, rotate90=True, scale_jitter=(0.5, 2), copy_paste=0.5)
+    rng = np.random.default_rng(1)
+    for seed in range(60):
+        out = augment(blobs(seed=seed), SAME, rng, lambda: blobs(seed=99))
+        truth, (_, height, width) = out.truth, out.image.shape
+        assert out.image.dtype == torch.uint8
+        assert max(height, width) <= 48
+        assert truth.size == truth.masks.size == (height, width)
+        assert len(truth) == len(truth.masks) == len(truth.labels) == len(truth.crowd)
+        torch.testing.assert_close(truth.boxes, truth.masks.boxes())
+        assert (truth.masks.areas() > 0).all()
+
+
+def test_same_generator_state_same_sample():
+    augment = Augment(crop=40, rotate90=True, copy_paste=0.5)
+
+    def draw(seed):
+        return augment(blobs(), SAME, np.random.default_rng(seed), lambda: blobs(seed=5))
+
+    first, again, other = draw(3), draw(3), draw(4)
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.truth.masks.dense(), again.truth.masks.dense())
+    assert first.image.shape != other.image.shape or not torch.equal(first.image, other.image)
+
+
+def test_leaves_the_sample_and_the_global_generators_alone():
+    sample, state, numpy_state = blobs(), torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    image, pixels = sample.image.clone(), sample.truth.masks.pixels.clone()
+    Augment(crop=40, copy_paste=1.0)(sample, SAME, np.random.default_rng(0), lambda: blobs(seed=5))
+    assert torch.equal(sample.image, image)
+    assert torch.equal(sample.truth.masks.pixels, pixels)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def test_without_variation_a_small_image_stays_as_it_is():
+    sample = blobs((50, 60))
+    out = PLAIN(sample, SAME, np.random.default_rng(0))
+    assert torch.equal(out.image, sample.image)
+    assert torch.equal(out.truth.masks.dense(), sample.truth.masks.dense())
+    torch.testing.assert_close(out.truth.boxes, sample.truth.boxes)
+
+
+@pytest.mark.parametrize(
+    ("size", "transform", "shape"),
+    [
+        ((10_000, 50), SAME, (64, 50)),  # longer than the crop in one direction only
+        ((10_000, 50), Transform(short_side=100), (64, 64)),
+        ((10_000, 50), Transform(short_side=100, max_long_side=100), (64, 1)),
+        ((1, 1), SAME, (1, 1)),  # not enlarged to fill the crop
+        ((1, 1), Transform(short_side=800), (64, 64)),
+    ],
+)
+def test_odd_sizes(size, transform, shape):
+    bitmap = torch.zeros((1, *size), dtype=torch.bool)
+    bitmap[0, size[0] // 2, 0] = True
+    masks = Masks.from_dense(bitmap)
+    truth = Instances(size, masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks)
+    sample = Sample(torch.zeros((3, *size), dtype=torch.uint8), truth, 0)
+    out = replace(PLAIN, on_object=1.0)(sample, transform, np.random.default_rng(0))
+    assert out.image.shape[1:] == shape == out.truth.size
+    assert len(out.truth) == (0 if shape == (64, 1) else 1)
+
+
+def test_no_objects():
+    for truth in (Instances.empty((30, 200)), Instances.empty((30, 200), masks=Masks.empty((30, 200)))):
+        sample = Sample(torch.zeros((3, 30, 200), dtype=torch.uint8), truth, 0)
+        out = Augment(crop=64, rotate90=True)(sample, SAME, np.random.default_rng(0))
+        assert len(out.truth) == 0
+        assert out.truth.boxes.shape == (0, 4)
+        assert (out.truth.masks is None) == (truth.masks is None)
+
+
+def test_one_pixel_object_keeps_one_pixel_or_goes():
+    """At scale 1 it is always there when its window is; shrunk it may vanish, and its box with it."""
+    bitmap = torch.zeros((1, 40, 40), dtype=torch.bool)
+    bitmap[0, 39, 39] = True
+    masks = Masks.from_dense(bitmap)
+    sample = Sample(
+        torch.zeros((3, 40, 40), dtype=torch.uint8),
+        Instances((40, 40), masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks),
+        0,
+    )
+    augment = replace(PLAIN, crop=16, on_object=1.0)
+    for seed in range(10):
+        out = augment(sample, SAME, np.random.default_rng(seed)).truth
+        assert out.masks.areas().tolist() == [1.0]
+        assert out.crowd.tolist() == [False]
+    assert len(view_sample(sample, View((0, 0, 40, 40), (1, 1))).truth) == 0
+
+
+def test_window_holds_an_object_when_it_is_to():
+    sample = boxes_only((1000, 2000), [1990, 3, 1999, 12])
+    shares = {}
+    for on_object in (0.0, 1.0):
+        augment = replace(PLAIN, on_object=on_object)
+        outs = [augment(sample, SAME, np.random.default_rng(i)).truth for i in range(40)]
+        shares[on_object] = sum(len(out) for out in outs) / 40
+        whole = [out.boxes for out in outs if len(out)]
+        if on_object:
+            sizes = torch.cat(whole)[:, 2:] - torch.cat(whole)[:, :2]
+            torch.testing.assert_close(sizes, torch.full((40, 2), 9.0))  # wholly inside, never cut
+    assert shares == {0.0: 0.0, 1.0: 1.0}
+
+
+def test_window_lies_inside_an_object_larger_than_it():
+    sample = boxes_only((1000, 1000), [100, 100, 900, 900])
+    hits = replace(PLAIN, on_object=1.0)
+    for seed in range(20):
+        out = hits(sample, SAME, np.random.default_rng(seed)).truth
+        assert out.boxes.tolist() == [[0, 0, 64, 64]]
+        assert out.crowd.tolist() == [True]  # 64 x 64 of 800 x 800 is too little to learn its box from
+
+
+def test_crowds_are_no_aim_and_stay_crowds():
+    fields = {"crowd": torch.tensor([True]), "difficult": torch.tensor([True])}
+    sample = boxes_only((64, 64), [0, 0, 40, 40], **fields)
+    out = replace(PLAIN, on_object=1.0)(sample, SAME, np.random.default_rng(0)).truth
+    assert out.crowd.tolist() == out.difficult.tolist() == [True]
+
+
+def test_scale_follows_the_transform():
+    sample = boxes_only((100, 100), [10, 10, 30, 50])
+    transform = Transform(short_side=50)
+    out = replace(PLAIN, crop=500)(sample, transform, np.random.default_rng(0))
+    torch.testing.assert_close(out.truth.boxes, torch.tensor([[5.0, 5, 15, 25]]))
+    jittered = replace(PLAIN, crop=500, scale_jitter=(0.5, 2.0))
+    sides = [jittered(sample, transform, np.random.default_rng(i)).image.shape[1] for i in range(50)]
+    assert 25 <= min(sides) < 30
+    assert 85 < max(sides) <= 100
+
+
+def test_colour_leaves_grey_images_grey_and_changes_coloured_ones():
+    augment = Augment(crop=32)
+    grey = torch.arange(32, dtype=torch.uint8).mul(4).expand(3, 32, 32).contiguous()
+    out = augment.colour(grey, np.random.default_rng(0))
+    assert torch.equal(out[0], out[1])
+    assert not torch.equal(out, grey)
+    off = replace(augment, brightness=0, contrast=0, saturation=0, hue=0)
+    coloured = torch.stack([grey[0], grey[1].flip(1), grey[2].T])
+    assert torch.equal(off.colour(coloured, np.random.default_rng(0)), coloured)
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        changed = replace(off, **{name: 0.4}).colour(coloured, np.random.default_rng(0))
+        assert not torch.equal(changed, coloured), name
+
+
+def square(size, *corners, value=0, **fields):
+    """Squares of 4 x 4 pixels at (x, y) corners on an image of one value."""
+    bitmaps = torch.zeros((len(corners), *size), dtype=torch.bool)
+    for bitmap, (x, y) in zip(bitmaps, corners, strict=True):
+        bitmap[y : y + 4, x : x + 4] = True
+    masks = Masks.from_dense(bitmaps)
+    truth = Instances(size, masks.boxes(), torch.full((len(corners),), value), masks=masks, **fields)
+    return Sample(torch.full((3, *size), value, dtype=torch.uint8), truth, value)
+
+
+def test_paste_by_hand():
+    """Of three below, all, a quarter and nothing is hidden; of three pasted one is cut and one outside."""
+    below = square((10, 10), (0, 0), (2, 2), (6, 6), value=1)
+    donor = square(
+        (20, 20), (0, 0), (8, 0), (15, 15), (0, 8), value=2, difficult=torch.ones(4, dtype=torch.bool)
+    )
+    out = paste(below, donor, torch.tensor([True, True, True, False]), min_visible=0.8)
+    assert out.truth.labels.tolist() == [1, 1, 2, 2]
+    # (0, 0) is gone; (2, 2) lost its corner 2..4 x 2..4; (8, 0) is cut at x = 10
+    expected = torch.tensor([[2.0, 2, 6, 6], [6, 6, 10, 10], [0, 0, 4, 4], [8, 0, 10, 4]])
+    torch.testing.assert_close(out.truth.boxes, expected)
+    assert out.truth.masks.areas().tolist() == [12, 16, 16, 8]
+    assert out.truth.crowd.tolist() == [True, False, False, True]
+    assert out.truth.difficult.tolist() == [False, False, True, True]
+    assert out.truth.masks.dense().sum(0).max() == 1
+    assert torch.equal(out.image[0] == 2, out.truth.masks.dense()[2:].any(0))
+    assert (below.image == 1).all()
+
+
+def test_paste_on_an_image_without_objects():
+    empty = Sample(torch.zeros((3, 10, 10), dtype=torch.uint8), Instances.empty((10, 10)), 0)
+    donor = square((10, 10), (1, 2), value=2)
+    out = paste(empty, donor, torch.tensor([True]))
+    torch.testing.assert_close(out.truth.boxes, torch.tensor([[1.0, 2, 5, 6]]))
+    assert len(out.truth.masks) == 1
+    assert paste(donor, empty, torch.zeros(0, dtype=torch.bool)) is donor
+
+
+def test_paste_without_masks_is_refused():
+    sample = boxes_only((10, 10), [0, 0, 5, 5])
+    with pytest.raises(ValueError, match="copy_paste to 0"):
+        paste(sample, sample, torch.tensor([True]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("crop", 0),
+        ("scale_jitter", (0, 1)),
+        ("scale_jitter", (2, 1)),
+        ("hue", 0.6),
+        ("copy_paste", -0.1),
+    ],
+)
+def test_settings_out_of_range(field, value):
+    with pytest.raises(ValueError, match=field):
+        Augment(**{field: value})

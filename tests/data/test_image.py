@@ -1,0 +1,166 @@
+"""Every kind of image file arrives as upright uint8 RGB, and every bad one as an error that names it."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rcnn.data.image import ImageError, image_size, read_image
+
+GRADIENT = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
+
+
+def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: object) -> Path:
+    path = folder / name
+    image.save(path, **options)
+    return path
+
+
+def test_rgb_is_read_channels_first(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(GRADIENT), "größe und raum 細胞.png")
+    image = read_image(path)
+    assert image.dtype == torch.uint8
+    torch.testing.assert_close(image, torch.from_numpy(GRADIENT).permute(2, 0, 1))
+    assert image_size(str(path)) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "name", "expected"),
+    [
+        ("RGBA", (10, 20, 30, 0), "a.png", (10, 20, 30)),  # dropped, not blended with anything
+        ("L", 77, "a.png", (77, 77, 77)),
+        ("LA", (77, 5), "a.png", (77, 77, 77)),
+        ("1", 1, "a.png", (255, 255, 255)),
+        ("1", 1, "a.tif", (255, 255, 255)),
+        ("CMYK", (255, 0, 0, 0), "a.tif", (0, 255, 255)),
+        ("I;16", 65535, "a.png", (255, 255, 255)),
+        ("I;16", 4095, "a.tif", (255, 255, 255)),  # a 12-bit camera's white
+        ("I;16", 200, "a.tif", (200, 200, 200)),  # 8 bits in a 16-bit file
+        ("I", 32768, "a.tif", (128, 128, 128)),
+        ("I", 1_000_000, "a.tif", (255, 255, 255)),
+        ("F", 0.5, "a.tif", (128, 128, 128)),
+        ("F", -3.0, "a.tif", (0, 0, 0)),
+    ],
+)
+def test_modes(
+    tmp_path: Path, mode: str, color: float | tuple[int, ...], name: str, expected: tuple[int, int, int]
+) -> None:
+    image = read_image(saved(tmp_path, Image.new(mode, (3, 2), color), name))
+    assert image.shape == (3, 2, 3)
+    assert tuple(image[:, 1, 2].tolist()) == expected
+
+
+def test_sixteen_bits_are_scaled_not_saturated(tmp_path: Path) -> None:
+    values = np.array([[0, 1000, 2000, 4000]], dtype=np.uint16)  # white is 4095
+    image = read_image(saved(tmp_path, Image.fromarray(values), "a.png"))
+    assert image[0, 0].tolist() == [0, 62, 125, 249]
+
+
+def test_palette_with_partial_transparency_needs_no_warning(tmp_path: Path) -> None:
+    image = Image.fromarray(GRADIENT).quantize(8)
+    path = saved(tmp_path, image, transparency=bytes(range(8)))
+    torch.testing.assert_close(read_image(path), torch.from_numpy(GRADIENT).permute(2, 0, 1))
+
+
+def test_first_page_of_a_tiff(tmp_path: Path) -> None:
+    first, second = Image.new("L", (3, 2), 5), Image.new("L", (9, 9), 200)
+    path = saved(tmp_path, first, "a.tif", save_all=True, append_images=[second])
+    assert read_image(path).unique().tolist() == [5]
+    assert image_size(path) == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path: Path, name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if name.endswith("webp") else {}
+    path = saved(tmp_path, Image.fromarray(GRADIENT), name, exif=exif, **options)
+    turned = {
+        1: GRADIENT,
+        2: GRADIENT[:, ::-1],
+        3: GRADIENT[::-1, ::-1],
+        4: GRADIENT[::-1],
+        5: GRADIENT.transpose(1, 0, 2),
+        6: np.rot90(GRADIENT, -1),
+        7: GRADIENT[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(GRADIENT, 1),
+    }[orientation]
+    torch.testing.assert_close(read_image(path), torch.from_numpy(turned.copy()).permute(2, 0, 1))
+    assert image_size(path) == turned.shape[:2]
+
+
+def test_exif_rotation_of_sixteen_bits(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.array([[0, 65535]], dtype=np.uint16)
+    path = saved(tmp_path, Image.fromarray(values), "a.png", exif=exif)
+    assert read_image(path)[0].tolist() == [[0], [255]]
+    assert image_size(path) == (2, 1)
+
+
+def test_png_rotation_that_stands_behind_the_pixels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, Image.fromarray(GRADIENT), exif=exif)
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    tail = data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + data[end:tail] + data[start:end] + data[tail:])
+    assert image_size(path) == (4, 2)
+    assert read_image(path).shape == (3, 4, 2)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (10_000, 50), (50, 10_000)])
+def test_odd_shapes(tmp_path: Path, width: int, height: int) -> None:
+    path = saved(tmp_path, Image.new("RGB", (width, height), (1, 2, 3)))
+    assert read_image(path).shape == (3, height, width)
+    assert image_size(path) == (height, width)
+
+
+def test_the_pixel_limit_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("L", (20, 30)))
+    assert read_image(path, max_pixels=600).shape == (3, 30, 20)
+    with pytest.raises(ImageError, match=r"a\.png.*600 pixels.*limit is 599"):
+        read_image(path, max_pixels=599)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.gif", "a.webp"])
+def test_pillows_own_limit_is_neither_applied_nor_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = saved(tmp_path, Image.new("L", (200, 300)), name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_size(path) == (300, 200)
+        assert read_image(path).shape == (3, 300, 200)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_missing_folder_empty_and_foreign(tmp_path: Path, read: object) -> None:
+    assert callable(read)
+    with pytest.raises(ImageError, match=r"none\.png: there is no such file"):
+        read(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="this is a folder"):
+        read(tmp_path)
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ImageError, match=r"empty\.jpg: the file is empty"):
+        read(tmp_path / "empty.jpg")
+    (tmp_path / "text.jpg").write_text("hello, I am no picture")
+    with pytest.raises(ImageError, match=r"text\.jpg: this is not an image"):
+        read(tmp_path / "text.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.bmp"])
+def test_truncated(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(noise), name)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(ImageError, match=rf"{name}: "):
+        read_image(path)

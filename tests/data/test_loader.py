@@ -1,0 +1,132 @@
+"""Batches are a function of their number: resume, ranks and workers change nothing."""
+
+import multiprocessing
+import pickle
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from rcnn.data.augment import Augment
+from rcnn.data.dataset import Dataset
+from rcnn.data.loader import Batches, training_batches
+from rcnn.data.shapes import draw_shapes
+from rcnn.transform import Transform
+
+SHAPES = draw_shapes(7, size=(48, 48), diameter=(12, 24), objects=(1, 4))
+AUGMENT = Augment(crop=40, copy_paste=0.5)
+
+
+def batches(dataset=SHAPES, count=5, **settings):
+    values = {"batch_size": 4, "seed": 3, **settings}
+    return list(islice(training_batches(dataset, AUGMENT, Transform(), **values), count))
+
+
+def assert_equal(some, others):
+    assert len(some) == len(others)
+    for one, other in zip(some, others, strict=True):
+        assert [s.image_id for s in one] == [s.image_id for s in other]
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a.image, b.image)
+            assert torch.equal(a.truth.boxes, b.truth.boxes)
+            assert torch.equal(a.truth.labels, b.truth.labels)
+            assert torch.equal(a.truth.crowd, b.truth.crowd)
+            assert torch.equal(a.truth.masks.dense(), b.truth.masks.dense())
+
+
+def test_every_image_once_an_epoch_in_a_new_order():
+    seen = [s.image_id for batch in batches(count=7) for s in batch]
+    epochs = [seen[i : i + 7] for i in range(0, 28, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_same_seed_same_batches_other_seed_others():
+    assert_equal(batches(), batches())
+    first = [s.image_id for batch in batches() for s in batch]
+    assert first != [s.image_id for batch in batches(seed=4) for s in batch]
+
+
+def test_an_image_varies_from_epoch_to_epoch():
+    one = SHAPES.subset([2])
+    first, second = batches(one, count=2, batch_size=1)
+    assert first[0].image.shape != second[0].image.shape or not torch.equal(first[0].image, second[0].image)
+
+
+def test_resumed_run_goes_on_where_it_stopped():
+    assert_equal(batches(count=6)[4:], batches(count=2, start=4))
+
+
+def test_two_ranks_share_the_batches_of_one():
+    whole = batches()
+    halves = [batches(rank=rank, world_size=2) for rank in (0, 1)]
+    assert_equal(whole, [a + b for a, b in zip(*halves, strict=True)])
+
+
+def test_workers_change_nothing():
+    state = torch.random.get_rng_state()
+    assert_equal(batches(start=1), batches(start=1, workers=1))
+    assert_equal(batches(), batches(workers=2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_batch_larger_than_the_data_set():
+    batch = batches(count=1, batch_size=16)[0]
+    ids = [s.image_id for s in batch]
+    assert sorted(ids[:7]) == sorted(ids[7:14]) == list(range(7))
+
+
+def test_travels_to_a_process_that_shares_nothing():
+    """By value: torch would send each tensor of the data set as an open file."""
+    sent = Batches(SHAPES, AUGMENT, Transform(), 3, 4, 0, 4)
+    data = pickle.dumps(sent)
+    assert_equal([pickle.loads(data)[1]], [sent[1]])
+    # what a process that is spawned is sent holds no handles that could only be used here
+    reduced = multiprocessing.reduction.ForkingPickler.dumps(sent)
+    assert_equal([pickle.loads(bytes(reduced))[1]], [sent[1]])
+
+
+def open_files():
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        pytest.skip("open files are counted in /proc")
+    return len(list(folder.iterdir()))
+
+
+def test_batches_hold_no_open_files():
+    stream = training_batches(SHAPES, AUGMENT, Transform(), batch_size=4, seed=0, workers=1)
+    kept = [next(stream)]
+    before = open_files()
+    kept += [next(stream) for _ in range(10)]
+    assert open_files() <= before + 2
+    stream.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_names_the_image(workers):
+    records = [replace(r, path=Path("no such folder") / r.path.name) for r in SHAPES.records]
+    broken = Dataset("coco", Path("data"), SHAPES.class_names, records)
+    stream = training_batches(broken, AUGMENT, Transform(), batch_size=1, seed=0, workers=workers)
+    with pytest.raises(ValueError, match=r"^no such folder.*\.png could not be prepared"):
+        next(stream)
+
+
+def _defect():
+    raise KeyError("joint")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_defect_is_no_value_error_but_names_the_image_too(workers):
+    broken = replace(SHAPES, records=[replace(SHAPES.records[0], masks=_defect)])
+    stream = training_batches(broken, AUGMENT, Transform(), batch_size=1, seed=0, workers=workers)
+    with pytest.raises(RuntimeError, match=r"images.000000\.png could not .* KeyError: 'joint'"):
+        next(stream)
+
+
+def test_refused_at_once():
+    with pytest.raises(ValueError, match="no images"):
+        training_batches(SHAPES.subset([]), AUGMENT, Transform(), batch_size=1, seed=0)
+    with pytest.raises(ValueError, match="batch_size 3 cannot be shared out to 2"):
+        training_batches(SHAPES, AUGMENT, Transform(), batch_size=3, seed=0, world_size=2)

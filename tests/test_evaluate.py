@@ -1,0 +1,287 @@
+"""Evaluation: the threshold, the matches by image, the classes by name, a whole run with a small detector."""
+
+import io
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from rcnn.data.dataset import Dataset, Record, Sample
+from rcnn.evaluate import (
+    align_classes,
+    best_threshold,
+    detection_cap,
+    evaluate,
+    evaluate_predictions,
+)
+from rcnn.structures import Instances, Masks
+
+SIZE = (100, 100)
+A, B, FAR = [0, 0, 10, 10], [20, 20, 30, 30], [60, 60, 70, 70]
+
+
+def instances(boxes, labels=None, scores=None, **present) -> Instances:
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
+    scores = None if scores is None else torch.tensor(scores, dtype=torch.float32)
+    marks = {k: v if isinstance(v, Masks) else torch.tensor(v) for k, v in present.items()}
+    return Instances(SIZE, boxes, labels, scores, **marks)
+
+
+def filled(boxes, size=SIZE) -> Masks:
+    """Masks that fill their boxes."""
+    patches = [torch.ones(y2 - y1, x2 - x1) for x1, y1, x2, y2 in boxes]
+    return Masks.from_patches(patches, [(y1, x1) for x1, y1, _, _ in boxes], size)
+
+
+def measured(truths, predictions, names=("a",), has_masks=False, **settings):
+    return evaluate_predictions(truths, predictions, names, has_masks=has_masks, **settings)
+
+
+def test_threshold_is_midway_below_the_last_detection_that_pays() -> None:
+    truths = [instances([A, B]), instances([A])]
+    predictions = [instances([A, B, FAR], scores=[0.9, 0.5, 0.25]), instances([FAR], scores=[0.125])]
+    # F1 by threshold: .9 2*1/(1+3), .5 2*2/(2+3), .25 4/6, .125 4/7; best: two found of three, none spurious.
+    got = measured(truths, predictions)
+    assert got.f1 == pytest.approx(0.8)
+    assert got.f1_threshold == pytest.approx((0.5 + 0.25) / 2)
+    assert sorted(got.scores_true) == pytest.approx([0.5, 0.9])
+    assert sorted(got.scores_false) == pytest.approx([0.125, 0.25])
+    first, second = got.matches
+    assert (first.matched_truths, first.matched_predictions) == ((0, 1), (0, 1))
+    assert (first.missed_truths, first.spurious_predictions, first.f1) == ((), (), 1.0)
+    assert (second.missed_truths, second.num_true, second.num_predicted, second.f1) == ((0,), 1, 0, 0.0)
+
+
+def test_threshold_is_the_best_of_all_thresholds() -> None:
+    rng = torch.Generator().manual_seed(1)
+    truths, predictions = [], []
+    for _ in range(6):
+        corners = torch.randint(0, 80, (8, 2), generator=rng)
+        truths.append(instances(torch.cat([corners, corners + 12], 1).tolist()))
+        shift = torch.randint(-4, 5, (8, 2), generator=rng)
+        scores = ((torch.rand(8, generator=rng) * 10).round() / 10).tolist()
+        moved = corners + shift
+        predictions.append(instances(torch.cat([moved, moved + 12], 1).tolist(), scores=scores))
+    got = measured(truths, predictions)
+
+    def f1_at(threshold: float) -> float:
+        kept = [p[p.scores >= threshold] for p in predictions]
+        matches = measured(truths, kept).scores_true
+        return 2 * len(matches) / (sum(map(len, truths)) + sum(map(len, kept)))
+
+    assert got.f1 == pytest.approx(max(f1_at(step / 10 - 0.05) for step in range(11)))
+    assert f1_at(got.f1_threshold) == pytest.approx(got.f1)
+
+
+def test_tied_scores_stand_or_fall_together() -> None:
+    got = measured([instances([A])], [instances([A, FAR], scores=[0.5, 0.5])])
+    assert got.f1 == pytest.approx(2 / 3)
+    assert got.matches[0].num_predicted == 2
+
+
+@pytest.mark.parametrize("found", [Instances.empty(SIZE), instances([FAR], scores=[0.9])])
+def test_without_a_true_detection_the_threshold_is_a_half(found) -> None:
+    got = measured([instances([A])], [found])
+    assert (got.f1_threshold, got.f1) == (0.5, 0.0)
+    assert best_threshold([]) == (0.5, 0.0)
+
+
+def test_empty_image_without_detections_is_perfect() -> None:
+    nothing = Instances.empty(SIZE)
+    got = measured([nothing, instances([A])], [nothing, instances([A], scores=[0.9])])
+    assert got.matches[0].f1 == 1.0
+    spurious = measured(
+        [nothing, instances([A])], [instances([FAR], scores=[0.95]), instances([A], scores=[0.9])]
+    )
+    assert (spurious.matches[0].f1, spurious.matches[0].spurious_predictions) == (0.0, (0,))
+
+
+def test_best_score_chooses_first_and_the_next_takes_what_is_free() -> None:
+    truth = instances([[0, 0, 10, 10], [3, 0, 13, 10]])
+    found = instances([[1, 0, 11, 10], [0, 0, 10, 10]], scores=[0.8, 0.9])
+    match = measured([truth], [found]).matches[0]
+    assert dict(zip(match.matched_predictions, match.matched_truths, strict=True)) == {1: 0, 0: 1}
+
+
+def test_class_must_agree() -> None:
+    truth = instances([A, B, FAR], labels=[0, 1, 1])
+    found = instances([A, B, FAR], labels=[0, 0, 1], scores=[0.9, 0.95, 0.8])
+    match = measured([truth], [found], names=("a", "b")).matches[0]
+    assert match.matched_truths == (0, 2)
+    assert (match.missed_truths, match.spurious_predictions) == ((1,), (1,))
+
+
+@pytest.mark.parametrize("mark", ["crowd", "difficult"])
+def test_crowds_and_difficult_objects_count_neither_way(mark) -> None:
+    truth = instances([A, B], **{mark: [True, False]})
+    found = instances([A, [0, 0, 10, 9], B], scores=[0.9, 0.8, 0.7])
+    got = measured([truth], [found])
+    match = got.matches[0]
+    assert (match.num_true, match.num_predicted, match.f1) == (1, 1, 1.0)
+    assert (match.missed_truths, match.spurious_predictions) == ((), ())
+    assert (len(got.scores_true), len(got.scores_false)) == (1, 0)
+    assert got.per_class["a"]["objects"] == (1 if mark == "crowd" else 2)
+
+
+def test_masks_decide_where_there_are_masks() -> None:
+    # The boxes agree, the masks do not.
+    truth = instances([A], masks=filled([[0, 0, 10, 4]]))
+    found = instances([A], scores=[0.9], masks=filled([[0, 6, 10, 10]]))
+    boxes, masks = (measured([truth], [found], has_masks=flag) for flag in (False, True))
+    assert (boxes.f1, masks.f1) == (1.0, 0.0)
+    assert masks.metrics["box/AP50"] == pytest.approx(1.0)
+    assert masks.metrics["mask/AP50"] == 0.0
+    assert "mask/AP" not in boxes.metrics
+    assert max(boxes.pr_curves["a"]["precision"]) == pytest.approx(1.0)
+    assert max(masks.pr_curves["a"]["precision"]) == 0.0
+
+
+def test_metrics_by_class_and_overall() -> None:
+    truth = instances([A, B, FAR], labels=[0, 0, 1])
+    found = instances([A, FAR], labels=[0, 1], scores=[0.9, 0.8])
+    got = measured([truth], [found], names=("a", "b", "c"))
+    assert [values["objects"] for values in got.per_class.values()] == [2, 1, 0]
+    assert got.per_class["a"]["box/AP50"] == pytest.approx(51 / 101)
+    assert got.per_class["a"]["voc07/AP"] == pytest.approx(6 / 11)
+    assert got.per_class["a"]["voc10/AP"] == pytest.approx(0.5)
+    assert got.metrics["voc07/mAP"] == pytest.approx((6 / 11 + 1) / 2)
+    assert got.metrics["box/AP50"] == pytest.approx((51 / 101 + 1) / 2)
+    assert sorted(got.pr_curves) == ["a", "b"]
+    assert len(got.pr_curves["a"]["recall"]) == len(got.pr_curves["a"]["precision"]) == 101
+
+
+@pytest.mark.parametrize(("most", "cap"), [(0, 100), (99, 100), (101, 101), (350, 350), (900, 500)])
+def test_cap_follows_the_fullest_image_up_to_500(most, cap) -> None:
+    assert detection_cap([instances([A] * most), instances([A])]) == cap
+    assert detection_cap([]) == 100
+
+
+def test_json_is_finite_and_complete() -> None:
+    truth = replace(instances([A], masks=filled([A])), path=Path("a b.png"))
+    found = instances([A], scores=[0.9], masks=filled([A]))
+    got = measured([truth], [found], names=("a", "b"), has_masks=True, seconds={"predicting": 0.5})
+    values = json.loads(json.dumps(got.to_json(), allow_nan=False))
+    assert math.isnan(got.per_class["b"]["mask/AP"])
+    assert values["per_class"]["b"]["mask/AP"] is None
+    assert values["metrics"]["mask/AP"] == pytest.approx(1.0)
+    assert values["matches"][0]["path"] == "a b.png"
+    assert values["matches"][0]["matched_truths"] == [0]
+    assert values["seconds"]["predicting"] == 0.5
+    assert values["seconds"]["measuring"] > 0
+
+
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_table_fits_eighty_columns(has_masks) -> None:
+    truth = instances([A, B], labels=[0, 1], masks=filled([A, B]))
+    found = instances([A], scores=[0.9], masks=filled([A]))
+    got = measured([truth], [found], names=("nucleus", "b"), has_masks=has_masks)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(got.table())
+    text = console.file.getvalue()
+    assert "nucleus" in text
+    assert "100.0" in text
+    assert ("mask" in text) == has_masks
+    assert "…" not in text
+
+
+def test_classes_are_matched_by_name_whatever_their_case() -> None:
+    truths, names = align_classes(
+        [instances([A, B, FAR], labels=[0, 1, 2])], ["wbc", "RBC", "rbc"], ["RBC", "WBC"]
+    )
+    assert names == ("RBC", "WBC")
+    assert truths[0].labels.tolist() == [1, 0, 0]
+    assert truths[0].names == ["WBC", "RBC", "RBC"]
+
+
+def test_class_unknown_to_the_model_counts_as_missed_with_a_warning() -> None:
+    given = [instances([A, B], labels=[0, 1])]
+    with pytest.warns(UserWarning, match="'dog', which the model does not know"):
+        truths, names = align_classes(given, ["dog", "cat", "never seen"], ["cat"])
+    assert names == ("cat", "dog")
+    got = measured(truths, [instances([B], scores=[0.9])], names=names)
+    assert got.per_class["dog"]["box/AP"] == 0.0
+    assert got.metrics["box/AP"] == pytest.approx(0.5)
+    assert got.matches[0].missed_truths == (0,)
+
+
+class Drawn(Dataset):
+    """Images whose pixels are the number of the image."""
+
+    def __getitem__(self, index: int) -> Sample:
+        image = torch.full((3, *SIZE), index, dtype=torch.uint8)
+        return Sample(image, self.records[index].load_truth(), self.records[index].image_id)
+
+
+class Oracle:
+    """Finds what it was told, image by image."""
+
+    def __init__(self, found: list[Instances], class_names: tuple[str, ...]) -> None:
+        self.found, self.class_names = found, class_names
+        self.asked: list[tuple[int, float | None, int | None]] = []
+
+    def predict(self, images, *, min_score=None, max_detections=None) -> list[Instances]:
+        self.asked.append((len(images), min_score, max_detections))
+        return [self.found[int(image[0, 0, 0])] for image in images]
+
+
+def drawn(truths: list[Instances], names: tuple[str, ...], masks: list[Masks] | None = None) -> Drawn:
+    makers = [None] * len(truths) if masks is None else [lambda m=m: m for m in masks]
+    records = [
+        Record(Path(f"{n}.png"), n, truth, make)
+        for n, (truth, make) in enumerate(zip(truths, makers, strict=True))
+    ]
+    return Drawn("shapes", Path("drawn"), names, records)
+
+
+def test_a_whole_run() -> None:
+    truths = [instances([A, B], labels=[0, 1]), Instances.empty(SIZE), instances([FAR])]
+    boxes = [[A, B], [], [FAR]]
+    dataset = drawn(truths, ("Cat", "dog"), [filled(b) for b in boxes])
+    found = [
+        instances([A, B], labels=[1, 0], scores=[0.9, 0.8], masks=filled([A, B])),
+        Instances.empty(SIZE),
+        instances([FAR], labels=[1], scores=[0.7], masks=filled([FAR])),
+    ]
+    detector, done = Oracle(found, ("dog", "cat")), []
+    got, predictions = evaluate(detector, dataset, batch_size=2, progress=lambda *at: done.append(at))
+    assert detector.asked == [(2, 0.01, 100), (1, 0.01, 100)]
+    assert done == [(2, 3), (3, 3)]
+    assert got.has_masks
+    assert got.metrics["mask/AP"] == got.metrics["box/AP"] == pytest.approx(1.0)
+    assert list(got.per_class) == ["dog", "cat"]
+    assert [match.path.name for match in got.matches] == ["0.png", "1.png", "2.png"]
+    assert set(got.seconds) == {"decoding", "predicting", "measuring"}
+    assert len(predictions) == 3
+
+
+def test_a_box_detector_on_data_with_masks_is_measured_by_boxes() -> None:
+    dataset = drawn([instances([A])], ("a",), [filled([A])])
+    got, _ = evaluate(Oracle([instances([A], scores=[0.9])], ("a",)), dataset, max_detections=7)
+    assert not got.has_masks
+    assert got.metrics["box/AP"] == pytest.approx(1.0)
+    assert got.max_detections == 7
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(Oracle([], ("a",)), drawn([], ("a",)))
+
+
+def test_a_crowded_image_with_masks_takes_little_time() -> None:
+    corners = [[x * 40, y * 40] for x in range(25) for y in range(20)]
+    boxes = [[x, y, x + 30, y + 30] for x, y in corners]
+    size = (800, 1000)
+    truth = replace(instances(boxes, masks=filled(boxes, size)), size=size)
+    scores = torch.linspace(0.9, 0.1, 500)
+    began = time.perf_counter()
+    got = measured([truth], [replace(truth, scores=scores)], has_masks=True)
+    assert got.f1 == 1.0
+    assert got.max_detections == 500
+    assert got.metrics["mask/AP"] == pytest.approx(1.0)
+    assert time.perf_counter() - began < 5  # about 0.3 s; dense masks would be 400 MB
