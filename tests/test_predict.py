@@ -387,6 +387,6 @@ def test_missing_inputs_are_refused_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(FileNotFoundError, match=re.escape("nowhere: no such image or folder")):
         predict_to_files(detector(), [tmp_path / "nowhere"], tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: no images in this folder; looked for \.bmp"):
+    with pytest.raises(ValueError, match=r"empty: no images in this folder; looked for \.avif"):
         predict_to_files(detector(), [tmp_path / "empty"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

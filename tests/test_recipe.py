@@ -119,6 +119,8 @@ def test_a_dumped_recipe_is_complete() -> None:
     recipe = default_recipe("mask_rcnn")
     text = dump_recipe(recipe)
     assert text.startswith('architecture = "mask_rcnn"\n')
+    assert "\nsizes = [[32], [64], [128], [256], [512]]\n" in text
+    assert "\n " not in text
     for spec in fields(recipe.train):
         assert (f"{spec.name} = " in text) == (
             getattr(recipe.train, spec.name) is not None or spec.default is not None

@@ -19,8 +19,6 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    import click
-
     from rcnn.data.dataset import Dataset
 
 INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
@@ -29,7 +27,7 @@ INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 class _Verbs(typer.core.TyperGroup):
     """The commands, with the user's errors told in one message and without a traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; see :func:`main` for ``--debug``."""
         try:
             return super().invoke(ctx)
@@ -150,7 +148,7 @@ def train(
         "--trunk": trunk, "--recipe": recipe, "--minutes": minutes, "--epochs": epochs, "--out": out,
         "--seed": seed, "--set": settings, "--skip-bad": skip_bad or None, "--batch-size": batch_size,
     }  # fmt: skip
-    extra = [name for name, value in given.items() if value]
+    extra = [name for name, value in given.items() if value not in (None, [])]
     if resume is not None and extra:
         raise ValueError(f"train: a resumed run keeps its settings; leave out {', '.join(extra)}")
     if minutes is not None and epochs is not None:
@@ -294,7 +292,7 @@ def data_show(
 @app.command(epilog=_examples("rcnn demo", "rcnn demo --out demo --minutes 2"))
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run and its report go.")] = Path("demo"),
-    minutes: Annotated[float | None, typer.Option(help="Train this long; by default a few minutes.")] = None,
+    minutes: Annotated[float, typer.Option(help="Train this long.")] = 3.0,
 ) -> None:
     """Train a small Mask R-CNN on generated images and show what it finds, in a few minutes."""
     from rcnn.demo import run
@@ -334,6 +332,7 @@ def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     from rcnn.models import MODELS
     from rcnn.parts.backbone import TRUNKS
     from rcnn.recipe import load_recipe, named_recipes
+    from rcnn.weights import published
 
     rows: Rows = [(name, (model.__doc__ or "").partition("\n")[0]) for name, model in MODELS.items()]
     yield "Models (--model)", ("name", "what it does"), rows
@@ -342,6 +341,8 @@ def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     recipes = {name: load_recipe(name) for name in named_recipes()}
     rows = [(name, recipe.model, recipe.settings.trunk.name) for name, recipe in recipes.items()]
     yield "Recipes (--recipe)", ("name", "model", "trunk"), rows
+    rows = list(published().items())
+    yield "Trained on COCO (as MODEL)", ("name", "weights downloaded from"), rows
 
 
 def _trunk_weights(name: str) -> str:

@@ -36,7 +36,7 @@ READABLE = 400  # an image smaller than this is enlarged
 MANY = 60  # with more objects than this, their texts would cover the picture
 FEW = 20  # with more objects than this, boxes around masks are clutter
 
-FOUND: Colour = (0, 190, 255)
+FOUND: Colour = (0, 235, 185)
 MISSED: Colour = (255, 64, 32)
 SPURIOUS: Colour = (255, 214, 0)
 IGNORED: Colour = (160, 160, 160)
@@ -135,7 +135,9 @@ def draw(
 
 
 def draw_comparison(image: Tensor, truth: Instances, predictions: Instances, match: ImageMatch) -> Tensor:
-    """Truth at the left, predictions at the right; blue: found, red: missed, yellow: spurious, grey: ignored.
+    """Truth at the left, predictions at the right; colours say which agree.
+
+    Green: found, red: missed, yellow: spurious, grey: ignored.
 
     Args:
         image: uint8 ``[3, H, W]``, RGB.
@@ -155,8 +157,9 @@ def draw_comparison(image: Tensor, truth: Instances, predictions: Instances, mat
     drawn = sorted({*match.matched_predictions, *spurious})
     verdicts = [SPURIOUS if i in spurious else FOUND for i in drawn]
     named = max(len(truth.class_names), len(predictions.class_names)) > 1
-    left = draw(image, truth, labels=named, colours=fates)
-    right = draw(image, predictions[drawn], labels=named, colours=verdicts)
+    left = draw(image, truth, labels=named, boxes=truth.masks is None, colours=fates, opacity=0.25)
+    found = predictions[drawn]
+    right = draw(image, found, labels=named, boxes=found.masks is None, colours=verdicts, opacity=0.25)
     return _side_by_side(_panel(left, "truth", fates), _panel(right, "predicted", verdicts))
 
 

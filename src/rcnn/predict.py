@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from rcnn import checkpoint
-from rcnn.data.image import ImageError, _rgb, _scaled, read_image
+from rcnn.data.image import IMAGE_ENDINGS, ImageError, _rgb, _scaled, read_image
 from rcnn.draw import draw
 from rcnn.recipe import build_settings, plain
 from rcnn.structures import ImageBatch, Instances, Masks
@@ -29,9 +29,6 @@ from rcnn.transform import Transform
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
-IMAGE_ENDINGS = frozenset(
-    {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 # Where the weights are in a training run's checkpoint, the better ones first; others hold them alone.
 WEIGHT_PREFIXES = ("average.", "network.")
 _OWN_METADATA = ("architecture", "model", "class_names", "transform", "min_score")

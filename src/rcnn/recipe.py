@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
@@ -96,7 +97,10 @@ def load_recipe(path: str | Path) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as TOML, complete; :func:`load_recipe` gives an equal one back."""
     tables = {name: plain(value) for name, value in _tables(recipe).items()}
-    return tomli_w.dumps({"architecture": recipe.model} | tables)
+    text = tomli_w.dumps({"architecture": recipe.model} | tables)
+    # The writer gives every item of a list its own line; only inside lists are lines indented.
+    text = re.sub(r",\n *\]", "]", re.sub(r"\[\n +", "[", text))
+    return re.sub(r",\n +", ", ", text)
 
 
 def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:

@@ -39,12 +39,18 @@ _INK = "#010203"
 _LINES = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
 _TRUE, _FALSE = "#0a8fdc", "#e0a100"
 _SHOWN = 3  # pictures of each kind
-_PICTURE_SIDE, _PICTURE_BYTES = 1200, 125_000
+_PICTURE_BYTES = 125_000
+# (longer side, quality), tried in turn; the last is for pictures that are all noise.
+_JPEG_STEPS = ((1200, 88), (1200, 78), (1200, 65), (1200, 50), (900, 50), (640, 45), (400, 40))
 _LARGEST_DRAWN = 1800  # longer side of an image in pixels; larger ones are drawn smaller
 _POINTS = 300  # of a curve
 _METRICS = ("mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP")
 
-Rows = Iterable[Sequence[str | float | None]]
+# What stands where there is no number.
+_NONE = "\N{EN DASH}"
+
+Row = list[str | float | None]
+Rows = Iterable[Row]
 Curve = tuple[list[float], list[float]]
 
 
@@ -146,9 +152,9 @@ def _headline(evaluation: Evaluation) -> str:
     ]
     head = ["", "AP", "AP50", "AP75", "small", "medium", "large", "AR"]
     explained = (
-        "COCO metrics on the held-out images: AP is the mean over IoU 0.50 to 0.95, AP50 and AP75 are at one IoU; "
-        "small is below 32² pixels, large above 96²; up to "
-        f"{evaluation.max_detections} detections an image."
+        "COCO metrics on the held-out images: AP is the mean over IoU 0.50 to 0.95, AP50 and AP75 are at one "
+        "IoU; small is below 32² pixels, large above 96²; up to "
+        f"{evaluation.max_detections} detections an image and class."
     )
     table = f'<section class="card">{_table(head, rows)}<p style="margin:10px 0 0">{explained}</p></section>'
     return f'<div class="tiles">{boxes}</div>{table}'
@@ -158,7 +164,8 @@ def _facts(facts: Mapping[str, str]) -> str:
     if not facts:
         return ""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
-    return f'<h2>What was trained on what</h2><section class="card"><table class="facts">{rows}</table></section>'
+    table = f'<table class="facts">{rows}</table>'
+    return f'<h2>What was trained on what</h2><section class="card">{table}</section>'
 
 
 def _training(history: Sequence[Mapping[str, float]]) -> str:
@@ -188,22 +195,26 @@ def _quality(evaluation: Evaluation) -> str:
 
 
 def _class_table(evaluation: Evaluation) -> str:
+    kinds = [kind for kind in ("mask", "box") if f"{kind}/AP" in evaluation.metrics]
+    columns = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
     wanted = [
-        (f"{kind}/{name}", f"{kind} {name}")
-        for kind in ("mask", "box")
-        if f"{kind}/AP" in evaluation.metrics
-        for name in ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
+        (f"{kind}/{column}", f"{kind} {column}")
+        for kind in kinds
+        for column in (columns if kind == kinds[0] else columns[:2])
     ]
     if "voc07/mAP" in evaluation.metrics:
         wanted.append(("voc07/AP", "VOC07 AP"))
-    by_objects = sorted(evaluation.per_class.items(), key=lambda item: -(item[1].get("objects") or 0))
-    rows = [
+    rows: list[Row] = [
         [name, _whole(values.get("objects")), *(values.get(key) for key, _ in wanted)]
-        for name, values in by_objects
+        for name, values in sorted(evaluation.per_class.items(), key=lambda item: -_objects(item[1]))
     ]
     head = ["class", "objects", *(text.replace("AP_", "") for _, text in wanted)]
-    table = _table(head, rows, bars={2: 1.0})
-    return f'<section class="card" style="margin-top:14px"><h3>AP by class</h3><div class="scroll">{table}</div></section>'
+    return _table_card("AP by class", _table(head, rows, bars={2: 1.0}))
+
+
+def _table_card(heading: str, table: str) -> str:
+    """A long table below a pair of cards."""
+    return f'<section class="card below"><h3>{heading}</h3><div class="scroll">{table}</div></section>'
 
 
 def _threshold_and_counts(
@@ -213,15 +224,15 @@ def _threshold_and_counts(
         ("Scores of true and false detections", _score_chart(evaluation)),
         ("Objects in each image, true and predicted", _count_chart(evaluation.matches)),
     ]
+    threshold = _number(evaluation.f1_threshold)
     text = (
-        f"Detections with a score of at least {_number(evaluation.f1_threshold)} are taken for objects: "
-        f"there F1 is highest, {_number(evaluation.f1)}. The counts and the pictures below are at this threshold. "
+        f"Detections with a score of at least {threshold} are taken for objects: F1 is highest there, "
+        f"{_number(evaluation.f1)}. The counts and the pictures below are at this threshold. "
         f"{_count_error(evaluation.matches)}"
     )
     head = ["class", "true", "predicted", "difference", "found", "missed", "spurious", "precision", "recall"]
     table = _table(head, _count_rows(evaluation, dataset, predictions))
-    totals = f'<section class="card" style="margin-top:14px"><h3>Totals</h3><div class="scroll">{table}</div></section>'
-    return f"<h2>Threshold and counts</h2><p>{text}</p>{_pair(cards)}{totals}"
+    return f"<h2>Threshold and counts</h2><p>{text}</p>{_pair(cards)}{_table_card('Totals', table)}"
 
 
 def _pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[Instances]) -> str:
@@ -235,7 +246,8 @@ def _pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[In
         )
     )
     html = [
-        f"<h2>Best, median and worst images</h2><p>By F1; truth at the left, prediction at the right.{key}</p>"
+        f"<h2>Best, median and worst images</h2>"
+        f"<p>By F1; truth at the left, prediction at the right.{key}</p>"
     ]
     for heading, indices in _choose(evaluation.matches).items():
         figures = [_figure(dataset, i, predictions[i], evaluation.matches[i]) for i in indices]
@@ -253,9 +265,8 @@ def _figure(dataset: Dataset, index: int, predicted: Instances, match: ImageMatc
         f"{match.num_predicted} predicted, {len(match.missed_truths)} missed, "
         f"{len(match.spurious_predictions)} spurious"
     )
-    return (
-        f'<figure><figcaption>{caption}</figcaption><img src="{picture}" alt="truth and prediction"></figure>'
-    )
+    image_tag = f'<img src="{picture}" alt="truth and prediction">'
+    return f"<figure><figcaption>{caption}</figcaption>{image_tag}</figure>"
 
 
 def _times(run: Mapping[str, float], per_image: Mapping[str, float]) -> str:
@@ -263,12 +274,10 @@ def _times(run: Mapping[str, float], per_image: Mapping[str, float]) -> str:
     for heading, times in (("Of the run", run), ("Of one image, evaluating", per_image)):
         known = {name: value for name, value in times.items() if math.isfinite(value)}
         total = sum(known.values())
-        rows = [[name, _duration(value), value / total if total else 0.0] for name, value in known.items()]
+        rows: list[Row] = [[name, _duration(t), t / total if total else 0.0] for name, t in known.items()]
         if rows:
-            table = _table(
-                ["stage", "time", "share"], [*rows, ["together", _duration(total), 1.0]], bars={2: 1.0}
-            )
-            cards.append((heading, table))
+            rows.append(["together", _duration(total), 1.0])
+            cards.append((heading, _table(["stage", "time", "share"], rows, bars={2: 1.0})))
     return "<h2>Time by stage</h2>" + _pair(cards) if cards else ""
 
 
@@ -295,7 +304,7 @@ def _choose(matches: Sequence[ImageMatch]) -> dict[str, list[int]]:
 
 def _count_rows(
     evaluation: Evaluation, dataset: Dataset | None, predictions: Sequence[Instances]
-) -> list[list[str | float | None]]:
+) -> list[Row]:
     """True, predicted, found, missed and spurious objects, of all classes and of each."""
     found: Counter[str] = Counter()
     missed: Counter[str] = Counter()
@@ -310,17 +319,23 @@ def _count_rows(
             missed.update(true_names[i].casefold() for i in match.missed_truths)
             spurious.update(predicted_names[i].casefold() for i in match.spurious_predictions)
     matches = evaluation.matches
-    sums = [sum(len(m.matched_truths) for m in matches), sum(len(m.missed_truths) for m in matches)]
-    rows = [_count_row("all", *sums, sum(len(m.spurious_predictions) for m in matches))]
-    keys = sorted(found.keys() | missed.keys() | spurious.keys(), key=lambda k: -(found[k] + missed[k]))
+    rows = [
+        _count_row(
+            "all",
+            sum(len(m.matched_truths) for m in matches),
+            sum(len(m.missed_truths) for m in matches),
+            sum(len(m.spurious_predictions) for m in matches),
+        )
+    ]
+    keys = sorted(found.keys() | missed.keys() | spurious.keys(), key=lambda k: (-found[k] - missed[k], k))
     if len(keys) > 1:
         rows += [_count_row(names[key], found[key], missed[key], spurious[key]) for key in keys]
     return rows
 
 
-def _count_row(name: str, found: int, missed: int, spurious: int) -> list[str | float | None]:
+def _count_row(name: str, found: int, missed: int, spurious: int) -> Row:
     true, predicted = found + missed, found + spurious
-    difference = f"{(predicted - true) / true:+.1%}" if true else "–"
+    difference = f"{(predicted - true) / true:+.1%}" if true else _NONE
     counts = [f"{true:,}", f"{predicted:,}", difference, f"{found:,}", f"{missed:,}", f"{spurious:,}"]
     return [name, *counts, found / predicted if predicted else None, found / true if true else None]
 
@@ -331,7 +346,8 @@ def _count_error(matches: Sequence[ImageMatch]) -> str:
     errors = [m.num_predicted - m.num_true for m in matches]
     exact = sum(error == 0 for error in errors)
     mean = sum(abs(error) for error in errors) / len(errors)
-    return f"The count of an image is off by {mean:.1f} objects on average; it is exact in {exact} of {len(errors)}."
+    off = f"The count of an image is off by {mean:.1f} objects on average"
+    return f"{off}; it is exact in {exact} of {len(errors)}."
 
 
 # Charts
@@ -356,12 +372,13 @@ def _figure_and_axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
 def _legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best") -> None:
     if labelled:
         handles = [handle for handle, _ in labelled]
-        # A dollar starts a formula and a leading underscore hides the entry, in matplotlib.
-        texts = [
-            text.replace("$", r"\$").replace("_", "\u200a_", 1 if text.startswith("_") else 0)
-            for _, text in labelled
-        ]
+        texts = [_plain(text) for _, text in labelled]
         axes.legend(handles, texts, loc=where, fontsize=8.5, frameon=False, labelcolor=_INK)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar starts a formula, a leading underscore hides an entry."""
+    return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _svg(figure: Figure, name: str) -> str:
@@ -464,19 +481,24 @@ def _precision_recall_chart(evaluation: Evaluation, kind: str) -> str:
         return ""
     figure, axes = _figure_and_axes("recall", "precision")
     values = evaluation.per_class
-    order = sorted(evaluation.pr_curves, key=lambda name: -(values.get(name, {}).get("objects") or 0))
+    order = sorted(evaluation.pr_curves, key=lambda name: -_objects(values.get(name, {})))
     labelled = []
     for name in order[len(_LINES) :]:
-        curve = evaluation.pr_curves[name]
-        axes.plot(curve["recall"], curve["precision"], color=_INK, alpha=0.15, linewidth=0.8)
+        axes.plot(*_reached(evaluation.pr_curves[name]), color=_INK, alpha=0.15, linewidth=0.8)
     for name, colour in zip(order, _LINES, strict=False):
-        curve = evaluation.pr_curves[name]
-        line = axes.plot(curve["recall"], curve["precision"], color=colour, linewidth=1.8)[0]
+        line = axes.plot(*_reached(evaluation.pr_curves[name]), color=colour, linewidth=1.8)[0]
         ap50 = _number(values.get(name, {}).get(f"{kind}/AP50"))
-        labelled.append((line, f"{name if len(name) <= 24 else name[:23] + '…'}, AP50 {ap50}"))
+        short = name if len(name) <= 24 else f"{name[:23]}…"
+        labelled.append((line, f"{short}, AP50 {ap50}"))
     axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
     _legend(axes, labelled, "lower left")
     return _svg(figure, "precision-recall")
+
+
+def _reached(curve: Mapping[str, list[float]]) -> Curve:
+    """The part of a precision-recall curve up to the highest recall; beyond it COCO's precision is 0."""
+    end = 1 + max((i for i, precision in enumerate(curve["precision"]) if precision > 0), default=-1)
+    return curve["recall"][:end], curve["precision"][:end]
 
 
 def _size_chart(evaluation: Evaluation) -> str:
@@ -538,14 +560,17 @@ def _count_chart(matches: Sequence[ImageMatch]) -> str:
     true, predicted = zip(*times, strict=True)
     highest = max(1, *true, *predicted)
     axes.plot([0, highest], [0, highest], color=_INK, alpha=0.45, linewidth=1, linestyle=(0, (4, 3)))
-    # The area of a point says how many images lie there.
+    # A point's area says how many images lie there.
     area = [18 * math.sqrt(number) for number in times.values()]
     axes.scatter(
         true, predicted, s=area, color=_LINES[0], alpha=0.55, linewidths=0, rasterized=len(times) > 1500
     )
     if highest > 60 and highest > 10 * float(np.median(true)):
-        axes.set_xscale("symlog", linthresh=10)
-        axes.set_yscale("symlog", linthresh=10)
+        ticks = [0, 5] + [m * 10**e for e in range(1, 6) for m in (1, 2, 5) if m * 10**e <= highest]
+        for set_scale, set_ticks in ((axes.set_xscale, axes.set_xticks), (axes.set_yscale, axes.set_yticks)):
+            set_scale("symlog", linthresh=10)
+            set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+            set_ticks([], minor=True)
     axes.set(xlim=(0, 1.05 * highest), ylim=(0, 1.05 * highest))
     return _svg(figure, "counts")
 
@@ -554,7 +579,7 @@ def _count_chart(matches: Sequence[ImageMatch]) -> str:
 
 
 def _table(head: Sequence[str], rows: Rows, bars: Mapping[int, float] | None = None) -> str:
-    """A table; texts are escaped, numbers set with three digits. ``bars``: column → the value of a full bar."""
+    """A table of escaped texts and numbers of three digits; ``bars``: column → the value of a full bar."""
     bars = bars or {}
     lines = []
     for name, *cells in rows:
@@ -584,11 +609,15 @@ def _kind(evaluation: Evaluation) -> str:
 
 
 def _number(value: float | None) -> str:
-    return f"{value:.3f}" if value is not None and math.isfinite(value) else "–"
+    return f"{value:.3f}" if value is not None and math.isfinite(value) else _NONE
 
 
 def _whole(value: float | None) -> str:
-    return f"{int(value):,}" if value is not None and math.isfinite(value) else "–"
+    return f"{int(value):,}" if value is not None and math.isfinite(value) else _NONE
+
+
+def _objects(values: Mapping[str, float]) -> float:
+    return values.get("objects", 0)
 
 
 def _plural(number: int, noun: str) -> str:
@@ -631,13 +660,14 @@ def _smaller(instances: Instances, step: int, size: tuple[int, int]) -> Instance
 
 
 def _jpeg(image: Tensor) -> str:
-    """A data URI of a picture made small enough, in size first and then in quality."""
+    """A data URI of a picture made small enough: lower in quality first, then smaller."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE), Image.Resampling.LANCZOS)
-    for quality in (88, 80, 70, 55, 40):
+    for side, quality in _JPEG_STEPS:
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         data = io.BytesIO()
-        # Without subsampling thin coloured outlines keep their colour.
-        picture.save(data, "JPEG", quality=quality, subsampling=0, optimize=True)
+        # Without subsampling thin coloured outlines keep their colour. Not optimised: Pillow fails at that
+        # where a noisy picture outgrows its buffer.
+        picture.save(data, "JPEG", quality=quality, subsampling=0)
         if data.tell() <= _PICTURE_BYTES:
             break
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")

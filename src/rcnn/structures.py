@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -112,10 +112,14 @@ class Masks:
     def patches(self) -> Iterator[Tensor]:
         """Yield each mask's window as uint8 ``[h, w]``, a view."""
         for flat, (x1, y1, x2, y2) in zip(
-            self.pixels.split(self.window_areas.tolist()), self.windows.tolist(), strict=True
+            torch.split(self.pixels, self.window_areas.tolist()), self.windows.tolist(), strict=True
         ):
             yield flat.view(y2 - y1, x2 - x1)
 
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: Any) -> Masks: ...
     def __getitem__(self, index: Any) -> Masks | Tensor:
         """One mask as bool ``[H, W]`` for an integer; otherwise the Masks that the index selects."""
         if isinstance(index, int):
@@ -255,13 +259,14 @@ class Instances:
         if isinstance(index, int):
             index = [index]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        per_object = {k: v[index] for k, v in values.items() if isinstance(v, Tensor | Masks)}
+        per_object: dict[str, Any] = {k: v[index] for k, v in values.items() if isinstance(v, Tensor | Masks)}
         return replace(self, **per_object)
 
     def to(self, device: torch.device | str) -> Instances:
         """The same objects on another device."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | Masks)})
+        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | Masks)}
+        return replace(self, **moved)
 
     @property
     def names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""From images as they are to what the network sees, and back: one object for training, prediction and export."""
+"""From images as they are to what the network sees, and back: one object for training, use and export."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Transform:
     def resized(self, size: Size) -> Size:
         """The (height, width) of an image of ``size`` after resizing; at least one pixel."""
         factor = self.factor(size)
-        return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+        # 154 * (320 / 154) is a little less than 320: without the margin it would be cut to 319.
+        return max(1, int(size[0] * factor + 1e-6)), max(1, int(size[1] * factor + 1e-6))
 
     def resize(self, image: Tensor) -> Tensor:
         """``[3, H, W]`` uint8 or float in [0, 1] to float in [0, 1] of the resized size."""

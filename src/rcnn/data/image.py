@@ -28,7 +28,7 @@ from torch import Tensor
 from rcnn.structures import Size
 
 MAX_PIXELS = 200_000_000
-IMAGE_ENDINGS = frozenset(".png .jpg .jpeg .tif .tiff .bmp .webp .gif .jp2 .avif".split())
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif")
 # Whatever Pillow's decoders throw at a damaged file.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 PILLOW_LIMIT_LOCK = threading.Lock()

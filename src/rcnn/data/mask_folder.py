@@ -3,8 +3,8 @@
     <id>/images/<one image>
     <id>/masks/<any name>.png     one object each, any non-zero pixel inside
 
-There is one class, called ``object``. An object may have several parts and holes. An image without objects has an
-empty ``masks`` folder.
+There is one class, called ``object``. An object may have several parts and holes. An image without objects
+has an empty ``masks`` folder.
 """
 
 from __future__ import annotations

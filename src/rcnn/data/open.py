@@ -20,10 +20,10 @@ def open_data(
 ) -> Dataset:
     """Open annotated images, whatever their format.
 
-    A ``.json`` file is read as COCO; a folder as Pascal VOC if it has ``Annotations/*.xml``, as mask folders if the
-    folders in it have ``images`` and ``masks``, as COCO if just one COCO JSON file lies in it or in its
-    ``annotations``. Problems of single images and objects do not raise: they are in ``Dataset.problems``, and
-    :func:`rcnn.data.check.check` looks for more.
+    A ``.json`` file is read as COCO; a folder as Pascal VOC if it has ``Annotations/*.xml``, as mask folders
+    if the folders in it have ``images`` and ``masks``, as COCO if just one COCO JSON file lies in it or in
+    its ``annotations``. Problems of single images and objects do not raise: they are in ``Dataset.problems``,
+    and :func:`rcnn.data.check.check` looks for more.
 
     Args:
         path: the file or folder; an opened data set is given back as it is.
@@ -34,8 +34,8 @@ def open_data(
         The data set; ``dataset[i]`` decodes an image with its truth.
 
     Raises:
-        ValueError: nothing known lies there, what lies there cannot be read at all, or an option does not belong
-            to its format.
+        ValueError: nothing known lies there, what lies there cannot be read at all, or an option does not
+            belong to its format.
 
     Example:
         >>> from rcnn import open_data

@@ -5,7 +5,6 @@ Polygons are drawn each in its own window, pixel for pixel as pycocotools draws 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
@@ -15,6 +14,8 @@ import torch
 
 from rcnn.structures import Masks, Rle, Size
 
+# Pixels. JSON has numbers that no float holds, and drawing a line takes memory by its length.
+LARGEST = 1e6
 Outline = Rle | list[npt.NDArray[np.float64]]
 
 
@@ -57,9 +58,10 @@ def _draw(parts: list[npt.NDArray[np.float64]], size: Size) -> tuple[torch.Tenso
 
 
 def is_number(value: Any, *, finite: bool = True) -> TypeGuard[float]:
-    """Whether a JSON value is a number, and not a truth value; not NaN nor infinite unless allowed."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and (not finite or math.isfinite(value))
+    """Whether a JSON value is a number, not a truth value; NaN and the infinite only if ``finite`` is off."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < LARGEST or (isinstance(value, float) and not finite)
 
 
 def polygon_fault(found: Any) -> str | None:
@@ -68,7 +70,7 @@ def polygon_fault(found: Any) -> str | None:
         return "Expected segmentation as a list of polygons [[x1, y1, x2, y2, …], …] or a run-length code."
     for part in found:
         if len(part) % 2 or not all(is_number(v) for v in part):
-            return f"A polygon of {len(part)} values; expected finite numbers x1, y1, x2, y2, … in pairs."
+            return f"A polygon of {len(part)} values; expected pixels x1, y1, x2, y2, … in pairs."
     return None
 
 

@@ -1,9 +1,9 @@
 """Pascal VOC: an XML file an image, with boxes, classes and the mark ``difficult``.
 
 Convention:
-    VOC's corners are 1-based and inclusive: ``xmin 1, ymin 1, xmax 10, ymax 20`` is the box ``0 0 10 20``. Taken by
-    the letter, ``xmin = xmax`` would be one pixel wide; in practice it is a slip of the mouse, so such boxes are
-    left out with a warning.
+    VOC's corners are 1-based and inclusive: ``xmin 1, ymin 1, xmax 10, ymax 20`` is the box ``0 0 10 20``.
+    Taken by the letter, ``xmin = xmax`` would be one pixel wide; in practice it is a slip of the mouse, so
+    such boxes are left out with a warning.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from xml.etree import ElementTree
 
 import torch
@@ -29,9 +28,9 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
     """Open a folder with ``Annotations/*.xml`` and ``JPEGImages`` or ``Images``.
 
-    The classes are the names that occur, sorted; names that differ in upper and lower case only are one class,
-    called by the most frequent spelling. An image without an XML file is left out: give it one without objects
-    if it has none.
+    The classes are the names that occur, sorted; names that differ in upper and lower case only are one
+    class, called by the most frequent spelling. An image without an XML file is left out: give it one without
+    objects if it has none.
 
     Args:
         folder: the folder that holds ``Annotations``.

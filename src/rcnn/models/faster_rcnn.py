@@ -28,9 +28,9 @@ class FasterRCNNSettings:
         box: the second stage.
     """
 
-    trunk: TrunkSettings = TrunkSettings()
-    fpn: FPNSettings | None = FPNSettings()
-    rpn: RPNSettings = RPNSettings()
+    trunk: TrunkSettings = field(default_factory=TrunkSettings)
+    fpn: FPNSettings | None = field(default_factory=FPNSettings)
+    rpn: RPNSettings = field(default_factory=RPNSettings)
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
 
 
@@ -94,15 +94,17 @@ class FasterRCNN(nn.Module):
         """Losses where targets are given (coordinates of the batch), otherwise detections."""
         features = self.neck(self.trunk(batch.tensors))
         anchors = self.rpn(features)
-        proposals = self.rpn.decode(anchors, batch.sizes, at_least=max_detections or 0)
         if targets is None:
+            most = self.settings.box.max_detections if max_detections is None else max_detections
+            proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)
             regions = Regions.from_lists(proposals)
             logits, deltas = self.box(features, regions)
             return Output(
                 detections=self.box.decode(
-                    logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=max_detections
+                    logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=most
                 )
             )
+        proposals = self.rpn.decode(anchors, batch.sizes)
         draws = batch.generators()
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws

@@ -31,15 +31,15 @@ class MaskRCNNSettings:
         mask: the third branch.
     """
 
-    trunk: TrunkSettings = TrunkSettings()
-    fpn: FPNSettings | None = FPNSettings()
-    rpn: RPNSettings = RPNSettings()
+    trunk: TrunkSettings = field(default_factory=TrunkSettings)
+    fpn: FPNSettings | None = field(default_factory=FPNSettings)
+    rpn: RPNSettings = field(default_factory=RPNSettings)
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
     mask: MaskHeadSettings = field(default_factory=MaskHeadSettings)
 
 
 def c4_settings(trunk: str = "resnet50") -> MaskRCNNSettings:
-    """The network without a pyramid (fig. 4 left): the last stage of the ResNet is the head of both branches."""
+    """The network without a pyramid (fig. 4 left): the ResNet's last stage is the head of both branches."""
     pool = PoolSettings(size=14)
     return MaskRCNNSettings(
         trunk=TrunkSettings(trunk, levels=(3,)),
@@ -84,18 +84,20 @@ class MaskRCNN(nn.Module):
         """Losses where targets are given (coordinates of the batch), otherwise detections."""
         features = self.neck(self.trunk(batch.tensors))
         anchors = self.rpn(features)
-        proposals = self.rpn.decode(anchors, batch.sizes, at_least=max_detections or 0)
         if targets is None:
+            most = self.settings.box.max_detections if max_detections is None else max_detections
+            proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)
             regions = Regions.from_lists(proposals)
             logits, deltas = self.box(features, regions)
             detections = self.box.decode(
-                logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=max_detections
+                logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=most
             )
             # The mask branch runs on the detections that are left, not on the proposals (§3, inference).
             maps = self.mask.head(
                 self.box.stage(self.mask.pool(features, Regions.from_lists([d.boxes for d in detections])))
             )
             return Output(detections=self.mask.decode(maps, detections))
+        proposals = self.rpn.decode(anchors, batch.sizes)
         draws = batch.generators()
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws

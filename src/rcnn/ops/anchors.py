@@ -36,20 +36,23 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], rounding: Roun
     return corners.round() if rounding == "torchvision" else corners
 
 
-def grid_anchors(cell: Tensor, height: int, width: int, stride: int, offset: float = 0.0) -> Tensor:
+def grid_anchors(
+    cell: Tensor, height: int, width: int, stride: int | tuple[int, int], offset: float = 0.0
+) -> Tensor:
     """The anchors of a feature map ``[H * W * A, 4]``, row by row, in image pixels.
 
     Args:
         cell: anchors of one cell ``[A, 4]``, from :func:`cell_anchors`.
         height: of the feature map.
         width: of the feature map.
-        stride: image pixels per cell.
+        stride: image pixels per cell, or those of (rows, columns).
         offset: where in its cell an anchor is centred, as a share of the stride: 0 is the cell's corner
             (Detectron2, torchvision), 0.5 its middle (py-faster-rcnn's 7.5 of inclusive corners is 8 of 16
             here).
     """
-    y = (torch.arange(height, device=cell.device) + offset) * stride
-    x = (torch.arange(width, device=cell.device) + offset) * stride
+    stride_y, stride_x = stride if isinstance(stride, tuple) else (stride, stride)
+    y = (torch.arange(height, device=cell.device) + offset) * stride_y
+    x = (torch.arange(width, device=cell.device) + offset) * stride_x
     shift_y, shift_x = torch.meshgrid(y, x, indexing="ij")
     shifts = torch.stack([shift_x, shift_y, shift_x, shift_y], -1).reshape(-1, 1, 4).to(cell.dtype)
     return (shifts + cell).reshape(-1, 4)

@@ -48,7 +48,7 @@ def covered(boxes: Tensor, regions: Tensor) -> Tensor:
 
 
 def encode(boxes: Tensor, anchors: Tensor, weights: BoxWeights = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """Deltas ``[N, 4]`` that take each anchor ``[N, 4]`` to its box ``[N, 4]``; the inverse of :func:`decode`.
+    """Deltas ``[N, 4]`` that take each anchor ``[N, 4]`` to its box ``[N, 4]``; :func:`decode` inverts it.
 
     Source: R-CNN appendix C, eqs. 6-9. ``weights`` multiply dx, dy, dw, dh: 10, 10, 5, 5 stand for
     py-faster-rcnn's target standard deviations 0.1, 0.1, 0.2, 0.2.
@@ -95,4 +95,5 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor
         groups: int64 ``[N]``, classes or levels; boxes of different groups do not suppress each other.
         max_iou: a box that overlaps a better one by more than this goes.
     """
-    return torchvision.ops.batched_nms(boxes, scores, groups, max_iou)
+    kept: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, max_iou)
+    return kept

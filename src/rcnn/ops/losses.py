@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
-    """Sum over all elements of the smooth L1 distance: ``0.5 d² / beta`` below ``beta``, ``d - beta / 2`` above.
+    """Sum of smooth L1 distances over all elements: ``0.5 d² / beta`` below ``beta``, else ``d - beta / 2``.
 
     ``beta`` 1 is the paper's formula, 1/9 py-faster-rcnn's sigma of 3 (times 9), 0 plain L1 (Detectron2).
 
@@ -19,7 +19,7 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
 
 
 def mean_over(count: int, device: torch.device) -> float:
-    """The number to divide a sum over ``count`` items by, so that its mean is the one over the whole global batch.
+    """What to divide a sum over ``count`` items by, so that its mean is the one over the whole global batch.
 
     One process: ``count``. Several: the mean of their counts, since their gradients are averaged afterwards;
     without it a process with few positives would weigh each of them more than its neighbour does. Never below

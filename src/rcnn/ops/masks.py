@@ -36,7 +36,7 @@ def mask_targets(masks: Masks, index: Tensor, rois: Tensor, size: int) -> Tensor
 
 
 def _pixels_at(pixels: Tensor, window: Tensor, start: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Values ``[R, M, M]`` of stored masks at whole pixels y ``[R, M]`` × x ``[R, M]``; 0 outside the windows."""
+    """Values ``[R, M, M]`` of stored masks at all pairs of y and x ``[R, M]``; 0 outside the windows."""
     if len(pixels) == 0:
         return y.new_zeros((*y.shape, x.shape[1]))
     row, column = y.to(torch.int64) - window[:, 1:2], x.to(torch.int64) - window[:, 0:1]

@@ -23,7 +23,7 @@ def match(overlap: Tensor, high: float, low: float, keep_best: bool) -> tuple[Te
         The index of the true box ``[A]`` (0 where there is none) and the label ``[A]``: 1 positive, 0
         negative, -1 ignored.
     """
-    if overlap.shape[0] == 0:
+    if overlap.numel() == 0:
         zeros = torch.zeros(overlap.shape[1], dtype=torch.int64, device=overlap.device)
         return zeros, zeros.clone()
     best, index = overlap.max(0)

@@ -6,7 +6,8 @@ Legend: B images, S stages.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import timm
 import torch
@@ -52,8 +53,8 @@ class Trunk(nn.Module):
         super().__init__()
         if not settings.levels or max(settings.levels) >= len(stages):
             raise ValueError(
-                f"trunk.levels {settings.levels} of {settings.name}: expected stages 0 to {len(stages) - 1}, which have "
-                f"the strides {[s.stride for s in stages]}"
+                f"trunk.levels {settings.levels} of {settings.name}: expected stages 0 to {len(stages) - 1}, "
+                f"which have the strides {[s.stride for s in stages]}"
             )
         used = stages[: max(settings.levels) + 1]
         self.levels = settings.levels
@@ -78,7 +79,7 @@ class Trunk(nn.Module):
 
 
 def build_stage(settings: TrunkSettings, index: int) -> tuple[nn.Module, int]:
-    """One stage alone and its channels: a ResNet's last one is the head of the C4 models (Mask R-CNN fig. 4)."""
+    """One stage and its channels: a ResNet's last one is the head of the C4 models (Mask R-CNN fig. 4)."""
     stage = _stages(settings)[index]
     return stage.layers, stage.channels
 
@@ -128,7 +129,7 @@ def _vgg16_stages(settings: TrunkSettings) -> list[Stage]:
 
 
 def _efficientnet_lite_stages(settings: TrunkSettings) -> list[Stage]:
-    net = timm.create_model(f"tf_{settings.name}", pretrained=False)
+    net: Any = timm.create_model(f"tf_{settings.name}", pretrained=False)
     cuts = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))
     stages = []
     for index, (start, end) in enumerate(cuts):
@@ -148,7 +149,7 @@ def fold_batch_norm(layers: nn.Module) -> None:
     """
     for module in list(layers.modules()):
         children = list(module.named_children())
-        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+        for (conv_name, conv), (norm_name, norm) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 activation = getattr(norm, "act", nn.Identity())
                 setattr(module, conv_name, fuse_conv_bn_eval(conv.eval(), norm.eval()))

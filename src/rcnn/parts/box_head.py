@@ -4,7 +4,7 @@ Legend: R regions, C channels, P the pooled side, K classes without the backgrou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -84,7 +84,7 @@ class BoxHeadSettings:
     channels: int = 1024
     dropout: float = 0.0
     pool: PoolSettings = PoolSettings()
-    sampling: SamplingSettings = SamplingSettings()
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
     beta: float = 1.0
     class_agnostic: bool = False
@@ -139,7 +139,7 @@ class BoxHead(nn.Module):
         )
 
     def loss(self, logits: Tensor, deltas: Tensor, sampled: SampledRegions) -> dict[str, Tensor]:
-        """Cross entropy over all regions, smooth L1 over the positive ones, both per sampled region (eq. 1)."""
+        """Cross entropy over all regions, smooth L1 over the positives, both per sampled region (eq. 1)."""
         count = mean_over(len(sampled.labels), logits.device)
         classes = functional.cross_entropy(logits, sampled.labels, reduction="sum") / count
         positive = sampled.positive.nonzero().squeeze(1)

@@ -14,7 +14,7 @@ from rcnn.ops.losses import mean_over
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.proposals import Regions, SampledRegions
-from rcnn.structures import Instances
+from rcnn.structures import Instances, Masks
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,28 @@ class MaskHead(nn.Module):
         nn.init.normal_(self.logits.weight, std=0.001)  # Detectron
 
     def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
-        """Logits ``[R, K, M, M]`` (``[R, 1, M, M]`` where class-agnostic) of regions on maps ``[B, C, H, W]``."""
+        """Logits ``[R, K, M, M]`` of regions on maps ``[B, C, H, W]``; K is 1 where class-agnostic."""
         return self.head(self.pool(features, regions))
 
     def head(self, pooled: Tensor) -> Tensor:
         """Logits of pooled regions ``[R, C, P, P]``."""
         hidden = functional.relu(self.upsample(self.layers(pooled)), inplace=True)
-        return self.logits(hidden).float()
+        logits: Tensor = self.logits(hidden)
+        return logits.float()
 
     @torch.no_grad()
     def targets(self, sampled: SampledRegions, truths: Sequence[Instances], size: int) -> Tensor:
-        """For each positive region the part of its mask inside it, resized and cut at 0.5: ``[R, M, M]`` of 0, 1."""
+        """The part of its mask inside each positive region, resized and cut at 0.5: ``[R, M, M]`` of 0, 1."""
         targets = []
         for i, truth in enumerate(truths):
             mine = sampled.regions.images == i
-            if truth.masks is None:
+            if truth.masks is None and len(truth):
                 raise ValueError(
-                    f"the truth of image {truth.path or i} has no masks, which a mask head needs: train a model of boxes"
+                    f"the truth of image {truth.path or i} has no masks, which a mask head needs: "
+                    "train a model of boxes"
                 )
-            targets.append(mask_targets(truth.masks, sampled.truth[mine], sampled.regions.boxes[mine], size))
+            masks = Masks.empty(truth.size).to(mine.device) if truth.masks is None else truth.masks
+            targets.append(mask_targets(masks, sampled.truth[mine], sampled.regions.boxes[mine], size))
         return (torch.cat(targets) >= 0.5).float()
 
     def select(self, sampled: SampledRegions) -> SampledRegions:
@@ -110,10 +113,10 @@ class MaskHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:
-        """The detections with ``mask_maps [N, M, M]``: probabilities of the predicted class (§3, inference)."""
+        """The detections with ``mask_maps [N, M, M]``: probabilities of the predicted class (§3)."""
         labels = torch.cat([d.labels for d in detections])
         maps = self._own_class(logits, labels).sigmoid()
-        parts = maps.split([len(d) for d in detections])
+        parts = torch.split(maps, [len(d) for d in detections])
         return [replace(d, mask_maps=part) for d, part in zip(detections, parts, strict=True)]
 
     @staticmethod

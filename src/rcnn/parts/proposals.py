@@ -90,7 +90,7 @@ def sample_proposals(
     settings: SamplingSettings,
     draws: Sequence[torch.Generator | None],
 ) -> SampledRegions:
-    """Draw training regions from the proposals ``[N, 4]`` of each image, with its generator (Fast R-CNN §2.3)."""
+    """Draw training regions from each image's proposals ``[N, 4]``, with its generator (Fast R-CNN §2.3)."""
     chosen = [
         _sample_image(p, t, num_classes, settings, draw)
         for p, t, draw in zip(proposals, truths, draws, strict=True)

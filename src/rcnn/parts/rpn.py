@@ -33,6 +33,8 @@ class RPNSettings:
         ratios: height / width.
         rounding: see :func:`rcnn.ops.anchors.cell_anchors`.
         offset: see :func:`rcnn.ops.anchors.grid_anchors`.
+        strides: between the anchors of a level. ``exact``: the level's own. ``inferred``: the padded image's
+            side over the map's, rounded down (torchvision: 13 cells on 800 pixels have 61 instead of 64).
         convs: 3x3 convolutions before the two outputs (torchvision's v2 models: 2).
         conv: ``conv`` or ``separable``, as in the FPN.
         channels: their width; None keeps the maps' own (the paper: 512 for VGG-16).
@@ -58,6 +60,7 @@ class RPNSettings:
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     rounding: Rounding = "none"
     offset: float = 0.0
+    strides: Literal["exact", "inferred"] = "exact"
     convs: int = 1
     conv: Literal["conv", "separable"] = "conv"
     channels: int | None = None
@@ -138,7 +141,10 @@ class RPN(nn.Module):
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).reshape(batch, -1))
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4))
             cell = cell_anchors(sizes, self.settings.ratios, self.settings.rounding).to(feature.device)
-            anchors.append(grid_anchors(cell, height, width, stride, self.settings.offset))
+            step = (stride, stride)
+            if self.settings.strides == "inferred":
+                step = (self._image_side(features, 2) // height, self._image_side(features, 3) // width)
+            anchors.append(grid_anchors(cell, height, width, step, self.settings.offset))
         sizes_of_levels = tuple(len(a) for a in anchors)
         return RPNOutput(
             torch.cat(objectness, 1).float(),
@@ -147,22 +153,26 @@ class RPN(nn.Module):
             sizes_of_levels,
         )
 
+    def _image_side(self, features: Sequence[Tensor], dim: int) -> int:
+        """Height (2) or width (3) of the padded image, a multiple of the finest stride."""
+        return features[0].shape[dim] * self.strides[0]
+
     @torch.no_grad()
     def targets(self, anchors: Tensor, truth: Instances) -> tuple[Tensor, Tensor]:
         """Labels ``[N]`` (1, 0, -1) and true boxes ``[N, 4]`` of all anchors of one image (§3.1.2)."""
         real, crowds = split_crowds(truth)
         gt_boxes = truth.boxes[real]
-        index, labels = match(
-            box_ops.iou(gt_boxes, anchors),
-            self.settings.positive_iou,
-            self.settings.negative_iou,
-            keep_best=True,
-        )
-        ignore_in_crowds(labels, anchors, crowds, self.settings.crowd_share)
+        overlap = box_ops.iou(gt_boxes, anchors)
+        outside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
         if not self.settings.cross_boundary:
             height, width = truth.size
             limit = anchors.new_tensor([width, height])
-            labels[(anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)] = IGNORED
+            outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)
+        # Each object's best anchor is sought among those that may train, as py-faster-rcnn does.
+        overlap[:, outside] = 0
+        index, labels = match(overlap, self.settings.positive_iou, self.settings.negative_iou, keep_best=True)
+        ignore_in_crowds(labels, anchors, crowds, self.settings.crowd_share)
+        labels[outside] = IGNORED
         return labels, gt_boxes[index] if len(gt_boxes) else anchors
 
     def loss(
@@ -208,7 +218,7 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def decode(self, output: RPNOutput, sizes: Sequence[Size], *, at_least: int = 0) -> list[Tensor]:
-        """Proposals ``[P, 4]`` of each image, best first: top-k per level, clipping, suppression, top-k (§3.3).
+        """Proposals ``[P, 4]`` of each image, best first: top-k per level, clip, suppression, top-k (§3.3).
 
         Args:
             output: of :meth:`forward`.

@@ -1,0 +1,159 @@
+"""Files of weights: found on disk, or downloaded once and checked.
+
+A file is looked for in the folder that ``RCNN_WEIGHTS`` names, under its published name or with the ending
+``.safetensors`` instead; then in the cache, ``RCNN_CACHE`` or ``~/.cache/rcnn``; then it is downloaded into
+the cache. Published names carry the first digits of the file's SHA-256, which is checked. A ``.pth`` is only
+read with ``weights_only=True``, which runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import urllib.error
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+_CHUNK = 1 << 20
+_TIMEOUT = 30  # seconds without a byte
+
+
+def find(url: str) -> Path:
+    """The file of published weights: from ``RCNN_WEIGHTS``, from the cache, or downloaded into it.
+
+    Args:
+        url: its address; the file's name carries the first digits of its SHA-256, ``NAME-0123abcd.pth``.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it could not be downloaded.
+    """
+    name = url.rsplit("/", 1)[-1]
+    digits = re.search(r"-([0-9a-f]{8,})\.", name)
+    assert digits is not None, url
+    placed = given(name)
+    if placed is not None:
+        _check(placed, digits[1])
+        return placed
+    return given(Path(name).with_suffix(".safetensors").name) or download(url, digits[1], _cache())
+
+
+def download(url: str, sha256_prefix: str, folder: str | Path) -> Path:
+    """Download a file once; later calls return it as it lies there.
+
+    What arrives is written to ``.NAME.part``, which an interrupted download leaves behind and the next call
+    goes on with; it gets its name only when it is whole and its checksum is right.
+
+    Args:
+        url: the address.
+        sha256_prefix: the first hex digits of the content's SHA-256.
+        folder: where to; made where missing.
+
+    Returns:
+        The file, named as in the address.
+
+    Raises:
+        ValueError: the content has another checksum; it is removed.
+        OSError: no network, no such address, the connection broke, or the disk is full.
+    """
+    path = Path(folder) / url.rsplit("/", 1)[-1]
+    if path.exists():
+        _check(path, sha256_prefix)
+        return path
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _fetch(url, part, path)
+    try:
+        _check(part, sha256_prefix)
+    except ValueError as error:
+        part.unlink()
+        raise ValueError(
+            f"{url}: what arrived is not the published file, and was removed ({error}); try again"
+        ) from error
+    part.replace(path)
+    return path
+
+
+def _fetch(url: str, part: Path, path: Path) -> None:
+    """Bring the rest of ``url`` into ``part``."""
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            _append(response, part, done if response.status == 206 else 0, url)
+    except urllib.error.HTTPError as error:
+        error.close()
+        # "Range not satisfiable": the part is whole already, or is not of this file; the checksum tells.
+        if not (error.code == 416 and done):
+            raise OSError(
+                f"{url}: the server answers {error.code} {error.reason}. {_by_hand(path)}"
+            ) from error
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise OSError(
+            f"{url}: the download failed ({reason}). Is there a network? {_by_hand(path)}"
+        ) from error
+
+
+def _append(response: HTTPResponse, part: Path, done: int, url: str) -> None:
+    length = response.headers.get("Content-Length")
+    total = None if length is None else done + int(length)
+    with part.open("ab" if done else "wb") as file:
+        while chunk := response.read(_CHUNK):
+            file.write(chunk)
+        size = file.tell()
+    if total is not None and size < total:
+        raise ConnectionError(
+            f"the connection broke after {size} of {total} bytes; the next call goes on from there"
+        )
+
+
+def _by_hand(path: Path) -> str:
+    where = f"{path.parent} or into the folder that RCNN_WEIGHTS names"
+    return f"By hand: get {path.name} elsewhere and put it into {where}."
+
+
+def _check(path: Path, sha256_prefix: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(sha256_prefix):
+        raise ValueError(
+            f"{path}: damaged or another file: its SHA-256 begins with {found[: len(sha256_prefix)]}, "
+            f"expected {sha256_prefix}; remove it"
+        )
+
+
+def given(name: str) -> Path | None:
+    """The file of this name in the folder that ``RCNN_WEIGHTS`` names."""
+    folder = os.environ.get("RCNN_WEIGHTS")
+    path = Path(folder) / name if folder else None
+    return path if path is not None and path.is_file() else None
+
+
+def _cache() -> Path:
+    folder = os.environ.get("RCNN_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "rcnn"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` or ``.pth`` file, on the CPU, as float32 where they are floats.
+
+    Raises:
+        ValueError: the file is damaged, or holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: no file of weights, or a damaged one ({error}); remove it") from error
+    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}

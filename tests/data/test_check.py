@@ -1,0 +1,168 @@
+"""The rule for boxes, what the files tell, what is refused, and what skipping leaves."""
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import real_data
+from rcnn.data.check import DataError, align_classes, check, check_pair, judge_box, refuse_or_skip
+from rcnn.data.dataset import Dataset
+from rcnn.data.open import open_data
+
+SIZE = (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("box", "usable", "severity"),
+    [
+        ((1, 2, 5, 8), (1, 2, 5, 8), None),
+        ((0, 0, 20, 10), (0, 0, 20, 10), None),
+        ((4, 4, 5, 5), (4, 4, 5, 5), None),  # one pixel
+        ((-1, 2, 5, 11), (0, 2, 5, 10), None),  # rounding
+        ((-3, 2, 5, 8), (0, 2, 5, 8), "warning"),
+        ((2, 2, 50, 80), (2, 2, 20, 10), "warning"),
+        ((4, 4, 4, 8), None, "warning"),
+        ((4, 4, 4.4, 8), None, "warning"),
+        ((-5, 2, 0.3, 8), None, "warning"),
+        ((5, 2, 1, 8), None, "error"),
+        ((5, 8, 6, 2), None, "error"),
+        ((20, 2, 25, 8), None, "error"),
+        ((2, -5, 5, 0), None, "error"),
+        ((math.nan, 2, 5, 8), None, "error"),
+        ((1, 2, math.inf, 8), None, "error"),
+    ],
+)
+def test_judge_box(
+    box: tuple[float, float, float, float], usable: tuple[float, ...] | None, severity: str | None
+) -> None:
+    found, fault = judge_box(box, SIZE)
+    assert found == usable
+    assert (fault.severity if fault else None) == severity
+
+
+def opened(folder: Path, objects: dict[str, list[str]], classes: str = "ab") -> Dataset:
+    """A COCO file: for each image the class names of its objects; every image has another colour."""
+    folder.mkdir(exist_ok=True)
+    images, annotations = [], []
+    for number, (name, names) in enumerate(objects.items()):
+        Image.new("RGB", (20, 10), (number, 0, 0)).save(folder / name)
+        images.append({"id": number, "file_name": name, "width": 20, "height": 10})
+        for k, label in enumerate(names):
+            box = [k, 1, 4, 4]
+            annotation = {"image_id": number, "category_id": classes.index(label) + 10, "bbox": box}
+            annotations.append({**annotation, "id": len(annotations)})
+    categories = [{"id": i + 10, "name": name} for i, name in enumerate(classes)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "x.json").write_text(json.dumps(content))
+    return open_data(folder / "x.json")
+
+
+def test_the_summary_counts(tmp_path: Path) -> None:
+    report = check(opened(tmp_path, {"a.png": ["a", "a", "b"], "b.png": ["b"], "c.png": []}))
+    assert report.problems == ()
+    assert (report.num_images, report.num_empty, report.num_crowds) == (3, 1, 0)
+    assert report.objects_per_class == {"a": 2, "b": 2}
+    assert report.box_sizes == {5: 4, 25: 4, 50: 4, 75: 4, 95: 4}
+    assert report.image_sizes == {(10, 20): 3}
+    assert not report.has_masks
+    assert "3 images (1 without objects)" in str(report)
+    assert "a 2, b 2" in str(report)
+
+
+def test_files_are_looked_at(tmp_path: Path) -> None:
+    names = ["fine.png", "gone.png", "short.png", "turned.png", "twin.png"]
+    dataset = opened(tmp_path, {name: ["a", "b"] for name in names})
+    (tmp_path / "gone.png").unlink()
+    noise = Image.effect_noise((20, 10), 90)
+    noise.save(tmp_path / "short.png")
+    (tmp_path / "short.png").write_bytes((tmp_path / "short.png").read_bytes()[:-60])
+    Image.new("RGB", (10, 20)).save(tmp_path / "turned.png")
+    (tmp_path / "twin.png").write_bytes((tmp_path / "fine.png").read_bytes())
+    report = check(dataset)
+    assert [(p.file.name, p.severity) for p in report.problems] == [
+        ("gone.png", "error"),
+        ("short.png", "error"),
+        ("turned.png", "error"),
+        ("twin.png", "warning"),
+    ]
+    assert "no such file" in report.problems[0].what
+    assert "truncated" in report.problems[1].what
+    assert "EXIF" in report.problems[2].advice
+    assert f"the same image as {tmp_path / 'fine.png'}" in report.problems[3].what
+    assert [p.file.name for p in check(dataset, decode=False).errors] == ["gone.png", "turned.png"]
+    kept, left_out = refuse_or_skip(dataset, True, report=report)
+    assert [r.path.name for r in kept.records] == ["fine.png", "twin.png"]
+    assert [p.file.name for p in left_out] == ["gone.png", "short.png", "turned.png"]
+    assert [p.file.name for p in kept.problems if p.severity == "warning"] == ["twin.png"]
+    with pytest.raises(DataError, match=r"3 error\(s\)") as raised:
+        refuse_or_skip(dataset, False)
+    assert all(name in str(raised.value) for name in ("gone.png", "short.png", "turned.png"))
+
+
+def test_a_clean_data_set_passes(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, {"a.png": ["a", "b"], "b.png": ["a", "b"]})
+    kept, left_out = refuse_or_skip(dataset, False)
+    assert (len(kept), left_out) == (2, [])
+
+
+def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, {f"{i:02}.png": ["a", "b"] for i in range(25)})
+    for record in dataset.records[1:]:
+        record.path.unlink()
+    with pytest.raises(DataError) as raised:
+        refuse_or_skip(dataset, False)
+    assert "… and 4 more errors" in str(raised.value)
+    assert "20.png" in str(raised.value)
+    assert "21.png" not in str(raised.value)
+    assert len(raised.value.problems) == 24
+    dataset.records[0].path.unlink()
+    with pytest.raises(DataError, match="No image is left"):
+        refuse_or_skip(dataset, True)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_no_annotations_at_all_cannot_be_skipped(tmp_path: Path, skip_bad: bool) -> None:
+    dataset = opened(tmp_path, {"a.png": [], "b.png": []})
+    with pytest.raises(DataError, match="No image has an object"):
+        refuse_or_skip(dataset, skip_bad)
+
+
+def test_rare_classes_are_told_once(tmp_path: Path) -> None:
+    report = check(opened(tmp_path, {"a.png": ["a", "a", "b"]}, "abc"))
+    [problem] = report.warnings
+    assert "2 classes have fewer than 2 objects: b (1), c (0)" in problem.what
+    assert report.errors == ()
+
+
+def test_classes_of_a_pair(tmp_path: Path) -> None:
+    train = opened(tmp_path / "t", {"a.png": ["a", "b", "b"]}, "abc")
+    assert check_pair(train, opened(tmp_path / "v", {"a.png": ["A", "b"]}, "Abz")) == []
+    [unseen] = check_pair(train, opened(tmp_path / "v", {"a.png": ["c"]}, "ac"))
+    assert (unseen.severity, "training part: c" in unseen.what) == ("warning", True)
+    val = opened(tmp_path / "v", {"a.png": ["z", "a"]}, "az")
+    [foreign] = check_pair(train, val)
+    assert (foreign.severity, foreign.file) == ("error", val.source)
+    assert "has not: z" in foreign.what
+
+
+def test_labels_are_aligned_by_name(tmp_path: Path) -> None:
+    val = opened(tmp_path, {"a.png": ["b", "A", "b"]}, "zAb")
+    aligned = align_classes(val, ("a", "c", "b"))
+    truth = aligned[0].truth
+    assert truth.labels.tolist() == [2, 0, 2]
+    assert truth.class_names == aligned.class_names == ("a", "c", "b")
+    assert aligned.category_ids == (11, 2, 12)
+    with pytest.raises(ValueError, match="objects of the classes A; expected only b"):
+        align_classes(val, ("b",))
+
+
+@pytest.mark.parametrize("name", ["cbc/Training", "cbc/Testing", "coco/annotations/instances_train.json"])
+def test_real_data_has_no_errors(name: str) -> None:
+    report = check(open_data(real_data(name)))
+    assert report.errors == ()
+    assert len(report.warnings) == 1
+    pickle.dumps(report)

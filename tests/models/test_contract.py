@@ -1,0 +1,316 @@
+"""One contract for every model: what goes in, what comes out, what has a gradient."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from rcnn.models import MODELS
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings, vgg16_settings
+from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
+from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.fpn import FPNSettings
+from rcnn.parts.mask_head import MaskHeadSettings
+from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.rpn import RPNSettings
+from rcnn.structures import ImageBatch, Instances, Masks
+from rcnn.transform import Transform
+
+NUM_CLASSES = 3
+TRUNK = TrunkSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=1)
+FPN = FPNSettings(channels=16, output="separable")
+RPN = RPNSettings(
+    sizes=((8,), (16,), (32,), (64,), (96,)), pre_nms=(100, 60), post_nms=(80, 40), count=64, conv="separable"
+)
+BOX = BoxHeadSettings(channels=32, pool=PoolSettings(size=3), sampling=SamplingSettings(count=32), max_detections=20)
+MASK = MaskHeadSettings(convs=1, channels=8, pool=PoolSettings(size=4))
+
+
+def small_vgg16() -> FasterRCNNSettings:
+    """The paper's network with small anchors and a narrow head."""
+    own = vgg16_settings()
+    rpn = replace(
+        own.rpn, sizes=((16, 32, 64),), channels=32, pre_nms=(100, 60), post_nms=(80, 40), count=64, min_side=2
+    )
+    box = replace(own.box, channels=32, pool=replace(own.box.pool, size=3), dropout=0.0, max_detections=20)
+    return replace(own, rpn=rpn, box=box)
+
+
+def small_c4() -> MaskRCNNSettings:
+    own = c4_settings("resnet18")
+    rpn = replace(own.rpn, sizes=((8, 16, 32, 64),), channels=32, pre_nms=(100, 60), post_nms=(80, 40), count=64)
+    box = replace(
+        own.box, pool=PoolSettings(size=4), sampling=SamplingSettings(count=32), max_detections=20
+    )
+    return replace(own, rpn=rpn, box=box, mask=MaskHeadSettings(convs=0, channels=8, pool=PoolSettings(size=8)))
+
+
+BUILD = {
+    "Faster R-CNN, FPN": lambda: FasterRCNN(NUM_CLASSES, FasterRCNNSettings(TRUNK, FPN, RPN, BOX)),
+    "Faster R-CNN, VGG-16": lambda: FasterRCNN(NUM_CLASSES, small_vgg16()),
+    "Mask R-CNN, FPN": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(TRUNK, FPN, RPN, BOX, MASK)),
+    "Mask R-CNN, C4": lambda: MaskRCNN(NUM_CLASSES, small_c4()),
+}
+
+
+def soften(model: nn.Module) -> None:
+    """Random trunks make enormous features: bring them to a scale at which scores and boxes differ."""
+    draw = torch.Generator().manual_seed(7)
+    images = torch.randn((1, 3, 64, 96), generator=draw)
+    with torch.no_grad():
+        for level, features in enumerate(model.neck(model.trunk(images))):
+            assert features.isfinite().all(), level
+        scale = max(float(features.std()) for features in model.neck(model.trunk(images)))
+        for layer, spread in ((model.rpn.objectness, 1.0), (model.rpn.deltas, 0.2)):
+            nn.init.normal_(layer.weight, std=spread / max(scale, 1e-3), generator=draw)
+        nn.init.normal_(model.box.logits.weight, std=0.3 / max(scale, 1e-3), generator=draw)
+
+
+@pytest.fixture(scope="module", params=BUILD, ids=str)
+def model(request) -> nn.Module:
+    torch.manual_seed(0)
+    built = BUILD[request.param]()
+    soften(built)
+    return built
+
+
+def pictures(*sizes, seed: int = 0) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.rand((3, *size), generator=draw) for size in sizes]
+
+
+def batch_of(*sizes, seeds=()) -> ImageBatch:
+    return replace(Transform()(pictures(*sizes)), seeds=tuple(seeds))
+
+
+def truth_on(size, *boxes, crowd=None, masks: bool = True) -> Instances:
+    bitmaps = torch.zeros((len(boxes), *size))
+    for bitmap, (x1, y1, x2, y2) in zip(bitmaps, boxes, strict=True):
+        bitmap[y1:y2, x1:x2] = 1
+    return Instances(
+        size,
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.arange(len(boxes)) % NUM_CLASSES,
+        masks=Masks.from_dense(bitmaps) if masks else None,
+        crowd=None if crowd is None else torch.tensor(crowd),
+    )
+
+
+def detect(model, batch, **overrides):
+    model.eval()
+    with torch.no_grad():
+        output = model(batch, **overrides)
+    assert output.losses == {}
+    return output.detections
+
+
+def losses_of(model, batch, truths):
+    model.train()
+    output = model(batch, truths)
+    assert output.detections == []
+    return output.losses
+
+
+def check_detections(model, batch, detections, most=20):
+    assert len(detections) == len(batch)
+    for found, size in zip(detections, batch.sizes, strict=True):
+        n = len(found)
+        assert n <= most
+        assert found.size == size
+        assert (found.boxes.shape, found.boxes.dtype) == ((n, 4), torch.float32)
+        assert (found.labels.shape, found.labels.dtype) == ((n,), torch.int64)
+        assert (found.scores.shape, found.scores.dtype) == ((n,), torch.float32)
+        assert ((found.labels >= 0) & (found.labels < NUM_CLASSES)).all()
+        assert ((found.scores > 0) & (found.scores <= 1)).all()
+        assert (found.scores.diff() <= 0).all()
+        assert (found.boxes >= 0).all()
+        assert (found.boxes[:, 0::2] <= size[1]).all()
+        assert (found.boxes[:, 1::2] <= size[0]).all()
+        assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+        if isinstance(model, MaskRCNN):
+            assert (found.mask_maps.shape, found.mask_maps.dtype) == ((n, 8, 8), torch.float32)
+            assert ((found.mask_maps >= 0) & (found.mask_maps <= 1)).all()
+        else:
+            assert found.mask_maps is None
+
+
+def test_models_by_name():
+    assert MODELS == {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+    assert all(cls.__bases__ == (nn.Module,) for cls in MODELS.values())
+
+
+def test_defaults_are_the_papers():
+    settings = MaskRCNNSettings()
+    assert (settings.trunk.name, settings.fpn.channels, settings.mask.pool.size) == ("resnet50", 256, 14)
+    assert (settings.rpn.positive_iou, settings.rpn.negative_iou, settings.rpn.count) == (0.7, 0.3, 256)
+    assert (settings.box.sampling.count, settings.box.sampling.positive_share) == (512, 0.25)
+    paper = vgg16_settings()
+    assert (paper.rpn.normaliser, paper.rpn.box_weight, paper.rpn.cross_boundary) == ("paper", 10.0, False)
+    assert (paper.rpn.pre_nms, paper.rpn.post_nms, paper.rpn.min_side) == ((12000, 6000), (2000, 300), 16)
+    assert (paper.box.pool.pooling, paper.box.nms_iou, paper.box.channels) == ("pool", 0.3, 4096)
+
+
+def test_detections_of_two_sizes(model):
+    batch = batch_of((64, 96), (50, 70))
+    detections = detect(model, batch)
+    check_detections(model, batch, detections)
+    assert all(len(found) for found in detections)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 47), (7, 200), (32, 1)], ids=str)
+def test_any_size(model, size):
+    batch = batch_of(size, (20, 30))
+    check_detections(model, batch, detect(model, batch, min_score=0.0))
+    losses = losses_of(model, batch, [truth_on(size, (0, 0, 1, 1)), truth_on((20, 30), (2, 2, 12, 14))])
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_one_batch_equals_one_by_one(model):
+    sizes = (64, 96), (50, 70), (40, 90)  # all are padded to 64 x 96
+    images = pictures(*sizes)
+    together = detect(model, Transform()(images))
+    for image, size, found in zip(images, sizes, together, strict=True):
+        tensors = torch.zeros((1, 3, 64, 96)).to(memory_format=torch.channels_last)
+        tensors[0, :, : size[0], : size[1]] = image * 2 - 1
+        alone = detect(model, ImageBatch(tensors, (size,)))[0]
+        assert len(alone) == len(found) > 0
+        assert_close(alone.boxes, found.boxes, rtol=1e-4, atol=1e-3)
+        assert_close(alone.scores, found.scores, rtol=1e-4, atol=1e-4)
+        assert_close(alone.labels, found.labels)
+        if found.mask_maps is not None:
+            assert_close(alone.mask_maps, found.mask_maps, rtol=1e-4, atol=1e-4)
+
+
+def test_detecting_does_not_depend_on_chance(model):
+    batch = batch_of((64, 96))
+    first, second = detect(model, batch)[0], detect(model, batch)[0]
+    assert_close(first.boxes, second.boxes, rtol=0, atol=0)
+
+
+def test_more_detections_than_the_settings_allow(model):
+    batch = batch_of((64, 96))
+    usual = detect(model, batch, min_score=0.0)[0]
+    assert len(usual) == 20
+    many = detect(model, batch, min_score=0.0, max_detections=150)
+    check_detections(model, batch, many, most=150)
+    assert len(many[0]) > 60  # more than the 40 proposals of the settings could give of one class
+    assert many[0].scores[0] >= usual.scores[0] - 1e-6  # more proposals, none lost
+
+
+def test_the_cap_of_the_settings_is_no_higher_than_what_the_proposals_allow():
+    """A cap of 150 means 150, though only 40 proposals are kept by default."""
+    torch.manual_seed(0)
+    box = replace(BOX, max_detections=150, min_score=0.0)
+    capped = FasterRCNN(1, FasterRCNNSettings(TRUNK, FPN, RPN, replace(box, nms_iou=1.0)))
+    soften(capped)
+    assert len(detect(capped, batch_of((64, 96)))[0]) > 40
+
+
+def test_fewer_detections(model):
+    batch = batch_of((64, 96))
+    usual, few = detect(model, batch)[0], detect(model, batch, max_detections=3)[0]
+    assert len(few) == 3
+    assert_close(few.boxes, usual.boxes[:3])
+
+
+def test_minimum_score(model):
+    batch = batch_of((64, 96))
+    scores = detect(model, batch, max_detections=200)[0].scores
+    middle = float(scores[len(scores) // 2])
+    kept = detect(model, batch, min_score=middle, max_detections=200)[0].scores
+    assert_close(kept, scores[scores > middle])
+    assert len(detect(model, batch, min_score=1.0)[0]) == 0
+
+
+SIZE = (64, 96)
+TRUTHS = {
+    "objects": [truth_on(SIZE, (5, 5, 40, 30), (50, 20, 90, 60)), truth_on(SIZE, (30, 10, 50, 50))],
+    "one empty": [truth_on(SIZE), truth_on(SIZE, (30, 10, 50, 50))],
+    "all empty": [truth_on(SIZE), truth_on(SIZE)],
+    "empty without masks": [truth_on(SIZE, masks=False), truth_on(SIZE, masks=False)],
+    "only crowds": [truth_on(SIZE, (0, 0, 96, 64), crowd=[True]), truth_on(SIZE, (9, 9, 40, 40), crowd=[True])],
+    "a crowd and an object": [truth_on(SIZE, (0, 0, 48, 64), (60, 10, 90, 50), crowd=[True, False])] * 2,
+    "one pixel": [truth_on(SIZE, (10, 10, 11, 11)), truth_on(SIZE, (95, 63, 96, 64))],
+}
+
+
+@pytest.mark.parametrize("truths", TRUTHS.values(), ids=TRUTHS)
+def test_losses_are_finite_and_reach_every_parameter(model, truths):
+    """Every trainable parameter, always: distributed training waits for each of them."""
+    model.zero_grad(set_to_none=True)
+    losses = losses_of(model, batch_of(SIZE, SIZE, seeds=(1, 2)), truths)
+    keys = ["rpn_objectness", "rpn_boxes", "classes", "boxes"]
+    assert list(losses) == (keys + ["masks"] if isinstance(model, MaskRCNN) else keys)
+    for loss in losses.values():
+        assert loss.shape == ()
+        assert loss.isfinite()
+        assert loss >= 0
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+def test_seeds_decide_the_losses(model):
+    def total(seeds, order=(0, 1)):
+        images, truths = pictures(SIZE, SIZE), TRUTHS["objects"]
+        batch = Transform()([images[i] for i in order])
+        with torch.no_grad():
+            return losses_of(model, replace(batch, seeds=tuple(seeds[i] for i in order)), [truths[i] for i in order])
+
+    torch.manual_seed(5)
+    first = total((1, 2))
+    torch.manual_seed(6)
+    again = total((1, 2))
+    assert_close(again, first, rtol=0, atol=0)
+    other = total((3, 4))
+    assert any(other[key] != first[key] for key in first)
+    assert_close(total((1, 2), order=(1, 0)), first, rtol=1e-4, atol=1e-5)  # the place in the batch does not matter
+
+
+def test_losses_in_evaluation_have_no_gradient_but_the_same_form(model):
+    model.eval()
+    with torch.no_grad():
+        losses = model(batch_of(SIZE, SIZE, seeds=(1, 2)), TRUTHS["objects"]).losses
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def mirror(model: nn.Module) -> None:
+    """Make a network with one map, middle anchors and 2 x 2 pools commute with a horizontal flip."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
+        # A mirrored region is a mirrored map: the first layer after pooling must not care, and dx is nobody's.
+        first = model.box.layers[1]
+        grid = first.weight.view(first.out_features, -1, 3, 3)
+        first.weight.copy_(((grid + grid.flip(-1)) / 2).flatten(1))
+        for layer in (model.rpn.deltas, model.box.deltas):
+            layer.weight.view(-1, 4, *layer.weight.shape[1:])[:, 0] = 0
+            layer.bias.view(-1, 4)[:, 0] = 0
+
+
+def test_flipping_the_image_flips_the_detections():
+    """With symmetric kernels; RoIAlign, since the rounding of RoI pooling is not symmetric."""
+    torch.manual_seed(0)
+    settings = small_vgg16()
+    pool = PoolSettings(size=3)
+    # No limits: ties between mirrored anchors would be cut differently.
+    rpn = replace(settings.rpn, pre_nms=(10000, 10000), post_nms=(10000, 10000), nms_iou=1.0)
+    box = replace(settings.box, pool=pool, max_detections=10000, nms_iou=1.0, min_score=0.0)
+    model = FasterRCNN(NUM_CLASSES, replace(settings, rpn=rpn, box=box))
+    soften(model)
+    mirror(model)
+    image = pictures((64, 96))[0]
+    plain, flipped = (detect(model, Transform()([i]))[0] for i in (image, image.flip(-1)))
+    assert len(plain) == len(flipped) > 100
+    back = flipped.boxes[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([96.0, 0, 96, 0])
+    own = torch.cat([plain.boxes, plain.scores[:, None] * 100, plain.labels[:, None] * 100], 1)
+    other = torch.cat([back, flipped.scores[:, None] * 100, flipped.labels[:, None] * 100], 1)
+    distance = (own[:, None] - other[None]).abs().amax(2)
+    assert distance.min(1).values.max() < 0.01
+    assert distance.min(0).values.max() < 0.01
+    assert (plain.boxes - flipped.boxes).abs().max() > 1  # the image is not its own mirror image

@@ -1,0 +1,75 @@
+"""Every model learns four images by heart: AP at least 0.95."""
+
+import pytest
+import torch
+
+from rcnn.data.shapes import Scenes
+from rcnn.metrics.coco import coco_metrics
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
+from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.fpn import FPNSettings
+from rcnn.parts.mask_head import MaskHeadSettings
+from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.rpn import RPNSettings
+from rcnn.transform import Transform
+from rcnn.weights import load_trunk
+
+NAMES = ("disk", "square", "star")
+SAMPLING = SamplingSettings(count=64)
+
+
+def pyramid():
+    """The parts that both models with a pyramid share."""
+    trunk = TrunkSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=0)
+    rpn = RPNSettings(sizes=((16,), (32,), (64,), (96,), (128,)), post_nms=(200, 100))
+    return trunk, FPNSettings(64), rpn, BoxHeadSettings(channels=128, sampling=SAMPLING)
+
+
+def one_map(pooling: str, layers: str):
+    """The same without a pyramid: stride 16, all anchors on one map."""
+    trunk = TrunkSettings("efficientnet_lite0", (3,), frozen_stages=0)
+    rpn = RPNSettings(sizes=((16, 32, 48, 64),), channels=128, offset=0.5, post_nms=(200, 100))
+    pool = PoolSettings(pooling=pooling, size=8 if layers == "stage" else 7)
+    return trunk, None, rpn, BoxHeadSettings(layers=layers, channels=128, pool=pool, sampling=SAMPLING)
+
+
+MASK = MaskHeadSettings(convs=2, channels=64)
+MASK_C4 = MaskHeadSettings(convs=0, channels=64, pool=PoolSettings(size=28))
+BUILD = {
+    "Faster R-CNN, FPN": lambda: FasterRCNN(3, FasterRCNNSettings(*pyramid())),
+    "Faster R-CNN, one map": lambda: FasterRCNN(3, FasterRCNNSettings(*one_map("pool", "fc"))),
+    "Mask R-CNN, FPN": lambda: MaskRCNN(3, MaskRCNNSettings(*pyramid(), MASK)),
+    "Mask R-CNN, C4": lambda: MaskRCNN(3, MaskRCNNSettings(*one_map("align", "stage"), MASK_C4)),
+}
+STEPS = 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILD)
+def test_four_images_by_heart(name):
+    torch.manual_seed(0)
+    scenes = Scenes((96, 96), seed=1, class_names=NAMES, objects=(2, 4), diameter=(24, 48), max_covered=0.1)
+    samples = [scenes.image(n) for n in range(4)]
+    truths = [sample.truth for sample in samples]
+    transform = Transform()
+    batch = transform([sample.image for sample in samples])
+    model = BUILD[name]()
+    load_trunk(model.trunk, model.settings.trunk)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=STEPS, pct_start=0.1)
+    for _ in range(STEPS):
+        optimiser.zero_grad()
+        sum(model(batch, truths).losses.values()).backward()
+        nn_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        assert nn_norm.isfinite()
+        optimiser.step()
+        schedule.step()
+    model.eval()
+    with torch.no_grad():
+        detections = model(batch).detections
+    found = [transform.invert(d, t.size) for d, t in zip(detections, truths, strict=True)]
+    kinds = ("box", "mask") if model.needs_masks else ("box",)
+    scores = {k: coco_metrics(truths, found, kind=k, class_names=NAMES).metrics["AP"] for k in kinds}
+    assert min(scores.values()) >= 0.95, scores

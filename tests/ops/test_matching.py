@@ -1,0 +1,107 @@
+"""Matching and sampling: worked cases, brute force, shortages."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rcnn.ops.matching import match, sample
+
+
+def match_slowly(overlap, high, low, keep_best):
+    """Faster R-CNN §3.1.2, in plain Python."""
+    index, labels = [], []
+    for a in range(overlap.shape[1]):
+        column = overlap[:, a].tolist()
+        best = max(column)
+        index.append(column.index(best))
+        labels.append(1 if best >= high else 0 if best < low else -1)
+    if keep_best:
+        for row in overlap.tolist():
+            for a, value in enumerate(row):
+                if value == max(row) and value > 0:
+                    labels[a] = 1
+    return index, labels
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+@pytest.mark.parametrize(("high", "low"), [(0.75, 0.25), (0.5, 0.5)])
+def test_match_equals_the_loop(keep_best, high, low):
+    draw = torch.Generator().manual_seed(0)
+    for count in (1, 2, 7):
+        # Eighths: ties and values on the thresholds occur, and are exact.
+        overlap = (torch.rand((count, 60), generator=draw) * 8).round() / 8
+        index, labels = match(overlap, high, low, keep_best)
+        expected_index, expected_labels = match_slowly(overlap, high, low, keep_best)
+        assert labels.tolist() == expected_labels
+        chosen = overlap[index, torch.arange(60)]
+        assert_close(chosen, overlap[torch.tensor(expected_index), torch.arange(60)])
+
+
+def test_match_of_a_worked_case():
+    overlap = torch.tensor([[0.8, 0.7, 0.5, 0.2, 0.0], [0.1, 0.0, 0.4, 0.25, 0.0]])
+    index, labels = match(overlap, 0.7, 0.3, keep_best=False)
+    assert labels.tolist() == [1, 1, -1, 0, 0]  # 0.7 itself is positive
+    assert index[:4].tolist() == [0, 0, 0, 1]
+    assert match(overlap, 0.7, 0.3, keep_best=True)[1].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_the_best_of_a_poorly_covered_object_is_positive_with_its_ties():
+    overlap = torch.tensor([[0.2, 0.2, 0.1]])
+    assert match(overlap, 0.7, 0.3, keep_best=True)[1].tolist() == [1, 1, 0]
+
+
+def test_an_object_that_nothing_overlaps_claims_nothing():
+    assert match(torch.zeros((1, 3)), 0.7, 0.3, keep_best=True)[1].tolist() == [0, 0, 0]
+
+
+def test_without_objects_all_are_negative():
+    index, labels = match(torch.zeros((0, 4)), 0.7, 0.3, keep_best=True)
+    assert index.tolist() == labels.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("truths", [0, 3])
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_without_candidates(truths, keep_best):
+    index, labels = match(torch.zeros((truths, 0)), 0.7, 0.3, keep_best)
+    assert index.shape == labels.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "expected", "why"),
+    [
+        (100, 1000, (64, 192), "enough of both"),
+        (10, 1000, (10, 246), "negatives fill up for missing positives"),
+        (100, 50, (64, 50), "positives do not fill up for missing negatives"),
+        (0, 1000, (0, 256), "no positive at all"),
+        (0, 0, (0, 0), "nothing"),
+    ],
+)
+def test_sample_counts(positives, negatives, expected, why):
+    labels = torch.cat([torch.ones(positives), torch.zeros(negatives), torch.full((30,), -1)]).long()
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    positive, negative = sample(labels, 256, 0.25, torch.Generator().manual_seed(1))
+    assert (len(positive), len(negative)) == expected, why
+    assert (labels[positive] == 1).all()
+    assert (labels[negative] == 0).all()
+    assert len(set(positive.tolist())) == len(positive)
+    assert len(set(negative.tolist())) == len(negative)
+
+
+def test_sample_follows_its_generator():
+    labels = torch.tensor([1, 0] * 200)
+
+    def drawn(seed):
+        return torch.cat(sample(labels, 64, 0.5, torch.Generator().manual_seed(seed))).tolist()
+
+    assert drawn(3) == drawn(3)
+    assert drawn(3) != drawn(4)
+
+
+def test_sample_is_fair():
+    labels, counts = torch.tensor([0] * 20), torch.zeros(20)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(600):
+        counts[sample(labels, 5, 0.5, draw)[1]] += 1
+    # 150 each; binomial standard deviation 10.6.
+    assert counts.min() > 105
+    assert counts.max() < 195

@@ -1,0 +1,314 @@
+"""The detectors of torchvision as oracle: the same weights give the same numbers, stage by stage.
+
+Random networks, made lively: batch norms with the statistics of the test images, and last layers scaled so
+that there are proposals and detections of all classes. Tensors agree to a thousandth of their own spread, which
+is the rounding of float32 through fifty layers (in float64 the feature maps agree to 1e-12).
+
+Differs from torchvision, and is therefore compared otherwise:
+- Pasting. Ours looks every pixel up in the map (Detectron2's way); torchvision resizes to whole pixels. So the
+  maps are compared, and ours pasted by torchvision's function.
+- Mask targets. Ours are cut at 0.5 and read at aligned coordinates; torchvision's are soft and half a pixel off.
+  So the mask loss is compared on torchvision's targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.testing import assert_close
+from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
+
+from rcnn.models.faster_rcnn import FasterRCNN
+from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.parts.proposals import Regions
+from rcnn.structures import ImageBatch, Instances, Masks
+from rcnn.weights import DETECTORS, from_torchvision, torchvision_settings, torchvision_transform
+
+SIZES = ((150, 200), (101, 120), (260, 210))
+# Padded to 160 x 192: the coarsest map has 3 x 3 cells, whose stride torchvision takes for 53 and 64.
+SHORT_SIDE = 128
+PROPOSALS = 60
+
+
+@dataclass
+class Pair:
+    """The same network twice, and the same images."""
+
+    theirs: Any
+    ours: FasterRCNN | MaskRCNN
+    images: list[Tensor]
+    batch: ImageBatch
+
+    @property
+    def transform(self) -> Any:
+        return replace(torchvision_transform("maskrcnn_resnet50_fpn"), short_side=SHORT_SIDE)
+
+
+def assert_alike(ours: Tensor, theirs: Tensor) -> None:
+    spread = float(theirs.std())
+    assert spread > 0.05
+    assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * spread)
+
+
+def build(name: str, **kwargs: Any) -> Any:
+    make = getattr(torchvision.models.detection, name)
+    return make(weights=None, weights_backbone=None, num_classes=5, **kwargs)
+
+
+def pictures(sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Smooth colour with some noise, in [0, 1]."""
+    coarse = [torch.rand(1, 3, height // 20, width // 20) for height, width in sizes]
+    smooth = [nn.functional.interpolate(c, s, mode="bicubic") for c, s in zip(coarse, sizes, strict=True)]
+    return [(s[0] * 0.8 + 0.2 * torch.rand_like(s[0])).clamp(0, 1) for s in smooth]
+
+
+def standardise(layer: nn.Conv2d | nn.Linear, spread: float) -> None:
+    """At its next call, scale the layer so that each channel's outputs have mean 0 and this deviation."""
+
+    def rescale(module: Any, _: Any, output: Tensor) -> Tensor:
+        handle.remove()
+        dims = [d for d in range(output.ndim) if d != 1]
+        mean, factor = output.mean(dims), spread / output.std(dims)
+        shape = (1, -1, *[1] * (output.ndim - 2))
+        module.weight.data.mul_(factor.view(-1, *[1] * (module.weight.ndim - 1)))
+        module.bias.data.sub_(mean).mul_(factor)
+        return (output - mean.view(shape)) * factor.view(shape)
+
+    handle = layer.register_forward_hook(rescale)
+
+
+@torch.no_grad()
+def enliven(model: Any, images: list[Tensor]) -> None:
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.uniform_(0.8, 1.2)
+        norm.bias.uniform_(-0.2, 0.2)
+        norm.momentum = 1.0
+    model.train()
+    model.backbone(model.transform(images)[0].tensors)
+    model.eval()
+    heads = model.roi_heads
+    standardise(model.rpn.head.cls_logits, 2.0)
+    standardise(model.rpn.head.bbox_pred, 0.3)
+    standardise(heads.box_predictor.cls_score, 2.0)
+    standardise(heads.box_predictor.bbox_pred, 1.0)
+    if heads.has_mask():
+        standardise(heads.mask_predictor.mask_fcn_logits, 2.0)
+    model(images)
+
+
+@pytest.fixture(scope="module", params=list(DETECTORS))
+def pair(request: pytest.FixtureRequest) -> Pair:
+    torch.manual_seed(3)
+    theirs = build(
+        request.param,
+        min_size=SHORT_SIDE,
+        max_size=1333,
+        rpn_post_nms_top_n_test=PROPOSALS,
+        rpn_post_nms_top_n_train=PROPOSALS,
+        rpn_batch_size_per_image=100_000,
+        box_batch_size_per_image=100_000,
+        box_positive_fraction=0.5,
+    )
+    images = pictures(SIZES)
+    enliven(theirs, images)
+    ours: Any = from_torchvision(request.param, theirs.state_dict()).eval()
+    ours.rpn.settings = replace(ours.rpn.settings, post_nms=(PROPOSALS, PROPOSALS), count=100_000)
+    sampling = replace(ours.settings.box.sampling, count=100_000, positive_share=0.5)
+    ours.settings = replace(ours.settings, box=replace(ours.settings.box, sampling=sampling))
+    transform = replace(torchvision_transform(request.param), short_side=SHORT_SIDE, max_long_side=1333)
+    return Pair(theirs, ours, images, transform(images))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_settings_are_theirs(name: str) -> None:
+    with torch.device("meta"):
+        theirs, ours = build(name), torchvision_settings(name)
+    rpn, heads, transform = theirs.rpn, theirs.roi_heads, torchvision_transform(name)
+    assert (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"]) == ours.rpn.pre_nms
+    assert (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"]) == ours.rpn.post_nms
+    assert (rpn.nms_thresh, rpn.score_thresh) == (ours.rpn.nms_iou, ours.rpn.min_objectness)
+    assert rpn.anchor_generator.sizes == ours.rpn.sizes
+    assert set(rpn.anchor_generator.aspect_ratios) == {ours.rpn.ratios}
+    matcher, sampler = rpn.proposal_matcher, rpn.fg_bg_sampler
+    assert (matcher.high_threshold, matcher.low_threshold) == (ours.rpn.positive_iou, ours.rpn.negative_iou)
+    assert (sampler.batch_size_per_image, sampler.positive_fraction) == (
+        ours.rpn.count,
+        ours.rpn.positive_share,
+    )
+    sampler, sampling = heads.fg_bg_sampler, ours.box.sampling
+    assert (sampler.batch_size_per_image, sampler.positive_fraction) == (
+        sampling.count,
+        sampling.positive_share,
+    )
+    assert (heads.proposal_matcher.high_threshold, heads.proposal_matcher.low_threshold) == (
+        sampling.positive_iou,
+        sampling.background_iou[1],
+    )
+    assert (heads.score_thresh, heads.nms_thresh, heads.detections_per_img, heads.box_coder.weights) == (
+        ours.box.min_score,
+        ours.box.nms_iou,
+        ours.box.max_detections,
+        ours.box.weights,
+    )
+    assert (theirs.transform.min_size, theirs.transform.max_size) == (
+        (transform.short_side,),
+        transform.max_long_side,
+    )
+
+
+@torch.no_grad()
+def test_batch_and_features(pair: Pair) -> None:
+    batch = pair.theirs.transform(pair.images)[0]
+    assert list(pair.batch.sizes) == [tuple(size) for size in batch.image_sizes]
+    assert_close(pair.batch.tensors, batch.tensors, rtol=1e-5, atol=1e-5)
+    expected = list(pair.theirs.backbone(batch.tensors).values())
+    features = pair.ours.neck(pair.ours.trunk(pair.batch.tensors))
+    assert len(features) == len(expected)
+    for ours, theirs in zip(features, expected, strict=True):
+        assert_alike(ours, theirs)
+
+
+@torch.no_grad()
+def test_rpn_outputs_anchors_and_proposals(pair: Pair) -> None:
+    batch = pair.theirs.transform(pair.images)[0]
+    maps = pair.theirs.backbone(batch.tensors)
+    logits, deltas = pair.theirs.rpn.head(list(maps.values()))
+    anchors = pair.theirs.rpn.anchor_generator(batch, list(maps.values()))[0]
+    proposals, _ = pair.theirs.rpn(batch, maps)
+    ours = pair.ours.rpn(pair.ours.neck(pair.ours.trunk(pair.batch.tensors)))
+    assert_close(ours.anchors, anchors, rtol=0, atol=0)
+    # Their channels are anchor by anchor; ours are in the order of the anchors.
+    flat = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], 1)
+    flat_deltas = torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas], 1)
+    assert_alike(ours.objectness, flat)
+    assert_alike(ours.deltas, flat_deltas)
+    found = pair.ours.rpn.decode(ours, pair.batch.sizes)
+    for mine, theirs in zip(found, proposals, strict=True):
+        assert len(theirs) > 20
+        assert_close(mine, theirs, rtol=1e-3, atol=1e-2)
+
+
+@torch.no_grad()
+def test_detections(pair: Pair) -> None:
+    expected = pair.theirs(pair.images)
+    found = pair.ours(pair.batch).detections
+    labels = set()
+    for image, mine, theirs in zip(pair.images, found, expected, strict=True):
+        mine = pair.transform.invert(mine, tuple(image.shape[1:]))
+        labels |= set(mine.labels.tolist())
+        assert len(theirs["boxes"]) > 10
+        assert_close(mine.labels + 1, theirs["labels"])
+        assert_close(mine.scores, theirs["scores"], rtol=1e-3, atol=1e-5)
+        assert_close(mine.boxes, theirs["boxes"], rtol=1e-3, atol=1e-2)
+    assert labels == {0, 1, 2, 3}
+
+
+@torch.no_grad()
+def test_masks(pair: Pair) -> None:
+    if isinstance(pair.ours, FasterRCNN):
+        pytest.skip("a model of boxes")
+    batch = pair.theirs.transform(pair.images)[0]
+    maps = pair.theirs.backbone(batch.tensors)
+    resized, _ = pair.theirs.roi_heads(maps, pair.theirs.rpn(batch, maps)[0], batch.image_sizes)
+    found = pair.ours(pair.batch).detections
+    pasted = pair.theirs(pair.images)
+    for image, mine, theirs, final in zip(pair.images, found, resized, pasted, strict=True):
+        assert theirs["masks"].std() > 0.1
+        assert_close(mine.mask_maps, theirs["masks"][:, 0], rtol=1e-3, atol=1e-3)
+        full = paste_masks_in_image(mine.mask_maps[:, None], final["boxes"], tuple(image.shape[1:]))
+        assert_close(full, final["masks"], rtol=1e-3, atol=1e-3)
+
+
+LOSSES = {
+    "rpn_objectness": "loss_objectness",
+    "rpn_boxes": "loss_rpn_box_reg",
+    "classes": "loss_classifier",
+    "boxes": "loss_box_reg",
+    "masks": "loss_mask",
+}
+
+
+def truth(size: tuple[int, int], count: int) -> dict[str, Tensor]:
+    """Objects of torchvision: some boxes, ellipses in them, labels from 1."""
+    height, width = size
+    corner = torch.rand(count, 2) * torch.tensor([width * 0.5, height * 0.5])
+    side = 20 + torch.rand(count, 2) * 40
+    boxes = torch.cat([corner, corner + side], 1)
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    centre, half = corner + side / 2, side / 2
+    u = (x - centre[:, 0, None, None]) / half[:, 0, None, None]
+    v = (y - centre[:, 1, None, None]) / half[:, 1, None, None]
+    return {
+        "boxes": boxes,
+        "labels": torch.arange(count) % 4 + 1,
+        "masks": (u**2 + v**2 <= 1).to(torch.uint8),
+    }
+
+
+def with_soft_targets(mask_head: Any, targets: list[dict[str, Tensor]]) -> Any:
+    """Let our mask loss use torchvision's targets."""
+
+    def soft(sampled: Any, _: Any, size: int) -> Tensor:
+        parts = []
+        for i, target in enumerate(targets):
+            mine = sampled.regions.images == i
+            boxes, index = sampled.regions.boxes[mine], sampled.truth[mine]
+            parts.append(project_masks_on_boxes(target["masks"], boxes, index, size))
+        return torch.cat(parts)
+
+    mask_head.targets = soft
+
+
+def training(model: nn.Module) -> None:
+    """Training mode, batch norms with their stored statistics apart."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+@pytest.mark.parametrize("counts", [(0,), (1,), (9,), (0, 1, 5)], ids=str)
+def test_losses_and_gradients(pair: Pair, counts: tuple[int, ...]) -> None:
+    torch.manual_seed(sum(counts))
+    images = pair.images[: len(counts)]
+    targets = [truth(tuple(i.shape[1:]), n) for i, n in zip(images, counts, strict=True)]
+    training(pair.theirs)
+    training(pair.ours)
+    expected = pair.theirs(images, targets)
+    resized = pair.theirs.transform(images, targets)[1]
+    batch = pair.transform(images)
+    truths = [
+        Instances(size, t["boxes"], t["labels"] - 1, masks=Masks.from_dense(t["masks"]))
+        for size, t in zip(batch.sizes, resized, strict=True)
+    ]
+    if isinstance(pair.ours, MaskRCNN):
+        with_soft_targets(pair.ours.mask, resized)
+    losses = pair.ours(batch, truths).losses
+    assert {LOSSES[name] for name in losses} == set(expected)
+    assert (losses["boxes"] > 0) == (sum(counts) > 0)
+    for name, loss in losses.items():
+        assert_close(loss, expected[LOSSES[name]], rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    ours = torch.autograd.grad(sum(losses.values()), pair.ours.neck.lateral[0][0].weight)[0]
+    theirs = torch.autograd.grad(sum(expected.values()), pair.theirs.backbone.fpn.inner_blocks[0][0].weight)[
+        0
+    ]
+    assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+
+
+@torch.no_grad()
+def test_region_features(pair: Pair) -> None:
+    """What the box head pools is torchvision's, on boxes of all levels, at and beyond the border."""
+    boxes = torch.tensor(
+        [[0, 0, 128, 128], [3.3, 7.1, 20.9, 15.2], [100, 90, 130, 170], [-9, -9, 40, 30], [5, 5, 5.2, 5.2]]
+    )
+    batch = pair.theirs.transform(pair.images)[0]
+    maps = pair.theirs.backbone(batch.tensors)
+    theirs = pair.theirs.roi_heads.box_roi_pool(maps, [boxes, boxes, boxes], batch.image_sizes)
+    features = pair.ours.neck(pair.ours.trunk(pair.batch.tensors))
+    ours = pair.ours.box.pool(features, Regions.from_lists([boxes, boxes, boxes]))
+    assert_alike(ours, theirs)

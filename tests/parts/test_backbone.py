@@ -1,0 +1,129 @@
+"""Trunks: shapes against what they promise, freezing, the folding of batch norm."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.testing import assert_close
+
+from rcnn.parts.backbone import TRUNKS, TrunkSettings, build_stage, build_trunk, fold_batch_norm
+
+SMALL = ("efficientnet_lite0", "resnet18", "mobilenet_v3_large", "vgg16")
+
+
+def shake_batch_norm(module: nn.Module) -> None:
+    """Statistics as after training, so that folding has something to do."""
+    draw = torch.Generator().manual_seed(0)
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_(0, 0.1, generator=draw)
+            norm.running_var.uniform_(0.5, 2, generator=draw)
+            nn.init.uniform_(norm.weight, 0.5, 1.5, generator=draw)
+            nn.init.normal_(norm.bias, 0, 0.1, generator=draw)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("size", [(64, 96), (33, 50)])
+def test_maps_have_the_promised_channels_and_strides(name, size):
+    levels = (1, 2, 3, 4)
+    trunk = build_trunk(TrunkSettings(name, levels)).eval()
+    with torch.no_grad():
+        maps = trunk(torch.zeros((2, 3, *size)))
+    assert len(maps) == len(trunk.channels) == len(trunk.strides) == 4
+    for features, channels, stride in zip(maps, trunk.channels, trunk.strides, strict=True):
+        assert features.shape[:2] == (2, channels)
+        for own, whole in zip(features.shape[2:], size, strict=True):
+            # VGG's pools round down, the others up.
+            assert own == (whole // stride if name == "vgg16" else -(-whole // stride))
+
+
+@pytest.mark.parametrize("name", [n for n in TRUNKS if n not in SMALL])
+def test_larger_trunks_are_built_as_promised(name):
+    trunk = build_trunk(TrunkSettings(name, (2, 4))).eval()
+    with torch.no_grad():
+        maps = trunk(torch.zeros((1, 3, 64, 64)))
+    assert [m.shape for m in maps] == [
+        (1, c, 64 // s, 64 // s) for c, s in zip(trunk.channels, trunk.strides, strict=True)
+    ]
+
+
+def test_maps_equal_torchvisions_resnet():
+    trunk = build_trunk(TrunkSettings("resnet18", (1, 4), norm="batch")).eval()
+    net = torchvision.models.resnet18(weights=None)
+    shake_batch_norm(net)
+    net.eval()
+    own = trunk.state_dict()
+    trunk.load_state_dict(dict(zip(own, net.state_dict().values(), strict=False)))
+    images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        first = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(images)))))
+        last = net.layer4(net.layer3(net.layer2(first)))
+        ours = trunk(images)
+    assert_close(ours[0], first)
+    assert_close(ours[1], last)
+
+
+def test_maps_equal_timms_efficientnet():
+    trunk = build_trunk(TrunkSettings("efficientnet_lite0", (1, 2, 3, 4), norm="batch")).eval()
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True)
+    shake_batch_norm(net)
+    net.eval()
+    values = [v for v in net.state_dict().values()]
+    trunk.load_state_dict(dict(zip(trunk.state_dict(), values, strict=True)))
+    images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for own, theirs in zip(trunk(images), net(images)[1:], strict=True):
+            assert_close(own, theirs)
+
+
+def test_folding_batch_norm_changes_nothing():
+    trunk = build_trunk(TrunkSettings("efficientnet_lite0", norm="batch")).eval()
+    shake_batch_norm(trunk)
+    images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = trunk(images)
+        fold_batch_norm(trunk)
+        after = trunk(images)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in trunk.modules())
+    for own, expected in zip(after, before, strict=True):
+        assert_close(own, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
+def test_frozen_norm_is_the_same_in_training(name):
+    trunk = build_trunk(TrunkSettings(name, (2,)))
+    images = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert_close(trunk.train()(images)[0], trunk.eval()(images)[0])
+
+
+@pytest.mark.parametrize("frozen", [0, 2, 5])
+def test_frozen_stages_do_not_train(frozen):
+    trunk = build_trunk(TrunkSettings("resnet18", frozen_stages=frozen))
+    maps = trunk(torch.randn((1, 3, 32, 32), generator=torch.Generator().manual_seed(0)))
+    if frozen < 5:
+        sum(m.sum() for m in maps).backward()
+    for index, stage in enumerate(trunk.stages):
+        for parameter in stage.parameters():
+            assert parameter.requires_grad == (index >= frozen)
+            assert (parameter.grad is not None) == (index >= frozen)
+
+
+def test_stages_beyond_the_last_level_are_not_kept():
+    assert len(build_trunk(TrunkSettings("resnet18", (2,))).stages) == 3
+
+
+def test_the_last_stage_alone():
+    stage, channels = build_stage(TrunkSettings("resnet18", (3,)), 4)
+    with torch.no_grad():
+        assert stage.eval()(torch.zeros((2, 256, 14, 14))).shape == (2, channels, 7, 7)
+
+
+def test_errors_name_what_was_expected():
+    with pytest.raises(ValueError, match=r"'alexnet'.*resnet50"):
+        build_trunk(TrunkSettings("alexnet"))
+    with pytest.raises(ValueError, match=r"levels \(5,\).*0 to 4.*strides"):
+        build_trunk(TrunkSettings("resnet18", (5,)))
+    with pytest.raises(ValueError, match="levels"):
+        build_trunk(TrunkSettings("resnet18", ()))

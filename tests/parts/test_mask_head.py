@@ -1,0 +1,136 @@
+"""The mask branch: only the true class counts, targets, selection, decoding."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rcnn.parts.box_head import PoolSettings
+from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
+from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.structures import Instances, Masks
+
+SETTINGS = MaskHeadSettings(convs=2, channels=6, pool=PoolSettings(size=4))
+NUM_CLASSES = 3
+SIZE = (20, 20)
+
+
+def head(settings: MaskHeadSettings = SETTINGS) -> MaskHead:
+    torch.manual_seed(0)
+    return MaskHead(4, (4, 8), NUM_CLASSES, settings).eval()
+
+
+def maps() -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn((2, 4, 5, 5), generator=draw), torch.randn((2, 4, 3, 3), generator=draw)]
+
+
+def truth() -> Instances:
+    """Two objects: the left half of 0 0 8 8, and all of 8 8 16 16."""
+    bitmaps = torch.zeros((2, *SIZE))
+    bitmaps[0, 0:8, 0:4] = bitmaps[1, 8:16, 8:16] = 1
+    boxes = torch.tensor([[0.0, 0, 8, 8], [8, 8, 16, 16]])
+    return Instances(SIZE, boxes, torch.tensor([2, 0]), masks=Masks.from_dense(bitmaps))
+
+
+def sampled(images, owners, labels, positive) -> SampledRegions:
+    boxes = truth().boxes[torch.tensor(owners, dtype=torch.int64)]
+    images, owners, labels = (torch.tensor(v, dtype=torch.int64) for v in (images, owners, labels))
+    return SampledRegions(Regions(boxes, images), labels, owners, torch.tensor(positive, dtype=torch.bool), boxes)
+
+
+@pytest.mark.parametrize("convs", [0, 2])
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_shapes(convs, norm, class_agnostic):
+    module = head(replace(SETTINGS, convs=convs, norm=norm, class_agnostic=class_agnostic))
+    channels = 1 if class_agnostic else NUM_CLASSES
+    some = sampled([0, 0, 1], [0, 1, 0], [2, 0, 2], [True] * 3).regions
+    assert module(maps(), some).shape == (3, channels, 8, 8)
+    none = sampled([], [], [], []).regions
+    assert module(maps(), none).shape == (0, channels, 8, 8)
+
+
+def test_targets_of_a_worked_case():
+    chosen = sampled([0, 0, 1], [0, 1, 0], [2, 0, 2], [True] * 3)
+    goals = head().targets(chosen, [truth(), truth()], 4)
+    left = torch.tensor([[1.0, 1, 0, 0]] * 4)
+    assert_close(goals, torch.stack([left, torch.ones((4, 4)), left]))
+
+
+def test_only_the_true_class_counts():
+    chosen = sampled([0], [0], [2], [True])
+    logits = torch.zeros((1, NUM_CLASSES, 4, 4))
+    logits[0, 2, :, 0] = 2.0
+    logits[0, :2] = torch.randn((2, 4, 4), generator=torch.Generator().manual_seed(0)) * 50
+    logits.requires_grad_()
+    loss = head().loss(logits, chosen, [truth()])["masks"]
+    # A column of 2 where it should be 1, three of 0: log(1 + e^-2) and log 2.
+    assert_close(loss.item(), (math.log1p(math.exp(-2)) + 3 * math.log(2)) / 4)
+    loss.backward()
+    assert logits.grad[0, :2].abs().sum() == 0
+    assert logits.grad[0, 2].abs().sum() > 0
+
+
+def test_class_agnostic_loss():
+    chosen = sampled([0, 0], [0, 1], [2, 0], [True] * 2)
+    loss = head(replace(SETTINGS, class_agnostic=True)).loss(torch.zeros((2, 1, 4, 4)), chosen, [truth()])
+    assert_close(loss["masks"].item(), math.log(2))
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [Instances.empty(SIZE), Instances.empty(SIZE, masks=Masks.empty(SIZE))],
+    ids=["without masks", "with no masks"],
+)
+def test_loss_without_positives_reaches_every_parameter(empty):
+    module, chosen = head(), sampled([], [], [], [])
+    loss = module.loss(module(maps(), chosen.regions), chosen, [empty, truth()])["masks"]
+    assert loss == 0
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() == 0 for p in module.parameters())
+
+
+def test_norm_statistics_survive_a_batch_without_positives():
+    module, chosen = head(replace(SETTINGS, norm=True)).train(), sampled([], [], [], [])
+    module(maps(), chosen.regions)
+    assert all(b.isfinite().all() for b in module.buffers())
+
+
+def test_objects_without_masks_are_refused():
+    chosen = sampled([0], [0], [2], [True])
+    with pytest.raises(ValueError, match="has no masks"):
+        head().targets(chosen, [replace(truth(), masks=None)], 4)
+
+
+def test_select_takes_positives_only():
+    chosen = sampled([0, 0, 1, 1], [0, 1, 0, 0], [2, 0, 2, 3], [True, True, True, False])
+    assert len(head().select(chosen).labels) == 3
+
+
+def test_select_limits_each_image():
+    images, positive = [0] * 5 + [1] * 3 + [3] * 4, [True] * 4 + [False] + [True] * 3 + [False] * 3 + [True]
+    chosen = sampled(images, [0] * 12, [2] * 12, positive)
+    few = head(replace(SETTINGS, max_regions=2)).select(chosen)
+    assert few.regions.images.tolist() == [0, 0, 1, 1, 3]
+    assert few.positive.all()
+    none = head(replace(SETTINGS, max_regions=2)).select(sampled([], [], [], []))
+    assert len(none.labels) == 0
+
+
+def test_decode_reads_the_predicted_class():
+    logits = torch.randn((3, NUM_CLASSES, 8, 8), generator=torch.Generator().manual_seed(0))
+    detections = [
+        Instances(SIZE, truth().boxes, torch.tensor([2, 0]), torch.tensor([0.9, 0.8])),
+        Instances.empty(SIZE, scores=torch.zeros(0)),
+        Instances(SIZE, truth().boxes[:1], torch.tensor([1]), torch.tensor([0.7])),
+    ]
+    found = head().decode(logits, detections)
+    assert [d.mask_maps.shape for d in found] == [(2, 8, 8), (0, 8, 8), (1, 8, 8)]
+    assert_close(found[0].mask_maps, torch.stack([logits[0, 2], logits[1, 0]]).sigmoid())
+    assert_close(found[2].mask_maps[0], logits[2, 1].sigmoid())
+    assert_close(found[0].boxes, detections[0].boxes)
+    agnostic = head().decode(logits[:, :1], detections)
+    assert_close(agnostic[2].mask_maps[0], logits[2, 0].sigmoid())

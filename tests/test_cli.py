@@ -1,0 +1,283 @@
+"""The command line: what each verb passes on, writes and says, and how it fails."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner, Result
+
+from rcnn import predict, run
+from rcnn.cli import app
+from rcnn.structures import Instances, Masks
+
+
+def call(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "120", "TERM": "dumb"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+class Fixed:
+    """Finds in every image what the mask folders below hold: one object, ``10 20 30 40``."""
+
+    class_names = ("object",)
+
+    def predict(
+        self, images: Any, *, min_score: float | None = None, max_detections: int | None = None
+    ) -> list[Instances]:
+        images = [images] if isinstance(images, Tensor) else images
+        return [self._found((i.shape[1], i.shape[2]), min_score or 0.5) for i in images]
+
+    def _found(self, size: tuple[int, int], min_score: float) -> Instances:
+        if min_score > 0.75:
+            return Instances.empty(size, self.class_names, scores=torch.zeros(0), masks=Masks.empty(size))
+        masks = Masks.from_patches([torch.ones(20, 20)], [(20, 10)], size)
+        label = torch.zeros(1, dtype=torch.int64)
+        return Instances(
+            size, masks.boxes(), label, torch.tensor([0.75]), masks, class_names=self.class_names
+        )
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(predict, "load", lambda path, device=None: Fixed())
+    return "runs/fixed"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two images of 40 x 60 pixels as mask folders."""
+    folder = tmp_path / "data [1]"
+    mask = np.zeros((40, 60), dtype=np.uint8)
+    mask[20:40, 10:30] = 255
+    for name in ("a", "b"):
+        for part, pixels in (("images", 255 - mask), ("masks", mask)):
+            (folder / name / part).mkdir(parents=True)
+            Image.fromarray(pixels).save(folder / name / part / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What ``rcnn train`` passes on."""
+    passed: dict[str, Any] = {}
+
+    def train(data: Path | None, **options: Any) -> Path:
+        passed.update(options, data=data)
+        return Path("runs/x")
+
+    monkeypatch.setattr(run, "train", train)
+    return passed
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    heavy = {"torch", "numpy", "pydantic", "PIL", "timm"}
+    code = f"import sys, rcnn.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["train"],
+        ["evaluate"],
+        ["predict"],
+        ["data", "check"],
+        ["data", "show"],
+        ["demo"],
+        ["report"],
+        ["models"],
+    ],
+    ids=" ".join,
+)
+def test_every_help_has_an_example(verb: list[str]) -> None:
+    result = call(*verb, "--help")
+    assert result.exit_code == 0
+    assert "Examples:" in result.output
+    assert f"rcnn {' '.join(verb)}" in result.output
+
+
+def test_version() -> None:
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.output.startswith("rcnn ")
+
+
+def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
+    result = call(
+        "train", "d.json", "--val", "v.json", "--images", "i", "--val-images", "vi", "--model", "mask_rcnn",
+        "--trunk", "vgg16", "--recipe", "r.toml", "--minutes", "2.5", "--out", "o", "--seed", "0",
+        "--set", "train.lr=1", "--set", "model.fpn=none", "--skip-bad", "--batch-size", "8", "--workers", "0",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert trained.pop("console") is not None
+    assert trained == {
+        "data": Path("d.json"), "val": Path("v.json"), "images": Path("i"), "val_images": Path("vi"),
+        "model": "mask_rcnn", "trunk": "vgg16", "recipe": "r.toml", "minutes": 2.5, "epochs": None,
+        "out": Path("o"), "seed": 0, "skip_bad": True, "resume": None, "workers": 0, "device": "cpu",
+        "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"],
+    }  # fmt: skip
+    assert "rcnn predict runs/x IMAGES" in result.output
+
+
+def test_resume_alone_is_enough(trained: dict[str, Any]) -> None:
+    assert call("train", "--resume", "runs/x").exit_code == 0
+    assert (trained["data"], trained["resume"], trained["settings"]) == (None, Path("runs/x"), [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "name the DATA to train on, or --resume RUN"),
+        (["train", "d", "--minutes", "1", "--epochs", "1"], "choose one"),
+        (["train", "d", "--resume", "r"], "leave out DATA"),
+        (["train", "--resume", "r", "--seed", "0", "--set", "train.lr=1"], "leave out --seed, --set"),
+        (["evaluate", "runs/x", "nowhere [/a]"], "nowhere [/a]"),
+        (["predict", "runs/x", "nowhere.png", "--out", "o"], "nowhere.png: no such image or folder"),
+        (["data", "check", "nowhere"], "nowhere"),
+    ],
+)
+def test_user_errors_are_one_message_and_exit_code_1(
+    trained: dict[str, Any], model: str, arguments: list[str], message: str
+) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not trained
+
+
+def test_an_unknown_model_is_a_user_error(data: Path, tmp_path: Path) -> None:
+    result = call("evaluate", tmp_path / "none.safetensors", data)
+    assert result.exit_code == 1
+    assert "none.safetensors: no such checkpoint" in result.stderr
+
+
+def test_an_error_of_the_system_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: Any, **__: Any) -> Path:
+        raise PermissionError(13, "Permission denied", "/runs/x")
+
+    monkeypatch.setattr(run, "train", train)
+    result = call("train", "d")
+    assert (result.exit_code, result.stderr) == (1, "error: /runs/x: Permission denied\n")
+
+
+def test_debug_shows_the_traceback_wherever_it_stands() -> None:
+    code = "import sys; sys.argv = ['rcnn', 'train', '--debug']; from rcnn.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "name the DATA" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"), [(["d", "--out", "runs/a"], "runs/a"), (["--resume", "b"], "b")]
+)
+def test_an_interrupted_training_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], where: str
+) -> None:
+    def train(*_: Any, **__: Any) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train", train)
+    result = call("train", *arguments)
+    assert result.exit_code == 130
+    assert f"rcnn train --resume {where}" in result.stderr
+
+
+def test_any_other_interruption_exits_130(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    def load(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "load", load)
+    result = call("evaluate", "m", data)
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+
+
+def test_evaluate_prints_a_table_and_writes_json(model: str, data: Path, tmp_path: Path) -> None:
+    result = call("evaluate", model, data, "--json", tmp_path / "r" / "result.json")
+    assert result.exit_code == 0, result.output
+    assert "100.0" in result.stdout
+    measured = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert measured["metrics"]["mask/AP"] == pytest.approx(1.0)
+    assert measured["data"] == str(data)
+
+
+def test_predict_writes_files_and_counts(model: str, data: Path, tmp_path: Path) -> None:
+    result = call(
+        "predict", model, data / "a" / "images", data / "b" / "images" / "b.png", "--out", tmp_path / "o"
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"2 images: 2 object; written: {tmp_path / 'o'}\n"
+    assert {p.name for p in (tmp_path / "o" / "overlays").iterdir()} == {"a.png", "b.png"}
+    assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())) == 2
+    result = call("predict", model, data / "a" / "images", "--out", tmp_path / "p", "--min-score", "0.8")
+    assert "1 images: no objects" in result.stdout
+    with (tmp_path / "p" / "counts.csv").open() as file:
+        assert list(csv.reader(file))[1:] == [["a.png", "object", "0"]]
+
+
+def test_predict_reports_broken_images_at_the_end_and_exits_1(model: str, data: Path, tmp_path: Path) -> None:
+    broken = data / "a" / "images" / "broken.png"
+    broken.write_bytes(b"\x89PNG no")
+    result = call("predict", model, data / "a" / "images", "--out", tmp_path / "o")
+    assert result.exit_code == 1
+    assert "1 images could not be used" in result.stderr
+    assert str(broken) in result.stderr
+    assert "1 images: 1 object" in result.stdout
+
+
+def test_data_check_counts_and_fails_on_errors(data: Path) -> None:
+    result = call("data", "check", data)
+    assert result.exit_code == 0, result.output
+    assert "2 images" in result.stdout
+    image = data / "b" / "images" / "b.png"
+    image.write_bytes(image.read_bytes()[:60])
+    result = call("data", "check", data)
+    assert result.exit_code == 1
+    assert str(image) in result.stdout
+
+
+def test_data_show_draws_a_choice_and_a_sheet(data: Path, tmp_path: Path) -> None:
+    result = call("data", "show", data, "--out", tmp_path / "o", "--count", "5")
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in (tmp_path / "o").iterdir()} == {"00000_a.png", "00001_b.png", "sheet.png"}
+    assert "2 of 2 images drawn" in result.stdout
+    call("data", "show", data, "--out", tmp_path / "p", "--count", "1")
+    assert len(list((tmp_path / "p").iterdir())) == 2
+
+
+def test_models_lists_models_trunks_and_recipes() -> None:
+    output = call("models").output
+    for word in (
+        "faster_rcnn",
+        "mask_rcnn",
+        "efficientnet_lite0",
+        "RCNN_WEIGHTS",
+        "Recipes",
+        "maskrcnn_resnet50_fpn_coco",
+    ):
+        assert word in output
+
+
+def test_demo_and_report_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rcnn import demo
+
+    calls: list[Any] = []
+    monkeypatch.setattr(demo, "run", lambda out, minutes: calls.append((out, minutes)))
+    assert call("demo", "--out", "x", "--minutes", "1").exit_code == 0
+    monkeypatch.setattr(run, "rewrite_report", lambda folder: folder / "report.html", raising=False)
+    assert "runs/x/report.html" in call("report", "runs/x").output
+    assert calls == [(Path("x"), 1.0)]

@@ -1,0 +1,185 @@
+"""Overlays, comparisons and contact sheets, pixel by pixel."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from rcnn.draw import (
+    FOUND,
+    IGNORED,
+    MISSED,
+    PERSON_SKELETON,
+    SPURIOUS,
+    contact_sheet,
+    draw,
+    draw_comparison,
+    object_colours,
+    palette,
+)
+from rcnn.evaluate import ImageMatch
+from rcnn.structures import Instances, Masks
+
+
+def black(height: int, width: int) -> Tensor:
+    return torch.zeros((3, height, width), dtype=torch.uint8)
+
+
+def squares(
+    corners: list[tuple[int, int]], side: int, size: tuple[int, int], *, masks: bool = True, names=("cell",)
+) -> Instances:
+    """Square objects with their upper left corners at (x, y), labels 0, 1, … in turn of the classes."""
+    boxes = torch.tensor([[x, y, x + side, y + side] for x, y in corners], dtype=torch.float32).reshape(-1, 4)
+    patches = [torch.ones((side, side), dtype=torch.uint8) for _ in corners]
+    made = Masks.from_patches(patches, [(y, x) for x, y in corners], size) if masks else None
+    labels = torch.arange(len(corners)) % len(names)
+    return Instances(size, boxes, labels, masks=made, class_names=names)
+
+
+def test_a_mask_is_blended_inside_and_full_at_its_outline():
+    image = black(400, 400)
+    drawn = draw(
+        image,
+        squares([(100, 50)], 80, (400, 400)),
+        labels=False,
+        boxes=False,
+        colours=[(200, 100, 0)],
+        opacity=0.5,
+    )
+    assert drawn[:, 90, 140].tolist() == [100, 50, 0], "inside: half black, half colour"
+    assert drawn[:, 50, 100].tolist() == [200, 100, 0], "the mask's first pixel is outline"
+    assert drawn[:, 129, 179].tolist() == [200, 100, 0], "and so is its last"
+    outside = drawn.clone()
+    outside[:, 50:130, 100:180] = 0
+    assert int(outside.sum()) == 0, "nothing outside of the mask"
+    assert int(image.sum()) == 0, "the image itself is left alone"
+
+
+def test_a_box_covers_its_first_pixel_and_ends_before_its_end():
+    instances = squares([(10, 20)], 100, (400, 400), masks=False)
+    drawn = draw(image := black(400, 400), instances, labels=False, colours=[(255, 0, 0)])
+    assert drawn[0, 60].nonzero().flatten().tolist() == [10, 109]
+    assert drawn[0, :, 60].nonzero().flatten().tolist() == [20, 119]
+    assert drawn.shape == image.shape
+
+
+def test_small_images_are_enlarged_by_a_whole_factor():
+    drawn = draw(
+        black(50, 100),
+        squares([(10, 20)], 10, (50, 100)),
+        labels=False,
+        colours=[(255, 255, 255)],
+        opacity=1.0,
+    )
+    expected = torch.zeros((3, 200, 400), dtype=torch.uint8)
+    expected[:, 80:120, 40:80] = 255
+    assert_close(drawn, expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (10_000, 50), (3, 900), (400, 1)])
+def test_images_of_any_shape(height: int, width: int):
+    instances = Instances(
+        (height, width), torch.tensor([[0.0, 0.0, width, height]]), torch.zeros(1, dtype=torch.int64)
+    )
+    factor = max(1, -(-400 // max(height, width)))
+    assert draw(black(height, width), instances).shape == (3, height * factor, width * factor)
+
+
+def test_no_objects():
+    image = torch.randint(
+        0, 255, (3, 420, 410), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    assert_close(draw(image, Instances.empty((420, 410)), labels=False), image)
+
+
+def test_masks_are_never_made_dense(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Masks, "dense", lambda self: pytest.fail("a dense [N, H, W] was built"))
+    draw(black(400, 400), squares([(0, 0), (50, 50), (300, 10)], 40, (400, 400)))
+
+
+def test_more_than_sixty_objects_are_counted_instead_of_named():
+    corners = [(20 * (i % 10), 200 + 20 * (i // 10)) for i in range(61)]
+    crowd = squares(corners, 10, (400, 400), names=("a", "b"))
+    named = crowd[:60]
+    corner = (slice(None), slice(0, 40), slice(0, 400))
+    image = black(400, 400)
+    many, few = draw(image, crowd, boxes=False), draw(image, named, boxes=False)
+    assert int(many[corner].sum()) > 0, "the counts stand in the corner"
+    assert int(few[corner].sum()) == 0
+    many[corner] = 0
+    assert_close(many, draw(image, crowd, boxes=False, labels=False))
+    assert not torch.equal(few, draw(image, named, boxes=False, labels=False))
+
+
+def test_colours_are_those_of_classes_or_of_objects():
+    size = (50, 50)
+    corners = [(0, 0), (20, 0), (0, 20)]
+    classes = object_colours(squares(corners, 5, size, names=("a", "b")))
+    assert classes[0] == classes[2] != classes[1]
+    assert len(set(object_colours(squares(corners, 5, size)))) == 3, "one class with masks"
+    assert len(set(object_colours(squares(corners, 5, size, masks=False)))) == 1, "one class without"
+    assert len(set(palette(200))) == 200
+
+
+def test_keypoints_are_drawn_where_visible():
+    points = torch.zeros((1, 17, 3))
+    points[0, 5] = torch.tensor([100.0, 100.0, 2.0])
+    points[0, 6] = torch.tensor([200.0, 100.0, 1.0])
+    points[0, 7] = torch.tensor([300.0, 300.0, 0.0])
+    person = Instances((400, 400), torch.zeros((1, 4)), torch.zeros(1, dtype=torch.int64), keypoints=points)
+    drawn = draw(
+        black(400, 400), person, labels=False, boxes=False, colours=[(255, 0, 0)], skeleton=PERSON_SKELETON
+    )
+    assert drawn[0, 100, 100] == drawn[0, 100, 200] == drawn[0, 100, 150] == 255, "two joints and their bone"
+    assert int(drawn[:, 200:].sum()) == 0, "the hidden joint and its bone are left out"
+
+
+@pytest.mark.parametrize(
+    ("image", "colours", "message"),
+    [
+        (torch.zeros((3, 50, 50)), None, "expected uint8"),
+        (torch.zeros((1, 50, 50), dtype=torch.uint8), None, "expected uint8"),
+        (black(50, 60), None, "height, width"),
+        (black(50, 50), [(0, 0, 0)] * 2, "2 given for 1"),
+    ],
+)
+def test_wrong_input_is_named(image: Tensor, colours: list[tuple[int, int, int]] | None, message: str):
+    with pytest.raises(ValueError, match=message):
+        draw(image, squares([(0, 0)], 10, (50, 50)), colours=colours)
+
+
+def test_a_comparison_marks_found_missed_spurious_and_ignored():
+    size = (400, 400)
+    truth = squares([(50, 100), (200, 100), (300, 300)], 60, size, masks=False)
+    predictions = squares([(10, 200), (55, 105), (300, 200)], 60, size, masks=False)
+    match = ImageMatch((0,), (1,), (1,), (0,), num_true=2, num_predicted=2, f1=0.5)
+    drawn = draw_comparison(black(*size), truth, predictions, match)
+    strip = drawn.shape[1] - 400
+    left, right = drawn[:, strip:, :400], drawn[:, strip:, -400:]
+    assert tuple(left[:, 120, 50].tolist()) == FOUND
+    assert tuple(left[:, 120, 200].tolist()) == MISSED
+    assert tuple(left[:, 320, 300].tolist()) == IGNORED, "a crowd is neither"
+    assert tuple(right[:, 220, 10].tolist()) == SPURIOUS
+    assert tuple(right[:, 120, 55].tolist()) == FOUND
+    assert int(right[:, 200:260, 300:360].sum()) == 0, "a prediction below the threshold is not drawn"
+
+
+def test_a_comparison_of_nothing():
+    empty = Instances.empty((30, 20))
+    match = ImageMatch((), (), (), (), num_true=0, num_predicted=0, f1=1.0)
+    assert draw_comparison(black(30, 20), empty, empty, match).shape[0] == 3
+
+
+def test_a_contact_sheet_has_a_square_for_each_image():
+    white = torch.full((3, 20, 40), 255, dtype=torch.uint8)
+    sheet = contact_sheet([white] * 5, ["a very long caption " * 20] * 5, columns=2, tile=100)
+    assert sheet.shape[2] == 2 * 100 + 3 * 4, "two squares and three gaps"
+    assert int((sheet[0, :, 50] == 255).sum()) >= 3 * 48, "three rows, each with an image 50 high"
+    assert contact_sheet([white], [""], columns=4, tile=100).shape[2] == 108, "no empty columns"
+
+
+def test_a_contact_sheet_needs_a_caption_for_each():
+    with pytest.raises(ValueError, match="1 images and 2 captions"):
+        contact_sheet([black(5, 5)], ["a", "b"])
+    with pytest.raises(ValueError, match="0 images"):
+        contact_sheet([], [])

@@ -1,0 +1,264 @@
+"""The containers: masks against dense bitmaps and pycocotools, indexing, empties, COCO results."""
+
+import json
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from torch.testing import assert_close
+
+from rcnn.structures import ImageBatch, Instances, Masks, Output
+
+
+def bitmaps_of(kind: str) -> torch.Tensor:
+    """Bool ``[N, H, W]``, each kind with something that run-length codes get wrong."""
+    draw = torch.Generator().manual_seed(0)
+    if kind == "noise":
+        return torch.rand((6, 13, 17), generator=draw) > torch.linspace(0.05, 0.95, 6)[:, None, None]
+    bitmaps = torch.zeros((4, 9, 11), dtype=torch.bool)
+    if kind == "full height":  # runs go on from one column into the next
+        bitmaps[0, :, 3:6] = bitmaps[1] = True
+        bitmaps[2, :, 0] = bitmaps[2, :4, 1] = True
+        bitmaps[3, 5:, 9] = bitmaps[3, :, 10] = True
+    if kind == "holes":
+        bitmaps[:, 1:8, 1:9] = True
+        bitmaps[0, 3:5, 3:5] = bitmaps[1, 1:8, 4] = bitmaps[2, 4, :] = False
+        bitmaps[3, 2:7, 2:8] = False
+    if kind == "corners":
+        bitmaps[0, 0, 0] = bitmaps[1, -1, -1] = bitmaps[2, 0, -1] = bitmaps[3, -1, 0] = True
+    return bitmaps
+
+
+def bitmaps_with_gaps() -> torch.Tensor:
+    bitmaps = torch.zeros((5, 9, 11), dtype=torch.bool)
+    bitmaps[1, 2:5, 3:4] = bitmaps[3, 0, 0] = bitmaps[3, 8, 10] = True
+    return bitmaps
+
+
+CASES = {
+    **{kind: bitmaps_of(kind) for kind in ("noise", "full height", "holes", "corners")},
+    "empty masks between others": bitmaps_with_gaps(),
+    "no masks": torch.zeros((0, 5, 7), dtype=torch.bool),
+    "one pixel, set": torch.ones((1, 1, 1), dtype=torch.bool),
+    "one pixel, not set": torch.zeros((1, 1, 1), dtype=torch.bool),
+    "one row": torch.tensor([[[0, 1, 1, 0, 1]]], dtype=torch.bool),
+    "one column": torch.tensor([[[0], [1], [1], [0]]], dtype=torch.bool),
+}
+
+
+@pytest.fixture(params=CASES, ids=str)
+def bitmaps(request) -> torch.Tensor:
+    return CASES[request.param]
+
+
+def test_dense_inverts_from_dense(bitmaps):
+    masks = Masks.from_dense(bitmaps)
+    assert_close(masks.dense(), bitmaps)
+    assert masks.shape == tuple(bitmaps.shape)
+    assert len(masks) == len(bitmaps)
+    assert_close(Masks.from_dense(bitmaps.float() * 0.3).dense(), bitmaps)
+
+
+def test_areas_and_boxes_equal_the_bitmaps(bitmaps):
+    masks = Masks.from_dense(bitmaps)
+    assert_close(masks.areas(), bitmaps.sum((1, 2)).float())
+    expected = torch.zeros((len(bitmaps), 4))
+    for box, bitmap in zip(expected, bitmaps, strict=True):
+        ys, xs = bitmap.nonzero(as_tuple=True)
+        if len(ys):
+            box.copy_(torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]))
+    assert_close(masks.boxes(), expected)
+
+
+def test_rle_equals_pycocotools(bitmaps):
+    codes = Masks.from_dense(bitmaps).rle()
+    for code, bitmap in zip(codes, bitmaps, strict=True):
+        expected = coco_mask.encode(np.asfortranarray(bitmap.numpy().astype(np.uint8)))
+        assert code == {"size": expected["size"], "counts": expected["counts"].decode("ascii")}
+        assert np.array_equal(coco_mask.decode(code), bitmap.numpy())
+    json.dumps(codes)
+
+
+def test_from_rle_inverts_rle(bitmaps):
+    size = (bitmaps.shape[1], bitmaps.shape[2])
+    back = Masks.from_rle(Masks.from_dense(bitmaps).rle(), size)
+    assert_close(back.dense(), bitmaps)
+    assert back.size == size
+
+
+def test_from_uncompressed_rle():
+    # Column by column on 2 x 3: 0 | 1 1 1 | 0 0
+    masks = Masks.from_rle([{"size": [2, 3], "counts": [1, 3, 2]}], (2, 3))
+    assert masks.dense().tolist() == [[[False, True, False], [True, True, False]]]
+
+
+def test_windows_need_not_be_tight():
+    """Pasted masks fill their boxes, whatever is inside."""
+    patch = torch.zeros((4, 5))
+    patch[1, 2] = 1
+    masks = Masks.from_patches([patch, torch.zeros((3, 3))], [(2, 3), (0, 0)], (9, 11))
+    assert masks.boxes().tolist() == [[5, 3, 6, 4], [0, 0, 0, 0]]
+    assert masks.areas().tolist() == [1, 0]
+    dense = masks.dense()
+    assert dense[0, 3, 5]
+    assert dense.sum() == 1
+    assert [c["counts"] for c in masks.rle()] == [c["counts"] for c in Masks.from_dense(dense).rle()]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        slice(1, 4),
+        slice(None, None, 2),
+        slice(2, 2),
+        torch.tensor([4, 0, 0, 2]),
+        torch.tensor([True, False, True, False, True, False]),
+        torch.zeros(6, dtype=torch.bool),
+        torch.zeros(0, dtype=torch.int64),
+        [5, 1],
+        [],
+        -1,
+        3,
+    ],
+    ids=str,
+)
+def test_indexing_equals_that_of_the_dense_tensor(index):
+    bitmaps = CASES["noise"]
+    chosen = Masks.from_dense(bitmaps)[index]
+    expected = bitmaps[index]
+    assert_close(chosen if isinstance(index, int) else chosen.dense(), expected)
+
+
+def test_indexing_beyond_the_end():
+    with pytest.raises(IndexError):
+        Masks.from_dense(CASES["noise"])[6]
+
+
+def test_masks_can_be_iterated():
+    assert_close(torch.stack(list(Masks.from_dense(CASES["holes"]))), CASES["holes"])
+
+
+@pytest.mark.parametrize(
+    "window", [(0, 0, 11, 9), (2, 3, 7, 8), (0, 0, 1, 1), (10, 8, 11, 9), (4, 0, 5, 9), (3, 3, 3, 3)]
+)
+@pytest.mark.parametrize("kind", ["full height", "holes", "corners", "empty masks between others"])
+def test_crop_equals_that_of_the_dense_tensor(window, kind):
+    x1, y1, x2, y2 = window
+    cropped = Masks.from_dense(CASES[kind]).crop(window)
+    assert_close(cropped.dense(), CASES[kind][:, y1:y2, x1:x2])
+    assert cropped.size == (y2 - y1, x2 - x1)
+
+
+def test_masks_as_an_array():
+    bitmaps = CASES["holes"]
+    masks = Masks.from_dense(bitmaps)
+    assert np.array_equal(np.asarray(masks), bitmaps.numpy())
+    assert np.asarray(masks, dtype=np.uint8).dtype == np.uint8
+
+
+def test_masks_are_small():
+    """Two objects of 10 x 10 on 100 megapixels take 200 bytes and no bitmap on the way to their codes."""
+    masks = Masks.from_patches([torch.ones((10, 10))] * 2, [(0, 0), (9990, 9990)], (10_000, 10_000))
+    assert masks.pixels.numel() == 200
+    assert [int(coco_mask.area(code)) for code in masks.rle()] == [100, 100]
+    assert masks[[1]].crop((9_980, 9_980, 10_000, 10_000)).dense().sum() == 100
+
+
+def three() -> Instances:
+    return Instances(
+        (9, 11),
+        torch.tensor([[0.0, 1, 4, 5], [2, 2, 6.5, 8], [0, 0, 1, 1]]),
+        torch.tensor([1, 0, 1]),
+        scores=torch.tensor([0.9, 0.5, 0.25]),
+        masks=Masks.from_dense(CASES["holes"][:3]),
+        keypoints=torch.tensor([[[1.5, 2.5, 2.0]]] * 3),
+        crowd=torch.tensor([False, True, False]),
+        class_names=("cell", "dust"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("index", "chosen"),
+    [
+        (slice(1, 3), [1, 2]),
+        (torch.tensor([2, 0]), [2, 0]),
+        (torch.tensor([False, True, True]), [1, 2]),
+        ([True, False, False], [0]),
+        ([0, 0], [0, 0]),
+        (1, [1]),
+        (-1, [2]),
+        ([], []),
+    ],
+    ids=str,
+)
+def test_instances_index_every_field(index, chosen):
+    whole, part = three(), three()[index]
+    assert len(part) == len(chosen)
+    for name in ("boxes", "labels", "scores", "keypoints", "crowd"):
+        assert_close(getattr(part, name), getattr(whole, name)[chosen])
+    assert_close(part.masks.dense(), whole.masks.dense()[chosen])
+    assert part.difficult is part.areas is part.mask_maps is None
+    assert (part.size, part.class_names) == (whole.size, whole.class_names)
+    assert part.names == [whole.names[i] for i in chosen]
+
+
+def test_instances_move_whole():
+    moved = three().to("meta")
+    assert moved.boxes.device.type == moved.masks.pixels.device.type == moved.crowd.device.type == "meta"
+    assert moved.class_names == ("cell", "dust")
+
+
+def test_containers_are_frozen():
+    for container, name in (
+        (three(), "boxes"),
+        (Masks.empty((3, 3)), "pixels"),
+        (ImageBatch(torch.zeros((1, 3, 2, 2)), ((2, 2),)), "sizes"),
+        (Output(), "losses"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(container, name, None)
+
+
+def test_to_coco():
+    results = three().to_coco(image_id=7)
+    assert [r["image_id"] for r in results] == [7, 7, 7]
+    assert [r["category_id"] for r in results] == [2, 1, 2]
+    assert results[1]["bbox"] == [2, 2, 4.5, 6]
+    assert [r["score"] for r in results] == [torch.tensor(s).item() for s in (0.9, 0.5, 0.25)]
+    assert [r["segmentation"] for r in results] == three().masks.rle()
+    assert results[0]["keypoints"] == [1.0, 2.0, 2.0]  # pixel indices
+    assert [r["category_id"] for r in three().to_coco(category_ids=(17, 90))] == [90, 17, 90]
+    json.dumps(results)
+
+
+def test_to_coco_of_truth_and_of_nothing():
+    truth = Instances((5, 5), torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0]))
+    expected = {"image_id": "a", "category_id": 1, "bbox": [0.0, 0.0, 1.0, 1.0], "score": 1.0}
+    assert truth.to_coco("a") == [expected]
+    assert Instances.empty((5, 5)).to_coco() == []
+    assert Instances.empty((5, 5), masks=Masks.empty((5, 5)), scores=torch.zeros(0)).to_coco() == []
+
+
+def test_empty_instances():
+    empty = Instances.empty((4, 6), ("a",), masks=Masks.empty((4, 6)))
+    assert len(empty) == len(empty[[]]) == len(empty[:]) == 0
+    assert empty.boxes.shape == (0, 4)
+    assert empty.boxes.dtype == torch.float32
+    assert empty.labels.dtype == torch.int64
+    assert empty.names == []
+    assert empty.masks.shape == empty[torch.zeros(0, dtype=torch.bool)].masks.shape == (0, 4, 6)
+    assert empty.masks.dense().shape == (0, 4, 6)
+    assert empty.masks.boxes().shape == (0, 4)
+    assert empty.masks.crop((1, 1, 3, 4)).shape == (0, 3, 2)
+
+
+def test_generators_of_a_batch():
+    images = torch.zeros((2, 3, 4, 4))
+    assert ImageBatch(images, ((4, 4), (3, 3))).generators() == [None, None]
+    seeded = ImageBatch(images, ((4, 4), (3, 3)), seeds=(5, 6))
+    first, second = (torch.rand(3, generator=g) for g in seeded.generators())
+    assert_close(first, torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert_close(second, torch.rand(3, generator=torch.Generator().manual_seed(6)))
+    assert len(seeded) == 2
