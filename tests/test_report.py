@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from rcnn import report
 from rcnn.data.dataset import Dataset, Record
-from rcnn.evaluate import Evaluation, ImageMatch, evaluate_predictions
+from rcnn.evaluation import Evaluation, ImageMatch, evaluate_predictions
 from rcnn.report import write_report
 from rcnn.structures import Instances, Masks
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset, Sample
     from rcnn.data.open import open_data
-    from rcnn.evaluate import evaluate
+    from rcnn.evaluation import evaluate
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
     from rcnn.predict import Detector, load
@@ -33,7 +33,7 @@ _HOMES = {
     "Dataset": "rcnn.data.dataset",
     "Sample": "rcnn.data.dataset",
     "open_data": "rcnn.data.open",
-    "evaluate": "rcnn.evaluate",
+    "evaluate": "rcnn.evaluation",
     "FasterRCNN": "rcnn.models.faster_rcnn",
     "FasterRCNNSettings": "rcnn.models.faster_rcnn",
     "MaskRCNN": "rcnn.models.mask_rcnn",

@@ -195,7 +195,7 @@ def evaluate(
 ) -> None:
     """Measure a model on annotated images: COCO's and VOC's metrics, for each class."""
     from rcnn.checkpoint import write_atomically
-    from rcnn.evaluate import evaluate as measure
+    from rcnn.evaluation import evaluate as measure
     from rcnn.predict import load
 
     dataset = _open(data, images)

@@ -24,7 +24,7 @@ from rcnn.structures import Instances, Masks
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from rcnn.evaluate import ImageMatch
+    from rcnn.evaluation import ImageMatch
 
     Pixels = npt.NDArray[np.uint8]
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -25,7 +25,7 @@ from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.recipe import Recipe
-from rcnn.train import TrainSettings
+from rcnn.training import TrainSettings
 from rcnn.transform import Transform
 from rcnn.weights import trunk_normalisation
 

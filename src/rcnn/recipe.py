@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     from rcnn.data.augment import Augment
-    from rcnn.train import TrainSettings
+    from rcnn.training import TrainSettings
     from rcnn.transform import Transform
 
 T = TypeVar("T")
@@ -53,10 +53,10 @@ def default_recipe(model: str) -> Recipe:
     Raises:
         ValueError: no model has this name.
     """
-    # Imported here: rcnn.train reads recipes, and a recipe holds its settings.
+    # Imported here: rcnn.training reads recipes, and a recipe holds its settings.
     from rcnn.data.augment import Augment
     from rcnn.models import MODELS
-    from rcnn.train import TrainSettings
+    from rcnn.training import TrainSettings
     from rcnn.transform import Transform
 
     if model not in MODELS:

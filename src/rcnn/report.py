@@ -32,7 +32,7 @@ from rcnn.structures import Instances, Masks
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
-    from rcnn.evaluate import Evaluation, ImageMatch
+    from rcnn.evaluation import Evaluation, ImageMatch
 
 # Written by matplotlib, then replaced by the colour of the page's text.
 _INK = "#010203"

@@ -28,14 +28,14 @@ from rcnn import checkpoint
 from rcnn.data.check import align_classes, check, check_pair, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
-from rcnn.evaluate import Evaluation, evaluate, evaluate_predictions
+from rcnn.evaluation import Evaluation, evaluate, evaluate_predictions
 from rcnn.models import MODELS
 from rcnn.plan import plan
 from rcnn.predict import Detector, load, versions
 from rcnn.recipe import Recipe, dump_recipe, load_recipe, plain, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
-from rcnn.train import Trainer
+from rcnn.training import Trainer
 from rcnn.weights import load_trunk
 
 HELD_OUT = 0.15

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from rcnn.data.dataset import Dataset, Record, Sample
-from rcnn.evaluate import (
+from rcnn.evaluation import (
     align_classes,
     best_threshold,
     detection_cap,
