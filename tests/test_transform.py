@@ -67,7 +67,9 @@ def test_resizing_keeps_constants_and_ramps():
 
 def test_shrinking_with_and_without_a_filter():
     stripes = (torch.arange(64) % 2).float().expand(3, 64, 64)
-    assert_close(Transform(scale=0.25).resize(stripes)[:, 4:-4, 4:-4], torch.full((3, 8, 8), 0.5), rtol=0, atol=0.02)
+    assert_close(
+        Transform(scale=0.25).resize(stripes)[:, 4:-4, 4:-4], torch.full((3, 8, 8), 0.5), rtol=0, atol=0.02
+    )
     plain = Transform(scale=1 / 3, antialias=False).resize(stripes)
     assert plain.std() > 0.2  # aliased
 
@@ -87,7 +89,10 @@ def test_boxes_come_back(size):
 
 def test_keypoints_come_back_and_keep_their_scores():
     detections = Instances(
-        (20, 40), torch.tensor([[0.0, 0, 40, 20]]), torch.tensor([0]), keypoints=torch.tensor([[[10.0, 5, 0.7]]])
+        (20, 40),
+        torch.tensor([[0.0, 0, 40, 20]]),
+        torch.tensor([0]),
+        keypoints=torch.tensor([[[10.0, 5, 0.7]]]),
     )
     assert_close(Transform().invert(detections, (40, 120)).keypoints, torch.tensor([[[30.0, 10, 0.7]]]))
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rcnn import checkpoint
 from rcnn.data.image import IMAGE_ENDINGS, ImageError, _rgb, _scaled, read_image
 from rcnn.draw import draw
+from rcnn.hardware import keep_memory
 from rcnn.recipe import build_settings, plain
 from rcnn.structures import ImageBatch, Instances, Masks
 from rcnn.transform import Transform
@@ -160,6 +161,7 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Detector
         device = "cuda" if torch.cuda.is_available() else "cpu"
     file = _checkpoint_file(path)
     detector = _published(str(path)) if file is None else _read(file)
+    keep_memory()
     detector.network.to(device).eval()
     return detector
 

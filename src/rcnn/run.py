@@ -7,6 +7,7 @@ model to use), ``evaluation.json`` and ``report.html``.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +34,15 @@ from rcnn.evaluation import Evaluation, evaluate, evaluate_predictions
 from rcnn.models import MODELS
 from rcnn.plan import plan
 from rcnn.predict import Detector, load, versions
-from rcnn.recipe import Recipe, dump_recipe, load_recipe, plain, with_settings
+from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
-from rcnn.training import Trainer
+from rcnn.training import Standing, Trainer, append_line
 from rcnn.weights import load_trunk
 
 HELD_OUT = 0.15
 # More images than this are not all decoded before training; `rcnn data check` does it at any number.
 DECODED = 5000
-# Two scores closer than this are the same.
-MIN_SCORE = 0.01
 
 Source = str | Path | Dataset
 
@@ -92,7 +92,8 @@ def train(
         seed: of everything random; 0 where the recipe has none.
         settings: changes to the recipe such as ``train.lr=0.001``.
         skip_bad: leave out images with errors instead of refusing the data.
-        resume: the folder of an interrupted run; everything else is then read from it.
+        resume: the folder of an interrupted run; everything else is then read from it, but for data sets that
+            were given opened, which have to be given again.
         workers: processes that prepare batches.
         device: ``cpu``, ``cuda``; None takes a GPU where there is one.
         console: where to print.
@@ -104,24 +105,27 @@ def train(
         ValueError: data, recipe or settings that cannot be used; the message names what and where.
         OSError: the folder cannot be written.
     """
-    console = console or Console(soft_wrap=True)
     _join_processes()
+    console = Console(quiet=True) if _rank() > 0 else console or Console(soft_wrap=True)
+    places = {"data": data, "val": val, "images": images, "val_images": val_images}
     if resume is not None:
-        return _resume(Path(resume), workers, device, console)
+        return _resume(Path(resume), places, workers, device, console)
     if data is None:
         raise ValueError("train needs a data set, or the folder of a run to resume")
     if minutes is not None and epochs is not None:
         raise ValueError(f"both minutes ({minutes:g}) and epochs ({epochs:g}) are given; choose one")
-    folder = _new_folder(Path(out) if out is not None else _free_folder(data))
-    asked = {"skip_bad": skip_bad, "seed": seed or 0}
-    places = {"data": data, "val": val, "images": images, "val_images": val_images}
-    parts = _open_parts(places, console=console, **asked)
-    if recipe is None:
-        chosen, reasons = plan(
-            parts.train, model=model, trunk=trunk, minutes=minutes, epochs=epochs, seed=seed or 0, workers=workers
+    if recipe is not None and (model or trunk):
+        raise ValueError(
+            "a recipe names its own model and trunk: leave out --model and --trunk, or change them with --set"
         )
-    else:
-        chosen, reasons = _given(recipe, minutes, epochs, seed, workers), [f"recipe: {recipe}"]
+    given = None if recipe is None else _given(recipe, minutes, epochs, seed, workers)
+    # The split is that of the recipe's seed, so that a run's recipe gives the same run again.
+    asked = {"skip_bad": skip_bad, "seed": given.train.seed if given else seed or 0}
+    folder = _agreed_folder(data, out)
+    parts = _open_parts(places, console=console, **asked)
+    chosen, reasons = (given, [f"recipe: {recipe if isinstance(recipe, str | Path) else given.model}"]) if given else plan(
+        parts.train, model=model, trunk=trunk, minutes=minutes, epochs=epochs, seed=seed or 0, workers=workers
+    )
     chosen = with_settings(chosen, settings)
     _fits(chosen, parts)
     for line in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
@@ -133,7 +137,7 @@ def train(
 def _run(
     folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], device: str | None, console: Console, *, resumed: bool
 ) -> Path:
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or (f"cuda:{_local_rank()}" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(recipe.train.seed)
     network = MODELS[recipe.model](len(parts.train.class_names), recipe.settings)
     if not resumed:
@@ -141,7 +145,7 @@ def _run(
     validation = Validation(network, recipe, parts, where)
     with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
         trainer = Trainer(
-            network, recipe, parts.train, folder, evaluate=validation, describe=validation.describe(),
+            network, recipe, parts.train, folder, evaluate=validation, describe=validation.detector.describe(),
             device=where, say=line.say, tick=line.tick,
         )  # fmt: skip
         if resumed:
@@ -149,7 +153,9 @@ def _run(
             line.say(f"resumed at iteration {trainer.progress.iteration}")
         trainer.run()
     if _rank() == 0:
-        finish(folder, recipe, parts, reasons, trainer, validation, console)
+        best_is_last = trainer.progress.best_iteration == trainer.progress.iteration
+        measured = validation.last if best_is_last else None
+        finish(folder, recipe, parts, reasons, trainer.progress, where, measured, console)
     if dist.is_initialized():
         dist.barrier()
     return folder
@@ -160,25 +166,19 @@ class Validation:
 
     def __init__(self, network: nn.Module, recipe: Recipe, parts: Parts, device: torch.device) -> None:
         self.recipe, self.parts, self.device = recipe, parts, device
-        self.detector = Detector(network, recipe.transform, parts.train.class_names, MIN_SCORE)
+        self.detector = Detector(network, recipe.transform, parts.train.class_names)
         count = min(recipe.train.eval_images, len(parts.val))
         order = np.random.default_rng([recipe.train.seed, 2]).permutation(len(parts.val))
         self.few = sorted(int(i) for i in order[:count])
         self.last: tuple[Evaluation, list[Instances]] | None = None
 
-    def describe(self) -> dict[str, Any]:
-        """What a checkpoint has to say so that it can be loaded alone."""
-        return {
-            "architecture": self.recipe.model,
-            "model": plain(self.recipe.settings),
-            "class_names": list(self.parts.train.class_names),
-            "transform": plain(self.recipe.transform),
-            "min_score": 0.5,
-            "versions": versions(),
-        }
-
     def __call__(self, full: bool) -> dict[str, float]:
-        """Metrics by name; ``score`` is taken on the few images, so that all evaluations can be compared."""
+        """Metrics by name; ``score`` is taken on the few images, so that all evaluations can be compared.
+
+        Only the first process evaluates; the loss is computed by all of them, who agree on what it is divided by.
+        """
+        if _rank() > 0:
+            return {"val/loss": self.loss(), "score": 0.0}
         val = self.parts.val if full else self.parts.val.subset(self.few)
         evaluation, predictions = evaluate(self.detector, val)
         metrics = {k: v for k, v in evaluation.metrics.items() if not k.startswith("voc10")}
@@ -220,36 +220,29 @@ def scale_truth(truth: Instances, size: tuple[int, int]) -> Instances:
 
 
 def finish(
-    folder: Path,
-    recipe: Recipe,
-    parts: Parts,
-    reasons: Sequence[str],
-    trainer: Trainer,
-    validation: Validation,
-    console: Console,
-) -> None:
-    """Give the best model its threshold, write the evaluation and the report, print the table."""
+    folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], progress: Standing, device: torch.device,
+    measured: tuple[Evaluation, list[Instances]] | None, console: Console,
+) -> None:  # fmt: skip
+    """Give the best model its threshold, write the evaluation and the report, print the table.
+
+    ``measured`` is an evaluation of the best model on all validation images, where there is one already.
+    """
     began = time.perf_counter()
-    progress = trainer.progress
-    detector = load(folder, trainer.device)
-    if validation.last is None or progress.best_iteration != progress.iteration:
-        evaluation, predictions = evaluate(detector, parts.val)
-    else:
-        evaluation, predictions = validation.last
+    detector = load(folder, device)
+    evaluation, predictions = measured or evaluate(detector, parts.val)
     info = {**detector.info, "metrics": evaluation.to_json()["metrics"], "best_iteration": progress.best_iteration}
     replace(detector, min_score=round(evaluation.f1_threshold, 4), info=info).save(folder / "best.safetensors")
     checkpoint.write_atomically(folder / "evaluation.json", json.dumps(evaluation.to_json()).encode())
-    seconds = {
-        "training": progress.seconds,
-        "evaluation while training": progress.eval_seconds,
-        "final evaluation": time.perf_counter() - began,
-        **{f"{stage}, per image": value for stage, value in evaluation.seconds.items()},
-    }
     facts = dict(line.split(": ", 1) for line in (*parts.lines, *reasons) if ": " in line)
     facts |= {
         "seed": str(recipe.train.seed),
         "steps": f"{progress.iteration} ({progress.skipped} skipped), best at {progress.best_iteration}",
         "threshold": f"{evaluation.f1_threshold:.3f}, where F1 is highest ({evaluation.f1:.3f})",
+    }
+    seconds = {
+        "training": progress.seconds,
+        "evaluation while training": progress.eval_seconds,
+        "final evaluation": time.perf_counter() - began,
     }
     write_report(
         folder / "report.html", title=f"{recipe.model} on {parts.train.source.name}", facts=facts,
@@ -258,6 +251,20 @@ def finish(
     console.print(evaluation.table())
     for name in ("best.safetensors", "report.html"):
         console.print(f"{folder / name}", markup=False, highlight=False)
+
+
+def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
+    """Evaluate the best model of a run anew and write its report; for a run that was stopped before its end, too.
+
+    Raises:
+        ValueError: no run, or one without a model yet.
+    """
+    folder, console = Path(folder), console or Console(soft_wrap=True)
+    recipe, parts, asked = _opened_run(folder, {}, None, console)
+    _, metadata = checkpoint.load(folder / "last.safetensors")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    finish(folder, recipe, parts, asked["reasons"], Standing(**metadata["progress"]), device, None, console)
+    return folder / "report.html"
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -291,8 +298,7 @@ class Line:
         """Write a line to the log and the console."""
         if self.quiet:
             return
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        append_line(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
         self.bar.console.print(text, markup=False, highlight=False)
 
 
@@ -358,26 +364,46 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
         raise ValueError(
             f"train.minutes is {settings.minutes} and train.epochs is {settings.epochs}: set exactly one of them"
         )
-    if MODELS[recipe.model].needs_masks and not parts.train.has_masks:
-        raise ValueError(
-            f"{parts.train.source}: objects without masks, which {recipe.model} needs: choose --model faster_rcnn, or "
-            "annotate the outlines; `rcnn data check` lists the objects that have none"
-        )
+    length = settings.epochs if settings.minutes is None else settings.minutes
+    if not length > 0:
+        raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
+    for part in (parts.train, parts.val):
+        if MODELS[recipe.model].needs_masks and any(len(r.truth) and r.masks is None for r in part.records):
+            raise ValueError(
+                f"{part.source}: objects without masks, which {recipe.model} needs: choose --model faster_rcnn, or "
+                "annotate the outlines; `rcnn data check` lists the objects that have none"
+            )
+
+
+def _agreed_folder(data: Source, out: str | Path | None) -> Path:
+    """The run's folder, made by the first process and told to the others."""
+    folder = None
+    if _rank() == 0:
+        folder = _new_folder(Path(out) if out is not None else _free_folder(data))
+    told = [folder]
+    if dist.is_initialized():
+        dist.broadcast_object_list(told)
+    assert told[0] is not None
+    return told[0]
 
 
 def _new_folder(folder: Path) -> Path:
-    if (folder / "run.json").exists() and _rank() == 0:
+    if (folder / "run.json").exists():
         raise ValueError(f"{folder} holds a run already: go on with --resume {folder}, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = f"the run's folder cannot be made ({error.strerror}); choose another --out"
+        raise OSError(error.errno, advice, str(folder)) from error
     if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{folder}: no permission to write there; choose another --out")
+        raise PermissionError(errno.EACCES, "no permission to write there; choose another --out", str(folder))
     return folder
 
 
 def _free_folder(data: Source) -> Path:
     name = data.source.stem if isinstance(data, Dataset) else Path(data).stem
     number = 1
-    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).joinpath("run.json").exists():
         number += 1
     return folder
 
@@ -398,22 +424,43 @@ def _describe_run(folder: Path, recipe: Recipe, places: Mapping[str, Any], asked
     checkpoint.write_atomically(folder / "environment.json", json.dumps(environment, indent=1).encode())
 
 
-def _resume(folder: Path, workers: int | None, device: str | None, console: Console) -> Path:
-    if not (folder / "run.json").is_file():
-        raise ValueError(f"{folder}: no run.json, so no run to resume; start one with rcnn train DATA --out {folder}")
-    asked = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    recipe = _given(folder / "recipe.toml", None, None, None, workers)
-    places = {k: asked[k] for k in ("data", "val", "images", "val_images")}
-    parts = _open_parts(places, skip_bad=asked["skip_bad"], seed=asked["seed"], console=console)
+def _resume(
+    folder: Path, given: Mapping[str, Any], workers: int | None, device: str | None, console: Console
+) -> Path:
+    recipe, parts, asked = _opened_run(folder, given, workers, console)
+    _fits(recipe, parts)
     started = (folder / "last.safetensors").is_file()
     return _run(folder, recipe, parts, asked["reasons"], device, console, resumed=started)
+
+
+def _opened_run(
+    folder: Path, given: Mapping[str, Any], workers: int | None, console: Console
+) -> tuple[Recipe, Parts, dict[str, Any]]:
+    """The recipe, the data and the other facts of a run that was begun."""
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"{folder}: no run.json, so no run; start one with rcnn train DATA --out {folder}")
+    asked = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    recipe = _given(folder / "recipe.toml", None, None, None, workers)
+    places = {k: asked[k] if given.get(k) is None else given[k] for k in ("data", "val", "images", "val_images")}
+    return recipe, _open_parts(places, skip_bad=asked["skip_bad"], seed=asked["seed"], console=console), asked
 
 
 def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def _join_processes() -> None:
     """Take part in a torchrun, where there is one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return
+    # The other processes wait while the first evaluates and writes the report.
+    patience = timedelta(hours=12)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_local_rank())
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=patience)
+    else:
+        dist.init_process_group("gloo", timeout=patience)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from rcnn import checkpoint
 from rcnn.data.loader import training_batches
+from rcnn.hardware import fast_bfloat16, keep_memory
 from rcnn.structures import ImageBatch, Instances, Output
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class TrainSettings:
         step_factor: see ``steps``.
         clip_norm: the gradient's norm is cut to this; 0 is off.
         ema: decay per step of the moving average of the weights, which is what is evaluated and kept; 0 is off.
-        amp: half precision where it pays: ``auto`` is bfloat16 on a GPU that has it, full precision elsewhere.
+        amp: half precision in training: ``auto`` is bfloat16 where the device computes in it several times quicker (GPUs,
+            CPUs with matrix units), full precision elsewhere.
         eval_every: fraction of the way between two evaluations.
         eval_images: at most this many validation images in each of them (the last one takes all).
         patience: stop after this many evaluations without a better result; 0 is never.
@@ -98,7 +99,7 @@ class TrainingStopped(ValueError):
 
 
 @dataclass
-class Progress:
+class Standing:
     """Where a run is; part of every checkpoint.
 
     Attributes:
@@ -181,19 +182,20 @@ class Trainer:
             data: the training images.
             out: the run's folder, existing.
             evaluate: measures ``network`` on validation images (all of them if True), metrics by name, with
-                ``score`` among them, the one to maximise.
+                ``score`` among them, the one to maximise; called by every process, and that of the first counts.
             describe: what a checkpoint says of the model (class names and so on).
             device: where to train.
             say: takes a line for the log.
             tick: takes the fraction of the way done and the latest losses, for a progress bar.
         """
+        keep_memory()
         self.network, self.recipe, self.settings = network.to(device), recipe, recipe.train
         self.data, self.out, self.device = data, out, device
         self.evaluate, self.describe, self.say, self.tick = evaluate, describe, say, tick
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.optimizer = build_optimizer(network, self.settings)
         self.average = Average(network, self.settings.ema)
-        self.progress = Progress(next_eval=self.settings.eval_every)
+        self.progress = Standing(next_eval=self.settings.eval_every)
         self.window: dict[str, float] = {}
         self.window_steps = 0
         # find_unused_parameters stays off: empty heads give zero gradients rather than none.
@@ -225,14 +227,15 @@ class Trainer:
             progress.seconds += self._agreed(time.perf_counter() - began)
             if self.fraction() >= progress.next_eval or self.fraction() >= 1:
                 self._evaluate()
-            if self.rank == 0 and time.monotonic() - saved > settings.save_every:
+            # While losses are not finite the last good checkpoint stays.
+            if time.monotonic() - saved > settings.save_every and not progress.skipped_in_a_row:
                 self.save()
                 saved = time.monotonic()
         self._write_window()
         self.save()
 
     def step(self, samples: Sequence[Sample]) -> Losses:
-        """One step of the optimiser; a loss that is not finite is counted and changes nothing."""
+        """One step of the optimiser; a loss or gradient that is not finite is counted and changes nothing."""
         progress, fraction = self.progress, self.fraction()
         batch, truths = self.prepare(samples)
         for group in self.optimizer.param_groups:
@@ -242,16 +245,20 @@ class Trainer:
         loss = torch.stack(list(output.losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         losses = {k: self._agreed(float(v.detach())) for k, v in output.losses.items()}
-        if math.isfinite(sum(losses.values())):
+        good = math.isfinite(sum(losses.values()))
+        if good:
             loss.backward()
-            self._clip()
+            good = self._clip()
+        if good:
             self.optimizer.step()
             self.average.update(progress.iteration)
             progress.skipped_in_a_row = 0
+        # Counted before anything is written: a resumed run must know which rows its checkpoint covers.
+        progress.iteration += 1
+        if good:
             self._note(losses)
         else:
             self._skip(samples, losses)
-        progress.iteration += 1
         self.tick(self.fraction(), losses)
         return losses
 
@@ -286,13 +293,15 @@ class Trainer:
             part, rest = key.split(".", 1)
             parts[part][rest] = value
         self.network.load_state_dict(parts["network"])
-        self.average.shadow = parts["average"] if self.settings.ema else {}
+        for key, value in self.average.shadow.items():
+            value.copy_(parts["average"][key])
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.progress = Progress(**metadata["progress"])
+        _lay_out_like_parameters(self.optimizer)
+        self.progress = Standing(**metadata["progress"])
         self.window, self.window_steps = metadata["window"], metadata["window_steps"]
         if self.rank == 0:
             _cut_metrics(self.out / "metrics.jsonl", self.progress.iteration)
@@ -305,8 +314,8 @@ class Trainer:
         last = self.fraction() >= 1
         with self.average.applied():
             self.network.eval()
-            metrics = self.evaluate(last) if self.rank == 0 else {"score": 0.0}
-            score = self._agreed(metrics["score"] * self.world)
+            metrics = self.evaluate(last)
+            score = self._agreed(metrics["score"] * self.world if self.rank == 0 else 0.0)
             if score >= progress.best:
                 progress.best, progress.best_iteration, progress.stale = score, progress.iteration, 0
                 if self.rank == 0:
@@ -325,27 +334,34 @@ class Trainer:
         return stop
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        half = self.settings.amp == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        half = self.settings.amp == "auto" and fast_bfloat16(self.device)
         return torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
-    def _clip(self) -> None:
+    def _clip(self) -> bool:
+        """Cut the gradient to its limit; False where it is not finite, which would spoil the weights for good."""
         limit = self.settings.clip_norm
         grads = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(grads) if limit else 0.0
-        if norm > limit:  # scaling costs a pass over all gradients, so only where it is needed
-            torch._foreach_mul_(grads, float(limit / norm))
+        norm = float(nn.utils.get_total_norm(grads))
+        if 0 < limit < norm < math.inf:  # scaling costs a pass over all gradients, so only where it is needed
+            torch._foreach_mul_(grads, limit / norm)
+        return math.isfinite(norm)
 
     def _skip(self, samples: Sequence[Sample], losses: Losses) -> None:
         progress = self.progress
         progress.skipped += 1
         progress.skipped_in_a_row += 1
-        names = ", ".join(str(s.image_id) for s in samples)
-        self.say(f"iteration {progress.iteration}: the loss is not finite ({losses}); step skipped; images: {names}")
+        what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
+        names = ", ".join(self._gathered([str(s.image_id) for s in samples]))
+        self.say(f"iteration {progress.iteration}: the {what} is not finite ({shown}); step skipped; images: {names}")
         if progress.skipped_in_a_row >= self.settings.bad_steps:
+            if not (self.out / "last.safetensors").exists():
+                self.save()
             raise TrainingStopped(
                 f"{progress.skipped_in_a_row} losses in a row were not finite, from iteration "
-                f"{progress.iteration - progress.skipped_in_a_row + 1} on; the last good weights are in {self.out}. Lower "
-                f"the learning rate (--set train.lr={self.settings.lr / 4:g}), or look at the images named in the log."
+                f"{progress.iteration - progress.skipped_in_a_row + 1} on; the last good weights are in "
+                f"{self.out / 'last.safetensors'}. Lower the learning rate "
+                f"(--set train.lr={self.settings.lr / 4:g}), or look at the images named in the log."
             )
 
     def _note(self, losses: Losses) -> None:
@@ -371,16 +387,24 @@ class Trainer:
             "seconds": round(progress.seconds, 2),
             **{k: v if math.isfinite(v) else None for k, v in values.items()},
         }
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self.out / "metrics.jsonl", json.dumps(row))
 
     def _agreed(self, value: float) -> float:
         """The mean over all processes, so that they decide alike."""
         if self.world == 1:
             return value
-        tensor = torch.tensor([value], dtype=torch.float64)
+        # NCCL takes tensors on a GPU only.
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return float(tensor) / self.world
+
+    def _gathered(self, names: list[str]) -> list[str]:
+        """The names of all processes, in order."""
+        if self.world == 1:
+            return names
+        parts: list[list[str]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(parts, names)
+        return [name for part in parts for name in part]
 
 
 def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -402,13 +426,38 @@ def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
     return torch.optim.AdamW(entries, lr=settings.lr, fused=True)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file.
+
+    Raises:
+        OSError: it could not be written (disk full, no permission); it names the path and says how to go on.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        advice = f"could not be written ({error.strerror}); make room, then go on with --resume {path.parent}"
+        raise OSError(error.errno, advice, str(path)) from error
+
+
+def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimiser's tensors the memory layout of their parameters (channels last).
+
+    A checkpoint holds them contiguous, and the fused step reads both by their place in memory.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _cut_metrics(path: Path, iteration: int) -> None:
     """Drop the rows written after the checkpoint; the resumed run writes them again."""
     if path.exists():
         rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _row_iteration(line) <= iteration]
         part = path.with_suffix(".part")
         part.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-        os.replace(part, path)
+        part.replace(path)
 
 
 def _row_iteration(line: str) -> float:

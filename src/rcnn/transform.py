@@ -29,6 +29,8 @@ class Transform:
         antialias: low-pass filter before shrinking; torchvision's published models do without.
         std: likewise; ImageNet weights of the default trunk expect x / 127.5 - 1, that is 0.5 and 0.5.
         divisor: height and width of a batch are padded to a multiple of this.
+        margin: pixels added before the resized sides are cut to whole ones: 154 * (320 / 154) is a little
+            less than 320, and would be cut to 319. It is in torchvision, for whose models the margin is 0.
     """
 
     short_side: int | None = None
@@ -38,6 +40,7 @@ class Transform:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     antialias: bool = True
     divisor: int = 32
+    margin: float = 1e-6
 
     def factor(self, size: Size) -> float:
         """How much an image of ``size`` (height, width) is enlarged."""
@@ -49,8 +52,7 @@ class Transform:
     def resized(self, size: Size) -> Size:
         """The (height, width) of an image of ``size`` after resizing; at least one pixel."""
         factor = self.factor(size)
-        # 154 * (320 / 154) is a little less than 320: without the margin it would be cut to 319.
-        return max(1, int(size[0] * factor + 1e-6)), max(1, int(size[1] * factor + 1e-6))
+        return max(1, int(size[0] * factor + self.margin)), max(1, int(size[1] * factor + self.margin))
 
     def resize(self, image: Tensor) -> Tensor:
         """``[3, H, W]`` uint8 or float in [0, 1] to float in [0, 1] of the resized size."""

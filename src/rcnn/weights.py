@@ -290,7 +290,7 @@ def torchvision_transform(name: str) -> Transform:
     """What torchvision does to images before the detector ``name`` sees them."""
     short, long = (320, 640) if "_320_" in name else (800, 1333)
     mean, std = IMAGENET
-    return Transform(short_side=short, max_long_side=long, mean=mean, std=std, antialias=False)
+    return Transform(short_side=short, max_long_side=long, mean=mean, std=std, antialias=False, margin=0)
 
 
 def torchvision_settings(name: str) -> Settings:

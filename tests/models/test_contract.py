@@ -25,7 +25,9 @@ FPN = FPNSettings(channels=16, output="separable")
 RPN = RPNSettings(
     sizes=((8,), (16,), (32,), (64,), (96,)), pre_nms=(100, 60), post_nms=(80, 40), count=64, conv="separable"
 )
-BOX = BoxHeadSettings(channels=32, pool=PoolSettings(size=3), sampling=SamplingSettings(count=32), max_detections=20)
+BOX = BoxHeadSettings(
+    channels=32, pool=PoolSettings(size=3), sampling=SamplingSettings(count=32), max_detections=20
+)
 MASK = MaskHeadSettings(convs=1, channels=8, pool=PoolSettings(size=4))
 
 
@@ -33,7 +35,13 @@ def small_vgg16() -> FasterRCNNSettings:
     """The paper's network with small anchors and a narrow head."""
     own = vgg16_settings()
     rpn = replace(
-        own.rpn, sizes=((16, 32, 64),), channels=32, pre_nms=(100, 60), post_nms=(80, 40), count=64, min_side=2
+        own.rpn,
+        sizes=((16, 32, 64),),
+        channels=32,
+        pre_nms=(100, 60),
+        post_nms=(80, 40),
+        count=64,
+        min_side=2,
     )
     box = replace(own.box, channels=32, pool=replace(own.box.pool, size=3), dropout=0.0, max_detections=20)
     return replace(own, rpn=rpn, box=box)
@@ -41,11 +49,13 @@ def small_vgg16() -> FasterRCNNSettings:
 
 def small_c4() -> MaskRCNNSettings:
     own = c4_settings("resnet18")
-    rpn = replace(own.rpn, sizes=((8, 16, 32, 64),), channels=32, pre_nms=(100, 60), post_nms=(80, 40), count=64)
-    box = replace(
-        own.box, pool=PoolSettings(size=4), sampling=SamplingSettings(count=32), max_detections=20
+    rpn = replace(
+        own.rpn, sizes=((8, 16, 32, 64),), channels=32, pre_nms=(100, 60), post_nms=(80, 40), count=64
     )
-    return replace(own, rpn=rpn, box=box, mask=MaskHeadSettings(convs=0, channels=8, pool=PoolSettings(size=8)))
+    box = replace(own.box, pool=PoolSettings(size=4), sampling=SamplingSettings(count=32), max_detections=20)
+    return replace(
+        own, rpn=rpn, box=box, mask=MaskHeadSettings(convs=0, channels=8, pool=PoolSettings(size=8))
+    )
 
 
 BUILD = {
@@ -138,7 +148,7 @@ def check_detections(model, batch, detections, most=20):
 
 
 def test_models_by_name():
-    assert MODELS == {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+    assert dict(MODELS) == {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
     assert all(cls.__bases__ == (nn.Module,) for cls in MODELS.values())
 
 
@@ -231,7 +241,10 @@ TRUTHS = {
     "one empty": [truth_on(SIZE), truth_on(SIZE, (30, 10, 50, 50))],
     "all empty": [truth_on(SIZE), truth_on(SIZE)],
     "empty without masks": [truth_on(SIZE, masks=False), truth_on(SIZE, masks=False)],
-    "only crowds": [truth_on(SIZE, (0, 0, 96, 64), crowd=[True]), truth_on(SIZE, (9, 9, 40, 40), crowd=[True])],
+    "only crowds": [
+        truth_on(SIZE, (0, 0, 96, 64), crowd=[True]),
+        truth_on(SIZE, (9, 9, 40, 40), crowd=[True]),
+    ],
     "a crowd and an object": [truth_on(SIZE, (0, 0, 48, 64), (60, 10, 90, 50), crowd=[True, False])] * 2,
     "one pixel": [truth_on(SIZE, (10, 10, 11, 11)), truth_on(SIZE, (95, 63, 96, 64))],
 }
@@ -243,7 +256,7 @@ def test_losses_are_finite_and_reach_every_parameter(model, truths):
     model.zero_grad(set_to_none=True)
     losses = losses_of(model, batch_of(SIZE, SIZE, seeds=(1, 2)), truths)
     keys = ["rpn_objectness", "rpn_boxes", "classes", "boxes"]
-    assert list(losses) == (keys + ["masks"] if isinstance(model, MaskRCNN) else keys)
+    assert list(losses) == ([*keys, "masks"] if isinstance(model, MaskRCNN) else keys)
     for loss in losses.values():
         assert loss.shape == ()
         assert loss.isfinite()
@@ -259,7 +272,9 @@ def test_seeds_decide_the_losses(model):
         images, truths = pictures(SIZE, SIZE), TRUTHS["objects"]
         batch = Transform()([images[i] for i in order])
         with torch.no_grad():
-            return losses_of(model, replace(batch, seeds=tuple(seeds[i] for i in order)), [truths[i] for i in order])
+            return losses_of(
+                model, replace(batch, seeds=tuple(seeds[i] for i in order)), [truths[i] for i in order]
+            )
 
     torch.manual_seed(5)
     first = total((1, 2))
@@ -268,7 +283,9 @@ def test_seeds_decide_the_losses(model):
     assert_close(again, first, rtol=0, atol=0)
     other = total((3, 4))
     assert any(other[key] != first[key] for key in first)
-    assert_close(total((1, 2), order=(1, 0)), first, rtol=1e-4, atol=1e-5)  # the place in the batch does not matter
+    assert_close(
+        total((1, 2), order=(1, 0)), first, rtol=1e-4, atol=1e-5
+    )  # the place in the batch does not matter
 
 
 def test_losses_in_evaluation_have_no_gradient_but_the_same_form(model):
@@ -284,7 +301,7 @@ def mirror(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
-        # A mirrored region is a mirrored map: the first layer after pooling must not care, and dx is nobody's.
+        # A mirrored region is a mirrored map: the layer after pooling must not care, and nobody moves in x.
         first = model.box.layers[1]
         grid = first.weight.view(first.out_features, -1, 3, 3)
         first.weight.copy_(((grid + grid.flip(-1)) / 2).flatten(1))
@@ -310,7 +327,7 @@ def test_flipping_the_image_flips_the_detections():
     back = flipped.boxes[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([96.0, 0, 96, 0])
     own = torch.cat([plain.boxes, plain.scores[:, None] * 100, plain.labels[:, None] * 100], 1)
     other = torch.cat([back, flipped.scores[:, None] * 100, flipped.labels[:, None] * 100], 1)
-    distance = (own[:, None] - other[None]).abs().amax(2)
+    distance = torch.cdist(own, other, p=torch.inf)
     assert distance.min(1).values.max() < 0.01
     assert distance.min(0).values.max() < 0.01
     assert (plain.boxes - flipped.boxes).abs().max() > 1  # the image is not its own mirror image

@@ -28,7 +28,9 @@ def random_boxes(count: int, seed: int, span: float = 100.0) -> torch.Tensor:
     ],
 )
 def test_iou_of_worked_cases(first, second, expected, why):
-    value = box_ops.iou(torch.tensor([first], dtype=torch.float32), torch.tensor([second], dtype=torch.float32))
+    value = box_ops.iou(
+        torch.tensor([first], dtype=torch.float32), torch.tensor([second], dtype=torch.float32)
+    )
     assert_close(value, torch.tensor([[expected]]), msg=why)
 
 

@@ -137,7 +137,19 @@ def test_no_regions_give_zero_gradients(pooling, sampling_ratio):
 
 @pytest.mark.parametrize(
     ("side", "level"),
-    [(0, 2), (1, 2), (55.9, 2), (56, 2), (111.9, 2), (112, 3), (223.9, 3), (224, 4), (447.9, 4), (448, 5), (5000, 5)],
+    [
+        (0, 2),
+        (1, 2),
+        (55.9, 2),
+        (56, 2),
+        (111.9, 2),
+        (112, 3),
+        (223.9, 3),
+        (224, 4),
+        (447.9, 4),
+        (448, 5),
+        (5000, 5),
+    ],
 )
 def test_levels_of_squares(side, level):
     """FPN eq. 1, index 0 is level 2: exactly 112, 224 and 448 lie on the coarser side."""

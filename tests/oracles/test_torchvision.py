@@ -1,14 +1,14 @@
 """The detectors of torchvision as oracle: the same weights give the same numbers, stage by stage.
 
 Random networks, made lively: batch norms with the statistics of the test images, and last layers scaled so
-that there are proposals and detections of all classes. Tensors agree to a thousandth of their own spread, which
-is the rounding of float32 through fifty layers (in float64 the feature maps agree to 1e-12).
+that there are proposals and detections of all classes. The weights are float64, as fifty random layers make a
+thousandth out of float32's rounding; our heads still give float32, which is what the tolerances allow for.
 
 Differs from torchvision, and is therefore compared otherwise:
-- Pasting. Ours looks every pixel up in the map (Detectron2's way); torchvision resizes to whole pixels. So the
-  maps are compared, and ours pasted by torchvision's function.
-- Mask targets. Ours are cut at 0.5 and read at aligned coordinates; torchvision's are soft and half a pixel off.
-  So the mask loss is compared on torchvision's targets.
+- Pasting. Ours looks every pixel up in the map (Detectron2's way); torchvision resizes to whole pixels. So
+  the maps are compared, and ours pasted by torchvision's function.
+- Mask targets. Ours are cut at 0.5 and read at aligned coordinates; torchvision's are soft and half a pixel
+  off. So the mask loss is compared on torchvision's targets.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,14 @@ from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.parts.proposals import Regions
 from rcnn.structures import ImageBatch, Instances, Masks
+from rcnn.transform import Transform
 from rcnn.weights import DETECTORS, from_torchvision, torchvision_settings, torchvision_transform
 
-SIZES = ((150, 200), (101, 120), (260, 210))
-# Padded to 160 x 192: the coarsest map has 3 x 3 cells, whose stride torchvision takes for 53 and 64.
-SHORT_SIDE = 128
-PROPOSALS = 60
+SIZES = ((150, 230), (101, 120), (200, 160))
+# Padded to 96 x 128: the coarsest map has 2 x 2 cells, whose strides torchvision takes for 48 and 64.
+SHORT_SIDE = 64
+PROPOSALS = 30
+DETECTIONS = 8
 
 
 @dataclass
@@ -40,18 +42,22 @@ class Pair:
 
     theirs: Any
     ours: FasterRCNN | MaskRCNN
+    transform: Transform
     images: list[Tensor]
     batch: ImageBatch
-
-    @property
-    def transform(self) -> Any:
-        return replace(torchvision_transform("maskrcnn_resnet50_fpn"), short_side=SHORT_SIDE)
+    features: list[Tensor]
+    their_batch: Any
+    their_features: dict[str, Tensor]
 
 
 def assert_alike(ours: Tensor, theirs: Tensor) -> None:
     spread = float(theirs.std())
     assert spread > 0.05
-    assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * spread)
+    assert_close(ours, theirs.to(ours.dtype), rtol=1e-5, atol=1e-5 * spread)
+
+
+def assert_same(ours: Tensor, theirs: Tensor, atol: float) -> None:
+    assert_close(ours, theirs.to(ours.dtype), rtol=1e-3, atol=atol)
 
 
 def build(name: str, **kwargs: Any) -> Any:
@@ -60,10 +66,10 @@ def build(name: str, **kwargs: Any) -> Any:
 
 
 def pictures(sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Smooth colour with some noise, in [0, 1]."""
+    """Smooth colour with some noise, in [0, 1], float64."""
     coarse = [torch.rand(1, 3, height // 20, width // 20) for height, width in sizes]
     smooth = [nn.functional.interpolate(c, s, mode="bicubic") for c, s in zip(coarse, sizes, strict=True)]
-    return [(s[0] * 0.8 + 0.2 * torch.rand_like(s[0])).clamp(0, 1) for s in smooth]
+    return [(s[0] * 0.8 + 0.2 * torch.rand_like(s[0])).clamp(0, 1).double() for s in smooth]
 
 
 def standardise(layer: nn.Conv2d | nn.Linear, spread: float) -> None:
@@ -98,7 +104,7 @@ def enliven(model: Any, images: list[Tensor]) -> None:
     standardise(heads.box_predictor.bbox_pred, 1.0)
     if heads.has_mask():
         standardise(heads.mask_predictor.mask_fcn_logits, 2.0)
-    model(images)
+    model(images[:1])
 
 
 @pytest.fixture(scope="module", params=list(DETECTORS))
@@ -113,15 +119,23 @@ def pair(request: pytest.FixtureRequest) -> Pair:
         rpn_batch_size_per_image=100_000,
         box_batch_size_per_image=100_000,
         box_positive_fraction=0.5,
+        box_detections_per_img=DETECTIONS,
     )
     images = pictures(SIZES)
-    enliven(theirs, images)
-    ours: Any = from_torchvision(request.param, theirs.state_dict()).eval()
+    enliven(theirs.double(), images)
+    theirs.float().double()  # what float32 holds: our model is built in it
+    ours: Any = from_torchvision(request.param, theirs.state_dict()).double().eval()
     ours.rpn.settings = replace(ours.rpn.settings, post_nms=(PROPOSALS, PROPOSALS), count=100_000)
     sampling = replace(ours.settings.box.sampling, count=100_000, positive_share=0.5)
-    ours.settings = replace(ours.settings, box=replace(ours.settings.box, sampling=sampling))
+    box = replace(ours.settings.box, sampling=sampling, max_detections=DETECTIONS)
+    ours.settings, ours.box.settings = replace(ours.settings, box=box), box
     transform = replace(torchvision_transform(request.param), short_side=SHORT_SIDE, max_long_side=1333)
-    return Pair(theirs, ours, images, transform(images))
+    their_batch = theirs.transform(images)[0]
+    batch = ImageBatch(their_batch.tensors, tuple((h, w) for h, w in their_batch.image_sizes))
+    with torch.no_grad():
+        features = ours.neck(ours.trunk(batch.tensors))
+        their_features = theirs.backbone(their_batch.tensors)
+    return Pair(theirs, ours, transform, images, batch, features, their_batch, their_features)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -161,36 +175,55 @@ def test_the_settings_are_theirs(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("short", [97, 154, 161, 195, 333, 480])
+def test_images_are_resized_to_their_sizes(short: int) -> None:
+    """Theirs can be a pixel short: 97 * (800 / 97) is a little less than 800, and cut."""
+    images = [torch.rand(3, short, 500), torch.rand(3, 2 * short, short)]
+    theirs = build("fasterrcnn_mobilenet_v3_large_320_fpn").transform(images)[0]
+    ours = torchvision_transform("fasterrcnn_mobilenet_v3_large_320_fpn")(images)
+    assert list(ours.sizes) == [tuple(size) for size in theirs.image_sizes]
+    assert_close(ours.tensors, theirs.tensors, rtol=1e-4, atol=1e-4)
+
+
 @torch.no_grad()
 def test_batch_and_features(pair: Pair) -> None:
-    batch = pair.theirs.transform(pair.images)[0]
-    assert list(pair.batch.sizes) == [tuple(size) for size in batch.image_sizes]
-    assert_close(pair.batch.tensors, batch.tensors, rtol=1e-5, atol=1e-5)
-    expected = list(pair.theirs.backbone(batch.tensors).values())
-    features = pair.ours.neck(pair.ours.trunk(pair.batch.tensors))
-    assert len(features) == len(expected)
-    for ours, theirs in zip(features, expected, strict=True):
+    batch = pair.transform([image.float() for image in pair.images])
+    assert batch.sizes == pair.batch.sizes
+    assert_same(batch.tensors, pair.batch.tensors, 1e-4)
+    assert len(pair.features) == len(pair.their_features)
+    for ours, theirs in zip(pair.features, pair.their_features.values(), strict=True):
         assert_alike(ours, theirs)
 
 
 @torch.no_grad()
 def test_rpn_outputs_anchors_and_proposals(pair: Pair) -> None:
-    batch = pair.theirs.transform(pair.images)[0]
-    maps = pair.theirs.backbone(batch.tensors)
-    logits, deltas = pair.theirs.rpn.head(list(maps.values()))
-    anchors = pair.theirs.rpn.anchor_generator(batch, list(maps.values()))[0]
-    proposals, _ = pair.theirs.rpn(batch, maps)
-    ours = pair.ours.rpn(pair.ours.neck(pair.ours.trunk(pair.batch.tensors)))
-    assert_close(ours.anchors, anchors, rtol=0, atol=0)
+    maps = list(pair.their_features.values())
+    logits, deltas = pair.theirs.rpn.head(maps)
+    ours = pair.ours.rpn(pair.features)
+    anchors = pair.theirs.rpn.anchor_generator(pair.their_batch, maps)[0]
+    assert_close(ours.anchors, anchors.float(), rtol=0, atol=0)
     # Their channels are anchor by anchor; ours are in the order of the anchors.
     flat = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], 1)
     flat_deltas = torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas], 1)
     assert_alike(ours.objectness, flat)
     assert_alike(ours.deltas, flat_deltas)
     found = pair.ours.rpn.decode(ours, pair.batch.sizes)
+    proposals, _ = pair.theirs.rpn(pair.their_batch, pair.their_features)
     for mine, theirs in zip(found, proposals, strict=True):
-        assert len(theirs) > 20
-        assert_close(mine, theirs, rtol=1e-3, atol=1e-2)
+        assert len(mine) == len(theirs) > 20
+        assert_same(mine, theirs, 1e-3)
+
+
+@torch.no_grad()
+def test_region_features(pair: Pair) -> None:
+    """What the box head pools is torchvision's, on boxes of all levels, at and beyond the border."""
+    boxes = torch.tensor(
+        [[0, 0, 128, 128], [3.3, 7.1, 20.9, 15.2], [100, 90, 130, 170], [-9, -9, 40, 30], [5, 5, 5.2, 5.2]]
+    )
+    sizes = pair.their_batch.image_sizes
+    theirs = pair.theirs.roi_heads.box_roi_pool(pair.their_features, [boxes.double()] * 3, sizes)
+    ours = pair.ours.box.pool(pair.features, Regions.from_lists([boxes, boxes, boxes]))
+    assert_alike(ours, theirs)
 
 
 @torch.no_grad()
@@ -198,30 +231,21 @@ def test_detections(pair: Pair) -> None:
     expected = pair.theirs(pair.images)
     found = pair.ours(pair.batch).detections
     labels = set()
-    for image, mine, theirs in zip(pair.images, found, expected, strict=True):
-        mine = pair.transform.invert(mine, tuple(image.shape[1:]))
-        labels |= set(mine.labels.tolist())
-        assert len(theirs["boxes"]) > 10
+    for image, resized, theirs in zip(pair.images, found, expected, strict=True):
+        size = (image.shape[1], image.shape[2])
+        mine = pair.transform.invert(resized, size)
+        assert len(mine) == DETECTIONS
+        assert mine.scores is not None
         assert_close(mine.labels + 1, theirs["labels"])
-        assert_close(mine.scores, theirs["scores"], rtol=1e-3, atol=1e-5)
-        assert_close(mine.boxes, theirs["boxes"], rtol=1e-3, atol=1e-2)
+        assert_same(mine.scores, theirs["scores"], 1e-5)
+        assert_same(mine.boxes, theirs["boxes"], 1e-3)
+        if resized.mask_maps is not None:
+            pasted = paste_masks_in_image(resized.mask_maps[:, None], theirs["boxes"], size)
+            assert theirs["masks"].std() > 0.05
+            assert_same(pasted, theirs["masks"], 1e-3)
+        assert ("masks" in theirs) == (resized.mask_maps is not None)
+        labels |= set(mine.labels.tolist())
     assert labels == {0, 1, 2, 3}
-
-
-@torch.no_grad()
-def test_masks(pair: Pair) -> None:
-    if isinstance(pair.ours, FasterRCNN):
-        pytest.skip("a model of boxes")
-    batch = pair.theirs.transform(pair.images)[0]
-    maps = pair.theirs.backbone(batch.tensors)
-    resized, _ = pair.theirs.roi_heads(maps, pair.theirs.rpn(batch, maps)[0], batch.image_sizes)
-    found = pair.ours(pair.batch).detections
-    pasted = pair.theirs(pair.images)
-    for image, mine, theirs, final in zip(pair.images, found, resized, pasted, strict=True):
-        assert theirs["masks"].std() > 0.1
-        assert_close(mine.mask_maps, theirs["masks"][:, 0], rtol=1e-3, atol=1e-3)
-        full = paste_masks_in_image(mine.mask_maps[:, None], final["boxes"], tuple(image.shape[1:]))
-        assert_close(full, final["masks"], rtol=1e-3, atol=1e-3)
 
 
 LOSSES = {
@@ -244,7 +268,7 @@ def truth(size: tuple[int, int], count: int) -> dict[str, Tensor]:
     u = (x - centre[:, 0, None, None]) / half[:, 0, None, None]
     v = (y - centre[:, 1, None, None]) / half[:, 1, None, None]
     return {
-        "boxes": boxes,
+        "boxes": boxes.double(),
         "labels": torch.arange(count) % 4 + 1,
         "masks": (u**2 + v**2 <= 1).to(torch.uint8),
     }
@@ -272,7 +296,7 @@ def training(model: nn.Module) -> None:
             module.eval()
 
 
-@pytest.mark.parametrize("counts", [(0,), (1,), (9,), (0, 1, 5)], ids=str)
+@pytest.mark.parametrize("counts", [(0,), (0, 1, 5)], ids=str)
 def test_losses_and_gradients(pair: Pair, counts: tuple[int, ...]) -> None:
     torch.manual_seed(sum(counts))
     images = pair.images[: len(counts)]
@@ -281,9 +305,10 @@ def test_losses_and_gradients(pair: Pair, counts: tuple[int, ...]) -> None:
     training(pair.ours)
     expected = pair.theirs(images, targets)
     resized = pair.theirs.transform(images, targets)[1]
-    batch = pair.transform(images)
+    padded = pair.theirs.transform(images)[0]
+    batch = ImageBatch(padded.tensors, tuple((h, w) for h, w in padded.image_sizes))
     truths = [
-        Instances(size, t["boxes"], t["labels"] - 1, masks=Masks.from_dense(t["masks"]))
+        Instances(size, t["boxes"].float(), t["labels"] - 1, masks=Masks.from_dense(t["masks"]))
         for size, t in zip(batch.sizes, resized, strict=True)
     ]
     if isinstance(pair.ours, MaskRCNN):
@@ -292,23 +317,9 @@ def test_losses_and_gradients(pair: Pair, counts: tuple[int, ...]) -> None:
     assert {LOSSES[name] for name in losses} == set(expected)
     assert (losses["boxes"] > 0) == (sum(counts) > 0)
     for name, loss in losses.items():
-        assert_close(loss, expected[LOSSES[name]], rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        same = expected[LOSSES[name]].to(loss.dtype)
+        assert_close(loss, same, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
     ours = torch.autograd.grad(sum(losses.values()), pair.ours.neck.lateral[0][0].weight)[0]
-    theirs = torch.autograd.grad(sum(expected.values()), pair.theirs.backbone.fpn.inner_blocks[0][0].weight)[
-        0
-    ]
-    assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
-
-
-@torch.no_grad()
-def test_region_features(pair: Pair) -> None:
-    """What the box head pools is torchvision's, on boxes of all levels, at and beyond the border."""
-    boxes = torch.tensor(
-        [[0, 0, 128, 128], [3.3, 7.1, 20.9, 15.2], [100, 90, 130, 170], [-9, -9, 40, 30], [5, 5, 5.2, 5.2]]
-    )
-    batch = pair.theirs.transform(pair.images)[0]
-    maps = pair.theirs.backbone(batch.tensors)
-    theirs = pair.theirs.roi_heads.box_roi_pool(maps, [boxes, boxes, boxes], batch.image_sizes)
-    features = pair.ours.neck(pair.ours.trunk(pair.batch.tensors))
-    ours = pair.ours.box.pool(features, Regions.from_lists([boxes, boxes, boxes]))
-    assert_alike(ours, theirs)
+    same_weight = pair.theirs.backbone.fpn.inner_blocks[0][0].weight
+    theirs = torch.autograd.grad(sum(expected.values()), same_weight)[0]
+    assert (ours - theirs).norm() < 1e-3 * theirs.norm()

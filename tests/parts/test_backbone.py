@@ -69,7 +69,7 @@ def test_maps_equal_timms_efficientnet():
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True)
     shake_batch_norm(net)
     net.eval()
-    values = [v for v in net.state_dict().values()]
+    values = net.state_dict().values()
     trunk.load_state_dict(dict(zip(trunk.state_dict(), values, strict=True)))
     images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -86,7 +86,9 @@ def test_loss_by_hand():
 def test_loss_of_nothing_is_zero_and_reaches_every_parameter(beta):
     for chosen in (
         sampled([3, 3], [[0, 0, 9, 9]] * 2, [[0, 0, 9, 9]] * 2),
-        SampledRegions(none(), *[torch.zeros(0, dtype=torch.int64)] * 2, torch.zeros(0).bool(), torch.zeros((0, 4))),
+        SampledRegions(
+            none(), *[torch.zeros(0, dtype=torch.int64)] * 2, torch.zeros(0).bool(), torch.zeros((0, 4))
+        ),
     ):
         module = head(replace(SETTINGS, beta=beta))
         losses = module.loss(*module(maps(), chosen.regions), chosen)

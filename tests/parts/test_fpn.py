@@ -22,7 +22,9 @@ def test_equals_torchvisions():
     theirs = torchvision.ops.FeaturePyramidNetwork(
         list(CHANNELS), 12, torchvision.ops.feature_pyramid_network.LastLevelMaxPool()
     )
-    for own, other in zip([*ours.lateral, *ours.output], [*theirs.inner_blocks, *theirs.layer_blocks], strict=True):
+    for own, other in zip(
+        [*ours.lateral, *ours.output], [*theirs.inner_blocks, *theirs.layer_blocks], strict=True
+    ):
         for target, value in zip(own.parameters(), other.parameters(), strict=True):
             target.data.copy_(value)
     expected = theirs(OrderedDict((str(i), m) for i, m in enumerate(maps()))).values()

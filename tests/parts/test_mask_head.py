@@ -38,7 +38,9 @@ def truth() -> Instances:
 def sampled(images, owners, labels, positive) -> SampledRegions:
     boxes = truth().boxes[torch.tensor(owners, dtype=torch.int64)]
     images, owners, labels = (torch.tensor(v, dtype=torch.int64) for v in (images, owners, labels))
-    return SampledRegions(Regions(boxes, images), labels, owners, torch.tensor(positive, dtype=torch.bool), boxes)
+    return SampledRegions(
+        Regions(boxes, images), labels, owners, torch.tensor(positive, dtype=torch.bool), boxes
+    )
 
 
 @pytest.mark.parametrize("convs", [0, 2])

@@ -115,7 +115,9 @@ def test_without_objects_all_is_background(proposals, truth, low):
 
 @pytest.mark.parametrize("append", [True, False])
 def test_without_proposals(append):
-    sampled = drawn(torch.zeros((0, 4)), TRUTH, positive_share=1.0, append_truth=append, background_iou=(0.1, 0.5))
+    sampled = drawn(
+        torch.zeros((0, 4)), TRUTH, positive_share=1.0, append_truth=append, background_iou=(0.1, 0.5)
+    )
     assert len(sampled.labels) == (2 if append else 0)
 
 

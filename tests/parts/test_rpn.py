@@ -212,7 +212,10 @@ def test_decode_more_where_more_are_wanted():
 def test_decode_filters():
     output = network()(maps())
     assert [len(p) for p in network(replace(SETTINGS, min_side=16)).decode(output, [(1, 1)] * 2)] == [0, 0]
-    assert [len(p) for p in network(replace(SETTINGS, min_objectness=0.999)).decode(output, [SIZE] * 2)] == [0, 0]
+    assert [len(p) for p in network(replace(SETTINGS, min_objectness=0.999)).decode(output, [SIZE] * 2)] == [
+        0,
+        0,
+    ]
 
 
 def test_objectness_is_a_softmax_of_two_in_disguise():

@@ -27,9 +27,11 @@ def area(boxes: Tensor) -> Tensor:
 
 def intersection(first: Tensor, second: Tensor) -> Tensor:
     """Areas of overlap ``[N, M]`` of boxes ``[N, 4]`` with boxes ``[M, 4]``."""
-    upper_left = torch.maximum(first[:, None, :2], second[None, :, :2])
-    lower_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    return (lower_right - upper_left).clamp(min=0).prod(2)
+    # Width and height apart: a trailing axis of 2 would make every step below several times slower.
+    a, b = first[:, None], second[None]
+    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
+    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp(min=0)
+    return width * height
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:

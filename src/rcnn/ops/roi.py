@@ -102,6 +102,8 @@ def _align_as_weighted_rows(
     """
     channels = features[0].shape[1]
     table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
+    # Sums of up to 16 rows are taken in full precision, also where the maps have half.
+    table = table.to(torch.promote_types(table.dtype, torch.float32))
     rows, weights = _sample_rows(
         [f.shape for f in features], rois, images, levels, strides, size, sampling_ratio, aligned
     )

@@ -62,11 +62,21 @@ class Trunk(nn.Module):
         self.strides = tuple(stages[i].stride for i in settings.levels)
         self.stages = nn.ModuleList(stage.layers for stage in used)
         self.frozen_stages = settings.frozen_stages
+        # Depthwise convolutions are slower in half precision on a CPU, whatever its instructions.
+        self.full_precision_on_cpu = any(
+            isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in self.modules()
+        )
         for stage in self.stages[: self.frozen_stages]:
             stage.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, 3, H, W]``."""
+        if images.device.type == "cpu" and self.full_precision_on_cpu and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self._maps(images)
+        return self._maps(images)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         features = images
         maps = []
         for index, stage in enumerate(self.stages):

@@ -1,0 +1,1 @@
+"""What is timed, each against a peer, in one run: `python -m benchmarks.NAME`."""

@@ -1,0 +1,118 @@
+"""Accuracy after the same time against torchvision's detector on the same trunk, in one run.
+
+    python -m benchmarks.accuracy ../shared/data/cbc/Training --val ../shared/data/cbc/Testing --minutes 20
+
+Ours is `rcnn train` without a recipe. The peer is torchvision's Faster R-CNN (Mask R-CNN where there are masks) with its
+default heads on a 128-channel pyramid, whole images at their own scale, flips, AdamW 6e-4 with a cosine over the time.
+Both are measured by the same code on the validation part.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks.peers import torchvision_detector, torchvision_inputs
+from rcnn import load, open_data, train
+from rcnn.data.augment import Augment
+from rcnn.data.dataset import Dataset
+from rcnn.data.loader import training_batches
+from rcnn.evaluation import Evaluation, evaluate
+from rcnn.ops.masks import paste_masks
+from rcnn.structures import Instances
+from rcnn.transform import Transform
+
+
+class Peer:
+    """A torchvision detector with the ``predict`` that :func:`rcnn.evaluate` asks for."""
+
+    def __init__(self, network: nn.Module, class_names: tuple[str, ...]) -> None:
+        self.network, self.class_names = network, class_names
+
+    @torch.inference_mode()
+    def predict(self, images: list[Tensor], *, min_score: float, max_detections: int) -> list[Instances]:
+        """The objects of uint8 images; masks pasted by us, from torchvision's maps."""
+        self.network.eval()
+        self.network.roi_heads.detections_per_img = max_detections
+        self.network.roi_heads.score_thresh = min_score
+        results = []
+        for image in images:
+            # Masks are pasted as sparse windows: torchvision's own full bitmaps would take gigabytes.
+            maps: list[Tensor] = []
+            if self.network.roi_heads.has_mask():
+                self.network.transform.postprocess = _keep_maps(self.network.transform, maps)
+            (found,) = self.network([image.float() / 255])
+            size = (int(image.shape[1]), int(image.shape[2]))
+            masks = paste_masks(maps[0], found["boxes"], size) if maps else None
+            results.append(
+                Instances(size, found["boxes"], found["labels"] - 1, found["scores"], masks, class_names=self.class_names)
+            )
+        return results
+
+
+def _keep_maps(transform, maps):  # type: ignore[no-untyped-def]
+    original = type(transform).postprocess
+
+    def postprocess(result, image_shapes, original_sizes):  # type: ignore[no-untyped-def]
+        maps[:] = [entry.pop("masks")[:, 0] for entry in result]
+        return original(transform, result, image_shapes, original_sizes)
+
+    return postprocess
+
+
+def train_peer(data: Dataset, val: Dataset, minutes: float, seed: int) -> tuple[Evaluation, int]:
+    """Train torchvision's detector for some minutes; its evaluation and the images it saw."""
+    torch.manual_seed(seed)
+    short = min(min(r.truth.size) for r in data.records)
+    network = torchvision_detector(
+        len(data.class_names), masks=data.has_masks, sizes=(16, 32, 64, 128, 256), short_side=short
+    ).train()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=6e-4)
+    whole = Augment(
+        crop=max(max(r.truth.size) for r in data.records), scale_jitter=(1.0, 1.0), brightness=0, contrast=0,
+        saturation=0, hue=0,
+    )  # fmt: skip
+    seconds, step = 0.0, 0
+    for batch in training_batches(data, whole, Transform(), batch_size=4, seed=seed, workers=1):
+        began = time.perf_counter()
+        share = seconds / (60 * minutes)
+        for group in optimizer.param_groups:
+            group["lr"] = 6e-4 * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.zero_grad()
+        sum(network(*torchvision_inputs([s.image for s in batch], [s.truth for s in batch])).values()).backward()
+        optimizer.step()
+        step += 1
+        seconds += time.perf_counter() - began
+        if seconds >= 60 * minutes:
+            break
+    return evaluate(Peer(network, data.class_names), val)[0], 4 * step
+
+
+def main() -> None:
+    """Train both, print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--val", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    data, val = open_data(options.data), open_data(options.val)
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(options.data, val=options.val, minutes=options.minutes, seed=options.seed, out=Path(folder) / "run",
+                    console=Console(quiet=True))  # fmt: skip
+        ours, _ = evaluate(load(run), val)
+    theirs, images = train_peer(data, val, options.minutes, options.seed)
+    print(f"{options.minutes:g} minutes each, seed {options.seed}; torchvision saw {images} images")
+    for name, result in (("rcnn", ours), ("torchvision", theirs)):
+        shown = {k: round(v, 4) for k, v in result.metrics.items() if k.split("/")[1] in ("AP", "AP50", "AP75", "mAP")}
+        print(f"{name:12} {shown}, predicting {result.seconds['predicting']:.2f} s an image")
+
+
+if __name__ == "__main__":
+    main()
