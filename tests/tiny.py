@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import torch
+
 from rcnn.data.augment import Augment
 from rcnn.data.shapes import Shapes, draw_shapes
+from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.parts.backbone import TrunkSettings
@@ -15,6 +18,7 @@ from rcnn.parts.rpn import RPNSettings
 from rcnn.recipe import Recipe
 from rcnn.training import TrainSettings
 from rcnn.transform import Transform
+from rcnn.weights import load_trunk
 
 SIDE = 64
 NAMES = ("disk", "square")
@@ -43,3 +47,11 @@ def tiny_shapes(count: int, first: int = 0) -> Shapes:
     return draw_shapes(
         count, first=first, size=(SIDE, SIDE), class_names=NAMES, objects=(1, 3), diameter=(16.0, 32.0)
     )
+
+
+def tiny_network(recipe: Recipe) -> Any:
+    """What the recipe describes, drawn with its seed, on an ImageNet trunk."""
+    torch.manual_seed(recipe.train.seed)
+    network = MODELS[recipe.model](len(NAMES), recipe.settings)
+    load_trunk(network.trunk, recipe.settings.trunk)
+    return network

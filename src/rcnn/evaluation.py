@@ -1,12 +1,7 @@
 """A model on a data set, in numbers: COCO's and VOC's metrics, the best threshold, what each image got.
 
-The threshold of choice is the one at which the detections of all images together have the highest F1: an
-object is found if a detection of its class overlaps it with IoU ≥ 0.5 (masks where there are masks, else
-boxes), the best score choosing first. A match made at a high score stays whatever comes below it, so one pass
-serves all thresholds.
-
-Differs from COCO's matching: objects marked ``difficult`` are passed over like crowds, neither found nor
-missed.
+The threshold of choice is the one at which the detections of all images together have the highest F1, see
+``rcnn.metrics.matches``; masks are compared where there are masks, else boxes.
 """
 
 from __future__ import annotations
@@ -19,10 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
-from pycocotools import mask as coco_mask
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
@@ -30,14 +23,12 @@ from torch import Tensor
 from rcnn.data.dataset import Dataset
 from rcnn.metrics import check_pairs
 from rcnn.metrics.coco import CocoResult, Kind, coco_metrics
+from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
 from rcnn.metrics.voc import voc_metrics
 from rcnn.structures import Instances
 
-MATCH_IOU = 0.5
 # COCO's cap, and how far it follows crowded images: people count 500 cells.
 COCO_CAP, HIGHEST_CAP = 100, 500
-NO_THRESHOLD = 0.5
-UNMATCHED, IGNORED = -1, -2
 
 
 class Detector(Protocol):
@@ -55,31 +46,6 @@ class Detector(Protocol):
         max_detections: int | None = None,
     ) -> list[Instances]:
         """The objects of each image in its own coordinates, best score first."""
-
-
-@dataclass(frozen=True)
-class ImageMatch:
-    """What one image got at the threshold; indices are those of the Instances that were compared.
-
-    Attributes:
-        matched_truths: objects found.
-        matched_predictions: the detection that found each of these, in the same order.
-        missed_truths: objects not found; crowds and difficult ones never count as missed.
-        spurious_predictions: detections of nothing; those on crowds and difficult objects are not spurious.
-        num_true: objects to be found.
-        num_predicted: detections that count, at or above the threshold.
-        f1: their agreement, 1 when there was nothing and nothing was found.
-        path: the image file, where known.
-    """
-
-    matched_truths: tuple[int, ...]
-    matched_predictions: tuple[int, ...]
-    missed_truths: tuple[int, ...]
-    spurious_predictions: tuple[int, ...]
-    num_true: int
-    num_predicted: int
-    f1: float
-    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -288,7 +254,7 @@ def evaluate_predictions(
         kind: coco_metrics(truths, predictions, kind=kind, class_names=class_names, max_detections=cap)
         for kind in kinds
     }
-    pairings = [_pairing(t, p, kinds[-1]) for t, p in zip(truths, predictions, strict=True)]
+    pairings = [pair(t, p, kinds[-1]) for t, p in zip(truths, predictions, strict=True)]
     threshold, f1 = best_threshold(pairings)
     metrics, per_class = _gathered(truths, predictions, class_names, results)
     judged = [(score, found) for p in pairings for score, found in zip(p.scores, p.found, strict=True)]
@@ -347,114 +313,3 @@ def _curves(result: CocoResult) -> dict[str, dict[str, list[float]]]:
         for name, curve in result.precision.items()
         if not math.isnan(curve[0])
     }
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """Which detection of one image found which object, at any threshold.
-
-    Attributes:
-        scores: of each detection.
-        found: the index of the truth that each detection found, or UNMATCHED, or IGNORED if it lies on a
-            crowd or a difficult object.
-        objects: the indices of the truths that are to be found.
-        path: the image file, where known.
-    """
-
-    scores: list[float]
-    found: list[int]
-    objects: list[int]
-    path: Path | None
-
-    def at(self, threshold: float) -> ImageMatch:
-        """What is found, missed and spurious among the detections of at least this score."""
-        counted = [
-            i for i, score in enumerate(self.scores) if score >= threshold and self.found[i] != IGNORED
-        ]
-        hits = [i for i in counted if self.found[i] >= 0]
-        truths = tuple(self.found[i] for i in hits)
-        total = len(self.objects) + len(counted)
-        return ImageMatch(
-            matched_truths=truths,
-            matched_predictions=tuple(hits),
-            missed_truths=tuple(sorted(set(self.objects) - set(truths))),
-            spurious_predictions=tuple(i for i in counted if self.found[i] == UNMATCHED),
-            num_true=len(self.objects),
-            num_predicted=len(counted),
-            f1=2 * len(hits) / total if total else 1.0,
-            path=self.path,
-        )
-
-
-def _pairing(truth: Instances, predicted: Instances, kind: Kind) -> Pairing:
-    """Match each detection, best score first, with the free object of its class that it overlaps most."""
-    crowd = _flags(truth.crowd, len(truth))
-    ignored = crowd | _flags(truth.difficult, len(truth))
-    scores = np.zeros(0) if predicted.scores is None else predicted.scores.double().cpu().numpy()
-    overlaps = _overlaps(truth, predicted, crowd, kind)  # [D, N]
-    free: npt.NDArray[np.float64] = np.where(ignored, 0.0, overlaps)
-    on_ignored = (overlaps[:, ignored] >= MATCH_IOU).any(1)
-    found = np.where(on_ignored, IGNORED, UNMATCHED)
-    # Most detections overlap nothing: only the others take part.
-    candidates = free.max(axis=1, initial=0.0) >= MATCH_IOU
-    for detection in np.argsort(-scores, kind="stable"):
-        if not candidates[detection]:
-            continue
-        best = int(free[detection].argmax())
-        if free[detection, best] >= MATCH_IOU:
-            found[detection] = best
-            free[:, best] = 0.0
-    return Pairing(scores.tolist(), found.tolist(), np.flatnonzero(~ignored).tolist(), truth.path)
-
-
-def _flags(flags: Tensor | None, count: int) -> npt.NDArray[np.bool_]:
-    """Marks of the objects; absent means none."""
-    return np.zeros(count, dtype=bool) if flags is None else flags.cpu().numpy().astype(bool)
-
-
-def _overlaps(
-    truth: Instances, predicted: Instances, crowd: npt.NDArray[np.bool_], kind: Kind
-) -> npt.NDArray[np.float64]:
-    """IoU ``[D, N]`` within a class, else 0; with a crowd, the share of the detection that lies on it."""
-    if not len(truth) or not len(predicted):
-        return np.zeros((len(predicted), len(truth)))
-    same = predicted.labels.cpu().numpy()[:, None] == truth.labels.cpu().numpy()[None]
-    if kind == "mask":
-        assert predicted.masks is not None
-        assert truth.masks is not None
-        overlaps = coco_mask.iou(predicted.masks.rle(), truth.masks.rle(), crowd.astype(np.uint8))
-    else:
-        overlaps = coco_mask.iou(_corner_and_size(predicted), _corner_and_size(truth), crowd.astype(np.uint8))
-    return np.where(same, overlaps, 0.0)
-
-
-def _corner_and_size(instances: Instances) -> npt.NDArray[np.float64]:
-    """Boxes ``[N, 4]`` as COCO has them: x, y, width, height."""
-    boxes = instances.boxes.double().cpu().numpy()
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def best_threshold(pairings: Sequence[Pairing]) -> tuple[float, float]:
-    """The score threshold with the highest F1 over all images, and that F1.
-
-    It lies midway between the last score that should pass and the next one below, so that neither rounding
-    nor ``>`` for ``≥`` moves a detection across; of equal F1 the highest threshold.
-    """
-    judged = [
-        (score, found >= 0)
-        for pairing in pairings
-        for score, found in zip(pairing.scores, pairing.found, strict=True)
-        if found != IGNORED
-    ]
-    if not any(true for _, true in judged):
-        return NO_THRESHOLD, 0.0
-    scores = np.array([score for score, _ in judged])
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.array([true for _, true in judged])[order].cumsum()
-    objects = sum(len(pairing.objects) for pairing in pairings)
-    # A threshold keeps or drops all detections of one score together.
-    last = np.r_[scores[1:] < scores[:-1], True]
-    f1 = np.where(last, 2 * hits / (np.arange(1, len(hits) + 1) + objects), -1.0)
-    best = int(f1.argmax())
-    lower = scores[best + 1] if best + 1 < len(scores) else scores[best]
-    return float((scores[best] + lower) / 2), float(f1[best])

@@ -30,10 +30,11 @@ from rcnn.transform import Transform
 from rcnn.weights import trunk_normalisation
 
 TRUNK = "efficientnet_lite0"
-LEVELS = {"efficientnet_lite0": (1, 2, 3, 4), "vgg16": (2, 3, 4), "mobilenet_v3_large": (1, 2, 3, 4)}
+# Stages with the strides 4, 8, 16 and, where there is one, 32.
+LEVELS = {"vgg16": (2, 3, 4)}
 # Prediction takes about a third of a second on two cores at this size.
 PIXELS = 640 * 640
-SMALLEST = 16.0  # pixels: an object of four cells of the finest map
+SMALLEST = 14.0  # pixels: an object of three to four cells of the finest map
 CROPS = (256, 640)
 
 Floats = npt.NDArray[np.float64]
@@ -137,10 +138,12 @@ def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) 
     """Settings whose heads suit a laptop; half to a tenth of the papers' arithmetic, see docs/recipes.md."""
     detections = max(100, math.ceil(1.5 * most_objects / 50) * 50)
     canonical = 112.0  # regions are read one level finer than in the FPN paper: the heads' maps are small anyway
+    levels = LEVELS.get(trunk, (1, 2, 3, 4))
+    sizes = rpn.sizes[: len(levels) + 1]
     shared = {
-        "trunk": TrunkSettings(trunk, LEVELS.get(trunk, (1, 2, 3, 4)), frozen_stages=1),
-        "fpn": FPNSettings(channels=128, coarsest="pool" if len(rpn.sizes) > 4 else "none"),
-        "rpn": replace(rpn, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))),
+        "trunk": TrunkSettings(trunk, levels, frozen_stages=1 if trunk.startswith("efficientnet") else 2),
+        "fpn": FPNSettings(channels=128, coarsest="pool" if len(sizes) > len(levels) else "none"),
+        "rpn": replace(rpn, sizes=sizes, channels=64, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))),
         "box": BoxHeadSettings(
             channels=512,
             pool=PoolSettings(canonical_size=canonical),
@@ -151,7 +154,7 @@ def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) 
     }
     if model == "mask_rcnn":
         pool = PoolSettings(size=14, sampling_ratio=1, canonical_size=canonical)
-        return MaskRCNNSettings(**shared, mask=MaskHeadSettings(convs=2, channels=96, pool=pool))
+        return MaskRCNNSettings(**shared, mask=MaskHeadSettings(convs=2, channels=96, pool=pool, max_regions=16))
     if model == "faster_rcnn":
         return FasterRCNNSettings(**shared)
     raise ValueError(f"model {model!r}: expected faster_rcnn or mask_rcnn")

@@ -38,7 +38,7 @@ from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
 from rcnn.training import Standing, Trainer, append_line
-from rcnn.weights import load_trunk
+from rcnn.weights import load_pretrained
 
 HELD_OUT = 0.15
 # More images than this are not all decoded before training; `rcnn data check` does it at any number.
@@ -141,7 +141,7 @@ def _run(
     torch.manual_seed(recipe.train.seed)
     network = MODELS[recipe.model](len(parts.train.class_names), recipe.settings)
     if not resumed:
-        load_trunk(network.trunk, recipe.settings.trunk)
+        load_pretrained(network)
     validation = Validation(network, recipe, parts, where)
     with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
         trainer = Trainer(
@@ -195,28 +195,20 @@ class Validation:
         )
 
     @torch.no_grad()
-    def loss(self, count: int = 8) -> float:
-        """The mean loss over a few whole validation images."""
+    def loss(self, count: int = 16) -> float:
+        """The mean loss over crops of a few validation images, at the scale of training but unvaried."""
+        plain = replace(
+            self.recipe.augment, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0, contrast=0.0,
+            saturation=0.0, hue=0.0, copy_paste=0.0,
+        )  # fmt: skip
         losses = []
         for index in self.few[:count]:
-            sample = self.parts.val[index]
-            batch = self.recipe.transform([sample.image])
-            height, width = batch.sizes[0]
-            truth = scale_truth(sample.truth, (height, width))
+            sample = plain(self.parts.val[index], self.recipe.transform, np.random.default_rng([3, index]))
+            batch = self.recipe.transform.batch([sample.image])
             moved = replace(batch, tensors=batch.tensors.to(self.device), seeds=(index,))
-            output = self.detector.network(moved, [truth.to(self.device)])
+            output = self.detector.network(moved, [sample.truth.to(self.device)])
             losses.append(sum(float(v) for v in output.losses.values()))
         return float(np.mean(losses))
-
-
-def scale_truth(truth: Instances, size: tuple[int, int]) -> Instances:
-    """The truth of an image that was resized to ``size``; masks by nearest pixel."""
-    from rcnn.data.augment import View
-
-    height, width = truth.size
-    view = View((0, 0, width, height), size)
-    masks = None if truth.masks is None else view.masks(truth.masks)
-    return replace(truth, size=size, boxes=view.boxes(truth.boxes), masks=masks, keypoints=None, areas=None)
 
 
 def finish(
@@ -317,7 +309,7 @@ def _open_parts(
             errors = [p for p in check_pair(train_part, val_part) if p.severity == "error"]
             if errors:
                 raise ValueError("\n".join(map(str, errors)))
-            notes = [f"val: {val_part.source}, {len(val_part)} images", *more[1:]]
+            notes = [f"val: {val_part.source}, {len(val_part)} images", *(f"val {line}" for line in more[1:])]
             notes += [str(p) for p in check_pair(train_part, val_part)]
             return Parts(train_part, align_classes(val_part, train_part.class_names), (*lines, *notes))
     return _hold_out(train_part, lines, seed)

@@ -282,7 +282,7 @@ class Instances:
         Raises:
             ValueError: another ending, or an overlay where the image file is not known.
         """
-        from rcnn.predict import save_instances
+        from rcnn.results import save_instances
 
         return save_instances(self, Path(path))
 

@@ -2,8 +2,7 @@
 
 The window of the source image is drawn first and only that window is resized, so that a crop out of a large
 image with hundreds of objects costs no more than a small image. The image goes through torchvision's
-transforms.v2 functions; boxes, keypoints and masks follow from the same :class:`View` in closed form, which
-equals what v2 makes of boxes and masks (nearest-exact) without a full bitmap per object.
+transforms.v2 functions; boxes, keypoints and masks follow it in closed form, see ``rcnn.data.view``.
 
 Every random number comes from the generator passed in: the same generator state gives the same sample.
 
@@ -22,200 +21,16 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rcnn.data.dataset import Sample
-from rcnn.structures import Instances, Masks, Size
+from rcnn.data.view import View, keep, marked, set_pixels, tightened, view_sample, window_pixels
+from rcnn.structures import Instances, Masks
 
 if TYPE_CHECKING:
     from rcnn.transform import Transform
 
-Window = tuple[int, int, int, int]
 # Settings of Augment between 0 and 1.
 SHARES = ("brightness", "contrast", "saturation", "hue", "copy_paste", "min_visible", "on_object")
 # Quarter turns counter-clockwise as (transposed, flip_x, flip_y), the flips after the transposition.
 QUARTER_TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
-
-
-@dataclass(frozen=True)
-class View:
-    """A window of an image, resized and then put into one of the eight orientations.
-
-    Convention:
-        The window ``10 20 30 40`` at size (40, 40) doubles the scale: the source point (12, 25) lies at
-        (4, 10), with ``flip_x`` at (36, 10), with ``transposed`` at (10, 4).
-
-    Attributes:
-        window: x1 y1 x2 y2 in source pixels, inside the image.
-        resized: (height, width) of the resized window, before the orientation.
-        transposed: rows become columns, applied after the resizing.
-        flip_x: left becomes right, applied after the transposition.
-        flip_y: top becomes bottom, applied after the transposition.
-        antialias: low-pass filter before shrinking the image, as prediction does or does not.
-    """
-
-    window: Window
-    resized: Size
-    transposed: bool = False
-    flip_x: bool = False
-    flip_y: bool = False
-    antialias: bool = True
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of what comes out."""
-        return self.resized[::-1] if self.transposed else self.resized
-
-    def image(self, image: Tensor) -> Tensor:
-        """``[3, H, W]`` to ``[3, h, w]``, bilinear."""
-        x1, y1, x2, y2 = self.window
-        image = image[:, y1:y2, x1:x2]
-        if image.shape[1:] != self.resized:
-            image = _resize(image, self.resized, self.antialias)
-        if self.transposed:
-            image = image.transpose(1, 2)
-        if self.flip_x:
-            image = functional.horizontal_flip(image)
-        if self.flip_y:
-            image = functional.vertical_flip(image)
-        return image.contiguous()
-
-    def boxes(self, boxes: Tensor) -> Tensor:
-        """Boxes ``[N, 4]`` of the source, clipped to the window; without width or height where outside."""
-        corners = self._scaled(boxes.reshape(-1, 2, 2))
-        height, width = self.resized
-        corners = corners.clamp(min=0).minimum(corners.new_tensor([width, height]))
-        return self._oriented(corners.reshape(-1, 4))
-
-    def keypoints(self, keypoints: Tensor) -> Tensor:
-        """Keypoints ``[N, K, 3]``; those outside the window become ``0 0 0``, as for a joint not annotated.
-
-        A mirrored left hand stays called left: swapping names is not done here.
-        """
-        points = self._scaled(keypoints[..., :2])
-        height, width = self.resized
-        inside = ((points >= 0) & (points <= points.new_tensor([width, height]))).all(-1)
-        turned = self._oriented(points.repeat(1, 1, 2).reshape(-1, 4))[:, :2].reshape(points.shape)
-        seen = inside & (keypoints[..., 2] > 0)
-        return torch.cat([turned, keypoints[..., 2:]], -1) * seen[..., None]
-
-    def masks(self, masks: Masks) -> Masks:
-        """Masks of the source as seen in the view; nearest pixel, a mask outside keeps no pixel."""
-        rows = _nearest(self.window[1], self.window[3], self.resized[0])
-        columns = _nearest(self.window[0], self.window[2], self.resized[1])
-        edges = masks.windows.T.contiguous()
-        ranges = [torch.searchsorted(columns if i % 2 == 0 else rows, edges[i]) for i in range(4)]
-        windows = self._oriented(torch.stack(ranges, 1))
-        owner, y, x = _window_pixels(windows)
-        y = self.size[0] - 1 - y if self.flip_y else y
-        x = self.size[1] - 1 - x if self.flip_x else x
-        y, x = (x, y) if self.transposed else (y, x)
-        left, top, right, _ = edges
-        stored = (
-            masks.starts[owner] + (rows[y] - top[owner]) * (right - left)[owner] + columns[x] - left[owner]
-        )
-        return Masks(masks.pixels[stored], windows, self.size)
-
-    def _scaled(self, points: Tensor) -> Tensor:
-        """Source points ``[..., 2]`` in the resized window."""
-        x1, y1, x2, y2 = self.window
-        scale = points.new_tensor([self.resized[1] / (x2 - x1), self.resized[0] / (y2 - y1)])
-        return (points - points.new_tensor([x1, y1])) * scale
-
-    def _oriented(self, boxes: Tensor) -> Tensor:
-        """Boxes ``[N, 4]`` of the resized window, float or whole, in the view's orientation."""
-        height, width = self.size
-        x1, y1, x2, y2 = boxes[:, [1, 0, 3, 2]].T if self.transposed else boxes.T
-        x1, x2 = (width - x2, width - x1) if self.flip_x else (x1, x2)
-        y1, y2 = (height - y2, height - y1) if self.flip_y else (y1, y2)
-        return torch.stack([x1, y1, x2, y2], 1)
-
-
-def _resize(image: Tensor, size: Size, antialias: bool) -> Tensor:
-    # torch's antialiased uint8 kernel (2.14) gives wrong pixels or fails where the result is one pixel wide.
-    exact = antialias and size[1] == 1
-    pixels: Tensor = functional.resize(image.float() if exact else image, list(size), antialias=antialias)
-    return pixels.round().to(image.dtype) if exact else pixels
-
-
-def _nearest(start: int, stop: int, count: int) -> Tensor:
-    """int64 ``[count]``: the source pixel under the centre of each of ``count`` pixels over [start, stop)."""
-    # Not floor(i * step), "nearest": that would shift masks by half a pixel against the image.
-    return start + ((2 * torch.arange(count) + 1) * (stop - start)).div(2 * count, rounding_mode="floor")
-
-
-def _window_pixels(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Owner, y and x, int64 ``[P]``, of all pixels of ``windows`` ``[N, 4]``, in the order of storage."""
-    width, height = (windows[:, 2:] - windows[:, :2]).T
-    areas = width * height
-    owner = torch.repeat_interleave(torch.arange(len(windows)), areas)
-    place = torch.arange(len(owner)) - (areas.cumsum(0) - areas)[owner]
-    row = place.div(width[owner], rounding_mode="floor")
-    return owner, windows[owner, 1] + row, windows[owner, 0] + place - row * width[owner]
-
-
-def _set_pixels(masks: Masks) -> tuple[Tensor, Tensor, Tensor]:
-    """Owner, y and x of the pixels inside the masks."""
-    inside = masks.pixels.nonzero()[:, 0]
-    owner, y, x = _window_pixels(masks.windows)
-    return owner[inside], y[inside], x[inside]
-
-
-def _tight_boxes(masks: Masks) -> Tensor:
-    """float32 ``[N, 4]`` as :meth:`Masks.boxes`, for all masks at once; zeros for an empty mask."""
-    owner, y, x = _set_pixels(masks)
-    lowest = torch.full((len(masks), 2), max(masks.size))
-    highest = torch.zeros((len(masks), 2), dtype=torch.int64)
-    points = torch.stack([x, y], 1)
-    index = owner[:, None].expand_as(points)
-    lowest.scatter_reduce_(0, index, points, "amin")
-    highest.scatter_reduce_(0, index, points + 1, "amax")
-    return torch.cat([lowest.minimum(highest), highest], 1).float()
-
-
-def _keep(truth: Instances, chosen: Tensor) -> Instances:
-    """The objects where bool ``[N]`` ``chosen`` is true; as indexing, quick for many masks."""
-    masks = truth.masks
-    if masks is not None:
-        pixels = masks.pixels[torch.repeat_interleave(chosen, masks.window_areas)]
-        masks = Masks(pixels, masks.windows[chosen], masks.size)
-    return replace(replace(truth, masks=None)[chosen], masks=masks)
-
-
-def _marked(truth: Instances, hidden: Tensor) -> Instances:
-    """The truth with the objects ``hidden`` (bool ``[N]``) marked as crowd, beside those that already are."""
-    return replace(truth, crowd=hidden if truth.crowd is None else truth.crowd | hidden)
-
-
-def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
-    """The sample as ``view`` shows it.
-
-    Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
-    little is left to find them by, and they are not background either. With masks the boxes are drawn tight
-    around what is left of them, and objects of whose mask nothing is left are dropped. ``areas`` are dropped:
-    they hold for the source only.
-    """
-    truth = sample.truth
-    boxes = view.boxes(truth.boxes)
-    inside = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
-    truth, boxes = _keep(truth, inside), boxes[inside]
-    x1, y1, x2, y2 = view.window
-    pixel_area = view.size[0] * view.size[1] / ((x2 - x1) * (y2 - y1))
-    visible = _box_areas(boxes) / (_box_areas(truth.boxes) * pixel_area)
-    truth = _marked(replace(truth, size=view.size, boxes=boxes, areas=None), visible < min_visible)
-    if truth.keypoints is not None:
-        truth = replace(truth, keypoints=view.keypoints(truth.keypoints))
-    if truth.masks is not None:
-        truth = _tightened(replace(truth, masks=view.masks(truth.masks)))
-    return Sample(view.image(sample.image), truth, sample.image_id)
-
-
-def _box_areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
-
-
-def _tightened(truth: Instances) -> Instances:
-    """Boxes drawn anew around the masks, objects without a pixel dropped."""
-    assert truth.masks is not None
-    boxes = _tight_boxes(truth.masks)
-    return _keep(replace(truth, boxes=boxes), boxes[:, 2] > 0)
 
 
 def paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.0) -> Sample:
@@ -232,13 +47,13 @@ def paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.
         if len(each.truth) and each.truth.masks is None:
             raise ValueError(f"copy-paste needs masks, but {each.truth.path} has none: set copy_paste to 0.")
     height, width = (min(a, b) for a, b in zip(sample.truth.size, donor.truth.size, strict=True))
-    donor = replace(donor, truth=_keep(donor.truth, chosen))
+    donor = replace(donor, truth=keep(donor.truth, chosen))
     pasted = view_sample(donor, View((0, 0, width, height), (height, width)), min_visible)
     if len(pasted.truth) == 0:
         return sample
     assert pasted.truth.masks is not None
     covered = torch.zeros(sample.truth.size, dtype=torch.bool)
-    _, y, x = _set_pixels(pasted.truth.masks)
+    _, y, x = set_pixels(pasted.truth.masks)
     covered[y, x] = True
     image = sample.image.clone()
     image[:, covered] = pasted.image[:, covered[:height, :width]]
@@ -251,11 +66,11 @@ def _uncovered(truth: Instances, covered: Tensor, min_visible: float) -> Instanc
     """The objects without the pixels ``covered``, bool ``[h, w]``."""
     if truth.masks is None:
         return replace(truth, masks=Masks.empty(truth.size))
-    owner, y, x = _window_pixels(truth.masks.windows)
+    owner, y, x = window_pixels(truth.masks.windows)
     left = truth.masks.pixels * ~covered[y, x]
     before = torch.bincount(owner, truth.masks.pixels, len(truth))
     visible = torch.bincount(owner, left, len(truth)) / before
-    return _tightened(_marked(replace(truth, masks=replace(truth.masks, pixels=left)), visible < min_visible))
+    return tightened(marked(replace(truth, masks=replace(truth.masks, pixels=left)), visible < min_visible))
 
 
 def _joined(below: Instances, above: Instances) -> Instances:

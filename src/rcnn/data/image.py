@@ -68,7 +68,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         large = Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS
         with _pillow_limit_lifted() if large else nullcontext():
             upright = ImageOps.exif_transpose(image)
-            array = _rgb(upright)
+            array = to_rgb(upright)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()  # [3, H, W]
 
 
@@ -165,17 +165,17 @@ def _may_be_rotated(file: BinaryIO) -> bool:
     return found
 
 
-def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """uint8 ``[H, W, 3]``."""
+def to_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An image of any mode as uint8 ``[H, W, 3]``, see the module's docstring; alpha is dropped."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return np.repeat(_scaled(np.asarray(image))[:, :, None], 3, axis=2)
+        return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode in ("P", "PA", "La", "RGBa"):  # Pillow converts these to RGB by way of RGBA only
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
 
 
-def _scaled(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Gray of more than 8 bits as uint8, see the module's docstring."""
+def to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Gray of more than 8 bits as uint8 of the same shape, see the module's docstring."""
     gray = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0).clip(min=0)
     top = float(gray.max())
     if values.dtype.kind == "f" and top <= 1:

@@ -1,0 +1,273 @@
+"""What is written of predictions: overlays, COCO results, tables of objects and of counts."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rcnn import checkpoint
+from rcnn.data.image import IMAGE_ENDINGS, ImageError, read_image
+from rcnn.draw import draw
+from rcnn.structures import Instances, Masks
+
+if TYPE_CHECKING:
+    from rcnn.predict import Detector
+
+OBJECT_COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y")
+COUNT_COLUMNS = ("image", "class", "count")
+
+
+def save_instances(instances: Instances, path: Path) -> Path:
+    """Write one image's objects; see :meth:`rcnn.Instances.save`.
+
+    Raises:
+        ValueError: an unknown ending, or an overlay where the image file is not known.
+    """
+    path, ending = Path(path), Path(path).suffix.lower()
+    if ending == ".json":
+        image_id = 0 if instances.path is None else instances.path.name
+        content = json.dumps(instances.to_coco(image_id)).encode()
+    elif ending == ".csv":
+        name = "" if instances.path is None else instances.path.name
+        content = _csv([OBJECT_COLUMNS, *([name, *row] for row in object_rows(instances))]).encode()
+    elif ending in (".png", ".jpg", ".jpeg"):
+        if instances.path is None:
+            raise ValueError(
+                f"{path}: an overlay needs the image; predict from a file, or draw with rcnn.draw"
+            )
+        return write_picture(draw(read_image(instances.path), instances), path)
+    else:
+        raise ValueError(f"{path}: unknown ending {ending!r}; expected .json, .csv, .png or .jpg")
+    checkpoint.write_atomically(path, content)
+    return path
+
+
+def object_rows(instances: Instances) -> list[list[str]]:
+    """The columns of ``objects.csv`` after the image: class, score, box, area and centroid, in pixels.
+
+    Area and centroid are the mask's where there are masks, else the box's.
+    """
+    boxes = instances.boxes
+    if instances.masks is None:
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        centroids = (boxes[:, :2] + boxes[:, 2:]) / 2
+    else:
+        areas, centroids = instances.masks.areas(), _centroids(instances.masks, boxes)
+    scores = torch.ones(len(boxes)) if instances.scores is None else instances.scores
+    numbers = torch.cat([boxes, areas[:, None], centroids], 1).tolist()
+    return [
+        [name, f"{score:.4f}", *(f"{value:.2f}" for value in row)]
+        for name, score, row in zip(instances.names, scores.tolist(), numbers, strict=True)
+    ]
+
+
+def _centroids(masks: Masks, boxes: Tensor) -> Tensor:
+    """float32 ``[N, 2]``: x and y of each mask's centre of mass; the box's centre for an empty mask."""
+    centroids = (boxes[:, :2] + boxes[:, 2:]) / 2
+    for centroid, patch, (x1, y1, _, _) in zip(
+        centroids, masks.patches(), masks.windows.tolist(), strict=True
+    ):
+        ys, xs = patch.nonzero(as_tuple=True)
+        if len(ys):
+            # Pixel i covers [i, i + 1): its centre is at i + 0.5.
+            centroid.copy_(torch.stack([xs.float().mean() + x1, ys.float().mean() + y1]) + 0.5)
+    return centroids
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What :func:`predict_to_files` did.
+
+    Attributes:
+        out: the folder written.
+        counts: objects of each class over all images, classes without objects included.
+        images: images predicted.
+        failed: message of each image that could not be used.
+    """
+
+    out: Path
+    counts: dict[str, int]
+    images: int
+    failed: tuple[str, ...]
+
+
+def predict_to_files(
+    detector: Detector,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    min_score: float | None = None,
+    max_detections: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Predict images and folders, and write what was found into a folder.
+
+    It then holds ``overlays/NAME.png``, ``predictions.json`` (COCO results; ``image_id`` is the image's path
+    below the given folder), ``objects.csv`` and ``counts.csv``. The three tables appear when all images are
+    done, or with what is done when the user interrupts. An image that cannot be read is passed over and
+    reported.
+
+    Args:
+        detector: the trained model.
+        inputs: image files, and folders to be searched at every depth.
+        out: the folder; made where missing.
+        min_score: as in :meth:`rcnn.Detector.predict`.
+        max_detections: likewise.
+        progress: called with the number of images done and of all.
+
+    Raises:
+        FileNotFoundError: an input that does not exist.
+        ValueError: a folder without images.
+        OSError: the folder cannot be written.
+    """
+    out = Path(out)
+    images = find_images(inputs, exclude=out)
+    overlays = _overlay_names(list(images))
+    failed: list[str] = []
+    with _Tables(out, detector.class_names) as tables:
+        for done, (image_id, path) in enumerate(images.items(), 1):
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                failed.append(str(error))
+            else:
+                found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
+                write_picture(draw(image, found), out / "overlays" / overlays[image_id])
+                tables.add(image_id, found)
+            if progress is not None:
+                progress(done, len(images))
+    return Summary(out, dict(tables.counts), tables.images, tuple(failed))
+
+
+def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> dict[str, Path]:
+    """The image files in files and folders, by a name that tells them apart.
+
+    The name is the path below the given folder with ``/`` between its parts; where two inputs share it, the
+    folder's own name comes before it, then a number. A file reached twice counts once. Hidden files and
+    everything below ``exclude`` are left out.
+
+    Raises:
+        FileNotFoundError: an input that does not exist.
+        ValueError: an input folder without images.
+    """
+    named: dict[str, Path] = {}
+    seen: set[Path] = set()
+    for given in map(Path, inputs):
+        for path in _images_of(given, exclude):
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            below = path.relative_to(given if given.is_dir() else given.parent).as_posix()
+            folder = (given if given.is_dir() else given.parent).resolve().name
+            names = (below, f"{folder}/{below}", *(f"{folder}-{i}/{below}" for i in range(2, len(named) + 3)))
+            named[next(name for name in names if name not in named)] = path
+    return named
+
+
+def _images_of(given: Path, exclude: Path | None) -> list[Path]:
+    """The file itself, or the image files at every depth of the folder."""
+    if not given.exists():
+        raise FileNotFoundError(f"{given}: no such image or folder")
+    if not given.is_dir():
+        return [given]
+    hidden = None if exclude is None else exclude.resolve()
+    found = [
+        path
+        for path in sorted(given.rglob("*"))
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(given).parts)
+        and (hidden is None or hidden not in path.resolve().parents)
+        and path.is_file()
+    ]
+    if not found:
+        endings = " ".join(sorted(IMAGE_ENDINGS))
+        raise ValueError(f"{given}: no images in this folder; looked for {endings}")
+    return found
+
+
+def _overlay_names(image_ids: Sequence[str]) -> dict[str, str]:
+    """``a/b.jpg`` becomes ``a/b.png``, or ``a/b.jpg.png`` where there is an ``a/b.tif`` too."""
+    stems = {i: str(Path(i).with_suffix("")) for i in image_ids}
+    # Not all file systems tell upper from lower case.
+    taken = Counter(name.casefold() for name in (*stems.values(), *image_ids))
+    return {i: f"{stem if taken[stem.casefold()] == 1 else i}.png" for i, stem in stems.items()}
+
+
+class _Tables:
+    """The three tables, written row by row beside their place and put there at the end."""
+
+    def __init__(self, out: Path, class_names: tuple[str, ...]) -> None:
+        self.class_names = class_names
+        self.counts = Counter(dict.fromkeys(class_names, 0))
+        self.images = 0
+        self.results = 0
+        out.mkdir(parents=True, exist_ok=True)
+        self.paths = [out / name for name in ("predictions.json", "objects.csv", "counts.csv")]
+
+    def __enter__(self) -> _Tables:
+        self.files: list[IO[str]] = [
+            _part(path).open("w", encoding="utf-8", newline="") for path in self.paths
+        ]
+        self.files[0].write("[")
+        self.files[1].write(_csv([OBJECT_COLUMNS]))
+        self.files[2].write(_csv([COUNT_COLUMNS]))
+        return self
+
+    def add(self, image_id: str, found: Instances) -> None:
+        """Append one image's objects; every class has its count, 0 included."""
+        for result in found.to_coco(image_id):
+            self.files[0].write((",\n" if self.results else "\n") + json.dumps(result, ensure_ascii=False))
+            self.results += 1
+        self.files[1].write(_csv([image_id, *row] for row in object_rows(found)))
+        counts = Counter(found.names)
+        self.files[2].write(_csv([image_id, name, counts[name]] for name in self.class_names))
+        self.counts.update(counts)
+        self.images += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        keep = kind is None or issubclass(kind, KeyboardInterrupt)
+        if keep:
+            self.files[0].write("\n]\n")
+        for file, path in zip(self.files, self.paths, strict=True):
+            # A full disk fails here again; the first error is the one to be seen.
+            with contextlib.nullcontext() if keep else contextlib.suppress(OSError):
+                file.close()
+            if keep:
+                _part(path).replace(path)
+            else:
+                _part(path).unlink()
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_picture(picture: Tensor, path: Path) -> Path:
+    """Write a uint8 ``[3, H, W]`` as ``.png`` or ``.jpg``, in one step; missing folders are made."""
+    content = io.BytesIO()
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    # Speed over size: an overlay is looked at once.
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    image.save(content, kind, compress_level=1, quality=92)
+    checkpoint.write_atomically(path, content.getvalue())
+    return path
