@@ -17,7 +17,7 @@ from rcnn.draw import (
     object_colours,
     palette,
 )
-from rcnn.evaluation import ImageMatch
+from rcnn.metrics.matches import ImageMatch
 from rcnn.structures import Instances, Masks
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: the threshold, the matches by image, the classes by name, a whole run with a small detector."""
+"""Evaluation: all metrics together, the classes by name, a whole run with a small detector."""
 
 import io
 import json
@@ -11,110 +11,27 @@ import pytest
 import torch
 from rich.console import Console
 
+from objects import FAR, SIZE, A, B, filled, instances
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.evaluation import (
     align_classes,
-    best_threshold,
     detection_cap,
     evaluate,
     evaluate_predictions,
 )
 from rcnn.structures import Instances, Masks
 
-SIZE = (100, 100)
-A, B, FAR = [0, 0, 10, 10], [20, 20, 30, 30], [60, 60, 70, 70]
-
-
-def instances(boxes, labels=None, scores=None, **present) -> Instances:
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
-    scores = None if scores is None else torch.tensor(scores, dtype=torch.float32)
-    marks = {k: v if isinstance(v, Masks) else torch.tensor(v) for k, v in present.items()}
-    return Instances(SIZE, boxes, labels, scores, **marks)
-
-
-def filled(boxes, size=SIZE) -> Masks:
-    """Masks that fill their boxes."""
-    patches = [torch.ones(y2 - y1, x2 - x1) for x1, y1, x2, y2 in boxes]
-    return Masks.from_patches(patches, [(y1, x1) for x1, y1, _, _ in boxes], size)
-
 
 def measured(truths, predictions, names=("a",), has_masks=False, **settings):
     return evaluate_predictions(truths, predictions, names, has_masks=has_masks, **settings)
 
 
-def test_threshold_is_midway_below_the_last_detection_that_pays() -> None:
-    truths = [instances([A, B]), instances([A])]
-    predictions = [instances([A, B, FAR], scores=[0.9, 0.5, 0.25]), instances([FAR], scores=[0.125])]
-    # F1 by threshold: .9 2*1/(1+3), .5 2*2/(2+3), .25 4/6, .125 4/7; best: two found of three, none spurious.
-    got = measured(truths, predictions)
-    assert got.f1 == pytest.approx(0.8)
-    assert got.f1_threshold == pytest.approx((0.5 + 0.25) / 2)
+def test_scores_of_true_and_false_detections_are_told_apart_at_any_threshold() -> None:
+    found = [instances([A, B, FAR], scores=[0.9, 0.5, 0.25]), instances([FAR], scores=[0.125])]
+    got = measured([instances([A, B]), instances([A])], found)
+    assert (got.f1_threshold, got.f1) == pytest.approx(((0.5 + 0.25) / 2, 0.8))
     assert sorted(got.scores_true) == pytest.approx([0.5, 0.9])
     assert sorted(got.scores_false) == pytest.approx([0.125, 0.25])
-    first, second = got.matches
-    assert (first.matched_truths, first.matched_predictions) == ((0, 1), (0, 1))
-    assert (first.missed_truths, first.spurious_predictions, first.f1) == ((), (), 1.0)
-    assert (second.missed_truths, second.num_true, second.num_predicted, second.f1) == ((0,), 1, 0, 0.0)
-
-
-def test_threshold_is_the_best_of_all_thresholds() -> None:
-    rng = torch.Generator().manual_seed(1)
-    truths, predictions = [], []
-    for _ in range(6):
-        corners = torch.randint(0, 80, (8, 2), generator=rng)
-        truths.append(instances(torch.cat([corners, corners + 12], 1).tolist()))
-        shift = torch.randint(-4, 5, (8, 2), generator=rng)
-        scores = ((torch.rand(8, generator=rng) * 10).round() / 10).tolist()
-        moved = corners + shift
-        predictions.append(instances(torch.cat([moved, moved + 12], 1).tolist(), scores=scores))
-    got = measured(truths, predictions)
-
-    def f1_at(threshold: float) -> float:
-        kept = [p[p.scores >= threshold] for p in predictions]
-        matches = measured(truths, kept).scores_true
-        return 2 * len(matches) / (sum(map(len, truths)) + sum(map(len, kept)))
-
-    assert got.f1 == pytest.approx(max(f1_at(step / 10 - 0.05) for step in range(11)))
-    assert f1_at(got.f1_threshold) == pytest.approx(got.f1)
-
-
-def test_tied_scores_stand_or_fall_together() -> None:
-    got = measured([instances([A])], [instances([A, FAR], scores=[0.5, 0.5])])
-    assert got.f1 == pytest.approx(2 / 3)
-    assert got.matches[0].num_predicted == 2
-
-
-@pytest.mark.parametrize("found", [Instances.empty(SIZE), instances([FAR], scores=[0.9])])
-def test_without_a_true_detection_the_threshold_is_a_half(found) -> None:
-    got = measured([instances([A])], [found])
-    assert (got.f1_threshold, got.f1) == (0.5, 0.0)
-    assert best_threshold([]) == (0.5, 0.0)
-
-
-def test_empty_image_without_detections_is_perfect() -> None:
-    nothing = Instances.empty(SIZE)
-    got = measured([nothing, instances([A])], [nothing, instances([A], scores=[0.9])])
-    assert got.matches[0].f1 == 1.0
-    spurious = measured(
-        [nothing, instances([A])], [instances([FAR], scores=[0.95]), instances([A], scores=[0.9])]
-    )
-    assert (spurious.matches[0].f1, spurious.matches[0].spurious_predictions) == (0.0, (0,))
-
-
-def test_best_score_chooses_first_and_the_next_takes_what_is_free() -> None:
-    truth = instances([[0, 0, 10, 10], [3, 0, 13, 10]])
-    found = instances([[1, 0, 11, 10], [0, 0, 10, 10]], scores=[0.8, 0.9])
-    match = measured([truth], [found]).matches[0]
-    assert dict(zip(match.matched_predictions, match.matched_truths, strict=True)) == {1: 0, 0: 1}
-
-
-def test_class_must_agree() -> None:
-    truth = instances([A, B, FAR], labels=[0, 1, 1])
-    found = instances([A, B, FAR], labels=[0, 0, 1], scores=[0.9, 0.95, 0.8])
-    match = measured([truth], [found], names=("a", "b")).matches[0]
-    assert match.matched_truths == (0, 2)
-    assert (match.missed_truths, match.spurious_predictions) == ((1,), (1,))
 
 
 @pytest.mark.parametrize("mark", ["crowd", "difficult"])

@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from rcnn import report
 from rcnn.data.dataset import Dataset, Record
-from rcnn.evaluation import Evaluation, ImageMatch, evaluate_predictions
+from rcnn.evaluation import Evaluation, evaluate_predictions
+from rcnn.metrics.matches import ImageMatch
 from rcnn.report import write_report
 from rcnn.structures import Instances, Masks
 
@@ -233,21 +234,6 @@ def test_totals_by_hand(tmp_path: Path):
     )
     assert rows[1] == ["<b>&cell$", "2", "2", "+0.0%", "2", "0", "0", 1.0, 1.0]
     assert rows[2] == ["_hidden", "2", "0", "-100.0%", "0", "2", "0", None, 0.0]
-
-
-def test_smoothing_and_thinning_keep_a_straight_line():
-    line = ([float(i) for i in range(1000)], [2.0 * i for i in range(1000)])
-    assert_close(torch.tensor(report._smoothed(line)[1]), torch.tensor(line[1]))
-    xs, ys = report._thinned(line, 300)
-    assert len(xs) == 250
-    assert_close(torch.tensor(ys), 2 * torch.tensor(xs))
-    assert report._smoothed(([], [])) == ([], [])
-
-
-def test_curves_pass_over_what_is_not_there():
-    rows = [{"iteration": 5, "a": 1.0}, {"a": math.nan}, {"iteration": 9, "b": 2.0}, {"a": 3.0}, {"a": None}]
-    assert report._curve(rows, "a", "iteration") == ([5, 9], [1.0, 3.0])
-    assert report._curve(rows, "a", "row") == ([0.0, 3.0], [1.0, 3.0])
 
 
 def test_smaller_masks_are_every_nth_pixel_of_the_full_ones():

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -21,6 +20,7 @@ from rcnn.predict import Detector, load
 from rcnn.recipe import Recipe
 from rcnn.structures import Instances, Output
 from rcnn.training import Average, Losses, Trainer, TrainingStopped, TrainSettings, build_optimizer
+from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 
 @pytest.fixture(autouse=True)
@@ -202,9 +202,16 @@ def test_average_gives_the_weights_back_when_the_evaluation_fails() -> None:
     average = Average(network, 0.5)
     with torch.no_grad():
         network.weight.fill_(3.0)
-    with pytest.raises(RuntimeError, match="no"), average.applied():
-        assert network.weight.item() == 0.0
-        raise RuntimeError("no")
+    seen: list[float] = []
+
+    def failing() -> None:
+        with average.applied():
+            seen.append(network.weight.item())
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        failing()
+    assert seen == [0.0]
     assert network.weight.item() == 3.0
 
 
@@ -242,7 +249,7 @@ def test_the_averaged_weights_are_evaluated_and_kept(tmp_path: Path) -> None:
     ("every", "expected"),
     [
         (0.25, [2, 4, 6, 8]),
-        (0.3, [3, 5, 8]),  # due at 2.4, 4.8, 7.2 of 8: the last two fall on 8
+        (0.3, [3, 5, 8]),  # due at 2.4, 4.8 and 7.2 of 8
         (1.0, [8]),
         (0.0, [1, 2, 3, 4, 5, 6, 7, 8]),
         (5.0, [8]),  # the end is evaluated always
@@ -317,7 +324,7 @@ def test_one_seed_one_result(optimizer: str, tmp_path: Path) -> None:
     assert all(a != b for a, b in zip(first, third, strict=True))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill: nothing after it runs."""
 
 
@@ -330,14 +337,14 @@ def run_until(trainer: Trainer, moment: str, iteration: int) -> None:
     def guarded(*arguments: Any) -> Any:
         now = trainer.progress.iteration == iteration
         if now and side != "after":
-            raise Killed
+            raise KilledError
         result = inner(*arguments)
         if now:
-            raise Killed
+            raise KilledError
         return result
 
     setattr(trainer, names[name], guarded)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trainer.run()
 
 

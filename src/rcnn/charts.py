@@ -81,8 +81,11 @@ def _svg(figure: Figure, name: str) -> str:
     return svg
 
 
-def curve(history: History, key: str, axis: str) -> Curve:
-    """The finite values of a key, over ``axis``; a row without its position has the one before."""
+def curve_of(history: History, key: str, axis: str) -> Curve:
+    """The finite values of a key, over ``axis``; a row without its position has the one before.
+
+    ``axis`` is ``iteration``, ``epoch``, or ``row`` for the number of the row.
+    """
     xs, ys = [], []
     position = 0.0
     for index, row in enumerate(history):
@@ -117,7 +120,8 @@ def smoothed(curve: Curve) -> Curve:
 
 
 def loss_chart(history: History, axis: str) -> str:
-    train, held_out = curve(history, "loss", axis), curve(history, "val/loss", axis)
+    """The loss of training, raw and smoothed, and that of the held-out images, over ``axis``."""
+    train, held_out = curve_of(history, "loss", axis), curve_of(history, "val/loss", axis)
     if not train[0] and not held_out[0]:
         return ""
     figure, axes = _figure_and_axes(axis, "loss")
@@ -142,8 +146,16 @@ def lines_chart(
     average: bool = False,
     top: float | None = None,
 ) -> str:
-    """One line a key; ``average`` for noisy values, else as they are."""
-    curves = {key: curve(history, key, axis) for key in keys}
+    """Values of the history over ``axis``, one line a key.
+
+    Args:
+        history: rows of ``metrics.jsonl``.
+        keys: what is drawn; those without values are left out.
+        axis: see :func:`curve_of`.
+        average: smooth the lines, for noisy values.
+        top: the upper end of the vertical axis; by default what the values need.
+    """
+    curves = {key: curve_of(history, key, axis) for key in keys}
     curves = {
         key: thinned(smoothed(curve) if average else curve) for key, curve in curves.items() if curve[0]
     }
@@ -162,7 +174,10 @@ def lines_chart(
 
 
 def precision_recall_chart(evaluation: Evaluation, kind: str) -> str:
-    """The classes with the most objects in colour, the others faint."""
+    """Precision over recall at IoU 0.5; the classes with the most objects in colour, the others faint.
+
+    ``kind``, ``mask`` or ``box``, is that of the AP50 in the legend.
+    """
     if not evaluation.pr_curves:
         return ""
     figure, axes = _figure_and_axes("recall", "precision")
@@ -188,6 +203,7 @@ def _reached(curve: Mapping[str, list[float]]) -> Curve:
 
 
 def size_chart(evaluation: Evaluation) -> str:
+    """AP of all objects, and of the small, medium and large ones."""
     sizes = ("AP", "AP_small", "AP_medium", "AP_large")
     kinds = [kind for kind in ("mask", "box") if f"{kind}/AP" in evaluation.metrics]
     if not kinds:
@@ -213,6 +229,7 @@ def size_chart(evaluation: Evaluation) -> str:
 
 
 def score_chart(evaluation: Evaluation) -> str:
+    """Histograms of the scores of true and false detections, with the threshold."""
     true, false = evaluation.scores_true, evaluation.scores_false
     if not true and not false:
         return ""
@@ -239,6 +256,7 @@ def score_chart(evaluation: Evaluation) -> str:
 
 
 def count_chart(matches: Sequence[ImageMatch]) -> str:
+    """Objects predicted over objects true, a point an image."""
     if not matches:
         return ""
     figure, axes = _figure_and_axes("true", "predicted")

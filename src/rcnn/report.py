@@ -1,6 +1,7 @@
 """The report of a run: one HTML file that needs nothing beside it, neither network nor scripts.
 
-Curves are SVG inside the page, see ``rcnn.charts``; pictures are JPEG. A report of many hundreds of images stays below about 2 MB, since nine of them are shown.
+Curves are SVG inside the page, see ``rcnn.charts``; pictures are JPEG. A report of many hundreds of images
+stays below about 2 MB, since nine of them are shown.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def _training(history: Sequence[Mapping[str, float]]) -> str:
     axis = next((key for key in ("iteration", "epoch") if any(key in row for row in history)), "row")
     if not history:
         return ""
-    metrics = [key for key in _METRICS if charts.curve(history, key, axis)[0]]
+    metrics = [key for key in _METRICS if charts.curve_of(history, key, axis)[0]]
     parts = sorted({key for row in history for key in row if key.startswith("loss/")})
     cards = [
         ("Loss", charts.loss_chart(history, axis)),

@@ -1,8 +1,8 @@
 """A training run from data to report, in one folder.
 
-The folder holds ``recipe.toml`` (complete, can be trained again), ``run.json`` (the data and how it was split),
-``environment.json``, ``metrics.jsonl``, ``log.txt``, ``last.safetensors`` (to resume from), ``best.safetensors`` (the
-model to use), ``evaluation.json`` and ``report.html``.
+The folder holds ``recipe.toml`` (complete, can be trained again), ``run.json`` (the data and how it was
+split), ``environment.json``, ``metrics.jsonl``, ``log.txt``, ``last.safetensors`` (to resume from),
+``best.safetensors`` (the model to use), ``evaluation.json`` and ``report.html``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import nn
 
 from rcnn import checkpoint
@@ -123,19 +130,30 @@ def train(
     asked = {"skip_bad": skip_bad, "seed": given.train.seed if given else seed or 0}
     folder = _agreed_folder(data, out)
     parts = _open_parts(places, console=console, **asked)
-    chosen, reasons = (given, [f"recipe: {recipe if isinstance(recipe, str | Path) else given.model}"]) if given else plan(
-        parts.train, model=model, trunk=trunk, minutes=minutes, epochs=epochs, seed=seed or 0, workers=workers
-    )
+    if given is not None:
+        name = recipe if isinstance(recipe, str | Path) else given.model
+        chosen, reasons = given, [f"recipe: {name}"]
+    else:
+        wanted = {"model": model, "trunk": trunk, "minutes": minutes, "epochs": epochs}
+        chosen, reasons = plan(parts.train, **wanted, seed=seed or 0, workers=workers)
     chosen = with_settings(chosen, settings)
     _fits(chosen, parts)
-    for line in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
-        console.print(line, markup=False, highlight=False)
     _describe_run(folder, chosen, places, {**asked, "reasons": reasons})
+    line = Line(folder / "log.txt", console, quiet=_rank() > 0)
+    for text in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
+        line.say(text)
     return _run(folder, chosen, parts, reasons, device, console, resumed=False)
 
 
 def _run(
-    folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], device: str | None, console: Console, *, resumed: bool
+    folder: Path,
+    recipe: Recipe,
+    parts: Parts,
+    reasons: Sequence[str],
+    device: str | None,
+    console: Console,
+    *,
+    resumed: bool,
 ) -> Path:
     where = torch.device(device or (f"cuda:{_local_rank()}" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(recipe.train.seed)
@@ -145,8 +163,8 @@ def _run(
     validation = Validation(network, recipe, parts, where)
     with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
         trainer = Trainer(
-            network, recipe, parts.train, folder, evaluate=validation, describe=validation.detector.describe(),
-            device=where, say=line.say, tick=line.tick,
+            network, recipe, parts.train, folder, evaluate=validation,
+            describe=validation.detector.describe(), device=where, say=line.say, tick=line.tick,
         )  # fmt: skip
         if resumed:
             trainer.resume()
@@ -162,7 +180,7 @@ def _run(
 
 
 class Validation:
-    """Measures the network under training on the validation part: often on a few images, at the end on all."""
+    """Measures the network under training on the validation part: often on a few images, last on all."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, parts: Parts, device: torch.device) -> None:
         self.recipe, self.parts, self.device = recipe, parts, device
@@ -175,7 +193,8 @@ class Validation:
     def __call__(self, full: bool) -> dict[str, float]:
         """Metrics by name; ``score`` is taken on the few images, so that all evaluations can be compared.
 
-        Only the first process evaluates; the loss is computed by all of them, who agree on what it is divided by.
+        Only the first process evaluates; the loss is computed by all of them, who agree on what it is
+        divided by.
         """
         if _rank() > 0:
             return {"val/loss": self.loss(), "score": 0.0}
@@ -191,15 +210,18 @@ class Validation:
     def _on_few(self, predictions: Sequence[Instances], evaluation: Evaluation) -> Evaluation:
         truths = [self.parts.val.records[i].load_truth() for i in self.few]
         return evaluate_predictions(
-            truths, [predictions[i] for i in self.few], self.parts.train.class_names, has_masks=evaluation.has_masks
+            truths,
+            [predictions[i] for i in self.few],
+            self.parts.train.class_names,
+            has_masks=evaluation.has_masks,
         )
 
     @torch.no_grad()
     def loss(self, count: int = 16) -> float:
         """The mean loss over crops of a few validation images, at the scale of training but unvaried."""
         plain = replace(
-            self.recipe.augment, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0, contrast=0.0,
-            saturation=0.0, hue=0.0, copy_paste=0.0,
+            self.recipe.augment, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0,
+            contrast=0.0, saturation=0.0, hue=0.0, copy_paste=0.0,
         )  # fmt: skip
         losses = []
         for index in self.few[:count]:
@@ -212,8 +234,8 @@ class Validation:
 
 
 def finish(
-    folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], progress: Standing, device: torch.device,
-    measured: tuple[Evaluation, list[Instances]] | None, console: Console,
+    folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], progress: Standing,
+    device: torch.device, measured: tuple[Evaluation, list[Instances]] | None, console: Console,
 ) -> None:  # fmt: skip
     """Give the best model its threshold, write the evaluation and the report, print the table.
 
@@ -222,8 +244,14 @@ def finish(
     began = time.perf_counter()
     detector = load(folder, device)
     evaluation, predictions = measured or evaluate(detector, parts.val)
-    info = {**detector.info, "metrics": evaluation.to_json()["metrics"], "best_iteration": progress.best_iteration}
-    replace(detector, min_score=round(evaluation.f1_threshold, 4), info=info).save(folder / "best.safetensors")
+    info = {
+        **detector.info,
+        "metrics": evaluation.to_json()["metrics"],
+        "best_iteration": progress.best_iteration,
+    }
+    replace(detector, min_score=round(evaluation.f1_threshold, 4), info=info).save(
+        folder / "best.safetensors"
+    )
     checkpoint.write_atomically(folder / "evaluation.json", json.dumps(evaluation.to_json()).encode())
     facts = dict(line.split(": ", 1) for line in (*parts.lines, *reasons) if ": " in line)
     facts |= {
@@ -238,7 +266,8 @@ def finish(
     }
     write_report(
         folder / "report.html", title=f"{recipe.model} on {parts.train.source.name}", facts=facts,
-        history=read_history(folder), evaluation=evaluation, dataset=parts.val, predictions=predictions, seconds=seconds,
+        history=read_history(folder), evaluation=evaluation, dataset=parts.val, predictions=predictions,
+        seconds=seconds,
     )  # fmt: skip
     console.print(evaluation.table())
     for name in ("best.safetensors", "report.html"):
@@ -246,7 +275,7 @@ def finish(
 
 
 def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
-    """Evaluate the best model of a run anew and write its report; for a run that was stopped before its end, too.
+    """Evaluate the best model of a run anew and write its report; also for one stopped before its end.
 
     Raises:
         ValueError: no run, or one without a model yet.
@@ -262,7 +291,9 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's ``metrics.jsonl``."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
 
 
 class Line:
@@ -270,8 +301,11 @@ class Line:
 
     def __init__(self, log: Path, console: Console, *, quiet: bool) -> None:
         self.log, self.quiet = log, quiet
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
+        share, left = TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(elapsed_when_finished=False)
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn(),
+            TextColumn("left"), left,
+        )  # fmt: skip
         self.bar = Progress(*columns, console=console, disable=quiet, transient=False)
         self.task = self.bar.add_task("training", total=1.0)
 
@@ -284,7 +318,9 @@ class Line:
 
     def tick(self, fraction: float, losses: Mapping[str, float]) -> None:
         """Move the bar."""
-        self.bar.update(self.task, completed=fraction, description=f"training, loss {sum(losses.values()):.3f}")
+        self.bar.update(
+            self.task, completed=fraction, description=f"training, loss {sum(losses.values()):.3f}"
+        )
 
     def say(self, text: str) -> None:
         """Write a line to the log and the console."""
@@ -299,9 +335,7 @@ def _headline(evaluation: Evaluation) -> float:
     return value if value == value else 0.0  # NaN: no truth at all
 
 
-def _open_parts(
-    places: Mapping[str, Source | None], *, skip_bad: bool, seed: int, console: Console
-) -> Parts:
+def _open_parts(places: Mapping[str, Source | None], *, skip_bad: bool, seed: int, console: Console) -> Parts:
     with console.status("reading the data"):
         train_part, lines = _checked(places["data"], places["images"], skip_bad)
         if places["val"] is not None:
@@ -337,7 +371,11 @@ def _hold_out(data: Dataset, lines: Sequence[str], seed: int) -> Parts:
 
 
 def _given(
-    recipe: str | Path | Recipe, minutes: float | None, epochs: float | None, seed: int | None, workers: int | None
+    recipe: str | Path | Recipe,
+    minutes: float | None,
+    epochs: float | None,
+    seed: int | None,
+    workers: int | None,
 ) -> Recipe:
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     settings = chosen.train
@@ -354,16 +392,17 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
     settings = recipe.train
     if (settings.minutes is None) == (settings.epochs is None):
         raise ValueError(
-            f"train.minutes is {settings.minutes} and train.epochs is {settings.epochs}: set exactly one of them"
+            f"train.minutes is {settings.minutes} and train.epochs is {settings.epochs}: "
+            "set exactly one of them"
         )
-    length = settings.epochs if settings.minutes is None else settings.minutes
+    length = settings.minutes or settings.epochs or 0.0
     if not length > 0:
         raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
     for part in (parts.train, parts.val):
         if MODELS[recipe.model].needs_masks and any(len(r.truth) and r.masks is None for r in part.records):
             raise ValueError(
-                f"{part.source}: objects without masks, which {recipe.model} needs: choose --model faster_rcnn, or "
-                "annotate the outlines; `rcnn data check` lists the objects that have none"
+                f"{part.source}: objects without masks, which {recipe.model} needs: choose --model "
+                "faster_rcnn, or annotate the outlines; `rcnn data check` lists the objects that have none"
             )
 
 
@@ -381,7 +420,9 @@ def _agreed_folder(data: Source, out: str | Path | None) -> Path:
 
 def _new_folder(folder: Path) -> Path:
     if (folder / "run.json").exists():
-        raise ValueError(f"{folder} holds a run already: go on with --resume {folder}, or choose another --out")
+        raise ValueError(
+            f"{folder} holds a run already: go on with --resume {folder}, or choose another --out"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -395,7 +436,9 @@ def _new_folder(folder: Path) -> Path:
 def _free_folder(data: Source) -> Path:
     name = data.source.stem if isinstance(data, Dataset) else Path(data).stem
     number = 1
-    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).joinpath("run.json").exists():
+    while (
+        (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).joinpath("run.json").exists()
+    ):
         number += 1
     return folder
 
@@ -404,12 +447,13 @@ def _describe_run(folder: Path, recipe: Recipe, places: Mapping[str, Any], asked
     if _rank() > 0:
         return
     known = {
-        k: None if v is None else str(v.source if isinstance(v, Dataset) else Path(v).resolve()) for k, v in places.items()
+        k: None if v is None else str(v.source if isinstance(v, Dataset) else Path(v).resolve())
+        for k, v in places.items()
     }
     environment = {
         "python": sys.version, "platform": platform.platform(), "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        **versions(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None, **versions(),
     }  # fmt: skip
     checkpoint.write_atomically(folder / "recipe.toml", dump_recipe(recipe).encode())
     checkpoint.write_atomically(folder / "run.json", json.dumps({**known, **asked}, indent=1).encode())
@@ -433,7 +477,9 @@ def _opened_run(
         raise ValueError(f"{folder}: no run.json, so no run; start one with rcnn train DATA --out {folder}")
     asked = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     recipe = _given(folder / "recipe.toml", None, None, None, workers)
-    places = {k: asked[k] if given.get(k) is None else given[k] for k in ("data", "val", "images", "val_images")}
+    places = {
+        k: asked[k] if given.get(k) is None else given[k] for k in ("data", "val", "images", "val_images")
+    }
     return recipe, _open_parts(places, skip_bad=asked["skip_bad"], seed=asked["seed"], console=console), asked
 
 

@@ -1,8 +1,9 @@
 """Training: one plain loop, from the first batch to the report.
 
-The schedule runs on a fraction of the way done, 0 to 1: of the iterations (``epochs``) or of the time spent training
-(``minutes``). Warm-up and decay depend on nothing else. Every random number is a function of the seed and the
-iteration, so a run that was killed goes on from its last checkpoint to the same weights, in epoch mode bit for bit.
+The schedule runs on a fraction of the way done, 0 to 1: of the iterations (``epochs``) or of the time spent
+training (``minutes``). Warm-up and decay depend on nothing else. Every random number is a function of the
+seed and the iteration, so a run that was killed goes on from its last checkpoint to the same weights, in
+epoch mode bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,6 @@ from rcnn.structures import ImageBatch, Instances, Output
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset, Sample
     from rcnn.recipe import Recipe
-    from rcnn.transform import Transform
 
 Losses = dict[str, float]
 
@@ -51,9 +51,10 @@ class TrainSettings:
         steps: fractions of the way after which the rate is multiplied by ``step_factor``.
         step_factor: see ``steps``.
         clip_norm: the gradient's norm is cut to this; 0 is off.
-        ema: decay per step of the moving average of the weights, which is what is evaluated and kept; 0 is off.
-        amp: half precision in training: ``auto`` is bfloat16 where the device computes in it several times quicker (GPUs,
-            CPUs with matrix units), full precision elsewhere.
+        ema: decay per step of the moving average of the weights, which is what is evaluated and kept; 0 is
+            off.
+        amp: half precision in training: ``auto`` is bfloat16 where the device computes in it several times
+            quicker (GPUs, CPUs with matrix units), full precision elsewhere.
         eval_every: fraction of the way between two evaluations.
         eval_images: at most this many validation images in each of them (the last one takes all).
         patience: stop after this many evaluations without a better result; 0 is never.
@@ -94,7 +95,7 @@ class TrainSettings:
         return warm * self.step_factor ** sum(fraction >= step for step in self.steps)
 
 
-class TrainingStopped(ValueError):
+class TrainingStopped(ValueError):  # noqa: N818 -- an outcome of a run, not a mistake of the caller
     """The run cannot go on; what was reached is in its folder."""
 
 
@@ -182,7 +183,7 @@ class Trainer:
             data: the training images.
             out: the run's folder, existing.
             evaluate: measures ``network`` on validation images (all of them if True), metrics by name, with
-                ``score`` among them, the one to maximise; called by every process, and that of the first counts.
+                ``score`` among them, the one to maximise; called by every process, that of the first counts.
             describe: what a checkpoint says of the model (class names and so on).
             device: where to train.
             say: takes a line for the log.
@@ -216,8 +217,9 @@ class Trainer:
         """Train from where ``progress`` is to the end."""
         settings, progress = self.settings, self.progress
         batches = training_batches(
-            self.data, self.recipe.augment, self.recipe.transform, batch_size=settings.batch_size, seed=settings.seed,
-            start=progress.iteration, workers=settings.workers, rank=self.rank, world_size=self.world,
+            self.data, self.recipe.augment, self.recipe.transform, batch_size=settings.batch_size,
+            seed=settings.seed, start=progress.iteration, workers=settings.workers, rank=self.rank,
+            world_size=self.world,
         )  # fmt: skip
         saved = time.monotonic()
         self.network.train()
@@ -280,7 +282,9 @@ class Trainer:
         tensors |= {f"average.{k}": v for k, v in self.average.shadow.items()}
         state = self.optimizer.state_dict()["state"]
         tensors |= {
-            f"optimizer.{i}.{k}": torch.as_tensor(v) for i, entries in state.items() for k, v in entries.items()
+            f"optimizer.{i}.{k}": torch.as_tensor(v)
+            for i, entries in state.items()
+            for k, v in entries.items()
         }
         extra = {"progress": vars(self.progress), "window": self.window, "window_steps": self.window_steps}
         checkpoint.save(self.out / "last.safetensors", tensors, {**self.describe, **extra})
@@ -320,7 +324,9 @@ class Trainer:
                 progress.best, progress.best_iteration, progress.stale = score, progress.iteration, 0
                 if self.rank == 0:
                     weights = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-                    checkpoint.save(self.out / "best.safetensors", weights, {**self.describe, "metrics": dict(metrics)})
+                    checkpoint.save(
+                        self.out / "best.safetensors", weights, {**self.describe, "metrics": dict(metrics)}
+                    )
             else:
                 progress.stale += 1
         self.network.train()
@@ -338,7 +344,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
     def _clip(self) -> bool:
-        """Cut the gradient to its limit; False where it is not finite, which would spoil the weights for good."""
+        """Cut the gradient to its limit; False where it is not finite, and would spoil all weights."""
         limit = self.settings.clip_norm
         grads = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = float(nn.utils.get_total_norm(grads))
@@ -353,7 +359,10 @@ class Trainer:
         what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
         shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
         names = ", ".join(self._gathered([str(s.image_id) for s in samples]))
-        self.say(f"iteration {progress.iteration}: the {what} is not finite ({shown}); step skipped; images: {names}")
+        self.say(
+            f"iteration {progress.iteration}: the {what} is not finite ({shown}); step skipped; "
+            f"images: {names}"
+        )
         if progress.skipped_in_a_row >= self.settings.bad_steps:
             if not (self.out / "last.safetensors").exists():
                 self.save()
@@ -454,7 +463,11 @@ def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
 def _cut_metrics(path: Path, iteration: int) -> None:
     """Drop the rows written after the checkpoint; the resumed run writes them again."""
     if path.exists():
-        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _row_iteration(line) <= iteration]
+        rows = [
+            line
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if _row_iteration(line) <= iteration
+        ]
         part = path.with_suffix(".part")
         part.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
         part.replace(path)

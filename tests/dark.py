@@ -1,0 +1,83 @@
+"""A detector without training, for pictures of something dark on white."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from rcnn.predict import Detector
+from rcnn.structures import ImageBatch, Instances, Masks, Output
+from rcnn.transform import Transform
+
+
+@dataclass(frozen=True)
+class DarkSettings:
+    threshold: float = -0.5
+    masks: bool = True
+
+
+class Dark(nn.Module):
+    """Finds one object an image: all that is darker than a threshold, as class 1 with score 0.75."""
+
+    Settings = DarkSettings
+
+    def __init__(self, num_classes: int, settings: DarkSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or DarkSettings()
+        self.weight = nn.Parameter(torch.arange(float(num_classes)))
+        self.batch_sizes: list[int] = []
+
+    def forward(
+        self,
+        batch: ImageBatch,
+        targets: Any = None,
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> Output:
+        assert not self.training
+        assert torch.is_inference_mode_enabled()
+        self.batch_sizes.append(len(batch))
+        found = [self._found(t[:, :h, :w]) for t, (h, w) in zip(batch.tensors, batch.sizes, strict=True)]
+        kept = [f[f.scores >= (min_score or 0)][:max_detections] for f in found]  # type: ignore[operator]
+        return Output(detections=kept)
+
+    def _found(self, image: Tensor) -> Instances:
+        size = (image.shape[1], image.shape[2])
+        dark = image.mean(0) < self.settings.threshold
+        if not dark.any():
+            return Instances.empty(size, scores=torch.zeros(0), mask_maps=self._maps(0))
+        box = Masks.from_dense(dark[None]).boxes()
+        return Instances(size, box, torch.tensor([1]), torch.tensor([0.75]), mask_maps=self._maps(1))
+
+    def _maps(self, count: int) -> Tensor | None:
+        return torch.ones(count, 28, 28) if self.settings.masks else None
+
+
+def detector(**settings: Any) -> Detector:
+    return Detector(
+        Dark(2, DarkSettings(**settings)), Transform(), ("light", "dark"), info={"metrics": {"AP": 1}}
+    )
+
+
+def picture(dark: bool = True) -> np.ndarray:
+    """40 high and 60 wide, white; a black rectangle ``10 20 30 40``, thus 400 pixels round (20, 30)."""
+    pixels = np.full((40, 60, 3), 255, dtype=np.uint8)
+    if dark:
+        pixels[20:40, 10:30] = 0
+    return pixels
+
+
+BOX = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
+
+
+def picture_file(folder: Path) -> Path:
+    """:func:`picture` as a file whose name is not plain."""
+    path = folder / "bilder ü" / "ein bild.png"
+    path.parent.mkdir()
+    Image.fromarray(picture()).save(path)
+    return path

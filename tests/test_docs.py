@@ -1,0 +1,233 @@
+"""What the documents say is true: examples run, what is named exists, figures that can be computed agree."""
+
+import inspect
+import re
+import shlex
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+import typer.main
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from conftest import ROOT
+from rcnn import cli, run
+from rcnn.models.mask_rcnn import MaskRCNNSettings
+from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.box_head import BoxHead
+from rcnn.parts.fpn import FPN
+from rcnn.parts.mask_head import MaskHead
+from rcnn.parts.rpn import RPN, RPNSettings
+from rcnn.plan import TRUNK, light_settings
+from rcnn.predict import Detector
+from rcnn.recipe import _keys, _tables, default_recipe, dump_recipe, load_recipe
+from rcnn.transform import Transform
+from tiny import NAMES, tiny_network, tiny_recipe
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+names = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a language; an empty one means none is said."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(document: Path) -> list[str]:
+    """Every command line of ours, in blocks and between backticks."""
+    text = document.read_text(encoding="utf-8")
+    lines = [line for block in blocks(document, "bash") for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    found = [part.strip() for line in lines for part in line.split(" && ")]
+    return [line for line in found if re.match(r"(torchrun .*--no-python )?rcnn [a-z]", line)]
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (example,) = blocks(ROOT / "README.md", "python")
+    recipe = tiny_recipe()
+    detector = Detector(tiny_network(recipe), recipe.transform, NAMES, min_score=0.0)
+    real_train = run.train
+
+    def train(*args: Any, **options: Any) -> Path:
+        inspect.signature(real_train).bind(*args, **options)
+        detector.save(tmp_path / "runs" / "cells" / "best.safetensors")
+        return tmp_path / "runs" / "cells"
+
+    monkeypatch.setattr(run, "train", train)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (48, 40), (90, 120, 60)).save(name)
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("a.png")
+    assert {path.name for path in tmp_path.glob("*_overlay.png")} == {"a_overlay.png", "b_overlay.png"}
+
+
+@names
+def test_python_compiles_and_imports_what_exists(document: Path) -> None:
+    for example in blocks(document, "python"):
+        compile(example, document.name, "exec")
+        for line in re.findall(r"^(?:import rcnn|from rcnn\S* import .+)$", example, re.M):
+            exec(line, {})
+
+
+@names
+def test_commands_have_the_verbs_and_options_that_there_are(document: Path) -> None:
+    for line in commands(document):
+        words = shlex.split(line, comments=True)
+        words = words[words.index("rcnn") + 1 :]
+        command: Any = typer.main.get_command(cli.app)
+        context = click.Context(command, info_name="rcnn")
+        while hasattr(command, "commands") and words and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands"), f"{document.name}: no such verb: {line}"
+        if not words or "…" in words:
+            continue  # the verb alone is named
+        try:
+            command.make_parser(context).parse_args(args=words)
+        except Exception as error:
+            pytest.fail(f"{document.name}: {line}: {error}")
+
+
+@names
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+@names
+def test_settings_named_exist(document: Path) -> None:
+    known = {
+        k
+        for m in ("faster_rcnn", "mask_rcnn")
+        for n, t in _tables(default_recipe(m)).items()
+        for k in (n, *_keys(type(t), n))
+    }
+    text = document.read_text(encoding="utf-8")
+    for key in re.findall(r"[` ]((?:model|transform|augment|train)\.[a-z_][a-z0-9_.]*[a-z0-9])[`=]", text):
+        assert key in known, f"{document.name} names the setting {key}"
+
+
+@names
+def test_tests_and_files_named_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
+        assert (ROOT / file).is_file(), f"{document.name} names {file}"
+        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (
+            f"{document.name}: {file}::{test}"
+        )
+
+
+def tree() -> set[str]:
+    """The files below ``src/rcnn`` in the README's tree; those of a folder stand after or below it."""
+    (drawn,) = (block for block in blocks(ROOT / "README.md", "") if block.startswith("src/rcnn/"))
+    paths, folder = set(), ""
+    for line in drawn[: drawn.index("\nrecipes/")].splitlines()[1:]:
+        indent = len(line) - len(line.lstrip())
+        first = line.split()[0]
+        if indent == 2:
+            folder = first if first.endswith("/") else ""
+        paths |= {
+            folder + word.strip("();") for word in line.split() if re.fullmatch(r"\(?\w+\.(py|html)\)?", word)
+        }
+    return paths
+
+
+def test_the_readmes_tree_is_that_of_the_package() -> None:
+    source = ROOT / "src" / "rcnn"
+    files = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.suffix in (".py", ".html")}
+    assert tree() == {name for name in files if not name.endswith("__init__.py")}
+    (drawn,) = (block for block in blocks(ROOT / "README.md", "") if block.startswith("src/rcnn/"))
+    for top in re.findall(r"^(\S+)", drawn, re.M):
+        assert (ROOT / top).exists(), f"README's tree has {top}"
+
+
+def test_the_architecture_names_every_file() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "rcnn"
+    for path in source.rglob("*.py"):
+        if path.name != "__init__.py":
+            assert f"`{path.relative_to(source).as_posix()}`" in text
+
+
+def test_constants_are_those_of_the_plan() -> None:
+    code = (ROOT / "src" / "rcnn" / "plan.py").read_text(encoding="utf-8")
+    said = re.findall(r"`([A-Z]+ = [^`]+)`", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"))
+    assert said
+    for line in said:
+        assert f"\n{line}" in code, f"docs/recipes.md says {line}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_leaves_nothing_out(path: Path) -> None:
+    recipe = load_recipe(path)
+    written = path.read_text(encoding="utf-8")
+    assert tomllib.loads(written) == tomllib.loads(dump_recipe(recipe))
+    assert written.startswith("# ")
+    assert "not trained" in written.partition("\narchitecture")[0]
+    assert f"`{path.stem}`" in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
+def test_light_recipes_are_what_the_plan_makes(model: str) -> None:
+    settings = load_recipe(ROOT / "recipes" / f"light_{model}.toml").settings
+    planned = light_settings(
+        model, TRUNK, RPNSettings(sizes=settings.rpn.sizes, ratios=settings.rpn.ratios), 0
+    )
+    assert settings == planned
+
+
+def gigaflops(settings: MaskRCNNSettings, regions: int, mask_regions: int, side: int = 256) -> list[float]:
+    """Arithmetic of pyramid, RPN, box head and mask head, forward, for one image and one class."""
+    trunk = build_trunk(settings.trunk).eval()
+    maps = trunk(torch.zeros(1, 3, side, side))
+    assert settings.fpn is not None
+    fpn = FPN(trunk.channels, trunk.strides, settings.fpn)
+    levels = fpn(maps)
+    rpn = RPN(fpn.channels, fpn.strides, settings.rpn)
+    box = BoxHead(fpn.channels, fpn.roi_strides, 1, settings.box)
+    mask = MaskHead(fpn.channels, fpn.roi_strides, 1, settings.mask)
+    small, large = torch.zeros(regions, fpn.channels, 7, 7), torch.zeros(mask_regions, fpn.channels, 14, 14)
+    counted = []
+    for part in (
+        lambda: fpn(maps),
+        lambda: rpn(levels),
+        lambda: (box.logits(hidden := box.layers(small)), box.deltas(hidden)),
+        lambda: mask.head(large),
+    ):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            part()
+        counted.append(counter.get_total_flops() / 1e9)
+    return counted
+
+
+def test_the_arithmetic_of_the_heads() -> None:
+    """The table in docs/recipes.md, to its last digit."""
+    trunk = TrunkSettings(TRUNK, (1, 2, 3, 4), frozen_stages=1)
+    paper = replace(MaskRCNNSettings(), trunk=trunk)
+    sizes = ((32.0,), (64.0,), (128.0,), (256.0,))
+    light = light_settings("mask_rcnn", TRUNK, RPNSettings(sizes=sizes), 0)
+    positives = int(light.box.sampling.count * light.box.sampling.positive_share)
+    rows = zip(
+        gigaflops(paper, paper.box.sampling.count, paper.box.sampling.count // 4),
+        gigaflops(light, light.box.sampling.count, min(light.mask.max_regions or positives, positives)),
+        strict=True,
+    )
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for name, (theirs, ours) in zip(("pyramid", "RPN", "box head", "mask head"), rows, strict=True):
+        found = re.search(rf"^\| {name} \|.*\| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+        assert found is not None, name
+        assert (found[1], found[2]) == (f"{theirs:.2f}", f"{ours:.2f}"), name
+
+
+def test_recipes_normalise_as_their_trunk_was_trained() -> None:
+    for path in RECIPES:
+        recipe = load_recipe(path)
+        expected = (0.5, 0.5, 0.5) if recipe.settings.trunk.name == TRUNK else (0.485, 0.456, 0.406)
+        assert isinstance(recipe.transform, Transform)
+        assert recipe.transform.mean == expected

@@ -1,0 +1,445 @@
+"""A run from data to report: its folder, the same run again, killed, in two processes, and refused."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch.testing import assert_close
+
+from rcnn import checkpoint, run
+from rcnn.data.dataset import Dataset
+from rcnn.data.open import open_data
+from rcnn.predict import load
+from rcnn.recipe import dump_recipe, load_recipe
+from rcnn.run import HELD_OUT, read_history, rewrite_report, train
+from rcnn.structures import Instances
+from tiny import NAMES, tiny_recipe, tiny_shapes
+
+ROOT = Path(__file__).parents[1]
+FILES = {
+    "best.safetensors", "environment.json", "evaluation.json", "last.safetensors", "log.txt", "metrics.jsonl",
+    "recipe.toml", "report.html", "run.json",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is half of the time that a tiny run takes."""
+    monkeypatch.setattr(run, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8"))
+
+
+def console() -> tuple[Console, StringIO]:
+    text = StringIO()
+    return Console(file=text, width=200), text
+
+
+def quiet() -> Console:
+    return console()[0]
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics without the time they took."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_history(folder)]
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Weights, state of the optimiser and metrics are the same to the last bit."""
+    for name in ("best.safetensors", "last.safetensors"):
+        one, two = (checkpoint.load(f / name)[0] for f in (folder, other))
+        assert one.keys() == two.keys()
+        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
+    assert rows(folder) == rows(other)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures as a user has them."""
+    folder = tmp_path_factory.mktemp("data") / "with a space"
+    return tiny_shapes(12).write(folder)
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty steps, a checkpoint after each, evaluated four times on one picture."""
+    file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    recipe = tiny_recipe(epochs=8.0, save_every=0.0, eval_images=1, ema=0.9)
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    return train(data, recipe=recipe_file, out=tmp_path_factory.mktemp("runs") / "whole", console=quiet())
+
+
+# The folder
+
+
+def test_what_a_run_folder_holds(whole: Path, data: Path, recipe_file: Path) -> None:
+    assert {p.name for p in whole.iterdir()} == FILES
+    assert load_recipe(whole / "recipe.toml") == load_recipe(recipe_file)
+    asked = json.loads((whole / "run.json").read_text(encoding="utf-8"))
+    assert asked["data"] == str(data)
+    assert (asked["val"], asked["seed"], asked["skip_bad"]) == (None, 0, False)
+    environment = json.loads((whole / "environment.json").read_text(encoding="utf-8"))
+    assert environment["torch"] == torch.__version__
+    assert environment["threads"] == 1
+    assert "<html" in (whole / "report.html").read_text(encoding="utf-8")
+    log = (whole / "log.txt").read_text(encoding="utf-8")
+    assert "12 images (0 without objects)" in log
+    assert "held out with seed 0" in log
+
+
+def test_rows_of_losses_and_of_metrics(whole: Path) -> None:
+    losses = [row for row in rows(whole) if "loss" in row]
+    metrics = [row for row in rows(whole) if "mask/AP" in row]
+    assert [row["iteration"] for row in losses] == [10, 20, 30, 40]
+    assert [row["iteration"] for row in metrics] == [10, 20, 30, 40]
+    assert losses[0]["epoch"] == 2.0
+    assert losses[-1]["loss"] < 0.7 * losses[0]["loss"]
+    assert all(row["val/loss"] > 0 and 0 <= row["f1"] <= 1 and 0 <= row["box/AP50"] <= 1 for row in metrics)
+
+
+def test_the_best_model_has_the_threshold_of_the_evaluation(whole: Path) -> None:
+    evaluation = json.loads((whole / "evaluation.json").read_text(encoding="utf-8"))
+    detector = load(whole, "cpu")
+    assert detector.class_names == NAMES
+    assert detector.min_score == pytest.approx(evaluation["f1_threshold"], abs=1e-4)
+    assert detector.info["metrics"] == evaluation["metrics"]
+    best = max((r for r in rows(whole) if "mask/AP" in r), key=lambda r: (r["mask/AP"] or 0, r["iteration"]))
+    assert detector.info["best_iteration"] in (best["iteration"], 40)
+    (found,) = detector.predict(tiny_shapes(1)[0].image, min_score=0.0)
+    assert len(found)
+    assert found.masks is not None
+
+
+def test_a_report_can_be_written_again(whole: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in FILES - {"report.html", "evaluation.json"}:
+        (copy / name).write_bytes((whole / name).read_bytes())
+    report = rewrite_report(copy, quiet())
+    assert "<html" in report.read_text(encoding="utf-8")
+    assert (copy / "evaluation.json").exists()
+
+
+# The split
+
+
+def test_the_held_out_part_is_seeded_disjoint_and_named(tmp_path: Path) -> None:
+    shapes = tiny_shapes(20)
+    parts = {seed: run._hold_out(shapes, ("first",), seed) for seed in (0, 1)}
+    again = run._hold_out(shapes, ("first",), 0)
+    ids = {s: [r.image_id for r in p.val.records] for s, p in parts.items()}
+    assert ids[0] == [r.image_id for r in again.val.records]
+    assert ids[0] != ids[1]
+    for part in parts.values():
+        train_ids = {r.image_id for r in part.train.records}
+        val_ids = {r.image_id for r in part.val.records}
+        assert len(val_ids) == round(HELD_OUT * 20)
+        assert train_ids | val_ids == set(range(20))
+        assert not train_ids & val_ids
+    names = ", ".join(map(str, ids[1]))
+    assert parts[1].lines[-1].endswith(f"3 of 20 images held out with seed 1: {names}")
+
+
+@pytest.mark.parametrize(("images", "expected"), [(2, 1), (3, 1), (10, 2), (100, 15)])
+def test_how_many_are_held_out(images: int, expected: int) -> None:
+    parts = run._hold_out(tiny_shapes(images), (), 0)
+    assert (len(parts.train), len(parts.val)) == (images - expected, expected)
+    assert ("and 7 more" in parts.lines[-1]) == (expected == 15)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_one_image_is_enough(tmp_path: Path) -> None:
+    to, text = console()
+    folder = train(tiny_shapes(1), epochs=1, out=tmp_path / "run", console=to, settings=["train.workers=0"])
+    assert "the one image there is" in text.getvalue()
+    assert load(folder, "cpu").class_names == NAMES
+
+
+@pytest.mark.usefixtures("no_report")
+def test_images_without_objects_in_both_parts(tmp_path: Path) -> None:
+    def half_empty(data: Dataset) -> Dataset:
+        empty = [
+            replace(r, truth=Instances.empty(r.truth.size, NAMES), masks=None) for r in data.records[::2]
+        ]
+        return replace(data, records=[*empty, *data.records[1::2]])
+
+    folder = train(
+        half_empty(tiny_shapes(4)), val=half_empty(tiny_shapes(2, first=50)), recipe=tiny_recipe(),
+        out=tmp_path / "run", console=quiet(),
+    )  # fmt: skip
+    assert all(row["loss"] is not None for row in rows(folder) if "loss" in row)
+    nothing = replace(half_empty(tiny_shapes(2)), records=half_empty(tiny_shapes(2)).records[:1])
+    folder = train(
+        tiny_shapes(2), val=nothing, recipe=tiny_recipe(), out=tmp_path / "nothing", console=quiet()
+    )
+    assert rows(folder)[-1]["mask/AP" if "mask/AP" in rows(folder)[-1] else "box/AP"] is None
+
+
+@pytest.mark.usefixtures("no_report")
+def test_boxes_alone_train_a_faster_rcnn(tmp_path: Path) -> None:
+    shapes = tiny_shapes(2)
+    boxes = replace(shapes, records=[replace(r, masks=None) for r in shapes.records])
+    recipe = tiny_recipe("faster_rcnn")
+    folder = train(boxes, val=boxes, recipe=recipe, out=tmp_path / "run", console=quiet())
+    assert "mask/AP" not in rows(folder)[-1]
+    found = load(folder, "cpu").predict(shapes[0].image, min_score=0.0)
+    assert found[0].masks is None
+
+
+# The same run again
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_recipe_of_a_run_gives_the_run_again(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=1.0, seed=5)
+    first = train(data, recipe=recipe, out=tmp_path / "first", console=quiet())
+    again = train(data, recipe=first / "recipe.toml", out=tmp_path / "again", console=quiet())
+    assert_same_run(first, again)
+    other = train(data, recipe=first / "recipe.toml", seed=6, out=tmp_path / "other", console=quiet())
+    assert rows(first)[0] != rows(other)[0]
+    logs = [(f / "log.txt").read_text(encoding="utf-8") for f in (first, again, other)]
+    splits = [next(line for line in log.splitlines() if "held out" in line)[20:] for log in logs]
+    assert splits[0] == splits[1] != splits[2]
+
+
+# Killed
+
+
+KILLED = """
+import sys, torch
+torch.set_num_threads(1)
+from rcnn.run import train
+data, recipe, out = sys.argv[1:]
+train(data, recipe=recipe, out=out)
+"""
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT / "src"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+
+
+def steps_done(out: Path) -> int:
+    """Of the last checkpoint; -1 without one."""
+    file = out / "last.safetensors"
+    return checkpoint.read_metadata(file)["progress"]["iteration"] if file.exists() else -1
+
+
+def train_and_kill(data: Path, recipe: Path, out: Path, *, after: int) -> None:
+    """Train in a process of its own, and end it once ``after`` steps are saved (-1: once it has begun)."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(data), str(recipe), str(out)],
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        while not (out / "run.json").exists() or steps_done(out) < after:
+            assert process.poll() is None, (process.stderr.read() if process.stderr else b"").decode()
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("after", [-1, 13], ids=["before any checkpoint", "in the middle"])
+def test_a_killed_run_is_resumed_to_the_same_end(
+    after: int, data: Path, recipe_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    train_and_kill(data, recipe_file, out, after=after)
+    reached = steps_done(out)
+    assert (reached == -1) if after == -1 else (after <= reached < 40)
+    to, text = console()
+    assert train(resume=out, console=to) == out
+    assert (f"resumed at iteration {reached}" in text.getvalue()) == (reached > 0)
+    assert {p.name for p in out.iterdir() if not p.name.startswith(".")} == FILES
+    assert_same_run(out, whole)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_finished_run_can_be_resumed(tmp_path: Path) -> None:
+    shapes = tiny_shapes(4)
+    out = train(shapes, val=shapes, recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
+    before, _ = checkpoint.load(out / "last.safetensors")
+    history = rows(out)
+    train(shapes, val=shapes, resume=out, console=quiet())  # what was given opened is given again
+    after, _ = checkpoint.load(out / "last.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert rows(out) == history
+
+
+# Two processes
+
+
+SHARED = """
+import sys, torch
+torch.set_num_threads(1)
+from rcnn.run import train
+data, recipe = sys.argv[1:]
+print("folder", train(data, recipe=recipe))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.1", 0))
+        return int(connection.getsockname()[1])
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> None:
+    file, script = tmp_path / "tiny.toml", tmp_path / "shared.py"
+    recipe = tiny_recipe(epochs=1.0, eval_every=0.0, eval_images=1, batch_size=2)
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    script.write_text(SHARED, encoding="utf-8")
+    one = train(data, recipe=file, out=tmp_path / "one", console=quiet())
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1",
+        f"--master_port={free_port()}", str(script), str(data), str(file),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [data.stem]
+    two = tmp_path / "runs" / data.stem
+    assert {p.name for p in two.iterdir()} == FILES
+    assert done.stdout.count("12 images (0 without objects)") == 1
+    assert done.stdout.count(f"folder runs/{data.stem}") == 2
+    assert len(rows(one)) == len(rows(two)) == 10
+    for expected, got in zip(rows(one), rows(two), strict=True):
+        assert expected.keys() == got.keys()
+        losses = [key for key in expected if "loss" in key]
+        assert losses
+        for key in losses:
+            assert_close(got[key], expected[key], rtol=1e-3, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+
+
+# Refused
+
+
+def test_an_existing_run_is_not_overwritten(whole: Path, data: Path, recipe_file: Path) -> None:
+    before = (whole / "last.safetensors").stat().st_mtime_ns
+    with pytest.raises(ValueError, match=r"whole holds a run already: go on with --resume .*another --out"):
+        train(data, recipe=recipe_file, out=whole, console=quiet())
+    assert (whole / "last.safetensors").stat().st_mtime_ns == before
+
+
+def test_without_a_folder_named_the_next_free_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run._free_folder("some/cells") == Path("runs/cells")
+    (tmp_path / "runs" / "cells").mkdir(parents=True)
+    assert run._free_folder("some/cells") == Path("runs/cells"), "empty: a start that was refused"
+    (tmp_path / "runs" / "cells" / "run.json").touch()
+    assert run._free_folder("some/cells.json") == Path("runs/cells-2")
+    assert run._free_folder(tiny_shapes(1)) == Path("runs/shapes-seed0")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot be made .*choose another --out.*file"):
+        train(tiny_shapes(2), recipe=tiny_recipe(), out=tmp_path / "file" / "run", console=quiet())
+
+
+def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(PermissionError, match=r"no permission to write there; choose another --out.*run"):
+        train(tiny_shapes(2), recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
+
+
+def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        train(tiny_shapes(2), recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
+
+
+def boxes_only(data: Dataset) -> Dataset:
+    return replace(data, records=[replace(r, masks=None) for r in data.records])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": None}, "needs a data set, or the folder of a run to resume"),
+        ({"recipe": None, "minutes": 1, "epochs": 2}, r"both minutes \(1\) and epochs \(2\)"),
+        ({"settings": ["train.minutes=3"]}, "train.minutes is 3.0 and train.epochs is 1.0: set exactly one"),
+        ({"settings": ["train.epochs=none"]}, "minutes is None and train.epochs is None: set exactly one"),
+        ({"minutes": 0}, "a training of 0 minutes or epochs is none"),
+        ({"epochs": -1.0}, "a training of -1 minutes or epochs is none"),
+        ({"settings": ["train.learning_rate=1"]}, r"train\.learning_rate: no such setting"),
+        ({"settings": ["train.warm=0.1"]}, r"train\.warm: no such setting; did you mean train\.warmup\?"),
+        ({"settings": ["train.lr=fast"]}, "train.lr: got 'fast'"),
+        ({"model": "faster_rcnn"}, "a recipe names its own model and trunk"),
+        ({"recipe": "no_such"}, "no_such: no such recipe"),
+        ({"data": "no/such/folder"}, "no/such/folder"),
+        ({"settings": ["train.batch_size=0"]}, "batch_size 0"),
+    ],
+)
+def test_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": tiny_shapes(2), "recipe": tiny_recipe(), **options}
+    with pytest.raises((ValueError, OSError), match=message):
+        train(given.pop("data"), **given, out=tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+@pytest.mark.parametrize("part", ["data", "val"])
+def test_a_mask_model_on_boxes_is_refused_with_advice(part: str, tmp_path: Path) -> None:
+    given = {"data": tiny_shapes(2), "val": tiny_shapes(2, first=9)}
+    given[part] = boxes_only(given[part])
+    with pytest.raises(ValueError, match=r"objects without masks, which mask_rcnn needs: choose --model fas"):
+        train(given["data"], val=given["val"], recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run\.json, so no run; start one with rcnn train DATA --out"):
+        train(resume=tmp_path, console=quiet())
+    with pytest.raises(ValueError, match=r"no run\.json"):
+        rewrite_report(tmp_path / "nowhere", quiet())
+
+
+def test_resume_without_its_data(data: Path, tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("recipe.toml", "run.json"):
+        (out / name).write_bytes((whole / name).read_bytes())
+    asked = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    (out / "run.json").write_text(json.dumps({**asked, "data": str(tmp_path / "gone")}), encoding="utf-8")
+    with pytest.raises(ValueError, match="gone"):
+        train(resume=out, console=quiet())
+
+
+def test_the_written_shapes_are_those_drawn(data: Path) -> None:
+    """What the tests above train on."""
+    assert [len(r.truth) for r in open_data(data).records] == [len(r.truth) for r in tiny_shapes(12).records]
