@@ -191,21 +191,17 @@ class Validation:
         self.last: tuple[Evaluation, list[Instances]] | None = None
 
     def __call__(self, full: bool) -> dict[str, float]:
-        """Metrics by name; ``score`` is taken on the few images, so that all evaluations can be compared.
+        """Metrics by name, always of the same few images, so that their curve means something; ``score`` is one of them.
 
-        Only the first process evaluates; the loss is computed by all of them, who agree on what it is
-        divided by.
+        At the end all images are looked at; what that gives is kept in ``last``.
         """
-        if _rank() > 0:
-            return {"val/loss": self.loss(), "score": 0.0}
         val = self.parts.val if full else self.parts.val.subset(self.few)
         evaluation, predictions = evaluate(self.detector, val)
-        metrics = {k: v for k, v in evaluation.metrics.items() if not k.startswith("voc10")}
-        score = _headline(evaluation)
         if full:
             self.last = (evaluation, predictions)
-            score = _headline(self._on_few(predictions, evaluation)) if len(self.few) < len(val) else score
-        return {**metrics, "f1": evaluation.f1, "val/loss": self.loss(), "score": score}
+            evaluation = self._on_few(predictions, evaluation) if len(self.few) < len(val) else evaluation
+        metrics = {k: v for k, v in evaluation.metrics.items() if not k.startswith("voc10")}
+        return {**metrics, "f1": evaluation.f1, "val/loss": self.loss(), "score": _headline(evaluation)}
 
     def _on_few(self, predictions: Sequence[Instances], evaluation: Evaluation) -> Evaluation:
         truths = [self.parts.val.records[i].load_truth() for i in self.few]
@@ -265,7 +261,7 @@ def finish(
         "final evaluation": time.perf_counter() - began,
     }
     write_report(
-        folder / "report.html", title=f"{recipe.model} on {parts.train.source.name}", facts=facts,
+        folder / "report.html", title=f"{recipe.model} on {'/'.join(parts.train.source.parts[-2:])}", facts=facts,
         history=read_history(folder), evaluation=evaluation, dataset=parts.val, predictions=predictions,
         seconds=seconds,
     )  # fmt: skip
