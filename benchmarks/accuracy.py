@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy ../shared/data/cbc/Training --val ../shared/data/cbc/Testing --minutes 20
 
-Ours is `rcnn train` without a recipe. The peer is torchvision's Faster R-CNN (Mask R-CNN where there are masks) with its
-default heads on a 128-channel pyramid, whole images at their own scale, flips, AdamW 6e-4 with a cosine over the time.
-Both are measured by the same code on the validation part.
+Ours is `rcnn train` without a recipe. The peer is torchvision's Faster R-CNN (Mask R-CNN where there are
+masks) with its default heads on a 128-channel pyramid, whole images at their own scale, flips, AdamW 6e-4
+with a cosine over the time. Both are measured by the same code on the validation part.
 """
 
 import argparse
@@ -50,7 +50,14 @@ class Peer:
             size = (int(image.shape[1]), int(image.shape[2]))
             masks = paste_masks(maps[0], found["boxes"], size) if maps else None
             results.append(
-                Instances(size, found["boxes"], found["labels"] - 1, found["scores"], masks, class_names=self.class_names)
+                Instances(
+                    size,
+                    found["boxes"],
+                    found["labels"] - 1,
+                    found["scores"],
+                    masks,
+                    class_names=self.class_names,
+                )
             )
         return results
 
@@ -85,7 +92,9 @@ def train_peer(data: Dataset, val: Dataset, minutes: float, seed: int) -> tuple[
         for group in optimizer.param_groups:
             group["lr"] = 6e-4 * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
         optimizer.zero_grad()
-        sum(network(*torchvision_inputs([s.image for s in batch], [s.truth for s in batch])).values()).backward()
+        sum(
+            network(*torchvision_inputs([s.image for s in batch], [s.truth for s in batch])).values()
+        ).backward()
         optimizer.step()
         step += 1
         seconds += time.perf_counter() - began
@@ -96,7 +105,9 @@ def train_peer(data: Dataset, val: Dataset, minutes: float, seed: int) -> tuple[
 
 def main() -> None:
     """Train both, print both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20)
@@ -104,13 +115,19 @@ def main() -> None:
     options = parser.parse_args()
     data, val = open_data(options.data), open_data(options.val)
     with tempfile.TemporaryDirectory() as folder:
-        run = train(options.data, val=options.val, minutes=options.minutes, seed=options.seed, out=Path(folder) / "run",
-                    console=Console(quiet=True))  # fmt: skip
+        run = train(
+            options.data, val=options.val, minutes=options.minutes, seed=options.seed,
+            out=Path(folder) / "run", console=Console(quiet=True),
+        )  # fmt: skip
         ours, _ = evaluate(load(run), val)
     theirs, images = train_peer(data, val, options.minutes, options.seed)
     print(f"{options.minutes:g} minutes each, seed {options.seed}; torchvision saw {images} images")
     for name, result in (("rcnn", ours), ("torchvision", theirs)):
-        shown = {k: round(v, 4) for k, v in result.metrics.items() if k.split("/")[1] in ("AP", "AP50", "AP75", "mAP")}
+        shown = {
+            k: round(v, 4)
+            for k, v in result.metrics.items()
+            if k.split("/")[1] in ("AP", "AP50", "AP75", "mAP")
+        }
         print(f"{name:12} {shown}, predicting {result.seconds['predicting']:.2f} s an image")
 
 

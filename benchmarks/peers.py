@@ -41,7 +41,7 @@ def torchvision_detector(
     channels: int = 128,
     detections: int = 100,
 ) -> nn.Module:
-    """torchvision's Mask or Faster R-CNN with its own default heads, losses and sampling.
+    """Torchvision's Mask or Faster R-CNN with its own default heads, losses and sampling.
 
     Args:
         num_classes: without the background.
@@ -57,11 +57,14 @@ def torchvision_detector(
     make: Any = MaskRCNN if masks else FasterRCNN
     return make(
         PyramidTrunk(trunk, channels), num_classes + 1, rpn_anchor_generator=anchors, min_size=short_side,
-        max_size=2 * short_side, image_mean=list(mean), image_std=list(std), box_detections_per_img=detections,
+        max_size=2 * short_side, image_mean=list(mean), image_std=list(std),
+        box_detections_per_img=detections,
     )  # fmt: skip
 
 
-def torchvision_inputs(images: Sequence[Tensor], truths: Sequence[Instances]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def torchvision_inputs(
+    images: Sequence[Tensor], truths: Sequence[Instances]
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """uint8 images and truths as torchvision takes them: floats, and dicts whose labels begin at 1."""
     targets = []
     for truth in truths:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.training ../shared/data/nuclei/train
 
-Both train on identical batches of four 256x256 crops with AdamW; rounds alternate, medians of the rounds are printed.
-Ours is the recipe that `rcnn train` chooses for the data; torchvision's MaskRCNN (FasterRCNN for boxes) comes with its
-default heads on a 128-channel pyramid.
+Both train on identical batches of four 256x256 crops with AdamW; rounds alternate, medians of the rounds
+are printed. Ours is the recipe that `rcnn train` chooses for the data; torchvision's MaskRCNN (FasterRCNN
+for boxes) comes with its default heads on a 128-channel pyramid.
 """
 
 import argparse
@@ -32,7 +32,9 @@ STEPS = 4  # of a round
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crop", type=int, default=256)
@@ -67,12 +69,20 @@ def _ours(data, recipe, folder):  # type: ignore[no-untyped-def]
     load_trunk(network.trunk, recipe.settings.trunk)
     network.train()
     return Trainer(
-        network, recipe, data, folder, evaluate=lambda full: {"score": 0.0}, describe={}, device=torch.device("cpu")
+        network,
+        recipe,
+        data,
+        folder,
+        evaluate=lambda full: {"score": 0.0},
+        describe={},
+        device=torch.device("cpu"),
     )
 
 
 def _theirs(num_classes: int, masks: bool, crop: int):  # type: ignore[no-untyped-def]
-    network = torchvision_detector(num_classes, masks=masks, sizes=(16, 32, 64, 128, 256), short_side=crop).train()
+    network = torchvision_detector(
+        num_classes, masks=masks, sizes=(16, 32, 64, 128, 256), short_side=crop
+    ).train()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=6e-4)
 
     def step(samples: list[Sample]) -> None:
@@ -88,12 +98,13 @@ def _print(seconds: dict[str, list[float]], images: int, amp: str) -> None:
     cpu = torch.device("cpu")
     precision = "bfloat16 where it pays" if amp == "auto" and fast_bfloat16(cpu) else "float32"
     capability = torch.backends.cpu.get_cpu_capability()
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {capability}, torch {torch.__version__}; ours in {precision}")
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {capability}, torch {torch.__version__}")
+    print(f"ours in {precision}; images/s, median of {len(seconds['rcnn'])} rounds, lowest to highest")
     for name, rounds in seconds.items():
         rates = [images / s for s in rounds]
-        print(f"{name:12} {statistics.median(rates):6.2f} images/s (of {len(rates)} rounds: {min(rates):.2f} to {max(rates):.2f})")
+        print(f"{name:12} {statistics.median(rates):6.2f}  ({min(rates):.2f} to {max(rates):.2f})")
     ratios = [b / a for a, b in zip(seconds["rcnn"], seconds["torchvision"], strict=True)]
-    print(f"ratio        {statistics.median(ratios):6.2f} x (round by round: {min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"{'ratio':12} {statistics.median(ratios):6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 A tour in the order of the data:
 
 1. ``open_data(path)`` reads annotated images of any known format into a ``Dataset`` of ``Sample``.
-2. ``train(path)`` chooses a recipe from them, trains a model (``FasterRCNN``, ``MaskRCNN``) and reports on it.
+2. ``train(path)`` chooses a recipe from them, trains a model (``FasterRCNN``, ``MaskRCNN``) and reports on
+it.
 3. ``evaluate(detector, dataset)`` measures a model; ``load(path)`` opens one, as a ``Detector``.
 4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` for each.
 

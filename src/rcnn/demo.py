@@ -27,8 +27,8 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
     pictures = draw_shapes(IMAGES, size=(SIDE, SIDE))
     held_out = draw_shapes(HELD_OUT, first=IMAGES, size=(SIDE, SIDE))
     console.print(
-        f"Drawing {IMAGES} pictures of shapes to train on and {HELD_OUT} to test on, then training a Mask R-CNN for "
-        f"{minutes:g} minutes.\n"
+        f"Drawing {IMAGES} pictures of shapes to train on and {HELD_OUT} to test on, "
+        f"then training a Mask R-CNN for {minutes:g} minutes.\n"
     )
     train(pictures, val=held_out, minutes=minutes, out=out, console=console)
     detector = load(out)

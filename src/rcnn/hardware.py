@@ -12,9 +12,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 def keep_memory() -> None:
     """Let the allocator keep freed memory instead of handing it back to the system after every layer.
 
-    A training step on a CPU frees and takes the same hundreds of megabytes again and again; glibc's defaults return
-    them each time, and the system clears every page anew. Without this a step takes about a third longer. Does nothing
-    where the C library is not glibc.
+    A training step on a CPU frees and takes the same hundreds of megabytes again and again; glibc's
+    defaults return them each time, and the system clears every page anew. Without this a step takes about
+    a third longer. Does nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -28,8 +28,9 @@ def keep_memory() -> None:
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 convolutions and products are several times quicker than float32 on this device.
 
-    True for GPUs that have them and for CPUs with matrix units (AMX); on other CPUs they are emulated and far slower.
+    True for GPUs that have them and for CPUs with matrix units (AMX); on other CPUs they are emulated and
+    far slower.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())

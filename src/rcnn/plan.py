@@ -1,7 +1,7 @@
-"""Good defaults: a recipe chosen from what the data set holds, and the reasons, so that nobody has to write one.
+"""Good defaults: a recipe chosen from what the data set holds, and the reasons for each choice.
 
-Every choice follows from a few statistics over boxes and image sizes, which are known before a pixel is decoded; only
-the test for an upright direction looks at images.
+Every choice follows from a few statistics over boxes and image sizes, which are known before a pixel is
+decoded; only the test for an upright direction looks at images.
 """
 
 from __future__ import annotations
@@ -108,10 +108,20 @@ def plan(
     statistics = Statistics.of(data)
     name = model or ("mask_rcnn" if data.has_masks else "faster_rcnn")
     trunk = trunk or TRUNK
-    why_model = "chosen by you" if model else "every object has a mask" if data.has_masks else "the data has boxes only"
+    why_model = (
+        "chosen by you"
+        if model
+        else "every object has a mask"
+        if data.has_masks
+        else "the data has boxes only"
+    )
     transform, why_size = choose_transform(statistics, trunk)
-    factors = np.array([transform.factor((int(h), int(w))) for h, w in zip(statistics.heights, statistics.widths)])
-    scaled = replace(statistics, sides=statistics.sides * factors[statistics.owner], longest=statistics.longest * factors[statistics.owner])
+    factors = np.array([transform.factor(record.truth.size) for record in data.records])
+    scaled = replace(
+        statistics,
+        sides=statistics.sides * factors[statistics.owner],
+        longest=statistics.longest * factors[statistics.owner],
+    )
     crop, why_crop = choose_crop(scaled, factors)
     rpn, why_anchors = choose_anchors(scaled)
     turns, why_turns = has_no_upright(data, statistics)
@@ -128,8 +138,8 @@ def plan(
         f"crops: {why_crop}",
         f"anchors: {why_anchors}",
         f"orientation: {why_turns}",
-        f"detections: at most {settings.box.max_detections} per image (the fullest training image has {statistics.most})",
-        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, {train.schedule}",
+        f"detections: at most {settings.box.max_detections} per image (the fullest one has {statistics.most})",
+        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, cosine",
     ]
     return Recipe(name, settings, transform, augment, train), reasons
 
@@ -137,31 +147,34 @@ def plan(
 def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) -> Any:
     """Settings whose heads suit a laptop; half to a tenth of the papers' arithmetic, see docs/recipes.md."""
     detections = max(100, math.ceil(1.5 * most_objects / 50) * 50)
-    canonical = 112.0  # regions are read one level finer than in the FPN paper: the heads' maps are small anyway
+    canonical = (
+        112.0  # regions are read one level finer than in the FPN paper: the heads' maps are small anyway
+    )
     levels = LEVELS.get(trunk, (1, 2, 3, 4))
     sizes = rpn.sizes[: len(levels) + 1]
-    shared = {
-        "trunk": TrunkSettings(trunk, levels, frozen_stages=1 if trunk.startswith("efficientnet") else 2),
-        "fpn": FPNSettings(channels=128, coarsest="pool" if len(sizes) > len(levels) else "none"),
-        "rpn": replace(rpn, sizes=sizes, channels=64, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))),
-        "box": BoxHeadSettings(
-            channels=512,
-            pool=PoolSettings(canonical_size=canonical),
-            sampling=SamplingSettings(count=64, positive_share=0.5),
-            beta=1 / 9,
-            max_detections=detections,
-        ),
-    }
+    trunk_settings = TrunkSettings(trunk, levels, frozen_stages=1 if trunk.startswith("efficientnet") else 2)
+    fpn = FPNSettings(channels=128, coarsest="pool" if len(sizes) > len(levels) else "none")
+    rpn = replace(
+        rpn, sizes=sizes, channels=64, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))
+    )
+    box = BoxHeadSettings(
+        channels=512,
+        pool=PoolSettings(canonical_size=canonical),
+        sampling=SamplingSettings(count=64, positive_share=0.5),
+        beta=1 / 9,
+        max_detections=detections,
+    )
     if model == "mask_rcnn":
         pool = PoolSettings(size=14, sampling_ratio=1, canonical_size=canonical)
-        return MaskRCNNSettings(**shared, mask=MaskHeadSettings(convs=2, channels=96, pool=pool, max_regions=16))
+        mask = MaskHeadSettings(convs=2, channels=96, pool=pool, max_regions=16)
+        return MaskRCNNSettings(trunk_settings, fpn, rpn, box, mask)
     if model == "faster_rcnn":
-        return FasterRCNNSettings(**shared)
+        return FasterRCNNSettings(trunk_settings, fpn, rpn, box)
     raise ValueError(f"model {model!r}: expected faster_rcnn or mask_rcnn")
 
 
 def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str]:
-    """How images are resized: by one factor for all, or to one short side, whichever makes objects more alike."""
+    """How images are resized: by one factor, or to one short side, whichever makes objects more alike."""
     short = statistics.short_sides
     mean, std = trunk_normalisation(trunk)
     transform = Transform(mean=mean, std=std)
@@ -178,17 +191,19 @@ def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str
         side = round(reference * factor)
         limit = math.ceil(side * min(longest, 2.0))
         return replace(transform, short_side=side, max_long_side=limit), (
-            f"short side resized to {side} (relative to the image objects are more alike in size than in pixels)"
+            f"short side resized to {side} (objects are more alike relative to the image than in pixels)"
         )
     kept = "images keep their size" if factor == 1 else f"images resized by {factor:g}"
-    return replace(transform, scale=factor), f"{kept}; a tenth of the objects is smaller than {small * factor:.0f} px"
+    return replace(
+        transform, scale=factor
+    ), f"{kept}; a tenth of the objects is smaller than {small * factor:.0f} px"
 
 
 def choose_factor(small: float, fitting: float) -> float:
-    """The resize factor from the size of the small objects and the factor at which the images reach ``PIXELS``.
+    """The resize factor from the small objects' size and the factor at which images reach ``PIXELS``.
 
-    Large images are shrunk to the budget, but no further than leaves small objects visible; small images with small
-    objects are enlarged, at most twice.
+    Large images are shrunk to the budget, but no further than leaves small objects visible; small images
+    with small objects are enlarged, at most twice.
     """
     wanted = SMALLEST / small
     factor = max(fitting, min(1.0, wanted)) if fitting < 1 else min(max(1.0, wanted), fitting, 2.0)
@@ -216,18 +231,22 @@ def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, str]:
     ratios = tuple(round(float(r), 2) for r in (min(low, middle / 1.4), middle, max(high, middle * 1.4)))
     shown = ", ".join(f"{size[0]:g}" for size in sizes)
     return RPNSettings(sizes=sizes, ratios=ratios), (
-        f"{shown} px (90 % of the objects have {small:.0f} to {large:.0f}), height/width {', '.join(map(str, ratios))}"
+        f"{shown} px (most objects have {small:.0f} to {large:.0f}), "
+        f"height/width {', '.join(map(str, ratios))}"
     )
 
 
 def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> tuple[bool, str]:
     """Whether images may be turned by quarters: True where up and down look alike, as under a microscope.
 
-    Compares upper with lower and left with right halves, in brightness and in where objects lie, over up to ``look_at``
-    images. A photograph's sky and ground give it away.
+    Compares upper with lower and left with right halves, in brightness and in where objects lie, over up
+    to ``look_at`` images. A photograph's sky and ground give it away.
     """
     if len(data) < 20:
-        return False, "flipped left to right only (too few images to tell whether they have an upright direction)"
+        return (
+            False,
+            "flipped left to right only (too few images to tell whether they have an upright direction)",
+        )
     chosen = np.linspace(0, len(data) - 1, min(look_at, len(data))).astype(int)
     differences = []
     for index in chosen:

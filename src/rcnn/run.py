@@ -127,18 +127,25 @@ def train(
         )
     given = None if recipe is None else _given(recipe, minutes, epochs, seed, workers)
     # The split is that of the recipe's seed, so that a run's recipe gives the same run again.
-    asked = {"skip_bad": skip_bad, "seed": given.train.seed if given else seed or 0}
+    split_seed = given.train.seed if given else seed or 0
     folder = _agreed_folder(data, out)
-    parts = _open_parts(places, console=console, **asked)
+    parts = _open_parts(places, skip_bad=skip_bad, seed=split_seed, console=console)
     if given is not None:
         name = recipe if isinstance(recipe, str | Path) else given.model
         chosen, reasons = given, [f"recipe: {name}"]
     else:
-        wanted = {"model": model, "trunk": trunk, "minutes": minutes, "epochs": epochs}
-        chosen, reasons = plan(parts.train, **wanted, seed=seed or 0, workers=workers)
+        chosen, reasons = plan(
+            parts.train,
+            model=model,
+            trunk=trunk,
+            minutes=minutes,
+            epochs=epochs,
+            seed=seed or 0,
+            workers=workers,
+        )
     chosen = with_settings(chosen, settings)
     _fits(chosen, parts)
-    _describe_run(folder, chosen, places, {**asked, "reasons": reasons})
+    _describe_run(folder, chosen, places, {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons})
     line = Line(folder / "log.txt", console, quiet=_rank() > 0)
     for text in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
         line.say(text)
@@ -191,7 +198,7 @@ class Validation:
         self.last: tuple[Evaluation, list[Instances]] | None = None
 
     def __call__(self, full: bool) -> dict[str, float]:
-        """Metrics by name, always of the same few images, so that their curve means something; ``score`` is one of them.
+        """Metrics by name, ``score`` among them, always of the same few images so that they make a curve.
 
         At the end all images are looked at; what that gives is kept in ``last``.
         """
@@ -261,7 +268,8 @@ def finish(
         "final evaluation": time.perf_counter() - began,
     }
     write_report(
-        folder / "report.html", title=f"{recipe.model} on {'/'.join(parts.train.source.parts[-2:])}", facts=facts,
+        folder / "report.html", title=f"{recipe.model} on {Path(*parts.train.source.parts[-2:])}",
+        facts=facts,
         history=read_history(folder), evaluation=evaluation, dataset=parts.val, predictions=predictions,
         seconds=seconds,
     )  # fmt: skip

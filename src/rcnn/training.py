@@ -249,7 +249,7 @@ class Trainer:
         losses = {k: self._agreed(float(v.detach())) for k, v in output.losses.items()}
         good = math.isfinite(sum(losses.values()))
         if good:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             good = self._clip()
         if good:
             self.optimizer.step()

@@ -1,7 +1,7 @@
 """What every reader returns: a list of records, the classes, and the problems found on the way.
 
-A record holds what is small (path, size, boxes, labels) and knows how to make what is large (pixels, masks), so
-that statistics over a whole data set are quick and a sample is decoded only when it is used.
+A record holds what is small (path, size, boxes, labels) and knows how to make what is large (pixels,
+masks), so that statistics over a whole data set are quick and a sample is decoded only when it is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from rcnn.data.image import read_image
-from rcnn.structures import Instances, Masks, Size
+from rcnn.structures import Instances, Masks
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Problem:
         what: what was found and what was expected, one sentence.
         advice: what to do about it.
         annotation: the annotation's id, name or index in the file, where one is concerned.
-        severity: an ``error`` keeps the image out of training; a ``warning`` was dealt with as ``advice`` says.
+        severity: an ``error`` keeps the image out of training; a ``warning`` was dealt with as ``advice``
+            says.
     """
 
     file: Path
@@ -85,7 +86,8 @@ class Dataset:
         source: the file or folder that was opened.
         class_names: in label order.
         records: one an image, images without objects included.
-        problems: what the reader noticed; records with an ``error`` are in ``records`` only if they can be used.
+        problems: what the reader noticed; records with an ``error`` are in ``records`` only if they can be
+            used.
         category_ids: the format's own id of each label (COCO); label + 1 elsewhere.
     """
 
