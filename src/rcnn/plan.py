@@ -138,7 +138,7 @@ def plan(
         f"crops: {why_crop}",
         f"anchors: {why_anchors}",
         f"orientation: {why_turns}",
-        f"detections: at most {settings.box.max_detections} per image (the fullest one has {statistics.most})",
+        f"detections: at most {settings.box.max_detections} per image (the fullest has {statistics.most})",
         f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, cosine",
     ]
     return Recipe(name, settings, transform, augment, train), reasons
