@@ -20,7 +20,7 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from rcnn import checkpoint, run
-from rcnn.data.dataset import Dataset
+from rcnn.data.dataset import Dataset, Record
 from rcnn.data.open import open_data
 from rcnn.predict import load
 from rcnn.recipe import dump_recipe, load_recipe
@@ -104,7 +104,7 @@ def test_what_a_run_folder_holds(whole: Path, data: Path, recipe_file: Path) -> 
     assert asked["data"] == str(data)
     assert (asked["val"], asked["seed"], asked["skip_bad"]) == (None, 0, False)
     environment = json.loads((whole / "environment.json").read_text(encoding="utf-8"))
-    assert environment["torch"] == torch.__version__
+    assert torch.__version__.startswith(environment["torch"])
     assert environment["threads"] == 1
     assert "<html" in (whole / "report.html").read_text(encoding="utf-8")
     log = (whole / "log.txt").read_text(encoding="utf-8")
@@ -180,24 +180,36 @@ def test_one_image_is_enough(tmp_path: Path) -> None:
     assert load(folder, "cpu").class_names == NAMES
 
 
+def emptied(record: Record) -> Record:
+    return replace(record, truth=Instances.empty(record.truth.size, NAMES), masks=None)
+
+
+def emptied(record: Record) -> Record:
+    return replace(record, truth=Instances.empty(record.truth.size, NAMES), masks=None)
+
+
 @pytest.mark.usefixtures("no_report")
 def test_images_without_objects_in_both_parts(tmp_path: Path) -> None:
     def half_empty(data: Dataset) -> Dataset:
-        empty = [
-            replace(r, truth=Instances.empty(r.truth.size, NAMES), masks=None) for r in data.records[::2]
-        ]
-        return replace(data, records=[*empty, *data.records[1::2]])
+        return replace(data, records=[*map(emptied, data.records[::2]), *data.records[1::2]])
 
     folder = train(
         half_empty(tiny_shapes(4)), val=half_empty(tiny_shapes(2, first=50)), recipe=tiny_recipe(),
         out=tmp_path / "run", console=quiet(),
     )  # fmt: skip
     assert all(row["loss"] is not None for row in rows(folder) if "loss" in row)
-    nothing = replace(half_empty(tiny_shapes(2)), records=half_empty(tiny_shapes(2)).records[:1])
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_held_out_part_without_objects_has_no_metrics(tmp_path: Path) -> None:
+    data = tiny_shapes(4)
+    (held,) = (r.image_id for r in run._hold_out(data, (), 0).val.records)
+    records = [emptied(r) if r.image_id == held else r for r in data.records]
     folder = train(
-        tiny_shapes(2), val=nothing, recipe=tiny_recipe(), out=tmp_path / "nothing", console=quiet()
+        replace(data, records=records), recipe=tiny_recipe(), out=tmp_path / "run", console=quiet()
     )
-    assert rows(folder)[-1]["mask/AP" if "mask/AP" in rows(folder)[-1] else "box/AP"] is None
+    (row,) = (row for row in rows(folder)[-1:] if "box/AP" in row)
+    assert row["box/AP"] is None
 
 
 @pytest.mark.usefixtures("no_report")
@@ -247,7 +259,11 @@ def environment() -> dict[str, str]:
 def steps_done(out: Path) -> int:
     """Of the last checkpoint; -1 without one."""
     file = out / "last.safetensors"
-    return checkpoint.read_metadata(file)["progress"]["iteration"] if file.exists() else -1
+    if not file.exists():
+        return -1
+    with file.open("rb") as opened:  # once: the next checkpoint may take its place at any moment
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    return int(json.loads(header["__metadata__"]["rcnn"])["progress"]["iteration"])
 
 
 def train_and_kill(data: Path, recipe: Path, out: Path, *, after: int) -> None:
@@ -315,7 +331,8 @@ def free_port() -> int:
 
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> None:
     file, script = tmp_path / "tiny.toml", tmp_path / "shared.py"
-    recipe = tiny_recipe(epochs=1.0, eval_every=0.0, eval_images=1, batch_size=2)
+    # Adam's first steps hang on the signs of gradients near zero, which rounding decides.
+    recipe = tiny_recipe(epochs=1.0, eval_every=0.0, eval_images=1, optimizer="sgd", lr=0.01)
     file.write_text(dump_recipe(recipe), encoding="utf-8")
     script.write_text(SHARED, encoding="utf-8")
     one = train(data, recipe=file, out=tmp_path / "one", console=quiet())

@@ -145,10 +145,10 @@ def train(
         )
     chosen = with_settings(chosen, settings)
     _fits(chosen, parts)
-    _describe_run(folder, chosen, places, {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons})
     line = Line(folder / "log.txt", console, quiet=_rank() > 0)
     for text in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
         line.say(text)
+    _describe_run(folder, chosen, places, {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons})
     return _run(folder, chosen, parts, reasons, device, console, resumed=False)
 
 
@@ -460,8 +460,9 @@ def _describe_run(folder: Path, recipe: Recipe, places: Mapping[str, Any], asked
         "cuda": torch.version.cuda if torch.cuda.is_available() else None, **versions(),
     }  # fmt: skip
     checkpoint.write_atomically(folder / "recipe.toml", dump_recipe(recipe).encode())
-    checkpoint.write_atomically(folder / "run.json", json.dumps({**known, **asked}, indent=1).encode())
     checkpoint.write_atomically(folder / "environment.json", json.dumps(environment, indent=1).encode())
+    # Last: from here on there is a run, which can be resumed.
+    checkpoint.write_atomically(folder / "run.json", json.dumps({**known, **asked}, indent=1).encode())
 
 
 def _resume(
