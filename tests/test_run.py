@@ -184,14 +184,6 @@ def emptied(record: Record) -> Record:
     return replace(record, truth=Instances.empty(record.truth.size, NAMES), masks=None)
 
 
-def emptied(record: Record) -> Record:
-    return replace(record, truth=Instances.empty(record.truth.size, NAMES), masks=None)
-
-
-@pytest.mark.usefixtures("no_report")
-def test_images_without_objects_in_both_parts(tmp_path: Path) -> None:
-    def half_empty(data: Dataset) -> Dataset:
-        return replace(data, records=[*map(emptied, data.records[::2]), *data.records[1::2]])
 
     folder = train(
         half_empty(tiny_shapes(4)), val=half_empty(tiny_shapes(2, first=50)), recipe=tiny_recipe(),
@@ -317,9 +309,14 @@ def test_a_finished_run_can_be_resumed(tmp_path: Path) -> None:
 SHARED = """
 import sys, torch
 torch.set_num_threads(1)
-from rcnn.run import train
+from rcnn import run
 data, recipe = sys.argv[1:]
-print("folder", train(data, recipe=recipe))
+evaluate = run.evaluate
+def told(*given):
+    print("evaluated by", run._rank(), flush=True)
+    return evaluate(*given)
+run.evaluate = told
+print("folder", run.train(data, recipe=recipe), flush=True)
 """
 
 
@@ -331,8 +328,9 @@ def free_port() -> int:
 
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> None:
     file, script = tmp_path / "tiny.toml", tmp_path / "shared.py"
-    # Adam's first steps hang on the signs of gradients near zero, which rounding decides.
-    recipe = tiny_recipe(epochs=1.0, eval_every=0.0, eval_images=1, optimizer="sgd", lr=0.01)
+    # Adam's first steps hang on the signs of gradients near zero, which rounding decides; and half precision
+    # rounds the gradient of a process to 3 digits before it is averaged.
+    recipe = tiny_recipe(epochs=1.0, eval_every=0.0, eval_images=1, optimizer="sgd", lr=0.01, amp="off")
     file.write_text(dump_recipe(recipe), encoding="utf-8")
     script.write_text(SHARED, encoding="utf-8")
     one = train(data, recipe=file, out=tmp_path / "one", console=quiet())
@@ -349,6 +347,8 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> Non
     assert {p.name for p in two.iterdir()} == FILES
     assert done.stdout.count("12 images (0 without objects)") == 1
     assert done.stdout.count(f"folder runs/{data.stem}") == 2
+    assert done.stdout.count("evaluated by 0") >= 5
+    assert "evaluated by 1" not in done.stdout
     assert len(rows(one)) == len(rows(two)) == 10
     for expected, got in zip(rows(one), rows(two), strict=True):
         assert expected.keys() == got.keys()

@@ -200,8 +200,11 @@ class Validation:
     def __call__(self, full: bool) -> dict[str, float]:
         """Metrics by name, ``score`` among them, always of the same few images so that they make a curve.
 
-        At the end all images are looked at; what that gives is kept in ``last``.
+        At the end all images are looked at; what that gives is kept in ``last``. Only the first process
+        evaluates; the loss is computed by all of them, who agree on what it is divided by.
         """
+        if _rank() > 0:
+            return {"val/loss": self.loss(), "score": 0.0}
         val = self.parts.val if full else self.parts.val.subset(self.few)
         evaluation, predictions = evaluate(self.detector, val)
         if full:
