@@ -184,6 +184,10 @@ def emptied(record: Record) -> Record:
     return replace(record, truth=Instances.empty(record.truth.size, NAMES), masks=None)
 
 
+@pytest.mark.usefixtures("no_report")
+def test_images_without_objects_in_both_parts(tmp_path: Path) -> None:
+    def half_empty(data: Dataset) -> Dataset:
+        return replace(data, records=[*map(emptied, data.records[::2]), *data.records[1::2]])
 
     folder = train(
         half_empty(tiny_shapes(4)), val=half_empty(tiny_shapes(2, first=50)), recipe=tiny_recipe(),
