@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rcnn import demo, run
 from rcnn.data.dataset import Dataset
+from rcnn.data.open import open_data
 from tiny import tiny_recipe, tiny_shapes
 
 
@@ -21,9 +22,9 @@ def test_the_demo_from_pictures_to_report(tmp_path: Path, monkeypatch: pytest.Mo
     """With a network and a schedule of a second; all else is what ``rcnn demo`` does."""
     asked: dict[str, Any] = {}
 
-    def train(data: Dataset, *, val: Dataset, minutes: float, out: Path, console: Console) -> Path:
-        asked.update(data=data, val=val, minutes=minutes)
-        return run.train(tiny_shapes(4), val=val.subset([0]), recipe=tiny_recipe(), out=out, console=console)
+    def train(data: Path, *, val: Path, minutes: float, out: Path, console: Console) -> Path:
+        asked.update(data=open_data(data), val=open_data(val), minutes=minutes)
+        return run.train(data, val=val, recipe=tiny_recipe(), out=out, console=console)
 
     monkeypatch.setattr(demo, "train", train)
     monkeypatch.setattr(demo, "IMAGES", 6)
@@ -40,7 +41,7 @@ def test_the_demo_from_pictures_to_report(tmp_path: Path, monkeypatch: pytest.Mo
     assert report == tmp_path / "demo" / "report.html"
     assert "<html" in report.read_text(encoding="utf-8")
     assert asked["minutes"] == 0.5
-    assert not {r.image_id for r in asked["data"].records} & {r.image_id for r in asked["val"].records}
+    assert not {r.path for r in asked["data"].records} & {r.path for r in asked["val"].records}
     assert (len(asked["data"]), len(asked["val"])) == (6, 2)
     output = text.getvalue()
     assert "6 pictures of shapes to train on and 2 to test on" in output

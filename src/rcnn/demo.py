@@ -30,7 +30,10 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
         f"Drawing {IMAGES} pictures of shapes to train on and {HELD_OUT} to test on, "
         f"then training a Mask R-CNN for {minutes:g} minutes.\n"
     )
-    train(pictures, val=held_out, minutes=minutes, out=out, console=console)
+    # Written as a user's data would lie there, so that the run can be resumed and evaluated like any other.
+    annotations = pictures.write(out / "data" / "train")
+    held_out_annotations = held_out.write(out / "data" / "val")
+    train(annotations, val=held_out_annotations, minutes=minutes, out=out, console=console)
     detector = load(out)
     (found,) = detector.predict([held_out[0].image])
     counts = {name: found.names.count(name) for name in sorted(set(found.names))}

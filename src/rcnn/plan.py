@@ -145,7 +145,7 @@ def plan(
 
 
 def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) -> Any:
-    """Settings whose heads suit a laptop; half to a tenth of the papers' arithmetic, see docs/recipes.md."""
+    """Settings whose heads suit a laptop; docs/recipes.md has their arithmetic beside the papers'."""
     detections = max(100, math.ceil(1.5 * most_objects / 50) * 50)
     canonical = (
         112.0  # regions are read one level finer than in the FPN paper: the heads' maps are small anyway
@@ -275,6 +275,7 @@ def _relative_centres(data: Dataset, chosen: Sequence[int] | npt.NDArray[Any]) -
 
 def _t_value(values: Floats) -> float:
     """How many standard errors the mean lies from 0."""
-    if len(values) < 3 or values.std() == 0:
+    if len(values) < 3 or values.mean() == 0:
         return 0.0
-    return float(values.mean() / (values.std() / math.sqrt(len(values))))
+    error = float(values.std()) / math.sqrt(len(values))
+    return float(values.mean()) / error if error else math.copysign(math.inf, values.mean())

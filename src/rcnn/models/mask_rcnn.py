@@ -44,7 +44,7 @@ def c4_settings(trunk: str = "resnet50") -> MaskRCNNSettings:
     return MaskRCNNSettings(
         trunk=TrunkSettings(trunk, levels=(3,)),
         fpn=None,
-        rpn=RPNSettings(sizes=((32, 64, 128, 256, 512),), pre_nms=(12000, 6000)),
+        rpn=RPNSettings(sizes=((32, 64, 128, 256, 512),), pre_nms=(12000, 6000), post_nms=(2000, 300)),
         box=BoxHeadSettings(layers="stage", pool=pool, sampling=SamplingSettings(count=64)),
         mask=MaskHeadSettings(convs=0, pool=pool),
     )

@@ -1,4 +1,4 @@
-"""Boxes: overlap, the coding of Fast R-CNN §2.2 / R-CNN appendix C, clipping, suppression.
+"""Boxes: overlap, the coding of Fast R-CNN §2.3 / R-CNN appendix C, clipping, suppression.
 
 Legend: N, M boxes; G true boxes; A anchors. Boxes are ``x1 y1 x2 y2``, continuous (see ``rcnn.structures``).
 """

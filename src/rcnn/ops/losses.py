@@ -1,4 +1,4 @@
-"""The losses of Fast R-CNN §2.2 in the forms that the published codes use."""
+"""The losses of Fast R-CNN §2.3 in the forms that the published codes use."""
 
 import torch
 import torch.distributed
