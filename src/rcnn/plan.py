@@ -36,6 +36,7 @@ LEVELS = {"vgg16": (2, 3, 4)}
 PIXELS = 640 * 640
 SMALLEST = 14.0  # pixels: an object of three to four cells of the finest map
 CROPS = (256, 640)
+CROWDED = 50  # objects of the fullest image
 
 Floats = npt.NDArray[np.float64]
 
@@ -157,10 +158,12 @@ def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) 
     rpn = replace(
         rpn, sizes=sizes, channels=64, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))
     )
+    # Where objects are few, most proposals of a crop are background: more of it makes scores trustworthy.
+    sampling = SamplingSettings(64, 0.5) if most_objects > CROWDED else SamplingSettings(128, 0.25)
     box = BoxHeadSettings(
         channels=512,
         pool=PoolSettings(canonical_size=canonical),
-        sampling=SamplingSettings(count=64, positive_share=0.5),
+        sampling=sampling,
         beta=1 / 9,
         max_detections=detections,
     )
