@@ -250,15 +250,16 @@ def finish(
     began = time.perf_counter()
     detector = load(folder, device)
     evaluation, predictions = measured or evaluate(detector, parts.val)
+    measures = evaluation.to_json()
     info = {
         **detector.info,
-        "metrics": evaluation.to_json()["metrics"],
+        "metrics": measures["metrics"],
         "best_iteration": progress.best_iteration,
     }
     replace(detector, min_score=round(evaluation.f1_threshold, 4), info=info).save(
         folder / "best.safetensors"
     )
-    checkpoint.write_atomically(folder / "evaluation.json", json.dumps(evaluation.to_json()).encode())
+    checkpoint.write_atomically(folder / "evaluation.json", json.dumps(measures).encode())
     facts = dict(line.split(": ", 1) for line in (*parts.lines, *reasons) if ": " in line)
     facts |= {
         "seed": str(recipe.train.seed),

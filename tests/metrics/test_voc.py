@@ -4,21 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
+from objects import FAR, SIZE, A, B, instances
 from rcnn.metrics.voc import voc_ap, voc_metrics
 from rcnn.structures import Instances
-
-SIZE = (100, 100)
-A, B, FAR = [0, 0, 10, 10], [20, 20, 30, 30], [60, 60, 70, 70]
-
-
-def instances(boxes, labels=None, scores=None, **present) -> Instances:
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
-    scores = None if scores is None else torch.tensor(scores, dtype=torch.float32)
-    marks = {name: torch.tensor(flags) for name, flags in present.items()}
-    return Instances(SIZE, boxes, labels, scores, **marks)
 
 
 def ap(truths, predictions, **settings) -> float:
