@@ -262,3 +262,13 @@ def test_generators_of_a_batch():
     assert_close(first, torch.rand(3, generator=torch.Generator().manual_seed(5)))
     assert_close(second, torch.rand(3, generator=torch.Generator().manual_seed(6)))
     assert len(seeded) == 2
+
+
+def test_selecting_objects_keeps_what_belongs_to_the_image() -> None:
+    semantic, proposals = torch.ones(4, 6, dtype=torch.int64), torch.rand(7, 4)
+    one = Instances(
+        (4, 6), torch.rand(3, 4), torch.zeros(3, dtype=torch.int64), semantic=semantic, proposals=proposals
+    )[1]
+    assert len(one) == 1
+    torch.testing.assert_close(one.semantic, semantic)
+    torch.testing.assert_close(one.proposals, proposals)

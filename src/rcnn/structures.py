@@ -211,6 +211,10 @@ def _column_runs(patch: npt.NDArray[Any], top: int, left: int, height: int, widt
     return [*counts, rest] if rest else counts
 
 
+# The fields of Instances that are not one row an object.
+OF_THE_IMAGE = ("semantic", "proposals")
+
+
 @dataclass(frozen=True)
 class Instances:
     """The objects of one image; the same class for truth and for predictions, ``None`` where absent.
@@ -227,6 +231,10 @@ class Instances:
         crowd: bool ``[N]``, truth only: a region of many objects, neither positive nor negative.
         difficult: bool ``[N]``, truth only: VOC's mark for objects that the evaluation passes over.
         areas: float32 ``[N]``, truth only: the annotation's own area where the format has one (COCO).
+        semantic: int64 ``[H, W]``, the class of every pixel (``Dataset.semantic_names``); 255 is void. Of the
+            whole image, so that selecting objects leaves it.
+        proposals: float32 ``[P, 4]``, boxes found beforehand that may hold an object, best first; of the
+            whole image too.
         class_names: the names that ``labels`` index.
         path: the image file, where known.
     """
@@ -241,6 +249,8 @@ class Instances:
     crowd: Tensor | None = None
     difficult: Tensor | None = None
     areas: Tensor | None = None
+    semantic: Tensor | None = None
+    proposals: Tensor | None = None
     class_names: tuple[str, ...] = ()
     path: Path | None = None
 
@@ -259,7 +269,11 @@ class Instances:
         if isinstance(index, int):
             index = [index]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        per_object: dict[str, Any] = {k: v[index] for k, v in values.items() if isinstance(v, Tensor | Masks)}
+        per_object: dict[str, Any] = {
+            k: v[index]
+            for k, v in values.items()
+            if isinstance(v, Tensor | Masks) and k not in OF_THE_IMAGE
+        }
         return replace(self, **per_object)
 
     def to(self, device: torch.device | str) -> Instances:

@@ -50,16 +50,22 @@ class Record:
         image_id: the id that results refer to (COCO's own, or the file's name without its ending).
         truth: its objects, without masks; ``truth.size`` is the size of the decoded (EXIF-rotated) image.
         masks: makes the objects' masks, in the order of ``truth``; picklable; None where the data has none.
+        semantic: makes the class of every pixel, int64 ``[H, W]``; picklable; None where the data has none.
     """
 
     path: Path
     image_id: int | str
     truth: Instances
     masks: Callable[[], Masks] | None = None
+    semantic: Callable[[], Tensor] | None = None
 
     def load_truth(self) -> Instances:
-        """The objects with their masks."""
-        return replace(self.truth, masks=self.masks()) if self.masks is not None else self.truth
+        """The objects with their masks, and the class of every pixel."""
+        return replace(
+            self.truth,
+            masks=self.truth.masks if self.masks is None else self.masks(),
+            semantic=self.truth.semantic if self.semantic is None else self.semantic(),
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ class Dataset:
         problems: what the reader noticed; records with an ``error`` are in ``records`` only if they can be
             used.
         category_ids: the format's own id of each label (COCO); label + 1 elsewhere.
+        semantic_names: what the values of the semantic maps mean, if there are any. Panoptic data begin with
+            ``class_names`` (the things) and go on with the stuff.
     """
 
     format: str
@@ -97,6 +105,7 @@ class Dataset:
     records: Sequence[Record]
     problems: Sequence[Problem] = field(default_factory=tuple)
     category_ids: tuple[int, ...] = ()
+    semantic_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
