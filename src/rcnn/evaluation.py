@@ -184,7 +184,7 @@ def evaluate(
         if progress is not None:
             progress(len(truths), len(dataset))
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
-    has_masks = dataset.has_masks and all(p.masks is not None for p in predictions if len(p))
+    has_masks = dataset.has_masks and all(p.masks is not None for p in predictions)
     evaluation = evaluate_predictions(
         truths, predictions, class_names, has_masks=has_masks, max_detections=cap, seconds=seconds
     )

@@ -15,11 +15,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from rcnn import checkpoint
+from rcnn import checkpoint, tiles
 from rcnn.data.image import read_image, to_eight_bits, to_rgb
 from rcnn.hardware import keep_memory
 from rcnn.recipe import build_settings, plain
-from rcnn.structures import ImageBatch, Instances
+from rcnn.structures import ImageBatch, Instances, Output
 from rcnn.transform import Transform
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
@@ -95,17 +95,36 @@ class Detector:
         self, images: Sequence[ImageLike], min_score: float, max_detections: int | None
     ) -> list[Instances]:
         tensors = [_tensor(image) for image in images]
-        batch = self.transform(tensors)
-        batch = ImageBatch(batch.tensors.to(self.device), batch.sizes)
+        resized = [self.transform.resize(tensor) for tensor in tensors]
         self.network.eval()
-        output = self.network(batch, min_score=min_score, max_detections=max_detections)
+        if any(image.shape[1] * image.shape[2] > tiles.TILED_FROM for image in resized):
+            detections = [self._detect_in_tiles(image, min_score, max_detections) for image in resized]
+        else:
+            detections = self._detect(resized, min_score, max_detections)
         results = []
-        for image, tensor, found in zip(images, tensors, output.detections, strict=True):
+        for image, tensor, found in zip(images, tensors, detections, strict=True):
             size = (int(tensor.shape[1]), int(tensor.shape[2]))
             instances = self.transform.invert(found.to("cpu"), size)
             path = Path(image) if isinstance(image, str | Path) else None
             results.append(replace(instances, class_names=self.class_names, path=path))
         return results
+
+    def _detect(
+        self, resized: Sequence[Tensor], min_score: float, max_detections: int | None
+    ) -> Sequence[Instances]:
+        """The objects of images that have their final size, in its coordinates."""
+        batch = self.transform.batch(resized)
+        batch = ImageBatch(batch.tensors.to(self.device), batch.sizes)
+        found: Output = self.network(batch, min_score=min_score, max_detections=max_detections)
+        return found.detections
+
+    def _detect_in_tiles(self, resized: Tensor, min_score: float, max_detections: int | None) -> Instances:
+        size = (int(resized.shape[1]), int(resized.shape[2]))
+        parts = tiles.cut(size)
+        found = [self._detect([part.pixels(resized)], min_score, max_detections)[0] for part in parts]
+        settings: Any = self.network.settings
+        most = settings.box.max_detections if max_detections is None else max_detections
+        return tiles.join(parts, found, size, most, settings.box.nms_iou)
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint says beside the weights, as JSON; :func:`load` builds the detector from it."""

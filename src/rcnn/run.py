@@ -45,7 +45,7 @@ from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
 from rcnn.training import Standing, Trainer, append_line
-from rcnn.weights import load_pretrained
+from rcnn.weights import load_pretrained, trunk_normalisation
 
 HELD_OUT = 0.15
 # More images than this are not all decoded before training; `rcnn data check` does it at any number.
@@ -132,7 +132,11 @@ def train(
     parts = _open_parts(places, skip_bad=skip_bad, seed=split_seed, console=console)
     if given is not None:
         name = recipe if isinstance(recipe, str | Path) else given.model
-        chosen, reasons = given, [f"recipe: {name}"]
+        chosen, reasons = _normalised(given), [f"recipe: {name}"]
+        if chosen.transform != given.transform:
+            reasons.append(
+                f"input: normalised as the weights of {given.settings.trunk.name} found here expect"
+            )
     else:
         chosen, reasons = plan(
             parts.train,
@@ -394,6 +398,12 @@ def _given(
     if workers is not None:
         settings = replace(settings, workers=workers)
     return replace(chosen, train=settings)
+
+
+def _normalised(recipe: Recipe) -> Recipe:
+    """The recipe with the mean and deviation of its trunk's weights: VGG-16 comes with two sets of them."""
+    mean, std = trunk_normalisation(recipe.settings.trunk.name)
+    return replace(recipe, transform=replace(recipe.transform, mean=mean, std=std))
 
 
 def _fits(recipe: Recipe, parts: Parts) -> None:

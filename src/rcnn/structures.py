@@ -270,9 +270,7 @@ class Instances:
             index = [index]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         per_object: dict[str, Any] = {
-            k: v[index]
-            for k, v in values.items()
-            if isinstance(v, Tensor | Masks) and k not in OF_THE_IMAGE
+            k: v[index] for k, v in values.items() if isinstance(v, Tensor | Masks) and k not in OF_THE_IMAGE
         }
         return replace(self, **per_object)
 

@@ -1,4 +1,4 @@
-"""Every model learns four images by heart: box AP at least 0.95, and what its mask resolution allows."""
+"""Every model learns four images by heart: AP of boxes and masks at least 0.95."""
 
 import pytest
 import torch
@@ -44,23 +44,23 @@ BUILD = {
     "Mask R-CNN, FPN": lambda: MaskRCNN(3, MaskRCNNSettings(*pyramid(), MASK)),
     "Mask R-CNN, C4": lambda: MaskRCNN(3, MaskRCNNSettings(*one_map(3, "align", "stage", 32), MASK_C4)),
 }
-# Steps, and the mask AP asked for: maps of 14 x 14 cannot trace a star of 48 pixels to an IoU of 0.95.
-# RoI pooling rounds to whole cells, so that boxes take longer to become exact.
+# Steps, and the diameters of the objects. RoI pooling rounds to whole cells, so that boxes take longer to
+# become exact. The true masks at 14 x 14, pasted back, have AP .955 for diameters up to 48 and .977 up to 32.
 ASKED = {
-    "Faster R-CNN, FPN": (300, None),
-    "Faster R-CNN, one map": (500, None),
-    "Mask R-CNN, FPN": (300, 0.95),
-    "Mask R-CNN, C4": (300, 0.85),
+    "Faster R-CNN, FPN": (300, (24, 48)),
+    "Faster R-CNN, one map": (500, (24, 48)),
+    "Mask R-CNN, FPN": (300, (24, 48)),
+    "Mask R-CNN, C4": (400, (20, 32)),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUILD)
 def test_four_images_by_heart(name):
-    steps, mask_ap = ASKED[name]
+    steps, diameter = ASKED[name]
     torch.manual_seed(0)
     shapes = draw_shapes(
-        4, size=(96, 96), seed=1, class_names=NAMES, objects=(2, 4), diameter=(24, 48), max_covered=0.1
+        4, size=(96, 96), seed=1, class_names=NAMES, objects=(2, 4), diameter=diameter, max_covered=0.1
     )
     samples = [shapes[n] for n in range(4)]
     truths = [sample.truth for sample in samples]
@@ -82,5 +82,4 @@ def test_four_images_by_heart(name):
     found = [transform.invert(d, t.size) for d, t in zip(detections, truths, strict=True)]
     kinds = ("box", "mask") if model.needs_masks else ("box",)
     scores = {k: coco_metrics(truths, found, kind=k, class_names=NAMES).metrics["AP"] for k in kinds}
-    assert scores["box"] >= 0.95, scores
-    assert mask_ap is None or scores["mask"] >= mask_ap, scores
+    assert min(scores.values()) >= 0.95, scores

@@ -3,6 +3,8 @@
 Legend: B images, S stages.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,6 +70,13 @@ class Trunk(nn.Module):
         )
         for stage in self.stages[: self.frozen_stages]:
             stage.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Switch to training; frozen stages stay as they are, the statistics of their batch norm included."""
+        super().train(mode)
+        for stage in self.stages[: self.frozen_stages]:
+            stage.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, 3, H, W]``."""
