@@ -262,6 +262,23 @@ def data_check(data: DataSource, images: ImagesFolder = None) -> None:
         raise typer.Exit(1)
 
 
+@data_app.command(
+    "get",
+    epilog=_examples(
+        "rcnn data get voc2007 --out data",
+        "rcnn train data/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt --val …/test.txt",
+    ),
+)
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="voc2007, voc2012 or voc0712 (both).")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it goes.")],
+) -> None:
+    """Download a published data set; a broken download is gone on with."""
+    from rcnn.data.archives import get
+
+    _say(f"ready: {get(name, out, _say)}")
+
+
 @data_app.command("show", epilog=_examples("rcnn data show cells/ --out look --count 40"))
 def data_show(
     data: DataSource,

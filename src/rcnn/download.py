@@ -1,9 +1,9 @@
-"""Files of weights: found on disk, or downloaded once and checked.
+"""Published files: found on disk, or downloaded once and checked.
 
-A file is looked for in the folder that ``RCNN_WEIGHTS`` names, under its published name or with the ending
-``.safetensors`` instead; then in the cache, ``RCNN_CACHE`` or ``~/.cache/rcnn``; then it is downloaded into
-the cache. Published names carry the first digits of the file's SHA-256, which is checked. A ``.pth`` is only
-read with ``weights_only=True``, which runs no code.
+A file of weights is looked for in the folder that ``RCNN_WEIGHTS`` names, under its published name or with
+the ending ``.safetensors`` instead; then in the cache, ``RCNN_CACHE`` or ``~/.cache/rcnn``; then it is
+downloaded into the cache. Published names carry the first digits of the file's SHA-256, which is checked. A
+``.pth`` is only read with ``weights_only=True``, which runs no code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def find(url: str) -> Path:
     return given(Path(name).with_suffix(".safetensors").name) or download(url, digits[1], _cache())
 
 
-def download(url: str, sha256_prefix: str, folder: str | Path) -> Path:
+def download(url: str, checksum: str, folder: str | Path) -> Path:
     """Download a file once; later calls return it as it lies there.
 
     What arrives is written to ``.NAME.part``, which an interrupted download leaves behind and the next call
@@ -54,7 +54,8 @@ def download(url: str, sha256_prefix: str, folder: str | Path) -> Path:
 
     Args:
         url: the address.
-        sha256_prefix: the first hex digits of the content's SHA-256.
+        checksum: the first hex digits of the content's SHA-256, or ``md5:`` with those of its MD5, where the
+            publisher gives no other.
         folder: where to; made where missing.
 
     Returns:
@@ -66,13 +67,13 @@ def download(url: str, sha256_prefix: str, folder: str | Path) -> Path:
     """
     path = Path(folder) / url.rsplit("/", 1)[-1]
     if path.exists():
-        _check(path, sha256_prefix)
+        _check(path, checksum)
         return path
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     _fetch(url, part, path)
     try:
-        _check(part, sha256_prefix)
+        _check(part, checksum)
     except ValueError as error:
         part.unlink()
         raise ValueError(
@@ -121,13 +122,14 @@ def _by_hand(path: Path) -> str:
     return f"By hand: get {path.name} elsewhere and put it into {where}."
 
 
-def _check(path: Path, sha256_prefix: str) -> None:
+def _check(path: Path, checksum: str) -> None:
+    name, digits = ("MD5", checksum[4:]) if checksum.startswith("md5:") else ("SHA-256", checksum)
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(sha256_prefix):
+        found = hashlib.file_digest(file, name.replace("-", "").lower()).hexdigest()
+    if not found.startswith(digits):
         raise ValueError(
-            f"{path}: damaged or another file: its SHA-256 begins with {found[: len(sha256_prefix)]}, "
-            f"expected {sha256_prefix}; remove it"
+            f"{path}: damaged or another file: its {name} begins with {found[: len(digits)]}, "
+            f"expected {digits}; remove it"
         )
 
 

@@ -111,12 +111,12 @@ class Detector:
 
     def _detect(
         self, resized: Sequence[Tensor], min_score: float, max_detections: int | None
-    ) -> Sequence[Instances]:
+    ) -> list[Instances]:
         """The objects of images that have their final size, in its coordinates."""
         batch = self.transform.batch(resized)
         batch = ImageBatch(batch.tensors.to(self.device), batch.sizes)
         found: Output = self.network(batch, min_score=min_score, max_detections=max_detections)
-        return found.detections
+        return list(found.detections)
 
     def _detect_in_tiles(self, resized: Tensor, min_score: float, max_detections: int | None) -> Instances:
         size = (int(resized.shape[1]), int(resized.shape[2]))

@@ -91,6 +91,6 @@ def _counted(tile: Tile, instances: Instances) -> Instances:
     if points is not None:
         points = points + points.new_tensor([x, y, 0.0])
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    low, high = boxes.new_tensor(tile.core).split(2)
-    inside = ((centres >= low - SLACK) & (centres <= high + SLACK)).all(1)
+    core = boxes.new_tensor(tile.core)
+    inside = ((centres >= core[:2] - SLACK) & (centres <= core[2:] + SLACK)).all(1)
     return replace(instances, boxes=boxes, keypoints=points)[inside]

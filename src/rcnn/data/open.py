@@ -11,7 +11,8 @@ from rcnn.data.voc import read_voc
 
 LAYOUTS = """What can be opened:
   COCO          instances.json, its images beside it (or named by --images, images=…)
-  Pascal VOC    DATA/Annotations/*.xml, DATA/JPEGImages/ or DATA/Images/
+  Pascal VOC    DATA/Annotations/*.xml, DATA/JPEGImages/ or DATA/Images/; one of its splits by the file
+                DATA/ImageSets/Main/trainval.txt
   mask folders  DATA/<id>/images/<one image>, DATA/<id>/masks/*.png, one object each"""
 
 
@@ -28,7 +29,7 @@ def open_data(
     Args:
         path: the file or folder; an opened data set is given back as it is.
         images: the folder of the images, for COCO, where it is not found beside the file.
-        split: for Pascal VOC, one of ``ImageSets/Main``.
+        split: for Pascal VOC, one of ``ImageSets/Main``; naming the file itself as ``path`` does the same.
 
     Returns:
         The data set; ``dataset[i]`` decodes an image with its truth.
@@ -46,6 +47,8 @@ def open_data(
     if isinstance(path, Dataset):
         return path
     source = Path(path)
+    if source.suffix == ".txt" and source.parent.parts[-2:] == ("ImageSets", "Main"):
+        source, split = source.parents[2], split or source.stem
     if not source.exists():
         raise ValueError(f"{source}: there is no such file or folder.\n{LAYOUTS}")
     kind, place = _sniff(source)
