@@ -118,12 +118,13 @@ def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
         "train", "d.json", "--val", "v.json", "--images", "i", "--val-images", "vi", "--model", "mask_rcnn",
         "--trunk", "vgg16", "--recipe", "r.toml", "--minutes", "2.5", "--out", "o", "--seed", "0",
         "--set", "train.lr=1", "--set", "model.fpn=none", "--skip-bad", "--batch-size", "8", "--workers", "0",
-        "--device", "cpu",
+        "--device", "cpu", "--proposals", "p.npz", "--val-proposals", "vp.npz",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert trained.pop("console") is not None
     assert trained == {
         "data": Path("d.json"), "val": Path("v.json"), "images": Path("i"), "val_images": Path("vi"),
+        "proposals": Path("p.npz"), "val_proposals": Path("vp.npz"),
         "model": "mask_rcnn", "trunk": "vgg16", "recipe": "r.toml", "minutes": 2.5, "epochs": None,
         "out": Path("o"), "seed": 0, "skip_bad": True, "resume": None, "workers": 0, "device": "cpu",
         "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"],

@@ -20,6 +20,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
+    from rcnn.predict import Detector
 
 INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
@@ -90,6 +91,13 @@ ModelSource = Annotated[
         metavar="MODEL", help="Run folder, .safetensors file, or a name such as in `rcnn models`."
     ),
 ]
+ProposalsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--proposals", metavar="FILE",
+        help="Boxes (.npz, .mat, COCO .json) for models without proposals of their own; else searched for.",
+    ),
+]  # fmt: skip
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU where there is one.")
 ]
@@ -114,6 +122,10 @@ def train(
     ] = None,
     images: ImagesFolder = None,
     val_images: Annotated[Path | None, typer.Option(help="Where the images of --val are.")] = None,
+    proposals: ProposalsFile = None,
+    val_proposals: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Proposals for --val, if not in --proposals.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="See `rcnn models`; by default chosen from DATA.")] = None,
     trunk: Annotated[
         str | None, typer.Option(help="See `rcnn models`; by default efficientnet_lite0.")
@@ -145,8 +157,9 @@ def train(
         raise ValueError("train: name the DATA to train on, or --resume RUN")
     given = {
         "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--model": model,
-        "--trunk": trunk, "--recipe": recipe, "--minutes": minutes, "--epochs": epochs, "--out": out,
-        "--seed": seed, "--set": settings, "--skip-bad": skip_bad or None, "--batch-size": batch_size,
+        "--proposals": proposals, "--val-proposals": val_proposals, "--trunk": trunk, "--recipe": recipe,
+        "--minutes": minutes, "--epochs": epochs, "--out": out, "--seed": seed, "--set": settings,
+        "--skip-bad": skip_bad or None, "--batch-size": batch_size,
     }  # fmt: skip
     extra = [name for name, value in given.items() if value not in (None, [])]
     if resume is not None and extra:
@@ -160,9 +173,10 @@ def train(
         changes.append(f"train.batch_size={batch_size}")
     try:
         folder = run(
-            data, val=val, images=images, val_images=val_images, model=model, trunk=trunk, recipe=recipe,
-            minutes=minutes, epochs=epochs, out=out, seed=seed, settings=changes, skip_bad=skip_bad,
-            resume=resume, workers=workers, device=device, console=_console(),
+            data, val=val, images=images, val_images=val_images, proposals=proposals,
+            val_proposals=val_proposals, model=model, trunk=trunk, recipe=recipe, minutes=minutes,
+            epochs=epochs, out=out, seed=seed, settings=changes, skip_bad=skip_bad, resume=resume,
+            workers=workers, device=device, console=_console(),
         )  # fmt: skip
     except KeyboardInterrupt:
         where = resume or out or "RUN, the run folder named above"
@@ -181,6 +195,7 @@ def evaluate(
     model: ModelSource,
     data: DataSource,
     images: ImagesFolder = None,
+    proposals: ProposalsFile = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured here.")
     ] = None,
@@ -200,6 +215,7 @@ def evaluate(
 
     dataset = _open(data, images)
     detector = load(model, device)
+    dataset = _proposed(dataset, detector, proposals)
     with _progress("evaluating") as progress:
         evaluation, _ = measure(
             detector, dataset, min_score=min_score, max_detections=max_detections, progress=progress
@@ -382,6 +398,22 @@ def _open(data: Path, images: Path | None) -> Dataset:
     if errors:
         _complain(f"warning: {errors} errors in {data}; they are listed by: rcnn data check {data}")
     return dataset
+
+
+def _proposed(dataset: Dataset, detector: Detector, file: Path | None) -> Dataset:
+    """The data set with proposals, from the file or a search, where the model does not make its own."""
+    from rcnn.proposals import SELECTIVE_SEARCH, default_cache, with_proposals
+
+    network: Any = getattr(detector, "network", None)
+    if not getattr(network, "needs_proposals", False):
+        if file is not None:
+            raise ValueError(f"--proposals {file}: this model makes its own proposals; leave the option out")
+        return dataset
+    source = SELECTIVE_SEARCH if file is None else file
+    with _progress("searching") as progress:
+        return with_proposals(
+            dataset, source, cache=default_cache(), settings=network.settings.search, progress=progress
+        )
 
 
 def _console() -> Console:

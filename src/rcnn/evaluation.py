@@ -170,13 +170,17 @@ def evaluate(
         cap = detection_cap([record.truth for record in dataset.records])
     truths: list[Instances] = []
     predictions: list[Instances] = []
+    predict: Callable[..., list[Instances]] = detector.predict
     seconds = {"decoding": 0.0, "predicting": 0.0}
     for start in range(0, len(dataset), batch_size):
         began = time.perf_counter()
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
         decoded = time.perf_counter()
         images = [sample.image for sample in samples]
-        found = detector.predict(images, min_score=min_score, max_detections=cap)
+        boxes = [sample.truth.proposals for sample in samples]
+        # Only where the data set brings them: whatever else predicts need not know of proposals.
+        brought = {} if any(b is None for b in boxes) else {"proposals": boxes}
+        found = predict(images, min_score=min_score, max_detections=cap, **brought)
         predictions += [instances.to("cpu") for instances in found]
         seconds["decoding"] += (decoded - began) / len(dataset)
         seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)

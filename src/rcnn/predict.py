@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rcnn import checkpoint, tiles
 from rcnn.data.image import read_image, to_eight_bits, to_rgb
 from rcnn.hardware import keep_memory
+from rcnn.parts.selective_search import selective_search
 from rcnn.recipe import build_settings, plain
 from rcnn.structures import ImageBatch, Instances, Output
 from rcnn.transform import Transform
@@ -59,6 +60,7 @@ class Detector:
         min_score: float | None = None,
         max_detections: int | None = None,
         batch_size: int = 1,
+        proposals: Sequence[Tensor] | None = None,
     ) -> list[Instances]:
         """Find the objects.
 
@@ -69,6 +71,8 @@ class Detector:
             min_score: the lowest score returned; the detector's own where None.
             max_detections: the most objects an image; the model's setting where None.
             batch_size: images the network sees at once.
+            proposals: ``[P, 4]`` in pixels of each image, best first, for models that are given theirs; None
+                searches for them with the model's own settings.
 
         Returns:
             One an image, on the CPU, in the image's own coordinates, best score first.
@@ -85,22 +89,35 @@ class Detector:
         one = isinstance(images, str | Path | Image.Image | np.ndarray | Tensor)
         given: Sequence[Any] = [images] if one else list(images)  # type: ignore[arg-type]
         lowest = self.min_score if min_score is None else min_score
+        if proposals is not None and len(proposals) != len(given):
+            raise ValueError(f"proposals are of {len(proposals)} images, but there are {len(given)}")
         results: list[Instances] = []
         for start in range(0, len(given), batch_size):
-            results += self._predict_batch(given[start : start + batch_size], lowest, max_detections)
+            part = slice(start, start + batch_size)
+            boxes = None if proposals is None else proposals[part]
+            results += self._predict_batch(given[part], lowest, max_detections, boxes)
         return results
 
     @torch.inference_mode()
     def _predict_batch(
-        self, images: Sequence[ImageLike], min_score: float, max_detections: int | None
+        self,
+        images: Sequence[ImageLike],
+        min_score: float,
+        max_detections: int | None,
+        proposals: Sequence[Tensor] | None,
     ) -> list[Instances]:
         tensors = [_tensor(image) for image in images]
         resized = [self.transform.resize(tensor) for tensor in tensors]
+        boxes = [
+            self.transform.resize_boxes(given, (tensor.shape[1], tensor.shape[2])).to(self.device)
+            for tensor, given in zip(tensors, self._proposals(tensors, proposals), strict=False)
+        ]
         self.network.eval()
-        if any(image.shape[1] * image.shape[2] > tiles.TILED_FROM for image in resized):
+        # Proposals are of the whole image, and a model that is given them looks at nothing else.
+        if not boxes and any(image.shape[1] * image.shape[2] > tiles.TILED_FROM for image in resized):
             detections = [self._detect_in_tiles(image, min_score, max_detections) for image in resized]
         else:
-            detections = self._detect(resized, min_score, max_detections)
+            detections = self._detect(resized, min_score, max_detections, boxes)
         results = []
         for image, tensor, found in zip(images, tensors, detections, strict=True):
             size = (int(tensor.shape[1]), int(tensor.shape[2]))
@@ -110,11 +127,15 @@ class Detector:
         return results
 
     def _detect(
-        self, resized: Sequence[Tensor], min_score: float, max_detections: int | None
+        self,
+        resized: Sequence[Tensor],
+        min_score: float,
+        max_detections: int | None,
+        proposals: Sequence[Tensor] = (),
     ) -> list[Instances]:
         """The objects of images that have their final size, in its coordinates."""
         batch = self.transform.batch(resized)
-        batch = ImageBatch(batch.tensors.to(self.device), batch.sizes)
+        batch = ImageBatch(batch.tensors.to(self.device), batch.sizes, proposals=tuple(proposals))
         found: Output = self.network(batch, min_score=min_score, max_detections=max_detections)
         return list(found.detections)
 
@@ -125,6 +146,15 @@ class Detector:
         settings: Any = self.network.settings
         most = settings.box.max_detections if max_detections is None else max_detections
         return tiles.join(parts, found, size, most, settings.box.nms_iou)
+
+    def _proposals(self, images: Sequence[Tensor], given: Sequence[Tensor] | None) -> Sequence[Tensor]:
+        """What a model that does not make its own proposals looks at; nothing for the others."""
+        if not getattr(self.network, "needs_proposals", False):
+            return ()
+        if given is not None:
+            return given
+        settings: Any = self.network.settings
+        return [selective_search(to_bytes(image), settings.search) for image in images]
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint says beside the weights, as JSON; :func:`load` builds the detector from it."""
@@ -243,6 +273,11 @@ def _weights(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if found:
             return found
     return tensors
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """uint8 of an image that is uint8, or float in [0, 1]."""
+    return image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
 
 
 def _tensor(image: ImageLike) -> Tensor:

@@ -41,6 +41,7 @@ from rcnn.evaluation import Evaluation, evaluate, evaluate_predictions
 from rcnn.models import MODELS
 from rcnn.plan import plan
 from rcnn.predict import Detector, load, versions
+from rcnn.proposals import SELECTIVE_SEARCH, default_cache, with_proposals
 from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
@@ -48,6 +49,7 @@ from rcnn.training import Standing, Trainer, append_line
 from rcnn.weights import load_pretrained, trunk_normalisation
 
 HELD_OUT = 0.15
+PLACES = ("data", "val", "images", "val_images", "proposals", "val_proposals")
 # More images than this are not all decoded before training; `rcnn data check` does it at any number.
 DECODED = 5000
 
@@ -69,6 +71,8 @@ def train(
     val: Source | None = None,
     images: str | Path | None = None,
     val_images: str | Path | None = None,
+    proposals: str | Path | None = None,
+    val_proposals: str | Path | None = None,
     model: str | None = None,
     trunk: str | None = None,
     recipe: str | Path | Recipe | None = None,
@@ -90,6 +94,9 @@ def train(
         val: the same for validation; None holds out a seeded part of ``data``.
         images: where the images of ``data`` lie, if not beside it.
         val_images: likewise for ``val``.
+        proposals: a file of proposals, for models that do not make their own; None: selective search, kept
+            in ``rcnn.proposals.default_cache()``.
+        val_proposals: likewise for ``val``; None: those of ``proposals``.
         model: a key of ``MODELS``; None: Mask R-CNN where the data has masks, else Faster R-CNN.
         trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
         recipe: train this one instead of choosing defaults from the data.
@@ -114,7 +121,10 @@ def train(
     """
     _join_processes()
     console = Console(quiet=True) if _rank() > 0 else console or Console(soft_wrap=True)
-    places = {"data": data, "val": val, "images": images, "val_images": val_images}
+    places = {
+        "data": data, "val": val, "images": images, "val_images": val_images, "proposals": proposals,
+        "val_proposals": val_proposals,
+    }  # fmt: skip
     if resume is not None:
         return _resume(Path(resume), places, workers, device, console)
     if data is None:
@@ -149,6 +159,7 @@ def train(
         )
     chosen = with_settings(chosen, settings)
     _fits(chosen, parts)
+    parts = _proposed(parts, chosen, places, console)
     line = Line(folder / "log.txt", console, quiet=_rank() > 0)
     for text in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
         line.say(text)
@@ -496,10 +507,29 @@ def _opened_run(
         raise ValueError(f"{folder}: no run.json, so no run; start one with rcnn train DATA --out {folder}")
     asked = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     recipe = _given(folder / "recipe.toml", None, None, None, workers)
-    places = {
-        k: asked[k] if given.get(k) is None else given[k] for k in ("data", "val", "images", "val_images")
-    }
-    return recipe, _open_parts(places, skip_bad=asked["skip_bad"], seed=asked["seed"], console=console), asked
+    places = {k: asked.get(k) if given.get(k) is None else given[k] for k in PLACES}
+    parts = _open_parts(places, skip_bad=asked["skip_bad"], seed=asked["seed"], console=console)
+    return recipe, _proposed(parts, recipe, places, console), asked
+
+
+def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: Console) -> Parts:
+    """The parts with proposals, where the model does not make its own."""
+    if not getattr(MODELS[recipe.model], "needs_proposals", False):
+        if places["proposals"] or places["val_proposals"]:
+            raise ValueError(f"proposals are given, but {recipe.model} makes its own: leave them out")
+        return parts
+    of_train = places["proposals"] or SELECTIVE_SEARCH
+    of_val = places["val_proposals"] or of_train
+    with console.status("searching for proposals"):
+        train_part, val_part = (
+            with_proposals(part, source, cache=default_cache(), settings=recipe.settings.search)
+            for part, source in ((parts.train, of_train), (parts.val, of_val))
+        )
+    mean = np.mean([len(r.truth.proposals) for r in train_part.records if r.truth.proposals is not None])
+    return replace(
+        parts, train=train_part, val=val_part,
+        lines=(*parts.lines, f"proposals: {of_train}, {mean:.0f} an image"),
+    )  # fmt: skip
 
 
 def _rank() -> int:

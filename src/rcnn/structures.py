@@ -346,11 +346,14 @@ class ImageBatch:
         seeds: in training, one for each image, of the random choices made about it; an image then has the
             same anchors and proposals sampled in whatever batch and process it is. Empty: torch's own
             generator.
+        proposals: float32 ``[P, 4]`` of each image, in the batch's own coordinates, for models that are given
+            their proposals, where there is no truth to carry them; else empty.
     """
 
     tensors: Tensor
     sizes: tuple[Size, ...]
     seeds: tuple[int, ...] = ()
+    proposals: tuple[Tensor, ...] = ()
 
     def generators(self) -> list[torch.Generator | None]:
         """One for each image, from ``seeds``; None stands for torch's own."""

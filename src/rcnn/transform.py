@@ -74,6 +74,10 @@ class Transform:
             tensor[:, :h, :w] = (pixels - mean) / std
         return ImageBatch(tensors, sizes)
 
+    def resize_boxes(self, boxes: Tensor, size: Size) -> Tensor:
+        """Boxes ``[N, 4]`` of an image of ``size`` on the resized image; what lies outside is cut or goes."""
+        return _rescaled(boxes, size, self.resized(size))
+
     def __call__(self, images: Sequence[Tensor]) -> ImageBatch:
         """Resize, normalise and pad ``[3, H, W]`` images of any sizes."""
         return self.batch([self.resize(image) for image in images])
@@ -85,9 +89,22 @@ class Transform:
         """
         height, width = instances.size
         ratio = instances.boxes.new_tensor([size[1] / width, size[0] / height])
+        proposals = instances.proposals
+        if proposals is not None:
+            proposals = _rescaled(proposals, instances.size, size)
         keypoints = instances.keypoints
         if keypoints is not None:
             keypoints = torch.cat([keypoints[..., :2] * ratio, keypoints[..., 2:]], -1)
         boxes = clip(instances.boxes * ratio.repeat(2), size)
         masks = None if instances.mask_maps is None else paste_masks(instances.mask_maps, boxes, size)
-        return replace(instances, size=size, boxes=boxes, masks=masks, mask_maps=None, keypoints=keypoints)
+        return replace(
+            instances, size=size, boxes=boxes, masks=masks, mask_maps=None, keypoints=keypoints,
+            proposals=proposals,
+        )  # fmt: skip
+
+
+def _rescaled(boxes: Tensor, old: Size, new: Size) -> Tensor:
+    """Boxes ``[P, 4]`` of an image of size ``old`` on the same image of size ``new``, without empty ones."""
+    ratio = boxes.new_tensor([new[1] / old[1], new[0] / old[0]])
+    scaled = clip(boxes * ratio.repeat(2), new)
+    return scaled[(scaled[:, 2:] > scaled[:, :2]).all(1)]

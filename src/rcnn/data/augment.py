@@ -84,6 +84,8 @@ def _joined(below: Instances, above: Instances) -> Instances:
         if example is not None:
             zeros = [example.new_zeros((len(part), *example.shape[1:])) for part in (below, above)]
             values[name] = torch.cat([z if v is None else v for v, z in zip(pair, zeros, strict=True)])
+    if below.proposals is not None and above.proposals is not None:
+        values["proposals"] = torch.cat([below.proposals, above.proposals])
     windows = torch.cat([below.masks.windows, above.masks.windows])
     masks = Masks(torch.cat([below.masks.pixels, above.masks.pixels]), windows, below.size)
     return replace(below, masks=masks, **values)

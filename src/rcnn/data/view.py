@@ -176,8 +176,8 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
 
     Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
     little is left to find them by, and they are not background either. With masks the boxes are drawn tight
-    around what is left of them, and objects of whose mask nothing is left are dropped. ``areas`` are dropped:
-    they hold for the source only.
+    around what is left of them, and objects of whose mask nothing is left are dropped. Proposals are cut to
+    the window, those outside dropped. ``areas`` are dropped: they hold for the source only.
     """
     truth = sample.truth
     boxes = view.boxes(truth.boxes)
@@ -189,6 +189,9 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
     truth = marked(replace(truth, size=view.size, boxes=boxes, areas=None), visible < min_visible)
     if truth.keypoints is not None:
         truth = replace(truth, keypoints=view.keypoints(truth.keypoints))
+    if truth.proposals is not None:
+        proposals = view.boxes(truth.proposals)
+        truth = replace(truth, proposals=proposals[_box_areas(proposals) > 0])
     if truth.masks is not None:
         truth = tightened(replace(truth, masks=view.masks(truth.masks)))
     return Sample(view.image(sample.image), truth, sample.image_id)

@@ -66,6 +66,7 @@ class FasterRCNN(nn.Module):
 
     Settings = FasterRCNNSettings
     needs_masks = False
+    needs_proposals = False
 
     def __init__(self, num_classes: int, settings: FasterRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.weights`` for others."""

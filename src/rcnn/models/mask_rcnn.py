@@ -55,6 +55,7 @@ class MaskRCNN(nn.Module):
 
     Settings = MaskRCNNSettings
     needs_masks = True
+    needs_proposals = False
 
     def __init__(self, num_classes: int, settings: MaskRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.weights`` for others."""

@@ -1,0 +1,141 @@
+"""Selective search (Uijlings et al. 2013, IJCV 104): proposals by merging segments that look alike.
+
+Fast mode with the settings of R-CNN's published code. The segmentation and the merging are OpenCV's, from its
+contrib module (the extra ``selective-search``).
+
+Differs from the paper: a box's place is a random number times its place among all boxes by size, the largest
+first, where the paper takes its place in the hierarchy of merging. OpenCV ranks likewise, but draws from the
+C library's global generator, so that no two calls give the same order; it does not tell the hierarchy.
+
+Legend: P proposals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+INSTALL = "pip install 'rcnn[selective-search]'"
+
+
+@dataclass(frozen=True)
+class SelectiveSearchSettings:
+    """Selective search in fast mode; the defaults are those of R-CNN's published code.
+
+    Attributes:
+        width: the image is resized to this width first; None keeps its own.
+        ks: scales of the first segmentation: larger means larger segments, and is their least size in pixels.
+        sigma: of the Gaussian before the segmentation, in pixels.
+        min_side: boxes with a shorter side, in pixels of the resized image, are dropped.
+        count: P, the most proposals of an image.
+        seed: of the order in which they come.
+    """
+
+    width: int | None = 500
+    ks: tuple[int, ...] = (50, 100)
+    sigma: float = 0.8
+    min_side: float = 20.0
+    count: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: a setting outside its range, named.
+        """
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width must be at least 1 pixel, or None, not {self.width}.")
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks must be one or more numbers of at least 1, not {self.ks}.")
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1, not {self.count}.")
+
+
+def selective_search(image: Tensor, settings: SelectiveSearchSettings | None = None) -> Tensor:
+    """Boxes that may hold an object, float32 ``[P, 4]`` in pixels of the image, best first.
+
+    The same image and settings give the same boxes in the same order, on every platform with the same OpenCV.
+
+    Args:
+        image: uint8 ``[3, H, W]``, RGB.
+        settings: those of R-CNN's code where None.
+
+    Raises:
+        ValueError: not such an image, or OpenCV's contrib module is not installed; says how to get it.
+    """
+    settings = settings or SelectiveSearchSettings()
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image must be uint8 [3, H, W]; got {image.dtype} {list(image.shape)}")
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    resized = _resized(pixels, settings.width)
+    boxes = ranked(_merged_boxes(resized, settings), settings.seed)
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= settings.min_side).all(1)][: settings.count]
+    # Whole images only: the factors of both sides differ by the rounding of the resized height.
+    factors = [pixels.shape[1] / resized.shape[1], pixels.shape[0] / resized.shape[0]]
+    return torch.from_numpy((boxes * np.array(factors * 2)).astype(np.float32))
+
+
+def ranked(boxes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Each distinct box once: in order of a random number times its place by area, the largest first."""
+    boxes = np.unique(boxes, axis=0)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    by_size = boxes[np.argsort(-areas, kind="stable")]
+    places = np.arange(1, len(boxes) + 1) * np.random.default_rng(seed).random(len(boxes))
+    ordered: npt.NDArray[np.int64] = by_size[np.argsort(places, kind="stable")]
+    return ordered
+
+
+def _resized(pixels: npt.NDArray[np.uint8], width: int | None) -> npt.NDArray[np.uint8]:
+    if width is None or width == pixels.shape[1]:
+        return pixels
+    cv2 = _opencv()
+    height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
+    shrinks = width < pixels.shape[1]
+    resized: npt.NDArray[np.uint8] = cv2.resize(
+        pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return resized
+
+
+def _merged_boxes(pixels: npt.NDArray[np.uint8], settings: SelectiveSearchSettings) -> npt.NDArray[np.int64]:
+    """Corners ``[P, 4]`` of all segments and their unions, in no particular order."""
+    cv2 = _opencv()
+    parts = cv2.ximgproc.segmentation
+    search = parts.createSelectiveSearchSegmentation()
+    for space in (cv2.COLOR_RGB2HSV, cv2.COLOR_RGB2Lab):
+        search.addImage(cv2.cvtColor(pixels, space))
+    for k in settings.ks:
+        search.addGraphSegmentation(parts.createGraphSegmentation(settings.sigma, float(k), k))
+    for names in (("Color", "Texture", "Size", "Fill"), ("Texture", "Size", "Fill")):
+        search.addStrategy(_similarity(parts, names))
+    corners = np.asarray(search.process(), dtype=np.int64).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return corners
+
+
+def _similarity(parts: Any, names: tuple[str, ...]) -> Any:
+    """The mean of several measures of how alike two segments are."""
+    together = parts.createSelectiveSearchSegmentationStrategyMultiple()
+    for name in names:
+        measure = getattr(parts, f"createSelectiveSearchSegmentationStrategy{name}")()
+        together.addStrategy(measure, 1 / len(names))
+    return together
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ValueError(f"selective search needs OpenCV's contrib module: {INSTALL}") from error
+    if not hasattr(cv2, "ximgproc"):
+        raise ValueError(
+            "selective search needs OpenCV's contrib module, and the OpenCV installed here has none: "
+            f"pip uninstall opencv-python opencv-python-headless && {INSTALL}"
+        )
+    return cv2
