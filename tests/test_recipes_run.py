@@ -1,0 +1,99 @@
+"""Every recipe of the package trains two steps on a tiny set in the exact format it was made for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import rcnn
+from rcnn.data.shapes import draw_shapes
+from rcnn.recipe import load_recipe, named_recipes
+
+SIDE = 64
+OBJECT = (
+    "<object><name>{name}</name><pose>Left</pose><truncated>0</truncated><difficult>{difficult}</difficult>"
+    "<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+)
+FILE = (
+    "<annotation><folder>VOC2007</folder><filename>{stem}.jpg</filename><size><width>{w}</width>"
+    "<height>{h}</height><depth>3</depth></size><segmented>1</segmented>{objects}</annotation>"
+)
+
+
+def drawn(count, first=0):
+    return draw_shapes(
+        count,
+        first=first,
+        size=(SIDE, SIDE),
+        class_names=("disk", "square"),
+        objects=(2, 3),
+        diameter=(16, 32),
+    )
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """VOCdevkit/VOC2007 as it is published, with one difficult object."""
+    folder = tmp_path_factory.mktemp("devkit") / "VOCdevkit" / "VOC2007"
+    parts = ("Annotations", "JPEGImages", "ImageSets/Main", "SegmentationClass", "SegmentationObject")
+    for part in parts:
+        (folder / part).mkdir(parents=True)
+    for number in range(3):
+        sample, stem = drawn(3)[number], f"{number:06d}"
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / "JPEGImages" / f"{stem}.jpg")
+        objects, kinds, owners = "", np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
+        for index, (box, label) in enumerate(
+            zip(sample.truth.boxes.tolist(), sample.truth.labels.tolist(), strict=True)
+        ):
+            x1, y1, x2, y2 = (round(v) for v in box)
+            objects += OBJECT.format(
+                name=sample.truth.class_names[label],
+                difficult=int(number == index == 0),
+                x1=x1 + 1,
+                y1=y1 + 1,
+                x2=x2,
+                y2=y2,
+            )
+            inside = sample.truth.masks[index].numpy().astype(bool)
+            kinds[inside], owners[inside] = label + 1, index + 1
+        text = FILE.format(stem=stem, w=SIDE, h=SIDE, objects=objects)
+        (folder / "Annotations" / f"{stem}.xml").write_text(text, "utf-8")
+        for part, values in (("SegmentationClass", kinds), ("SegmentationObject", owners)):
+            picture = Image.fromarray(values).convert("P")
+            picture.putpalette([(37 * i) % 256 for i in range(768)])
+            picture.save(folder / part / f"{stem}.png")
+    for split, stems in (("trainval", "000000\n000001\n"), ("test", "000002\n")):
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, "utf-8")
+    return folder / "ImageSets" / "Main"
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coco")
+    return drawn(2).write(folder / "train"), drawn(1, first=2).write(folder / "val")
+
+
+@pytest.fixture
+def data(request, name):
+    if name.startswith("voc"):
+        lists = request.getfixturevalue("voc")
+        return lists / "trainval.txt", lists / "test.txt"
+    return request.getfixturevalue("coco")
+
+
+@pytest.mark.parametrize("name", named_recipes())
+def test_two_steps(name, data, tmp_path, monkeypatch):
+    # The ImageNet weights of most trunks are a download; whether they are found is another test's matter.
+    monkeypatch.setattr("rcnn.run.load_pretrained", lambda network: [])
+    recipe = load_recipe(name)
+    small = [f"transform.short_side={SIDE}", f"augment.crop={SIDE}", "train.batch_size=1", "train.workers=0"]
+    train, val = data
+    folder = rcnn.train(train, val=val, recipe=name, epochs=1, out=tmp_path / "run", settings=small)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert max(row["iteration"] for row in rows) == 2
+    assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)
+    detector = rcnn.load(folder)
+    assert type(detector.network).__name__.lower() == recipe.model.replace("_", "")
+    assert Path(folder / "report.html").is_file()
