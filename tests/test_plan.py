@@ -237,13 +237,17 @@ def scenes(kind: str, images: int = 40) -> tuple[Pictures, Statistics]:
         image = draw.uniform(0, 255, (3, 100, 100))
         if kind == "sky":  # bright above, dark below, differently in each
             image = 0.5 * image + np.linspace(draw.uniform(60, 120), 0, 100)[:, None]
+        if kind == "lamp":  # in the upper left corner
+            fall = np.linspace(draw.uniform(30, 60), 0, 100)
+            image = 0.5 * image + fall[:, None] + fall
         pixels.append(torch.from_numpy(image.astype(np.uint8)))
     data = pictures(*truths, images=tuple(pixels))
     return data, Statistics.of(data)
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("isotropic", True), ("sky", False), ("objects below", False), ("tall", False)]
+    ("kind", "expected"),
+    [("isotropic", True), ("sky", False), ("lamp", True), ("objects below", False), ("tall", False)],
 )
 def test_upright(kind: str, expected: bool) -> None:
     turns, why = has_no_upright(*scenes(kind))

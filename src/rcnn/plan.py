@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
@@ -37,6 +38,7 @@ PIXELS = 640 * 640
 SMALLEST = 14.0  # pixels: an object of three to four cells of the finest map
 CROPS = (256, 640)
 CROWDED = 50  # objects of the fullest image
+SIGNIFICANT = 2.5  # standard errors
 
 Floats = npt.NDArray[np.float64]
 
@@ -243,7 +245,8 @@ def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> 
     """Whether images may be turned by quarters: True where up and down look alike, as under a microscope.
 
     Compares upper with lower and left with right halves, in brightness and in where objects lie, over up
-    to ``look_at`` images. A photograph's sky and ground give it away.
+    to ``look_at`` images. A photograph's sky and ground give it away. Where left and right differ in
+    brightness too, it is the lamp of a microscope that does not stand in the middle.
     """
     if len(data) < 20:
         return (
@@ -251,19 +254,25 @@ def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> 
             "flipped left to right only (too few images to tell whether they have an upright direction)",
         )
     chosen = np.linspace(0, len(data) - 1, min(look_at, len(data))).astype(int)
-    differences = []
-    for index in chosen:
-        image = data[int(index)].image.float().mean(0)
-        middle = image.shape[0] // 2
-        top, bottom = image[:middle].mean(), image[middle:].mean()
-        differences.append(float((top - bottom) / (image.std() + 1.0)) if middle else 0.0)
+    differences = np.array([_halves(data[int(index)].image.float().mean(0)) for index in chosen])
     centres = _relative_centres(data, chosen)
-    shift, place = _t_value(np.array(differences)), _t_value(centres)
+    (vertical, horizontal), place = map(_t_value, differences.T), _t_value(centres)
+    lamp = abs(horizontal) > SIGNIFICANT
     ratio = _t_value(np.log(statistics.ratios)[:: max(1, len(statistics.ratios) // 500)])
-    upright = max(abs(shift), abs(place)) > 2.5 or abs(ratio) > 6
+    upright = abs(place) > SIGNIFICANT or abs(ratio) > 6 or (abs(vertical) > SIGNIFICANT and not lamp)
     if upright:
         return False, "flipped left to right only (up and down differ in these images)"
     return True, "flipped and turned by quarters (up and down look alike in these images)"
+
+
+def _halves(image: Tensor) -> tuple[float, float]:
+    """Upper less lower half and left less right half of ``[H, W]``, in standard deviations."""
+    height, width = (side // 2 for side in image.shape)
+    if not height or not width:
+        return 0.0, 0.0
+    unit = float(image.std()) + 1.0
+    vertical = float(image[:height].mean() - image[height:].mean())
+    return vertical / unit, float(image[:, :width].mean() - image[:, width:].mean()) / unit
 
 
 def _relative_centres(data: Dataset, chosen: Sequence[int] | npt.NDArray[Any]) -> Floats:
