@@ -92,6 +92,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
         ["train"],
         ["evaluate"],
         ["predict"],
+        ["propose"],
         ["data", "check"],
         ["data", "show"],
         ["demo"],

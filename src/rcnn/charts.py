@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from rcnn.evaluation import Evaluation
     from rcnn.metrics.matches import ImageMatch
+    from rcnn.metrics.proposals import ProposalRecall
 
 # What stands where there is no number.
 DASH = "\N{EN DASH}"
@@ -200,6 +201,24 @@ def _reached(curve: Mapping[str, list[float]]) -> Curve:
     """The part of a precision-recall curve up to the highest recall; beyond it COCO's precision is 0."""
     end = 1 + max((i for i, precision in enumerate(curve["precision"]) if precision > 0), default=-1)
     return curve["recall"][:end], curve["precision"][:end]
+
+
+def recall_chart(recall: ProposalRecall) -> str:
+    """Recall at IoU 0.5 and 0.7, and the average recall, over the number of proposals of an image."""
+    if not recall.objects:
+        return ""
+    figure, axes = _figure_and_axes("proposals", "recall")
+    labelled = []
+    curves = {"IoU 0.5": recall.at_50, "IoU 0.7": recall.at_70, "average, 0.5 to 0.95": recall.average}
+    for (name, values), colour in zip(curves.items(), _LINES, strict=False):
+        line = axes.plot(recall.counts, values, color=colour, linewidth=1.8, marker="o", markersize=4)[0]
+        labelled.append((line, f"{name}: {number(values[-1])}"))
+    axes.set_xscale("log")
+    axes.set_xticks(recall.counts, [str(count) for count in recall.counts])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(0, 1.02)
+    _legend(axes, labelled, "upper left")
+    return _svg(figure, "recall")
 
 
 def size_chart(evaluation: Evaluation) -> str:

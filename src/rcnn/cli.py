@@ -262,6 +262,60 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog=_examples(
+        "rcnn propose cells/ --out proposals.npz",
+        "rcnn propose val.json --images photos/ --out rpn.json --model runs/photos --count 300",
+    )
+)
+def propose(
+    data: DataSource,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the boxes go: .npz, or .json as COCO's proposals.")
+    ],
+    images: ImagesFolder = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Take the proposals of this model's RPN.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="selective_search, or rpn, which needs --model and is then meant.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Most proposals of an image.")] = 2000,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the search, such as min_side=8."),
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Write proposals for every image, and how many of the objects they cover."""
+    wanted = method or ("rpn" if model else "selective_search")
+    if wanted not in ("rpn", "selective_search"):
+        raise ValueError(f"--method {wanted}: expected selective_search or rpn")
+    if (wanted == "rpn") != (model is not None):
+        raise ValueError(
+            "propose: --method rpn and --model RUN belong together; selective search has neither"
+        )
+    if model is not None and settings:
+        raise ValueError("propose: --set changes the search; the RPN of a model has its own settings")
+    from rcnn.parts.selective_search import SelectiveSearchSettings
+    from rcnn.predict import load
+    from rcnn.proposals import default_cache
+    from rcnn.propose import propose as write
+    from rcnn.propose import recall_table
+    from rcnn.recipe import assigned
+
+    search = assigned(SelectiveSearchSettings(), settings or [], "search")
+    dataset = _open(data, images)
+    detector = None if model is None else load(model, device)
+    with _progress("proposing") as progress:
+        recall = write(
+            dataset, out, detector=detector, search=search, count=count, cache=default_cache(),
+            progress=progress,
+        )  # fmt: skip
+    _console().print(recall_table(recall))
+    _say(f"written: {out} and {out.with_suffix('.html')}")
+
+
 @data_app.command(
     "check", epilog=_examples("rcnn data check cells/", "rcnn data check train.json --images photos/")
 )

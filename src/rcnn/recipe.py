@@ -110,14 +110,26 @@ def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
         ValueError: no ``=``, an unknown key (the nearest valid one is named), or a value of a wrong type.
     """
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"{assignment!r} is no setting; expected key=value, for example train.lr=0.01")
-        document: Any = _value(text.strip())
-        for part in reversed(key.strip().split(".")):
-            document = {part: document}
-        recipe = _updated(recipe, document)
+        recipe = _updated(recipe, _document(assignment))
     return recipe
+
+
+def assigned(base: T, assignments: Sequence[str], where: str) -> T:
+    """A frozen dataclass with some settings changed, each given as ``key=value``; else as with_settings."""
+    for assignment in assignments:
+        base = build_settings(base, _document(assignment), where)
+    return base
+
+
+def _document(assignment: str) -> Any:
+    """Nested tables from ``table.key=value``."""
+    key, equals, text = assignment.partition("=")
+    if not equals:
+        raise ValueError(f"{assignment!r} is no setting; expected key=value, for example train.lr=0.01")
+    document: Any = _value(text.strip())
+    for part in reversed(key.strip().split(".")):
+        document = {part: document}
+    return document
 
 
 def build_settings(base: T, values: Mapping[str, Any], where: str) -> T:
