@@ -22,6 +22,7 @@ from rcnn.plan import (
     choose_anchors,
     choose_crop,
     choose_factor,
+    choose_search,
     choose_transform,
     has_no_upright,
     light_settings,
@@ -299,7 +300,7 @@ def test_crowded_images_raise_the_number_of_detections(count: int) -> None:
 
 def test_an_unknown_model_and_an_unknown_trunk() -> None:
     data = pictures(((100, 100), [(0, 0, 30, 30)]))
-    with pytest.raises(ValueError, match=r"'yolo': expected faster_rcnn or mask_rcnn"):
+    with pytest.raises(ValueError, match=r"'yolo': expected rcnn, faster_rcnn or mask_rcnn"):
         plan(data, model="yolo")
     with pytest.raises(ValueError, match=r"trunk 'resnet5' is unknown; expected one of efficientnet_lite0"):
         plan(data, trunk="resnet5")
@@ -342,7 +343,7 @@ def test_huge_images_with_large_objects_are_shrunk_to_the_budget() -> None:
 
 
 @pytest.mark.parametrize("side", [30, 700], ids=["four levels", "five levels"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_every_trunk_fits_its_plan(trunk: str, model: Any, side: int) -> None:
     """The anchors have as many levels as the maps."""
@@ -352,3 +353,36 @@ def test_every_trunk_fits_its_plan(trunk: str, model: Any, side: int) -> None:
     with torch.device("meta"):
         network = MODELS[model](2, settings)
     assert len(network.rpn.strides) == len(settings.rpn.sizes)
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_rcnn_reads_the_last_map_of_every_trunk(trunk: str) -> None:
+    settings = light_settings("rcnn", trunk, choose_anchors(squares(10))[0], 1)
+    with torch.device("meta"):
+        network = MODELS["rcnn"](2, settings)
+        found = network.features(torch.zeros(3, 64, 64), torch.zeros(3, 4))[1]
+    assert found.shape == (3, network.trunk.channels[-1] * 16)
+    assert network.trunk.strides == ((16,) if trunk == "vgg16" else (32,))
+
+
+@pytest.mark.parametrize(
+    ("width", "side", "expected"),
+    [
+        (320, 60, (None, 20.0)),
+        (320, 12, (None, 6.0)),
+        (1000, 40, (500, 10.0)),
+        (1000, 4, (500, 4.0)),
+    ],
+    ids=["the paper's", "small objects", "large images", "no smaller"],
+)
+def test_selective_search_looks_for_what_there_is(width: int, side: int, expected: tuple[Any, float]) -> None:
+    statistics = replace(squares(side), widths=np.array([float(width)] * 4))
+    search = choose_search(statistics)
+    assert (search.width, search.min_side) == expected
+
+
+def test_rcnn_searches_instead_of_having_anchors() -> None:
+    recipe, reasons = plan(pictures(((400, 1000), [(0, 0, 40, 40)])), model="rcnn", epochs=1.0)
+    assert recipe.settings.search.min_side == 10
+    assert "search: up to 800 boxes with sides from 10 px, in images 500 px wide" in reasons
+    assert not any(reason.startswith("anchors") for reason in reasons)

@@ -19,12 +19,14 @@ from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
+from rcnn.models.rcnn import RCNNSettings
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
+from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.recipe import Recipe
 from rcnn.training import TrainSettings
 from rcnn.transform import Transform
@@ -33,6 +35,7 @@ from rcnn.weights import trunk_normalisation
 TRUNK = "efficientnet_lite0"
 # Stages with the strides 4, 8, 16 and, where there is one, 32.
 LEVELS = {"vgg16": (2, 3, 4)}
+LAST_STAGE = {"mobilenet_v3_large": 5}  # 4 of all others
 # Prediction takes about a third of a second on two cores at this size.
 PIXELS = 640 * 640
 SMALLEST = 14.0  # pixels: an object of three to four cells of the finest map
@@ -134,14 +137,22 @@ def plan(
         workers=1 if workers is None else workers,
     )  # fmt: skip
     settings = light_settings(name, trunk, rpn, statistics.most)
+    why_regions = f"anchors: {why_anchors}"
+    most = (settings if name == "rcnn" else settings.box).max_detections
+    if name == "rcnn":
+        settings = replace(settings, search=choose_search(statistics))
+        why_regions = (
+            f"search: up to {settings.search.count} boxes with sides from {settings.search.min_side:g} px"
+            + (f", in images {settings.search.width} px wide" if settings.search.width else "")
+        )
     length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs:g} epochs"
     reasons = [
         f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
         f"input: {why_size}",
         f"crops: {why_crop}",
-        f"anchors: {why_anchors}",
+        why_regions,
         f"orientation: {why_turns}",
-        f"detections: at most {settings.box.max_detections} per image (the fullest has {statistics.most})",
+        f"detections: at most {most} per image (the fullest has {statistics.most})",
         f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, cosine",
     ]
     return Recipe(name, settings, transform, augment, train), reasons
@@ -175,7 +186,23 @@ def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) 
         return MaskRCNNSettings(trunk_settings, fpn, rpn, box, mask)
     if model == "faster_rcnn":
         return FasterRCNNSettings(trunk_settings, fpn, rpn, box)
-    raise ValueError(f"model {model!r}: expected faster_rcnn or mask_rcnn")
+    if model == "rcnn":
+        # A warped box has 96 pixels, a twelfth of the paper's area of work; 4 x 4 cells remain of it.
+        last = TrunkSettings(trunk, (LAST_STAGE.get(trunk, 4),), frozen_stages=trunk_settings.frozen_stages)
+        return RCNNSettings(
+            last, side=128, pool=4, layers=0, sampling=SamplingSettings(32, 0.25), max_detections=detections
+        )
+    raise ValueError(f"model {model!r}: expected rcnn, faster_rcnn or mask_rcnn")
+
+
+def choose_search(statistics: Statistics) -> SelectiveSearchSettings:
+    """Selective search for proposals as small as the objects, in images no wider than R-CNN searched in."""
+    paper = SelectiveSearchSettings(count=800)
+    wide = float(np.median(statistics.widths))
+    width = paper.width if paper.width is not None and wide > paper.width else None
+    factor = 1.0 if width is None else width / wide
+    small = float(np.percentile(statistics.sides, 5)) * factor if len(statistics.sides) else paper.min_side
+    return replace(paper, width=width, min_side=round(float(np.clip(0.5 * small, 4.0, paper.min_side)), 1))
 
 
 def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str]:

@@ -33,12 +33,13 @@ from rich.progress import (
 )
 from torch import nn
 
-from rcnn import checkpoint
+from rcnn import checkpoint, svms
 from rcnn.data.check import align_classes, check, check_pair, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
 from rcnn.evaluation import Evaluation, evaluate, evaluate_predictions
 from rcnn.models import MODELS
+from rcnn.models.rcnn import RCNN
 from rcnn.plan import plan
 from rcnn.predict import Detector, load, versions
 from rcnn.proposals import SELECTIVE_SEARCH, default_cache, with_proposals
@@ -192,13 +193,22 @@ def _run(
             trainer.resume()
             line.say(f"resumed at iteration {trainer.progress.iteration}")
         trainer.run()
+        if isinstance(network, RCNN) and _rank() == 0:
+            _fit_svms(folder, recipe, parts.train, where, line)
     if _rank() == 0:
         best_is_last = trainer.progress.best_iteration == trainer.progress.iteration
-        measured = validation.last if best_is_last else None
+        measured = validation.last if best_is_last and not isinstance(network, RCNN) else None
         finish(folder, recipe, parts, reasons, trainer.progress, where, measured, console)
     if dist.is_initialized():
         dist.barrier()
     return folder
+
+
+def _fit_svms(folder: Path, recipe: Recipe, data: Dataset, device: torch.device, line: Line) -> None:
+    """The stages of R-CNN after the loop, on its best network; a run killed in them begins them anew."""
+    detector = load(folder, device)
+    svms.fit(detector.network, recipe.transform, data, seed=recipe.train.seed, say=line.say)
+    detector.save(folder / "best.safetensors")
 
 
 class Validation:
@@ -514,6 +524,8 @@ def _opened_run(
 
 def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: Console) -> Parts:
     """The parts with proposals, where the model does not make its own."""
+    if recipe.model == "rcnn":
+        svms.require_sklearn()
     if not getattr(MODELS[recipe.model], "needs_proposals", False):
         if places["proposals"] or places["val_proposals"]:
             raise ValueError(f"proposals are given, but {recipe.model} makes its own: leave them out")

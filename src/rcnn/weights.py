@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rcnn.download import find, given, read_tensors
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
+from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TRUNKS, Trunk, TrunkSettings, fold_batch_norm
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
@@ -75,7 +76,7 @@ def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
     _fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
 
 
-def load_pretrained(network: FasterRCNN | MaskRCNN) -> list[str]:
+def load_pretrained(network: FasterRCNN | MaskRCNN | RCNN) -> list[str]:
     """Give a detector all the ImageNet weights that there are for it: the trunk's, and those of its heads.
 
     The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of VGG-16, which the Caffe
@@ -88,8 +89,11 @@ def load_pretrained(network: FasterRCNN | MaskRCNN) -> list[str]:
         ValueError: as :func:`load_trunk`.
         OSError: likewise.
     """
+    load_trunk(network.trunk, network.settings.trunk)
+    if isinstance(network, RCNN):
+        of_vgg = network.settings.trunk.name == "vgg16" and not given(CAFFE_VGG16)
+        return ["trunk", *(["layers"] if of_vgg and _load_vgg_layers(network.layers) else [])]
     settings = network.settings
-    load_trunk(network.trunk, settings.trunk)
     if settings.box.layers == "stage":
         first = f"{max(settings.trunk.levels) + 1}."
         stage = {

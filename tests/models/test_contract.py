@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings, vgg16_settings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
+from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
@@ -148,7 +149,7 @@ def check_detections(model, batch, detections, most=20):
 
 
 def test_models_by_name():
-    assert dict(MODELS) == {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+    assert dict(MODELS) == {"rcnn": RCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
     assert all(cls.__bases__ == (nn.Module,) for cls in MODELS.values())
 
 

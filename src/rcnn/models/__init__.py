@@ -2,6 +2,11 @@
 
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.models.rcnn import RCNN
 
-MODELS: dict[str, type[FasterRCNN] | type[MaskRCNN]] = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+MODELS: dict[str, type[FasterRCNN] | type[MaskRCNN] | type[RCNN]] = {
+    "rcnn": RCNN,
+    "faster_rcnn": FasterRCNN,
+    "mask_rcnn": MaskRCNN,
+}
 """What recipes and the command line call the models."""

@@ -1,0 +1,263 @@
+"""R-CNN (Girshick et al. 2013, arXiv 1311.2524): every proposal warped and put through the network by itself.
+
+Training is a sequence: the network is fine-tuned to tell the classes of warped proposals apart (by the loop
+that trains all models), then a linear SVM a class and a ridge regression of boxes a class are fitted on its
+features (``rcnn.svms``). Until they are, the softmax of the fine-tuning classifies and boxes stay.
+
+Differs from the paper: features come from any trunk, pooled to P x P cells ("pool5"), with fully connected
+layers after it or not. A margin m is reported as the score sigmoid(4 m), between 0 and 1 as everywhere: only
+the order of scores is R-CNN's. Fine-tuning sees crops of the image varied as in all models here, not mirrored
+proposals only.
+
+Legend: R regions, K classes, C channels, P the pooled side, D features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rcnn.ops import boxes as box_ops
+from rcnn.ops.losses import mean_over
+from rcnn.ops.warp import warp
+from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.proposals import SamplingSettings, sample_proposals
+from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.structures import ImageBatch, Instances, Output, Size
+
+# Margins of -1 and 1 become 0.02 and 0.98.
+STEEPNESS = 4.0
+
+
+@dataclass(frozen=True)
+class SVMSettings:
+    """The SVM of a class; the defaults are those of the published code.
+
+    Attributes:
+        c: of the hinge loss.
+        bias: the bias is learned as the weight of a feature of this value, and regularised like all weights.
+        positive_weight: of the positives, which are the true boxes only (§2.3).
+        negative_iou: proposals that overlap every true box of the class by less are negatives (appendix B).
+        hard_margin: negatives with a higher margin join the training.
+        easy_margin: negatives with a lower one leave it.
+        retrain: an SVM is fitted anew after so many new negatives.
+        norm: features are scaled so that their mean norm is this.
+        images: at most this many training images are searched for negatives; None takes all.
+    """
+
+    c: float = 1e-3
+    bias: float = 10.0
+    positive_weight: float = 2.0
+    negative_iou: float = 0.3
+    hard_margin: float = -1.0001
+    easy_margin: float = -1.2
+    retrain: int = 2000
+    norm: float = 20.0
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class RidgeSettings:
+    """The regression of boxes (appendix C).
+
+    Attributes:
+        strength: lambda.
+        min_iou: proposals that overlap a true box by more than this are trained on, each with the one it
+            overlaps most.
+        whitening: added to the covariance of the targets before they are whitened by it (published code).
+    """
+
+    strength: float = 1000.0
+    min_iou: float = 0.6
+    whitening: float = 1e-3
+
+
+@dataclass(frozen=True)
+class RCNNSettings:
+    """R-CNN with VGG-16 (the paper's "O-Net").
+
+    Attributes:
+        trunk: the convolutional network; its last level is read.
+        search: how proposals are searched for where none are given.
+        side: of the warped regions, pixels (227 for AlexNet, 224 for VGG-16).
+        context: pixels around the box after warping.
+        pool: P; the map is reduced by its maxima ("pool5").
+        layers: fully connected layers after it: 2 ("fc7"), 1 ("fc6") or 0 ("pool5").
+        channels: their width.
+        dropout: after each of them, in fine-tuning.
+        sampling: what is fine-tuned on: 32 positives and 96 others of two images (§2.3).
+        classifier: ``svm``, or the ``softmax`` of the fine-tuning (appendix B: 50.9 instead of 54.2 mAP).
+        regression: whether boxes are moved (§3.4: 3 to 4 points of mAP).
+        svm: how the SVMs are fitted.
+        ridge: how the regression is fitted.
+        chunk: regions that go through the network at once.
+        min_score: detections below it are dropped.
+        per_class: the most detections of a class before suppression.
+        nms_iou: a detection that overlaps a better one of its class by more is dropped.
+        max_detections: per image, the best first.
+    """
+
+    trunk: TrunkSettings = field(default_factory=lambda: TrunkSettings("vgg16", (4,), frozen_stages=0))
+    search: SelectiveSearchSettings = field(default_factory=SelectiveSearchSettings)
+    side: int = 224
+    context: int = 16
+    pool: int = 7
+    layers: Literal[0, 1, 2] = 2
+    channels: int = 4096
+    dropout: float = 0.5
+    sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(count=64))
+    classifier: Literal["svm", "softmax"] = "svm"
+    regression: bool = True
+    svm: SVMSettings = SVMSettings()
+    ridge: RidgeSettings = RidgeSettings()
+    chunk: int = 64
+    min_score: float = 0.01
+    per_class: int = 100
+    nms_iou: float = 0.3
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: a context that leaves no room for the box.
+        """
+        if not 0 <= 2 * self.context < self.side:
+            raise ValueError(f"context {self.context}: expected 0 to less than half of the side {self.side}")
+
+
+class RCNN(nn.Module):
+    """Classifies each proposal by itself: a network for features, an SVM a class, boxes by regression."""
+
+    Settings = RCNNSettings
+    needs_masks = False
+    needs_proposals = True
+
+    def __init__(self, num_classes: int, settings: RCNNSettings | None = None) -> None:
+        """Build with random weights; see ``rcnn.weights`` for others."""
+        super().__init__()
+        self.settings = settings or RCNNSettings()
+        self.num_classes = num_classes
+        self.trunk = build_trunk(self.settings.trunk)
+        pooled = self.trunk.channels[-1] * self.settings.pool**2
+        widths = [pooled] + [self.settings.channels] * self.settings.layers
+        self.layers = nn.Sequential(*_dense(widths, self.settings.dropout))
+        self.logits = nn.Linear(widths[-1], num_classes + 1)
+        nn.init.normal_(self.logits.weight, std=0.01)
+        nn.init.zeros_(self.logits.bias)
+        # Fitted, not trained: no gradient reaches them.
+        self.svms = nn.Linear(widths[-1], num_classes).requires_grad_(False)
+        self.deltas = nn.Linear(pooled, 4 * num_classes).requires_grad_(False)
+        self.fitted: Tensor
+        self.register_buffer("fitted", torch.tensor(False))
+        for layer in (self.svms, self.deltas):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self,
+        batch: ImageBatch,
+        targets: Sequence[Instances] | None = None,
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> Output:
+        """The loss of fine-tuning where targets with proposals are given, otherwise detections.
+
+        Raises:
+            ValueError: an image without proposals.
+        """
+        if targets is not None:
+            return Output(self.loss(batch, targets))
+        if len(batch.proposals) != len(batch):
+            raise ValueError(
+                f"R-CNN is given its proposals: expected ImageBatch.proposals of {len(batch)} images, "
+                f"got those of {len(batch.proposals)}"
+            )
+        return Output(
+            detections=[
+                self.detect(image[:, :height, :width], boxes, min_score, max_detections)
+                for image, boxes, (height, width) in zip(
+                    batch.tensors, batch.proposals, batch.sizes, strict=True
+                )
+            ]
+        )
+
+    def pooled(self, image: Tensor, boxes: Tensor) -> Tensor:
+        """Features ``[R, C P P]`` ("pool5") of boxes ``[R, 4]`` on an image ``[3, H, W]``."""
+        regions = warp(image, boxes, self.settings.side, self.settings.context)
+        maps = self.trunk(regions.contiguous(memory_format=torch.channels_last))[-1]
+        return functional.adaptive_max_pool2d(maps, self.settings.pool).flatten(1)
+
+    @torch.no_grad()
+    def features(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """What SVMs ``[R, D]`` and regressions ``[R, C P P]`` read, some regions after the other."""
+        pooled = [self.pooled(image, some) for some in torch.split(boxes, self.settings.chunk)]
+        maps = torch.cat([self.deltas.weight.new_zeros((0, self.deltas.in_features)), *pooled])
+        return self.layers(maps), maps
+
+    def loss(self, batch: ImageBatch, targets: Sequence[Instances]) -> dict[str, Tensor]:
+        """Cross entropy of the classes of sampled proposals (§2.3, fine-tuning)."""
+        proposals = [_given(target) for target in targets]
+        sampled = sample_proposals(
+            proposals, targets, self.num_classes, self.settings.sampling, batch.generators()
+        )
+        boxes, owners = sampled.regions.boxes, sampled.regions.images
+        maps = [
+            self.pooled(image[:, :height, :width], boxes[owners == i])
+            for i, (image, (height, width)) in enumerate(zip(batch.tensors, batch.sizes, strict=True))
+        ]
+        logits = self.logits(self.layers(torch.cat(maps))).float()
+        count = mean_over(len(sampled.labels), logits.device)
+        return {"classes": functional.cross_entropy(logits, sampled.labels, reduction="sum") / count}
+
+    def detect(
+        self, image: Tensor, proposals: Tensor, min_score: float | None, max_detections: int | None
+    ) -> Instances:
+        """The objects of one normalised image ``[3, H, W]`` among its proposals ``[R, 4]``."""
+        size = (int(image.shape[1]), int(image.shape[2]))
+        features, maps = self.features(image, proposals)
+        boxes = proposals[:, None].expand(-1, self.num_classes, -1)
+        if self.settings.regression and bool(self.fitted):
+            boxes = box_ops.decode(self.deltas(maps).unflatten(1, (-1, 4)), proposals)
+        return self.decode(self.scores(features), boxes, size, min_score, max_detections)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """The scores ``[R, K]`` of all classes, in [0, 1]."""
+        if self.settings.classifier == "svm" and bool(self.fitted):
+            return torch.sigmoid(STEEPNESS * self.svms(features))
+        probabilities: Tensor = self.logits(features).softmax(1)
+        return probabilities[:, : self.num_classes]
+
+    def decode(
+        self, scores: Tensor, boxes: Tensor, size: Size, min_score: float | None, max_detections: int | None
+    ) -> Instances:
+        """Detections from scores ``[R, K]`` and boxes ``[R, K, 4]``: the best of each class, suppression."""
+        lowest = self.settings.min_score if min_score is None else min_score
+        most = self.settings.max_detections if max_detections is None else max_detections
+        best, index = scores.topk(min(max(self.settings.per_class, most), len(scores)), dim=0)
+        labels = torch.arange(self.num_classes, device=scores.device).expand_as(index)
+        boxes = box_ops.clip(boxes[index, labels], size)  # [best, K, 4]
+        boxes, best, labels = boxes.reshape(-1, 4), best.reshape(-1), labels.reshape(-1)
+        good = (best >= lowest) & box_ops.larger_than(boxes, 1e-2)
+        boxes, best, labels = boxes[good], best[good], labels[good]
+        keep = box_ops.nms(boxes, best, labels, self.settings.nms_iou)[:most]
+        return Instances(size, boxes[keep], labels[keep], best[keep])
+
+
+def _dense(widths: Sequence[int], dropout: float) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+    return layers
+
+
+def _given(target: Instances) -> Tensor:
+    if target.proposals is None:
+        raise ValueError(f"{target.path}: no proposals; R-CNN is given them: see rcnn.proposals")
+    return target.proposals
