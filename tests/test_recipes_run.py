@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import rcnn
 from rcnn.data.shapes import draw_shapes
+from rcnn.proposals import write_proposals
 from rcnn.recipe import load_recipe, named_recipes
 
 SIDE = 64
@@ -83,16 +85,28 @@ def data(request, name):
     return request.getfixturevalue("coco")
 
 
+def boxes_of(number):
+    """What a search might have found in a picture: its objects, and a quarter of it."""
+    return torch.cat([drawn(3)[number].truth.boxes, torch.tensor([[0.0, 0, SIDE / 2, SIDE / 2]])])
+
+
 @pytest.mark.parametrize("name", named_recipes())
 def test_two_steps(name, data, tmp_path, monkeypatch):
     # The ImageNet weights of most trunks are a download; whether they are found is another test's matter.
     monkeypatch.setattr("rcnn.run.load_pretrained", lambda network: [])
     recipe = load_recipe(name)
     small = [f"transform.short_side={SIDE}", f"augment.crop={SIDE}", "train.batch_size=1", "train.workers=0"]
-    if recipe.settings.box.layers == "fc" and recipe.settings.box.channels == 4096:
+    proposals = None
+    if recipe.model == "rcnn":
+        pytest.importorskip("sklearn")
+        small += ["model.channels=64", "model.side=32", "model.context=4", "model.pool=1"]
+        proposals = write_proposals(tmp_path / "p.npz", {f"{n:06d}": boxes_of(n) for n in range(3)})
+    elif recipe.settings.box.layers == "fc" and recipe.settings.box.channels == 4096:
         small.append("model.box.channels=64")  # or most of the time goes into writing 138 million weights
     train, val = data
-    folder = rcnn.train(train, val=val, recipe=name, epochs=1, out=tmp_path / "run", settings=small)
+    folder = rcnn.train(
+        train, val=val, proposals=proposals, recipe=name, epochs=1, out=tmp_path / "run", settings=small
+    )
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert max(row["iteration"] for row in rows) == 2
     assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)

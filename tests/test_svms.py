@@ -19,7 +19,7 @@ from rcnn.parts.backbone import TrunkSettings
 from rcnn.predict import Detector, load
 from rcnn.proposals import with_proposals
 from rcnn.structures import Instances
-from rcnn.svms import NEVER, Mined, fit, fit_ridge, fit_svm, negatives_of, pairs_of, require_sklearn
+from rcnn.svms import NEVER, Mined, Pairs, fit, fit_ridge, fit_svm, negatives_of, pairs_of, require_sklearn
 from rcnn.transform import Transform
 from rcnn.weights import load_trunk
 from tiny import NAMES, SIDE, tiny_shapes
@@ -53,6 +53,30 @@ class TestRidge:
             torch.ones(2, 9), torch.tensor([[0.1, 0, 0, 0], [0.3, 0, 0, 0]]), RidgeSettings()
         )
         assert_close(bias + weight.sum(1), torch.tensor([0.2, 0, 0, 0]), rtol=0, atol=1e-3)
+
+
+class TestPairs:
+    def test_all_are_kept_in_their_order(self) -> None:
+        pairs = Pairs(None, 0)
+        for i in range(3):
+            pairs.add(torch.full((2, 5), float(i)), torch.full((2, 4), float(i)))
+        features, goals = pairs.kept()
+        assert features[:, 0].tolist() == goals[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+    def test_an_even_draw_of_so_many(self) -> None:
+        """Early and late pairs have the same chance, and memory holds no more than twice the limit."""
+        kept = torch.zeros(40)
+        for seed in range(200):
+            pairs = Pairs(5, seed)
+            for i in range(40):
+                pairs.add(torch.tensor([[float(i)]]), torch.full((1, 4), float(i)))
+                assert len(pairs) <= 10
+            features, goals = pairs.kept()
+            assert features[:, 0].tolist() == goals[:, 0].tolist() == sorted(features[:, 0].tolist())
+            kept[features[:, 0].long()] += 1
+        assert kept.sum() == 1000
+        # 25 expected for each; the standard error of a quarter of them is 1.5.
+        assert all(abs(float(part.mean()) - 25) < 6 for part in torch.split(kept, 10))
 
 
 class TestMining:

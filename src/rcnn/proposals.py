@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -153,7 +154,10 @@ def cached_search(image: Tensor, settings: SelectiveSearchSettings, folder: Path
     if file.is_file():
         return _read_npz(file)[""]
     boxes = selective_search(image, settings)
-    write_atomically(file, _npz_bytes({"": boxes}))
+    # A name of its own: the same image may be searched by another thread or process at this moment.
+    part = file.with_name(f"{file.stem}.{os.getpid()}.{threading.get_ident()}.npz")
+    write_atomically(part, _npz_bytes({"": boxes}))
+    part.replace(file)
     return boxes
 
 

@@ -532,11 +532,15 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
         return parts
     of_train = places["proposals"] or SELECTIVE_SEARCH
     of_val = places["val_proposals"] or of_train
+    if dist.is_initialized() and _rank() > 0:
+        dist.barrier()  # the first process searches; the others find what it kept
     with console.status("searching for proposals"):
         train_part, val_part = (
             with_proposals(part, source, cache=default_cache(), settings=recipe.settings.search)
             for part, source in ((parts.train, of_train), (parts.val, of_val))
         )
+    if dist.is_initialized() and _rank() == 0:
+        dist.barrier()
     mean = np.mean([len(r.truth.proposals) for r in train_part.records if r.truth.proposals is not None])
     return replace(
         parts, train=train_part, val=val_part,

@@ -168,6 +168,35 @@ def pairs_of(boxes: Tensor, truth: Instances, min_iou: float) -> tuple[Tensor, T
     return index, truth.labels[owner], box_ops.encode(truth.boxes[owner], boxes[index])
 
 
+class Pairs:
+    """What the regression of one class learns from: all pairs, or an even draw of so many."""
+
+    def __init__(self, most: int | None, seed: int) -> None:
+        self.most = most
+        self.draw = torch.Generator().manual_seed(seed)
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        return sum(len(goals) for _, goals, _ in self.parts)
+
+    def add(self, features: Tensor, goals: Tensor) -> None:
+        """More pairs: features ``[N, D]`` and deltas ``[N, 4]``."""
+        # Every pair has a lot; the lowest stay, so that each has the same chance whenever it came.
+        lots = torch.rand(len(goals), generator=self.draw)
+        self.parts.append((features, goals, lots))
+        if self.most is not None and len(self) > 2 * self.most:
+            self.parts = [self._lowest(self.most)]
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Features ``[N, D]`` and deltas ``[N, 4]``."""
+        return self._lowest(len(self) if self.most is None else self.most)[:2]
+
+    def _lowest(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        features, goals, lots = (torch.cat(parts) for parts in zip(*self.parts, strict=True))
+        chosen = lots.argsort()[:count].sort().values
+        return features[chosen], goals[chosen], lots[chosen]
+
+
 class Fitting:
     """The stages after fine-tuning, on a training set with proposals."""
 
@@ -182,7 +211,7 @@ class Fitting:
         """Fit SVMs and regressions, and put them into the network."""
         scale = self.feature_scales()
         machines = self.machines(self.positives(), scale[0])
-        pairs: list[list[tuple[Tensor, Tensor]]] = [[] for _ in machines]
+        pairs = [Pairs(self.settings.ridge.pairs, self.seed + label) for label in range(len(machines))]
         for done, index in enumerate(self.order, 1):
             self.mine(index, machines, pairs, scale)
             if done % 50 == 0 or done == len(self.order):
@@ -247,7 +276,7 @@ class Fitting:
         self,
         index: int,
         machines: Sequence[Mined],
-        pairs: list[list[tuple[Tensor, Tensor]]],
+        pairs: Sequence[Pairs],
         scale: tuple[float, float],
     ) -> None:
         """Show an image's proposals to every SVM, and keep those that the regressions learn from."""
@@ -257,14 +286,14 @@ class Fitting:
             negative = negatives_of(boxes, truth, label, self.settings.svm.negative_iou)
             machine.offer(features[negative] * scale[0])
         chosen, labels, deltas = pairs_of(boxes, truth, self.settings.ridge.min_iou)
-        for label in torch.unique(labels).tolist():
+        for label in () if not self.settings.regression else torch.unique(labels).tolist():
             mine = labels == label
-            pairs[label].append((maps[chosen[mine]] * scale[1], deltas[mine]))
+            pairs[label].add(maps[chosen[mine]] * scale[1], deltas[mine])
 
     def store(
         self,
         machines: Sequence[Mined],
-        pairs: Sequence[Sequence[tuple[Tensor, Tensor]]],
+        pairs: Sequence[Pairs],
         scale: tuple[float, float],
     ) -> None:
         """Put what was fitted into the network's linear layers, the features' scales folded in."""
@@ -273,14 +302,13 @@ class Fitting:
             for label, (machine, found) in enumerate(zip(machines, pairs, strict=True)):
                 svms.weight[label] = (machine.weight * scale[0]).to(self.device)
                 svms.bias[label] = machine.bias
-                if found:
-                    features, goals = (torch.cat(parts) for parts in zip(*found, strict=True))
-                    weight, bias = fit_ridge(features, goals, self.settings.ridge)
+                if len(found):
+                    weight, bias = fit_ridge(*found.kept(), self.settings.ridge)
                     deltas.weight[4 * label : 4 * label + 4] = (weight * scale[1]).to(self.device)
                     deltas.bias[4 * label : 4 * label + 4] = bias.to(self.device)
-            self.network.fitted.fill_(True)
-        counts = ", ".join(str(sum(len(goals) for _, goals in found)) for found in pairs)
-        self.say(f"box regression: pairs of each class: {counts}")
+            self.network.fitted.fill_(1)
+        if self.settings.regression:
+            self.say(f"box regression: pairs of each class: {', '.join(str(len(found)) for found in pairs)}")
 
 
 def fit(network: Any, transform: Transform, data: Dataset, *, seed: int = 0, say: Say = print) -> None:

@@ -69,11 +69,14 @@ class RidgeSettings:
         min_iou: proposals that overlap a true box by more than this are trained on, each with the one it
             overlaps most.
         whitening: added to the covariance of the targets before they are whitened by it (published code).
+        pairs: at most this many pairs of a class are kept, drawn from all; None keeps all. With VGG-16 each
+            takes 100 kB of memory.
     """
 
     strength: float = 1000.0
     min_iou: float = 0.6
     whitening: float = 1e-3
+    pairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,8 @@ class RCNN(nn.Module):
         self.svms = nn.Linear(widths[-1], num_classes).requires_grad_(False)
         self.deltas = nn.Linear(pooled, 4 * num_classes).requires_grad_(False)
         self.fitted: Tensor
-        self.register_buffer("fitted", torch.tensor(False))
+        # A byte: not every backend of several processes can send a bool.
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.uint8))
         for layer in (self.svms, self.deltas):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
