@@ -67,7 +67,7 @@ def test_the_best_model_has_svms_and_its_threshold(whole: Path) -> None:
     assert detector.network.deltas.weight.abs().sum() > 0
     log = (whole / "log.txt").read_text(encoding="utf-8")
     assert "SVM of disk" in log
-    assert "mining: 7 of 7 images" in log
+    assert "features: 7 of 7 images" in log
     assert "proposals: " in log
     assert (whole / "report.html").is_file()
     assert detector.info["metrics"]["box/AP50"] > 0

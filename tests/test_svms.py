@@ -200,3 +200,27 @@ def test_it_learns_and_is_stored(tmp_path: Path) -> None:
     same = again.predict([record.path for record in val.records[:1]], min_score=0.01,
                          proposals=[val.records[0].truth.proposals])  # fmt: skip
     assert_close(same[0].boxes, found[0].boxes[: len(same[0])])
+
+
+def test_softmax_instead_of_svms_has_its_boxes_moved_still(tmp_path: Path) -> None:
+    train = on_disk(tmp_path, 6, 0)
+    said: list[str] = []
+    torch.manual_seed(0)
+    network = RCNN(len(NAMES), replace(SMALL, classifier="softmax"))
+    load_trunk(network.trunk, SMALL.trunk)
+    fit(network, Transform(), train, say=said.append)
+    assert not any("SVM" in line for line in said)
+    assert float(network.svms.weight.abs().sum()) == 0
+    assert float(network.deltas.weight.abs().sum()) > 0
+    (found,) = Detector(network.eval(), Transform(), NAMES).predict(
+        [train.records[0].path], min_score=0.0, proposals=[train.records[0].truth.proposals]
+    )
+    assert len(found)
+
+
+def test_a_limit_on_the_images_searched(tmp_path: Path) -> None:
+    train = on_disk(tmp_path, 5, 0)
+    limited = replace(SMALL, svm=replace(SMALL.svm, images=2))
+    said: list[str] = []
+    fit(RCNN(len(NAMES), limited), Transform(), train, say=said.append)
+    assert any(line.startswith("features: 2 of 2 images") for line in said)

@@ -206,17 +206,22 @@ class Fitting:
         self.device = network.svms.weight.device
         order = np.random.default_rng([seed, 4]).permutation(len(data)).tolist()
         self.order: Sequence[int] = order[: self.settings.svm.images]
+        self.classifies = self.settings.classifier == "svm"
 
     def run(self) -> None:
-        """Fit SVMs and regressions, and put them into the network."""
+        """Fit what the settings ask for of SVMs and regressions, and put it into the network."""
+        if not (self.classifies or self.settings.regression):
+            return
         scale = self.feature_scales()
-        machines = self.machines(self.positives(), scale[0])
-        pairs = [Pairs(self.settings.ridge.pairs, self.seed + label) for label in range(len(machines))]
+        machines = self.machines(self.positives(), scale[0]) if self.classifies else []
+        pairs = [
+            Pairs(self.settings.ridge.pairs, self.seed + label) for label in range(self.network.num_classes)
+        ]
         for done, index in enumerate(self.order, 1):
             self.mine(index, machines, pairs, scale)
             if done % 50 == 0 or done == len(self.order):
                 kept = sum(len(machine.negatives) for machine in machines)
-                self.say(f"mining: {done} of {len(self.order)} images, {kept} hard negatives")
+                self.say(f"features: {done} of {len(self.order)} images, {kept} hard negatives")
         for machine in machines:
             if machine.fresh or not machine.fits:
                 machine.fit()
@@ -282,7 +287,7 @@ class Fitting:
         """Show an image's proposals to every SVM, and keep those that the regressions learn from."""
         image, boxes, truth = self.sample(index)
         features, maps = self.features(image, boxes)
-        for label, machine in enumerate(machines if self.settings.classifier == "svm" else ()):
+        for label, machine in enumerate(machines):
             negative = negatives_of(boxes, truth, label, self.settings.svm.negative_iou)
             machine.offer(features[negative] * scale[0])
         chosen, labels, deltas = pairs_of(boxes, truth, self.settings.ridge.min_iou)
@@ -299,9 +304,10 @@ class Fitting:
         """Put what was fitted into the network's linear layers, the features' scales folded in."""
         svms, deltas = self.network.svms, self.network.deltas
         with torch.no_grad():
-            for label, (machine, found) in enumerate(zip(machines, pairs, strict=True)):
+            for label, machine in enumerate(machines):
                 svms.weight[label] = (machine.weight * scale[0]).to(self.device)
                 svms.bias[label] = machine.bias
+            for label, found in enumerate(pairs):
                 if len(found):
                     weight, bias = fit_ridge(*found.kept(), self.settings.ridge)
                     deltas.weight[4 * label : 4 * label + 4] = (weight * scale[1]).to(self.device)
