@@ -74,3 +74,11 @@ def test_what_cannot_be(data, tmp_path) -> None:
     network = Detector(tiny_network(tiny_recipe("faster_rcnn")), Transform(), NAMES)
     with pytest.raises(ValueError, match="two images have the id picture0"):
         propose(twice, tmp_path / "p.npz", detector=network)
+
+
+def test_boxes_of_the_resized_image_come_back_to_its_own(data, monkeypatch) -> None:
+    network = tiny_network(tiny_recipe("faster_rcnn"))
+    found = torch.tensor([[20.0, 40, 60, 80], [0, 0, 128, 128], [2, 2, 4, 4]])
+    monkeypatch.setattr(network.rpn, "decode", lambda output, sizes, at_least: [found])
+    boxes = rpn_proposals(Detector(network, Transform(scale=2.0), NAMES), data, 2)
+    assert_close(boxes["picture1"], torch.tensor([[10.0, 20, 30, 40], [0, 0, 64, 64]]))
