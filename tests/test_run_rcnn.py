@@ -14,13 +14,14 @@ from rcnn import checkpoint, run, svms
 from rcnn import predict as predict_module
 from rcnn.cli import app
 from rcnn.data.open import open_data
-from rcnn.models.rcnn import RCNNSettings
+from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.predict import load
 from rcnn.proposals import write_proposals
 from rcnn.recipe import Recipe
 from rcnn.run import rewrite_report, train
+from rcnn.weights import load_pretrained
 from tiny import tiny_recipe, tiny_shapes
 
 pytest.importorskip("sklearn")
@@ -86,6 +87,19 @@ def test_killed_while_it_is_fitted_it_is_resumed_to_the_same(
     train(resume=tmp_path / "run", console=quiet())
     one, two = (checkpoint.load(folder / "best.safetensors")[0] for folder in (whole, tmp_path / "run"))
     assert_close(one, two, rtol=0, atol=0)
+
+
+def test_on_features_of_imagenet_alone(data: Path, boxes: Path, tmp_path: Path) -> None:
+    plain = replace(recipe(), settings=replace(SETTINGS, finetune=False))
+    folder = train(data, proposals=boxes, recipe=plain, out=tmp_path / "run", console=quiet())
+    network = load(folder, "cpu").network
+    untouched = RCNN(2, SETTINGS)
+    load_pretrained(untouched)
+    assert_close(network.trunk.state_dict(), untouched.trunk.state_dict())
+    assert bool(network.fitted)
+    assert (folder / "report.html").is_file()
+    assert "best at 0" in (folder / "report.html").read_text(encoding="utf-8")
+    train(resume=folder, console=quiet())
 
 
 def test_the_report_can_be_written_again(whole: Path) -> None:

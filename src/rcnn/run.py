@@ -192,7 +192,10 @@ def _run(
         if resumed:
             trainer.resume()
             line.say(f"resumed at iteration {trainer.progress.iteration}")
-        trainer.run()
+        if isinstance(network, RCNN) and not network.settings.finetune:
+            trainer.save()
+        else:
+            trainer.run()
         if isinstance(network, RCNN) and _rank() == 0:
             _fit_svms(folder, recipe, parts.train, where, line)
     if _rank() == 0:

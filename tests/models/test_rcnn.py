@@ -62,7 +62,10 @@ def test_fine_tuning_reaches_the_network_and_not_what_is_fitted(model: RCNN) -> 
     assert model.svms.weight.grad is None
     nothing = model(batch(seeds=(1, 2)), [empty, empty]).losses["classes"]
     assert float(nothing.detach()) == 0
+    model.zero_grad()
     nothing.backward()
+    # Several processes wait for every gradient.
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 def test_a_quarter_is_positive_as_in_the_paper() -> None:
@@ -109,6 +112,8 @@ def test_boxes_move_by_the_regression_of_their_class(model: RCNN) -> None:
     assert_close(found.boxes, torch.tensor([[32.0, 10, 52, 40]]))
 
 
-def test_settings_without_room_for_the_box() -> None:
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="is trained by fine-tuning"):
+        RCNNSettings(classifier="softmax", finetune=False)
     with pytest.raises(ValueError, match="context 16: expected 0 to less than half of the side 32"):
         RCNNSettings(side=32)

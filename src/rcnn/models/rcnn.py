@@ -92,6 +92,8 @@ class RCNNSettings:
         layers: fully connected layers after it: 2 ("fc7"), 1 ("fc6") or 0 ("pool5").
         channels: their width.
         dropout: after each of them, in fine-tuning.
+        finetune: whether the network is trained on warped proposals at all; else its features are those of
+            ImageNet (table 2, rows 1 to 3), and the softmax knows nothing.
         sampling: what is fine-tuned on: 32 positives and 96 others of two images (§2.3).
         classifier: ``svm``, or the ``softmax`` of the fine-tuning (appendix B: 50.9 instead of 54.2 mAP).
         regression: whether boxes are moved (§3.4: 3 to 4 points of mAP).
@@ -112,6 +114,7 @@ class RCNNSettings:
     layers: Literal[0, 1, 2] = 2
     channels: int = 4096
     dropout: float = 0.5
+    finetune: bool = True
     sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(count=64))
     classifier: Literal["svm", "softmax"] = "svm"
     regression: bool = True
@@ -127,8 +130,10 @@ class RCNNSettings:
         """Check the settings.
 
         Raises:
-            ValueError: a context that leaves no room for the box.
+            ValueError: a context that leaves no room for the box, or a softmax that is not trained.
         """
+        if self.classifier == "softmax" and not self.finetune:
+            raise ValueError('classifier "softmax" is trained by fine-tuning: set finetune to true')
         if not 0 <= 2 * self.context < self.side:
             raise ValueError(f"context {self.context}: expected 0 to less than half of the side {self.side}")
 
