@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from rcnn.data.coco import PERSON
 from rcnn.draw import (
     FOUND,
     IGNORED,
     MISSED,
-    PERSON_SKELETON,
     SPURIOUS,
     contact_sheet,
     draw,
@@ -126,10 +126,10 @@ def test_keypoints_are_drawn_where_visible():
     points[0, 5] = torch.tensor([100.0, 100.0, 2.0])
     points[0, 6] = torch.tensor([200.0, 100.0, 1.0])
     points[0, 7] = torch.tensor([300.0, 300.0, 0.0])
-    person = Instances((400, 400), torch.zeros((1, 4)), torch.zeros(1, dtype=torch.int64), keypoints=points)
-    drawn = draw(
-        black(400, 400), person, labels=False, boxes=False, colours=[(255, 0, 0)], skeleton=PERSON_SKELETON
+    person = Instances(
+        (400, 400), torch.zeros((1, 4)), torch.zeros(1, dtype=torch.int64), keypoints=points, skeleton=PERSON
     )
+    drawn = draw(black(400, 400), person, labels=False, boxes=False, colours=[(255, 0, 0)])
     assert drawn[0, 100, 100] == drawn[0, 100, 200] == drawn[0, 100, 150] == 255, "two joints and their bone"
     assert int(drawn[:, 200:].sum()) == 0, "the hidden joint and its bone are left out"
 

@@ -57,12 +57,6 @@ _PALETTE: tuple[Colour, ...] = (
 _DARK: Colour = (24, 26, 31)
 _LIGHT: Colour = (240, 242, 245)
 
-PERSON_SKELETON = (
-    *((0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),
-    *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
-)
-"""Pairs of joints to be joined by lines, for COCO's 17 joints of a person."""
-
 
 def palette(number: int) -> list[Colour]:
     """The first ``number`` of an endless row of colours in which neighbours are easily told apart."""
@@ -90,7 +84,6 @@ def draw(
     labels: bool = True,
     boxes: bool | None = None,
     colours: Sequence[Colour] | None = None,
-    skeleton: Sequence[tuple[int, int]] = (),
     opacity: float = 0.35,
 ) -> Tensor:
     """Draw objects onto a copy of their image.
@@ -101,7 +94,6 @@ def draw(
         labels: write class and score on each object; where there are more than 60, their counts instead.
         boxes: draw the boxes; by default where there are no masks or no more than 20 objects.
         colours: RGB of each object, 0 to 255; by default :func:`object_colours`.
-        skeleton: pairs of keypoints to be joined, such as :data:`PERSON_SKELETON`.
         opacity: of the masks, 0 to 1.
 
     Returns:
@@ -128,7 +120,8 @@ def draw(
         for i in large_first:
             _draw_box(pen, corners[i], chosen[i], _line_width(picture.size))
     if instances.keypoints is not None:
-        _draw_keypoints(pen, instances.keypoints.cpu() * torch.tensor([factor, factor, 1]), chosen, skeleton)
+        bones = () if instances.skeleton is None else instances.skeleton.bones
+        _draw_keypoints(pen, instances.keypoints.cpu() * torch.tensor([factor, factor, 1]), chosen, bones)
     if labels:
         _write_labels(pen, instances, corners, chosen)
     return _tensor(picture)
@@ -280,13 +273,13 @@ def _draw_keypoints(
     pen: ImageDraw.ImageDraw,
     keypoints: Tensor,
     colours: Sequence[Colour],
-    skeleton: Sequence[tuple[int, int]],
+    bones: Sequence[tuple[int, int]],
 ) -> None:
     """Dots where visibility or score is above 0, and a line where both ends of a bone are."""
     width = _line_width(pen.im.size)
     radius = 1.5 * width + 1
     for points, colour in zip(keypoints.tolist(), colours, strict=True):
-        for start, end in skeleton:
+        for start, end in bones:
             if points[start][2] > 0 and points[end][2] > 0:
                 pen.line((*points[start][:2], *points[end][:2]), fill=colour, width=width)
         for x, y, visible in points:

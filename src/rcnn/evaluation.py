@@ -23,12 +23,14 @@ from torch import Tensor
 from rcnn.data.dataset import Dataset
 from rcnn.metrics import check_pairs
 from rcnn.metrics.coco import CocoResult, Kind, coco_metrics
+from rcnn.metrics.keypoints import keypoint_errors
 from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
 from rcnn.metrics.voc import voc_metrics
 from rcnn.structures import Instances
 
 # COCO's cap, and how far it follows crowded images: people count 500 cells.
 COCO_CAP, HIGHEST_CAP = 100, 500
+KEYPOINT_CAP = 20  # COCO's
 
 
 class Detector(Protocol):
@@ -54,8 +56,9 @@ class Evaluation:
 
     Attributes:
         metrics: ``box/AP box/AP50 box/AP75 box/AP_small box/AP_medium box/AP_large box/AR1 box/AR10 box/AR``,
-            the same under ``mask/`` where there are masks, ``voc07/mAP`` (11 points) and ``voc10/mAP``
-            (area), of boxes.
+            the same under ``mask/`` where there are masks and ``keypoint/`` where there are keypoints (cap
+            20), ``keypoint/error`` and ``keypoint/found`` (``rcnn.metrics.keypoints``), ``voc07/mAP``
+            (11 points) and ``voc10/mAP`` (area), of boxes.
         per_class: by class name the same COCO metrics, ``voc07/AP``, ``voc10/AP``, and ``objects``, the
             number of truths without crowds.
         pr_curves: by class name ``recall`` (0, 0.01, …, 1) and ``precision`` at IoU 0.5, of masks where there
@@ -69,6 +72,7 @@ class Evaluation:
         seconds: time an image by stage.
         max_detections: the cap of detections by image and class in the COCO metrics.
         has_masks: whether masks were compared.
+        has_keypoints: whether keypoints were.
     """
 
     metrics: dict[str, float]
@@ -82,6 +86,12 @@ class Evaluation:
     seconds: dict[str, float]
     max_detections: int
     has_masks: bool = False
+    has_keypoints: bool = False
+
+    @property
+    def headline(self) -> Kind:
+        """What the model is for, and is judged by: keypoints, else masks, else boxes."""
+        return "keypoint" if self.has_keypoints else "mask" if self.has_masks else "box"
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them, for ``json.dump``; what is not finite is None, paths are text."""
@@ -96,7 +106,7 @@ class Evaluation:
         table = Table(title=title, caption=self._caption(), box=SIMPLE_HEAD, padding=0)
         for name in ("", "class", "objects", "AP", "AP50", "AP75", "small", "medium", "large", "AR"):
             table.add_column(name, justify="left" if name in ("", "class") else "right")
-        for kind in ("box", "mask") if self.has_masks else ("box",):
+        for kind in _kinds(self.has_masks, self.has_keypoints):
             objects = sum(int(values["objects"]) for values in self.per_class.values())
             cells = [_percent(self.metrics[f"{kind}/{column}"]) for column in columns]
             table.add_row(kind, "all", str(objects), *cells, style="bold")
@@ -108,12 +118,22 @@ class Evaluation:
 
     def _caption(self) -> str:
         """What does not go into the rows."""
+        keypoints = ""
+        if self.has_keypoints:
+            error, found = self.metrics["keypoint/error"], _percent(self.metrics["keypoint/found"])
+            keypoints = f"keypoints {error:.1f} px off in the {found} % of objects found; "
         return (
-            f"VOC07 mAP {_percent(self.metrics['voc07/mAP'])}, "
+            f"{keypoints}VOC07 mAP {_percent(self.metrics['voc07/mAP'])}, "
             f"VOC10 mAP {_percent(self.metrics['voc10/mAP'])}; "
             f"best F1 {_percent(self.f1)} at score {self.f1_threshold:.2f}; "
             f"up to {self.max_detections} detections an image and class"
         )
+
+
+def _kinds(has_masks: bool, has_keypoints: bool) -> tuple[Kind, ...]:
+    """What is compared, boxes first."""
+    kinds: tuple[tuple[Kind, bool], ...] = (("box", True), ("mask", has_masks), ("keypoint", has_keypoints))
+    return tuple(kind for kind, there in kinds if there)
 
 
 def _percent(value: float) -> str:
@@ -189,9 +209,11 @@ def evaluate(
             progress(len(truths), len(dataset))
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
     has_masks = dataset.has_masks and all(p.masks is not None for p in predictions)
+    has_keypoints = dataset.skeleton is not None and all(p.keypoints is not None for p in predictions)
     evaluation = evaluate_predictions(
-        truths, predictions, class_names, has_masks=has_masks, max_detections=cap, seconds=seconds
-    )
+        truths, predictions, class_names, has_masks=has_masks, has_keypoints=has_keypoints,
+        max_detections=cap, seconds=seconds,
+    )  # fmt: skip
     return evaluation, predictions
 
 
@@ -234,6 +256,7 @@ def evaluate_predictions(
     class_names: Sequence[str],
     *,
     has_masks: bool,
+    has_keypoints: bool = False,
     max_detections: int | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> Evaluation:
@@ -244,6 +267,7 @@ def evaluate_predictions(
         predictions: one an image, in the same order and coordinates, of all scores down to a low one.
         class_names: of both.
         has_masks: whether to compare masks beside boxes.
+        has_keypoints: whether to compare keypoints too.
         max_detections: COCO's cap; by default 100, or as many as the fullest image has objects, up to 500.
         seconds: time an image by stage, to which ``measuring`` is added.
 
@@ -253,20 +277,28 @@ def evaluate_predictions(
     began = time.perf_counter()
     check_pairs(truths, predictions, class_names)
     cap = detection_cap(truths) if max_detections is None else max_detections
-    kinds: tuple[Kind, ...] = ("box", "mask") if has_masks else ("box",)
+    kinds = _kinds(has_masks, has_keypoints)
     results = {
-        kind: coco_metrics(truths, predictions, kind=kind, class_names=class_names, max_detections=cap)
+        kind: coco_metrics(
+            truths, predictions, kind=kind, class_names=class_names,
+            max_detections=min(cap, KEYPOINT_CAP) if kind == "keypoint" else cap,
+        )
         for kind in kinds
-    }
-    pairings = [pair(t, p, kinds[-1]) for t, p in zip(truths, predictions, strict=True)]
+    }  # fmt: skip
+    compared: Kind = "mask" if has_masks else "box"
+    pairings = [pair(t, p, compared) for t, p in zip(truths, predictions, strict=True)]
     threshold, f1 = best_threshold(pairings)
     metrics, per_class = _gathered(truths, predictions, class_names, results)
+    if has_keypoints:
+        errors = keypoint_errors(truths, predictions)
+        metrics |= {"keypoint/error": errors.mean, "keypoint/found": errors.found}
+        metrics |= {f"keypoint/error_{name}": error for name, error in errors.per_keypoint.items()}
     judged = [(score, found) for p in pairings for score, found in zip(p.scores, p.found, strict=True)]
     passed = (time.perf_counter() - began) / max(1, len(truths))
     return Evaluation(
         metrics=metrics,
         per_class=per_class,
-        pr_curves=_curves(results[kinds[-1]]),
+        pr_curves=_curves(results[compared]),
         f1_threshold=threshold,
         f1=f1,
         matches=[pairing.at(threshold) for pairing in pairings],
@@ -275,6 +307,7 @@ def evaluate_predictions(
         seconds={**(seconds or {}), "measuring": passed},
         max_detections=cap,
         has_masks=has_masks,
+        has_keypoints=has_keypoints,
     )
 
 

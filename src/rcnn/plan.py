@@ -18,11 +18,13 @@ from torch import Tensor
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
 from rcnn.models.faster_rcnn import FasterRCNNSettings
+from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.models.rcnn import RCNNSettings
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
+from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
@@ -104,7 +106,8 @@ def plan(
 
     Args:
         data: the training images.
-        model: a key of ``MODELS``; None: Mask R-CNN where all objects have masks, else Faster R-CNN.
+        model: a key of ``MODELS``; None: Keypoint R-CNN where objects have keypoints, else Mask R-CNN where
+            all have masks, else Faster R-CNN.
         trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
         minutes: the schedule by the clock; 20 where neither is given.
         epochs: the schedule by passes over the images.
@@ -112,11 +115,14 @@ def plan(
         workers: processes that prepare batches; None is 1.
     """
     statistics = Statistics.of(data)
-    name = model or ("mask_rcnn" if data.has_masks else "faster_rcnn")
+    count = 0 if data.skeleton is None else len(data.skeleton.names)
+    name = model or ("keypoint_rcnn" if count else "mask_rcnn" if data.has_masks else "faster_rcnn")
     trunk = trunk or TRUNK
     why_model = (
         "chosen by you"
         if model
+        else f"the objects have {count} keypoints"
+        if count
         else "every object has a mask"
         if data.has_masks
         else "the data has boxes only"
@@ -136,7 +142,7 @@ def plan(
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
         workers=1 if workers is None else workers,
     )  # fmt: skip
-    settings = light_settings(name, trunk, rpn, statistics.most)
+    settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
     why_regions = f"anchors: {why_anchors}"
     most = (settings if name == "rcnn" else settings.box).max_detections
     if name == "rcnn":
@@ -158,7 +164,9 @@ def plan(
     return Recipe(name, settings, transform, augment, train), reasons
 
 
-def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) -> Any:
+def light_settings(
+    model: str, trunk: str, rpn: RPNSettings, most_objects: int, *, keypoints: int = 0, masks: bool = False
+) -> Any:
     """Settings whose heads suit a laptop; docs/recipes.md has their arithmetic beside the papers'."""
     detections = max(100, math.ceil(1.5 * most_objects / 50) * 50)
     canonical = (
@@ -180,10 +188,13 @@ def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) 
         beta=1 / 9,
         max_detections=detections,
     )
+    pool = PoolSettings(size=14, sampling_ratio=1, canonical_size=canonical)
+    mask = MaskHeadSettings(convs=2, channels=96, pool=pool, max_regions=16)
     if model == "mask_rcnn":
-        pool = PoolSettings(size=14, sampling_ratio=1, canonical_size=canonical)
-        mask = MaskHeadSettings(convs=2, channels=96, pool=pool, max_regions=16)
         return MaskRCNNSettings(trunk_settings, fpn, rpn, box, mask)
+    if model == "keypoint_rcnn":
+        keypoint = KeypointHeadSettings(keypoints, convs=4, channels=128, pool=pool, max_regions=16)
+        return KeypointRCNNSettings(trunk_settings, fpn, rpn, box, keypoint, mask if masks else None)
     if model == "faster_rcnn":
         return FasterRCNNSettings(trunk_settings, fpn, rpn, box)
     if model == "rcnn":
@@ -192,7 +203,7 @@ def light_settings(model: str, trunk: str, rpn: RPNSettings, most_objects: int) 
         return RCNNSettings(
             last, side=128, pool=4, layers=0, sampling=SamplingSettings(32, 0.25), max_detections=detections
         )
-    raise ValueError(f"model {model!r}: expected rcnn, faster_rcnn or mask_rcnn")
+    raise ValueError(f"model {model!r}: expected rcnn, faster_rcnn, mask_rcnn or keypoint_rcnn")
 
 
 def choose_search(statistics: Statistics) -> SelectiveSearchSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rcnn.data.image import read_image, to_eight_bits, to_rgb
 from rcnn.hardware import keep_memory
 from rcnn.parts.selective_search import selective_search
 from rcnn.recipe import build_settings, plain
-from rcnn.structures import ImageBatch, Instances, Output
+from rcnn.structures import ImageBatch, Instances, Output, Skeleton
 from rcnn.transform import Transform
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
@@ -40,6 +40,7 @@ class Detector:
         class_names: what the labels mean.
         min_score: detections below it are left out unless asked for.
         info: JSON values about where it comes from: metrics, versions, the data.
+        skeleton: what the keypoints are, of a network that finds them.
     """
 
     network: nn.Module
@@ -47,6 +48,7 @@ class Detector:
     class_names: tuple[str, ...]
     min_score: float = 0.5
     info: dict[str, Any] = field(default_factory=dict)
+    skeleton: Skeleton | None = None
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +125,9 @@ class Detector:
             size = (int(tensor.shape[1]), int(tensor.shape[2]))
             instances = self.transform.invert(found.to("cpu"), size)
             path = Path(image) if isinstance(image, str | Path) else None
-            results.append(replace(instances, class_names=self.class_names, path=path))
+            results.append(
+                replace(instances, class_names=self.class_names, skeleton=self.skeleton, path=path)
+            )
         return results
 
     def _detect(
@@ -166,6 +170,7 @@ class Detector:
             "architecture": architecture,
             "model": plain(self.network.settings),
             "class_names": list(self.class_names),
+            "skeleton": None if self.skeleton is None else asdict(self.skeleton),
             "transform": plain(self.transform),
             "min_score": self.min_score,
             "versions": versions(),
@@ -263,7 +268,16 @@ def _read(file: Path) -> Detector:
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{file}: made by another version of rcnn? {error}") from error
     info = {key: value for key, value in metadata.items() if key not in _OWN_METADATA}
-    return Detector(network, transform, class_names, float(metadata["min_score"]), info)
+    skeleton = _skeleton(info.pop("skeleton", None))
+    return Detector(network, transform, class_names, float(metadata["min_score"]), info, skeleton)
+
+
+def _skeleton(values: Mapping[str, Any] | None) -> Skeleton | None:
+    """The skeleton of a checkpoint's JSON, which has lists for tuples."""
+    if values is None:
+        return None
+    bones = tuple((int(a), int(b)) for a, b in values["bones"])
+    return Skeleton(tuple(values["names"]), bones, tuple(values["mirror"]), tuple(values["sigmas"]))
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

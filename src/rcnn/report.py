@@ -120,10 +120,10 @@ def _notes(notes: Sequence[str]) -> str:
 
 def _headline(evaluation: Evaluation) -> str:
     """The figures that one looks for first, large, and COCO's table."""
-    kind = _kind(evaluation)
+    kind = evaluation.headline
     matches = evaluation.matches
     true, predicted = sum(m.num_true for m in matches), sum(m.num_predicted for m in matches)
-    noun = {"mask": "masks", "box": "boxes"}[kind]
+    noun = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}[kind]
     tiles = [
         (number(evaluation.metrics.get(f"{kind}/AP")), f"AP of {noun}"),
         (number(evaluation.metrics.get(f"{kind}/AP50")), f"AP50 of {noun}"),
@@ -184,7 +184,7 @@ def _quality(evaluation: Evaluation) -> str:
 
 
 def _class_table(evaluation: Evaluation) -> str:
-    kinds = [kind for kind in ("mask", "box") if f"{kind}/AP" in evaluation.metrics]
+    kinds = [kind for kind in ("keypoint", "mask", "box") if f"{kind}/AP" in evaluation.metrics]
     columns = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
     wanted = [
         (f"{kind}/{column}", f"{kind} {column}")
@@ -416,7 +416,10 @@ def _smaller(instances: Instances, step: int, size: tuple[int, int]) -> Instance
         ]
         origins = [(-(-y // step), -(-x // step)) for y, x in corners]
         masks = Masks.from_patches(patches, origins, size)
-    return replace(instances, size=size, boxes=instances.boxes / step, masks=masks, keypoints=None)
+    points = instances.keypoints
+    if points is not None:
+        points = points / points.new_tensor([step, step, 1])
+    return replace(instances, size=size, boxes=instances.boxes / step, masks=masks, keypoints=points)
 
 
 def _jpeg(image: Tensor) -> str:

@@ -219,7 +219,8 @@ class Validation:
 
     def __init__(self, network: nn.Module, recipe: Recipe, parts: Parts, device: torch.device) -> None:
         self.recipe, self.parts, self.device = recipe, parts, device
-        self.detector = Detector(network, recipe.transform, parts.train.class_names)
+        skeleton = parts.train.skeleton if "keypoint" in vars(recipe.settings) else None
+        self.detector = Detector(network, recipe.transform, parts.train.class_names, skeleton=skeleton)
         count = min(recipe.train.eval_images, len(parts.val))
         order = np.random.default_rng([recipe.train.seed, 2]).permutation(len(parts.val))
         self.few = sorted(int(i) for i in order[:count])
@@ -248,6 +249,7 @@ class Validation:
             [predictions[i] for i in self.few],
             self.parts.train.class_names,
             has_masks=evaluation.has_masks,
+            has_keypoints=evaluation.has_keypoints,
         )
 
     @torch.no_grad()
@@ -367,7 +369,7 @@ class Line:
 
 
 def _headline(evaluation: Evaluation) -> float:
-    value = evaluation.metrics["mask/AP" if evaluation.has_masks else "box/AP"]
+    value = evaluation.metrics[f"{evaluation.headline}/AP"]
     return value if value == value else 0.0  # NaN: no truth at all
 
 
@@ -441,10 +443,19 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
     if not length > 0:
         raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
     for part in (parts.train, parts.val):
-        if MODELS[recipe.model].needs_masks and any(len(r.truth) and r.masks is None for r in part.records):
+        bare = any(len(r.truth) and r.masks is None for r in part.records)
+        if getattr(recipe.settings, "mask", None) is not None and bare:
             raise ValueError(
                 f"{part.source}: objects without masks, which {recipe.model} needs: choose --model "
                 "faster_rcnn, or annotate the outlines; `rcnn data check` lists the objects that have none"
+            )
+
+        wanted = getattr(recipe.settings, "keypoint", None)
+        count = 0 if part.skeleton is None else len(part.skeleton.names)
+        if wanted is not None and wanted.count != count:
+            raise ValueError(
+                f"{part.source}: its objects have {count or 'no'} keypoints, {recipe.model} is set to "
+                f"{wanted.count}: give --set model.keypoint.count={count or '…'}, or choose another --model"
             )
 
 

@@ -211,6 +211,65 @@ def _column_runs(patch: npt.NDArray[Any], top: int, left: int, height: int, widt
     return [*counts, rest] if rest else counts
 
 
+@dataclass(frozen=True)
+class Skeleton:
+    """What the keypoints of an object are called and how they belong together.
+
+    Attributes:
+        names: one a keypoint.
+        bones: pairs of keypoints that are drawn joined.
+        mirror: for each keypoint the one that takes its place in a mirrored image: the right eye for the
+            left; itself where it has no partner.
+        sigmas: how far annotators scatter around each keypoint, in object sizes (square root of the area);
+            what COCO's object keypoint similarity is measured in.
+    """
+
+    names: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...] = ()
+    mirror: tuple[int, ...] = ()
+    sigmas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit, and fill in those left out: partners by name, sigmas of 0.05.
+
+        Raises:
+            ValueError: a part of another length, or a keypoint that is not there.
+        """
+        count = len(self.names)
+        object.__setattr__(self, "mirror", self.mirror or _partners(self.names))
+        object.__setattr__(self, "sigmas", self.sigmas or (USUAL_SIGMA,) * count)
+        if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
+            raise ValueError(f"sigmas {self.sigmas}: expected {count} numbers above 0, one a keypoint")
+        if sorted(self.mirror) != list(range(count)):
+            raise ValueError(f"mirror {self.mirror}: expected each of 0 to {count - 1} once")
+        if any(not 0 <= end < count for bone in self.bones for end in bone):
+            raise ValueError(f"bones {self.bones}: expected pairs of 0 to {count - 1}")
+
+
+USUAL_SIGMA = 0.05
+
+
+def _partners(names: tuple[str, ...]) -> tuple[int, ...]:
+    """For each name the index of its mirror image: ``left_eye`` and ``right_eye``, ``earL`` and ``earR``."""
+    index = {name: i for i, name in enumerate(names)}
+    swaps = (
+        ("left", "right"),
+        ("Left", "Right"),
+        ("LEFT", "RIGHT"),
+        ("l_", "r_"),
+        ("_l", "_r"),
+        ("_L", "_R"),
+    )
+    partners = list(range(len(names)))
+    for name, i in index.items():
+        for left, right in swaps:
+            other = index.get(name.replace(left, right, 1))
+            if left in name and other is not None and other != i:
+                partners[i], partners[other] = other, i
+                break
+    return tuple(partners)
+
+
 # The fields of Instances that are not one row an object.
 OF_THE_IMAGE = ("semantic", "proposals")
 
@@ -227,7 +286,8 @@ class Instances:
         masks: the outlines, see :class:`Masks`.
         mask_maps: float32 ``[N, M, M]``, what a network says of the pixels inside each box before
             ``Transform.invert`` pastes it at the image's own resolution.
-        keypoints: float32 ``[N, K, 3]``: x, y and visibility (truth: 0, 1, 2) or score (predictions).
+        keypoints: float32 ``[N, K, 3]``: x, y and visibility (truth: 0 not annotated, 1 hidden, 2 visible)
+            or score (predictions: the network's logit; the higher the surer).
         crowd: bool ``[N]``, truth only: a region of many objects, neither positive nor negative.
         difficult: bool ``[N]``, truth only: VOC's mark for objects that the evaluation passes over.
         areas: float32 ``[N]``, truth only: the annotation's own area where the format has one (COCO).
@@ -236,6 +296,7 @@ class Instances:
         proposals: float32 ``[P, 4]``, boxes found beforehand that may hold an object, best first; of the
             whole image too.
         class_names: the names that ``labels`` index.
+        skeleton: what the keypoints are, where there are any.
         path: the image file, where known.
     """
 
@@ -252,6 +313,7 @@ class Instances:
     semantic: Tensor | None = None
     proposals: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
     path: Path | None = None
 
     @classmethod

@@ -22,13 +22,16 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
+from rcnn.data.coco import PERSON
 from rcnn.download import find, given, read_tensors
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TRUNKS, Trunk, TrunkSettings, fold_batch_norm
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
+from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.predict import Detector
@@ -36,7 +39,7 @@ from rcnn.transform import Transform
 
 State = dict[str, Tensor]
 Channels = tuple[float, float, float]
-Settings = FasterRCNNSettings | MaskRCNNSettings
+Settings = FasterRCNNSettings | MaskRCNNSettings | KeypointRCNNSettings
 
 CAFFE_VGG16 = "vgg16_imagenet_conv_rgb255_fp16.safetensors"
 # What the weights were trained on: per channel, RGB, of images in [0, 1].
@@ -44,6 +47,7 @@ IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 SYMMETRIC: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # The Caffe models subtract these means from 0..255 and do not divide.
 CAFFE: tuple[Channels, Channels] = ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
+WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn")
 # Of our batch norms, trunks of torchvision included.
 EPS = 1e-5
 
@@ -76,7 +80,7 @@ def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
     _fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
 
 
-def load_pretrained(network: FasterRCNN | MaskRCNN | RCNN) -> list[str]:
+def load_pretrained(network: FasterRCNN | MaskRCNN | KeypointRCNN | RCNN) -> list[str]:
     """Give a detector all the ImageNet weights that there are for it: the trunk's, and those of its heads.
 
     The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of VGG-16, which the Caffe
@@ -225,14 +229,18 @@ def load_published(name: str) -> Detector:
         raise KeyError(f"{name!r} is not published; expected one of {', '.join(addresses)}")
     architecture = name.removesuffix("_coco")
     categories = _coco(architecture).meta["categories"]
-    keep = [i for i, category in enumerate(categories) if category not in ("__background__", "N/A")]
+    keep = [i for i, category in enumerate(categories) if i > 0 and category != "N/A"]
     state = _only_classes(read_tensors(find(addresses[name])), [0, *keep])
-    # The two oldest were trained with batch norms whose eps was 0 by a mistake (pytorch/vision#2933).
-    eps = 0.0 if architecture in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn") else EPS
+    # The oldest were trained with batch norms whose eps was 0 by a mistake (pytorch/vision#2933).
+    eps = 0.0 if architecture in WITHOUT_EPS else EPS
     network = from_torchvision(architecture, _with_eps(state, eps))
     class_names = tuple(categories[i] for i in keep)
     return Detector(
-        network.eval(), torchvision_transform(architecture), class_names, info={"source": addresses[name]}
+        network.eval(),
+        torchvision_transform(architecture),
+        class_names,
+        info={"source": addresses[name]},
+        skeleton=PERSON if isinstance(network, KeypointRCNN) else None,
     )
 
 
@@ -259,9 +267,15 @@ def from_torchvision(
     except KeyError as error:
         raise ValueError(f"from_torchvision: no state of a torchvision detector, it lacks {error}") from error
     state = {ours: tensor for key, tensor in state_dict.items() for ours, tensor in [_converted(key, tensor)]}
-    model: FasterRCNN | MaskRCNN
+    model: FasterRCNN | MaskRCNN | KeypointRCNN
     if isinstance(settings, MaskRCNNSettings):
         model = MaskRCNN(num_classes or classes, settings)
+    elif isinstance(settings, KeypointRCNNSettings):
+        count = (
+            len(state["keypoint.logits.bias"]) if "keypoint.logits.bias" in state else settings.keypoint.count
+        )
+        head = replace(settings.keypoint, count=count)
+        model = KeypointRCNN(num_classes or classes, replace(settings, keypoint=head))
     else:
         model = FasterRCNN(num_classes or classes, settings)
     kept = _kept_keys(model, fresh=num_classes is not None)
@@ -282,7 +296,7 @@ def from_torchvision(
 
 def _kept_keys(model: nn.Module, *, fresh: bool) -> list[str]:
     """The tensors of ``model`` that the weights must fill."""
-    own = ("box.logits.", "box.deltas.", "mask.logits.") if fresh else ()
+    own = ("box.logits.", "box.deltas.", "mask.logits.", "keypoint.logits.") if fresh else ()
     return [
         key
         for key in model.state_dict()
@@ -351,6 +365,14 @@ def _maskrcnn_v2() -> MaskRCNNSettings:
     return MaskRCNNSettings(boxes.trunk, boxes.fpn, boxes.rpn, boxes.box, replace(first.mask, norm=True))
 
 
+def _keypointrcnn() -> KeypointRCNNSettings:
+    first = _fasterrcnn()
+    pool = PoolSettings(size=14, aligned=False)
+    return KeypointRCNNSettings(
+        first.trunk, first.fpn, first.rpn, first.box, KeypointHeadSettings(pool=pool, refine=False)
+    )
+
+
 DETECTORS: dict[str, Callable[[], Settings]] = {
     "fasterrcnn_resnet50_fpn": _fasterrcnn,
     "fasterrcnn_resnet50_fpn_v2": _fasterrcnn_v2,
@@ -358,6 +380,7 @@ DETECTORS: dict[str, Callable[[], Settings]] = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": _fasterrcnn_mobilenet_320,
     "maskrcnn_resnet50_fpn": _maskrcnn,
     "maskrcnn_resnet50_fpn_v2": _maskrcnn_v2,
+    "keypointrcnn_resnet50_fpn": _keypointrcnn,
 }
 """The detectors of ``torchvision.models.detection`` that belong to the family, with our settings for them."""
 
@@ -385,6 +408,8 @@ _KEYS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^roi_heads\.box_predictor\.bbox_pred\.", "box.deltas."),
     (r"^roi_heads\.mask_head\.mask_fcn(\d)\.", lambda m: f"mask.layers.{int(m[1]) - 1}.0."),
     (r"^roi_heads\.mask_head\.(\d)\.([01])\.", r"mask.layers.\1.\2."),
+    (r"^roi_heads\.keypoint_head\.(\d+)\.", r"keypoint.layers.\1."),
+    (r"^roi_heads\.keypoint_predictor\.kps_score_lowres\.", "keypoint.logits."),
     (r"^roi_heads\.mask_predictor\.conv5_mask\.", "mask.upsample."),
     (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "mask.logits."),
 )

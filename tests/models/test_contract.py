@@ -9,11 +9,13 @@ from torch.testing import assert_close
 
 from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings, vgg16_settings
+from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
 from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
+from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
@@ -29,6 +31,7 @@ RPN = RPNSettings(
 BOX = BoxHeadSettings(
     channels=32, pool=PoolSettings(size=3), sampling=SamplingSettings(count=32), max_detections=20
 )
+KEYPOINT = KeypointHeadSettings(count=3, convs=1, channels=8, pool=PoolSettings(size=4))
 MASK = MaskHeadSettings(convs=1, channels=8, pool=PoolSettings(size=4))
 
 
@@ -64,6 +67,9 @@ BUILD = {
     "Faster R-CNN, VGG-16": lambda: FasterRCNN(NUM_CLASSES, small_vgg16()),
     "Mask R-CNN, FPN": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(TRUNK, FPN, RPN, BOX, MASK)),
     "Mask R-CNN, C4": lambda: MaskRCNN(NUM_CLASSES, small_c4()),
+    "Keypoint R-CNN": lambda: KeypointRCNN(
+        NUM_CLASSES, KeypointRCNNSettings(TRUNK, FPN, RPN, BOX, KEYPOINT, MASK)
+    ),
 }
 
 
@@ -97,6 +103,14 @@ def batch_of(*sizes, seeds=()) -> ImageBatch:
     return replace(Transform()(pictures(*sizes)), seeds=tuple(seeds))
 
 
+def keypoints_in(boxes) -> torch.Tensor:
+    """Three in each box, the last not annotated."""
+    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 2, 2)
+    low, extent = corners[:, :1], corners[:, 1:] - corners[:, :1]
+    places = low + torch.tensor([[0.2, 0.3], [0.7, 0.5], [0.5, 0.5]]) * extent
+    return torch.cat([places, torch.tensor([2.0, 1.0, 0.0]).view(1, 3, 1).expand(len(boxes), -1, -1)], 2)
+
+
 def truth_on(size, *boxes, crowd=None, masks: bool = True) -> Instances:
     bitmaps = torch.zeros((len(boxes), *size))
     for bitmap, (x1, y1, x2, y2) in zip(bitmaps, boxes, strict=True):
@@ -105,6 +119,7 @@ def truth_on(size, *boxes, crowd=None, masks: bool = True) -> Instances:
         size,
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         torch.arange(len(boxes)) % NUM_CLASSES,
+        keypoints=keypoints_in(boxes),
         masks=Masks.from_dense(bitmaps) if masks else None,
         crowd=None if crowd is None else torch.tensor(crowd),
     )
@@ -141,7 +156,11 @@ def check_detections(model, batch, detections, most=20):
         assert (found.boxes[:, 0::2] <= size[1]).all()
         assert (found.boxes[:, 1::2] <= size[0]).all()
         assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
-        if isinstance(model, MaskRCNN):
+        if isinstance(model, KeypointRCNN):
+            assert (found.keypoints.shape, found.keypoints.dtype) == ((n, 3, 3), torch.float32)
+            inside = found.keypoints[..., :2] - found.boxes[:, None, :2]
+            assert ((inside >= 0) & (inside <= (found.boxes[:, 2:] - found.boxes[:, :2])[:, None])).all()
+        if isinstance(model, MaskRCNN | KeypointRCNN):
             assert (found.mask_maps.shape, found.mask_maps.dtype) == ((n, 8, 8), torch.float32)
             assert ((found.mask_maps >= 0) & (found.mask_maps <= 1)).all()
         else:
@@ -149,7 +168,8 @@ def check_detections(model, batch, detections, most=20):
 
 
 def test_models_by_name():
-    assert dict(MODELS) == {"rcnn": RCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+    names = {"rcnn": RCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
+    assert dict(MODELS) == names
     assert all(cls.__bases__ == (nn.Module,) for cls in MODELS.values())
 
 
@@ -257,7 +277,8 @@ def test_losses_are_finite_and_reach_every_parameter(model, truths):
     model.zero_grad(set_to_none=True)
     losses = losses_of(model, batch_of(SIZE, SIZE, seeds=(1, 2)), truths)
     keys = ["rpn_objectness", "rpn_boxes", "classes", "boxes"]
-    assert list(losses) == ([*keys, "masks"] if isinstance(model, MaskRCNN) else keys)
+    more = {MaskRCNN: ["masks"], KeypointRCNN: ["keypoints", "masks"]}
+    assert list(losses) == [*keys, *more.get(type(model), [])]
     for loss in losses.values():
         assert loss.shape == ()
         assert loss.isfinite()

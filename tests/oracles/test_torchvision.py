@@ -72,7 +72,7 @@ def pictures(sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
     return [(s[0] * 0.8 + 0.2 * torch.rand_like(s[0])).clamp(0, 1).double() for s in smooth]
 
 
-def standardise(layer: nn.Conv2d | nn.Linear, spread: float) -> None:
+def standardise(layer: nn.Module, spread: float) -> None:
     """At its next call, scale the layer so that each channel's outputs have mean 0 and this deviation."""
 
     def rescale(module: Any, _: Any, output: Tensor) -> Tensor:
@@ -80,7 +80,8 @@ def standardise(layer: nn.Conv2d | nn.Linear, spread: float) -> None:
         dims = [d for d in range(output.ndim) if d != 1]
         mean, factor = output.mean(dims), spread / output.std(dims)
         shape = (1, -1, *[1] * (output.ndim - 2))
-        module.weight.data.mul_(factor.view(-1, *[1] * (module.weight.ndim - 1)))
+        outputs = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+        module.weight.data.mul_(factor.view([-1 if d == outputs else 1 for d in range(module.weight.ndim)]))
         module.bias.data.sub_(mean).mul_(factor)
         return (output - mean.view(shape)) * factor.view(shape)
 
@@ -104,6 +105,8 @@ def enliven(model: Any, images: list[Tensor]) -> None:
     standardise(heads.box_predictor.bbox_pred, 1.0)
     if heads.has_mask():
         standardise(heads.mask_predictor.mask_fcn_logits, 2.0)
+    if heads.has_keypoint():
+        standardise(heads.keypoint_predictor.kps_score_lowres, 2.0)
     model(images[:1])
 
 
@@ -169,10 +172,9 @@ def test_the_settings_are_theirs(name: str) -> None:
         ours.box.max_detections,
         ours.box.weights,
     )
-    assert (theirs.transform.min_size, theirs.transform.max_size) == (
-        (transform.short_side,),
-        transform.max_long_side,
-    )
+    # The keypoint model trains at several scales, and predicts at the last.
+    assert theirs.transform.min_size[-1] == transform.short_side
+    assert theirs.transform.max_size == transform.max_long_side
 
 
 @pytest.mark.parametrize("short", [97, 154, 161, 195, 333, 480])
@@ -244,6 +246,11 @@ def test_detections(pair: Pair) -> None:
             assert theirs["masks"].std() > 0.05
             assert_same(pasted, theirs["masks"], 1e-3)
         assert ("masks" in theirs) == (resized.mask_maps is not None)
+        assert ("keypoints" in theirs) == (mine.keypoints is not None)
+        if mine.keypoints is not None:
+            assert theirs["keypoints"][..., :2].std() > 5
+            assert_same(mine.keypoints[..., :2], theirs["keypoints"][..., :2], 1e-3)
+            assert_same(mine.keypoints[..., 2], theirs["keypoints_scores"], 1e-3)
         labels |= set(mine.labels.tolist())
     assert labels == {0, 1, 2, 3}
 
@@ -254,6 +261,7 @@ LOSSES = {
     "classes": "loss_classifier",
     "boxes": "loss_box_reg",
     "masks": "loss_mask",
+    "keypoints": "loss_keypoint",
 }
 
 
@@ -271,7 +279,15 @@ def truth(size: tuple[int, int], count: int) -> dict[str, Tensor]:
         "boxes": boxes.double(),
         "labels": torch.arange(count) % 4 + 1,
         "masks": (u**2 + v**2 <= 1).to(torch.uint8),
+        "keypoints": keypoints_in(boxes),  # float32, or torchvision refuses
     }
+
+
+def keypoints_in(boxes: Tensor) -> Tensor:
+    """``[N, 17, 3]``: most of them inside, some outside, some not annotated."""
+    spread = torch.rand(len(boxes), 17, 2) * 1.1
+    places = boxes[:, None, :2] + spread * (boxes[:, None, 2:] - boxes[:, None, :2])
+    return torch.cat([places, (torch.rand(len(boxes), 17, 1) > 0.2) * 2.0], 2)
 
 
 def with_soft_targets(mask_head: Any, targets: list[dict[str, Tensor]]) -> Any:
@@ -308,7 +324,13 @@ def test_losses_and_gradients(pair: Pair, counts: tuple[int, ...]) -> None:
     padded = pair.theirs.transform(images)[0]
     batch = ImageBatch(padded.tensors, tuple((h, w) for h, w in padded.image_sizes))
     truths = [
-        Instances(size, t["boxes"].float(), t["labels"] - 1, masks=Masks.from_dense(t["masks"]))
+        Instances(
+            size,
+            t["boxes"].float(),
+            t["labels"] - 1,
+            masks=Masks.from_dense(t["masks"]),
+            keypoints=t["keypoints"],
+        )
         for size, t in zip(batch.sizes, resized, strict=True)
     ]
     if isinstance(pair.ours, MaskRCNN):

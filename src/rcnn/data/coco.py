@@ -24,10 +24,26 @@ from rcnn.data.check import Box, judge_box
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.image import ImageError, image_size
 from rcnn.data.outlines import LARGEST, Outline, is_number, polygon_fault, rasterise, rle_fault
-from rcnn.structures import Instances, Size
+from rcnn.structures import Instances, Size, Skeleton
 
 Entry = dict[str, Any]
 PROBED = 20  # file names looked up to recognise the folder of the images
+PERSON_KEYPOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
+    "left_ankle", "right_ankle",
+)  # fmt: skip
+# As pycocotools has them.
+PERSON_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
+    0.089, 0.089,
+)  # fmt: skip
+PERSON_BONES = (
+    (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10), (5, 11),
+    (6, 12), (11, 12), (11, 13), (12, 14), (13, 15), (14, 16),
+)  # fmt: skip
+PERSON = Skeleton(PERSON_KEYPOINTS, PERSON_BONES, sigmas=PERSON_SIGMAS)
+"""COCO's person."""
 NO_SIZE = "Give width and height in pixels, or mend the image."
 
 
@@ -140,7 +156,7 @@ class _Reader:
         self.dropped: set[int | str] = set()  # reported once, not once more for each of their annotations
         self.objects: dict[int | str, list[_Object]] = defaultdict(list)
         self.corners: list[tuple[Box, Size]] = []  # every bbox as it stands in the file
-        self.num_keypoints = 0
+        self.skeleton: Skeleton | None = None
         self.class_names: tuple[str, ...] = ()
         self.category_ids: tuple[int, ...] = ()
         self._read_categories(categories)
@@ -165,9 +181,7 @@ class _Reader:
                 self._report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
             else:
                 names[entry["id"]] = entry["name"]
-                keypoints = entry.get("keypoints")
-                if isinstance(keypoints, list):
-                    self.num_keypoints = max(self.num_keypoints, len(keypoints))
+                self._read_skeleton(entry, place)
         self.category_ids = tuple(sorted(names))
         self.class_names = tuple(names[i] for i in self.category_ids)
         same = [
@@ -178,6 +192,26 @@ class _Reader:
             self._report(
                 what, "They count as different classes; merge them if they are not.", severity="warning"
             )
+
+    @property
+    def num_keypoints(self) -> int:
+        """K, 0 where the file has none."""
+        return 0 if self.skeleton is None else len(self.skeleton.names)
+
+    def _read_skeleton(self, entry: dict[str, Any], place: str) -> None:
+        """The keypoints of a category; of several that have some, those of the one with the most."""
+        names = entry.get("keypoints")
+        if not isinstance(names, list) or len(names) <= self.num_keypoints:
+            return
+        bones = entry.get("skeleton") or []
+        sigmas = PERSON_SIGMAS if names == list(PERSON_KEYPOINTS) else tuple(entry.get("sigmas") or ())
+        try:
+            # COCO counts the ends of its bones from 1.
+            pairs = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
+            self.skeleton = Skeleton(tuple(map(str, names)), pairs, sigmas=sigmas)
+        except (TypeError, ValueError) as error:
+            self._report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
+            self.skeleton = Skeleton(tuple(map(str, names)))
 
     def read_images(self, entries: list[Any]) -> None:
         """Fill ``pictures``."""
@@ -321,6 +355,7 @@ class _Reader:
             records=records,
             problems=tuple(self.problems),
             category_ids=self.category_ids,
+            skeleton=self.skeleton,
         )
 
     def _record(self, picture: _Picture, with_masks: bool, with_areas: bool) -> Record:
@@ -336,6 +371,7 @@ class _Reader:
             crowd=torch.tensor([o.crowd for o in objects], dtype=torch.bool),
             areas=torch.tensor(areas, dtype=torch.float32) if with_areas else None,
             keypoints=torch.from_numpy(stacked) if self.num_keypoints else None,
+            skeleton=self.skeleton,
             class_names=self.class_names,
             path=picture.path,
         )

@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from rcnn.data.image import read_image
-from rcnn.structures import Instances, Masks
+from rcnn.structures import Instances, Masks, Skeleton
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Dataset:
         category_ids: the format's own id of each label (COCO); label + 1 elsewhere.
         semantic_names: what the values of the semantic maps mean, if there are any. Panoptic data begin with
             ``class_names`` (the things) and go on with the stuff.
+        skeleton: what the objects' keypoints are, if they have any.
     """
 
     format: str
@@ -106,6 +107,7 @@ class Dataset:
     problems: Sequence[Problem] = field(default_factory=tuple)
     category_ids: tuple[int, ...] = ()
     semantic_names: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
 
     def __len__(self) -> int:
         return len(self.records)

@@ -71,10 +71,15 @@ class View:
         corners = corners.clamp(min=0).minimum(corners.new_tensor([width, height]))
         return self._oriented(corners.reshape(-1, 4))
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether left becomes right, which quarter turns alone do not do."""
+        return self.transposed ^ self.flip_x ^ self.flip_y
+
     def keypoints(self, keypoints: Tensor) -> Tensor:
         """Keypoints ``[N, K, 3]``; those outside the window become ``0 0 0``, as for a joint not annotated.
 
-        A mirrored left hand stays called left: swapping names is not done here.
+        A mirrored left hand stays called left here; :func:`view_sample` swaps the names.
         """
         points = self._scaled(keypoints[..., :2])
         height, width = self.resized
@@ -188,7 +193,10 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
     visible = _box_areas(boxes) / (_box_areas(truth.boxes) * pixel_area)
     truth = marked(replace(truth, size=view.size, boxes=boxes, areas=None), visible < min_visible)
     if truth.keypoints is not None:
-        truth = replace(truth, keypoints=view.keypoints(truth.keypoints))
+        points = view.keypoints(truth.keypoints)
+        if view.mirrors and truth.skeleton is not None:
+            points = points[:, list(truth.skeleton.mirror)]
+        truth = replace(truth, keypoints=points)
     if truth.proposals is not None:
         proposals = view.boxes(truth.proposals)
         truth = replace(truth, proposals=proposals[_box_areas(proposals) > 0])

@@ -1,4 +1,4 @@
-"""COCO's average precision and recall, of boxes and of masks.
+"""COCO's average precision and recall, of boxes, masks and keypoints.
 
 The matching and the curves come from faster-coco-eval, a quick C++ twin of pycocotools; the tests hold both
 equal. The means are taken here, from its table of precisions, because ``summarize`` there fixes the cap of
@@ -22,7 +22,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from rcnn.metrics import check_pairs
 from rcnn.structures import Instances
 
-Kind = Literal["box", "mask"]
+Kind = Literal["box", "mask", "keypoint"]
+_EVALUATORS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 Floats = npt.NDArray[np.float64]
 IOU_50, IOU_75 = 0, 5
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
@@ -67,7 +68,9 @@ def coco_metrics(
     Args:
         truths: one an image.
         predictions: one an image, in the same order and the same coordinates, with scores.
-        kind: whether boxes or masks are compared.
+        kind: whether boxes, masks or keypoints are compared; for these the overlap is the object keypoint
+            similarity with the sigmas of the truths' ``skeleton``, and objects without an annotated keypoint
+            are neither found nor missed.
         class_names: what the labels of both index.
         max_detections: the best this many of an image and class count.
 
@@ -114,22 +117,40 @@ def _evaluated(
     truths: Sequence[Instances], predictions: Sequence[Instances], kind: Kind, num_classes: int, cap: int
 ) -> tuple[Floats, Floats]:
     """Precisions ``[T, R, K, A, M]`` and recalls ``[T, K, A, M]``, -1 for classes without truth."""
+    nothing = np.full((10, 101, num_classes, 4, 3), -1.0), np.full((10, num_classes, 4, 3), -1.0)
     if not truths or not num_classes:
-        return np.full((10, 101, num_classes, 4, 3), -1.0), np.full((10, num_classes, 4, 3), -1.0)
+        return nothing
     annotations = [_truth_annotations(n, truth, kind) for n, truth in enumerate(truths, 1)]
     results = [_detections(n, predicted, kind) for n, predicted in enumerate(predictions, 1)]
     images = [{"id": n, "height": t.size[0], "width": t.size[1]} for n, t in enumerate(truths, 1)]
     evaluator = COCOeval_faster(
         _indexed(images, num_classes, annotations),
         _indexed(images, num_classes, results),
-        "bbox" if kind == "box" else "segm",
+        _EVALUATORS[kind],
     )
+    if kind == "keypoint":
+        # The ranges of boxes; COCO leaves out the small ones only where it reports them.
+        evaluator.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
+        evaluator.params.areaRngLbl = list(AREAS)
+        evaluator.params.kpt_oks_sigmas = np.array(_sigmas(truths))
+    evaluator.params.catIds = list(range(num_classes))
     caps = [min(1, cap), min(10, cap), cap]
     evaluator.params.maxDets = caps
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
     return np.asarray(precision, dtype=np.float64), np.asarray(recall, dtype=np.float64)
+
+
+def _sigmas(truths: Sequence[Instances]) -> tuple[float, ...]:
+    """Of the truths' skeleton, the same in all."""
+    skeletons = {truth.skeleton for truth in truths if truth.skeleton is not None}
+    if len(skeletons) != 1:
+        raise ValueError(
+            f"the truths have {len(skeletons)} different skeletons, expected one, whose sigmas keypoints are "
+            "compared with."
+        )
+    return skeletons.pop().sigmas
 
 
 def _indexed(images: list[dict[str, int]], num_classes: int, per_image: list[list[dict[str, Any]]]) -> Any:
@@ -150,6 +171,9 @@ def _truth_annotations(number: int, truth: Instances, kind: Kind) -> list[dict[s
     if areas is not None:
         for annotation, area in zip(annotations, areas.tolist(), strict=True):
             annotation["area"] = area
+    if kind == "keypoint" and truth.keypoints is not None:
+        for annotation, count in zip(annotations, (truth.keypoints[..., 2] > 0).sum(1).tolist(), strict=True):
+            annotation["num_keypoints"] = count
     if truth.crowd is not None:
         for annotation, crowd in zip(annotations, truth.crowd.tolist(), strict=True):
             annotation["iscrowd"] = int(crowd)
@@ -161,6 +185,10 @@ def _detections(number: int, predicted: Instances, kind: Kind) -> list[dict[str,
     results = _shapes(number, predicted, kind)
     if predicted.masks is not None and kind == "mask":
         for result, area in zip(results, predicted.masks.areas().tolist(), strict=True):
+            result["area"] = area
+    if predicted.keypoints is not None and kind == "keypoint" and len(predicted):
+        low, high = predicted.keypoints[..., :2].aminmax(dim=1)
+        for result, area in zip(results, (high - low).prod(1).tolist(), strict=True):
             result["area"] = area
     scores = [] if predicted.scores is None else predicted.scores.tolist()
     for result, score in zip(results, scores, strict=True):
@@ -175,11 +203,18 @@ def _shapes(number: int, instances: Instances, kind: Kind) -> list[dict[str, Any
         box = [x1, y1, x2 - x1, y2 - y1]
         area = box[2] * box[3]
         shapes.append({"image_id": number, "category_id": label, "bbox": box, "area": area, "iscrowd": 0})
+    place = f"image {number - 1}" + (f" ({instances.path})" if instances.path is not None else "")
+    if kind == "keypoint" and len(instances):
+        if instances.keypoints is None:
+            raise ValueError(
+                f"{place}: {len(instances)} objects without keypoints; compare boxes or give them."
+            )
+        for shape, points in zip(shapes, instances.keypoints.flatten(1).tolist(), strict=True):
+            shape["keypoints"] = points
     if kind == "mask" and len(instances):
         if instances.masks is None:
             raise ValueError(
-                f"image {number - 1}" + (f" ({instances.path})" if instances.path is not None else "") + ": "
-                f'{len(instances)} objects without masks; compare boxes (kind="box") or give masks.'
+                f'{place}: {len(instances)} objects without masks; compare boxes (kind="box") or give masks.'
             )
         for shape, code in zip(shapes, instances.masks.rle(), strict=True):
             shape["segmentation"] = code

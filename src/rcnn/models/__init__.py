@@ -1,12 +1,14 @@
 """The published models, one file each."""
 
 from rcnn.models.faster_rcnn import FasterRCNN
+from rcnn.models.keypoint_rcnn import KeypointRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.models.rcnn import RCNN
 
-MODELS: dict[str, type[FasterRCNN] | type[MaskRCNN] | type[RCNN]] = {
+MODELS: dict[str, type[FasterRCNN] | type[MaskRCNN] | type[KeypointRCNN] | type[RCNN]] = {
     "rcnn": RCNN,
     "faster_rcnn": FasterRCNN,
     "mask_rcnn": MaskRCNN,
+    "keypoint_rcnn": KeypointRCNN,
 }
 """What recipes and the command line call the models."""

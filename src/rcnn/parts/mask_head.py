@@ -94,13 +94,7 @@ class MaskHead(nn.Module):
 
     def select(self, sampled: SampledRegions) -> SampledRegions:
         """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
-        positives = sampled.positives()
-        if self.settings.max_regions is None:
-            return positives
-        images = positives.regions.images
-        # Positives are in random order, so the first of each image are a fair draw. [R]
-        rank = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
-        return replace(positives, positive=rank < self.settings.max_regions).positives()
+        return sampled.first_positives(self.settings.max_regions)
 
     def loss(
         self, logits: Tensor, positives: SampledRegions, truths: Sequence[Instances]

@@ -4,7 +4,7 @@ Legend: N proposals of one image, R regions of a batch, G true boxes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,6 +59,15 @@ class SampledRegions:
         return SampledRegions(
             regions, self.labels[keep], self.truth[keep], self.positive[keep], self.gt_boxes[keep]
         )
+
+    def first_positives(self, most: int | None) -> "SampledRegions":
+        """The positive regions, or at most so many of each image; they are in random order: a fair draw."""
+        positives = self.positives()
+        if most is None:
+            return positives
+        images = positives.regions.images
+        rank = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
+        return replace(positives, positive=rank < most).positives()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""The keypoint branch (Mask R-CNN §5): in which cell of each region each keypoint lies.
+
+Legend: R regions, C channels, K keypoints, P the pooled side, S = 4 P the side of the predicted maps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rcnn.ops.keypoints import find_keypoints, keypoint_cells
+from rcnn.ops.losses import mean_over
+from rcnn.parts.box_head import PoolSettings, RegionPool
+from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.structures import Instances
+
+
+@dataclass(frozen=True)
+class KeypointHeadSettings:
+    """The keypoint head; the defaults are the paper's.
+
+    Attributes:
+        count: K, how many keypoints an object has.
+        convs: 3x3 convolutions before the deconvolution.
+        channels: their width.
+        pool: how regions are read.
+        refine: decode to parts of a pixel (ours); False is Detectron's and torchvision's whole pixels.
+        max_regions: positive regions of an image that the loss looks at; None is all of them (the paper).
+    """
+
+    count: int = 17
+    convs: int = 8
+    channels: int = 512
+    pool: PoolSettings = field(default_factory=lambda: PoolSettings(size=14))
+    refine: bool = True
+    max_regions: int | None = None
+
+
+class KeypointHead(nn.Module):
+    """Pooling, convolutions, a deconvolution and an enlargement, and one map of logits for each keypoint."""
+
+    def __init__(self, in_channels: int, strides: Sequence[int], settings: KeypointHeadSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.pool = RegionPool(strides, settings.pool)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for _ in range(settings.convs):
+            layers += [nn.Conv2d(channels, settings.channels, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = settings.channels
+        self.layers = nn.Sequential(*layers)
+        self.logits = nn.ConvTranspose2d(channels, settings.count, 4, stride=2, padding=1)
+        for layer in (*self.layers, self.logits):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
+        """Logits ``[R, K, S, S]`` of regions on maps ``[B, C, H, W]``."""
+        coarse: Tensor = self.logits(self.layers(self.pool(features, regions)))
+        return functional.interpolate(coarse.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+    def select(self, sampled: SampledRegions) -> SampledRegions:
+        """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
+        return sampled.first_positives(self.settings.max_regions)
+
+    def loss(
+        self, logits: Tensor, positives: SampledRegions, truths: Sequence[Instances]
+    ) -> dict[str, Tensor]:
+        """Mean cross entropy over the S² cells of each keypoint that is annotated and in its region."""
+        cells, seen = self._targets(positives, truths, logits.shape[-1])
+        total = functional.cross_entropy(logits.flatten(2)[seen], cells[seen], reduction="sum")
+        return {"keypoints": total / mean_over(int(seen.sum()), logits.device)}
+
+    def _targets(
+        self, positives: SampledRegions, truths: Sequence[Instances], side: int
+    ) -> tuple[Tensor, Tensor]:
+        """The cell of each keypoint, ``[R, K]``, and whether there is one."""
+        device = positives.regions.boxes.device
+        own = torch.zeros((len(positives.truth), self.settings.count, 3), device=device)
+        for i, truth in enumerate(truths):
+            if not len(truth):
+                continue
+            if truth.keypoints is None or truth.keypoints.shape[1] != self.settings.count:
+                has = "no" if truth.keypoints is None else str(truth.keypoints.shape[1])
+                raise ValueError(
+                    f"the truth of image {truth.path or i} has {has} keypoints, the keypoint head "
+                    f"{self.settings.count}: set model.keypoint.count, or train a model without keypoints"
+                )
+            mine = positives.regions.images == i
+            own[mine] = truth.keypoints[positives.truth[mine]]
+        return keypoint_cells(own, positives.regions.boxes, side)
+
+    @torch.no_grad()
+    def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:
+        """The detections with ``keypoints [N, K, 3]``."""
+        parts = torch.split(logits, [len(d) for d in detections])
+        return [
+            replace(d, keypoints=find_keypoints(maps, d.boxes, refine=self.settings.refine))
+            for d, maps in zip(detections, parts, strict=True)
+        ]
