@@ -29,7 +29,7 @@ from rcnn.plan import (
     plan,
 )
 from rcnn.recipe import dump_recipe, load_recipe
-from rcnn.structures import Instances, Masks, Size
+from rcnn.structures import Instances, Masks, Size, Skeleton
 from tiny import tiny_shapes
 
 TRUNK = "efficientnet_lite0"
@@ -300,7 +300,7 @@ def test_crowded_images_raise_the_number_of_detections(count: int) -> None:
 
 def test_an_unknown_model_and_an_unknown_trunk() -> None:
     data = pictures(((100, 100), [(0, 0, 30, 30)]))
-    with pytest.raises(ValueError, match=r"'yolo': expected rcnn, faster_rcnn or mask_rcnn"):
+    with pytest.raises(ValueError, match=r"'yolo': expected rcnn, faster_rcnn, mask_rcnn or keypoint_rcnn"):
         plan(data, model="yolo")
     with pytest.raises(ValueError, match=r"trunk 'resnet5' is unknown; expected one of efficientnet_lite0"):
         plan(data, trunk="resnet5")
@@ -386,3 +386,11 @@ def test_rcnn_searches_instead_of_having_anchors() -> None:
     assert recipe.settings.search.min_side == 10
     assert "search: up to 800 boxes with sides from 10 px, in images 500 px wide" in reasons
     assert not any(reason.startswith("anchors") for reason in reasons)
+
+
+def test_keypoints_decide_the_model() -> None:
+    data = replace(pictures(((100, 100), [(10, 10, 40, 40)])), skeleton=Skeleton(("nose", "tail")))
+    recipe, reasons = plan(data)
+    assert (recipe.model, recipe.settings.keypoint.count, recipe.settings.mask) == ("keypoint_rcnn", 2, None)
+    assert reasons[0].startswith("model: keypoint_rcnn (the objects have 2 keypoints)")
+    assert plan(data, model="faster_rcnn")[0].model == "faster_rcnn"

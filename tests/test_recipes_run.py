@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import rcnn
+from rcnn.data.coco import PERSON
 from rcnn.data.shapes import draw_shapes
 from rcnn.proposals import write_proposals
 from rcnn.recipe import load_recipe, named_recipes
@@ -77,8 +78,30 @@ def coco(tmp_path_factory):
     return drawn(2).write(folder / "train"), drawn(1, first=2).write(folder / "val")
 
 
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """COCO's person_keypoints: one category with 17 joints, some of them not annotated."""
+    folder = tmp_path_factory.mktemp("people")
+    files = []
+    for part, count, first in (("train", 2, 0), ("val", 1, 2)):
+        file = drawn(count, first).write(folder / part)
+        content = json.loads(file.read_text("utf-8"))
+        bones = [[a + 1, b + 1] for a, b in PERSON.bones]
+        content["categories"] = [{"id": 1, "name": "person", "keypoints": PERSON.names, "skeleton": bones}]
+        for annotation in content["annotations"]:
+            x, y, w, h = annotation["bbox"]
+            joints = [[x + w * k / 17, y + h * k / 17, k % 3] for k in range(17)]
+            keypoints = [v for joint in joints for v in (joint if joint[2] else [0, 0, 0])]
+            annotation |= {"category_id": 1, "keypoints": keypoints, "num_keypoints": 11}
+        file.write_text(json.dumps(content), "utf-8")
+        files.append(file)
+    return files
+
+
 @pytest.fixture
 def data(request, name):
+    if name.startswith("keypoint"):
+        return request.getfixturevalue("people")
     if name.startswith("voc"):
         lists = request.getfixturevalue("voc")
         return lists / "trainval.txt", lists / "test.txt"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.testing import assert_close
 
-from rcnn.structures import ImageBatch, Instances, Masks, Output
+from rcnn.structures import ImageBatch, Instances, Masks, Output, Skeleton
 
 
 def bitmaps_of(kind: str) -> torch.Tensor:
@@ -272,3 +273,31 @@ def test_selecting_objects_keeps_what_belongs_to_the_image() -> None:
     assert len(one) == 1
     torch.testing.assert_close(one.semantic, semantic)
     torch.testing.assert_close(one.proposals, proposals)
+
+
+@pytest.mark.parametrize(
+    ("names", "mirror"),
+    [
+        (("nose", "left_eye", "right_eye"), (0, 2, 1)),
+        (("earL", "tail", "earR"), (0, 1, 2)),
+        (("ear_L", "tail", "ear_R"), (2, 1, 0)),
+        (("l_hip", "r_hip", "lamp"), (1, 0, 2)),
+        (("snout", "tail"), (0, 1)),
+    ],
+)
+def test_partners_are_found_by_name(names: tuple[str, ...], mirror: tuple[int, ...]) -> None:
+    assert Skeleton(names).mirror == mirror
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sigmas": (0.1,)}, "expected 2 numbers above 0"),
+        ({"sigmas": (0.1, -1.0)}, "expected 2 numbers above 0"),
+        ({"mirror": (0, 0)}, "expected each of 0 to 1 once"),
+        ({"bones": ((0, 2),)}, "expected pairs of 0 to 1"),
+    ],
+)
+def test_a_skeleton_that_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Skeleton(("a", "b"), **settings)

@@ -370,7 +370,7 @@ def test_published_detector(mask_rcnn: dict[str, Tensor], monkeypatch: pytest.Mo
 
 def test_published_names() -> None:
     names = weights.published()
-    assert len(names) == 6
+    assert len(names) == 7
     for name, url in names.items():
         assert re.fullmatch(r"https://.*-[0-9a-f]{8}\.pth", url)
         assert name.removesuffix("_coco") in url

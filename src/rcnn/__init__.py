@@ -3,7 +3,7 @@
 A tour in the order of the data:
 
 1. ``open_data(path)`` reads annotated images of any known format into a ``Dataset`` of ``Sample``.
-2. ``train(path)`` chooses a recipe from them, trains a model (``FasterRCNN``, ``MaskRCNN``) and reports on
+2. ``train(path)`` chooses a recipe from them, trains a model (``FasterRCNN``, ``MaskRCNN``, …) and reports on
 it.
 3. ``evaluate(detector, dataset)`` measures a model; ``load(path)`` opens one, as a ``Detector``.
 4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` for each.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rcnn.data.open import open_data
     from rcnn.evaluation import evaluate
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+    from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
     from rcnn.predict import Detector, load
     from rcnn.run import train
@@ -37,6 +38,8 @@ _HOMES = {
     "evaluate": "rcnn.evaluation",
     "FasterRCNN": "rcnn.models.faster_rcnn",
     "FasterRCNNSettings": "rcnn.models.faster_rcnn",
+    "KeypointRCNN": "rcnn.models.keypoint_rcnn",
+    "KeypointRCNNSettings": "rcnn.models.keypoint_rcnn",
     "MaskRCNN": "rcnn.models.mask_rcnn",
     "MaskRCNNSettings": "rcnn.models.mask_rcnn",
     "Detector": "rcnn.predict",
@@ -56,6 +59,8 @@ __all__ = [
     "FasterRCNNSettings",
     "ImageBatch",
     "Instances",
+    "KeypointRCNN",
+    "KeypointRCNNSettings",
     "MaskRCNN",
     "MaskRCNNSettings",
     "Masks",

@@ -208,13 +208,19 @@ def evaluate(
         if progress is not None:
             progress(len(truths), len(dataset))
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
-    has_masks = dataset.has_masks and all(p.masks is not None for p in predictions)
-    has_keypoints = dataset.skeleton is not None and all(p.keypoints is not None for p in predictions)
+    has_masks = dataset.has_masks and _all_have(predictions, "masks")
+    has_keypoints = dataset.skeleton is not None and _all_have(predictions, "keypoints")
     evaluation = evaluate_predictions(
         truths, predictions, class_names, has_masks=has_masks, has_keypoints=has_keypoints,
         max_detections=cap, seconds=seconds,
     )  # fmt: skip
     return evaluation, predictions
+
+
+def _all_have(predictions: Sequence[Instances], field: str) -> bool:
+    """Whether a detector makes this: some predictions have it, and all of those with objects."""
+    there = [getattr(p, field) is not None for p in predictions]
+    return any(there) and all(has for has, p in zip(there, predictions, strict=True) if len(p))
 
 
 def align_classes(

@@ -14,6 +14,7 @@ from PIL import Image
 from conftest import real_data
 from rcnn.data.coco import read_coco
 from rcnn.data.dataset import Dataset
+from rcnn.structures import Skeleton
 
 SQUARE = [[2, 3, 6, 3, 6, 8, 2, 8]]
 
@@ -341,3 +342,18 @@ def test_real_keypoints() -> None:
     keypoints = torch.cat([r.truth.keypoints for r in dataset.records])
     assert (len(dataset), keypoints.shape) == (28, (58, 17, 3))
     assert dataset.problems == ()
+
+
+def test_skeletons_are_read_and_broken_ones_reported(tmp_path: Path) -> None:
+    category = {
+        "id": 5,
+        "name": "cat",
+        "keypoints": ["nose", "left_ear", "right_ear"],
+        "skeleton": [[1, 2], [1, 3]],
+    }
+    skeleton = opened(tmp_path, thing(keypoints=[3, 4, 2] * 3), categories=[category]).skeleton
+    assert skeleton == Skeleton(("nose", "left_ear", "right_ear"), ((0, 1), (0, 2)), (0, 2, 1), (0.05,) * 3)
+    broken = opened(tmp_path, thing(), categories=[category | {"skeleton": [[1, 9]]}])
+    assert broken.skeleton is not None
+    assert "skeleton cannot be used" in str(broken.problems[0])
+    assert opened(tmp_path, thing()).skeleton is None

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 from blobs import blobs
 from rcnn.data.dataset import Sample
 from rcnn.data.view import View, view_sample
-from rcnn.structures import Instances, Masks
+from rcnn.structures import Instances, Masks, Skeleton
 
 ORIENTATIONS = list(product((False, True), repeat=3))
 
@@ -135,3 +135,21 @@ def test_keypoints_by_hand():
     torch.testing.assert_close(out, torch.tensor([[[36.0, 10, 2], [0, 0, 0], [0, 0, 0]]]))
     turned = View((10, 20, 30, 40), (40, 40), transposed=True).keypoints(points)
     torch.testing.assert_close(turned[0, 0], torch.tensor([10.0, 4, 2]))
+
+
+def test_left_and_right_change_places_in_a_mirror_but_not_in_a_turn():
+    skeleton = Skeleton(("nose", "left_ear", "right_ear"))
+    points = torch.tensor([[[20.0, 10, 2], [10, 20, 2], [30, 20, 1]]])
+    box = torch.tensor([[5.0, 5, 35, 35]])
+    truth = Instances((40, 40), box, torch.zeros(1, dtype=torch.int64), keypoints=points, skeleton=skeleton)
+    sample = Sample(torch.zeros(3, 40, 40, dtype=torch.uint8), truth, 0)
+    window = ((0, 0, 40, 40), (40, 40))
+    mirrored = view_sample(sample, View(*window, flip_x=True)).truth.keypoints
+    # The ear at the left of the picture is the left one again.
+    assert mirrored.tolist() == [[[20, 10, 2], [10, 20, 1], [30, 20, 2]]]
+    half_turn = view_sample(sample, View(*window, flip_x=True, flip_y=True)).truth.keypoints
+    assert half_turn.tolist() == [[[20, 30, 2], [30, 20, 2], [10, 20, 1]]]
+    quarter = view_sample(sample, View(*window, transposed=True, flip_x=True)).truth.keypoints
+    assert quarter[0, :, 2].tolist() == [2, 2, 1]
+    transposed = view_sample(sample, View(*window, transposed=True)).truth.keypoints
+    assert transposed[0, :, 2].tolist() == [2, 1, 2]

@@ -112,6 +112,7 @@ class DataReport:
         box_sizes: percentiles (5, 25, 50, 75, 95) of the square root of the boxes' areas, in pixels.
         image_sizes: how often each (height, width) occurs, most frequent first.
         has_masks: whether every object has an outline.
+        has_keypoints: whether objects have keypoints.
     """
 
     format: str
@@ -124,6 +125,7 @@ class DataReport:
     box_sizes: dict[int, float]
     image_sizes: dict[Size, int]
     has_masks: bool
+    has_keypoints: bool
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -137,7 +139,10 @@ class DataReport:
 
     def __str__(self) -> str:
         total = sum(self.objects_per_class.values())
-        kind = "with outlines" if self.has_masks else "boxes only"
+        kind = " and ".join(
+            name for name, there in (("outlines", self.has_masks), ("keypoints", self.has_keypoints)) if there
+        )
+        kind = f"with {kind}" if kind else "boxes only"
         classes = [f"{name} {count}" for name, count in self.objects_per_class.items() if count]
         sizes = [f"{w}x{h} ({n})" for (h, w), n in list(self.image_sizes.items())[:5]]
         more = f", {len(self.image_sizes) - 5} other sizes" if len(self.image_sizes) > 5 else ""
@@ -179,6 +184,7 @@ def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
         box_sizes={p: float(np.percentile(sizes, p)) for p in PERCENTILES} if len(sizes) else {},
         image_sizes=dict(Counter(t.size for t in truths).most_common()),
         has_masks=dataset.has_masks,
+        has_keypoints=dataset.skeleton is not None,
     )
 
 
