@@ -300,7 +300,9 @@ def test_crowded_images_raise_the_number_of_detections(count: int) -> None:
 
 def test_an_unknown_model_and_an_unknown_trunk() -> None:
     data = pictures(((100, 100), [(0, 0, 30, 30)]))
-    with pytest.raises(ValueError, match=r"'yolo': expected rcnn, faster_rcnn, mask_rcnn or keypoint_rcnn"):
+    with pytest.raises(
+        ValueError, match=r"'yolo': expected one of rcnn, fast_rcnn, faster_rcnn, mask_rcnn, keypoint_rcnn"
+    ):
         plan(data, model="yolo")
     with pytest.raises(ValueError, match=r"trunk 'resnet5' is unknown; expected one of efficientnet_lite0"):
         plan(data, trunk="resnet5")

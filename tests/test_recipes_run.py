@@ -120,10 +120,11 @@ def test_two_steps(name, data, tmp_path, monkeypatch):
     recipe = load_recipe(name)
     small = [f"transform.short_side={SIDE}", f"augment.crop={SIDE}", "train.batch_size=1", "train.workers=0"]
     proposals = None
+    if recipe.model in ("rcnn", "fast_rcnn"):
+        proposals = write_proposals(tmp_path / "p.npz", {f"{n:06d}": boxes_of(n) for n in range(3)})
     if recipe.model == "rcnn":
         pytest.importorskip("sklearn")
         small += ["model.channels=64", "model.context=4", "model.side=32", "model.pool=1"]
-        proposals = write_proposals(tmp_path / "p.npz", {f"{n:06d}": boxes_of(n) for n in range(3)})
     elif recipe.settings.box.layers == "fc" and recipe.settings.box.channels == 4096:
         small.append("model.box.channels=64")  # or most of the time goes into writing 138 million weights
     train, val = data

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset, Sample
     from rcnn.data.open import open_data
     from rcnn.evaluation import evaluate
+    from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
     from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
@@ -36,6 +37,8 @@ _HOMES = {
     "Sample": "rcnn.data.dataset",
     "open_data": "rcnn.data.open",
     "evaluate": "rcnn.evaluation",
+    "FastRCNN": "rcnn.models.fast_rcnn",
+    "FastRCNNSettings": "rcnn.models.fast_rcnn",
     "FasterRCNN": "rcnn.models.faster_rcnn",
     "FasterRCNNSettings": "rcnn.models.faster_rcnn",
     "KeypointRCNN": "rcnn.models.keypoint_rcnn",
@@ -55,6 +58,8 @@ _HOMES = {
 __all__ = [
     "Dataset",
     "Detector",
+    "FastRCNN",
+    "FastRCNNSettings",
     "FasterRCNN",
     "FasterRCNNSettings",
     "ImageBatch",

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
+from rcnn.models import MODELS
+from rcnn.models.fast_rcnn import FastRCNNSettings
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
@@ -145,7 +147,7 @@ def plan(
     settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
     why_regions = f"anchors: {why_anchors}"
     most = (settings if name == "rcnn" else settings.box).max_detections
-    if name == "rcnn":
+    if MODELS[name].needs_proposals:
         settings = replace(settings, search=choose_search(statistics))
         why_regions = (
             f"search: up to {settings.search.count} boxes with sides from {settings.search.min_side:g} px"
@@ -197,13 +199,18 @@ def light_settings(
         return KeypointRCNNSettings(trunk_settings, fpn, rpn, box, keypoint, mask if masks else None)
     if model == "faster_rcnn":
         return FasterRCNNSettings(trunk_settings, fpn, rpn, box)
+    if model == "fast_rcnn":
+        # One map of stride 16, as in the paper, and its RoI pooling.
+        last = TrunkSettings(trunk, (LEVELS.get(trunk, (1, 2, 3, 4))[2],), trunk_settings.frozen_stages)
+        return FastRCNNSettings(last, box=replace(box, pool=PoolSettings(pooling="pool")))
     if model == "rcnn":
         # A warped box has 96 pixels, a twelfth of the paper's area of work; 4 x 4 cells remain of it.
         last = TrunkSettings(trunk, (LAST_STAGE.get(trunk, 4),), frozen_stages=trunk_settings.frozen_stages)
         return RCNNSettings(
             last, side=128, pool=4, layers=0, sampling=SamplingSettings(32, 0.25), max_detections=detections
         )
-    raise ValueError(f"model {model!r}: expected rcnn, faster_rcnn, mask_rcnn or keypoint_rcnn")
+    known = ", ".join(MODELS)
+    raise ValueError(f"model {model!r}: expected one of {known}")
 
 
 def choose_search(statistics: Statistics) -> SelectiveSearchSettings:

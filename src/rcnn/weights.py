@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from rcnn.data.coco import PERSON
 from rcnn.download import find, given, read_tensors
+from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
@@ -80,7 +81,7 @@ def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
     _fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
 
 
-def load_pretrained(network: FasterRCNN | MaskRCNN | KeypointRCNN | RCNN) -> list[str]:
+def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | RCNN) -> list[str]:
     """Give a detector all the ImageNet weights that there are for it: the trunk's, and those of its heads.
 
     The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of VGG-16, which the Caffe

@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from rcnn.models import MODELS
+from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings, vgg16_settings
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
@@ -168,7 +169,13 @@ def check_detections(model, batch, detections, most=20):
 
 
 def test_models_by_name():
-    names = {"rcnn": RCNN, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}
+    names = {
+        "rcnn": RCNN,
+        "fast_rcnn": FastRCNN,
+        "faster_rcnn": FasterRCNN,
+        "mask_rcnn": MaskRCNN,
+        "keypoint_rcnn": KeypointRCNN,
+    }
     assert dict(MODELS) == names
     assert all(cls.__bases__ == (nn.Module,) for cls in MODELS.values())
 

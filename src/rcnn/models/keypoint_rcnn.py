@@ -45,6 +45,7 @@ class KeypointRCNN(nn.Module):
     """Faster R-CNN with keypoints for each detection, and a mask where that is set."""
 
     Settings = KeypointRCNNSettings
+    needs_proposals = False
 
     def __init__(self, num_classes: int, settings: KeypointRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.weights`` for others."""
