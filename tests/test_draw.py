@@ -16,6 +16,7 @@ from rcnn.draw import (
     draw_comparison,
     object_colours,
     palette,
+    semantic_colours,
 )
 from rcnn.metrics.matches import ImageMatch
 from rcnn.structures import Instances, Masks
@@ -183,3 +184,17 @@ def test_a_contact_sheet_needs_a_caption_for_each():
         contact_sheet([black(5, 5)], ["a", "b"])
     with pytest.raises(ValueError, match="0 images"):
         contact_sheet([], [])
+
+
+def test_classes_of_pixels_are_painted_and_named_but_not_the_background():
+    semantic = torch.zeros((400, 400), dtype=torch.int64)
+    semantic[:200, :200], semantic[:200, 200:] = 1, 255
+    truth = Instances.empty((400, 400), semantic=semantic, semantic_names=("background", "road", "car"))
+    picture = draw(torch.full((3, 400, 400), 100, dtype=torch.uint8), truth, opacity=0.5)
+    first = palette(1)[0]
+    assert picture[:, 50, 50].tolist() == [round(50 + c / 2) for c in first]
+    assert picture[:, 50, 300].tolist() == [130, 130, 130]  # void
+    assert picture[:, 250, 300].tolist() == [100, 100, 100]
+    legend = (picture == torch.tensor(first).view(3, 1, 1)).all(0).nonzero()
+    assert legend[:, 0].min() > 350  # one name, in the lower left corner
+    assert semantic_colours(("sky", "Background")) == [first, None]

@@ -128,3 +128,17 @@ def test_images_of_usual_size_are_seen_whole():
     network = Bright()
     Detector(network, Transform(), ("square",)).predict(torch.zeros(3, 1000, 2000, dtype=torch.uint8))
     assert network.sizes == [(1000, 2000)]
+
+
+def test_classes_of_pixels_are_those_of_the_tiles_core():
+    """Every tile sees the whole image's logits: joined, they are the whole image's classes."""
+    size = (70, 90)
+    whole = torch.randn((3, *size), generator=torch.Generator().manual_seed(0))
+    parts = cut(size, 41, 8)
+    found = [
+        Instances.empty((y2 - y1, x2 - x1), scores=torch.zeros(0), semantic_logits=whole[:, y1:y2, x1:x2])
+        for x1, y1, x2, y2 in (tile.window for tile in parts)
+    ]
+    joined = join(parts, found, size, 10)
+    assert joined.semantic_logits is None
+    assert torch.equal(joined.semantic, whole.argmax(0))

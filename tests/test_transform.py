@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from rcnn.structures import Instances
-from rcnn.transform import Transform
+from rcnn.transform import Transform, largest_class
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,28 @@ def test_nothing_comes_back_as_nothing():
     back = Transform().invert(detections, (30, 40))
     assert len(back) == len(back.masks) == 0
     assert back.masks.size == (30, 40)
+
+
+def test_classes_of_pixels_are_decided_at_the_images_own_resolution():
+    """Two classes whose logits cross in the middle: the border is exact at any enlargement."""
+    ramp = torch.arange(4).float() - 1.5
+    logits = torch.stack([-ramp, ramp])[:, None].expand(2, 3, 4)
+    found = Instances.empty((3, 4), semantic_logits=logits)
+    back = Transform().invert(found, (6, 8))
+    assert back.semantic_logits is None
+    assert (back.semantic.dtype, back.semantic.shape) == (torch.int64, (6, 8))
+    assert back.semantic.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]] * 6
+    assert Transform().invert(found, (3, 4)).semantic.tolist() == [[0, 0, 1, 1]] * 3
+
+
+def test_largest_class_equals_all_classes_at_once():
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn((5, 7, 9), generator=draw)
+    whole = torch.nn.functional.interpolate(logits[None], (20, 31), mode="bilinear")[0]
+    assert_close(largest_class(logits, (20, 31)), whole.argmax(0))
+
+
+def test_maps_come_back_by_the_nearest_pixel():
+    semantic = torch.tensor([[0, 255], [1, 2]])
+    back = Transform().invert(Instances.empty((2, 2), semantic=semantic), (4, 4)).semantic
+    assert back.tolist() == [[0, 0, 255, 255]] * 2 + [[1, 1, 2, 2]] * 2

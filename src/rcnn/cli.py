@@ -371,7 +371,7 @@ def data_show(
             name = Path(str(sample.image_id)).name
             write_picture(picture, out / f"{index:05d}_{name}.png")
             pictures.append(picture)
-            captions.append(f"{name}: {len(sample.truth)}")
+            captions.append(f"{name}: {len(sample.truth)}" if dataset.class_names else name)
             progress(done, len(chosen))
     write_picture(contact_sheet(pictures, captions), out / "sheet.png")
     _say(f"{len(chosen)} of {len(dataset)} images drawn; all on one sheet: {out / 'sheet.png'}")

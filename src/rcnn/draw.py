@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from rcnn.structures import Instances, Masks
+from rcnn.structures import VOID, Instances, Masks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,6 +40,7 @@ FOUND: Colour = (0, 235, 185)
 MISSED: Colour = (255, 64, 32)
 SPURIOUS: Colour = (255, 214, 0)
 IGNORED: Colour = (160, 160, 160)
+BACKGROUND = "background"
 
 # Told apart on photographs as well as on microscopy, the first two also by the colour-blind.
 _PALETTE: tuple[Colour, ...] = (
@@ -90,7 +91,7 @@ def draw(
 
     Args:
         image: uint8 ``[3, H, W]``, RGB.
-        instances: its objects; masks, scores and keypoints are drawn where present.
+        instances: its objects; masks, scores, keypoints and the semantic map are drawn where present.
         labels: write class and score on each object; where there are more than 60, their counts instead.
         boxes: draw the boxes; by default where there are no masks or no more than 20 objects.
         colours: RGB of each object, 0 to 255; by default :func:`object_colours`.
@@ -111,6 +112,8 @@ def draw(
     factor = _enlargement(image)
     pixels = _enlarged(image, factor)
     large_first = _areas(instances).argsort(descending=True).tolist()
+    if instances.semantic is not None:
+        _paint_classes(pixels, instances, factor=factor, opacity=opacity)
     if instances.masks is not None:
         _paint_masks(pixels, instances.masks, chosen, large_first, factor=factor, opacity=opacity)
     picture = Image.fromarray(pixels)
@@ -122,9 +125,17 @@ def draw(
     if instances.keypoints is not None:
         bones = () if instances.skeleton is None else instances.skeleton.bones
         _draw_keypoints(pen, instances.keypoints.cpu() * torch.tensor([factor, factor, 1]), chosen, bones)
-    if labels:
+    if labels and instances.semantic is not None:
+        _write_legend(pen, instances)
+    if labels and (len(instances) or instances.semantic is None):
         _write_labels(pen, instances, corners, chosen)
     return _tensor(picture)
+
+
+def semantic_colours(names: Sequence[str]) -> list[Colour | None]:
+    """A colour for each class of pixels; None, left as it is, for the background."""
+    colours = iter(palette(len(names)))
+    return [None if name.casefold() == BACKGROUND else next(colours) for name in names]
 
 
 def draw_comparison(image: Tensor, truth: Instances, predictions: Instances, match: ImageMatch) -> Tensor:
@@ -253,6 +264,31 @@ def _paint_masks(
         # A small object keeps an inside to be seen.
         thin = min(width, 1 + min(patch.shape) // 16)
         region[patch & ~_eroded(patch, thin)] = colours[i]
+
+
+def _paint_classes(pixels: Pixels, instances: Instances, *, factor: int, opacity: float) -> None:
+    """Blend the colour of each pixel's class into ``pixels``; the void becomes grey."""
+    assert instances.semantic is not None
+    classes = instances.semantic.cpu().numpy().repeat(factor, 0).repeat(factor, 1)
+    for value, colour in (*enumerate(semantic_colours(instances.semantic_names)), (VOID, IGNORED)):
+        inside = classes == value
+        if colour is not None and inside.any():
+            blended = pixels[inside] * (1 - opacity) + np.array(colour, dtype=np.float32) * opacity
+            pixels[inside] = blended.round().astype(np.uint8)
+
+
+def _write_legend(pen: ImageDraw.ImageDraw, instances: Instances) -> None:
+    """The names of the classes of pixels that occur, in their colours, from the lower left corner up."""
+    assert instances.semantic is not None
+    width, height = pen.im.size
+    font = _font(max(12, round(0.024 * math.sqrt(width * height))))
+    present = set(np.unique(instances.semantic.cpu().numpy()).tolist())
+    colours = semantic_colours(instances.semantic_names)
+    bottom = float(height)
+    for value, (name, colour) in enumerate(zip(instances.semantic_names, colours, strict=True)):
+        if value in present and colour is not None:
+            bottom -= _text_size(name, font)[1]
+            _write(pen, name, [(0, bottom)], colour, font, ())
 
 
 def _eroded(patch: npt.NDArray[np.bool_], times: int) -> npt.NDArray[np.bool_]:

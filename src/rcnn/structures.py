@@ -271,7 +271,8 @@ def _partners(names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 # The fields of Instances that are not one row an object.
-OF_THE_IMAGE = ("semantic", "proposals")
+OF_THE_IMAGE = ("semantic", "semantic_logits", "proposals")
+VOID = 255  # in a semantic map: no class, neither learnt nor measured
 
 
 @dataclass(frozen=True)
@@ -291,11 +292,14 @@ class Instances:
         crowd: bool ``[N]``, truth only: a region of many objects, neither positive nor negative.
         difficult: bool ``[N]``, truth only: VOC's mark for objects that the evaluation passes over.
         areas: float32 ``[N]``, truth only: the annotation's own area where the format has one (COCO).
-        semantic: int64 ``[H, W]``, the class of every pixel (``Dataset.semantic_names``); 255 is void. Of the
-            whole image, so that selecting objects leaves it.
+        semantic: int64 ``[H, W]``, the class of every pixel (``semantic_names``); 255 is void. Of the whole
+            image, so that selecting objects leaves it.
+        semantic_logits: float32 ``[C, H, W]``, what a network says of every pixel and class before
+            ``Transform.invert`` decides at the image's own resolution.
         proposals: float32 ``[P, 4]``, boxes found beforehand that may hold an object, best first; of the
             whole image too.
         class_names: the names that ``labels`` index.
+        semantic_names: the names that ``semantic`` indexes.
         skeleton: what the keypoints are, where there are any.
         path: the image file, where known.
     """
@@ -311,8 +315,10 @@ class Instances:
     difficult: Tensor | None = None
     areas: Tensor | None = None
     semantic: Tensor | None = None
+    semantic_logits: Tensor | None = None
     proposals: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    semantic_names: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     path: Path | None = None
 

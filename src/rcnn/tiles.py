@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rcnn.ops.boxes import nms
-from rcnn.structures import Instances, Size
+from rcnn.structures import VOID, Instances, Size
 
 # Pixels as the network sees them. A tile of the default trunk takes about half a gigabyte of memory.
 TILED_FROM = 2048 * 2048
@@ -68,7 +68,8 @@ def join(
 
     Args:
         tiles: of :func:`cut`.
-        found: in each tile's own coordinates, with ``mask_maps`` and ``keypoints`` where the network has any.
+        found: in each tile's own coordinates, with ``mask_maps``, ``keypoints`` and ``semantic_logits`` where
+            the network has any. Of the latter the classes of the cores' pixels are kept.
         size: (height, width) of the image.
         max_detections: the most objects kept.
         max_iou: of two objects of one class that overlap by more, the one with the lower score goes.
@@ -79,8 +80,24 @@ def join(
         parts = [getattr(instances, name) for instances in kept]
         if all(part is not None for part in parts):
             values[name] = torch.cat(parts)
-    whole = replace(found[0], size=size, **values)
+    whole = replace(
+        found[0], size=size, semantic=_joined_maps(tiles, found, size), semantic_logits=None, **values
+    )
     return whole[nms(whole.boxes, values["scores"], whole.labels, max_iou)[:max_detections]]
+
+
+def _joined_maps(tiles: Sequence[Tile], found: Sequence[Instances], size: Size) -> Tensor | None:
+    """The class of every pixel of the whole image, int64 ``[H, W]``: that of the tile whose core it is in."""
+    if any(instances.semantic_logits is None for instances in found):
+        return None
+    whole = torch.full(size, VOID, dtype=torch.int64, device=found[0].boxes.device)
+    for tile, instances in zip(tiles, found, strict=True):
+        assert instances.semantic_logits is not None
+        classes = instances.semantic_logits.argmax(0)
+        left, top, right, bottom = (round(edge) for edge in tile.core)
+        x, y = tile.window[:2]
+        whole[top:bottom, left:right] = classes[top - y : bottom - y, left - x : right - x]
+    return whole
 
 
 def _counted(tile: Tile, instances: Instances) -> Instances:

@@ -85,7 +85,8 @@ class Transform:
     def invert(self, instances: Instances, size: Size) -> Instances:
         """Detections on the resized image, brought back to the image's own ``size`` (height, width).
 
-        The networks' maps of mask probabilities are pasted here, at the image's own resolution.
+        The networks' maps of mask probabilities are pasted here, and the classes of pixels decided, at the
+        image's own resolution.
         """
         height, width = instances.size
         ratio = instances.boxes.new_tensor([size[1] / width, size[0] / height])
@@ -99,8 +100,34 @@ class Transform:
         masks = None if instances.mask_maps is None else paste_masks(instances.mask_maps, boxes, size)
         return replace(
             instances, size=size, boxes=boxes, masks=masks, mask_maps=None, keypoints=keypoints,
-            proposals=proposals,
+            proposals=proposals, semantic=_semantic_at(instances, size), semantic_logits=None,
         )  # fmt: skip
+
+
+def _semantic_at(instances: Instances, size: Size) -> Tensor | None:
+    """The class of every pixel of an image of ``size``, from the logits where there are any."""
+    if instances.semantic_logits is not None:
+        return largest_class(instances.semantic_logits, size)
+    if instances.semantic is None or tuple(instances.semantic.shape) == size:
+        return instances.semantic
+    resized = functional.interpolate(instances.semantic[None, None].float(), size, mode="nearest-exact")
+    return resized[0, 0].to(instances.semantic.dtype)
+
+
+def largest_class(logits: Tensor, size: Size) -> Tensor:
+    """The class of the largest of ``logits`` ``[C, h, w]`` at every pixel of ``size``, int64 ``[H, W]``.
+
+    One class after the other is brought to size: all of them together would fill the memory for a photograph.
+    """
+    best = torch.full(size, -torch.inf, device=logits.device)
+    found = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    for label, plane in enumerate(logits.float()):
+        if plane.shape != size:
+            plane = functional.interpolate(plane[None, None], size, mode="bilinear")[0, 0]
+        larger = plane > best
+        best = torch.where(larger, plane, best)
+        found[larger] = label
+    return found
 
 
 def _rescaled(boxes: Tensor, old: Size, new: Size) -> Tensor:

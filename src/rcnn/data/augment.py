@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional
 
 from rcnn.data.dataset import Sample
 from rcnn.data.view import View, keep, marked, set_pixels, tightened, view_sample, window_pixels
-from rcnn.structures import Instances, Masks
+from rcnn.structures import VOID, Instances, Masks
 
 if TYPE_CHECKING:
     from rcnn.transform import Transform
@@ -38,7 +38,8 @@ def paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.
 
     Both share their upper left corner; what would lie outside the sample is cut off. Masks underneath lose
     what is covered; an object that keeps less than ``min_visible`` of its mask is marked as crowd, one that
-    keeps nothing is dropped.
+    keeps nothing is dropped. The semantic map takes over what the donor's says of the pasted pixels, void
+    where the donor has none.
 
     Raises:
         ValueError: objects without masks.
@@ -57,9 +58,16 @@ def paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.
     covered[y, x] = True
     image = sample.image.clone()
     image[:, covered] = pasted.image[:, covered[:height, :width]]
+    semantic = sample.truth.semantic
+    if semantic is not None:
+        above = torch.full_like(semantic, VOID)
+        if pasted.truth.semantic is not None:
+            above[:height, :width] = pasted.truth.semantic
+        semantic = torch.where(covered, above, semantic)
     masks = Masks(pasted.truth.masks.pixels, pasted.truth.masks.windows, sample.truth.size)
-    above = replace(pasted.truth, masks=masks, size=sample.truth.size)
-    return replace(sample, image=image, truth=_joined(_uncovered(sample.truth, covered, min_visible), above))
+    objects = replace(pasted.truth, masks=masks, size=sample.truth.size)
+    below = _uncovered(replace(sample.truth, semantic=semantic), covered, min_visible)
+    return replace(sample, image=image, truth=_joined(below, objects))
 
 
 def _uncovered(truth: Instances, covered: Tensor, min_visible: float) -> Instances:

@@ -5,7 +5,8 @@ Readers note what they see in the annotations (:func:`judge_box` is their common
 with already:
 
     - error: a box that is inverted, not a number, or wholly outside; an unknown category; a file that is
-      missing, damaged or of another size than annotated; ids or files listed twice.
+      missing, damaged or of another size than annotated; ids or files listed twice; a semantic map of another
+      size or with values outside the class list.
     - warning: a box without area is left out; one that reaches beyond the image is cut at its border.
 """
 
@@ -14,18 +15,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.image import ImageError, image_size, read_image
-from rcnn.structures import Size
+from rcnn.structures import VOID, Size
 
 Box = tuple[float, float, float, float]
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -113,6 +116,8 @@ class DataReport:
         image_sizes: how often each (height, width) occurs, most frequent first.
         has_masks: whether every object has an outline.
         has_keypoints: whether objects have keypoints.
+        pixels_per_class: pixels of each class of the semantic maps, where there are any and images were
+            decoded.
     """
 
     format: str
@@ -126,6 +131,7 @@ class DataReport:
     image_sizes: dict[Size, int]
     has_masks: bool
     has_keypoints: bool
+    pixels_per_class: dict[str, int] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -147,15 +153,22 @@ class DataReport:
         sizes = [f"{w}x{h} ({n})" for (h, w), n in list(self.image_sizes.items())[:5]]
         more = f", {len(self.image_sizes) - 5} other sizes" if len(self.image_sizes) > 5 else ""
         boxes = ", ".join(f"{p} %: {size:.0f}" for p, size in self.box_sizes.items())
-        return "\n".join(
-            [
-                f"{self.source}: {self.format}, {self.num_images} images ({self.num_empty} without objects)",
+        area = sum(self.pixels_per_class.values())
+        pixels = [f"{name} {n / area:.1%}" for name, n in self.pixels_per_class.items() if n]
+        empty = f" ({self.num_empty} without objects)" if total or not pixels else ""
+        lines = [f"{self.source}: {self.format}, {self.num_images} images{empty}"]
+        if total or not pixels:
+            lines += [
                 f"objects: {total} ({kind}, {self.num_crowds} crowds): {', '.join(classes) or 'none'}",
                 f"object sizes, square root of the box area in pixels: {boxes or 'none'}",
-                f"image sizes, width x height: {', '.join(sizes) or 'none'}{more}",
-                f"{len(self.errors)} errors, {len(self.warnings)} warnings",
             ]
-        )
+        if pixels:
+            lines.append(f"pixels of the semantic maps: {', '.join(pixels)}")
+        lines += [
+            f"image sizes, width x height: {', '.join(sizes) or 'none'}{more}",
+            f"{len(self.errors)} errors, {len(self.warnings)} warnings",
+        ]
+        return "\n".join(lines)
 
 
 def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
@@ -166,6 +179,10 @@ def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
         decode: decode every image, which is what finds truncated ones; without, only headers are read.
     """
     problems = [*dataset.problems, *_set_problems(dataset)]
+    pixels: dict[str, int] = {}
+    if decode and dataset.semantic_names:
+        bad_maps, pixels = _look_at_maps(dataset)
+        problems += bad_maps
     if dataset.format != "shapes":  # drawn on demand: there are no files
         problems += _file_problems(dataset.records, decode)
     problems.sort(key=lambda p: p.severity != "error")  # stable: the order of finding otherwise
@@ -185,6 +202,7 @@ def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
         image_sizes=dict(Counter(t.size for t in truths).most_common()),
         has_masks=dataset.has_masks,
         has_keypoints=dataset.skeleton is not None,
+        pixels_per_class=pixels,
     )
 
 
@@ -199,6 +217,12 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
     foreign = [name for name in occurring if name.casefold() not in declared]
     unseen = [n for n in occurring if n.casefold() in declared and n.casefold() not in seen]
     problems = []
+    known = {name.casefold() for name in train.semantic_names}
+    strange = [name for name in val.semantic_names if known and name.casefold() not in known]
+    if strange:
+        what = f"Its semantic maps have classes that the training part {train.source} has not: "
+        advice = f"Rename them; classes there: {', '.join(train.semantic_names)}."
+        problems.append(Problem(val.source, f"{what}{', '.join(strange)}.", advice))
     if foreign:
         what = (
             f"It has objects of classes that the training part {train.source} has not: {', '.join(foreign)}."
@@ -213,12 +237,19 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
     return problems
 
 
-def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
+def align_classes(
+    dataset: Dataset, class_names: tuple[str, ...], semantic_names: tuple[str, ...] = ()
+) -> Dataset:
     """The same data set with labels that index ``class_names``, found by name, upper and lower case alike.
 
+    Likewise its semantic maps, where ``semantic_names`` are given.
+
     Raises:
-        ValueError: a class that occurs in the data set is not among ``class_names``.
+        ValueError: a class that occurs in the data set is not among ``class_names``, or one of its
+            semantic maps not among ``semantic_names``.
     """
+    if semantic_names and dataset.semantic_names:
+        dataset = _align_maps(dataset, semantic_names)
     known = {name.casefold(): label for label, name in enumerate(class_names)}
     foreign = [name for name in _occurring(dataset) if name.casefold() not in known]
     if foreign:
@@ -237,6 +268,38 @@ def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
     ]
     category_ids = tuple(ids) if dataset.category_ids else ()
     return replace(dataset, class_names=class_names, records=records, category_ids=category_ids)
+
+
+def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The data set with semantic maps whose values index ``names``."""
+    places = {name.casefold(): value for value, name in enumerate(names)}
+    strange = [name for name in dataset.semantic_names if name.casefold() not in places]
+    if strange:
+        raise ValueError(
+            f"{dataset.source}: semantic maps of the classes {', '.join(strange)}; expected only "
+            f"{', '.join(names)}. Rename them."
+        )
+    table = [places[name.casefold()] for name in dataset.semantic_names]
+    records = [
+        replace(
+            r,
+            truth=replace(r.truth, semantic_names=names),
+            semantic=None if r.semantic is None else partial(_renumbered, r.semantic, table),
+        )
+        for r in dataset.records
+    ]
+    return replace(dataset, records=records, semantic_names=names)
+
+
+def _renumbered(load: Callable[[], Tensor], table: Sequence[int]) -> Tensor:
+    return renumber(load(), table)
+
+
+def renumber(classes: Tensor, table: Sequence[int]) -> Tensor:
+    """A semantic map ``[H, W]`` with ``table[value]`` for each value; what is beyond the table is void."""
+    values = torch.full((VOID + 1,), VOID, dtype=torch.int64)
+    values[: len(table)] = torch.tensor(table, dtype=torch.int64)
+    return values[classes]
 
 
 def refuse_or_skip(
@@ -280,6 +343,8 @@ def _set_problems(dataset: Dataset) -> list[Problem]:
     counts = Counter(label for r in dataset.records for label in r.truth.labels.tolist())
     if not dataset.records:
         return [Problem(dataset.source, "There is no image that can be used.", "Mend the other errors.")]
+    if not counts and dataset.semantic_names:
+        return []  # classes of pixels, not of objects
     if not counts:
         advice = "Annotate some images; nothing can be learnt or measured without."
         return [Problem(dataset.source, "No image has an object.", advice)]
@@ -288,6 +353,31 @@ def _set_problems(dataset: Dataset) -> list[Problem]:
         return []
     what = f"{len(rare)} classes have fewer than 2 objects: {', '.join(rare)}."
     return [Problem(dataset.source, what, "They will hardly be learnt; annotate more.", severity="warning")]
+
+
+def _look_at_maps(dataset: Dataset) -> tuple[list[Problem], dict[str, int]]:
+    """What is wrong with the semantic maps, and the pixels of each class in the good ones."""
+    problems: list[Problem] = []
+    pixels = torch.zeros(VOID + 1, dtype=torch.int64)
+
+    def counted(record: Record) -> Tensor | str:
+        try:
+            assert record.semantic is not None
+            return torch.bincount(record.semantic().reshape(-1), minlength=VOID + 1)
+        except ValueError as error:
+            return str(error)
+
+    records = [record for record in dataset.records if record.semantic is not None]
+    with ThreadPoolExecutor(2) as pool:
+        for record, found in zip(records, pool.map(counted, records), strict=True):
+            if isinstance(found, str):
+                advice = "Mend the label picture, or leave the image out with --skip-bad."
+                problems.append(Problem(record.path, f"Its semantic map cannot be used: {found}", advice))
+            else:
+                pixels += found
+    names = (*dataset.semantic_names, "void")
+    counts = [*pixels[: len(names) - 1].tolist(), int(pixels[VOID])]
+    return problems, dict(zip(names, counts, strict=True))
 
 
 def _file_problems(records: Sequence[Record], decode: bool) -> list[Problem]:

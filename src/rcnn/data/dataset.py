@@ -88,7 +88,7 @@ class Dataset:
     """An opened data set; ``dataset[i]`` decodes a :class:`Sample`.
 
     Attributes:
-        format: ``coco``, ``voc``, ``mask folders`` or ``shapes``.
+        format: ``coco``, ``voc``, ``mask folders``, ``voc segmentation``, ``semantic`` or ``shapes``.
         source: the file or folder that was opened.
         class_names: in label order.
         records: one an image, images without objects included.
@@ -115,6 +115,16 @@ class Dataset:
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
         return Sample(read_image(record.path), record.load_truth(), record.image_id)
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether any image has an object, which data of semantic maps alone have not."""
+        return any(len(r.truth) for r in self.records)
+
+    @property
+    def has_semantic(self) -> bool:
+        """Whether every image has a semantic map."""
+        return bool(self.records) and all(r.semantic is not None for r in self.records)
 
     @property
     def has_masks(self) -> bool:

@@ -108,6 +108,24 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
     return inside.any(-1) if inside.ndim == 3 else inside, (window[1], window[0]), size
 
 
+def read_numbers(path: str | Path) -> npt.NDArray[np.int64]:
+    """Decode a picture whose pixels are numbers: gray of any depth, or the indices of a palette.
+
+    Returns:
+        int64 ``[H, W]``.
+
+    Raises:
+        ImageError: no such file, not an image, truncated, or one of colours.
+    """
+    with _opened(Path(path)) as image:
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise ImageError(
+                f"{path}: its pixels are colours ({image.mode}), numbers were expected: save it as an 8-bit "
+                "gray or palette PNG."
+            )
+        return np.asarray(image).astype(np.int64)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image with its header read; every fault of the file as an :class:`ImageError`."""

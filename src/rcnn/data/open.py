@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rcnn.data.coco import read_coco
 from rcnn.data.dataset import Dataset
 from rcnn.data.mask_folder import read_mask_folders
+from rcnn.data.semantic import is_semantic_folder, read_semantic, read_voc_segmentation
 from rcnn.data.voc import read_voc
 
 LAYOUTS = """What can be opened:
   COCO          instances.json, its images beside it (or named by --images, images=…)
   Pascal VOC    DATA/Annotations/*.xml, DATA/JPEGImages/ or DATA/Images/; one of its splits by the file
                 DATA/ImageSets/Main/trainval.txt
-  mask folders  DATA/<id>/images/<one image>, DATA/<id>/masks/*.png, one object each"""
+  mask folders  DATA/<id>/images/<one image>, DATA/<id>/masks/*.png, one object each
+  semantic      DATA/classes.txt, DATA/images/*, DATA/labels/*.png, whose pixels are numbers of classes;
+                of Pascal VOC the file DATA/ImageSets/Segmentation/train.txt"""
 
 
 def open_data(
@@ -22,8 +26,10 @@ def open_data(
     """Open annotated images, whatever their format.
 
     A ``.json`` file is read as COCO; a folder as Pascal VOC if it has ``Annotations/*.xml``, as mask folders
-    if the folders in it have ``images`` and ``masks``, as COCO if just one COCO JSON file lies in it or in
-    its ``annotations``. Problems of single images and objects do not raise: they are in ``Dataset.problems``,
+    if the folders in it have ``images`` and ``masks``, as semantic maps if it has ``classes.txt``, ``images``
+    and ``labels``, as COCO if just one COCO JSON file lies in it or in its ``annotations``. Of Pascal VOC a
+    list in ``ImageSets/Main`` names a part with its boxes, one in ``ImageSets/Segmentation`` a part with its
+    semantic maps. Problems of single images and objects do not raise: they are in ``Dataset.problems``,
     and :func:`rcnn.data.check.check` looks for more.
 
     Args:
@@ -47,18 +53,29 @@ def open_data(
     if isinstance(path, Dataset):
         return path
     source = Path(path)
-    if source.suffix == ".txt" and source.parent.parts[-2:] == ("ImageSets", "Main"):
+    of_voc = source.suffix == ".txt" and source.parent.parent.name == "ImageSets"
+    if of_voc and source.parent.name == "Main":
         source, split = source.parents[2], split or source.stem
-    if not source.exists():
+    segmentation = of_voc and source.parent.name == "Segmentation"
+    if not source.exists() and not segmentation:  # whose reader names the lists that there are
         raise ValueError(f"{source}: there is no such file or folder.\n{LAYOUTS}")
-    kind, place = _sniff(source)
+    kind, place = ("voc segmentation", source) if segmentation else _sniff(source)
     if images is not None and kind != "coco":
         raise ValueError(f"{source}: images={images} is for COCO files only, this is {kind}. Leave it out.")
     if split is not None and kind != "voc":
         raise ValueError(f"{source}: split={split} is for Pascal VOC only, this is {kind}. Leave it out.")
     if kind == "coco":
         return read_coco(place, images)
-    return read_voc(place, split) if kind == "voc" else read_mask_folders(place)
+    if kind == "voc":
+        return read_voc(place, split)
+    return READERS[kind](place)
+
+
+READERS: dict[str, Callable[[Path], Dataset]] = {
+    "mask folders": read_mask_folders,
+    "semantic": read_semantic,
+    "voc segmentation": read_voc_segmentation,
+}
 
 
 def _sniff(source: Path) -> tuple[str, Path]:
@@ -73,6 +90,8 @@ def _sniff(source: Path) -> tuple[str, Path]:
         return "voc", source
     if any((f.parent / "masks").is_dir() for f in source.glob("*/images")):
         return "mask folders", source
+    if is_semantic_folder(source):
+        return "semantic", source
     files = [f for folder in (source, source / "annotations") for f in sorted(folder.glob("*.json"))]
     coco = [f for f in files if _looks_like_coco(f)] if len(files) > 1 else files
     if len(coco) == 1:

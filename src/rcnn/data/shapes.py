@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ SHAPES: dict[str, Callable[[Grid, Grid], Bitmap]] = {
     "star": _star,
     "ring": _ring,
 }
+Truth = Literal["objects", "semantic", "both"]
 # Independent random streams of one picture, so that the truth is had without painting.
 GEOMETRY, PAINT = 0, 1
 
@@ -165,6 +166,17 @@ class Scenes:
         assert masks is not None
         return masks
 
+    def semantic(self, number: int) -> torch.Tensor:
+        """The class of every pixel of a picture, int64 ``[H, W]``; the background comes after the shapes."""
+        owners, labels = self.owners(number)
+        # Index -1 is the last: the background.
+        return torch.tensor([*labels, len(self.class_names)])[torch.from_numpy(owners)]
+
+    @property
+    def semantic_names(self) -> tuple[str, ...]:
+        """What the values of :meth:`semantic` mean."""
+        return (*self.class_names, "background")
+
     def image(self, number: int) -> torch.Tensor:
         """The picture, uint8 ``[3, H, W]``."""
         owners, labels = self.owners(number)
@@ -221,8 +233,10 @@ class Shapes(Dataset):
     def write(self, folder: str | Path) -> Path:
         """Write the pictures as users have theirs: ``images/*.png``, ``annotations.json`` (COCO, RLE).
 
+        Without objects, of semantic maps alone: ``labels/*.png`` and ``classes.txt`` beside the images.
+
         Returns:
-            The JSON file.
+            The JSON file, or the folder of semantic maps.
 
         Raises:
             ValueError: ``folder`` cannot be written to.
@@ -230,12 +244,24 @@ class Shapes(Dataset):
         folder = Path(folder)
         try:
             (folder / "images").mkdir(parents=True, exist_ok=True)
+            if not self.class_names:
+                return self._write_maps(folder)
             content = self._coco(folder)
             target = folder / "annotations.json"
             target.write_text(json.dumps(content), encoding="utf-8")
         except OSError as error:
             raise ValueError(f"{folder} cannot be written to ({error}): choose another folder.") from error
         return target
+
+    def _write_maps(self, folder: Path) -> Path:
+        (folder / "labels").mkdir(exist_ok=True)
+        (folder / "classes.txt").write_text("\n".join(self.semantic_names) + "\n", encoding="utf-8")
+        for sample, record in ((self[i], r) for i, r in enumerate(self.records)):
+            assert sample.truth.semantic is not None
+            classes = sample.truth.semantic.to(torch.uint8).numpy()
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / record.path)
+            Image.fromarray(classes).save(folder / "labels" / record.path.name)
+        return folder
 
     def _coco(self, folder: Path) -> dict[str, Any]:
         """Save the images and return what the JSON says about them."""
@@ -262,7 +288,7 @@ class Shapes(Dataset):
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def draw_shapes(count: int, *, first: int = 0, **settings: Any) -> Shapes:
+def draw_shapes(count: int, *, first: int = 0, truth: Truth = "objects", **settings: Any) -> Shapes:
     """A data set of ``count`` drawn pictures, from number ``first`` on.
 
     Training and held-out pictures of one seed: ``draw_shapes(300)`` and ``draw_shapes(60, first=300)``.
@@ -270,15 +296,24 @@ def draw_shapes(count: int, *, first: int = 0, **settings: Any) -> Shapes:
     Args:
         count: how many.
         first: the number of the first picture.
+        truth: ``objects`` with masks, ``semantic`` maps, or both.
         settings: those of :class:`Scenes`: ``size``, ``seed``, ``class_names``, ``objects``, ``diameter``, …
     """
     scenes = Scenes(**settings)
-    records = [_record(scenes, number) for number in range(first, first + count)]
+    records = [_record(scenes, number, truth) for number in range(first, first + count)]
     source = Path(f"shapes-seed{scenes.seed}")
-    return Shapes("shapes", source, scenes.class_names, records, scenes=scenes)
+    class_names = () if truth == "semantic" else scenes.class_names
+    semantic_names = () if truth == "objects" else scenes.semantic_names
+    return Shapes("shapes", source, class_names, records, semantic_names=semantic_names, scenes=scenes)
 
 
-def _record(scenes: Scenes, number: int) -> Record:
+def _record(scenes: Scenes, number: int, truth: Truth) -> Record:
     path = Path("images") / f"{number:06d}.png"
-    truth = replace(scenes.objects_of(number), masks=None, path=path)
-    return Record(path, number, truth, partial(scenes.masks, number))
+    if truth == "semantic":
+        whole = Instances.empty(scenes.size, semantic_names=scenes.semantic_names, path=path)
+        return Record(path, number, whole, semantic=partial(scenes.semantic, number))
+    objects = replace(scenes.objects_of(number), masks=None, path=path)
+    if truth == "objects":
+        return Record(path, number, objects, partial(scenes.masks, number))
+    objects = replace(objects, semantic_names=scenes.semantic_names)
+    return Record(path, number, objects, partial(scenes.masks, number), partial(scenes.semantic, number))

@@ -1,8 +1,8 @@
 """A window of an image, resized and turned, and what its objects become there.
 
-The image goes through torchvision's transforms.v2 functions; boxes, keypoints and masks follow from the same
-:class:`View` in closed form, which equals what v2 makes of boxes and masks (nearest-exact) without a full
-bitmap per object.
+The image goes through torchvision's transforms.v2 functions; boxes, keypoints, masks and semantic maps follow
+from the same :class:`View` in closed form, which equals what v2 makes of boxes and masks (nearest-exact)
+without a full bitmap per object.
 
 Legend: N objects, P pixels of all their windows, H and W the source image, h and w the view.
 """
@@ -105,6 +105,15 @@ class View:
         )
         return Masks(masks.pixels[stored], windows, self.size)
 
+    def semantic(self, classes: Tensor) -> Tensor:
+        """A map ``[H, W]`` of the source as seen in the view, ``[h, w]``; nearest pixel."""
+        rows = _nearest(self.window[1], self.window[3], self.resized[0])
+        columns = _nearest(self.window[0], self.window[2], self.resized[1])
+        seen = classes[rows][:, columns]
+        seen = seen.T if self.transposed else seen
+        turned = [axis for axis, flip in ((0, self.flip_y), (1, self.flip_x)) if flip]
+        return seen.flip(turned).contiguous()
+
     def _scaled(self, points: Tensor) -> Tensor:
         """Source points ``[..., 2]`` in the resized window."""
         x1, y1, x2, y2 = self.window
@@ -181,8 +190,8 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
 
     Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
     little is left to find them by, and they are not background either. With masks the boxes are drawn tight
-    around what is left of them, and objects of whose mask nothing is left are dropped. Proposals are cut to
-    the window, those outside dropped. ``areas`` are dropped: they hold for the source only.
+    around what is left of them, and objects of whose mask nothing is left are dropped. Proposals and the
+    semantic map are cut to the window. ``areas`` are dropped: they hold for the source only.
     """
     truth = sample.truth
     boxes = view.boxes(truth.boxes)
@@ -200,6 +209,8 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
     if truth.proposals is not None:
         proposals = view.boxes(truth.proposals)
         truth = replace(truth, proposals=proposals[_box_areas(proposals) > 0])
+    if truth.semantic is not None:
+        truth = replace(truth, semantic=view.semantic(truth.semantic))
     if truth.masks is not None:
         truth = tightened(replace(truth, masks=view.masks(truth.masks)))
     return Sample(view.image(sample.image), truth, sample.image_id)
