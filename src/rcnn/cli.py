@@ -130,6 +130,10 @@ def train(
     trunk: Annotated[
         str | None, typer.Option(help="See `rcnn models`; by default efficientnet_lite0.")
     ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="joint, or alternating: Faster R-CNN in the four steps of its paper."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="FILE", help="A recipe file, or the name of one in `rcnn models`.")
     ] = None,
@@ -158,6 +162,7 @@ def train(
     given = {
         "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--model": model,
         "--proposals": proposals, "--val-proposals": val_proposals, "--trunk": trunk, "--recipe": recipe,
+        "--scheme": scheme,
         "--minutes": minutes, "--epochs": epochs, "--out": out, "--seed": seed, "--set": settings,
         "--skip-bad": skip_bad or None, "--batch-size": batch_size,
     }  # fmt: skip
@@ -169,6 +174,11 @@ def train(
     from rcnn.run import train as run
 
     changes = list(settings or [])
+    if scheme is not None:
+        if model not in (None, "faster_rcnn"):
+            raise ValueError(f"train: --scheme is of faster_rcnn, not of {model}: leave one of them out")
+        model = "faster_rcnn" if recipe is None else model
+        changes.append(f"model.scheme={scheme}")
     if batch_size is not None:
         changes.append(f"train.batch_size={batch_size}")
     try:

@@ -22,7 +22,6 @@ from torch import Tensor
 from rcnn.charts import number, recall_chart
 from rcnn.checkpoint import write_atomically
 from rcnn.data.dataset import Dataset
-from rcnn.data.image import read_image
 from rcnn.metrics.proposals import ProposalRecall, proposal_recall
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.predict import Detector
@@ -82,8 +81,10 @@ def rpn_proposals(
     if getattr(detector.network, "rpn", None) is None:
         raise ValueError(f"{type(detector.network).__name__} has no RPN; expected a Faster or Mask R-CNN")
     found: dict[ImageId, Tensor] = {}
-    for record in data.records:
-        found[record.image_id] = _rpn_boxes(detector, read_image(record.path), count)
+    # Masks are not needed here, and take time to decode.
+    bare = replace(data, records=[replace(record, masks=None, semantic=None) for record in data.records])
+    for index, record in enumerate(data.records):
+        found[record.image_id] = _rpn_boxes(detector, bare[index].image, count)
         if progress is not None:
             progress(len(found), len(data))
     return found
@@ -94,7 +95,9 @@ def _rpn_boxes(detector: Detector, image: Tensor, count: int) -> Tensor:
     network: Any = detector.network.eval()
     batch = detector.transform([image])
     batch = ImageBatch(batch.tensors.to(detector.device), batch.sizes)
-    output = network.rpn(network.neck(network.trunk(batch.tensors)))
+    # Of a Faster R-CNN whose stages share nothing the RPN has its own.
+    trunk, neck = getattr(network, "rpn_trunk", network.trunk), getattr(network, "rpn_neck", network.neck)
+    output = network.rpn(neck(trunk(batch.tensors)))
     (boxes,) = network.rpn.decode(output, batch.sizes, at_least=count)
     (height, width), (h, w) = batch.sizes[0], image.shape[1:]
     scaled: Tensor = boxes[:count].cpu() * torch.tensor([w / width, h / height] * 2)

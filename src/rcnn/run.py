@@ -34,6 +34,7 @@ from rich.progress import (
 from torch import nn
 
 from rcnn import checkpoint, svms
+from rcnn.alternating import Alternation
 from rcnn.data.check import align_classes, check, check_pair, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
@@ -180,6 +181,8 @@ def _run(
 ) -> Path:
     where = torch.device(device or (f"cuda:{_local_rank()}" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(recipe.train.seed)
+    if getattr(recipe.settings, "scheme", "joint") == "alternating":
+        return _run_alternating(folder, recipe, parts, reasons, where, console)
     network = MODELS[recipe.model](len(parts.train.class_names), recipe.settings)
     if not resumed:
         load_pretrained(network)
@@ -202,6 +205,22 @@ def _run(
         best_is_last = trainer.progress.best_iteration == trainer.progress.iteration
         measured = validation.last if best_is_last and not isinstance(network, RCNN) else None
         finish(folder, recipe, parts, reasons, trainer.progress, where, measured, console)
+    if dist.is_initialized():
+        dist.barrier()
+    return folder
+
+
+def _run_alternating(
+    folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], device: torch.device, console: Console
+) -> Path:
+    with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
+        progress = Alternation(
+            folder, recipe, parts.train, parts.val, device,
+            measure=lambda net, its, val: Validation(net, its, replace(parts, val=val), device),
+            say=line.say, tick=line.tick,
+        ).run()  # fmt: skip
+    if _rank() == 0:
+        finish(folder, recipe, parts, reasons, progress, device, None, console)
     if dist.is_initialized():
         dist.barrier()
     return folder

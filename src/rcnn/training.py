@@ -421,7 +421,8 @@ def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name.startswith("trunk."), parameter.ndim > 1), []).append(parameter)
+            in_trunk = name.startswith(("trunk.", "rpn_trunk."))
+            groups.setdefault((in_trunk, parameter.ndim > 1), []).append(parameter)
     entries = [
         {
             "params": parameters,

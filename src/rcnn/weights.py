@@ -95,6 +95,8 @@ def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | R
         OSError: likewise.
     """
     load_trunk(network.trunk, network.settings.trunk)
+    if isinstance(network, FasterRCNN) and not network.settings.shared:
+        load_trunk(network.rpn_trunk, network.settings.trunk)
     if isinstance(network, RCNN):
         of_vgg = network.settings.trunk.name == "vgg16" and not given(CAFFE_VGG16)
         return ["trunk", *(["layers"] if of_vgg and _load_vgg_layers(network.layers) else [])]

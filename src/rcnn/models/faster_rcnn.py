@@ -1,10 +1,12 @@
 """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497), with FPN (Lin et al. 2016) or on a single map.
 
-Trained jointly and approximately (§3.2): both stages' losses at once, proposals taken as constants.
+Trained jointly and approximately (§3.2): both stages' losses at once, proposals taken as constants; the four
+steps of the paper are in ``rcnn.alternating``.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
@@ -26,12 +28,17 @@ class FasterRCNNSettings:
         fpn: the pyramid on top of it; None: the RPN and the box head read the trunk's last map.
         rpn: the first stage.
         box: the second stage.
+        shared: both stages read the same maps; False: the RPN has a trunk and a pyramid of its own (table 2,
+            "unshared").
+        scheme: how it is trained: ``joint``, or ``alternating``, the four steps of the paper.
     """
 
     trunk: TrunkSettings = field(default_factory=TrunkSettings)
     fpn: FPNSettings | None = field(default_factory=FPNSettings)
     rpn: RPNSettings = field(default_factory=RPNSettings)
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
+    shared: bool = True
+    scheme: Literal["joint", "alternating"] = "joint"
 
 
 def vgg16_settings() -> FasterRCNNSettings:
@@ -74,6 +81,9 @@ class FasterRCNN(nn.Module):
         self.settings = settings or FasterRCNNSettings()
         self.trunk = build_trunk(self.settings.trunk)
         self.neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
+        if not self.settings.shared:
+            self.rpn_trunk = build_trunk(self.settings.trunk)
+            self.rpn_neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
         self.rpn = RPN(self.neck.channels, self.neck.strides, self.settings.rpn)
         self.box = BoxHead(
             self.neck.channels,
@@ -94,7 +104,7 @@ class FasterRCNN(nn.Module):
     ) -> Output:
         """Losses where targets are given (coordinates of the batch), otherwise detections."""
         features = self.neck(self.trunk(batch.tensors))
-        anchors = self.rpn(features)
+        anchors = self.rpn(features if self.settings.shared else self.rpn_neck(self.rpn_trunk(batch.tensors)))
         if targets is None:
             most = self.settings.box.max_detections if max_detections is None else max_detections
             proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)

@@ -44,6 +44,12 @@ class FPN(nn.Module):
         self.lateral = nn.ModuleList(_block(channels, width, 1, settings.norm) for channels in in_channels)
         make = separable if settings.output == "separable" else _block
         self.output = nn.ModuleList(make(width, width, 3, settings.norm) for _ in in_channels)
+        self.frozen = False
+
+    def train(self, mode: bool = True) -> "FPN":
+        """Switch to training; a frozen pyramid keeps the statistics of its batch norm."""
+        super().train(mode and not self.frozen)
+        return self
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps ``[B, C, H / stride, W / stride]`` at ``strides``, from the trunk's maps, finest first."""
