@@ -62,15 +62,24 @@ def read_coco(json_path: str | Path, images: str | Path | None = None) -> Datase
         ValueError: the file is missing or no COCO instances file, or no folder has the images.
     """
     path = Path(json_path)
-    content = _load(path)
-    reader = _Reader(path, _image_folder(path, content["images"], images), content["categories"])
+    content = load_coco(path)
+    if is_panoptic(content["annotations"]):
+        raise ValueError(
+            f"{path}: this is a panoptic file; expected one of instances (boxes with category_id). "
+            "rcnn.open_data reads either."
+        )
+    reader = Reader(path, image_folder(path, content["images"], images), content["categories"])
     reader.read_images(content["images"])
     reader.read_annotations(content["annotations"])
     return reader.dataset()
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
-    """The file's content, its top level checked."""
+def load_coco(path: Path) -> dict[str, list[Any]]:
+    """The content of a COCO file, its top level checked.
+
+    Raises:
+        ValueError: the file is missing, no JSON, or without COCO's lists.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -86,14 +95,15 @@ def _load(path: Path) -> dict[str, list[Any]]:
     if missing:
         found = ", ".join(map(str, content)) or "nothing"
         raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
-    if any(isinstance(a, dict) and "segments_info" in a for a in content["annotations"]):
-        raise ValueError(
-            f"{path}: this is a panoptic file; expected one of instances (boxes with category_id)."
-        )
     return content
 
 
-def _image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
+def is_panoptic(annotations: list[Any]) -> bool:
+    """Whether annotations are COCO's panoptic ones: one an image, with its segments."""
+    return any(isinstance(entry, dict) and "segments_info" in entry for entry in annotations)
+
+
+def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
     """The folder that holds the most of the first images; ``images`` is taken as it is if it holds any."""
     parent, stem = path.parent, path.stem
     called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
@@ -103,9 +113,9 @@ def _image_folder(path: Path, entries: list[Any], images: str | Path | None) -> 
         candidates = [Path(images)]
     names = [e["file_name"] for e in entries if isinstance(e, dict) and isinstance(e.get("file_name"), str)]
     step = max(len(names) // PROBED, 1)
-    hits = [sum(_find(folder, name) is not None for name in names[::step]) for folder in candidates]
+    hits = [sum(find_file(folder, name) is not None for name in names[::step]) for folder in candidates]
     best = candidates[hits.index(max(hits))]
-    if names and max(hits) == 0 and not any(_find(f, n) for n in names for f in candidates):
+    if names and max(hits) == 0 and not any(find_file(f, n) for n in names for f in candidates):
         looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
         raise ValueError(
             f"{path}: no image of it was found, {names[0]} for one. Looked in {looked}. "
@@ -114,7 +124,7 @@ def _image_folder(path: Path, entries: list[Any], images: str | Path | None) -> 
     return best
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def find_file(folder: Path, name: str) -> Path | None:
     """The file of that name, or of its last part: some tools write the folders of their own machine."""
     parts = name.replace("\\", "/")
     for candidate in (folder / parts, folder / parts.rsplit("/", 1)[-1]):
@@ -137,7 +147,7 @@ class _Object:
 
 
 @dataclass
-class _Picture:
+class Picture:
     """One image entry that can be used."""
 
     path: Path
@@ -145,14 +155,14 @@ class _Picture:
     image_id: int | str
 
 
-class _Reader:
-    """Collects what can be used of a file, and every problem on the way."""
+class Reader:
+    """Collects what can be used of a file of instances, and every problem on the way."""
 
     def __init__(self, source: Path, folder: Path, categories: list[Any]) -> None:
         self.source = source
         self.folder = folder
         self.problems: list[Problem] = []
-        self.pictures: dict[int | str, _Picture] = {}
+        self.pictures: dict[int | str, Picture] = {}
         self.dropped: set[int | str] = set()  # reported once, not once more for each of their annotations
         self.objects: dict[int | str, list[_Object]] = defaultdict(list)
         self.corners: list[tuple[Box, Size]] = []  # every bbox as it stands in the file
@@ -161,7 +171,7 @@ class _Reader:
         self.category_ids: tuple[int, ...] = ()
         self._read_categories(categories)
 
-    def _report(
+    def report(
         self,
         what: str,
         advice: str,
@@ -169,16 +179,17 @@ class _Reader:
         file: Path | None = None,
         severity: Literal["error", "warning"] = "error",
     ) -> None:
+        """Note a problem, of the annotation file itself where no other is named."""
         self.problems.append(Problem(file or self.source, what, advice, annotation, severity))
 
     def _read_categories(self, categories: list[Any]) -> None:
         names: dict[int, str] = {}
         for index, entry in enumerate(categories):
             place = f"categories[{index}]"
-            if not _has(entry, id=int, name=str):
-                self._report("A category needs an integer id and a name.", "Complete it.", place)
+            if not has_fields(entry, id=int, name=str):
+                self.report("A category needs an integer id and a name.", "Complete it.", place)
             elif entry["id"] in names:
-                self._report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
+                self.report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
             else:
                 names[entry["id"]] = entry["name"]
                 self._read_skeleton(entry, place)
@@ -189,7 +200,7 @@ class _Reader:
         ]
         if same:
             what = f"Categories have the same name, up to upper and lower case: {', '.join(same)}."
-            self._report(
+            self.report(
                 what, "They count as different classes; merge them if they are not.", severity="warning"
             )
 
@@ -210,33 +221,33 @@ class _Reader:
             pairs = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
             self.skeleton = Skeleton(tuple(map(str, names)), pairs, sigmas=sigmas)
         except (TypeError, ValueError) as error:
-            self._report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
+            self.report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
             self.skeleton = Skeleton(tuple(map(str, names)))
 
     def read_images(self, entries: list[Any]) -> None:
         """Fill ``pictures``."""
         listed: dict[Path, int | str] = {}
         for index, entry in enumerate(entries):
-            if not _has(entry, id=(int, str), file_name=str):
-                self._report("An image needs an id and a file_name.", "Complete it.", f"images[{index}]")
+            if not has_fields(entry, id=(int, str), file_name=str):
+                self.report("An image needs an id and a file_name.", "Complete it.", f"images[{index}]")
                 continue
             image_id, expected = entry["id"], self.folder / entry["file_name"]
-            path = _find(self.folder, entry["file_name"])
+            path = find_file(self.folder, entry["file_name"])
             place = f"image id {image_id}"
             if image_id in self.pictures or image_id in self.dropped:
                 what = f"The image id {image_id} occurs twice; its annotations could belong to either image."
-                self._report(what, "Give each image its own id.", place, path or expected)
+                self.report(what, "Give each image its own id.", place, path or expected)
                 if image_id in self.pictures:
-                    self._report(what, "Give each image its own id.", place, self.pictures[image_id].path)
+                    self.report(what, "Give each image its own id.", place, self.pictures[image_id].path)
             elif path is None:
                 self.dropped.add(image_id)
-                self._report(
+                self.report(
                     "The image file is missing.", "Put it there, or delete its entry.", place, expected
                 )
             else:
                 if path in listed:
                     what = f"The file is listed twice, with the ids {listed[path]} and {image_id}."
-                    self._report(what, "Keep one entry.", place, path)
+                    self.report(what, "Keep one entry.", place, path)
                 listed[path] = image_id
                 self._add_picture(path, entry, image_id)
 
@@ -245,23 +256,23 @@ class _Reader:
         if not (is_number(height) and is_number(width) and height >= 1 and width >= 1):
             if height is not None or width is not None:
                 what = f"The size annotated is {width} by {height}."
-                self._report(what, NO_SIZE, f"image id {image_id}", path)
+                self.report(what, NO_SIZE, f"image id {image_id}", path)
             try:
                 height, width = image_size(path)
             except ImageError as error:
                 self.dropped.add(image_id)
-                self._report(str(error).removeprefix(f"{path}: "), NO_SIZE, f"image id {image_id}", path)
+                self.report(str(error).removeprefix(f"{path}: "), NO_SIZE, f"image id {image_id}", path)
                 return
-        self.pictures[image_id] = _Picture(path, (int(height), int(width)), image_id)
+        self.pictures[image_id] = Picture(path, (int(height), int(width)), image_id)
 
     def read_annotations(self, entries: list[Any]) -> None:
         """Fill ``objects``."""
         labels = {category: label for label, category in enumerate(self.category_ids)}
         seen: set[int | str] = set()
         for index, entry in enumerate(entries):
-            if not _has(entry, image_id=(int, str), category_id=int):
+            if not has_fields(entry, image_id=(int, str), category_id=int):
                 what = "An annotation needs an image_id and a category_id."
-                self._report(what, "Complete it.", f"annotations[{index}]")
+                self.report(what, "Complete it.", f"annotations[{index}]")
                 continue
             annotation_id = entry.get("id", f"annotations[{index}]")
             name = str(annotation_id)
@@ -269,24 +280,24 @@ class _Reader:
             if picture is None:
                 if entry["image_id"] not in self.dropped:
                     what = f"There is no image with the id {entry['image_id']!r}."
-                    self._report(what, "Add the image, correct image_id, or delete the annotation.", name)
+                    self.report(what, "Add the image, correct image_id, or delete the annotation.", name)
                 continue
             if name in seen:
-                self._report("The annotation id occurs twice.", "Give each its own.", name, picture.path)
+                self.report("The annotation id occurs twice.", "Give each its own.", name, picture.path)
             seen.add(name)
             if entry["category_id"] not in labels:
                 what = f"There is no category with the id {entry['category_id']}."
                 ids = ", ".join(map(str, self.category_ids)) or "none"
                 advice = f"Declare it or correct category_id; declared are {ids}."
-                self._report(what, advice, name, picture.path)
+                self.report(what, advice, name, picture.path)
                 continue
             self._add_object(picture, entry, labels[entry["category_id"]], name)
 
-    def _add_object(self, picture: _Picture, entry: Entry, label: int, name: str) -> None:
+    def _add_object(self, picture: Picture, entry: Entry, label: int, name: str) -> None:
         bbox = entry.get("bbox")
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v, finite=False) for v in bbox):
             what = f"Expected bbox as four numbers x, y, width, height; found {str(bbox)[:60]}."
-            self._report(what, "Correct or delete it.", name, picture.path)
+            self.report(what, "Correct or delete it.", name, picture.path)
             return
         x, y, w, h = (float(v) for v in bbox)
         self.corners.append(((x, y, w, h), picture.size))
@@ -310,23 +321,23 @@ class _Reader:
             )
         )
 
-    def _outline(self, found: Any, picture: _Picture, name: str) -> Outline | None:
+    def _outline(self, found: Any, picture: Picture, name: str) -> Outline | None:
         """The segmentation checked and made small; None where there is none or it is broken."""
         if not found:
             return None
         fault = rle_fault(found, picture.size) if isinstance(found, dict) else polygon_fault(found)
         if fault is not None:
-            self._report(fault, "Correct or delete the segmentation.", name, picture.path)
+            self.report(fault, "Correct or delete the segmentation.", name, picture.path)
             return None
         if isinstance(found, dict):
             return {"size": found["size"], "counts": found["counts"]}
         parts = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in found if len(part) >= 6]
         if len(parts) < len(found):
             what = f"{len(found) - len(parts)} of {len(found)} polygon parts have fewer than three corners."
-            self._report(what, "They were left out; delete them.", name, picture.path, "warning")
+            self.report(what, "They were left out; delete them.", name, picture.path, "warning")
         return parts or None
 
-    def _keypoints(self, found: Any, picture: _Picture, name: str) -> npt.NDArray[np.float32]:
+    def _keypoints(self, found: Any, picture: Picture, name: str) -> npt.NDArray[np.float32]:
         """float32 ``[K, 3]``; zeros, which is "not annotated", where they are missing or broken."""
         points = np.zeros((self.num_keypoints, 3), dtype=np.float32)
         if found is None:
@@ -334,7 +345,7 @@ class _Reader:
         fine = isinstance(found, list) and len(found) % 3 == 0 and len(found) <= points.size
         if not fine or not all(is_number(v) for v in found):
             what = f"Expected keypoints as up to {self.num_keypoints} triples of x, y, visibility."
-            self._report(what, "Correct or delete them.", name, picture.path)
+            self.report(what, "Correct or delete them.", name, picture.path)
             return points
         values = np.array(found, dtype=np.float32).reshape(-1, 3)
         values[:, :2] += 0.5
@@ -358,7 +369,7 @@ class _Reader:
             skeleton=self.skeleton,
         )
 
-    def _record(self, picture: _Picture, with_masks: bool, with_areas: bool) -> Record:
+    def _record(self, picture: Picture, with_masks: bool, with_areas: bool) -> Record:
         objects = self.objects.get(picture.image_id, [])
         boxes = torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4)
         areas = [_box_area(o.box) if o.area is None else o.area for o in objects]
@@ -388,11 +399,11 @@ class _Reader:
             return not bare
         if 2 * len(bare) > total:
             what = f"Only {total - len(bare)} of {total} objects have a segmentation."
-            self._report(what, "The outlines are left out and the boxes used.", severity="warning")
+            self.report(what, "The outlines are left out and the boxes used.", severity="warning")
             return False
         for image_id, bare_object in bare:
             what = "The segmentation is missing or empty, other objects of the file have one."
-            self._report(
+            self.report(
                 what, "Draw it, or delete the object.", bare_object.name, self.pictures[image_id].path
             )
         return True
@@ -408,7 +419,7 @@ class _Reader:
             self.problems.insert(0, Problem(self.source, what, advice))
 
 
-def _has(entry: Any, **types: type | tuple[type, ...]) -> bool:
+def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:
     """Whether a JSON object has these fields with values of these types."""
     return isinstance(entry, dict) and all(
         isinstance(entry.get(k), t) and not isinstance(entry[k], bool) for k, t in types.items()

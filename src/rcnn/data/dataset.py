@@ -97,6 +97,7 @@ class Dataset:
         category_ids: the format's own id of each label (COCO); label + 1 elsewhere.
         semantic_names: what the values of the semantic maps mean, if there are any. Panoptic data begin with
             ``class_names`` (the things) and go on with the stuff.
+        semantic_ids: the format's own id of each of them (COCO panoptic).
         skeleton: what the objects' keypoints are, if they have any.
     """
 
@@ -107,6 +108,7 @@ class Dataset:
     problems: Sequence[Problem] = field(default_factory=tuple)
     category_ids: tuple[int, ...] = ()
     semantic_names: tuple[str, ...] = ()
+    semantic_ids: tuple[int, ...] = ()
     skeleton: Skeleton | None = None
 
     def __len__(self) -> int:

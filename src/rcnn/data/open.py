@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rcnn.data.coco import read_coco
+from rcnn.data.coco_panoptic import read_coco_panoptic
 from rcnn.data.dataset import Dataset
 from rcnn.data.mask_folder import read_mask_folders
 from rcnn.data.semantic import is_semantic_folder, read_semantic, read_voc_segmentation
 from rcnn.data.voc import read_voc
 
 LAYOUTS = """What can be opened:
-  COCO          instances.json, its images beside it (or named by --images, images=…)
+  COCO          instances.json, its images beside it (or named by --images, images=…); a panoptic.json
+                likewise, its PNGs in panoptic/
   Pascal VOC    DATA/Annotations/*.xml, DATA/JPEGImages/ or DATA/Images/; one of its splits by the file
                 DATA/ImageSets/Main/trainval.txt
   mask folders  DATA/<id>/images/<one image>, DATA/<id>/masks/*.png, one object each
@@ -65,7 +67,7 @@ def open_data(
     if split is not None and kind != "voc":
         raise ValueError(f"{source}: split={split} is for Pascal VOC only, this is {kind}. Leave it out.")
     if kind == "coco":
-        return read_coco(place, images)
+        return (read_coco_panoptic if _is_panoptic(place) else read_coco)(place, images)
     if kind == "voc":
         return read_voc(place, split)
     return READERS[kind](place)
@@ -106,3 +108,10 @@ def _sniff(source: Path) -> tuple[str, Path]:
 def _looks_like_coco(file: Path) -> bool:
     content = file.read_bytes()
     return all(key in content for key in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def _is_panoptic(file: Path) -> bool:
+    try:
+        return b'"segments_info"' in file.read_bytes()
+    except OSError:
+        return False  # COCO's reader says why
