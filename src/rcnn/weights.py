@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
         ValueError: the weights lack tensors of the trunk, are damaged, or their package is not installed.
         OSError: they could not be downloaded.
     """
-    _fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
+    fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
 
 
 def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | RCNN) -> list[str]:
@@ -108,7 +108,7 @@ def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | R
             for k, v in _pretrained_stages(settings.trunk).items()
             if k.startswith(first)
         }
-        _fill(network.box.stage, stage, f"box.stage of {settings.trunk.name}")
+        fill(network.box.stage, stage, f"box.stage of {settings.trunk.name}")
         return ["trunk", "box.stage"]
     if settings.trunk.name == "vgg16" and settings.fpn is None and not given(CAFFE_VGG16):
         return ["trunk", *_load_vgg_layers(network.box.layers)]
@@ -122,7 +122,7 @@ def _load_vgg_layers(layers: nn.Module) -> list[str]:
         return []
     state = _imagenet("vgg16")
     for layer, name in zip(linear, ("classifier.0", "classifier.3"), strict=True):
-        _fill(layer, {key: state[f"{name}.{key}"] for key in ("weight", "bias")}, name)
+        fill(layer, {key: state[f"{name}.{key}"] for key in ("weight", "bias")}, name)
     return ["box.layers"]
 
 
@@ -132,7 +132,7 @@ def _pretrained_stages(settings: TrunkSettings) -> State:
         return _efficientnet_lite_stages(settings)
     state = _imagenet(settings.name)
     if settings.name == "mobilenet_v3_large":
-        state = _with_eps(state, 1e-3)
+        state = with_eps(state, 1e-3)
     if settings.name.startswith("resnet"):
         keys = {key: re.sub(r"^(conv1|bn1)\.", r"0.\1.", key) for key in state}
         return {re.sub(r"^layer(\d)\.", r"\1.", new): state[old] for old, new in keys.items()}
@@ -147,7 +147,7 @@ def _efficientnet_lite_stages(settings: TrunkSettings) -> State:
     source = _efficientnet_lite_tensors(settings.name)
     own = [key for key in stages.state_dict() if not key.endswith("num_batches_tracked")]
     # The package names its layers otherwise, but lists them in the same order; the classifier comes after.
-    _fill(stages, dict(zip(own, source, strict=False)), settings.name)
+    fill(stages, dict(zip(own, source, strict=False)), settings.name)
     if settings.norm == "frozen":
         fold_batch_norm(stages)
     return stages.state_dict()
@@ -174,7 +174,7 @@ def _imagenet(name: str) -> State:
     return read_tensors(caffe or find(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url))
 
 
-def _with_eps(state: Mapping[str, Tensor], eps: float) -> State:
+def with_eps(state: Mapping[str, Tensor], eps: float) -> State:
     """The tensors with batch norms made for ``eps`` turned into equal ones for our ``EPS``."""
     changed = dict(state)
     for key, variance in state.items():
@@ -185,15 +185,46 @@ def _with_eps(state: Mapping[str, Tensor], eps: float) -> State:
     return changed
 
 
-def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load every tensor of ``module``; tensors beyond them are not looked at."""
-    own = module.state_dict()
-    needed = [key for key in own if not key.endswith("num_batches_tracked")]
+def fill(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    what: str,
+    *,
+    needed: Sequence[str] | None = None,
+    exactly: bool = False,
+) -> None:
+    """Load tensors into ``module``, by name.
+
+    Args:
+        module: what is filled.
+        state: the tensors; counts of batches are not looked at.
+        what: what the weights are called in messages.
+        needed: the names to load; None: all of the module.
+        exactly: refuse tensors that have no place in the module, instead of passing over them.
+
+    Raises:
+        ValueError: tensors that are missing, of another shape, or have no place; it names them.
+    """
+    own = {key: tensor for key, tensor in module.state_dict().items() if _is_weight(key)}
+    needed = list(own) if needed is None else needed
     _refuse_missing(what, [key for key in needed if key not in state])
-    odd = [f"{k} {list(state[k].shape)}" for k in needed if state[k].shape != own[k].shape]
+    foreign = [key for key in state if key not in own and _is_weight(key)]
+    if foreign and exactly:
+        raise ValueError(
+            f"{what}: the weights are of another model: {_listed(foreign)} have no place in this one"
+        )
+    odd = [
+        f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
+        for k in needed
+        if state[k].shape != own[k].shape
+    ]
     if odd:
         raise ValueError(f"{what}: weights of another shape: {_listed(odd)}")
     module.load_state_dict({key: state[key] for key in needed}, strict=False)
+
+
+def _is_weight(key: str) -> bool:
+    return not key.endswith("num_batches_tracked")
 
 
 def _refuse_missing(what: str, missing: list[str]) -> None:
@@ -233,10 +264,10 @@ def load_published(name: str) -> Detector:
     architecture = name.removesuffix("_coco")
     categories = _coco(architecture).meta["categories"]
     keep = [i for i, category in enumerate(categories) if i > 0 and category != "N/A"]
-    state = _only_classes(read_tensors(find(addresses[name])), [0, *keep])
+    state = only_classes(read_tensors(find(addresses[name])), [0, *keep])
     # The oldest were trained with batch norms whose eps was 0 by a mistake (pytorch/vision#2933).
     eps = 0.0 if architecture in WITHOUT_EPS else EPS
-    network = from_torchvision(architecture, _with_eps(state, eps))
+    network = from_torchvision(architecture, with_eps(state, eps))
     class_names = tuple(categories[i] for i in keep)
     return Detector(
         network.eval(),
@@ -245,6 +276,13 @@ def load_published(name: str) -> Detector:
         info={"source": addresses[name]},
         skeleton=PERSON if isinstance(network, KeypointRCNN) else None,
     )
+
+
+def coco_labels() -> tuple[list[int], tuple[str, ...]]:
+    """COCO's 80 classes in the order of their ids: their labels in torchvision, and their names."""
+    categories = _coco("fasterrcnn_resnet50_fpn").meta["categories"]
+    found = [(i, category) for i, category in enumerate(categories) if i > 0 and category != "N/A"]
+    return [i for i, _ in found], tuple(category for _, category in found)
 
 
 def from_torchvision(
@@ -281,30 +319,14 @@ def from_torchvision(
         model = KeypointRCNN(num_classes or classes, replace(settings, keypoint=head))
     else:
         model = FasterRCNN(num_classes or classes, settings)
-    kept = _kept_keys(model, fresh=num_classes is not None)
-    foreign = [
-        key for key in state if key not in model.state_dict() and not key.endswith("num_batches_tracked")
-    ]
-    _refuse_missing(name, [key for key in kept if key not in state])
-    if foreign:
-        raise ValueError(
-            f"{name}: the weights are of another model: {_listed(foreign)} have no place in this one"
-        )
-    try:
-        model.load_state_dict({key: state[key] for key in kept}, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{name}: the weights are of another model: {error}") from error
+    fill(model, state, name, needed=_kept_keys(model, fresh=num_classes is not None), exactly=True)
     return model
 
 
 def _kept_keys(model: nn.Module, *, fresh: bool) -> list[str]:
     """The tensors of ``model`` that the weights must fill."""
     own = ("box.logits.", "box.deltas.", "mask.logits.", "keypoint.logits.") if fresh else ()
-    return [
-        key
-        for key in model.state_dict()
-        if not key.startswith(own) and not key.endswith("num_batches_tracked")
-    ]
+    return [key for key in model.state_dict() if not key.startswith(own) and _is_weight(key)]
 
 
 def torchvision_transform(name: str) -> Transform:
@@ -389,7 +411,7 @@ DETECTORS: dict[str, Callable[[], Settings]] = {
 
 # The first block of each stage of our MobileNet trunk.
 _MOBILENET_STARTS = (0, 1, 3, 5, 8, 14)
-_KEYS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+KEYS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^backbone\.body\.(conv1|bn1)\.", r"trunk.stages.0.\1."),
     (r"^backbone\.body\.layer(\d)\.", r"trunk.stages.\1."),
     (
@@ -420,7 +442,7 @@ _KEYS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 def _converted(key: str, tensor: Tensor) -> tuple[str, Tensor]:
     """Our name of a tensor of torchvision, and our order of its classes."""
-    for pattern, ours in _KEYS:
+    for pattern, ours in KEYS:
         new, count = re.subn(pattern, ours, key)
         if count:
             return new, _reordered(new, tensor)
@@ -435,7 +457,7 @@ def _reordered(key: str, tensor: Tensor) -> Tensor:
     return tensor[1:] if key.startswith("mask.logits.") else tensor
 
 
-def _only_classes(state: Mapping[str, Tensor], classes: list[int]) -> State:
+def only_classes(state: Mapping[str, Tensor], classes: Sequence[int]) -> State:
     """A state of torchvision with some of its classes, background included, in this order."""
     chosen = dict(state)
     for key, tensor in state.items():

@@ -127,3 +127,19 @@ def test_errors_name_what_was_expected():
         build_trunk(TrunkSettings("resnet18", (5,)))
     with pytest.raises(ValueError, match="levels"):
         build_trunk(TrunkSettings("resnet18", ()))
+
+
+@torch.no_grad()
+def test_where_the_stride_lies():
+    """At 1x1 every second row and column is never looked at; at 3x3 all are."""
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    features = torch.rand(1, 256, 8, 8, generator=torch.Generator().manual_seed(1))
+    changed = features.clone()
+    changed[:, :, 1::2, 1::2] += 1
+    for place, sees in (("3x3", True), ("1x1", False)):
+        trunk = build_trunk(TrunkSettings("resnet50", stride_at=place)).eval()
+        assert [m.shape[-1] for m in trunk(images)] == [8, 4, 2, 1]
+        block = trunk.stages[2][0]
+        assert bool((block(features) != block(changed)).any()) == sees
+    with pytest.raises(ValueError, match=r'stride_at "1x1" is for .* got resnet18'):
+        TrunkSettings("resnet18", stride_at="1x1")

@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
 Norm = Literal["frozen", "batch"]
+BOTTLENECKS = ("resnet50", "resnet101")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,26 @@ class TrunkSettings:
         frozen_stages: stages from the input on that do not train (Detectron: 2, from scratch: 0).
         norm: ``frozen``: batch norm is a fixed affine map, as published detectors have it; ``batch``: it
             trains.
+        stride_at: which convolution of a ResNet's bottleneck has the stride: ``3x3`` (torchvision), or
+            ``1x1``, the first, as in the original ResNets (MSRA, Caffe, Detectron2).
+
+    Raises:
+        ValueError: a stride in the 1x1 convolution of a trunk without bottlenecks.
     """
 
     name: str = "resnet50"
     levels: tuple[int, ...] = (1, 2, 3, 4)
     frozen_stages: int = 2
     norm: Norm = "frozen"
+    stride_at: Literal["3x3", "1x1"] = "3x3"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.stride_at == "1x1" and self.name not in BOTTLENECKS:
+            raise ValueError(
+                f'stride_at "1x1" is for the trunks with bottlenecks, {" and ".join(BOTTLENECKS)}; '
+                f"got {self.name}"
+            )
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,9 @@ def _resnet_stages(settings: TrunkSettings) -> list[Stage]:
     stem = nn.Sequential(OrderedDict((name, getattr(net, name)) for name in names))
     wide = net.fc.in_features  # 2048, or 512 for the basic blocks of resnet18 and 34
     layers = (net.layer1, net.layer2, net.layer3, net.layer4)
+    if settings.stride_at == "1x1":
+        for layer in layers:
+            layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, layer[0].conv1.stride
     blocks = [Stage(layer, wide // 2 ** (3 - i), 4 * 2**i) for i, layer in enumerate(layers)]
     return [Stage(stem, 64, 4), *blocks]
 

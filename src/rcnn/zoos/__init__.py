@@ -1,0 +1,1 @@
+"""Detectors trained with other programs, turned into ours."""

@@ -1,0 +1,190 @@
+"""MMDetection's detectors: Faster and Mask R-CNN on ResNets, with a pyramid or as C4, of versions 2 and 3.
+
+A checkpoint carries its whole configuration as text in ``meta``. The text is Python; it is parsed, not run,
+and what matters is taken from it. Without it the settings are those of ``configs/_base_/models``.
+
+Facts: github.com/open-mmlab/mmdetection, ``mmdet/models`` and ``configs/_base_``; what ``meta`` holds:
+github.com/open-mmlab/mmengine, ``Runner.save_checkpoint``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from rcnn.parts.box_head import BoxHeadSettings
+from rcnn.parts.rpn import RPNSettings
+from rcnn.transform import Transform
+from rcnn.weights import Settings
+from rcnn.zoos.structure import Conventions, Found, Rules, one_logit, recognise, renamed
+
+# data_preprocessor of the models on torchvision's ResNets: RGB of 0 to 255.
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def read(content: Mapping[str, Any], what: str) -> Found:
+    """The detector of a checkpoint's content.
+
+    Raises:
+        ValueError: no such detector, or one of version 1.
+    """
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    config = configuration(meta.get("cfg") or meta.get("config"))
+    model = content.get("state_dict", content)
+    tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
+    state = renamed(tensors, _RULES, _DROPPED)
+    if "box.logits.bias" in state and len(state["box.deltas.bias"]) == 4 * len(state["box.logits.bias"]):
+        raise ValueError(
+            f"{what}: of MMDetection 1, whose boxes have the background's first and count pixels "
+            "inclusively; expected version 2 or 3"
+        )
+    one_logit(state, foreground=0)
+    settings = _with_conventions(recognise(state, what), config)
+    transform, conventions = _images(config)
+    notes = (
+        f"images: {conventions.channels.upper()}; stride in the {settings.trunk.stride_at} convolution: "
+        + ("from the checkpoint's configuration" if config else "by MMDetection's defaults"),
+    )
+    return Found(settings, state, conventions, transform, _class_names(meta), notes)
+
+
+def _with_conventions(settings: Settings, config: Mapping[str, Any]) -> Settings:
+    # The batch norm of these models keeps its statistics in training (norm_eval).
+    stride: Any = "1x1" if told(config, "model.backbone.style", "pytorch") == "caffe" else "3x3"
+    trunk = replace(settings.trunk, norm="frozen", stride_at=stride)
+    changed: Settings = replace(
+        settings, trunk=trunk, rpn=_rpn(settings.rpn, config), box=_box(settings.box, config)
+    )
+    mask = getattr(changed, "mask", None)
+    if mask is not None:
+        samples = told(config, "model.roi_head.mask_roi_extractor.roi_layer.sampling_ratio", 0)
+        pool = replace(mask.pool, sampling_ratio=samples, aligned=True)
+        changed = replace(changed, mask=replace(mask, pool=pool))
+    return changed
+
+
+def _rpn(rpn: RPNSettings, config: Mapping[str, Any]) -> RPNSettings:
+    anchors = "model.rpn_head.anchor_generator"
+    strides, scales = told(config, f"{anchors}.strides", None), told(config, f"{anchors}.scales", None)
+    train, test = told(config, "model.train_cfg.rpn_proposal", {}), told(config, "model.test_cfg.rpn", {})
+    sizes = rpn.sizes
+    if strides and scales:
+        sizes = tuple(tuple(float(stride * scale) for scale in scales) for stride in strides)
+    return replace(
+        rpn,
+        sizes=sizes,
+        ratios=tuple(told(config, f"{anchors}.ratios", rpn.ratios)),
+        beta=0.0,
+        pre_nms=(train.get("nms_pre", 2000), test.get("nms_pre", 1000)),
+        post_nms=(train.get("max_per_img", 1000), test.get("max_per_img", 1000)),
+    )
+
+
+def _box(box: BoxHeadSettings, config: Mapping[str, Any]) -> BoxHeadSettings:
+    stds = told(config, "model.roi_head.bbox_head.bbox_coder.target_stds", (0.1, 0.1, 0.2, 0.2))
+    dx, dy, dw, dh = (round(1 / std, 6) for std in stds)
+    test = told(config, "model.test_cfg.rcnn", {})
+    samples = told(config, "model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio", 0)
+    return replace(
+        box,
+        # mmcv's RoIAlign is aligned unless told otherwise.
+        pool=replace(box.pool, sampling_ratio=samples, aligned=True),
+        weights=(dx, dy, dw, dh),
+        beta=0.0,
+        min_side=0.0,
+        min_score=float(test.get("score_thr", 0.05)),
+        nms_iou=float(told(test, "nms.iou_threshold", 0.5)),
+        max_detections=test.get("max_per_img", 100),
+    )
+
+
+def _images(config: Mapping[str, Any]) -> tuple[Transform, Conventions]:
+    """How images were prepared: by version 3's preprocessor, or by version 2's pipeline."""
+    norm = told(config, "model.data_preprocessor", None) or config.get("img_norm_cfg", {})
+    rgb = bool(norm.get("bgr_to_rgb", norm.get("to_rgb", True)))
+    mean, std = (
+        tuple(float(v) / 255 for v in norm.get(key, default))
+        for key, default in (("mean", MEAN), ("std", STD))
+    )
+    if not rgb:
+        mean, std = mean[::-1], std[::-1]
+    transform = Transform(
+        short_side=800,
+        max_long_side=1333,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        antialias=False,  # OpenCV's bilinear
+        margin=0.5,  # sides are rounded
+    )
+    return transform, Conventions("rgb" if rgb else "bgr")
+
+
+def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
+    data = meta.get("dataset_meta")
+    found = data if isinstance(data, dict) else meta
+    names = found.get("classes", found.get("CLASSES"))
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else None
+
+
+def configuration(text: Any) -> dict[str, Any]:
+    """The top-level values of a configuration's text that are plain data; nothing in it is run."""
+    try:
+        body = ast.parse(text).body if isinstance(text, str) else []
+    except SyntaxError:
+        return {}
+    values = {}
+    for line in body:
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+            try:
+                values[line.targets[0].id] = _plain(line.value)
+            except ValueError:
+                continue
+    return values
+
+
+def _plain(node: ast.expr) -> Any:
+    """A literal, where ``dict(a=1)`` counts as one."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {word.arg: _plain(word.value) for word in node.keywords}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_plain(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [None if key is None else _plain(key) for key in node.keys]
+        return dict(zip(keys, map(_plain, node.values), strict=True))
+    return ast.literal_eval(node)
+
+
+def told(config: Any, path: str, default: Any) -> Any:
+    """The value at a dotted path of a configuration, or the default."""
+    for key in path.split("."):
+        if not isinstance(config, Mapping) or key not in config:
+            return default
+        config = config[key]
+    return config
+
+
+_DROPPED = r"^data_preprocessor\."
+_RULES: Rules = (
+    (r"^backbone\.(conv1|bn1)\.", r"trunk.stages.0.\1."),
+    (r"^backbone\.layer(\d)\.", r"trunk.stages.\1."),
+    (r"^backbone\.stem\.", "trunk.stem."),
+    (r"^roi_head\.shared_head\.layer4\.", "box.stage."),
+    (r"^neck\.lateral_convs\.(\d)\.conv\.", r"neck.lateral.\1.0."),
+    (r"^neck\.lateral_convs\.(\d)\.bn\.", r"neck.lateral.\1.1."),
+    (r"^neck\.fpn_convs\.(\d)\.conv\.", r"neck.output.\1.0."),
+    (r"^neck\.fpn_convs\.(\d)\.bn\.", r"neck.output.\1.1."),
+    (r"^rpn_head\.rpn_conv\.", "rpn.conv.0.0."),
+    (r"^rpn_head\.rpn_cls\.", "rpn.objectness."),
+    (r"^rpn_head\.rpn_reg\.", "rpn.deltas."),
+    (r"^roi_head\.bbox_head\.shared_fcs\.([01])\.", lambda m: f"box.layers.{2 * int(m[1]) + 1}."),
+    (r"^roi_head\.bbox_head\.fc_cls\.", "box.logits."),
+    (r"^roi_head\.bbox_head\.fc_reg\.", "box.deltas."),
+    (r"^roi_head\.mask_head\.convs\.(\d)\.conv\.", r"mask.layers.\1.0."),
+    (r"^roi_head\.mask_head\.upsample\.", "mask.upsample."),
+    (r"^roi_head\.mask_head\.conv_logits\.", "mask.logits."),
+)
