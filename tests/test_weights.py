@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ def test_download_once(server: Server, tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert download(server.url, DIGITS, tmp_path / "new") == path
     assert server.ranges == [None]
+
+
+def test_several_at_once_download_once(server: Server, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: download(server.url, DIGITS, tmp_path), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert len(server.ranges) == 1
 
 
 def test_broken_download_goes_on(server: Server, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pickle
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -21,6 +23,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
@@ -50,7 +57,8 @@ def download(url: str, checksum: str, folder: str | Path) -> Path:
     """Download a file once; later calls return it as it lies there.
 
     What arrives is written to ``.NAME.part``, which an interrupted download leaves behind and the next call
-    goes on with; it gets its name only when it is whole and its checksum is right.
+    goes on with; it gets its name only when it is whole and its checksum is right. Several processes wait
+    for one another, so that only one of them downloads.
 
     Args:
         url: the address.
@@ -71,6 +79,28 @@ def download(url: str, checksum: str, folder: str | Path) -> Path:
         return path
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_in(path.parent):
+        if not path.exists():  # another process may have brought it while this one waited
+            _complete(url, checksum, part, path)
+    return path
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold off other processes that download into a folder, where the system has locks."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _complete(url: str, checksum: str, part: Path, path: Path) -> None:
+    """Bring the whole file, check it, and give it its name."""
     _fetch(url, part, path)
     try:
         _check(part, checksum)
@@ -80,7 +110,6 @@ def download(url: str, checksum: str, folder: str | Path) -> Path:
             f"{url}: what arrived is not the published file, and was removed ({error}); try again"
         ) from error
     part.replace(path)
-    return path
 
 
 def _fetch(url: str, part: Path, path: Path) -> None:

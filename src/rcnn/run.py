@@ -274,10 +274,7 @@ class Validation:
     @torch.no_grad()
     def loss(self, count: int = 16) -> float:
         """The mean loss over crops of a few validation images, at the scale of training but unvaried."""
-        plain = replace(
-            self.recipe.augment, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0,
-            contrast=0.0, saturation=0.0, hue=0.0, copy_paste=0.0,
-        )  # fmt: skip
+        plain = self.recipe.augment.unvaried()
         losses = []
         for index in self.few[:count]:
             sample = plain(self.parts.val[index], self.recipe.transform, np.random.default_rng([3, index]))

@@ -180,6 +180,13 @@ class Augment:
             result = paste(result, donor, chosen, self.min_visible)
         return result
 
+    def unvaried(self) -> Augment:
+        """The same crops with nothing random about them but their place."""
+        return replace(
+            self, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0, contrast=0.0,
+            saturation=0.0, hue=0.0, copy_paste=0.0,
+        )  # fmt: skip
+
     def _varied(self, sample: Sample, transform: Transform, rng: np.random.Generator) -> Sample:
         varied = view_sample(sample, self.view(sample.truth, transform, rng), self.min_visible)
         return replace(varied, image=self.colour(varied.image, rng))
