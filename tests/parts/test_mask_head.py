@@ -134,5 +134,5 @@ def test_decode_reads_the_predicted_class():
     assert_close(found[0].mask_maps, torch.stack([logits[0, 2], logits[1, 0]]).sigmoid())
     assert_close(found[2].mask_maps[0], logits[2, 1].sigmoid())
     assert_close(found[0].boxes, detections[0].boxes)
-    agnostic = head().decode(logits[:, :1], detections)
+    agnostic = head(replace(SETTINGS, class_agnostic=True)).decode(logits[:, :1], detections)
     assert_close(agnostic[2].mask_maps[0], logits[2, 0].sigmoid())

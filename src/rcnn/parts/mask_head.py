@@ -1,10 +1,16 @@
 """The mask branch (Mask R-CNN §3): a small fully convolutional network on each region.
 
-Legend: R regions, C channels, K classes, P the pooled side, M = 2 P the side of the predicted map.
+The alternatives of the paper's table 2 are here, too: classes that compete for a pixel (softmax), one map for
+all classes, fully connected layers.
+
+Legend: R regions, C channels, K classes (1 where class-agnostic), P the pooled side, M = 2 P the side of the
+predicted map.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,24 +28,31 @@ class MaskHeadSettings:
     """The mask head; the defaults are the paper's with FPN (figure 4, right).
 
     Attributes:
-        convs: 3x3 convolutions before the deconvolution.
+        layers: ``fcn``: convolutions, a deconvolution that doubles the side, a 1x1 convolution; ``mlp``:
+            fully connected layers, and one more for all pixels of all maps (table 2e, where they are 2 of
+            width 1024); not after a stage of the trunk.
+        convs: 3x3 convolutions before the deconvolution; of an ``mlp`` its hidden layers.
         channels: their width.
         norm: batch norm after each of them (torchvision's v2 models).
         pool: how regions are read.
+        activation: ``sigmoid``: every class says of a pixel whether it is inside, whatever the others say;
+            ``softmax``: classes and background compete for it, as in an FCN (table 2b).
         class_agnostic: one map per region instead of one per class (§4.1: nearly as good).
         max_regions: positive regions of an image that the loss looks at; None is all of them (the paper).
     """
 
+    layers: Literal["fcn", "mlp"] = "fcn"
     convs: int = 4
     channels: int = 256
     norm: bool = False
     pool: PoolSettings = field(default_factory=lambda: PoolSettings(size=14))
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
     class_agnostic: bool = False
     max_regions: int | None = None
 
 
 class MaskHead(nn.Module):
-    """Pooling, convolutions, a deconvolution that doubles the side, and one map of logits per class."""
+    """Pooling, hidden layers, and a map of logits for each class; with ``softmax`` one for the background."""
 
     def __init__(
         self,
@@ -51,30 +64,26 @@ class MaskHead(nn.Module):
         super().__init__()
         self.settings = settings
         self.pool = RegionPool(strides, settings.pool)
-        width = settings.channels
-        layers: list[nn.Module] = []
-        for i in range(settings.convs):
-            conv = nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1, bias=not settings.norm)
-            norm = [nn.BatchNorm2d(width)] if settings.norm else []
-            layers += [nn.Sequential(conv, *norm, nn.ReLU(inplace=True))]
-        self.layers = nn.Sequential(*layers)
-        self.upsample = nn.ConvTranspose2d(width if settings.convs else in_channels, width, 2, stride=2)
-        self.logits = nn.Conv2d(width, 1 if settings.class_agnostic else num_classes, 1)
-        for layer in (*self.layers.modules(), self.upsample, self.logits):
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        self.maps = (1 if settings.class_agnostic else num_classes) + (settings.activation == "softmax")
+        self.layers, self.upsample, self.logits = (
+            _convolutional(in_channels, self.maps, settings)
+            if settings.layers == "fcn"
+            else _fully_connected(in_channels, self.maps, settings)
+        )
         nn.init.normal_(self.logits.weight, std=0.001)  # Detectron
 
     def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
-        """Logits ``[R, K, M, M]`` of regions on maps ``[B, C, H, W]``; K is 1 where class-agnostic."""
+        """Logits ``[R, K, M, M]`` of regions on maps ``[B, C, H, W]``; K + 1 maps with ``softmax``."""
         return self.head(self.pool(features, regions))
 
     def head(self, pooled: Tensor) -> Tensor:
         """Logits of pooled regions ``[R, C, P, P]``."""
-        hidden = functional.relu(self.upsample(self.layers(pooled)), inplace=True)
-        logits: Tensor = self.logits(hidden)
+        hidden: Tensor = self.layers(pooled)
+        if self.settings.layers == "mlp":
+            side = 2 * self.settings.pool.size
+            logits: Tensor = self.logits(hidden).unflatten(1, (self.maps, side, side))
+        else:
+            logits = self.logits(functional.relu(self.upsample(hidden), inplace=True))
         return logits.float()
 
     @torch.no_grad()
@@ -99,21 +108,73 @@ class MaskHead(nn.Module):
     def loss(
         self, logits: Tensor, positives: SampledRegions, truths: Sequence[Instances]
     ) -> dict[str, Tensor]:
-        """Mean binary cross entropy on the map of the true class, positive regions only (§3)."""
+        """Mean binary cross entropy on the map of the true class, positive regions only (§3).
+
+        With ``softmax`` the mean cross entropy between the true class, inside the mask, and the background.
+        """
         goals = self.targets(positives, truths, logits.shape[-1])
-        maps = self._own_class(logits, positives.labels)
-        total = functional.binary_cross_entropy_with_logits(maps, goals, reduction="sum")
+        own = self._column(positives.labels)
+        if self.settings.activation == "softmax":
+            classes = torch.where(goals > 0, own[:, None, None], self.maps - 1)
+            total = functional.cross_entropy(logits, classes, reduction="sum")
+        else:
+            maps = _of_each(logits, own)
+            total = functional.binary_cross_entropy_with_logits(maps, goals, reduction="sum")
         return {"masks": total / mean_over(goals.numel(), logits.device)}
 
     @torch.no_grad()
     def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:
         """The detections with ``mask_maps [N, M, M]``: probabilities of the predicted class (§3)."""
-        labels = torch.cat([d.labels for d in detections])
-        maps = self._own_class(logits, labels).sigmoid()
+        own = self._column(torch.cat([d.labels for d in detections]))
+        softmax = self.settings.activation == "softmax"
+        maps = _of_each(logits.softmax(1), own) if softmax else _of_each(logits, own).sigmoid()
         parts = torch.split(maps, [len(d) for d in detections])
         return [replace(d, mask_maps=part) for d, part in zip(detections, parts, strict=True)]
 
-    @staticmethod
-    def _own_class(logits: Tensor, labels: Tensor) -> Tensor:
-        column = torch.zeros_like(labels) if logits.shape[1] == 1 else labels
-        return logits[torch.arange(len(labels), device=logits.device), column]
+    def _column(self, labels: Tensor) -> Tensor:
+        """The map of each label."""
+        return torch.zeros_like(labels) if self.settings.class_agnostic else labels
+
+
+def _of_each(maps: Tensor, column: Tensor) -> Tensor:
+    """One map ``[R, M, M]`` of each region's ``[R, K, M, M]``."""
+    return maps[torch.arange(len(column), device=column.device), column]
+
+
+def _convolutional(
+    in_channels: int, maps: int, settings: MaskHeadSettings
+) -> tuple[nn.Sequential, nn.Module, nn.Conv2d | nn.Linear]:
+    """Hidden layers, the doubling of the side, and the last layer (figure 4)."""
+    width = settings.channels
+    layers: list[nn.Module] = []
+    for i in range(settings.convs):
+        conv = nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1, bias=not settings.norm)
+        norm = [nn.BatchNorm2d(width)] if settings.norm else []
+        layers += [nn.Sequential(conv, *norm, nn.ReLU(inplace=True))]
+    hidden = nn.Sequential(*layers)
+    upsample = nn.ConvTranspose2d(width if settings.convs else in_channels, width, 2, stride=2)
+    logits = nn.Conv2d(width, maps, 1)
+    for layer in (*hidden.modules(), upsample, logits):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return hidden, upsample, logits
+
+
+def _fully_connected(
+    in_channels: int, maps: int, settings: MaskHeadSettings
+) -> tuple[nn.Sequential, nn.Module, nn.Conv2d | nn.Linear]:
+    """Hidden layers, nothing to double, and one output for each pixel of each map (table 2e)."""
+    if settings.convs < 1 or settings.norm:
+        raise ValueError('mask.layers "mlp" has at least one hidden layer (mask.convs) and no batch norm')
+    widths = [in_channels * settings.pool.size**2, *[settings.channels] * settings.convs]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in pairwise(widths):
+        layer = nn.Linear(before, after)
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU(inplace=True)]
+    logits = nn.Linear(widths[-1], maps * (2 * settings.pool.size) ** 2)
+    nn.init.zeros_(logits.bias)
+    return nn.Sequential(*layers), nn.Identity(), logits
