@@ -1,0 +1,386 @@
+"""The metrics of nuclei and glands: how well objects are found and outlined, at one score threshold.
+
+Unlike average precision these judge a finished segmentation, so the detections below a score threshold are
+left out, and no pixel may belong to two objects. Where masks overlap, the pixel goes to the detection with
+the better score (of truths, to the one listed first); an object left without pixels is none. Truth and
+prediction then are two label maps, and every number below comes from the table of pixels that a label of the
+one shares with a label of the other.
+
+- F1 of detection at IoU t: an object is found by a prediction with IoU *above* t; from 0.5 on that prediction
+  is unique, and nothing has to be assigned (Caicedo et al. 2019, doi 10.1002/cyto.a.23863).
+- PQ, SQ and RQ: panoptic quality at IoU above 0.5 (Kirillov et al., arXiv 1801.00868, §4.1); RQ is the F1
+  at 0.5.
+- AJI: aggregated Jaccard index (Kumar et al. 2017, doi 10.1109/TMI.2017.2677499) as MoNuSeg and HoVer-Net
+  compute it: each object takes the prediction of highest IoU, which may serve several objects. AJI+ pairs
+  one to one, with the greatest sum of IoU (HoVer-Net, arXiv 1812.06499).
+- Dice of pixels, object or not; the F1 of pixels is the same number.
+- GlaS (Sirinukunwattana et al. 2017, arXiv 1603.00275), all three of objects: F1, where a prediction is true
+  if it covers more than half of *the object* it shares most pixels with; Dice and Hausdorff distance of each
+  object with its partner, weighted by area, the mean of both directions. An object without any overlap has
+  Dice 0, and for the distance the nearest object of the other side as partner.
+
+Pooled, the counts of all images are summed first, as GlaS has it; else the numbers of the images are
+averaged, as most later papers have it. Both are reported, because papers seldom say which they mean. The
+figures published for Mask R-CNN on Cell17 (F1 0.8004, Dice 0.707, Hausdorff 12.67) are GlaS's three or, in
+the other reading, the F1 of pixels beside GlaS's Dice and Hausdorff distance; both readings are in the table.
+
+Differs from the sources: objects of all classes are taken together; truths marked ``crowd`` or ``difficult``
+are void: their pixels count neither way, and a prediction with more than half of its pixels there is left
+out. Where one side of an image has no object at all, GlaS does not define the distance; here it is the
+image's diagonal.
+
+Legend: N objects and P predictions of one image, T the ten IoUs, H and W the image's height and width.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
+
+from rcnn.structures import Instances, Masks
+
+IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+VOID_SHARE = 0.5
+ALL_PAIRS = 2**20  # so many distances are quicker than a tree
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NucleiResult:
+    """Each metric of :data:`METRICS`, over all images together and as the mean of the images.
+
+    In [0, 1] but for ``hausdorff``, which is in pixels. NaN where there is nothing to measure; images where a
+    metric is NaN are left out of its mean.
+
+    Attributes:
+        pooled: from the counts of all images.
+        per_image: the mean of the images' own numbers.
+        threshold: the score from which on predictions counted.
+    """
+
+    pooled: dict[str, float]
+    per_image: dict[str, float]
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The sums of one image, or of several, that all metrics are quotients of.
+
+    Attributes:
+        objects: of the truth.
+        predicted: predictions.
+        found: ``[T]``, pairs with an IoU above each of ``IOUS``.
+        iou: the sum of the IoU of the pairs above 0.5.
+        shared: pixels of both, as foreground.
+        true_area: foreground pixels of the truth.
+        predicted_area: of the predictions.
+        aji: ``[2]``, AJI's numerator and denominator.
+        aji_plus: the same of AJI+.
+        covering: predictions that are true by GlaS's rule.
+        dice: ``[2]``, Dice of each prediction with its partner times its area; of each object.
+        hausdorff: ``[2]``, the same of the distance.
+    """
+
+    objects: float
+    predicted: float
+    found: Floats
+    iou: float
+    shared: float
+    true_area: float
+    predicted_area: float
+    aji: Floats
+    aji_plus: Floats
+    covering: float
+    dice: Floats
+    hausdorff: Floats
+
+    def __add__(self, other: Tally) -> Tally:
+        values: dict[str, Any] = {
+            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)
+        }
+        return Tally(**values)
+
+    def metrics(self) -> dict[str, float]:
+        """The quotients; without an object on either side all is right, and there is no distance."""
+        both = self.objects + self.predicted
+        f1 = {f"F1_{round(100 * t)}": _share(2 * n, both) for t, n in zip(IOUS, self.found, strict=True)}
+        areas = self.predicted_area, self.true_area
+        return {
+            **f1,
+            "F1": float(np.mean(list(f1.values()))),
+            "PQ": _share(2 * self.iou, both),
+            "SQ": _share(self.iou, self.found[0], empty=math.nan),
+            "RQ": f1["F1_50"],
+            "AJI": _share(*self.aji),
+            "AJI_plus": _share(*self.aji_plus),
+            "pixel_dice": _share(2 * self.shared, sum(areas)),
+            "object_F1": _share(2 * self.covering, both),
+            "object_dice": _both_ways(self.dice, areas, empty=1.0),
+            "object_hausdorff": _both_ways(self.hausdorff, areas, empty=math.nan),
+        }
+
+
+METRICS = (
+    *(f"F1_{round(100 * t)}" for t in IOUS), "F1", "PQ", "SQ", "RQ", "AJI", "AJI_plus", "pixel_dice",
+    "object_F1", "object_dice", "object_hausdorff",
+)  # fmt: skip
+
+
+def nuclei_metrics(
+    truths: Sequence[Instances], predictions: Sequence[Instances], threshold: float
+) -> NucleiResult:
+    """Measure the predictions of at least this score.
+
+    Convention: one object of 10 x 10 pixels, found by a prediction of its upper 8 rows: IoU 0.8, so F1_75 1
+    and F1_80 0; AJI 0.8, Dice 160 / 180, Hausdorff 2.
+
+    Args:
+        truths: one an image, with masks.
+        predictions: one an image, in the same order and coordinates, with masks.
+        threshold: the lowest score that counts.
+
+    Raises:
+        ValueError: objects without masks.
+    """
+    tallies = [tally(t, p, threshold) for t, p in zip(truths, predictions, strict=True)]
+    singles = [one.metrics() for one in tallies]
+    with warnings.catch_warnings():
+        # The mean of nothing is NaN, which is meant.
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        means = {name: float(np.nanmean([one[name] for one in singles] or [math.nan])) for name in METRICS}
+    pooled = sum(tallies[1:], tallies[0]).metrics() if tallies else dict.fromkeys(METRICS, math.nan)
+    return NucleiResult(pooled, means, threshold)
+
+
+def tally(truth: Instances, predicted: Instances, threshold: float) -> Tally:
+    """One image's sums."""
+    true_map, predicted_map = label_maps(truth, predicted, threshold)
+    true, found = _Objects.of(true_map), _Objects.of(predicted_map)
+    shared = _shared(true_map, predicted_map, len(true.areas), len(found.areas))  # [N, P]
+    union = true.areas[:, None] + found.areas - shared
+    iou = shared / union
+    above = iou[iou > IOUS[0]]
+    return Tally(
+        objects=len(true.areas),
+        predicted=len(found.areas),
+        found=np.array([(above > t).sum() for t in IOUS], dtype=np.float64),
+        iou=float(above.sum()),
+        shared=float(shared.sum()),
+        true_area=float(true.areas.sum()),
+        predicted_area=float(found.areas.sum()),
+        aji=_aji(shared, iou, true.areas, found.areas, *_best_of_each(iou)),
+        aji_plus=_aji(shared, iou, true.areas, found.areas, *linear_sum_assignment(iou, maximize=True)),
+        covering=_covering(shared, true.areas),
+        dice=np.array([_dice(shared.T, found.areas, true.areas), _dice(shared, true.areas, found.areas)]),
+        hausdorff=_hausdorff(shared, true, found, truth.size),
+    )
+
+
+# Label maps
+
+
+def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tuple[Labels, Labels]:
+    """Truth and predictions as int64 ``[H, W]``: 0 is background, 1, 2, … objects without gaps.
+
+    Void pixels are background in both.
+    """
+    kept = predicted
+    if predicted.scores is not None:
+        order = predicted.scores.argsort(descending=True, stable=True)
+        kept = predicted[order[predicted.scores[order] >= threshold]]
+    ignored = np.zeros(len(truth), dtype=bool)
+    for mark in (truth.crowd, truth.difficult):
+        ignored |= ignored if mark is None else mark.cpu().numpy()
+    void = _painted(_masks(truth[ignored]), truth.size) > 0
+    true_map = _painted(_masks(truth[~ignored]), truth.size)
+    predicted_map = _painted(_masks(kept), truth.size)
+    if void.any():
+        whole = np.bincount(predicted_map.ravel(), minlength=len(kept) + 1)
+        inside = np.bincount(predicted_map[void], minlength=len(kept) + 1)
+        predicted_map[(inside > VOID_SHARE * whole)[predicted_map]] = 0
+        true_map[void] = predicted_map[void] = 0
+    return _without_gaps(true_map), _without_gaps(predicted_map)
+
+
+def _masks(instances: Instances) -> Masks:
+    if instances.masks is None and len(instances):
+        raise ValueError(
+            f"{instances.path or 'an image'}: {len(instances)} objects without masks; the metrics of nuclei "
+            "compare outlines: give masks, or choose other metrics."
+        )
+    return instances.masks or Masks.empty(instances.size)
+
+
+def _painted(masks: Masks, size: tuple[int, int]) -> Labels:
+    """Label i + 1 where mask i is; of several masks the first."""
+    painted = np.zeros(size, dtype=np.int64)
+    patches = [patch.cpu().numpy().astype(bool) for patch in masks.patches()]
+    for label in reversed(range(len(patches))):
+        x1, y1, x2, y2 = masks.windows[label].tolist()
+        painted[y1:y2, x1:x2][patches[label]] = label + 1
+    return painted
+
+
+def _without_gaps(labels: Labels) -> Labels:
+    """The same map with the labels that occur counted from 1."""
+    there = np.bincount(labels.ravel()) > 0
+    there[0] = False
+    new: Labels = np.where(there, there.cumsum(), 0)[labels]
+    return new
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """The objects of a label map.
+
+    Attributes:
+        areas: ``[N]`` in pixels.
+        points: of each object ``[A, 2]``, row and column of its pixels.
+        extents: ``[N, 4]``, first and last row and column.
+    """
+
+    areas: Floats
+    points: list[Labels]
+    extents: Floats
+
+    @classmethod
+    def of(cls, labels: Labels) -> _Objects:
+        rows, columns = labels.nonzero()
+        marks = labels[rows, columns]
+        areas = np.bincount(marks, minlength=1)[1:]
+        order = np.argsort(marks, kind="stable")
+        points = np.split(np.stack([rows, columns], 1)[order], areas.cumsum()[:-1]) if len(areas) else []
+        extents = [(*p.min(0), *p.max(0)) for p in points]
+        return cls(areas.astype(np.float64), points, np.array(extents, dtype=np.float64).reshape(-1, 4))
+
+
+def _shared(true_map: Labels, predicted_map: Labels, objects: int, predicted: int) -> Floats:
+    """Pixels ``[N, P]`` that each object and each prediction have in common."""
+    pairs = np.bincount(
+        (true_map * (predicted + 1) + predicted_map).ravel(), minlength=(objects + 1) * (predicted + 1)
+    )
+    return pairs.reshape(objects + 1, predicted + 1)[1:, 1:].astype(np.float64)
+
+
+# The parts of a tally
+
+
+def _best_of_each(iou: Floats) -> tuple[Labels, Labels]:
+    """Each object with the prediction of highest IoU."""
+    if not iou.size:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    return np.arange(len(iou)), iou.argmax(1)
+
+
+def _aji(
+    shared: Floats, iou: Floats, true: Floats, predicted: Floats, rows: Labels, columns: Labels
+) -> Floats:
+    """Shared pixels of the pairs that touch; their union and the area of all that is in no pair."""
+    touching = iou[rows, columns] > 0
+    rows, columns = rows[touching], columns[touching]
+    common = shared[rows, columns]
+    alone = true.sum() - true[np.unique(rows)].sum() + predicted.sum() - predicted[np.unique(columns)].sum()
+    union = (true[rows] + predicted[columns] - common).sum()
+    return np.array([common.sum(), union + alone])
+
+
+def _covering(shared: Floats, true: Floats) -> float:
+    """How many predictions cover more than half of the object they share most pixels with."""
+    if not shared.size:
+        return 0.0
+    partner = shared.argmax(0)
+    covered = shared[partner, np.arange(shared.shape[1])] / true[partner]
+    return float((covered > 0.5).sum())
+
+
+def _dice(shared: Floats, areas: Floats, others: Floats) -> float:
+    """The sum over objects (rows) of their area times their Dice with the partner; 0 without overlap."""
+    if not shared.size:
+        return 0.0
+    partner = shared.argmax(1)
+    common = shared[np.arange(len(shared)), partner]
+    return float((areas * 2 * common / (areas + others[partner])).sum())
+
+
+def _hausdorff(shared: Floats, true: _Objects, found: _Objects, size: tuple[int, int]) -> Floats:
+    """Area times distance to the partner: summed over predictions; over objects."""
+    if not shared.size:
+        diagonal = math.hypot(*size)
+        return np.array([diagonal * found.areas.sum(), diagonal * true.areas.sum()])
+    known: dict[tuple[int, int], float] = {}  # most pairs are partners both ways
+
+    def distance(row: int, column: int) -> float:
+        if (row, column) not in known:
+            known[row, column] = hausdorff_distance(true.points[row], found.points[column])
+        return known[row, column]
+
+    to_true = _to_partners(shared.T, found, true, lambda column, row: distance(row, column))
+    return np.array([to_true, _to_partners(shared, true, found, distance)])
+
+
+def _to_partners(
+    shared: Floats, objects: _Objects, others: _Objects, distance: Callable[[int, int], float]
+) -> float:
+    """The sum over objects (rows) of their area times the distance to the partner."""
+    total = 0.0
+    for index, row in enumerate(shared):
+        partner = int(row.argmax())
+        if row[partner]:
+            apart = distance(index, partner)
+        else:
+            apart = _nearest(objects.extents[index], others.extents, partial(distance, index))
+        total += float(objects.areas[index]) * apart
+    return total
+
+
+def _nearest(extent: Floats, others: Floats, distance: Callable[[int], float]) -> float:
+    """The smallest Hausdorff distance to any other object.
+
+    Where extents differ by d on one side, a pixel of the one lies at least d from all of the other: those
+    whose bound is above the best so far are not looked at.
+    """
+    bounds = np.abs(others - extent).max(1)
+    best = math.inf
+    for index in np.argsort(bounds, kind="stable").tolist():
+        if bounds[index] >= best:
+            break
+        best = min(best, distance(index))
+    return best
+
+
+def hausdorff_distance(one: Labels, other: Labels) -> float:
+    """How far apart two sets of pixels ``[A, 2]`` and ``[B, 2]`` are: the worst pixel's way to the other set.
+
+    Convention: rows 0 to 9 of a column and rows 0 to 7 of it are 2 apart.
+    """
+    if len(one) * len(other) <= ALL_PAIRS:
+        apart = cdist(one, other)
+        return float(max(apart.min(1).max(), apart.min(0).max()))
+    there, back = KDTree(other).query(one)[0], KDTree(one).query(other)[0]
+    return float(max(there.max(), back.max()))
+
+
+# Quotients
+
+
+def _share(part: float, whole: float, empty: float = 1.0) -> float:
+    """A quotient, or what stands for nothing of nothing."""
+    return float(part / whole) if whole else empty
+
+
+def _both_ways(sums: Floats, areas: tuple[float, float], empty: float) -> float:
+    """The mean of the two directions, each weighted by area; of the one there is where a side is empty."""
+    means = [float(total / area) for total, area in zip(sums, areas, strict=True) if area]
+    return sum(means) / len(means) if means else empty
