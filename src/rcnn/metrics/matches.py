@@ -101,7 +101,8 @@ def pair(truth: Instances, predicted: Instances, kind: Kind) -> Pairing:
     crowd = _flags(truth.crowd, len(truth))
     ignored = crowd | _flags(truth.difficult, len(truth))
     scores = np.zeros(0) if predicted.scores is None else predicted.scores.double().cpu().numpy()
-    overlaps = _overlaps(truth, predicted, crowd, kind)  # [D, N]
+    same = predicted.labels.cpu().numpy()[:, None] == truth.labels.cpu().numpy()[None]
+    overlaps = np.where(same, ious(truth, predicted, kind), 0.0)  # [D, N]
     free: npt.NDArray[np.float64] = np.where(ignored, 0.0, overlaps)
     on_ignored = (overlaps[:, ignored] >= MATCH_IOU).any(1)
     found = np.where(on_ignored, IGNORED, UNMATCHED)
@@ -122,20 +123,18 @@ def _flags(flags: Tensor | None, count: int) -> npt.NDArray[np.bool_]:
     return np.zeros(count, dtype=bool) if flags is None else flags.cpu().numpy().astype(bool)
 
 
-def _overlaps(
-    truth: Instances, predicted: Instances, crowd: npt.NDArray[np.bool_], kind: Kind
-) -> npt.NDArray[np.float64]:
-    """IoU ``[D, N]`` within a class, else 0; with a crowd, the share of the detection that lies on it."""
+def ious(truth: Instances, predicted: Instances, kind: Kind) -> npt.NDArray[np.float64]:
+    """IoU ``[D, N]`` of any two, whatever their class; with a crowd, the share of the detection on it."""
     if not len(truth) or not len(predicted):
         return np.zeros((len(predicted), len(truth)))
-    same = predicted.labels.cpu().numpy()[:, None] == truth.labels.cpu().numpy()[None]
+    crowd = _flags(truth.crowd, len(truth)).astype(np.uint8)
     if kind == "mask":
         assert predicted.masks is not None
         assert truth.masks is not None
-        overlaps = coco_mask.iou(predicted.masks.rle(), truth.masks.rle(), crowd.astype(np.uint8))
+        found: npt.NDArray[np.float64] = coco_mask.iou(predicted.masks.rle(), truth.masks.rle(), crowd)
     else:
-        overlaps = coco_mask.iou(_corner_and_size(predicted), _corner_and_size(truth), crowd.astype(np.uint8))
-    return np.where(same, overlaps, 0.0)
+        found = coco_mask.iou(_corner_and_size(predicted), _corner_and_size(truth), crowd)
+    return found
 
 
 def _corner_and_size(instances: Instances) -> npt.NDArray[np.float64]:

@@ -1,0 +1,187 @@
+"""What keeps average precision below one: six kinds of errors, and the AP each costs.
+
+TIDE (Bolya et al. 2020, arXiv 2008.08115, §2), with its IoUs 0.5 (foreground) and 0.1 (background). A
+detection that finds no object is, by the first of these that fits:
+
+- *localisation*: it overlaps an object of its class with IoU 0.1 to 0.5;
+- *classification*: it overlaps an object of another class with at least 0.5;
+- *duplicate*: it overlaps an object of its class that a better detection has found;
+- *background*: it overlaps nothing with more than 0.1;
+- *both*: what is left: the wrong class, and 0.1 to 0.5.
+
+An object that was not found is *missed*, unless a classification or localisation error points at it.
+
+The cost of a kind is what AP at IoU 0.5 gains where that kind alone is mended: localisation and
+classification errors become true detections of the object they point at, if it was not found and no better
+detection of either kind points there too, and are dropped otherwise; duplicate, background and both are
+dropped; missed objects are no longer asked for. The costs do not add up to 1 - AP.
+
+Differs from ``tidecv``: detections on crowds and difficult objects are no errors; classes without any object
+are left out of the mean, as COCO has it.
+
+Legend: D detections and N objects of one image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rcnn.metrics import check_pairs
+from rcnn.metrics.coco import Kind
+from rcnn.metrics.matches import MATCH_IOU, UNMATCHED, ious, pair
+from rcnn.structures import Instances
+
+BACKGROUND_IOU = 0.1
+KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+TRUE = "true"
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """The division of errors, and what they cost.
+
+    Attributes:
+        ap: at IoU 0.5, in [0, 1]; NaN without objects.
+        counts: errors by kind, in the order of ``KINDS``.
+        costs: by kind, the AP gained by mending it, in [0, 1].
+    """
+
+    ap: float
+    counts: dict[str, int]
+    costs: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Detection:
+    """One detection that counts.
+
+    Attributes:
+        score: its own.
+        label: its class.
+        kind: ``TRUE`` or the kind of its error.
+        mended: the class in which it would be true, for a localisation or classification error that is the
+            best to point at a missed object; None: to be dropped.
+    """
+
+    score: float
+    label: int
+    kind: str
+    mended: int | None = None
+
+
+def analyse_errors(
+    truths: Sequence[Instances], predictions: Sequence[Instances], *, kind: Kind, num_classes: int
+) -> ErrorAnalysis:
+    """Divide the errors of some images.
+
+    Convention: one of two objects found, and nothing else: AP 51 / 101; the other is missed, which costs
+    50 / 101.
+
+    Args:
+        truths: one an image.
+        predictions: one an image, in the same order, with scores.
+        kind: whether boxes or masks are compared.
+        num_classes: how many there are.
+
+    Raises:
+        ValueError: truths and predictions that do not belong together, or keypoints.
+    """
+    check_pairs(truths, predictions, tuple(map(str, range(num_classes))))
+    if kind == "keypoint":
+        raise ValueError("errors are divided by the IoU of boxes or masks, which keypoints do not have.")
+    detections: list[_Detection] = []
+    objects, missed = np.zeros(num_classes, dtype=np.int64), np.zeros(num_classes, dtype=np.int64)
+    for truth, predicted in zip(truths, predictions, strict=True):
+        found, left = _judge(truth, predicted, kind)
+        detections += found
+        counted = pair(truth, predicted, kind).objects
+        objects += np.bincount(truth.labels.numpy()[counted], minlength=num_classes)
+        missed += np.bincount(truth.labels.numpy()[left], minlength=num_classes)
+    ap = _ap(detections, objects, objects)
+    costs = {}
+    for error in KINDS[:-1]:
+        mended = [_mend(d) if d.kind == error else d for d in detections]
+        costs[error] = _ap([d for d in mended if d is not None], objects, objects) - ap
+    costs["missed"] = _ap(detections, objects - missed, objects) - ap
+    counts = {error: sum(d.kind == error for d in detections) for error in KINDS[:-1]}
+    # Interpolation can make a mended curve worse by a hair, which is no gain.
+    gains = {error: max(cost, 0.0) if math.isfinite(cost) else cost for error, cost in costs.items()}
+    return ErrorAnalysis(ap, {**counts, "missed": int(missed.sum())}, gains)
+
+
+def _judge(truth: Instances, predicted: Instances, kind: Kind) -> tuple[list[_Detection], list[int]]:
+    """One image's detections, and the objects that are missed."""
+    pairing = pair(truth, predicted, kind)
+    counted = np.array(pairing.objects, dtype=np.int64)
+    overlaps = ious(truth, predicted, kind)[:, counted]  # [D, objects that are to be found]
+    labels, true_labels = predicted.labels.numpy(), truth.labels.numpy()[counted]
+    same = labels[:, None] == true_labels
+    taken = np.isin(counted, pairing.found)
+    detections: list[_Detection] = []
+    pointed: set[int] = set()
+    for index in np.argsort(-np.array(pairing.scores), kind="stable").tolist():
+        found = pairing.found[index]
+        score, label = pairing.scores[index], int(labels[index])
+        if found >= 0:
+            detections.append(_Detection(score, label, TRUE))
+        elif found == UNMATCHED:
+            error, target = _error(overlaps[index], same[index], taken)
+            first = target is not None and not taken[target] and target not in pointed
+            if target is not None and first:
+                pointed.add(target)
+            mended = int(true_labels[target]) if target is not None and first else None
+            detections.append(_Detection(score, label, error, mended))
+    left = [int(i) for n, i in enumerate(counted) if not taken[n] and n not in pointed]
+    return detections, left
+
+
+def _error(
+    overlaps: npt.NDArray[np.float64], same: npt.NDArray[np.bool_], taken: npt.NDArray[np.bool_]
+) -> tuple[str, int | None]:
+    """The kind of a false detection's error, and the object that it points at."""
+    if not len(overlaps):
+        return "background", None
+    own, other = np.where(same, overlaps, 0.0), np.where(same, 0.0, overlaps)
+    if BACKGROUND_IOU <= own.max() <= MATCH_IOU:
+        return "localisation", int(own.argmax())
+    if other.max() >= MATCH_IOU:
+        return "classification", int(other.argmax())
+    if own[taken].max(initial=0.0) >= MATCH_IOU:
+        return "duplicate", None
+    return ("background" if overlaps.max() <= BACKGROUND_IOU else "both"), None
+
+
+def _mend(detection: _Detection) -> _Detection | None:
+    """The detection as it should have been; None where it should not be."""
+    return None if detection.mended is None else _Detection(detection.score, detection.mended, TRUE)
+
+
+def _ap(
+    detections: Sequence[_Detection], objects: npt.NDArray[np.int64], classes: npt.NDArray[np.int64]
+) -> float:
+    """The mean AP of the classes that have any of ``classes``, with ``objects`` to be found in each.
+
+    A class that has nothing to be found any more, and no detections, is left out; with detections it is 0.
+    """
+    aps = []
+    for label in np.flatnonzero(classes):
+        own = [d for d in detections if d.label == label]
+        if own and objects[label]:
+            aps.append(_class_ap([d.score for d in own], [d.kind == TRUE for d in own], int(objects[label])))
+        elif own or objects[label]:
+            aps.append(0.0)
+    return float(np.mean(aps)) if aps else math.nan
+
+
+def _class_ap(scores: Sequence[float], true: Sequence[bool], objects: int) -> float:
+    """COCO's AP: the best precision at each of 101 recalls or beyond."""
+    hits = np.array(true)[np.argsort(-np.array(scores), kind="stable")].cumsum()
+    precision = hits / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    reached = np.searchsorted(hits / objects, np.arange(101) / 100)
+    return float(np.r_[envelope, 0.0][reached].mean())
