@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from rcnn import predict, run
 from rcnn.cli import app
+from rcnn.metrics.families import FAMILIES
 from rcnn.structures import Instances, Masks
 
 
@@ -215,6 +216,56 @@ def test_evaluate_prints_a_table_and_writes_json(model: str, data: Path, tmp_pat
     measured = json.loads((tmp_path / "r" / "result.json").read_text())
     assert measured["metrics"]["mask/AP"] == pytest.approx(1.0)
     assert measured["data"] == str(data)
+
+
+def test_evaluate_measures_the_families_named(model: str, data: Path, tmp_path: Path) -> None:
+    result = call("evaluate", model, data, "--metrics", "nuclei, errors", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    assert "AJI+" in result.stdout
+    assert "duplicate" in result.stdout
+    assert "VOC07" not in result.stdout
+    metrics = json.loads((tmp_path / "r.json").read_text())["metrics"]
+    assert metrics["nuclei/AJI"] == pytest.approx(1.0)
+    assert "mask/AP" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["m", "DATA", "--metrics", "nuclie"], "did you mean nuclei?"),
+        (["m", "DATA", "--metrics", "coco,speed"], "metrics speed: needs a MODEL"),
+        (["DATA"], "found 1 arguments, expected MODEL and DATA"),
+        (["m", "DATA", "--predictions", "f.json"], "expected DATA alone with --predictions"),
+        (["DATA", "--predictions", "none.json"], "none.json: No such file"),
+    ],
+    ids=["unknown", "lacking", "no model", "both", "no file"],
+)
+def test_evaluate_refuses(model: str, data: Path, arguments: list[str], message: str) -> None:
+    result = call("evaluate", *(data if a == "DATA" else a for a in arguments))
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_evaluate_without_a_model(model: str, data: Path, tmp_path: Path) -> None:
+    assert call("predict", model, data, "--out", tmp_path / "found").exit_code == 0
+    file = tmp_path / "found" / "predictions.json"
+    entries = [e for e in json.loads(file.read_text()) if "/images/" in e["image_id"]]
+    file.write_text(json.dumps(entries))
+    result = call("evaluate", data, "--predictions", file, "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert written["predictions"] == str(file)
+    assert written["metrics"]["mask/AP"] == pytest.approx(1.0)
+    file.write_text(json.dumps([{**entries[0], "image_id": "elsewhere.png"}]))
+    result = call("evaluate", data, "--predictions", file)
+    assert result.exit_code == 1
+    assert "predictions.json: entry 0: image_id 'elsewhere.png'" in result.stderr
+
+
+def test_help_names_every_family_of_metrics() -> None:
+    said = " ".join(call("evaluate", "--help").output.split())
+    for name in FAMILIES:
+        assert name in said, name
 
 
 def test_predict_writes_files_and_counts(model: str, data: Path, tmp_path: Path) -> None:

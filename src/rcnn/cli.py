@@ -200,14 +200,40 @@ def train(
 @app.command(
     epilog=_examples(
         "rcnn evaluate runs/cells cells/val",
-        "rcnn evaluate runs/cells val.json --images photos/ --json result.json",
+        "rcnn evaluate runs/cells val.json --images photos/ --metrics coco,errors,speed --json result.json",
+        "rcnn evaluate val.json --predictions theirs.json",
     )
 )
 def evaluate(
-    model: ModelSource,
-    data: DataSource,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] DATA",
+            help="A run folder, .safetensors file or name as in `rcnn models` (left out with --predictions); "
+            "annotated images.",
+        ),
+    ],
     images: ImagesFolder = None,
     proposals: ProposalsFile = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Any of coco, voc07, voc10, nuclei, cityscapes, errors, proposals, speed, joined by commas. "
+            "By default coco, voc07, voc10 and errors; nuclei for masks of one class, since that is what "
+            "cells are judged by; cityscapes for that format; proposals where the data bring some."
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure this COCO results file; no MODEL is then needed."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Score from which detections count for nuclei; by default the model's own, with "
+            "--predictions where F1 is highest."
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured here.")
     ] = None,
@@ -220,21 +246,46 @@ def evaluate(
     ] = 0.01,
     device: Device = None,
 ) -> None:
-    """Measure a model on annotated images: COCO's and VOC's metrics, for each class."""
+    """Measure a model, or detections in a file, on annotated images."""
+    expected = 1 if predictions is not None else 2
+    if len(sources) != expected:
+        raise ValueError(
+            f"evaluate: found {len(sources)} arguments, expected "
+            + (
+                "DATA alone with --predictions"
+                if expected == 1
+                else "MODEL and DATA, or --predictions FILE DATA"
+            )
+        )
     from rcnn.checkpoint import write_atomically
     from rcnn.evaluation import evaluate as measure
+    from rcnn.evaluation import evaluate_results
+    from rcnn.metrics.families import check_names
     from rcnn.predict import load
+    from rcnn.proposals import with_proposals
+    from rcnn.tables import family_tables
 
-    dataset = _open(data, images)
-    detector = load(model, device)
-    dataset = _proposed(dataset, detector, proposals)
-    with _progress("evaluating") as progress:
-        evaluation, _ = measure(
-            detector, dataset, min_score=min_score, max_detections=max_detections, progress=progress
-        )
-    _console().print(evaluation.table())
+    families = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    check_names(families or ())  # a wrong name is told before anything is opened
+    dataset = _open(Path(sources[-1]), images)
+    chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
+    if predictions is not None:
+        dataset = dataset if proposals is None else with_proposals(dataset, proposals)
+        evaluation, _ = evaluate_results(predictions, dataset, **chosen)
+    else:
+        detector = load(sources[0], device)
+        dataset = _proposed(dataset, detector, proposals, of_rpn="proposals" in (families or ()))
+        if threshold is None:
+            chosen["threshold"] = getattr(detector, "min_score", None)
+        with _progress("evaluating") as progress:
+            evaluation, _ = measure(detector, dataset, min_score=min_score, progress=progress, **chosen)
+    if "coco" in evaluation.families:
+        _console().print(evaluation.table())
+    for table in family_tables(evaluation):
+        _console().print(table)
     if json_file is not None:
-        content = {"model": model, "data": str(data), **evaluation.to_json()}
+        found = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
+        content = {**found, "data": sources[-1], **evaluation.to_json()}
         write_atomically(json_file, json.dumps(content, indent=1, ensure_ascii=False).encode())
         _say(f"written: {json_file}")
 
@@ -500,15 +551,23 @@ def _open(data: Path, images: Path | None) -> Dataset:
     return dataset
 
 
-def _proposed(dataset: Dataset, detector: Detector, file: Path | None) -> Dataset:
-    """The data set with proposals, from the file or a search, where the model does not make its own."""
+def _proposed(dataset: Dataset, detector: Detector, file: Path | None, *, of_rpn: bool = False) -> Dataset:
+    """The data set with proposals, from the file or a search, where the model does not make its own.
+
+    Those that it makes itself are there only if they are asked for.
+    """
+    from rcnn.metrics.proposals import COUNTS
     from rcnn.proposals import SELECTIVE_SEARCH, default_cache, with_proposals
+    from rcnn.propose import rpn_proposals
 
     network: Any = getattr(detector, "network", None)
     if not getattr(network, "needs_proposals", False):
         if file is not None:
             raise ValueError(f"--proposals {file}: this model makes its own proposals; leave the option out")
-        return dataset
+        if not of_rpn:
+            return dataset
+        with _progress("proposing") as progress:
+            return with_proposals(dataset, rpn_proposals(detector, dataset, COUNTS[-1], progress))
     source = SELECTIVE_SEARCH if file is None else file
     with _progress("searching") as progress:
         return with_proposals(

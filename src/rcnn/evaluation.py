@@ -20,17 +20,18 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from rcnn.data.coco_results import read_results
 from rcnn.data.dataset import Dataset
 from rcnn.metrics import check_pairs
-from rcnn.metrics.coco import CocoResult, Kind, coco_metrics
-from rcnn.metrics.keypoints import keypoint_errors
+from rcnn.metrics.coco import Kind
+from rcnn.metrics.families import FAMILIES, Compared, Measures, check_names, chosen_families
 from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
-from rcnn.metrics.voc import voc_metrics
+from rcnn.stopwatch import Stopwatch
 from rcnn.structures import Instances
 
+KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
 # COCO's cap, and how far it follows crowded images: people count 500 cells.
 COCO_CAP, HIGHEST_CAP = 100, 500
-KEYPOINT_CAP = 20  # COCO's
 
 
 class Detector(Protocol):
@@ -58,9 +59,10 @@ class Evaluation:
         metrics: ``box/AP box/AP50 box/AP75 box/AP_small box/AP_medium box/AP_large box/AR1 box/AR10 box/AR``,
             the same under ``mask/`` where there are masks and ``keypoint/`` where there are keypoints (cap
             20), ``keypoint/error`` and ``keypoint/found`` (``rcnn.metrics.keypoints``), ``voc07/mAP``
-            (11 points) and ``voc10/mAP`` (area), of boxes.
-        per_class: by class name the same COCO metrics, ``voc07/AP``, ``voc10/AP``, and ``objects``, the
-            number of truths without crowds.
+            (11 points) and ``voc10/mAP`` (area), of boxes; further families under their own names
+            (``rcnn.metrics.families``), those that were chosen.
+        per_class: by class name the same COCO metrics, ``voc07/AP``, ``voc10/AP``, ``cityscapes/AP``, and
+            ``objects``, the number of truths without crowds.
         pr_curves: by class name ``recall`` (0, 0.01, …, 1) and ``precision`` at IoU 0.5, of masks where there
             are masks; classes with truth only.
         f1_threshold: the score threshold with the highest F1 of matches at IoU 0.5; 0.5 if no detection is
@@ -73,6 +75,7 @@ class Evaluation:
         max_detections: the cap of detections by image and class in the COCO metrics.
         has_masks: whether masks were compared.
         has_keypoints: whether keypoints were.
+        families: the families of metrics that were measured.
     """
 
     metrics: dict[str, float]
@@ -87,6 +90,7 @@ class Evaluation:
     max_detections: int
     has_masks: bool = False
     has_keypoints: bool = False
+    families: tuple[str, ...] = ()
 
     @property
     def headline(self) -> Kind:
@@ -106,7 +110,7 @@ class Evaluation:
         table = Table(title=title, caption=self._caption(), box=SIMPLE_HEAD, padding=0)
         for name in ("", "class", "objects", "AP", "AP50", "AP75", "small", "medium", "large", "AR"):
             table.add_column(name, justify="left" if name in ("", "class") else "right")
-        for kind in _kinds(self.has_masks, self.has_keypoints):
+        for kind in (kind for kind in KINDS if f"{kind}/AP" in self.metrics):
             objects = sum(int(values["objects"]) for values in self.per_class.values())
             cells = [_percent(self.metrics[f"{kind}/{column}"]) for column in columns]
             table.add_row(kind, "all", str(objects), *cells, style="bold")
@@ -118,22 +122,16 @@ class Evaluation:
 
     def _caption(self) -> str:
         """What does not go into the rows."""
-        keypoints = ""
-        if self.has_keypoints:
+        said = []
+        if "keypoint/error" in self.metrics:
             error, found = self.metrics["keypoint/error"], _percent(self.metrics["keypoint/found"])
-            keypoints = f"keypoints {error:.1f} px off in the {found} % of objects found; "
-        return (
-            f"{keypoints}VOC07 mAP {_percent(self.metrics['voc07/mAP'])}, "
-            f"VOC10 mAP {_percent(self.metrics['voc10/mAP'])}; "
-            f"best F1 {_percent(self.f1)} at score {self.f1_threshold:.2f}; "
-            f"up to {self.max_detections} detections an image and class"
-        )
-
-
-def _kinds(has_masks: bool, has_keypoints: bool) -> tuple[Kind, ...]:
-    """What is compared, boxes first."""
-    kinds: tuple[tuple[Kind, bool], ...] = (("box", True), ("mask", has_masks), ("keypoint", has_keypoints))
-    return tuple(kind for kind, there in kinds if there)
+            said.append(f"keypoints {error:.1f} px off in the {found} % of objects found")
+        years = [year for year in ("voc07", "voc10") if f"{year}/mAP" in self.metrics]
+        if years:
+            said.append(", ".join(f"{y.upper()} mAP {_percent(self.metrics[f'{y}/mAP'])}" for y in years))
+        said.append(f"best F1 {_percent(self.f1)} at score {self.f1_threshold:.2f}")
+        said.append(f"up to {self.max_detections} detections an image and class")
+        return "; ".join(said)
 
 
 def _percent(value: float) -> str:
@@ -159,6 +157,8 @@ def evaluate(
     batch_size: int = 1,
     min_score: float = 0.01,
     max_detections: int | None = None,
+    metrics: Sequence[str] | None = None,
+    threshold: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Evaluation, list[Instances]]:
     """Run a detector over a data set and measure its detections.
@@ -174,6 +174,10 @@ def evaluate(
             points of AP, and costs time.
         max_detections: the cap of detections of an image, in the detector and the metrics; by default 100, or
             as many as the fullest image has objects, up to 500.
+        metrics: the families to measure, keys of ``rcnn.metrics.families.FAMILIES``; None: those that suit
+            the data.
+        threshold: the score from which detections count in metrics at one threshold, such as those of
+            nuclei; None: where F1 is highest on these very data.
         progress: called with the number of images done and of all.
 
     Returns:
@@ -181,8 +185,10 @@ def evaluate(
         image, on the CPU. Truths of the evaluation's matches keep the order of the records'.
 
     Raises:
-        ValueError: a data set without images, or an image or annotation that cannot be read.
+        ValueError: a data set without images, an image or annotation that cannot be read, or metrics that
+            are unknown or lack something.
     """
+    check_names(metrics or ())
     if not len(dataset):
         raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
     cap = max_detections
@@ -192,6 +198,7 @@ def evaluate(
     predictions: list[Instances] = []
     predict: Callable[..., list[Instances]] = detector.predict
     seconds = {"decoding": 0.0, "predicting": 0.0}
+    watch = Stopwatch(getattr(detector, "network", None) if "speed" in (metrics or ()) else None)
     for start in range(0, len(dataset), batch_size):
         began = time.perf_counter()
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
@@ -200,7 +207,8 @@ def evaluate(
         boxes = [sample.truth.proposals for sample in samples]
         # Only where the data set brings them: whatever else predicts need not know of proposals.
         brought = {} if any(b is None for b in boxes) else {"proposals": boxes}
-        found = predict(images, min_score=min_score, max_detections=cap, **brought)
+        with watch:
+            found = predict(images, min_score=min_score, max_detections=cap, **brought)
         predictions += [instances.to("cpu") for instances in found]
         seconds["decoding"] += (decoded - began) / len(dataset)
         seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
@@ -210,9 +218,43 @@ def evaluate(
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
     has_masks = dataset.has_masks and _all_have(predictions, "masks")
     has_keypoints = dataset.skeleton is not None and _all_have(predictions, "keypoints")
+    speed = watch.speed(len(dataset), **seconds)
     evaluation = evaluate_predictions(
         truths, predictions, class_names, has_masks=has_masks, has_keypoints=has_keypoints,
-        max_detections=cap, seconds=seconds,
+        max_detections=cap, seconds=seconds, metrics=metrics, threshold=threshold, format=dataset.format,
+        speed=speed,
+    )  # fmt: skip
+    return evaluation, predictions
+
+
+def evaluate_results(
+    path: str | Path,
+    dataset: Dataset,
+    *,
+    max_detections: int | None = None,
+    metrics: Sequence[str] | None = None,
+    threshold: float | None = None,
+) -> tuple[Evaluation, list[Instances]]:
+    """Measure somebody else's detections, from a COCO results file; no model is needed.
+
+    Args:
+        path: the JSON file, see ``rcnn.data.coco_results``.
+        dataset: the images it is about, with truth.
+        max_detections: as in :func:`evaluate`.
+        metrics: likewise.
+        threshold: likewise.
+
+    Raises:
+        ValueError: a file that does not fit the data set, or metrics that are unknown or lack something.
+    """
+    check_names(metrics or ())
+    predictions = read_results(path, dataset)
+    truths = [replace(record.load_truth(), path=record.path) for record in dataset.records]
+    evaluation = evaluate_predictions(
+        truths, predictions, dataset.class_names,
+        has_masks=dataset.has_masks and _all_have(predictions, "masks"),
+        has_keypoints=dataset.skeleton is not None and _all_have(predictions, "keypoints"),
+        max_detections=max_detections, metrics=metrics, threshold=threshold, format=dataset.format,
     )  # fmt: skip
     return evaluation, predictions
 
@@ -265,6 +307,10 @@ def evaluate_predictions(
     has_keypoints: bool = False,
     max_detections: int | None = None,
     seconds: Mapping[str, float] | None = None,
+    metrics: Sequence[str] | None = None,
+    threshold: float | None = None,
+    format: str = "",
+    speed: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """Measure predictions that are at hand.
 
@@ -276,68 +322,59 @@ def evaluate_predictions(
         has_keypoints: whether to compare keypoints too.
         max_detections: COCO's cap; by default 100, or as many as the fullest image has objects, up to 500.
         seconds: time an image by stage, to which ``measuring`` is added.
+        metrics: families to measure, as in :func:`evaluate`.
+        threshold: likewise.
+        format: of the data set, which the choice of families looks at.
+        speed: what the family of that name reports.
 
     Raises:
-        ValueError: truths and predictions that do not belong together, or masks missing.
+        ValueError: truths and predictions that do not belong together, masks missing, or metrics that are
+            unknown or lack something.
     """
     began = time.perf_counter()
     check_pairs(truths, predictions, class_names)
     cap = detection_cap(truths) if max_detections is None else max_detections
-    kinds = _kinds(has_masks, has_keypoints)
-    results = {
-        kind: coco_metrics(
-            truths, predictions, kind=kind, class_names=class_names,
-            max_detections=min(cap, KEYPOINT_CAP) if kind == "keypoint" else cap,
-        )
-        for kind in kinds
-    }  # fmt: skip
-    compared: Kind = "mask" if has_masks else "box"
-    pairings = [pair(t, p, compared) for t, p in zip(truths, predictions, strict=True)]
-    threshold, f1 = best_threshold(pairings)
-    metrics, per_class = _gathered(truths, predictions, class_names, results)
-    if has_keypoints:
-        errors = keypoint_errors(truths, predictions)
-        metrics |= {"keypoint/error": errors.mean, "keypoint/found": errors.found}
-        metrics |= {f"keypoint/error_{name}": error for name, error in errors.per_keypoint.items()}
+    shape: Kind = "mask" if has_masks else "box"
+    pairings = [pair(t, p, shape) for t, p in zip(truths, predictions, strict=True)]
+    best, f1 = best_threshold(pairings)
+    compared = Compared(
+        truths, predictions, tuple(class_names), has_masks=has_masks, has_keypoints=has_keypoints,
+        max_detections=cap, threshold=best if threshold is None else threshold, format=format,
+        speed=speed or {},
+    )  # fmt: skip
+    families = chosen_families(metrics, compared)
+    measures = _gathered(compared, families)
     judged = [(score, found) for p in pairings for score, found in zip(p.scores, p.found, strict=True)]
     passed = (time.perf_counter() - began) / max(1, len(truths))
     return Evaluation(
-        metrics=metrics,
-        per_class=per_class,
-        pr_curves=_curves(results[compared]),
-        f1_threshold=threshold,
+        metrics=measures.metrics,
+        per_class=measures.per_class,
+        pr_curves=measures.curves,
+        f1_threshold=best,
         f1=f1,
-        matches=[pairing.at(threshold) for pairing in pairings],
+        matches=[pairing.at(best) for pairing in pairings],
         scores_true=[score for score, found in judged if found >= 0],
         scores_false=[score for score, found in judged if found == UNMATCHED],
         seconds={**(seconds or {}), "measuring": passed},
         max_detections=cap,
         has_masks=has_masks,
         has_keypoints=has_keypoints,
+        families=families,
     )
 
 
-def _gathered(
-    truths: Sequence[Instances],
-    predictions: Sequence[Instances],
-    class_names: Sequence[str],
-    results: Mapping[Kind, CocoResult],
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """All metrics over all classes, and by class."""
-    metrics: dict[str, float] = {}
-    per_class: dict[str, dict[str, float]] = {name: {} for name in class_names}
-    for name, objects in zip(class_names, _objects(truths, len(class_names)), strict=True):
-        per_class[name]["objects"] = objects
-    for kind, result in results.items():
-        metrics |= {f"{kind}/{key}": value for key, value in result.metrics.items()}
-        for name, values in result.per_class.items():
-            per_class[name] |= {f"{kind}/{key}": value for key, value in values.items()}
-    for year, eleven_point in (("voc07", True), ("voc10", False)):
-        voc = voc_metrics(truths, predictions, class_names=class_names, eleven_point=eleven_point)
-        metrics[f"{year}/mAP"] = voc.mean_ap
-        for name, value in voc.per_class.items():
-            per_class[name][f"{year}/AP"] = value
-    return metrics, per_class
+def _gathered(compared: Compared, families: Sequence[str]) -> Measures:
+    """What all families measured, in one."""
+    names = compared.class_names
+    counts = zip(names, _objects(compared.truths, len(names)), strict=True)
+    whole = Measures({}, {name: {"objects": count} for name, count in counts})
+    for family in families:
+        found = FAMILIES[family].measure(compared)
+        whole.metrics.update(found.metrics)
+        whole.curves.update(found.curves)
+        for name, values in found.per_class.items():
+            whole.per_class[name].update(values)
+    return whole
 
 
 def _objects(truths: Sequence[Instances], num_classes: int) -> list[int]:
@@ -347,12 +384,3 @@ def _objects(truths: Sequence[Instances], num_classes: int) -> list[int]:
         labels = truth.labels if truth.crowd is None else truth.labels[~truth.crowd]
         counts += torch.bincount(labels.cpu(), minlength=num_classes)
     return [int(count) for count in counts.tolist()]
-
-
-def _curves(result: CocoResult) -> dict[str, dict[str, list[float]]]:
-    """The precision-recall curves of the classes that have truth."""
-    return {
-        name: {"recall": result.recall, "precision": curve}
-        for name, curve in result.precision.items()
-        if not math.isnan(curve[0])
-    }

@@ -39,6 +39,7 @@ from rcnn.data.check import align_classes, check, check_pair, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
 from rcnn.evaluation import Evaluation, evaluate, evaluate_predictions
+from rcnn.metrics.families import BASIC
 from rcnn.models import MODELS
 from rcnn.models.rcnn import RCNN
 from rcnn.plan import plan
@@ -47,10 +48,12 @@ from rcnn.proposals import SELECTIVE_SEARCH, default_cache, with_proposals
 from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
+from rcnn.tables import family_tables
 from rcnn.training import Standing, Trainer, append_line
 from rcnn.weights import load_pretrained, trunk_normalisation
 
 HELD_OUT = 0.15
+NOT_FOLLOWED = ("voc10", "nuclei", "errors", "cityscapes", "proposals")  # families without a curve
 PLACES = ("data", "val", "images", "val_images", "proposals", "val_proposals")
 # More images than this are not all decoded before training; `rcnn data check` does it at any number.
 DECODED = 5000
@@ -254,11 +257,11 @@ class Validation:
         if _rank() > 0:
             return {"val/loss": self.loss(), "score": 0.0}
         val = self.parts.val if full else self.parts.val.subset(self.few)
-        evaluation, predictions = evaluate(self.detector, val)
+        evaluation, predictions = evaluate(self.detector, val, metrics=None if full else BASIC)
         if full:
             self.last = (evaluation, predictions)
             evaluation = self._on_few(predictions, evaluation) if len(self.few) < len(val) else evaluation
-        metrics = {k: v for k, v in evaluation.metrics.items() if not k.startswith("voc10")}
+        metrics = {k: v for k, v in evaluation.metrics.items() if not k.startswith(NOT_FOLLOWED)}
         return {**metrics, "f1": evaluation.f1, "val/loss": self.loss(), "score": _headline(evaluation)}
 
     def _on_few(self, predictions: Sequence[Instances], evaluation: Evaluation) -> Evaluation:
@@ -269,6 +272,7 @@ class Validation:
             self.parts.train.class_names,
             has_masks=evaluation.has_masks,
             has_keypoints=evaluation.has_keypoints,
+            metrics=BASIC,
         )
 
     @torch.no_grad()
@@ -323,7 +327,8 @@ def finish(
         history=read_history(folder), evaluation=evaluation, dataset=parts.val, predictions=predictions,
         seconds=seconds,
     )  # fmt: skip
-    console.print(evaluation.table())
+    for table in (evaluation.table(), *family_tables(evaluation)):
+        console.print(table)
     for name in ("best.safetensors", "report.html"):
         console.print(f"{folder / name}", markup=False, highlight=False)
 

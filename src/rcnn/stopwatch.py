@@ -1,0 +1,110 @@
+"""Where the time of a prediction goes, and how much memory it takes.
+
+The stages are the parts of a network (``trunk``, ``neck``, ``rpn``, ``box``, ``mask``, …): what is called
+of a part, ``forward``, ``decode`` and the rest, counts for it, from its outermost call to the return. On a
+GPU the clock is read when the device has finished.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FunctionType, TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Stopwatch:
+    """Times the parts of a network while it is entered; without a network it does nothing.
+
+    Attributes:
+        seconds: by part, in the order of their first calls, over all that was timed.
+    """
+
+    def __init__(self, network: nn.Module | None) -> None:
+        self.network = network
+        self.seconds: dict[str, float] = {}
+        self._running: str | None = None
+        self._wrapped: list[tuple[nn.Module, str]] = []
+        self._cuda = network is not None and any(p.is_cuda for p in network.parameters())
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+
+    def __enter__(self) -> Stopwatch:
+        if self.network is not None:
+            for name, part in self.network.named_children():
+                for owner, method in _callables(part):
+                    # An attribute of the object goes before the method of its class.
+                    setattr(owner, method, self._timed(name, getattr(owner, method)))
+                    self._wrapped.append((owner, method))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._wrapped:
+            delattr(*self._wrapped.pop())
+        self._running = None
+
+    def _timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if self._running is not None:  # inside a part that is being timed
+                return call(*arguments, **options)
+            self._running, began = name, self._now()
+            try:
+                return call(*arguments, **options)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - began
+                self._running = None
+
+        return timed
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def speed(self, images: int, *, decoding: float, predicting: float) -> dict[str, float]:
+        """What was measured, of so many images; empty without a network.
+
+        ``images_per_second`` counts reading the files; ``…_seconds`` are of one image, for decoding, each
+        part, and the rest of a prediction (resizing, pasting masks); ``peak_megabytes`` is the most memory
+        the process ever had (of the GPU, where the network is on one: that its tensors had since).
+        """
+        if self.network is None:
+            return {}
+        parts = {name: seconds / images for name, seconds in self.seconds.items()}
+        return {
+            "images_per_second": 1 / (decoding + predicting),
+            "decoding_seconds": decoding,
+            **{f"{name}_seconds": seconds for name, seconds in parts.items()},
+            "rest_seconds": max(predicting - sum(parts.values()), 0.0),
+            "peak_megabytes": (torch.cuda.max_memory_allocated() if self._cuda else _peak()) / 2**20,
+        }
+
+
+def _callables(part: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """The public methods of a part's own classes, and ``forward`` of the modules that it is made of."""
+    kinds = type(part).__mro__
+    own = {
+        name
+        for kind in kinds[: kinds.index(nn.Module)]
+        for name, value in vars(kind).items()
+        if isinstance(value, FunctionType) and not name.startswith("_")
+    }
+    yield from ((part, name) for name in sorted(own | {"forward"}))
+    yield from ((module, "forward") for module in part.children())
+
+
+def _peak() -> float:
+    """The most bytes that this process has had in memory; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    # Kilobytes but on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

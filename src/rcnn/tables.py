@@ -1,0 +1,106 @@
+"""What the families of metrics beyond COCO's and VOC's found, as tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from rcnn.metrics.errors import KINDS
+from rcnn.metrics.nuclei import IOUS
+from rcnn.metrics.proposals import COUNTS
+
+if TYPE_CHECKING:
+    from rcnn.evaluation import Evaluation
+
+NUCLEI = (
+    *((f"F1_{round(100 * t)}", f"F1 of detection, IoU {t:.2f}") for t in (IOUS[0], IOUS[5], IOUS[8])),
+    ("F1", "F1 of detection, mean over IoU 0.50 to 0.95"),
+    ("PQ", "PQ"), ("SQ", "SQ"), ("RQ", "RQ"), ("AJI", "AJI"), ("AJI_plus", "AJI+"),
+    ("pixel_dice", "F1 = Dice of pixels (Cell17's F1, other reading)"),
+    ("object_F1", "F1 of objects, GlaS (Cell17's F1)"),
+    ("object_dice", "Dice of objects, GlaS (Cell17's Dice)"),
+    ("object_hausdorff", "Hausdorff of objects, GlaS, px (Cell17's)"),
+)  # fmt: skip
+Rows = list[tuple[str, ...]]
+
+
+def family_tables(evaluation: Evaluation) -> list[Table]:
+    """One table for each family that was measured and has one."""
+    return [TABLES[name](evaluation) for name in evaluation.families if name in TABLES]
+
+
+def _nuclei(evaluation: Evaluation) -> Table:
+    metrics = evaluation.metrics
+    rows = []
+    for key, name in NUCLEI:
+        write = _plain if key == "object_hausdorff" else _percent
+        rows.append((name, write(metrics[f"nuclei/{key}"]), write(metrics[f"nuclei_per_image/{key}"])))
+    title = f"Nuclei, detections of score {metrics['nuclei/threshold']:.2f} and above, in %"
+    return _table(title, ("", "pooled", "mean of images"), rows)
+
+
+def _errors(evaluation: Evaluation) -> Table:
+    metrics = evaluation.metrics
+    rows = [
+        (kind, f"{metrics[f'errors/{kind}_count']:.0f}", _percent(metrics[f"errors/{kind}"]))
+        for kind in KINDS
+    ]
+    what = "masks" if evaluation.has_masks else "boxes"
+    title = f"Errors, AP50 of {what} {_percent(metrics['errors/AP50'])} %"
+    return _table(title, ("kind", "number", "costs AP50, %"), rows)
+
+
+def _cityscapes(evaluation: Evaluation) -> Table:
+    rows: Rows = [("all", *(_percent(evaluation.metrics[f"cityscapes/{key}"]) for key in ("AP", "AP50")))]
+    rows += [
+        (name, *(_percent(values[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
+        for name, values in evaluation.per_class.items()
+    ]
+    return _table("Cityscapes' metrics of masks, in %", ("class", "AP", "AP50"), rows)
+
+
+def _proposals(evaluation: Evaluation) -> Table:
+    names = ("recall50", "recall70", "AR")
+    rows = [
+        (str(n), *(_percent(evaluation.metrics[f"proposals/{name}@{n}"]) for name in names)) for n in COUNTS
+    ]
+    title = f"Recall of {evaluation.metrics['proposals/per_image']:.0f} proposals an image, in %"
+    return _table(title, ("first", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
+
+
+def _speed(evaluation: Evaluation) -> Table:
+    found = {k.removeprefix("speed/"): v for k, v in evaluation.metrics.items() if k.startswith("speed/")}
+    rows: Rows = [("images a second", f"{found['images_per_second']:.2f}")]
+    rows += [
+        (f"{k.removesuffix('_seconds')}, s an image", f"{v:.4f}")
+        for k, v in found.items()
+        if k.endswith("_seconds")
+    ]
+    rows.append(("peak memory, MB", f"{found['peak_megabytes']:.0f}"))
+    return _table("Speed", ("", ""), rows)
+
+
+TABLES: dict[str, Callable[[Evaluation], Table]] = {
+    "nuclei": _nuclei, "errors": _errors, "cityscapes": _cityscapes, "proposals": _proposals, "speed": _speed,
+}  # fmt: skip
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+    for column in columns:
+        table.add_column(column, justify="right" if table.columns else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
