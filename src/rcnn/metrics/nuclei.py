@@ -51,6 +51,7 @@ from rcnn.structures import Instances, Masks
 
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 VOID_SHARE = 0.5
+CODE = np.array([2**32, 1])  # of row and column one number
 ALL_PAIRS = 2**20  # so many distances are quicker than a tree
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -365,11 +366,15 @@ def hausdorff_distance(one: Labels, other: Labels) -> float:
 
     Convention: rows 0 to 9 of a column and rows 0 to 7 of it are 2 apart.
     """
-    if len(one) * len(other) <= ALL_PAIRS:
-        apart = cdist(one, other)
-        return float(max(apart.min(1).max(), apart.min(0).max()))
-    there, back = KDTree(other).query(one)[0], KDTree(one).query(other)[0]
-    return float(max(there.max(), back.max()))
+    return max(_way(one, other), _way(other, one))
+
+
+def _way(one: Labels, other: Labels) -> float:
+    """The longest way from a pixel of one set to the nearest of the other; those in both have none."""
+    outside = one[~np.isin(one @ CODE, other @ CODE)]
+    if len(outside) * len(other) <= ALL_PAIRS:
+        return float(cdist(outside, other).min(1).max(initial=0.0))
+    return float(KDTree(other).query(outside)[0].max())
 
 
 # Quotients
