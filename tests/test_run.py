@@ -316,9 +316,9 @@ torch.set_num_threads(1)
 from rcnn import run
 data, recipe = sys.argv[1:]
 evaluate = run.evaluate
-def told(*given):
+def told(*given, **settings):
     print("evaluated by", run._rank(), flush=True)
-    return evaluate(*given)
+    return evaluate(*given, **settings)
 run.evaluate = told
 print("folder", run.train(data, recipe=recipe), flush=True)
 """
