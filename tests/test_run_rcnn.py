@@ -3,6 +3,7 @@
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,23 @@ def test_on_features_of_imagenet_alone(data: Path, boxes: Path, tmp_path: Path) 
     assert (folder / "report.html").is_file()
     assert "best at 0" in (folder / "report.html").read_text(encoding="utf-8")
     train(resume=folder, console=quiet())
+
+
+def test_all_validation_images_are_looked_at_once(
+    data: Path, boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at, evaluate = [], run.evaluate
+
+    def counted(detector: Any, dataset: Any) -> Any:
+        looked_at.append((len(dataset), bool(detector.network.fitted)))
+        return evaluate(detector, dataset)
+
+    monkeypatch.setattr(run, "evaluate", counted)
+    short = replace(recipe(), train=replace(recipe().train, eval_every=1.0))
+    folder = train(data, val=data, proposals=boxes, recipe=short, out=tmp_path / "run", console=quiet())
+    assert looked_at == [(1, False), (8, True)]
+    in_the_loop = checkpoint.read_metadata(folder / "last.safetensors")["progress"]["seconds"]
+    assert load(folder, "cpu").info["training_seconds"] > in_the_loop
 
 
 def test_the_report_can_be_written_again(whole: Path) -> None:

@@ -203,7 +203,9 @@ def _run(
         else:
             trainer.run()
         if isinstance(network, RCNN) and _rank() == 0:
+            began = time.perf_counter()
             _fit_svms(folder, recipe, parts.train, where, line)
+            trainer.progress.seconds += time.perf_counter() - began
     if _rank() == 0:
         best_is_last = trainer.progress.best_iteration == trainer.progress.iteration
         measured = validation.last if best_is_last and not isinstance(network, RCNN) else None
@@ -256,6 +258,8 @@ class Validation:
         """
         if _rank() > 0:
             return {"val/loss": self.loss(), "score": 0.0}
+        # R-CNN is not finished when the loop is: all images are looked at once its SVMs are there.
+        full = full and not isinstance(self.detector.network, RCNN)
         val = self.parts.val if full else self.parts.val.subset(self.few)
         evaluation, predictions = evaluate(self.detector, val, metrics=None if full else BASIC)
         if full:
@@ -305,6 +309,8 @@ def finish(
         **detector.info,
         "metrics": measures["metrics"],
         "best_iteration": progress.best_iteration,
+        # Kept from the first time: what is fitted after the loop is in no checkpoint of it.
+        "training_seconds": detector.info.get("training_seconds", progress.seconds),
     }
     replace(detector, min_score=round(evaluation.f1_threshold, 4), info=info).save(
         folder / "best.safetensors"
@@ -317,7 +323,7 @@ def finish(
         "threshold": f"{evaluation.f1_threshold:.3f}, where F1 is highest ({evaluation.f1:.3f})",
     }
     seconds = {
-        "training": progress.seconds,
+        "training": info["training_seconds"],
         "evaluation while training": progress.eval_seconds,
         "final evaluation": time.perf_counter() - began,
     }
