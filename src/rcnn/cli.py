@@ -81,7 +81,8 @@ def _examples(*lines: str) -> str:
 DataSource = Annotated[
     Path,
     typer.Argument(
-        metavar="DATA", help="COCO JSON file, or a folder: VOC, COCO, or one of mask PNGs per image."
+        metavar="DATA",
+        help="COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md).",
     ),
 ]
 ImagesFolder = Annotated[

@@ -82,7 +82,7 @@ def test_refusals_show_the_layouts(tmp_path: Path) -> None:
 
 
 def test_options_of_another_format_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="split=train is for Pascal VOC only"):
+    with pytest.raises(ValueError, match="split=train is for Pascal VOC and YOLO only"):
         open_data(coco(tmp_path / "c"), split="train")
     (tmp_path / "m").mkdir()
     with pytest.raises(ValueError, match="is for COCO files only"):

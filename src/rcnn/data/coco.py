@@ -134,7 +134,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 @dataclass
-class _Object:
+class Annotation:
     """One annotation that can be used."""
 
     box: Box
@@ -156,7 +156,12 @@ class Picture:
 
 
 class Reader:
-    """Collects what can be used of a file of instances, and every problem on the way."""
+    """Collects what can be used of a file of instances, and every problem on the way.
+
+    Readers of other formats with outlines and keypoints fill ``pictures`` and ``objects`` in their own way.
+    """
+
+    format = "coco"
 
     def __init__(self, source: Path, folder: Path, categories: list[Any]) -> None:
         self.source = source
@@ -164,7 +169,7 @@ class Reader:
         self.problems: list[Problem] = []
         self.pictures: dict[int | str, Picture] = {}
         self.dropped: set[int | str] = set()  # reported once, not once more for each of their annotations
-        self.objects: dict[int | str, list[_Object]] = defaultdict(list)
+        self.objects: dict[int | str, list[Annotation]] = defaultdict(list)
         self.corners: list[tuple[Box, Size]] = []  # every bbox as it stands in the file
         self.skeleton: Skeleton | None = None
         self.class_names: tuple[str, ...] = ()
@@ -308,7 +313,7 @@ class Reader:
             return
         area = entry.get("area")
         self.objects[picture.image_id].append(
-            _Object(
+            Annotation(
                 box=box,
                 label=label,
                 crowd=bool(entry.get("iscrowd", 0)),
@@ -360,7 +365,7 @@ class Reader:
         with_areas = any(o.area is not None for objects in self.objects.values() for o in objects)
         records = [self._record(p, with_masks, with_areas) for p in self.pictures.values()]
         return Dataset(
-            format="coco",
+            format=self.format,
             source=self.source,
             class_names=self.class_names,
             records=records,

@@ -88,7 +88,8 @@ class Dataset:
     """An opened data set; ``dataset[i]`` decodes a :class:`Sample`.
 
     Attributes:
-        format: ``coco``, ``voc``, ``mask folders``, ``voc segmentation``, ``semantic`` or ``shapes``.
+        format: ``coco``, ``coco panoptic``, ``voc``, ``voc segmentation``, ``mask folders``,
+            ``label images``, ``yolo``, ``labelme``, ``cityscapes``, ``semantic`` or ``shapes``.
         source: the file or folder that was opened.
         class_names: in label order.
         records: one an image, images without objects included.

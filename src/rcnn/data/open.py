@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from rcnn.data.cityscapes import find_split, read_cityscapes
 from rcnn.data.coco import read_coco
 from rcnn.data.coco_panoptic import read_coco_panoptic
 from rcnn.data.dataset import Dataset
+from rcnn.data.label_image import is_label_folder, read_label_images
+from rcnn.data.labelme import is_labelme_folder, read_labelme
 from rcnn.data.mask_folder import read_mask_folders
-from rcnn.data.semantic import is_semantic_folder, read_semantic, read_voc_segmentation
+from rcnn.data.semantic import is_semantic_folder, read_semantic
 from rcnn.data.voc import read_voc
+from rcnn.data.voc_masks import read_voc_masks
+from rcnn.data.yolo import find_yolo, read_yolo
 
 LAYOUTS = """What can be opened:
   COCO          instances.json, its images beside it (or named by --images, images=…); a panoptic.json
@@ -18,8 +24,13 @@ LAYOUTS = """What can be opened:
   Pascal VOC    DATA/Annotations/*.xml, DATA/JPEGImages/ or DATA/Images/; one of its splits by the file
                 DATA/ImageSets/Main/trainval.txt
   mask folders  DATA/<id>/images/<one image>, DATA/<id>/masks/*.png, one object each
+  label images  DATA/images/*, DATA/labels/ or masks/*.png or .tif, whose pixels are numbers of objects;
+                or DATA/a.png with DATA/a_label.tif, a_masks.png, …
+  YOLO          data.yaml; of several parts DATA/images/train, with DATA/labels/train/*.txt
+  LabelMe       DATA/*.json, one an image
+  Cityscapes    DATA/gtFine/train, with DATA/leftImg8bit/train
   semantic      DATA/classes.txt, DATA/images/*, DATA/labels/*.png, whose pixels are numbers of classes;
-                of Pascal VOC the file DATA/ImageSets/Segmentation/train.txt"""
+                of Pascal VOC the file DATA/ImageSets/Segmentation/train.txt, with objects if it has some"""
 
 
 def open_data(
@@ -27,24 +38,24 @@ def open_data(
 ) -> Dataset:
     """Open annotated images, whatever their format.
 
-    A ``.json`` file is read as COCO; a folder as Pascal VOC if it has ``Annotations/*.xml``, as mask folders
-    if the folders in it have ``images`` and ``masks``, as semantic maps if it has ``classes.txt``, ``images``
-    and ``labels``, as COCO if just one COCO JSON file lies in it or in its ``annotations``. Of Pascal VOC a
-    list in ``ImageSets/Main`` names a part with its boxes, one in ``ImageSets/Segmentation`` a part with its
-    semantic maps. Problems of single images and objects do not raise: they are in ``Dataset.problems``,
-    and :func:`rcnn.data.check.check` looks for more.
+    A ``.json`` file is read as COCO, a ``.yaml`` file as YOLO; a folder by what lies in it, as ``LAYOUTS``
+    lists it; what could be two formats is refused. Of Pascal VOC a list in ``ImageSets/Main`` names a part
+    with its boxes, one in ``ImageSets/Segmentation`` a part with its masks and semantic maps. Problems of
+    single images and objects do not raise: they are in ``Dataset.problems``, and
+    :func:`rcnn.data.check.check` looks for more.
 
     Args:
         path: the file or folder; an opened data set is given back as it is.
         images: the folder of the images, for COCO, where it is not found beside the file.
         split: for Pascal VOC, one of ``ImageSets/Main``; naming the file itself as ``path`` does the same.
+            For YOLO, a part that ``data.yaml`` names; naming its images does the same.
 
     Returns:
         The data set; ``dataset[i]`` decodes an image with its truth.
 
     Raises:
-        ValueError: nothing known lies there, what lies there cannot be read at all, or an option does not
-            belong to its format.
+        ValueError: nothing known lies there, or what could be two formats, or what cannot be read at all; or
+            an option does not belong to its format.
 
     Example:
         >>> from rcnn import open_data
@@ -61,48 +72,79 @@ def open_data(
     segmentation = of_voc and source.parent.name == "Segmentation"
     if not source.exists() and not segmentation:  # whose reader names the lists that there are
         raise ValueError(f"{source}: there is no such file or folder.\n{LAYOUTS}")
-    kind, place = ("voc segmentation", source) if segmentation else _sniff(source)
+    kind, open_it = (
+        ("voc segmentation", partial(read_voc_masks, source))
+        if segmentation
+        else _sniff(source, images, split)
+    )
     if images is not None and kind != "coco":
         raise ValueError(f"{source}: images={images} is for COCO files only, this is {kind}. Leave it out.")
-    if split is not None and kind != "voc":
-        raise ValueError(f"{source}: split={split} is for Pascal VOC only, this is {kind}. Leave it out.")
-    if kind == "coco":
-        return (read_coco_panoptic if _is_panoptic(place) else read_coco)(place, images)
-    if kind == "voc":
-        return read_voc(place, split)
-    return READERS[kind](place)
+    if split is not None and kind not in ("voc", "yolo"):
+        raise ValueError(
+            f"{source}: split={split} is for Pascal VOC and YOLO only, this is {kind}. Leave it out."
+        )
+    return open_it()
 
 
-READERS: dict[str, Callable[[Path], Dataset]] = {
-    "mask folders": read_mask_folders,
-    "semantic": read_semantic,
-    "voc segmentation": read_voc_segmentation,
-}
+Found = tuple[str, Callable[[], Dataset]]
 
 
-def _sniff(source: Path) -> tuple[str, Path]:
-    """The format and the file or folder to hand to its reader."""
+def _sniff(source: Path, images: str | Path | None, split: str | None) -> Found:
+    """The format, and what opens it."""
     if source.is_file():
-        if source.suffix.lower() != ".json":
-            raise ValueError(
-                f"{source}: a {source.suffix or 'nameless'} file is no annotation file.\n{LAYOUTS}"
-            )
-        return "coco", source
+        if source.suffix.lower() == ".json":
+            return "coco", partial(_read_json, source, images)
+        yolo = find_yolo(source, split)
+        if yolo is not None:
+            return "yolo", partial(read_yolo, yolo)
+        raise ValueError(f"{source}: a {source.suffix or 'nameless'} file is no annotation file.\n{LAYOUTS}")
+    found = _in_folder(source, split) + _coco_in(source, images)
+    if len(found) > 1:
+        kinds = " and ".join(kind for kind, _ in found)
+        raise ValueError(
+            f"{source}: this could be {kinds}. Name the file of the one you mean (a .json, .yaml or list), "
+            "or move the others away."
+        )
+    if not found:
+        there = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
+        raise ValueError(f"{source}: no annotations of a known format. Found: {there}.\n{LAYOUTS}")
+    return found[0]
+
+
+def _in_folder(source: Path, split: str | None) -> list[Found]:
+    """Every format whose signs a folder shows, COCO apart."""
+    found: list[Found] = []
     if next((source / "Annotations").glob("*.xml"), None) is not None:
-        return "voc", source
+        found.append(("voc", partial(read_voc, source, split)))
     if any((f.parent / "masks").is_dir() for f in source.glob("*/images")):
-        return "mask folders", source
+        found.append(("mask folders", partial(read_mask_folders, source)))
     if is_semantic_folder(source):
-        return "semantic", source
+        found.append(("semantic", partial(read_semantic, source)))
+    elif is_label_folder(source):
+        found.append(("label images", partial(read_label_images, source)))
+    if is_labelme_folder(source):
+        found.append(("labelme", partial(read_labelme, source)))
+    cityscapes = find_split(source)
+    if cityscapes is not None:
+        found.append(("cityscapes", partial(read_cityscapes, cityscapes)))
+    yolo = find_yolo(source, split)
+    if yolo is not None:
+        found.append(("yolo", partial(read_yolo, yolo)))
+    return found
+
+
+def _coco_in(source: Path, images: str | Path | None) -> list[Found]:
     files = [f for folder in (source, source / "annotations") for f in sorted(folder.glob("*.json"))]
-    coco = [f for f in files if _looks_like_coco(f)] if len(files) > 1 else files
-    if len(coco) == 1:
-        return "coco", coco[0]
-    if coco:
+    certain = len(files) == 1 and not is_labelme_folder(source)
+    coco = files if certain else [f for f in files if _looks_like_coco(f)]
+    if len(coco) > 1:
         names = ", ".join(str(f.relative_to(source)) for f in coco)
         raise ValueError(f"{source}: several COCO files lie there, name one of them: {names}.")
-    found = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
-    raise ValueError(f"{source}: no annotations of a known format. Found: {found}.\n{LAYOUTS}")
+    return [("coco", partial(_read_json, file, images)) for file in coco]
+
+
+def _read_json(file: Path, images: str | Path | None) -> Dataset:
+    return (read_coco_panoptic if _is_panoptic(file) else read_coco)(file, images)
 
 
 def _looks_like_coco(file: Path) -> bool:
