@@ -1,18 +1,24 @@
-"""The peer of the benchmarks: torchvision's detectors on the very trunk that rcnn uses."""
+"""The peers of the benchmarks: torchvision's detectors on rcnn's trunks, or with its very weights.
+
+Networks with random weights find nothing, and a time without objects tells little. ``enliven`` scales the
+last layers on an image, so that there are proposals and detections of all classes.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.structures import Instances
-from rcnn.weights import load_trunk, trunk_normalisation
+from rcnn.predict import Detector
+from rcnn.structures import Instances, Size
+from rcnn.weights import from_torchvision, load_trunk, torchvision_transform, trunk_normalisation
 
 
 class PyramidTrunk(nn.Module):
@@ -74,3 +80,65 @@ def torchvision_inputs(
             target["masks"] = real.masks.dense().to(torch.uint8)
         targets.append(target)
     return [image.float() / 255 for image in images], targets
+
+
+def picture(size: Size, seed: int = 0) -> Tensor:
+    """Smooth colour with some noise, float ``[3, H, W]`` in [0, 1]."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.rand((1, 3, size[0] // 20, size[1] // 20), generator=draw)
+    smooth = nn.functional.interpolate(coarse, size, mode="bicubic")[0]
+    return (0.8 * smooth + 0.2 * torch.rand((3, *size), generator=draw)).clamp(0, 1)
+
+
+def published_pair(name: str, image: Tensor) -> tuple[Any, Detector]:
+    """One of torchvision's detectors of COCO with random, lively weights, and ours with the same weights."""
+    torch.manual_seed(0)
+    theirs: Any = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None)
+    _settle(theirs, image)
+    heads = theirs.roi_heads
+    last = {theirs.rpn.head.cls_logits: 2.0, theirs.rpn.head.bbox_pred: 0.3}
+    last |= {heads.box_predictor.cls_score: 2.0, heads.box_predictor.bbox_pred: 1.0}
+    if heads.has_mask():
+        last[heads.mask_predictor.mask_fcn_logits] = 2.0
+    if heads.has_keypoint():
+        last[heads.keypoint_predictor.kps_score_lowres] = 2.0
+    enliven(theirs, last, [image])
+    network = from_torchvision(name, theirs.state_dict())
+    names = tuple(f"class {i}" for i in range(network.box.num_classes))
+    return theirs, Detector(network.eval(), torchvision_transform(name), names, min_score=0.05)
+
+
+@torch.no_grad()
+def _settle(model: Any, image: Tensor) -> None:
+    """Give batch norms the statistics of an image; residual branches are weak, as they are once trained."""
+    for path, module in model.backbone.named_modules():
+        if isinstance(module, nn.BatchNorm2d | torchvision.ops.FrozenBatchNorm2d):
+            module.weight.fill_(0.2 if path.endswith("bn3") else 1.0)
+            module.register_forward_pre_hook(_take_statistics)
+    model.eval().backbone(model.transform([image])[0].tensors)
+    for module in model.backbone.modules():
+        module._forward_pre_hooks.clear()
+
+
+def _take_statistics(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+    norm.running_var.copy_(inputs[0].var((0, 2, 3)) + 1e-3)
+
+
+@torch.no_grad()
+def enliven(model: nn.Module, layers: dict[nn.Module, float], call: Any) -> None:
+    """Scale each of ``layers``: in ``model(call)`` its channels get mean 0 and this deviation."""
+
+    def rescale(module: Any, _: Any, output: Tensor) -> Tensor:
+        handles.pop(module).remove()
+        dims = [d for d in range(output.ndim) if d != 1]
+        mean, factor = output.mean(dims), layers[module] / output.std(dims)
+        outputs = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+        shape = [-1 if d == outputs else 1 for d in range(module.weight.ndim)]
+        module.weight.mul_(factor.view(shape))
+        module.bias.sub_(mean).mul_(factor)
+        along = (1, -1, *[1] * (output.ndim - 2))
+        return (output - mean.view(along)) * factor.view(along)
+
+    handles = {layer: layer.register_forward_hook(rescale) for layer in layers}
+    model.eval()(call)

@@ -83,6 +83,16 @@ def test_batches_give_what_single_images_give() -> None:
     assert_close(single[2].boxes, BOX - torch.tensor([5.0, 10.0, 5.0, 10.0]))
 
 
+def test_images_of_like_size_go_together_and_come_back_in_order() -> None:
+    sizes = [(40, 60), (80, 60), (40, 62), (82, 60), (41, 60)]
+    grouped = detector()
+    batches: list[tuple[tuple[int, int], ...]] = []
+    grouped.network.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].sizes))
+    found = grouped.predict([np.full((*size, 3), 200, np.uint8) for size in sizes], batch_size=2)
+    assert [f.size for f in found] == sizes
+    assert batches == [((40, 60), (41, 60)), ((40, 62), (80, 60)), ((82, 60),)]
+
+
 def test_min_score_and_max_detections_reach_the_network() -> None:
     assert len(detector().predict(picture(), min_score=0.76)[0]) == 0
     assert len(detector().predict(picture(), min_score=0.75)[0]) == 1

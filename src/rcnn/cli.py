@@ -326,6 +326,29 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command(epilog=_examples("rcnn bench runs/cells", "rcnn bench runs/cells cells/val --count 20"))
+def bench(
+    model: ModelSource,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="Annotated images to predict; by default noise.")
+    ] = None,
+    images: ImagesFolder = None,
+    count: Annotated[int, typer.Option(min=1, help="Images of DATA, evenly chosen.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds measured.")] = 5,
+    device: Device = None,
+) -> None:
+    """Measure what a model costs on this machine: images a second, seconds by stage, memory."""
+    from rcnn.bench import bench as measure
+    from rcnn.predict import load
+
+    pictures = []
+    if data is not None:
+        dataset = _open(data, images)
+        chosen = {round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)}
+        pictures = [dataset[i].image for i in sorted(chosen)]
+    _console().print(measure(load(model, device), pictures, rounds).table())
+
+
 @app.command(
     epilog=_examples(
         "rcnn propose cells/ --out proposals.npz",

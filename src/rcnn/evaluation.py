@@ -198,7 +198,7 @@ def evaluate(
     predictions: list[Instances] = []
     predict: Callable[..., list[Instances]] = detector.predict
     seconds = {"decoding": 0.0, "predicting": 0.0}
-    watch = Stopwatch(getattr(detector, "network", None) if "speed" in (metrics or ()) else None)
+    watch = Stopwatch(getattr(detector, "running", None) if "speed" in (metrics or ()) else None)
     for start in range(0, len(dataset), batch_size):
         began = time.perf_counter()
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from rcnn import checkpoint, tiles
 from rcnn.data.image import read_image, to_eight_bits, to_rgb
 from rcnn.hardware import keep_memory
 from rcnn.parts.selective_search import selective_search
+from rcnn.prepared import Prepared
 from rcnn.recipe import build_settings, plain
 from rcnn.structures import ImageBatch, Instances, Output, Skeleton
 from rcnn.transform import Transform
@@ -27,6 +29,7 @@ ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
 # Where the weights are in a training run's checkpoint, the better ones first; others hold them alone.
 WEIGHT_PREFIXES = ("average.", "network.")
+BATCHES_TO_SORT = 8
 _OWN_METADATA = ("architecture", "model", "class_names", "transform", "min_score")
 
 
@@ -41,6 +44,7 @@ class Detector:
         min_score: detections below it are left out unless asked for.
         info: JSON values about where it comes from: metrics, versions, the data.
         skeleton: what the keypoints are, of a network that finds them.
+        prepare: predict with the network's quicker form (``rcnn.prepared``), on a CPU; False: as it is.
     """
 
     network: nn.Module
@@ -49,11 +53,18 @@ class Detector:
     min_score: float = 0.5
     info: dict[str, Any] = field(default_factory=dict)
     skeleton: Skeleton | None = None
+    prepare: bool = True
+    _prepared: Prepared = field(default_factory=Prepared, init=False, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
         return next(self.network.parameters()).device
+
+    @property
+    def running(self) -> nn.Module:
+        """The form of the network that predicts."""
+        return self._prepared.of(self.network) if self.prepare else self.network
 
     def predict(
         self,
@@ -94,21 +105,48 @@ class Detector:
         if proposals is not None and len(proposals) != len(given):
             raise ValueError(f"proposals are of {len(proposals)} images, but there are {len(given)}")
         results: list[Instances] = []
-        for start in range(0, len(given), batch_size):
-            part = slice(start, start + batch_size)
+        # Of some batches' images those of like size go together, so that little is padded.
+        window = batch_size if batch_size == 1 else BATCHES_TO_SORT * batch_size
+        for start in range(0, len(given), window):
+            part = slice(start, start + window)
+            tensors = [_tensor(image) for image in given[part]]
             boxes = None if proposals is None else proposals[part]
-            results += self._predict_batch(given[part], lowest, max_detections, boxes)
+            found = self._predict_sorted(tensors, batch_size, lowest, max_detections, boxes)
+            results += [self._named(f, image) for f, image in zip(found, given[part], strict=True)]
         return results
 
-    @torch.inference_mode()
-    def _predict_batch(
+    def _predict_sorted(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[Tensor],
+        batch_size: int,
         min_score: float,
         max_detections: int | None,
         proposals: Sequence[Tensor] | None,
     ) -> list[Instances]:
-        tensors = [_tensor(image) for image in images]
+        """The objects of each image, in the order of the images; batches are of images of like size."""
+        sizes = [self.transform.resized((image.shape[1], image.shape[2])) for image in images]
+        order = sorted(range(len(images)), key=lambda i: (sizes[i][0] > sizes[i][1], math.prod(sizes[i])))
+        results: dict[int, Instances] = {}
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            boxes = None if proposals is None else [proposals[i] for i in chosen]
+            found = self._predict_batch([images[i] for i in chosen], min_score, max_detections, boxes)
+            results |= zip(chosen, found, strict=True)
+        return [results[i] for i in range(len(images))]
+
+    def _named(self, instances: Instances, image: ImageLike) -> Instances:
+        """The objects of an image with what the detector and the image's path say of them."""
+        path = Path(image) if isinstance(image, str | Path) else None
+        return replace(instances, class_names=self.class_names, skeleton=self.skeleton, path=path)
+
+    @torch.inference_mode()
+    def _predict_batch(
+        self,
+        tensors: Sequence[Tensor],
+        min_score: float,
+        max_detections: int | None,
+        proposals: Sequence[Tensor] | None,
+    ) -> list[Instances]:
         resized = [self.transform.resize(tensor) for tensor in tensors]
         boxes = [
             self.transform.resize_boxes(given, (tensor.shape[1], tensor.shape[2])).to(self.device)
@@ -120,15 +158,10 @@ class Detector:
             detections = [self._detect_in_tiles(image, min_score, max_detections) for image in resized]
         else:
             detections = self._detect(resized, min_score, max_detections, boxes)
-        results = []
-        for image, tensor, found in zip(images, tensors, detections, strict=True):
-            size = (int(tensor.shape[1]), int(tensor.shape[2]))
-            instances = self.transform.invert(found.to("cpu"), size)
-            path = Path(image) if isinstance(image, str | Path) else None
-            results.append(
-                replace(instances, class_names=self.class_names, skeleton=self.skeleton, path=path)
-            )
-        return results
+        return [
+            self.transform.invert(found.to("cpu"), (int(tensor.shape[1]), int(tensor.shape[2])))
+            for tensor, found in zip(tensors, detections, strict=True)
+        ]
 
     def _detect(
         self,
@@ -140,7 +173,7 @@ class Detector:
         """The objects of images that have their final size, in its coordinates."""
         batch = self.transform.batch(resized)
         batch = ImageBatch(batch.tensors.to(self.device), batch.sizes, proposals=tuple(proposals))
-        found: Output = self.network(batch, min_score=min_score, max_detections=max_detections)
+        found: Output = self.running(batch, min_score=min_score, max_detections=max_detections)
         return list(found.detections)
 
     def _detect_in_tiles(self, resized: Tensor, min_score: float, max_detections: int | None) -> Instances:

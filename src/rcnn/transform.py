@@ -55,11 +55,14 @@ class Transform:
         return max(1, int(size[0] * factor + self.margin)), max(1, int(size[1] * factor + self.margin))
 
     def resize(self, image: Tensor) -> Tensor:
-        """``[3, H, W]`` uint8 or float in [0, 1] to float in [0, 1] of the resized size."""
-        pixels = image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image.to(torch.float32)
+        """``[3, H, W]`` uint8 or float in [0, 1] to float in [0, 1] of the resized size.
+
+        An image that has this size already is returned as it is: of 16 megapixels, floats would take 200 MB.
+        """
         size = self.resized((image.shape[-2], image.shape[-1]))
         if size == tuple(image.shape[-2:]):
-            return pixels
+            return image
+        pixels = image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image.to(torch.float32)
         shrinks = self.antialias and size[0] < image.shape[-2]
         return functional.interpolate(pixels[None], size, mode="bilinear", antialias=shrinks)[0]
 

@@ -64,26 +64,32 @@ def paste_masks(maps: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5)
     low = boxes[:, :2].floor().clamp(min=0)
     high = torch.minimum(boxes[:, 2:].ceil(), boxes.new_tensor([width, height]))
     windows = torch.cat([low, torch.maximum(low, high)], 1).to(torch.int64)
-    masks = Masks(maps.new_zeros(0, dtype=torch.uint8), windows, size)
-    areas = masks.window_areas
-    owner = torch.repeat_interleave(torch.arange(len(maps), device=maps.device), areas)  # [P]
-    within = torch.arange(len(owner), device=maps.device) - masks.starts[owner]
-    widths = (windows[:, 2] - windows[:, 0])[owner]
-    x, y = windows[owner, 0] + within % widths, windows[owner, 1] + within // widths
-    pixels = _look_up(maps, owner, boxes, x + 0.5, y + 0.5) >= threshold
-    return Masks(pixels.to(torch.uint8), windows, size)
-
-
-def _look_up(maps: Tensor, owner: Tensor, boxes: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Bilinear values ``[P]`` of ``maps[owner]`` at image coordinates x, y ``[P]``."""
     side = maps.shape[-1]
-    span = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
-    u = ((x - boxes[owner, 0]) / span[owner, 0] * side - 0.5).clamp(0, side - 1)
-    v = ((y - boxes[owner, 1]) / span[owner, 1] * side - 0.5).clamp(0, side - 1)
-    u0, v0 = u.to(torch.int64), v.to(torch.int64)
-    u1, v1 = (u0 + 1).clamp(max=side - 1), (v0 + 1).clamp(max=side - 1)
-    fu, fv = u - u0, v - v0
-    flat, first = maps.reshape(-1), owner * side * side
-    upper = flat[first + v0 * side + u0] * (1 - fu) + flat[first + v0 * side + u1] * fu
-    lower = flat[first + v1 * side + u0] * (1 - fu) + flat[first + v1 * side + u1] * fu
-    return upper * (1 - fv) + lower * fv
+    rows = _axis_weights(boxes[:, 1], boxes[:, 3], windows[:, 1], windows[:, 3], side)
+    columns = _axis_weights(boxes[:, 0], boxes[:, 2], windows[:, 0], windows[:, 2], side)
+    # Bilinear interpolation is a product with the rows' weights and one with the columns', for each mask.
+    patches = [
+        (row @ mask @ column.T >= threshold).reshape(-1)
+        for row, mask, column in zip(rows, maps, columns, strict=True)
+    ]
+    pixels = torch.cat(patches) if patches else maps.new_zeros(0, dtype=torch.bool)
+    return Masks(pixels.view(torch.uint8), windows, size)
+
+
+def _axis_weights(low: Tensor, high: Tensor, first: Tensor, last: Tensor, side: int) -> tuple[Tensor, ...]:
+    """The weight of each of M cells for each pixel of the windows along one axis, ``[P, M]`` for each mask.
+
+    Args:
+        low: where the boxes begin, ``[N]``; their cells lie evenly from there to ``high``.
+        high: where they end.
+        first: the first pixel of the windows.
+        last: the one behind the last.
+        side: M.
+    """
+    lengths = last - first
+    owner = torch.repeat_interleave(torch.arange(len(low), device=low.device), lengths)
+    pixel = torch.arange(len(owner), device=low.device) - (lengths.cumsum(0) - lengths - first)[owner]
+    span = (high - low).clamp(min=1e-6)[owner]
+    at = ((pixel + 0.5 - low[owner]) / span * side - 0.5).clamp(0, side - 1)
+    weights = (1 - (at[:, None] - torch.arange(side, device=low.device)).abs()).clamp(min=0)
+    return torch.split(weights, lengths.tolist())

@@ -1,0 +1,209 @@
+"""Prediction against torchvision's eager detectors: same image, same threads, in one run.
+
+    python -m benchmarks.prediction                    # all cases, about 12 minutes on two cores
+    python -m benchmarks.prediction mask_rcnn nuclei   # some of them
+    python -m benchmarks.prediction --memory           # peak memory too, each side in a process of its own
+
+Published architectures have the same random, lively weights on both sides, and what both find is compared.
+The default nuclei model (``rcnn train`` on ``nuclei``) stands against torchvision's Mask R-CNN with its
+default heads on the same trunk and a 128-channel pyramid: the same task, not the same network.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import box_iou
+
+from benchmarks.peers import enliven, picture, published_pair, torchvision_detector
+from rcnn.bench import alternate, machine, peak_memory, ratios, spread
+from rcnn.hardware import keep_memory
+from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.predict import Detector
+from rcnn.recipe import load_recipe
+from rcnn.structures import Instances
+from rcnn.weights import load_trunk
+
+Found = dict[str, Tensor]
+NUCLEI = 150
+
+
+@dataclass
+class Case:
+    """Both sides of a comparison, ready to run.
+
+    Attributes:
+        ours: what rcnn finds.
+        theirs: what torchvision finds; None where nothing is compared.
+        maps: our detections with their maps, where the weights are the same and so the detections must be.
+    """
+
+    ours: Callable[[], Instances]
+    theirs: Callable[[], Found] | None
+    maps: Callable[[], Instances] | None = None
+
+
+def published(name: str, left: int | None = None) -> Case:
+    """One of torchvision's architectures on 480x640, resized to 800x1067; ``left``: so many objects remain.
+
+    Where fewer objects are wanted, torchvision is given the same lowest score.
+    """
+    image = picture((480, 640))
+    theirs, ours = published_pair(name, image)
+    lowest = ours.min_score
+    if left is not None:
+        scores = ours.predict(image)[0].scores
+        assert scores is not None
+        lowest = float(scores[left - 1 : left + 1].mean())
+        theirs.roi_heads.score_thresh = lowest
+    return Case(
+        lambda: ours.predict(image, min_score=lowest)[0],
+        torch.inference_mode()(lambda: theirs([image])[0]),
+        torch.inference_mode()(lambda: ours.running(ours.transform([image]), min_score=lowest).detections[0]),
+    )
+
+
+def nuclei() -> Case:
+    """The default model for nuclei on 512x640 with 150 objects."""
+    image = picture((512, 640))
+    ours = light_detector(image)
+    theirs: Any = torchvision_detector(
+        1, masks=True, sizes=(16, 32, 64, 128, 256), short_side=512, detections=NUCLEI
+    )
+    heads = theirs.roi_heads
+    heads.score_thresh = 0.0
+    last = {theirs.rpn.head.cls_logits: 2.0, theirs.rpn.head.bbox_pred: 0.3}
+    last |= {heads.box_predictor.cls_score: 2.0, heads.mask_predictor.mask_fcn_logits: 2.0}
+    enliven(theirs, last, [image])
+    return Case(
+        lambda: ours.predict(image, min_score=0.0, max_detections=NUCLEI)[0],
+        torch.inference_mode()(lambda: theirs([image])[0]),
+    )
+
+
+def light_detector(image: Tensor, num_classes: int = 1) -> Detector:
+    """The model that ``rcnn train`` makes without a recipe, with lively heads on a pretrained trunk."""
+    torch.manual_seed(0)
+    recipe = load_recipe("light_mask_rcnn")
+    network = MaskRCNN(num_classes, recipe.settings)
+    load_trunk(network.trunk, recipe.settings.trunk)
+    detector = Detector(
+        network.eval(), replace(recipe.transform, short_side=None), ("nucleus",) * num_classes
+    )
+    last = {network.rpn.objectness: 2.0, network.rpn.deltas: 0.3}
+    last |= {network.box.logits: 2.0, network.mask.logits: 2.0}
+    enliven(network, last, detector.transform([image[:, :640, :640]]))
+    return detector
+
+
+def large() -> Case:
+    """A thousand objects on 4000x4000, for its memory."""
+    image = (255 * picture((4000, 4000))).to(torch.uint8)
+    ours = light_detector(picture((640, 640)))
+    return Case(lambda: ours.predict(image, min_score=0.0, max_detections=1000)[0], None)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "mask_rcnn": lambda: published("maskrcnn_resnet50_fpn"),
+    "mask_rcnn, 10 left": lambda: published("maskrcnn_resnet50_fpn", 10),
+    "faster_rcnn": lambda: published("fasterrcnn_resnet50_fpn"),
+    "mobilenet": lambda: published("fasterrcnn_mobilenet_v3_large_fpn"),
+    "keypoint_rcnn": lambda: published("keypointrcnn_resnet50_fpn"),
+    "nuclei": nuclei,
+    "4000x4000": large,
+}
+
+
+def compare(ours: Instances, maps: Instances, theirs: Found) -> str:
+    """How many of torchvision's detections ours has too, and the largest differences among those."""
+    overlap = box_iou(theirs["boxes"], ours.boxes)
+    overlap[theirs["labels"][:, None] != ours.labels[None] + 1] = 0
+    best, index = overlap.max(1)
+    both = best > 0.99
+    assert ours.scores is not None
+    scores = (theirs["scores"] - ours.scores[index])[both].abs().max()
+    boxes = (theirs["boxes"] - ours.boxes[index])[both].abs().max()
+    text = f"{int(both.sum())} of {len(both)} the same, scores to {scores:.1e}, boxes to {boxes:.1e} px"
+    if maps.mask_maps is not None:
+        # The two paste differently; so our maps are pasted by torchvision's function.
+        pasted = paste_masks_in_image(maps.mask_maps[index[both], None], theirs["boxes"][both], ours.size)
+        text += f", masks to {(pasted - theirs['masks'][both]).abs().max():.1e}"
+    if ours.keypoints is not None:
+        apart = (ours.keypoints[index] - theirs["keypoints"])[both][..., :2].abs().max()
+        text += f", keypoints to {apart:.1e} px"
+    return text
+
+
+def measure(name: str, rounds: int, clock: Callable[[], float]) -> None:
+    """Time a case and print it."""
+    case = CASES[name]()
+    if case.theirs is None:
+        seconds = alternate({"rcnn": case.ours}, min(rounds, 2), clock)
+        print(f"{name:20} rcnn {spread(seconds['rcnn'])} s; {len(case.ours())} objects", flush=True)
+        return
+    seconds = alternate({"rcnn": case.ours, "torchvision": case.theirs}, rounds, clock)
+    found, expected = case.ours(), case.theirs()
+    print(
+        f"{name:20} rcnn {statistics.median(seconds['rcnn']):.3f} s, "
+        f"torchvision {statistics.median(seconds['torchvision']):.3f} s, "
+        f"ratio {spread(ratios(seconds, 'torchvision', 'rcnn'))}; "
+        f"{len(found)} and {len(expected['boxes'])} objects"
+        + (f"; {compare(found, case.maps(), expected)}" if case.maps is not None else ""),
+        flush=True,
+    )
+
+
+def measure_memory(name: str) -> None:
+    """Print each side's peak, measured in a process of its own."""
+    for side in ("rcnn", "torchvision"):
+        command = [sys.executable, "-m", "benchmarks.prediction", name, "--side", side]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="", flush=True)
+
+
+def print_peak(name: str, side: str) -> None:
+    """Print the memory that one side of a case takes above its model."""
+    case = CASES[name]()
+    run = case.ours if side == "rcnn" else case.theirs
+    if run is not None:
+        peak = peak_memory(run)
+        shown = "not to be had here" if peak is None else f"{peak / 2**20:.0f} MB"
+        print(f"{name:20} {side:12} peak memory above the model {shown}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument(
+        "--busy", action="store_true", help="processor time of one thread, for a machine that does other work"
+    )
+    parser.add_argument("--side", choices=("rcnn", "torchvision"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.threads or options.busy:
+        torch.set_num_threads(options.threads or 1)
+    if options.side:
+        print_peak(options.cases[0], options.side)
+        return
+    print(machine())
+    for name in options.cases or CASES:
+        measure(name, options.rounds, time.process_time if options.busy else time.perf_counter)
+        if options.memory:
+            measure_memory(name)
+
+
+if __name__ == "__main__":
+    keep_memory()
+    main()

@@ -1,0 +1,115 @@
+"""The prepared form of a network: same results, weights of the original untouched."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from rcnn import prepared
+from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.predict import Detector
+from rcnn.prepared import Prepared, Winograd, prepare
+from rcnn.transform import Transform
+from rcnn.weights import torchvision_settings
+from tiny import tiny_network, tiny_recipe
+
+
+@pytest.fixture(autouse=True)
+def every_convolution_is_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(prepared, "LEAST_TILES", 4)
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Norms that do something."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | torchvision.ops.FrozenBatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                tensor.data.uniform_(0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                tensor.data.uniform_(-0.5, 0.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
+def test_a_prepared_network_computes_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    network: Any = lively(MaskRCNN(3, torchvision_settings(name)))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    ready: Any = prepare(network)
+    assert {
+        key: bool((value == before[key]).all()) for key, value in network.state_dict().items()
+    } == dict.fromkeys(before, True)
+    norms = [m for m in ready.modules() if isinstance(m, nn.BatchNorm2d | torchvision.ops.FrozenBatchNorm2d)]
+    # The norms of the box head's convolutions are folded too: nothing of them is left.
+    assert norms == []
+    assert sum(isinstance(module, Winograd) for module in ready.modules()) > 10
+    images = torch.rand(1, 3, 96, 128)
+    with torch.no_grad():
+        maps, expected = ready.neck(ready.trunk(images)), network.neck(network.trunk(images))
+        for found, same in zip(maps, expected, strict=True):
+            assert_close(found, same, rtol=1e-3, atol=1e-3 * float(same.std()))
+        assert_close(ready.rpn(expected).objectness, network.rpn(expected).objectness, rtol=1e-3, atol=1e-4)
+        pooled = torch.rand(3, 256, 14, 14)
+        assert_close(ready.mask.head(pooled), network.mask.head(pooled), rtol=1e-3, atol=1e-4)
+
+
+def test_tensors_that_stay_are_shared() -> None:
+    network: Any = tiny_network(tiny_recipe())
+    ready: Any = prepare(network)
+    assert ready is not network
+    assert ready.box.logits.weight is network.box.logits.weight
+    assert not ready.training
+
+
+def test_a_network_without_convolutions_is_its_own_prepared_form() -> None:
+    network = nn.Linear(2, 2)
+    assert prepare(network) is network
+
+
+def test_the_prepared_form_follows_the_weights() -> None:
+    network: Any = tiny_network(tiny_recipe())
+    kept = Prepared()
+    first = kept.of(network)
+    assert kept.of(network) is first
+    with torch.no_grad():
+        network.rpn.objectness.bias.add_(1)
+    second = kept.of(network)
+    assert second is not first
+    network.load_state_dict(network.state_dict())
+    assert kept.of(network) is not second
+
+
+def test_other_precisions_are_left_alone() -> None:
+    network = tiny_network(tiny_recipe()).double()
+    assert Prepared().of(network) is network
+
+
+def test_few_tiles_take_the_direct_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    convolution = nn.Conv2d(4, 4, 3, padding=1)
+    layer = Winograd(convolution, relu=True)
+
+    def refuse(*_: Any, **__: Any) -> Tensor:
+        raise AssertionError
+
+    monkeypatch.setattr("rcnn.ops.winograd.convolve", refuse)
+    image = torch.randn(1, 4, 4, 12)  # three tiles of four
+    assert_close(layer(image), convolution(image).relu())
+    with pytest.raises(AssertionError):
+        layer(torch.randn(1, 4, 4, 13))
+
+
+def test_a_detector_finds_the_same_with_the_plain_network() -> None:
+    torch.manual_seed(1)
+    recipe = tiny_recipe()
+    detector = Detector(tiny_network(recipe), Transform(), ("disk", "square"), min_score=0.0)
+    image = torch.rand(3, 64, 96)
+    (found,) = detector.predict(image)
+    (expected,) = replace(detector, prepare=False).predict(image)
+    assert len(found) == len(expected) > 0
+    assert_close(found.boxes, expected.boxes, rtol=1e-3, atol=1e-2)
+    assert_close(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
