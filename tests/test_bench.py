@@ -1,5 +1,7 @@
 """What `rcnn bench` measures."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,11 +28,13 @@ def test_ratios_and_spread() -> None:
 
 
 def test_the_peak_is_what_was_taken_on_the_way() -> None:
-    def take() -> None:
-        torch.ones(40 * 2**20, dtype=torch.uint8)
-
-    peak = bench.peak_memory(take)
-    assert peak is None or 30 * 2**20 < peak < 200 * 2**20
+    code = (
+        "import torch; from rcnn.bench import peak_memory;"
+        "print(peak_memory(lambda: torch.ones(100 * 2**20, dtype=torch.uint8)))"
+    )
+    # In a process of its own: an allocator that has memory left takes none.
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.strip() == "None" or 90 < int(out) / 2**20 < 150
 
 
 def test_a_detector_is_measured() -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
