@@ -16,12 +16,14 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn import weights
 from rcnn.download import download, find, read_tensors
 from rcnn.models.faster_rcnn import FasterRCNN, vgg16_settings
 from rcnn.models.mask_rcnn import MaskRCNN, c4_settings
+from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import TRUNKS, TrunkSettings, build_trunk
 from rcnn.weights import from_torchvision, load_pretrained, load_published, load_trunk, trunk_normalisation
 
@@ -276,6 +278,20 @@ def test_vgg16_of_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
     first: Any = trunk.stages[0]
     assert first[0].weight.std() > 0.1
     assert trunk_normalisation("vgg16") == weights.CAFFE
+
+
+def test_fc6_and_fc7_of_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = torchvision.models.alexnet(weights=None).eval()
+    monkeypatch.setattr(weights, "_imagenet", lambda name: {"alexnet": net.state_dict()}[name])
+    trunk = TrunkSettings("alexnet", (2,), frozen_stages=0)
+    model = RCNN(2, RCNNSettings(trunk, side=227, pool=6)).eval()
+    assert load_pretrained(model) == ["trunk", "layers"]
+    images = torch.randn((1, 3, 227, 227), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pooled = functional.adaptive_max_pool2d(model.trunk(images)[-1], 6).flatten(1)
+        expected = net.classifier[:-1](net.avgpool(net.features(images)).flatten(1))
+        assert_close(model.layers(pooled), expected)
+    assert load_pretrained(RCNN(2, RCNNSettings(trunk, pool=6, channels=8))) == ["trunk"]
 
 
 def test_heads_get_what_is_theirs(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:

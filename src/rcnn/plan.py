@@ -38,8 +38,8 @@ from rcnn.weights import trunk_normalisation
 
 TRUNK = "efficientnet_lite0"
 # Stages with the strides 4, 8, 16 and, where there is one, 32.
-LEVELS = {"vgg16": (2, 3, 4)}
-LAST_STAGE = {"mobilenet_v3_large": 5}  # 4 of all others
+LEVELS = {"vgg16": (2, 3, 4), "alexnet": (0, 1, 2)}
+LAST_STAGE = {"mobilenet_v3_large": 5, "alexnet": 2}  # 4 of all others
 # Prediction takes about a third of a second on two cores at this size.
 PIXELS = 640 * 640
 SMALLEST = 14.0  # pixels: an object of three to four cells of the finest map
@@ -176,7 +176,8 @@ def light_settings(
     )
     levels = LEVELS.get(trunk, (1, 2, 3, 4))
     sizes = rpn.sizes[: len(levels) + 1]
-    trunk_settings = TrunkSettings(trunk, levels, frozen_stages=1 if trunk.startswith("efficientnet") else 2)
+    frozen = 1 if trunk.startswith(("efficientnet", "alexnet")) else 2
+    trunk_settings = TrunkSettings(trunk, levels, frozen_stages=frozen)
     fpn = FPNSettings(channels=128, coarsest="pool" if len(sizes) > len(levels) else "none")
     rpn = replace(
         rpn, sizes=sizes, channels=64, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))

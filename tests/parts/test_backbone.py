@@ -5,6 +5,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.parts.backbone import TRUNKS, TrunkSettings, build_stage, build_trunk, fold_batch_norm
@@ -38,7 +39,22 @@ def test_maps_have_the_promised_channels_and_strides(name, size):
             assert own == (whole // stride if name == "vgg16" else -(-whole // stride))
 
 
-@pytest.mark.parametrize("name", [n for n in TRUNKS if n not in SMALL])
+def test_alexnet_makes_thirteen_cells_of_227_pixels():
+    trunk = build_trunk(TrunkSettings("alexnet", (0, 1, 2), frozen_stages=1)).eval()
+    net = torchvision.models.alexnet(weights=None).eval()
+    values = (v for k, v in net.state_dict().items() if k.startswith("features."))
+    trunk.load_state_dict(dict(zip(trunk.state_dict(), values, strict=True)))
+    images = torch.randn((1, 3, 227, 227), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps, expected = trunk(images), net.features[:-1](images)
+    assert [tuple(m.shape[1:]) for m in maps] == [(64, 56, 56), (192, 27, 27), (256, 13, 13)]
+    assert trunk.strides == (4, 8, 16)
+    assert_close(maps[-1], expected)
+    # pool5 of the paper, 6 x 6: what R-CNN's adaptive pooling makes of 13 cells.
+    assert_close(functional.adaptive_max_pool2d(maps[-1], 6), net.features(images))
+
+
+@pytest.mark.parametrize("name", [n for n in TRUNKS if n not in (*SMALL, "alexnet")])
 def test_larger_trunks_are_built_as_promised(name):
     trunk = build_trunk(TrunkSettings(name, (2, 4))).eval()
     with torch.no_grad():

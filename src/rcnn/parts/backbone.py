@@ -165,6 +165,14 @@ def _vgg16_stages(settings: TrunkSettings) -> list[Stage]:
     return [Stage(*parts) for parts in zip(pieces, (64, 128, 256, 512, 512), (1, 2, 4, 8, 16), strict=True)]
 
 
+def _alexnet_stages(_: TrunkSettings) -> list[Stage]:
+    # Without pool5, as for VGG-16. Its convolutions are not padded to keep sizes: 227 pixels make 13 cells.
+    layers = torchvision.models.alexnet(weights=None).features[:-1]
+    starts, ends = (0, 2, 5), (2, 5, 12)
+    pieces = [layers[start:end] for start, end in zip(starts, ends, strict=True)]
+    return [Stage(*parts) for parts in zip(pieces, (64, 192, 256), (4, 8, 16), strict=True)]
+
+
 def _efficientnet_lite_stages(settings: TrunkSettings) -> list[Stage]:
     net: Any = timm.create_model(f"tf_{settings.name}", pretrained=False)
     cuts = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))
@@ -203,4 +211,5 @@ TRUNKS: dict[str, Callable[[TrunkSettings], list[Stage]]] = {
     "resnet101": _resnet_stages,
     "mobilenet_v3_large": _mobilenet_stages,
     "vgg16": _vgg16_stages,
+    "alexnet": _alexnet_stages,
 }
