@@ -1,14 +1,19 @@
 """The files made of predictions: overlays, COCO results, tables."""
 
+import contextlib
 import csv
+import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch.testing import assert_close
 
 from dark import BOX, detector, picture, picture_file
@@ -151,3 +156,50 @@ def test_missing_inputs_are_refused_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"empty: no images in this folder; looked for \.avif"):
         predict_to_files(detector(), [tmp_path / "empty"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def coco_file(folder: Path, images: dict[int, str]) -> Path:
+    """Annotations of :func:`picture` under each name, with ids that are no positions."""
+    x1, y1, x2, y2 = BOX[0].tolist()
+    corners = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+    annotation = {"category_id": 17, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": 400, "iscrowd": 0}
+    content = {
+        "info": {},
+        "images": [{"id": i, "file_name": name, "height": 40, "width": 60} for i, name in images.items()],
+        "categories": [{"id": 5, "name": "light"}, {"id": 17, "name": "dark"}],
+        "annotations": [
+            {**annotation, "id": n, "image_id": i, "segmentation": corners} for n, i in enumerate(images, 1)
+        ],
+    }
+    file = folder / "truth.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_pycocotools_accepts_predictions_against_the_file_of_the_data(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(picture()).save(folder / name)
+    file = coco_file(tmp_path, {42: "a.png", 7: "elsewhere/b.png"})
+    trained = replace(detector(), info={"category_ids": [5, 17]})
+    predict_to_files(trained, [folder], tmp_path / "out", image_ids=file)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "predictions.json")), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {(e["image_id"], e["category_id"]) for e in entries} == {(42, 17), (7, 17)}
+    assert {row[0] for row in rows(tmp_path / "out" / "objects.csv")[1:]} == {"a.png", "b.png"}
+
+
+def test_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:
+    path = picture_file(tmp_path)
+    with pytest.raises(ValueError, match=r"truth\.json: does not list ein bild\.png"):
+        predict_to_files(detector(), [path], tmp_path / "out", image_ids=coco_file(tmp_path, {1: "x.png"}))
+    (tmp_path / "bad.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"bad\.json: expected a COCO file"):
+        predict_to_files(detector(), [path], tmp_path / "out", image_ids=tmp_path / "bad.json")

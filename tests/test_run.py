@@ -324,6 +324,12 @@ print("folder", run.train(data, recipe=recipe), flush=True)
 """
 
 
+def test_a_model_keeps_the_category_ids_of_its_data(tmp_path: Path, no_report: None) -> None:
+    data = replace(tiny_shapes(4), category_ids=(3, 90))
+    folder = train(data, val=data, recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
+    assert load(folder).category_ids == (3, 90)
+
+
 def free_port() -> int:
     with socket.socket() as connection:
         connection.bind(("127.0.0.1", 0))

@@ -207,7 +207,9 @@ class Alternation:
         return rpn_proposals(self._detector(network.to(self.device)), data, count)
 
     def _detector(self, network: nn.Module) -> Detector:
-        return Detector(network, self.recipe.transform, self.data.class_names)
+        ids = self.data.category_ids
+        info = {"category_ids": list(ids)} if ids else {}
+        return Detector(network, self.recipe.transform, self.data.class_names, info=info)
 
     def _hand_on(self, step: int, state: State, progress: Standing) -> None:
         """Write a step's model file, last of all: from then on the step is done."""

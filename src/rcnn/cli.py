@@ -307,6 +307,10 @@ def predict(
         float | None, typer.Option(min=0, max=1, help="Leave out what is less sure; by default the model's.")
     ] = None,
     max_detections: MaxDetections = None,
+    image_ids: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="COCO file whose image ids predictions.json shall have."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Find the objects in images: overlays, predictions.json (COCO), objects.csv and counts.csv."""
@@ -317,8 +321,9 @@ def predict(
     detector = load(model, device)
     with _progress("predicting") as progress:
         summary = predict_to_files(
-            detector, images, out, min_score=min_score, max_detections=max_detections, progress=progress
-        )
+            detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
+            progress=progress,
+        )  # fmt: skip
     counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count) or "no objects"
     _say(f"{summary.images} images: {counts}; written: {summary.out}")
     if summary.failed:

@@ -57,6 +57,12 @@ class Detector:
     _prepared: Prepared = field(default_factory=Prepared, init=False, repr=False, compare=False)
 
     @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The category id of each label in COCO results: of the data it was trained on, else label + 1."""
+        ids = self.info.get("category_ids")
+        return tuple(range(1, len(self.class_names) + 1)) if ids is None else tuple(map(int, ids))
+
+    @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
         return next(self.network.parameters()).device

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -110,14 +110,15 @@ def predict_to_files(
     *,
     min_score: float | None = None,
     max_detections: int | None = None,
+    image_ids: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Predict images and folders, and write what was found into a folder.
 
     It then holds ``overlays/NAME.png``, ``predictions.json`` (COCO results; ``image_id`` is the image's path
-    below the given folder), ``objects.csv`` and ``counts.csv``. The three tables appear when all images are
-    done, or with what is done when the user interrupts. An image that cannot be read is passed over and
-    reported.
+    below the given folder, ``category_id`` that of the data which the model was trained on), ``objects.csv``
+    and ``counts.csv``. The three tables appear when all images are done, or with what is done when the user
+    interrupts. An image that cannot be read is passed over and reported.
 
     Args:
         detector: the trained model.
@@ -125,18 +126,22 @@ def predict_to_files(
         out: the folder; made where missing.
         min_score: as in :meth:`rcnn.Detector.predict`.
         max_detections: likewise.
+        image_ids: a COCO file that lists the images; ``predictions.json`` then has its ids and can be
+            compared with it.
         progress: called with the number of images done and of all.
 
     Raises:
         FileNotFoundError: an input that does not exist.
-        ValueError: a folder without images.
+        ValueError: a folder without images, or images that ``image_ids`` does not list.
         OSError: the folder cannot be written.
     """
     out = Path(out)
     images = find_images(inputs, exclude=out)
+    ids = {} if image_ids is None else listed_ids(Path(image_ids), images)
+    categories = getattr(detector, "category_ids", None)
     overlays = _overlay_names(list(images))
     failed: list[str] = []
-    with _Tables(out, detector.class_names) as tables:
+    with _Tables(out, detector.class_names, categories, ids) as tables:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
                 image = read_image(path)
@@ -149,6 +154,29 @@ def predict_to_files(
             if progress is not None:
                 progress(done, len(images))
     return Summary(out, dict(tables.counts), tables.images, tuple(failed))
+
+
+def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
+    """The ids that a COCO file gives to images, by the images' names in :func:`find_images`.
+
+    An image is found by its ``file_name``, whole or, where that is the only one of its kind, without folders.
+
+    Raises:
+        ValueError: no COCO file, or images that it does not list.
+    """
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["images"]
+        listed = {str(entry["file_name"]): entry["id"] for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected a COCO file with images that have id and file_name") from error
+    short = Counter(Path(name).name for name in listed)
+    bare = {Path(name).name: i for name, i in listed.items() if short[Path(name).name] == 1}
+    ids = {name: listed.get(name, bare.get(path.name)) for name, path in images.items()}
+    missing = [name for name, found in ids.items() if found is None]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"{file}: does not list {missing[0]}{more}; give only images that it has")
+    return {name: found for name, found in ids.items() if found is not None}
 
 
 def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> dict[str, Path]:
@@ -208,8 +236,14 @@ def _overlay_names(image_ids: Sequence[str]) -> dict[str, str]:
 class _Tables:
     """The three tables, written row by row beside their place and put there at the end."""
 
-    def __init__(self, out: Path, class_names: tuple[str, ...]) -> None:
-        self.class_names = class_names
+    def __init__(
+        self,
+        out: Path,
+        class_names: tuple[str, ...],
+        category_ids: tuple[int, ...] | None,
+        image_ids: Mapping[str, int | str],
+    ) -> None:
+        self.class_names, self.category_ids, self.image_ids = class_names, category_ids, image_ids
         self.counts = Counter(dict.fromkeys(class_names, 0))
         self.images = 0
         self.results = 0
@@ -227,7 +261,7 @@ class _Tables:
 
     def add(self, image_id: str, found: Instances) -> None:
         """Append one image's objects; every class has its count, 0 included."""
-        for result in found.to_coco(image_id):
+        for result in found.to_coco(self.image_ids.get(image_id, image_id), self.category_ids):
             self.files[0].write((",\n" if self.results else "\n") + json.dumps(result, ensure_ascii=False))
             self.results += 1
         self.files[1].write(_csv([image_id, *row] for row in object_rows(found)))

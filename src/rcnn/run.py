@@ -244,7 +244,12 @@ class Validation:
     def __init__(self, network: nn.Module, recipe: Recipe, parts: Parts, device: torch.device) -> None:
         self.recipe, self.parts, self.device = recipe, parts, device
         skeleton = parts.train.skeleton if "keypoint" in vars(recipe.settings) else None
-        self.detector = Detector(network, recipe.transform, parts.train.class_names, skeleton=skeleton)
+        ids = parts.train.category_ids
+        self.detector = Detector(
+            network, recipe.transform, parts.train.class_names, skeleton=skeleton,
+            # So that predictions can be compared with the data's own file.
+            info={"category_ids": list(ids)} if ids else {},
+        )  # fmt: skip
         count = min(recipe.train.eval_images, len(parts.val))
         order = np.random.default_rng([recipe.train.seed, 2]).permutation(len(parts.val))
         self.few = sorted(int(i) for i in order[:count])

@@ -279,7 +279,7 @@ def load_published(name: str) -> Detector:
         network.eval(),
         torchvision_transform(architecture),
         class_names,
-        info={"source": addresses[name]},
+        info={"source": addresses[name], "category_ids": keep},
         skeleton=PERSON if isinstance(network, KeypointRCNN) else None,
     )
 

@@ -149,6 +149,11 @@ def test_equals_pycocotools_on_photographs_with_crowds(photographs, kind, cap) -
         curve = evaluation.eval["precision"][0, :, label, 0, 2]
         curve = np.where(curve < 0, np.nan, curve)
         np.testing.assert_allclose(got.precision[name], curve, rtol=0, atol=1e-6)
+        own = evaluation.eval["precision"][:, :, [label]], evaluation.eval["recall"][:, [label]]
+        assert got.per_class[name] == pytest.approx(tables_mean(*own), abs=1e-6, nan_ok=True)
+    known = [values for values in got.per_class.values() if not math.isnan(values["AP"])]
+    assert len(known) > 5
+    assert len({values["AP_small"] for values in known}) > 3  # by size too they are not all the same
 
 
 def test_equals_pycocotools_summarize_where_that_is_defined(photographs) -> None:

@@ -48,8 +48,8 @@ def scenes(skeleton, images=12, seed=0):
     return truths, predictions
 
 
-def official(truths, predictions, skeleton):
-    """pycocotools's ten figures."""
+def official(truths, predictions, skeleton, cap=20):
+    """pycocotools's evaluation, and its ten figures where it has them, at the cap of 20."""
     annotations, results = [], []
     for image, (truth, found) in enumerate(zip(truths, predictions, strict=True), 1):
         for i in range(len(truth)):
@@ -83,10 +83,12 @@ def official(truths, predictions, skeleton):
         coco.createIndex()
         evaluator = COCOeval(coco, coco.loadRes(results), "keypoints")
         evaluator.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+        evaluator.params.maxDets = [cap]
         evaluator.evaluate()
         evaluator.accumulate()
-        evaluator.summarize()
-    return evaluator.stats
+        if cap == 20:
+            evaluator.summarize()
+    return evaluator
 
 
 @pytest.mark.parametrize(
@@ -97,11 +99,32 @@ def test_average_precision_is_pycocotools(skeleton):
     ours = coco_metrics(
         truths, predictions, kind="keypoint", class_names=("a", "b"), max_detections=20
     ).metrics
-    theirs = official(truths, predictions, skeleton)
+    theirs = official(truths, predictions, skeleton).stats
     for name, value in zip(("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR"), theirs[:6], strict=True):
         expected = value if value > -1 else math.nan  # pycocotools's mark for no truth of that size
         assert ours[name] == pytest.approx(expected, abs=1e-6, nan_ok=True), name
     assert 0.05 < ours["AP"] < 0.95
+
+
+@pytest.mark.parametrize("cap", [2, 20])
+def test_each_class_size_and_cap_is_pycocotools(cap):
+    """Sigmas differ by keypoint; pycocotools has tables where it has no summary."""
+    skeleton = Skeleton(("a", "b", "c"), sigmas=(0.03, 0.1, 0.2))
+    truths, predictions = scenes(skeleton, images=20, seed=3)
+    ours = coco_metrics(truths, predictions, kind="keypoint", class_names=("a", "b"), max_detections=cap)
+    tables = official(truths, predictions, skeleton, cap).eval
+    for label, name in enumerate(("a", "b")):
+        precision, recall = tables["precision"][..., label, :, 0], tables["recall"][..., label, :, 0]
+        expected = {"AP": precision[..., 0], "AP50": precision[0, :, 0], "AR": recall[..., 0]}
+        expected |= {"AP_medium": precision[..., 1], "AP_large": precision[..., 2]}
+        for metric, values in expected.items():
+            assert ours.per_class[name][metric] == pytest.approx(values.mean(), abs=1e-6), (name, metric)
+    usual = replace(skeleton, sigmas=())
+    blurred = coco_metrics(
+        [replace(t, skeleton=usual) for t in truths], predictions, kind="keypoint", class_names=("a", "b"),
+        max_detections=cap,
+    )  # fmt: skip
+    assert blurred.metrics["AP"] != pytest.approx(ours.metrics["AP"], abs=1e-3)
 
 
 def test_objects_without_keypoints_are_neither_found_nor_missed():
