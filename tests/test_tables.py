@@ -21,7 +21,7 @@ def printed(truth, found, **settings) -> str:
     )
     console = Console(file=io.StringIO(), width=80)
     for table in family_tables(evaluation):
-        console.print(table)
+        console.print(table.rich())
     return console.file.getvalue()
 
 

@@ -283,7 +283,7 @@ def evaluate(
     if "coco" in evaluation.families:
         _console().print(evaluation.table())
     for table in family_tables(evaluation):
-        _console().print(table)
+        _console().print(table.rich())
     if json_file is not None:
         found = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
         content = {**found, "data": sources[-1], **evaluation.to_json()}

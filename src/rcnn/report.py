@@ -26,6 +26,7 @@ from rcnn import charts
 from rcnn.charts import DASH, number
 from rcnn.draw import FOUND, IGNORED, MISSED, SPURIOUS, draw_comparison
 from rcnn.structures import Instances, Masks
+from rcnn.tables import family_tables
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
@@ -180,7 +181,15 @@ def _quality(evaluation: Evaluation) -> str:
         ("AP by object size", charts.size_chart(evaluation)),
     ]
     per_class = "" if len(evaluation.per_class) < 2 else _class_table(evaluation)
-    return "<h2>Detection quality</h2>" + _pair(cards) + per_class
+    return "<h2>Detection quality</h2>" + _pair(cards) + per_class + _families(evaluation)
+
+
+def _families(evaluation: Evaluation) -> str:
+    """The tables of what was measured beside COCO's and VOC's metrics, such as the cost of errors."""
+    return "".join(
+        _table_card(escape(table.title), _table(table.columns, [list(row) for row in table.rows]))
+        for table in family_tables(evaluation)
+    )
 
 
 def _class_table(evaluation: Evaluation) -> str:

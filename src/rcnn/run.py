@@ -338,8 +338,9 @@ def finish(
         history=read_history(folder), evaluation=evaluation, dataset=parts.val, predictions=predictions,
         seconds=seconds,
     )  # fmt: skip
-    for table in (evaluation.table(), *family_tables(evaluation)):
-        console.print(table)
+    console.print(evaluation.table())
+    for table in family_tables(evaluation):
+        console.print(table.rich())
     for name in ("best.safetensors", "report.html"):
         console.print(f"{folder / name}", markup=False, highlight=False)
 

@@ -1,9 +1,10 @@
-"""What the families of metrics beyond COCO's and VOC's found, as tables for the terminal."""
+"""What the families of metrics beyond COCO's and VOC's found, as tables for the terminal and the report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -25,25 +26,49 @@ NUCLEI = (
     ("object_dice", "Dice of objects, GlaS (Cell17's Dice)"),
     ("object_hausdorff", "Hausdorff of objects, GlaS, px (Cell17's)"),
 )  # fmt: skip
-Rows = list[tuple[str, ...]]
+Rows = Sequence[tuple[str, ...]]
 
 
-def family_tables(evaluation: Evaluation) -> list[Table]:
+@dataclass(frozen=True)
+class FamilyTable:
+    """The numbers of one family as text.
+
+    Attributes:
+        title: what they are.
+        columns: the heads.
+        rows: of as many cells each.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Rows
+
+    def rich(self) -> Table:
+        """The table for a terminal."""
+        table = Table(title=self.title, box=SIMPLE_HEAD, padding=(0, 1))
+        for column in self.columns:
+            table.add_column(column, justify="right" if table.columns else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def family_tables(evaluation: Evaluation) -> list[FamilyTable]:
     """One table for each family that was measured and has one."""
     return [TABLES[name](evaluation) for name in evaluation.families if name in TABLES]
 
 
-def _nuclei(evaluation: Evaluation) -> Table:
+def _nuclei(evaluation: Evaluation) -> FamilyTable:
     metrics = evaluation.metrics
     rows = []
     for key, name in NUCLEI:
         write = _plain if key == "object_hausdorff" else _percent
         rows.append((name, write(metrics[f"nuclei/{key}"]), write(metrics[f"nuclei_per_image/{key}"])))
     title = f"Nuclei, detections of score {metrics['nuclei/threshold']:.2f} and above, in %"
-    return _table(title, ("", "pooled", "mean of images"), rows)
+    return FamilyTable(title, ("", "pooled", "mean of images"), rows)
 
 
-def _errors(evaluation: Evaluation) -> Table:
+def _errors(evaluation: Evaluation) -> FamilyTable:
     metrics = evaluation.metrics
     rows = [
         (kind, f"{metrics[f'errors/{kind}_count']:.0f}", _percent(metrics[f"errors/{kind}"]))
@@ -51,51 +76,44 @@ def _errors(evaluation: Evaluation) -> Table:
     ]
     what = "masks" if evaluation.has_masks else "boxes"
     title = f"Errors, AP50 of {what} {_percent(metrics['errors/AP50'])} %"
-    return _table(title, ("kind", "number", "costs AP50, %"), rows)
+    return FamilyTable(title, ("kind", "number", "costs AP50, %"), rows)
 
 
-def _cityscapes(evaluation: Evaluation) -> Table:
-    rows: Rows = [("all", *(_percent(evaluation.metrics[f"cityscapes/{key}"]) for key in ("AP", "AP50")))]
+def _cityscapes(evaluation: Evaluation) -> FamilyTable:
+    rows: list[tuple[str, ...]] = [
+        ("all", *(_percent(evaluation.metrics[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
+    ]
     rows += [
         (name, *(_percent(values[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
         for name, values in evaluation.per_class.items()
     ]
-    return _table("Cityscapes' metrics of masks, in %", ("class", "AP", "AP50"), rows)
+    return FamilyTable("Cityscapes' metrics of masks, in %", ("class", "AP", "AP50"), rows)
 
 
-def _proposals(evaluation: Evaluation) -> Table:
+def _proposals(evaluation: Evaluation) -> FamilyTable:
     names = ("recall50", "recall70", "AR")
     rows = [
         (str(n), *(_percent(evaluation.metrics[f"proposals/{name}@{n}"]) for name in names)) for n in COUNTS
     ]
     title = f"Recall of {evaluation.metrics['proposals/per_image']:.0f} proposals an image, in %"
-    return _table(title, ("first", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
+    return FamilyTable(title, ("first", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
 
 
-def _speed(evaluation: Evaluation) -> Table:
+def _speed(evaluation: Evaluation) -> FamilyTable:
     found = {k.removeprefix("speed/"): v for k, v in evaluation.metrics.items() if k.startswith("speed/")}
-    rows: Rows = [("images a second", f"{found['images_per_second']:.2f}")]
+    rows: list[tuple[str, ...]] = [("images a second", f"{found['images_per_second']:.2f}")]
     rows += [
         (f"{k.removesuffix('_seconds')}, s an image", f"{v:.4f}")
         for k, v in found.items()
         if k.endswith("_seconds")
     ]
     rows.append(("peak memory, MB", f"{found['peak_megabytes']:.0f}"))
-    return _table("Speed", ("", ""), rows)
+    return FamilyTable("Speed", ("", ""), rows)
 
 
-TABLES: dict[str, Callable[[Evaluation], Table]] = {
+TABLES: dict[str, Callable[[Evaluation], FamilyTable]] = {
     "nuclei": _nuclei, "errors": _errors, "cityscapes": _cityscapes, "proposals": _proposals, "speed": _speed,
 }  # fmt: skip
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
-    for column in columns:
-        table.add_column(column, justify="right" if table.columns else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _percent(value: float) -> str:
