@@ -20,7 +20,7 @@ import platform
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from rcnn.parts.selective_search import selective_search
 from rcnn.predict import Detector
 from rcnn.proposals import default_cache, with_proposals
 from rcnn.propose import rpn_proposals
+from rcnn.stopwatch import Stopwatch
 from rcnn.training import append_line
 
 STAGES = ("proposals", "trunk", "heads")
@@ -71,40 +72,19 @@ class Row:
         return mean + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
-class Stages:
-    """A network's seconds in its trunk and its RPN, summed up while it predicts."""
-
-    def __init__(self, network: Any) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        for name in ("trunk", "neck"):
-            if hasattr(network, name):
-                part = getattr(network, name)
-                part.forward = self._timed("trunk", part.forward)
-        if hasattr(network, "rpn"):
-            network.rpn.forward = self._timed("proposals", network.rpn.forward)
-            network.rpn.decode = self._timed("proposals", network.rpn.decode)
-
-    def _timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*given: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            result = call(*given, **named)
-            self.seconds[stage] += time.perf_counter() - began
-            return result
-
-        return timed
-
-    def of_image(self, detector: Detector, image: torch.Tensor) -> dict[str, float]:
-        """The seconds by stage of one image; proposals are searched for where the model needs them given."""
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        began = time.perf_counter()
-        network: Any = detector.network
-        boxes = None
-        if network.needs_proposals:
-            boxes = [selective_search(image, network.settings.search)]
-            self.seconds["proposals"] = time.perf_counter() - began
+def seconds_of(detector: Detector, image: torch.Tensor) -> dict[str, float]:
+    """The seconds by stage of one image; proposals are searched for where the model needs them given."""
+    network: Any = detector.network
+    boxes, began = None, time.perf_counter()
+    if network.needs_proposals:
+        boxes = [selective_search(image, network.settings.search)]
+    searched = time.perf_counter()
+    with Stopwatch(detector.running) as watch:
         detector.predict([image], min_score=0.01, proposals=boxes)
-        whole = time.perf_counter() - began
-        return {**self.seconds, "heads": whole - self.seconds["proposals"] - self.seconds["trunk"]}
+    whole = time.perf_counter() - began
+    proposals = searched - began + watch.seconds.get("rpn", 0.0)
+    trunk = sum(watch.seconds.get(part, 0.0) for part in ("trunk", "neck"))
+    return {"proposals": proposals, "trunk": trunk, "heads": whole - proposals - trunk}
 
 
 def settings_of(name: str, options: argparse.Namespace) -> tuple[str, list[str]]:
@@ -164,13 +144,12 @@ def measured(folder: Path, val: Dataset) -> dict[str, float]:
 def timed(folders: dict[str, Path], val: Dataset, count: int) -> dict[str, dict[str, float]]:
     """Median seconds an image by stage of each model; the models take turns, the first image warms up."""
     detectors = {name: load(folder) for name, folder in folders.items()}
-    clocks = {name: Stages(detector.network) for name, detector in detectors.items()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in detectors}
     chosen = spread(len(val), count)
     for place, index in enumerate([chosen[0], *chosen]):
         image = val[index].image
         for name, detector in detectors.items():
-            seconds = clocks[name].of_image(detector, image)
+            seconds = seconds_of(detector, image)
             if place:
                 found[name].append(seconds)
     return {
@@ -206,6 +185,20 @@ def table(rows: dict[str, Row], options: argparse.Namespace) -> str:
     return "\n".join([*lines, "", about, ""])
 
 
+def ratios(rows: dict[str, Row]) -> list[str]:
+    """How much quicker each step made what it was about."""
+    found = []
+    if "rcnn" in rows and "fast_rcnn" in rows:
+        slow, quick = (sum(rows[n].seconds[s] for s in ("trunk", "heads")) for n in ("rcnn", "fast_rcnn"))
+        found.append(f"Without its proposals Fast R-CNN takes {slow / quick:.1f} times less than R-CNN.")
+    search = rows.get("fast_rcnn") or rows.get("rcnn")
+    learnt = rows.get("faster_rcnn_alternating") or rows.get("faster_rcnn_joint")
+    if search and learnt:
+        ratio = search.seconds["proposals"] / learnt.seconds["proposals"]
+        found.append(f"Faster R-CNN's proposals take {ratio:.1f} times less than selective search.")
+    return found
+
+
 def machine() -> str:
     """What it ran on."""
     return f"{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__}"
@@ -238,7 +231,8 @@ def picture(rows: dict[str, Row]) -> Figure:
 
 def write(rows: dict[str, Row], failed: Sequence[str], options: argparse.Namespace) -> None:
     """The three files."""
-    text = table(rows, options) + "".join(f"\nLeft out: {what}\n" for what in failed)
+    notes = [*ratios(rows), *(f"Left out: {what}" for what in failed)]
+    text = table(rows, options) + "".join(f"\n{note}\n" for note in notes)
     content = {
         "machine": machine(), "failed": list(failed), "models": {n: vars(row) for n, row in rows.items()},
         "options": {key: str(value) for key, value in vars(options).items()},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import timeline
-from benchmarks.timeline import NAMES, STAGES, Row, Stages, main, parsed, settings_of, spread
+from benchmarks.timeline import NAMES, STAGES, Row, main, parsed, ratios, seconds_of, settings_of, spread
 
 from rcnn.data.dataset import Dataset
 from rcnn.models import MODELS
@@ -40,11 +40,21 @@ def test_spread(length: int, count: int, expected: list[int]) -> None:
 def test_the_stages_of_a_prediction_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(1000))
     monkeypatch.setattr(timeline.time, "perf_counter", lambda: float(next(ticks)))
-    model = detector()
-    seconds = Stages(model.network).of_image(model, tiny_shapes(1)[0].image)
-    # A tick at each look at the clock: trunk and neck, the RPN's maps and its proposals, two each; the whole.
-    assert seconds == {"proposals": 2.0, "trunk": 2.0, "heads": 5.0}
+    seconds = seconds_of(detector(), tiny_shapes(1)[0].image)
+    # A tick at each look at the clock: two for trunk, pyramid, the RPN's maps, proposals, and twice the head.
+    assert seconds == {"proposals": 3.0, "trunk": 2.0, "heads": 9.0}
     assert list(seconds) == list(STAGES)
+
+
+def test_what_each_step_made_quicker() -> None:
+    def row(*seconds: float) -> Row:
+        return Row(seconds=dict(zip(STAGES, seconds, strict=True)))
+
+    rows = {"rcnn": row(3.0, 11.0, 1.0), "fast_rcnn": row(2.0, 0.3, 0.2)}
+    assert ratios(rows) == ["Without its proposals Fast R-CNN takes 24.0 times less than R-CNN."]
+    rows["faster_rcnn_joint"] = row(0.1, 0.3, 0.2)
+    assert ratios(rows)[1] == "Faster R-CNN's proposals take 20.0 times less than selective search."
+    assert ratios({"rcnn": rows["rcnn"]}) == []
 
 
 def test_the_settings_of_each_model() -> None:
