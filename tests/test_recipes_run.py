@@ -40,8 +40,8 @@ def drawn(count, first=0):
 def voc(tmp_path_factory):
     """VOCdevkit/VOC2007 as it is published, with one difficult object."""
     folder = tmp_path_factory.mktemp("devkit") / "VOCdevkit" / "VOC2007"
-    parts = ("Annotations", "JPEGImages", "ImageSets/Main", "SegmentationClass", "SegmentationObject")
-    for part in parts:
+    lists = ("ImageSets/Main", "ImageSets/Segmentation")
+    for part in ("Annotations", "JPEGImages", *lists, "SegmentationClass", "SegmentationObject"):
         (folder / part).mkdir(parents=True)
     for number in range(3):
         sample, stem = drawn(3)[number], f"{number:06d}"
@@ -68,8 +68,9 @@ def voc(tmp_path_factory):
             picture.putpalette([(37 * i) % 256 for i in range(768)])
             picture.save(folder / part / f"{stem}.png")
     for split, stems in (("trainval", "000000\n000001\n"), ("test", "000002\n")):
-        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(stems, "utf-8")
-    return folder / "ImageSets" / "Main"
+        for part in lists:
+            (folder / part / f"{split}.txt").write_text(stems, "utf-8")
+    return folder / "ImageSets"
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def data(request, name):
     if name.startswith("keypoint"):
         return request.getfixturevalue("people")
     if name.startswith("voc"):
-        lists = request.getfixturevalue("voc")
+        lists = request.getfixturevalue("voc") / ("Segmentation" if "fcn" in name else "Main")
         return lists / "trainval.txt", lists / "test.txt"
     return request.getfixturevalue("coco")
 
@@ -127,6 +128,8 @@ def test_two_steps(name, data, tmp_path, monkeypatch):
     if recipe.model == "rcnn":
         pytest.importorskip("sklearn")
         small += ["model.channels=64", "model.context=4", "model.side=32", "model.pool=1"]
+    elif recipe.model == "fcn":
+        small.append("model.channels=64")
     elif recipe.settings.box.layers == "fc" and recipe.settings.box.channels == 4096:
         small.append("model.box.channels=64")  # or most of the time goes into writing 138 million weights
     train, val = data

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rcnn.evaluation import evaluate
     from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+    from rcnn.models.fcn import FCN, FCNSettings
     from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
     from rcnn.predict import Detector, load
@@ -41,6 +42,8 @@ _HOMES = {
     "FastRCNNSettings": "rcnn.models.fast_rcnn",
     "FasterRCNN": "rcnn.models.faster_rcnn",
     "FasterRCNNSettings": "rcnn.models.faster_rcnn",
+    "FCN": "rcnn.models.fcn",
+    "FCNSettings": "rcnn.models.fcn",
     "KeypointRCNN": "rcnn.models.keypoint_rcnn",
     "KeypointRCNNSettings": "rcnn.models.keypoint_rcnn",
     "MaskRCNN": "rcnn.models.mask_rcnn",
@@ -56,8 +59,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "FCN",
     "Dataset",
     "Detector",
+    "FCNSettings",
     "FastRCNN",
     "FastRCNNSettings",
     "FasterRCNN",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rcnn.evaluation import Evaluation
     from rcnn.metrics.matches import ImageMatch
     from rcnn.metrics.proposals import ProposalRecall
+    from rcnn.metrics.semantic import SemanticResult
 
 # What stands where there is no number.
 DASH = "\N{EN DASH}"
@@ -245,6 +246,28 @@ def size_chart(evaluation: Evaluation) -> str:
     if len(kinds) > 1:
         _legend(axes, labelled, "upper right")
     return _svg(figure, "sizes")
+
+
+def confusion_chart(result: SemanticResult) -> str:
+    """What the pixels of each class (row) were taken for (column), as shares of the class."""
+    matrix = np.array(result.confusion, dtype=float)
+    present = [i for i in range(len(matrix)) if matrix[i].sum() or matrix[:, i].sum()]
+    if not present:
+        return ""
+    matrix = matrix[np.ix_(present, present)]
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    names = [_plain(result.names[i][:16]) for i in present]
+    figure, axes = _figure_and_axes("predicted", "true")
+    axes.grid(visible=False)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    small = {"fontsize": 8 if len(names) <= 12 else 6}
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, **small)
+    axes.set_yticks(range(len(names)), names, **small)
+    for row, column in np.ndindex(shares.shape) if len(names) <= 8 else ():
+        share = shares[row, column]
+        colour = "#ffffff" if share > 0.5 else "#000000"
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    return _svg(figure, "confusion")
 
 
 def score_chart(evaluation: Evaluation) -> str:

@@ -280,7 +280,7 @@ def evaluate(
             chosen["threshold"] = getattr(detector, "min_score", None)
         with _progress("evaluating") as progress:
             evaluation, _ = measure(detector, dataset, min_score=min_score, progress=progress, **chosen)
-    if "coco" in evaluation.families:
+    if "coco" in evaluation.families or evaluation.semantic is not None:
         _console().print(evaluation.table())
     for table in family_tables(evaluation):
         _console().print(table.rich())
@@ -313,7 +313,7 @@ def predict(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Find the objects in images: overlays, predictions.json (COCO), objects.csv and counts.csv."""
+    """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv, areas.csv."""
     from rcnn.predict import load
     from rcnn.results import find_images, predict_to_files
 
@@ -324,8 +324,9 @@ def predict(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
             progress=progress,
         )  # fmt: skip
-    counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count) or "no objects"
-    _say(f"{summary.images} images: {counts}; written: {summary.out}")
+    found = [f"{count} {name}" for name, count in summary.counts.items() if count]
+    found += [f"{name} {share:.1%}" for name, share in summary.shares.items() if share]
+    _say(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}")
     if summary.failed:
         _complain("\n".join((f"{len(summary.failed)} images could not be used:", *summary.failed)))
         raise typer.Exit(1)

@@ -167,6 +167,18 @@ def draw_comparison(image: Tensor, truth: Instances, predictions: Instances, mat
     return _side_by_side(_panel(left, "truth", fates), _panel(right, "predicted", verdicts))
 
 
+def draw_maps(image: Tensor, truth: Instances, predictions: Instances) -> Tensor:
+    """The classes of pixels, truth at the left and predictions at the right, as :func:`draw` paints them.
+
+    Args:
+        image: uint8 ``[3, H, W]``, RGB.
+        truth: with a semantic map; objects are not drawn.
+        predictions: likewise.
+    """
+    left, right = (draw(image, each[:0], opacity=0.6) for each in (truth, predictions))
+    return torch.cat([left, left.new_full((3, left.shape[1], 8), _DARK[0]), right], 2)
+
+
 def contact_sheet(
     images: Sequence[Tensor], captions: Sequence[str], *, columns: int = 4, tile: int = 320
 ) -> Tensor:

@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 import torch
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
@@ -26,12 +27,15 @@ from rcnn.metrics import check_pairs
 from rcnn.metrics.coco import Kind
 from rcnn.metrics.families import FAMILIES, Compared, Measures, check_names, chosen_families
 from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
+from rcnn.metrics.semantic import SemanticResult, SemanticTally
 from rcnn.stopwatch import Stopwatch
 from rcnn.structures import Instances
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
 # COCO's cap, and how far it follows crowded images: people count 500 cells.
 COCO_CAP, HIGHEST_CAP = 100, 500
+
+Headline = Literal["box", "mask", "keypoint", "semantic"]
 
 
 class Detector(Protocol):
@@ -60,9 +64,12 @@ class Evaluation:
             the same under ``mask/`` where there are masks and ``keypoint/`` where there are keypoints (cap
             20), ``keypoint/error`` and ``keypoint/found`` (``rcnn.metrics.keypoints``), ``voc07/mAP``
             (11 points) and ``voc10/mAP`` (area), of boxes; further families under their own names
-            (``rcnn.metrics.families``), those that were chosen.
+            (``rcnn.metrics.families``), those that were chosen. Where pixels are classified,
+            ``semantic/mIoU``, ``semantic/pixel_accuracy``, ``semantic/mean_accuracy`` and
+            ``semantic/frequency_weighted_IoU``.
         per_class: by class name the same COCO metrics, ``voc07/AP``, ``voc10/AP``, ``cityscapes/AP``, and
-            ``objects``, the number of truths without crowds.
+            ``objects``, the number of truths without crowds; of a model that classifies pixels alone
+            ``semantic/IoU``, ``semantic/accuracy`` and ``semantic/share``.
         pr_curves: by class name ``recall`` (0, 0.01, …, 1) and ``precision`` at IoU 0.5, of masks where there
             are masks; classes with truth only.
         f1_threshold: the score threshold with the highest F1 of matches at IoU 0.5; 0.5 if no detection is
@@ -76,6 +83,8 @@ class Evaluation:
         has_masks: whether masks were compared.
         has_keypoints: whether keypoints were.
         families: the families of metrics that were measured.
+        has_boxes: whether objects were compared at all; without, there are no matches and no threshold.
+        semantic: what was measured of the pixels' classes, where the model tells them.
     """
 
     metrics: dict[str, float]
@@ -91,19 +100,32 @@ class Evaluation:
     has_masks: bool = False
     has_keypoints: bool = False
     families: tuple[str, ...] = ()
+    has_boxes: bool = True
+    semantic: SemanticResult | None = None
 
     @property
-    def headline(self) -> Kind:
-        """What the model is for, and is judged by: keypoints, else masks, else boxes."""
+    def headline(self) -> Headline:
+        """What the model is for, and is judged by: keypoints, else masks, else boxes, else pixels."""
+        if not self.has_boxes:
+            return "semantic"
         return "keypoint" if self.has_keypoints else "mask" if self.has_masks else "box"
+
+    @property
+    def headline_metric(self) -> str:
+        """The key of ``metrics`` that says how good the model is."""
+        return "semantic/mIoU" if self.headline == "semantic" else f"{self.headline}/AP"
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them, for ``json.dump``; what is not finite is None, paths are text."""
         values: dict[str, Any] = _json_ready(asdict(self))
         return values
 
-    def table(self) -> Table:
-        """The metrics in percent, a row for all classes and one for each, boxes and masks apart."""
+    def table(self) -> Group:
+        """The metrics in percent, a row for all classes and one for each, boxes, masks and pixels apart."""
+        tables = [self._object_table()] if "box/AP" in self.metrics else []
+        return Group(*tables, *([] if self.semantic is None else [self.semantic.table()]))
+
+    def _object_table(self) -> Table:
         columns = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
         title = f"{len(self.matches)} images, metrics in %"
         # One blank between columns: the table must fit a terminal of 80.
@@ -182,7 +204,8 @@ def evaluate(
 
     Returns:
         The evaluation (with ``seconds`` an image for decoding and predicting) and the detections, one an
-        image, on the CPU. Truths of the evaluation's matches keep the order of the records'.
+        image, on the CPU, semantic maps as uint8 since many are kept. Truths of the evaluation's matches keep
+        the order of the records'.
 
     Raises:
         ValueError: a data set without images, an image or annotation that cannot be read, or metrics that
@@ -199,6 +222,7 @@ def evaluate(
     predict: Callable[..., list[Instances]] = detector.predict
     seconds = {"decoding": 0.0, "predicting": 0.0}
     watch = Stopwatch(getattr(detector, "running", None) if "speed" in (metrics or ()) else None)
+    tally = semantic_tally(dataset, detector)
     for start in range(0, len(dataset), batch_size):
         began = time.perf_counter()
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
@@ -209,12 +233,19 @@ def evaluate(
         brought = {} if any(b is None for b in boxes) else {"proposals": boxes}
         with watch:
             found = predict(images, min_score=min_score, max_detections=cap, **brought)
-        predictions += [instances.to("cpu") for instances in found]
+        for sample, instances in zip(samples, found, strict=True):
+            if tally is not None:
+                tally.add(sample.truth.semantic, instances.semantic)
+            predictions.append(_compact(instances.to("cpu")))
         seconds["decoding"] += (decoded - began) / len(dataset)
         seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
-        truths += [replace(s.truth, path=dataset.records[start + i].path) for i, s in enumerate(samples)]
+        paths = (dataset.records[start + i].path for i in range(len(samples)))
+        truths += [replace(s.truth, path=p, semantic=None) for s, p in zip(samples, paths, strict=True)]
         if progress is not None:
             progress(len(truths), len(dataset))
+    semantic = None if tally is None else tally.result()
+    if not detector.class_names and semantic is not None:
+        return semantic_evaluation(semantic, seconds), predictions
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
     has_masks = dataset.has_masks and _all_have(predictions, "masks")
     has_keypoints = dataset.skeleton is not None and _all_have(predictions, "keypoints")
@@ -222,7 +253,7 @@ def evaluate(
     evaluation = evaluate_predictions(
         truths, predictions, class_names, has_masks=has_masks, has_keypoints=has_keypoints,
         max_detections=cap, seconds=seconds, metrics=metrics, threshold=threshold, format=dataset.format,
-        speed=speed,
+        speed=speed, semantic=semantic,
     )  # fmt: skip
     return evaluation, predictions
 
@@ -257,6 +288,35 @@ def evaluate_results(
         max_detections=max_detections, metrics=metrics, threshold=threshold, format=dataset.format,
     )  # fmt: skip
     return evaluation, predictions
+
+
+def semantic_tally(dataset: Dataset, detector: Detector) -> SemanticTally | None:
+    """What adds up the pixels of images; None where the data has no semantic maps or the detector makes none.
+
+    Raises:
+        ValueError: no maps in the data, and the detector makes nothing else.
+    """
+    known: tuple[str, ...] = getattr(detector, "semantic_names", ())
+    if known and dataset.has_semantic:
+        return SemanticTally(known, dataset.semantic_names)
+    if known and not detector.class_names:
+        raise ValueError(f"{dataset.source}: no semantic maps, which this model is measured by")
+    return None
+
+
+def _compact(instances: Instances) -> Instances:
+    if instances.semantic is None:
+        return instances
+    return replace(instances, semantic=instances.semantic.to(torch.uint8))
+
+
+def semantic_evaluation(result: SemanticResult, seconds: Mapping[str, float] | None = None) -> Evaluation:
+    """The evaluation of a model that classifies pixels and finds no objects."""
+    return Evaluation(
+        metrics=result.metrics, per_class=result.per_class, pr_curves={},
+        f1_threshold=0.5, f1=math.nan, matches=[], scores_true=[], scores_false=[],
+        seconds=dict(seconds or {}), max_detections=0, has_boxes=False, semantic=result,
+    )  # fmt: skip
 
 
 def _all_have(predictions: Sequence[Instances], field: str) -> bool:
@@ -311,6 +371,7 @@ def evaluate_predictions(
     threshold: float | None = None,
     format: str = "",
     speed: Mapping[str, float] | None = None,
+    semantic: SemanticResult | None = None,
 ) -> Evaluation:
     """Measure predictions that are at hand.
 
@@ -326,6 +387,7 @@ def evaluate_predictions(
         threshold: likewise.
         format: of the data set, which the choice of families looks at.
         speed: what the family of that name reports.
+        semantic: what was measured of pixels beside.
 
     Raises:
         ValueError: truths and predictions that do not belong together, masks missing, or metrics that are
@@ -344,6 +406,8 @@ def evaluate_predictions(
     )  # fmt: skip
     families = chosen_families(metrics, compared)
     measures = _gathered(compared, families)
+    if semantic is not None:
+        measures.metrics.update(semantic.metrics)
     judged = [(score, found) for p in pairings for score, found in zip(p.scores, p.found, strict=True)]
     passed = (time.perf_counter() - began) / max(1, len(truths))
     return Evaluation(
@@ -360,6 +424,7 @@ def evaluate_predictions(
         has_masks=has_masks,
         has_keypoints=has_keypoints,
         families=families,
+        semantic=semantic,
     )
 
 

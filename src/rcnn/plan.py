@@ -17,9 +17,10 @@ from torch import Tensor
 
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
-from rcnn.models import MODELS
+from rcnn.models import MODELS, finds_objects
 from rcnn.models.fast_rcnn import FastRCNNSettings
 from rcnn.models.faster_rcnn import FasterRCNNSettings
+from rcnn.models.fcn import FCNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.models.rcnn import RCNNSettings
@@ -109,7 +110,7 @@ def plan(
     Args:
         data: the training images.
         model: a key of ``MODELS``; None: Keypoint R-CNN where objects have keypoints, else Mask R-CNN where
-            all have masks, else Faster R-CNN.
+            all have masks, else Faster R-CNN; FCN where there are semantic maps and no objects.
         trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
         minutes: the schedule by the clock; 20 where neither is given.
         epochs: the schedule by passes over the images.
@@ -118,17 +119,9 @@ def plan(
     """
     statistics = Statistics.of(data)
     count = 0 if data.skeleton is None else len(data.skeleton.names)
-    name = model or ("keypoint_rcnn" if count else "mask_rcnn" if data.has_masks else "faster_rcnn")
+    name, why_model = choose_model(data)
+    name, why_model = (model, "chosen by you") if model else (name, why_model)
     trunk = trunk or TRUNK
-    why_model = (
-        "chosen by you"
-        if model
-        else f"the objects have {count} keypoints"
-        if count
-        else "every object has a mask"
-        if data.has_masks
-        else "the data has boxes only"
-    )
     transform, why_size = choose_transform(statistics, trunk)
     factors = np.array([transform.factor(record.truth.size) for record in data.records])
     scaled = replace(
@@ -145,6 +138,16 @@ def plan(
         workers=1 if workers is None else workers,
     )  # fmt: skip
     settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
+    length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs:g} epochs"
+    reasons = [
+        f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
+        f"input: {why_size}",
+        f"crops: {why_crop}",
+        f"orientation: {why_turns}",
+        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, cosine",
+    ]
+    if not finds_objects(name):
+        return Recipe(name, settings, transform, augment, train), reasons
     why_regions = f"anchors: {why_anchors}"
     most = (settings if name == "rcnn" else settings.box).max_detections
     if MODELS[name].needs_proposals:
@@ -153,17 +156,20 @@ def plan(
             f"search: up to {settings.search.count} boxes with sides from {settings.search.min_side:g} px"
             + (f", in images {settings.search.width} px wide" if settings.search.width else "")
         )
-    length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs:g} epochs"
-    reasons = [
-        f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
-        f"input: {why_size}",
-        f"crops: {why_crop}",
-        why_regions,
-        f"orientation: {why_turns}",
-        f"detections: at most {most} per image (the fullest has {statistics.most})",
-        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, cosine",
-    ]
+    reasons.insert(3, why_regions)
+    reasons.insert(5, f"detections: at most {most} per image (the fullest has {statistics.most})")
     return Recipe(name, settings, transform, augment, train), reasons
+
+
+def choose_model(data: Dataset) -> tuple[str, str]:
+    """What the data is annotated for, and why."""
+    if data.has_semantic and not data.has_objects:
+        return "fcn", "the data has a class for every pixel, and no objects"
+    if data.skeleton is not None:
+        return "keypoint_rcnn", f"the objects have {len(data.skeleton.names)} keypoints"
+    if data.has_masks:
+        return "mask_rcnn", "every object has a mask"
+    return "faster_rcnn", "the data has boxes only"
 
 
 def light_settings(
@@ -200,6 +206,11 @@ def light_settings(
         return KeypointRCNNSettings(trunk_settings, fpn, rpn, box, keypoint, mask if masks else None)
     if model == "faster_rcnn":
         return FasterRCNNSettings(trunk_settings, fpn, rpn, box)
+    if model == "fcn":
+        # Stride 8 at once, three cells of the last map wide; VGG-16 ends its stages before the pooling.
+        pooled = trunk == "vgg16"
+        fine = TrunkSettings(trunk, LEVELS.get(trunk, (2, 3, 4)), trunk_settings.frozen_stages)
+        return FCNSettings(fine, pooled, kernel=3, channels=256, dropout=0.1, alignment="centred")
     if model == "fast_rcnn":
         # One map of stride 16, as in the paper, and its RoI pooling.
         last = TrunkSettings(trunk, (LEVELS.get(trunk, (1, 2, 3, 4))[2],), trunk_settings.frozen_stages)
@@ -234,6 +245,11 @@ def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str
     by_side = bool(varied and np.log(relative).std() < np.log(statistics.sides).std())
     reference = float(np.median(short))
     area = float(np.median(statistics.heights * statistics.widths))
+    if not len(statistics.sides):
+        factor = choose_factor(math.inf, math.sqrt(PIXELS / area))
+        return replace(transform, scale=factor), (
+            "images keep their size" if factor == 1 else f"images resized by {factor:g}"
+        )
     sides = relative * reference if by_side else statistics.sides
     small = float(np.percentile(sides, 10)) if len(sides) else SMALLEST
     factor = choose_factor(small, math.sqrt(PIXELS / area))
@@ -265,9 +281,11 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
     """The side of the training crops: room for nearly every object, no more than the images need."""
     large = float(np.percentile(scaled.longest, 98)) if len(scaled.longest) else 0.0
     image = float(np.percentile(np.maximum(scaled.heights, scaled.widths) * factors, 90))
-    wanted = min(max(1.5 * large, CROPS[0]), image, CROPS[1])
+    # Without objects there is no telling how much must be seen at once.
+    wanted = min(max(1.5 * large, CROPS[0]) if large else CROPS[1], image, CROPS[1])
     crop = max(64, math.ceil(wanted / 32) * 32)
-    return crop, f"{crop} x {crop} pixels in training (objects up to {large:.0f} px)"
+    seen = f" (objects up to {large:.0f} px)" if large else ""
+    return crop, f"{crop} x {crop} pixels in training{seen}"
 
 
 def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, str]:

@@ -44,6 +44,7 @@ class Detector:
         min_score: detections below it are left out unless asked for.
         info: JSON values about where it comes from: metrics, versions, the data.
         skeleton: what the keypoints are, of a network that finds them.
+        semantic_names: what the classes of pixels are, of a network that tells them.
         prepare: predict with the network's quicker form (``rcnn.prepared``), on a CPU; False: as it is.
     """
 
@@ -53,6 +54,7 @@ class Detector:
     min_score: float = 0.5
     info: dict[str, Any] = field(default_factory=dict)
     skeleton: Skeleton | None = None
+    semantic_names: tuple[str, ...] = ()
     prepare: bool = True
     _prepared: Prepared = field(default_factory=Prepared, init=False, repr=False, compare=False)
 
@@ -143,7 +145,8 @@ class Detector:
     def _named(self, instances: Instances, image: ImageLike) -> Instances:
         """The objects of an image with what the detector and the image's path say of them."""
         path = Path(image) if isinstance(image, str | Path) else None
-        return replace(instances, class_names=self.class_names, skeleton=self.skeleton, path=path)
+        named = replace(instances, class_names=self.class_names, semantic_names=self.semantic_names)
+        return replace(named, skeleton=self.skeleton, path=path)
 
     @torch.inference_mode()
     def _predict_batch(
@@ -186,9 +189,11 @@ class Detector:
         size = (int(resized.shape[1]), int(resized.shape[2]))
         parts = tiles.cut(size)
         found = [self._detect([part.pixels(resized)], min_score, max_detections)[0] for part in parts]
-        settings: Any = self.network.settings
-        most = settings.box.max_detections if max_detections is None else max_detections
-        return tiles.join(parts, found, size, most, settings.box.nms_iou)
+        box: Any = getattr(self.network.settings, "box", None)
+        if box is None:  # a class for every pixel, and no object
+            return tiles.join(parts, found, size, 0)
+        most = box.max_detections if max_detections is None else max_detections
+        return tiles.join(parts, found, size, most, box.nms_iou)
 
     def _proposals(self, images: Sequence[Tensor], given: Sequence[Tensor] | None) -> Sequence[Tensor]:
         """What a model that does not make its own proposals looks at; nothing for the others."""
@@ -209,6 +214,7 @@ class Detector:
             "architecture": architecture,
             "model": plain(self.network.settings),
             "class_names": list(self.class_names),
+            "semantic_names": list(self.semantic_names),
             "skeleton": None if self.skeleton is None else asdict(self.skeleton),
             "transform": plain(self.transform),
             "min_score": self.min_score,
@@ -286,7 +292,7 @@ def _published(name: str) -> Detector:
 
 
 def _read(file: Path) -> Detector:
-    from rcnn.models import MODELS
+    from rcnn.models import MODELS, build_model
 
     tensors, metadata = checkpoint.load(file)
     missing = [key for key in _OWN_METADATA if key not in metadata]
@@ -299,16 +305,20 @@ def _read(file: Path) -> Detector:
         )
     model: Any = MODELS[architecture]
     class_names = tuple(metadata["class_names"])
+    semantic_names = tuple(metadata.get("semantic_names", ()))
     try:
         settings = build_settings(model.Settings(), metadata["model"], "model")
         transform = build_settings(Transform(), metadata["transform"], "transform")
-        network: nn.Module = model(len(class_names), settings)
+        network = build_model(architecture, settings, class_names, semantic_names)
         network.load_state_dict(_weights(tensors))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{file}: made by another version of rcnn? {error}") from error
     info = {key: value for key, value in metadata.items() if key not in _OWN_METADATA}
     skeleton = _skeleton(info.pop("skeleton", None))
-    return Detector(network, transform, class_names, float(metadata["min_score"]), info, skeleton)
+    info.pop("semantic_names", None)
+    return Detector(
+        network, transform, class_names, float(metadata["min_score"]), info, skeleton, semantic_names
+    )
 
 
 def _skeleton(values: Mapping[str, Any] | None) -> Skeleton | None:

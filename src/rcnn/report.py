@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rcnn import charts
 from rcnn.charts import DASH, number
-from rcnn.draw import FOUND, IGNORED, MISSED, SPURIOUS, draw_comparison
+from rcnn.draw import FOUND, IGNORED, MISSED, SPURIOUS, draw_comparison, draw_maps
 from rcnn.structures import Instances, Masks
 from rcnn.tables import family_tables
 
@@ -32,13 +32,23 @@ if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
     from rcnn.evaluation import Evaluation
     from rcnn.metrics.matches import ImageMatch
+    from rcnn.metrics.semantic import SemanticResult
 
 _SHOWN = 3  # pictures of each kind
 _PICTURE_BYTES = 125_000
 # (longer side, quality), tried in turn; the last is for pictures that are all noise.
 _JPEG_STEPS = ((1200, 88), (1200, 78), (1200, 65), (1200, 50), (900, 50), (640, 45), (400, 40))
 _LARGEST_DRAWN = 1800  # longer side of an image in pixels; larger ones are drawn smaller
-_METRICS = ("mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP")
+_METRICS = (
+    "mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP", "semantic/mIoU", "semantic/pixel_accuracy",
+)  # fmt: skip
+
+_SEMANTIC = {
+    "mIoU": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "frequency_weighted_IoU": "frequency-weighted IoU",
+}
 
 Row = list[str | float | None]
 Rows = Iterable[Row]
@@ -79,10 +89,17 @@ def write_report(
     if evaluation is not None and dataset is not None:
         _check_lengths(evaluation, dataset, predictions)
     sections = [_notes(notes), _facts(facts)]
-    if evaluation is not None:
+    semantic = None if evaluation is None else evaluation.semantic
+    if semantic is not None:
+        sections.insert(1, _semantic_headline(semantic))
+    if evaluation is not None and evaluation.has_boxes:
         sections.insert(1, _headline(evaluation))
     sections.append(_training(history))
-    if evaluation is not None:
+    if semantic is not None:
+        sections.append(_semantic_quality(semantic))
+        if dataset is not None:
+            sections.append(_semantic_pictures(semantic, dataset, predictions))
+    if evaluation is not None and evaluation.has_boxes:
         sections += [_quality(evaluation), _threshold_and_counts(evaluation, dataset, predictions)]
         if dataset is not None:
             sections.append(_pictures(evaluation, dataset, predictions))
@@ -93,7 +110,8 @@ def write_report(
 
 
 def _check_lengths(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[Instances]) -> None:
-    if not len(dataset) == len(predictions) == len(evaluation.matches):
+    matched = len(evaluation.matches) if evaluation.has_boxes else len(dataset)
+    if not len(dataset) == len(predictions) == matched:
         raise ValueError(
             f"report of {dataset.source}: {len(dataset)} images, {len(predictions)} predictions and "
             f"{len(evaluation.matches)} matches; give those of one evaluation, one an image each."
@@ -213,6 +231,51 @@ def _class_table(evaluation: Evaluation) -> str:
 def _table_card(heading: str, table: str) -> str:
     """A long table below a pair of cards."""
     return f'<section class="card below"><h3>{heading}</h3><div class="scroll">{table}</div></section>'
+
+
+def _semantic_headline(result: SemanticResult) -> str:
+    tiles = "".join(
+        f'<div class="tile"><b>{number(result.metrics[f"semantic/{key}"])}</b><span>{text}</span></div>'
+        for key, text in _SEMANTIC.items()
+    )
+    return f'<div class="tiles">{tiles}</div>'
+
+
+def _semantic_quality(result: SemanticResult) -> str:
+    """IoU of each class, and what the pixels of each were taken for."""
+    columns = ("share", "IoU", "accuracy")
+    order = sorted(result.per_class.items(), key=lambda item: -_finite(item[1]["semantic/share"]))
+    rows: list[Row] = [[name, *(values[f"semantic/{key}"] for key in columns)] for name, values in order]
+    table = _table(["class", "share of pixels", "IoU", "accuracy"], rows, bars={2: 1.0})
+    cards = [("What the pixels of each class were taken for", charts.confusion_chart(result))]
+    return f"<h2>Classes of pixels</h2>{_pair(cards)}{_table_card('IoU by class', table)}"
+
+
+def _semantic_pictures(result: SemanticResult, dataset: Dataset, predictions: Sequence[Instances]) -> str:
+    order = sorted(range(len(dataset)), key=lambda i: _finite(result.per_image[i], 1.0))  # worst first
+    count = min(_SHOWN, max(1, len(order) // 3))
+    middle = max(0, (len(order) - count) // 2)
+    chosen = {"Worst": order[:count], "Median": order[middle : middle + count], "Best": order[::-1][:count]}
+    html = ["<h2>Worst, median and best images</h2><p>By their own mean IoU; truth at the left.</p>"]
+    shown: set[int] = set()
+    for heading, indices in chosen.items():
+        figures = []
+        for index in (i for i in indices if i not in shown):
+            sample = dataset[index]
+            image, truth, predicted = _shrunk(sample.image, sample.truth, predictions[index])
+            picture = _jpeg(draw_maps(image, truth, predicted))
+            name = escape(dataset.records[index].path.name)
+            caption = f"<b>{name}</b>: mean IoU {number(result.per_image[index])}"
+            tag = f'<img src="{picture}" alt="truth and prediction">'
+            figures.append(f"<figure><figcaption>{caption}</figcaption>{tag}</figure>")
+        shown |= set(indices)
+        if figures:
+            html.append(f'<section class="card"><h3>{heading}</h3>{"".join(figures)}</section>')
+    return "".join(html)
+
+
+def _finite(value: float, otherwise: float = 0.0) -> float:
+    return value if math.isfinite(value) else otherwise
 
 
 def _threshold_and_counts(
@@ -428,7 +491,10 @@ def _smaller(instances: Instances, step: int, size: tuple[int, int]) -> Instance
     points = instances.keypoints
     if points is not None:
         points = points / points.new_tensor([step, step, 1])
-    return replace(instances, size=size, boxes=instances.boxes / step, masks=masks, keypoints=points)
+    semantic = None if instances.semantic is None else instances.semantic[::step, ::step]
+    return replace(
+        instances, size=size, boxes=instances.boxes / step, masks=masks, keypoints=points, semantic=semantic
+    )
 
 
 def _jpeg(image: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""What is written of predictions: overlays, COCO results, tables of objects and of counts."""
+"""What is written of predictions: overlays, COCO results, maps of classes, tables of objects and areas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rcnn import checkpoint
 from rcnn.data.image import IMAGE_ENDINGS, ImageError, read_image
-from rcnn.draw import draw
+from rcnn.draw import draw, semantic_colours
 from rcnn.structures import Instances, Masks
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OBJECT_COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y")
 COUNT_COLUMNS = ("image", "class", "count")
+AREA_COLUMNS = ("image", "class", "pixels", "share")
 
 
 def save_instances(instances: Instances, path: Path) -> Path:
@@ -41,7 +42,11 @@ def save_instances(instances: Instances, path: Path) -> Path:
         content = json.dumps(instances.to_coco(image_id)).encode()
     elif ending == ".csv":
         name = "" if instances.path is None else instances.path.name
-        content = _csv([OBJECT_COLUMNS, *([name, *row] for row in object_rows(instances))]).encode()
+        of_objects = bool(instances.class_names or len(instances))
+        head, rows = (
+            (OBJECT_COLUMNS, object_rows(instances)) if of_objects else (AREA_COLUMNS, area_rows(instances))
+        )
+        content = _csv([head, *([name, *row] for row in rows)]).encode()
     elif ending in (".png", ".jpg", ".jpeg"):
         if instances.path is None:
             raise ValueError(
@@ -73,6 +78,28 @@ def object_rows(instances: Instances) -> list[list[str]]:
     ]
 
 
+def area_rows(instances: Instances) -> list[list[str]]:
+    """The columns of ``areas.csv`` after the image: class, its pixels and their share of the image."""
+    if instances.semantic is None:
+        return []
+    areas = torch.bincount(instances.semantic.reshape(-1).long(), minlength=len(instances.semantic_names))
+    total = max(1, instances.semantic.numel())
+    named = zip(instances.semantic_names, areas.tolist(), strict=False)
+    return [[name, str(area), f"{area / total:.4f}"] for name, area in named]
+
+
+def write_map(instances: Instances, path: Path) -> Path:
+    """Write the semantic map as a palette PNG: pixels are numbers of classes, in the overlay's colours."""
+    assert instances.semantic is not None
+    image = Image.fromarray(instances.semantic.to(torch.uint8).numpy()).convert("P")
+    colours = semantic_colours(instances.semantic_names)
+    image.putpalette([value for colour in colours for value in colour or (0, 0, 0)])
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=1)
+    checkpoint.write_atomically(path, content.getvalue())
+    return path
+
+
 def _centroids(masks: Masks, boxes: Tensor) -> Tensor:
     """float32 ``[N, 2]``: x and y of each mask's centre of mass; the box's centre for an empty mask."""
     centroids = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -93,6 +120,7 @@ class Summary:
     Attributes:
         out: the folder written.
         counts: objects of each class over all images, classes without objects included.
+        shares: of the classes of pixels, the share of all pixels, where the model tells them.
         images: images predicted.
         failed: message of each image that could not be used.
     """
@@ -101,6 +129,7 @@ class Summary:
     counts: dict[str, int]
     images: int
     failed: tuple[str, ...]
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def predict_to_files(
@@ -117,8 +146,9 @@ def predict_to_files(
 
     It then holds ``overlays/NAME.png``, ``predictions.json`` (COCO results; ``image_id`` is the image's path
     below the given folder, ``category_id`` that of the data which the model was trained on), ``objects.csv``
-    and ``counts.csv``. The three tables appear when all images are done, or with what is done when the user
-    interrupts. An image that cannot be read is passed over and reported.
+    and ``counts.csv``; of a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``. The tables
+    appear when all images are done, or with what is done when the user interrupts. An image that cannot be
+    read is passed over and reported.
 
     Args:
         detector: the trained model.
@@ -141,7 +171,7 @@ def predict_to_files(
     categories = getattr(detector, "category_ids", None)
     overlays = _overlay_names(list(images))
     failed: list[str] = []
-    with _Tables(out, detector.class_names, categories, ids) as tables:
+    with _Tables(out, detector, categories, ids) as tables:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
                 image = read_image(path)
@@ -150,10 +180,12 @@ def predict_to_files(
             else:
                 found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
                 write_picture(draw(image, found), out / "overlays" / overlays[image_id])
+                if found.semantic is not None:
+                    write_map(found, out / "maps" / overlays[image_id])
                 tables.add(image_id, found)
             if progress is not None:
                 progress(done, len(images))
-    return Summary(out, dict(tables.counts), tables.images, tuple(failed))
+    return Summary(out, dict(tables.counts), tables.images, tuple(failed), tables.shares())
 
 
 def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
@@ -234,49 +266,66 @@ def _overlay_names(image_ids: Sequence[str]) -> dict[str, str]:
 
 
 class _Tables:
-    """The three tables, written row by row beside their place and put there at the end."""
+    """The tables, written row by row beside their place and put there at the end."""
 
     def __init__(
         self,
         out: Path,
-        class_names: tuple[str, ...],
+        detector: Detector,
         category_ids: tuple[int, ...] | None,
         image_ids: Mapping[str, int | str],
     ) -> None:
+        class_names = detector.class_names
+        semantic_names: tuple[str, ...] = getattr(detector, "semantic_names", ())
         self.class_names, self.category_ids, self.image_ids = class_names, category_ids, image_ids
         self.counts = Counter(dict.fromkeys(class_names, 0))
+        self.pixels = Counter(dict.fromkeys(semantic_names, 0))
         self.images = 0
         self.results = 0
         out.mkdir(parents=True, exist_ok=True)
-        self.paths = [out / name for name in ("predictions.json", "objects.csv", "counts.csv")]
+        names = ["predictions.json", "objects.csv", "counts.csv"] if class_names else []
+        self.paths = [out / name for name in (*names, *(["areas.csv"] if semantic_names else []))]
 
     def __enter__(self) -> _Tables:
-        self.files: list[IO[str]] = [
-            _part(path).open("w", encoding="utf-8", newline="") for path in self.paths
-        ]
-        self.files[0].write("[")
-        self.files[1].write(_csv([OBJECT_COLUMNS]))
-        self.files[2].write(_csv([COUNT_COLUMNS]))
+        files: list[IO[str]] = [_part(path).open("w", encoding="utf-8", newline="") for path in self.paths]
+        self.files = {path.stem: file for path, file in zip(self.paths, files, strict=True)}
+        self._write("predictions", "[")
+        for name, head in (("objects", OBJECT_COLUMNS), ("counts", COUNT_COLUMNS), ("areas", AREA_COLUMNS)):
+            self._write(name, _csv([head]))
         return self
 
+    def _write(self, name: str, text: str) -> None:
+        """To one of the tables, if this model has it."""
+        if name in self.files:
+            self.files[name].write(text)
+
     def add(self, image_id: str, found: Instances) -> None:
-        """Append one image's objects; every class has its count, 0 included."""
+        """Append one image's objects and areas; every class has its row, with 0 too."""
         for result in found.to_coco(self.image_ids.get(image_id, image_id), self.category_ids):
-            self.files[0].write((",\n" if self.results else "\n") + json.dumps(result, ensure_ascii=False))
+            text = json.dumps(result, ensure_ascii=False)
+            self._write("predictions", (",\n" if self.results else "\n") + text)
             self.results += 1
-        self.files[1].write(_csv([image_id, *row] for row in object_rows(found)))
+        self._write("objects", _csv([image_id, *row] for row in object_rows(found)))
         counts = Counter(found.names)
-        self.files[2].write(_csv([image_id, name, counts[name]] for name in self.class_names))
+        self._write("counts", _csv([image_id, name, counts[name]] for name in self.class_names))
+        areas = area_rows(found)
+        self._write("areas", _csv([image_id, *row] for row in areas))
+        self.pixels.update({name: int(pixels) for name, pixels, _ in areas})
         self.counts.update(counts)
         self.images += 1
+
+    def shares(self) -> dict[str, float]:
+        """Of each class of pixels the share of all pixels so far."""
+        total = max(1, self.pixels.total())
+        return {name: pixels / total for name, pixels in self.pixels.items()}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         keep = kind is None or issubclass(kind, KeyboardInterrupt)
         if keep:
-            self.files[0].write("\n]\n")
-        for file, path in zip(self.files, self.paths, strict=True):
+            self._write("predictions", "\n]\n")
+        for file, path in zip(self.files.values(), self.paths, strict=True):
             # A full disk fails here again; the first error is the one to be seen.
             with contextlib.nullcontext() if keep else contextlib.suppress(OSError):
                 file.close()

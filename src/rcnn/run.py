@@ -38,9 +38,15 @@ from rcnn.alternating import Alternation
 from rcnn.data.check import align_classes, check, check_pair, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
-from rcnn.evaluation import Evaluation, evaluate, evaluate_predictions
+from rcnn.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluate_predictions,
+    semantic_evaluation,
+    semantic_tally,
+)
 from rcnn.metrics.families import BASIC
-from rcnn.models import MODELS
+from rcnn.models import MODELS, build_model, finds_objects, needs_semantic
 from rcnn.models.rcnn import RCNN
 from rcnn.plan import plan
 from rcnn.predict import Detector, load, versions
@@ -50,7 +56,7 @@ from rcnn.report import write_report
 from rcnn.structures import Instances
 from rcnn.tables import family_tables
 from rcnn.training import Standing, Trainer, append_line
-from rcnn.weights import load_pretrained, trunk_normalisation
+from rcnn.weights import load_pretrained, load_start, trunk_normalisation
 
 HELD_OUT = 0.15
 NOT_FOLLOWED = ("voc10", "nuclei", "errors", "cityscapes", "proposals")  # families without a curve
@@ -186,9 +192,12 @@ def _run(
     torch.manual_seed(recipe.train.seed)
     if getattr(recipe.settings, "scheme", "joint") == "alternating":
         return _run_alternating(folder, recipe, parts, reasons, where, console)
-    network = MODELS[recipe.model](len(parts.train.class_names), recipe.settings)
+    names = parts.train.class_names, parts.train.semantic_names
+    network: Any = build_model(recipe.model, recipe.settings, *names)
     if not resumed:
         load_pretrained(network)
+    if not resumed and recipe.train.start is not None:
+        load_start(network, recipe.train.start)
     validation = Validation(network, recipe, parts, where)
     with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
         trainer = Trainer(
@@ -246,7 +255,9 @@ class Validation:
         skeleton = parts.train.skeleton if "keypoint" in vars(recipe.settings) else None
         ids = parts.train.category_ids
         self.detector = Detector(
-            network, recipe.transform, parts.train.class_names, skeleton=skeleton,
+            network, recipe.transform, parts.train.class_names if finds_objects(recipe.model) else (),
+            skeleton=skeleton,
+            semantic_names=parts.train.semantic_names if needs_semantic(recipe.model) else (),
             # So that predictions can be compared with the data's own file.
             info={"category_ids": list(ids)} if ids else {},
         )  # fmt: skip
@@ -271,14 +282,26 @@ class Validation:
             self.last = (evaluation, predictions)
             evaluation = self._on_few(predictions, evaluation) if len(self.few) < len(val) else evaluation
         metrics = {k: v for k, v in evaluation.metrics.items() if not k.startswith(NOT_FOLLOWED)}
-        return {**metrics, "f1": evaluation.f1, "val/loss": self.loss(), "score": _headline(evaluation)}
+        if evaluation.has_boxes:
+            metrics["f1"] = evaluation.f1
+        return {**metrics, "val/loss": self.loss(), "score": _headline(evaluation)}
 
     def _on_few(self, predictions: Sequence[Instances], evaluation: Evaluation) -> Evaluation:
         truths = [self.parts.val.records[i].load_truth() for i in self.few]
+        few = [predictions[i] for i in self.few]
+        tally = semantic_tally(self.parts.val, self.detector)
+        semantic = None
+        if tally is not None:
+            for truth, found in zip(truths, few, strict=True):
+                tally.add(truth.semantic, found.semantic)
+            semantic = tally.result()
+        if semantic is not None and not evaluation.has_boxes:
+            return semantic_evaluation(semantic)
         return evaluate_predictions(
             truths,
-            [predictions[i] for i in self.few],
+            few,
             self.parts.train.class_names,
+            semantic=semantic,
             has_masks=evaluation.has_masks,
             has_keypoints=evaluation.has_keypoints,
             metrics=BASIC,
@@ -325,8 +348,9 @@ def finish(
     facts |= {
         "seed": str(recipe.train.seed),
         "steps": f"{progress.iteration} ({progress.skipped} skipped), best at {progress.best_iteration}",
-        "threshold": f"{evaluation.f1_threshold:.3f}, where F1 is highest ({evaluation.f1:.3f})",
     }
+    if evaluation.has_boxes:
+        facts["threshold"] = f"{evaluation.f1_threshold:.3f}, where F1 is highest ({evaluation.f1:.3f})"
     seconds = {
         "training": info["training_seconds"],
         "evaluation while training": progress.eval_seconds,
@@ -402,7 +426,7 @@ class Line:
 
 
 def _headline(evaluation: Evaluation) -> float:
-    value = evaluation.metrics[f"{evaluation.headline}/AP"]
+    value = evaluation.metrics[evaluation.headline_metric]
     return value if value == value else 0.0  # NaN: no truth at all
 
 
@@ -416,7 +440,8 @@ def _open_parts(places: Mapping[str, Source | None], *, skip_bad: bool, seed: in
                 raise ValueError("\n".join(map(str, errors)))
             notes = [f"val: {val_part.source}, {len(val_part)} images", *(f"val {line}" for line in more[1:])]
             notes += [str(p) for p in check_pair(train_part, val_part)]
-            return Parts(train_part, align_classes(val_part, train_part.class_names), (*lines, *notes))
+            val_part = align_classes(val_part, train_part.class_names, train_part.semantic_names)
+            return Parts(train_part, val_part, (*lines, *notes))
     return _hold_out(train_part, lines, seed)
 
 
@@ -483,6 +508,16 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
                 "faster_rcnn, or annotate the outlines; `rcnn data check` lists the objects that have none"
             )
 
+        if needs_semantic(recipe.model) and not part.has_semantic:
+            raise ValueError(
+                f"{part.source}: no semantic maps, which {recipe.model} learns from: choose another --model, "
+                "or give label pictures with a classes.txt"
+            )
+        if finds_objects(recipe.model) and not part.has_objects:
+            raise ValueError(
+                f"{part.source}: no objects, only semantic maps, which {recipe.model} cannot learn from: "
+                "choose --model fcn"
+            )
         wanted = getattr(recipe.settings, "keypoint", None)
         count = 0 if part.skeleton is None else len(part.skeleton.names)
         if wanted is not None and wanted.count != count:

@@ -62,6 +62,7 @@ class TrainSettings:
         save_every: seconds between two checkpoints.
         seed: of everything random.
         workers: processes that prepare batches.
+        start: a run folder or checkpoint whose weights to begin with, wherever names and shapes agree.
     """
 
     epochs: float | None = None
@@ -86,6 +87,7 @@ class TrainSettings:
     save_every: float = 60.0
     seed: int = 0
     workers: int = 1
+    start: str | None = None
 
     def rate(self, fraction: float) -> float:
         """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""

@@ -26,6 +26,7 @@ from rcnn.data.coco import PERSON
 from rcnn.download import find, given, read_tensors
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.fcn import FCN
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.rcnn import RCNN
@@ -35,7 +36,7 @@ from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.rpn import RPNSettings
-from rcnn.predict import Detector
+from rcnn.predict import Detector, load
 from rcnn.transform import Transform
 
 State = dict[str, Tensor]
@@ -86,11 +87,11 @@ def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
     fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
 
 
-def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | RCNN) -> list[str]:
-    """Give a detector all the ImageNet weights that there are for it: the trunk's, and those of its heads.
+def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | RCNN | FCN) -> list[str]:
+    """Give a model all the ImageNet weights that there are for it: the trunk's, and those of its heads.
 
     The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of AlexNet and of VGG-16,
-    whose Caffe file does not have them.
+    whose Caffe file does not have them; FCN's are those of VGG-16 as convolutions.
 
     Returns:
         The parts that now have ImageNet weights, by name.
@@ -102,7 +103,7 @@ def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | R
     load_trunk(network.trunk, network.settings.trunk)
     if isinstance(network, FasterRCNN) and not network.settings.shared:
         load_trunk(network.rpn_trunk, network.settings.trunk)
-    if isinstance(network, RCNN):
+    if isinstance(network, RCNN | FCN):
         return ["trunk", *(["layers"] if _load_dense(network.layers, network.settings.trunk.name) else [])]
     settings = network.settings
     if settings.box.layers == "stage":
@@ -123,13 +124,40 @@ def _load_dense(layers: nn.Module, trunk: str) -> bool:
     if trunk not in DENSE or (trunk == "vgg16" and given(CAFFE_VGG16)):
         return False
     width, names = DENSE[trunk]
-    linear = [layer for layer in layers.modules() if isinstance(layer, nn.Linear)]
-    if [tuple(layer.weight.shape) for layer in linear] != [(4096, width), (4096, 4096)]:
+    # FCN has them as convolutions, 7 x 7 and 1 x 1.
+    weighted = [layer for layer in layers.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if [tuple(layer.weight.flatten(1).shape) for layer in weighted] != [(4096, width), (4096, 4096)]:
         return False
     state = _imagenet(trunk)
-    for layer, name in zip(linear, names, strict=True):
-        fill(layer, {key: state[f"{name}.{key}"] for key in ("weight", "bias")}, name)
+    for layer, name in zip(weighted, names, strict=True):
+        weight = state[f"{name}.weight"].view_as(layer.weight)
+        fill(layer, {"weight": weight, "bias": state[f"{name}.bias"]}, name)
     return True
+
+
+def load_start(network: nn.Module, start: str | Path) -> list[str]:
+    """Give a model the weights of a trained one wherever both have a tensor of the same name and shape.
+
+    So a finer FCN begins as the coarser one, and a model for other classes with all but its last layers.
+
+    Args:
+        network: of any kind.
+        start: a run folder or a checkpoint.
+
+    Returns:
+        The names of the tensors that ``network`` keeps of its own.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: no checkpoint, or none of its tensors fits.
+    """
+    found = load(start, "cpu").network.state_dict()
+    own = network.state_dict()
+    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ValueError(f"{start}: the weights are of another model: none of them has a place in this one")
+    network.load_state_dict(fitting, strict=False)
+    return [key for key in own if key not in fitting]
 
 
 def _pretrained_stages(settings: TrunkSettings) -> State:

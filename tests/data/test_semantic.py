@@ -10,12 +10,13 @@ from PIL import Image
 from torch.testing import assert_close
 
 from rcnn.data.augment import Augment, paste
-from rcnn.data.check import DataError, align_classes, check, check_pair, refuse_or_skip, renumber
+from rcnn.data.check import DataError, align_classes, check, check_pair, refuse_or_skip
 from rcnn.data.image import ImageError
 from rcnn.data.loader import training_batches
 from rcnn.data.open import open_data
 from rcnn.data.semantic import VOC_NAMES, read_map, read_names, read_semantic
 from rcnn.data.shapes import draw_shapes
+from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID
 from rcnn.transform import Transform
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from rcnn.models import MODELS
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings, vgg16_settings
+from rcnn.models.fcn import FCN
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
 from rcnn.models.rcnn import RCNN
@@ -175,6 +176,7 @@ def test_models_by_name():
         "faster_rcnn": FasterRCNN,
         "mask_rcnn": MaskRCNN,
         "keypoint_rcnn": KeypointRCNN,
+        "fcn": FCN,
     }
     assert dict(MODELS) == names
     assert all(cls.__bases__ == (nn.Module,) for cls in MODELS.values())

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.image import ImageError, image_size, read_image
+from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Size
 
 Box = tuple[float, float, float, float]
@@ -293,13 +294,6 @@ def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
 
 def _renumbered(load: Callable[[], Tensor], table: Sequence[int]) -> Tensor:
     return renumber(load(), table)
-
-
-def renumber(classes: Tensor, table: Sequence[int]) -> Tensor:
-    """A semantic map ``[H, W]`` with ``table[value]`` for each value; what is beyond the table is void."""
-    values = torch.full((VOID + 1,), VOID, dtype=torch.int64)
-    values[: len(table)] = torch.tensor(table, dtype=torch.int64)
-    return values[classes]
 
 
 def refuse_or_skip(

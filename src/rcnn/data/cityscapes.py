@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnn.data.check import renumber
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.image import ImageError, image_size
 from rcnn.data.label_image import Numbers, read_label, read_masks, windows_of
+from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Instances, Size
 
 # Names and ids: cityscapesscripts/helpers/labels.py, those with hasInstances and without ignoreInEval first.

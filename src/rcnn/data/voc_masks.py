@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnn.data.check import renumber
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.image import ImageError
 from rcnn.data.label_image import Numbers, masks_of, read_label, windows_of
 from rcnn.data.semantic import read_map, read_voc_segmentation
+from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Instances, Masks, Size
 
 OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"

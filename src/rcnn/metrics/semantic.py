@@ -1,0 +1,158 @@
+"""How well pixels are classified: the four measures of FCN (Long et al. 2014, arXiv 1411.4038, §5).
+
+With ``n[i, j]`` pixels of class i that were taken for j, and ``t[i]`` of class i:
+
+    pixel accuracy            sum_i n[i, i] / sum_i t[i]
+    mean accuracy             mean_i n[i, i] / t[i]
+    mean IoU                  mean_i n[i, i] / (t[i] + sum_j n[j, i] - n[i, i])
+    frequency-weighted IoU    sum_i t[i] IoU[i] / sum_i t[i]
+
+Void pixels of the truth count nowhere. The means leave out classes for which they are not defined: without
+truth for the accuracy, without truth and prediction for the IoU.
+
+Legend: C classes, H and W of an image.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import Tensor
+
+from rcnn.ops.semantic import renumber
+from rcnn.structures import VOID
+
+
+@dataclass(frozen=True)
+class SemanticResult:
+    """What was measured of the pixels of a data set. Metrics are in [0, 1], NaN where not defined.
+
+    Attributes:
+        names: of the classes.
+        confusion: pixels by class of the truth (row) and of the prediction (column).
+        metrics: ``semantic/mIoU``, ``semantic/pixel_accuracy``, ``semantic/mean_accuracy``,
+            ``semantic/frequency_weighted_IoU``.
+        per_class: by class name ``semantic/IoU``, ``semantic/accuracy``, and ``semantic/share`` of all pixels
+            of the truth.
+        per_image: the mean IoU of each image by itself.
+    """
+
+    names: tuple[str, ...]
+    confusion: list[list[int]]
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    per_image: list[float]
+
+    def table(self) -> Table:
+        """The measures in percent, a row for the means and one for each class."""
+        percent = {key.removeprefix("semantic/"): _percent(value) for key, value in self.metrics.items()}
+        table = Table(
+            title=f"{len(self.per_image)} images, pixels, in %", box=SIMPLE_HEAD, padding=0,
+            caption=f"pixel accuracy {percent['pixel_accuracy']}, "
+            f"frequency-weighted IoU {percent['frequency_weighted_IoU']}",
+        )  # fmt: skip
+        for name in ("class", "share", "IoU", "accuracy"):
+            table.add_column(name, justify="left" if name == "class" else "right")
+        table.add_row("mean", "", percent["mIoU"], percent["mean_accuracy"], style="bold")
+        for name, values in self.per_class.items():
+            columns = (values[f"semantic/{key}"] for key in ("share", "IoU", "accuracy"))
+            table.add_row(name, *map(_percent, columns))
+        return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Pixels by class of ``truth`` (row) and ``predicted`` (column), int64 ``[C, C]``; both are ``[H, W]``.
+
+    Raises:
+        ValueError: maps of different sizes, or with values that are no class.
+    """
+    if truth.shape != predicted.shape:
+        raise ValueError(
+            f"semantic maps: the truth is {list(truth.shape)}, the prediction {list(predicted.shape)}"
+        )
+    known = truth != VOID
+    rows, columns = truth[known].long(), predicted[known].long()
+    if len(rows) and max(int(rows.max()), int(columns.max())) >= num_classes:
+        raise ValueError(
+            f"semantic maps: values of {int(rows.max())} in truth and {int(columns.max())} in prediction; "
+            f"expected 0 to {num_classes - 1}, and {VOID} in the truth alone"
+        )
+    return torch.bincount(rows * num_classes + columns, minlength=num_classes**2).view(num_classes, -1)
+
+
+class SemanticTally:
+    """Adds up images one after the other; only the matrix of all is kept."""
+
+    def __init__(self, known: Sequence[str], truth_names: Sequence[str] | None = None) -> None:
+        """For a model that knows these classes; ``truth_names`` are those of the truth where it has others.
+
+        Names that differ in case only are one class. Those unknown to the model come after its own.
+        """
+        truth_names = known if truth_names is None else truth_names
+        own = {name.casefold() for name in known}
+        self.known = tuple(known)
+        self.names = (*known, *(name for name in truth_names if name.casefold() not in own))
+        places = {name.casefold(): value for value, name in reversed(list(enumerate(self.names)))}
+        self.table = [places[name.casefold()] for name in truth_names]
+        self.confusion = torch.zeros((len(self.names), len(self.names)), dtype=torch.int64)
+        self.per_image: list[float] = []
+
+    def add(self, truth: Tensor | None, predicted: Tensor | None) -> None:
+        """One image's maps ``[H, W]``.
+
+        Raises:
+            ValueError: as :func:`confusion_matrix`, or a map is missing.
+        """
+        if truth is None or predicted is None:
+            raise ValueError(f"semantic maps: the {'truth' if truth is None else 'prediction'} has none")
+        own = confusion_matrix(renumber(truth, self.table), predicted.cpu(), len(self.names))
+        self.confusion += own
+        self.per_image.append(_mean(_ious(own)))
+
+    def result(self) -> SemanticResult:
+        """The measures of all images together; a warning where there are pixels of unknown classes."""
+        areas = self.confusion.sum(1).tolist()
+        unknown = [name for name, area in zip(self.names, areas, strict=True) if area]
+        unknown = [name for name in unknown if name not in self.known]
+        if unknown:
+            warnings.warn(
+                f"the data have pixels of {', '.join(map(repr, unknown))}, which the model does not know "
+                f"(it knows {', '.join(map(repr, self.known))}): they count as wrong.",
+                stacklevel=3,
+            )
+        truth = self.confusion.sum(1).double()
+        total, right = float(truth.sum()), self.confusion.diagonal().double()
+        ious, accuracies = _ious(self.confusion), right / truth  # 0 / 0 is NaN
+        shares = truth / total
+        metrics = {
+            "semantic/mIoU": _mean(ious),
+            "semantic/pixel_accuracy": float(right.sum()) / total if total else math.nan,
+            "semantic/mean_accuracy": _mean(accuracies),
+            "semantic/frequency_weighted_IoU": float((shares * ious)[truth > 0].sum()) if total else math.nan,
+        }
+        rows = zip(self.names, ious.tolist(), accuracies.tolist(), shares.tolist(), strict=True)
+        per_class = {
+            name: {"semantic/IoU": iou, "semantic/accuracy": accuracy, "semantic/share": share}
+            for name, iou, accuracy, share in rows
+        }
+        return SemanticResult(self.names, self.confusion.tolist(), metrics, per_class, list(self.per_image))
+
+
+def _ious(confusion: Tensor) -> Tensor:
+    """IoU of each class, float64 ``[C]``; NaN where neither truth nor prediction has it."""
+    right = confusion.diagonal().double()
+    return right / (confusion.sum(0) + confusion.sum(1) - right)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean())

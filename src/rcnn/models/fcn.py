@@ -1,0 +1,169 @@
+"""FCN: a class for every pixel (Long, Shelhamer and Darrell 2014, arXiv 1411.4038).
+
+FCN-32s reads the trunk's last map, 16s and 8s one and two finer ones as well, by ``trunk.levels``:
+
+| net | ``trunk.levels`` of VGG-16 | maps |
+|---|---|---|
+| 32s | 4 | pool5 |
+| 16s | 3, 4 | pool4, pool5 |
+| 8s | 2, 3, 4 | pool3, pool4, pool5 |
+
+In the paper each is trained from the coarser one: set ``train.start`` to its run. The new score layer is zero
+at the start, so that the finer net begins as the coarser one.
+
+Differs from the paper: the last upsampling, which is fixed, interpolates; that is the same but for the first
+13 rows and columns of FCN-32s, where the published net weakens the logits, all classes alike. Biases learn at
+the rate of the weights (published: twice). With ``alignment = "centred"``, which plans without a recipe
+choose, no 100 pixels of zeros surround the image; the first layer is padded instead, at about half the work.
+
+Legend: B images, C classes, H and W of the padded batch, s the stride of the finest map.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rcnn.ops.semantic import bilinear_kernel, pixel_loss, stacked_maps
+from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.structures import ImageBatch, Instances, Output
+
+# Zeros around the image. With conv1_1's own pixel they are the published 100; those at the right and the
+# bottom make whole cells, which Caffe gets from rounding up.
+BEFORE, AFTER = 99, 125
+# Where the published nets cut the larger of two maps: pool4 and pool3 before they are added, then the result,
+# by the stride it has; interpolating starts half a cell later than the transposed convolution of the code.
+SKIP_OFFSETS = (5, 9)
+LAST_OFFSETS = {32: 19 - 16, 16: 27 - 8, 8: 31 - 4}
+
+
+@dataclass(frozen=True)
+class FCNSettings:
+    """FCN-32s on VGG-16.
+
+    Attributes:
+        trunk: the convolutional network; its levels are one to three maps, each half as fine as the one
+            before.
+        pool: max-pool the maps first: our VGG-16 ends its stages before the pooling layers.
+        kernel: side of the first layer on top, fc6.
+        channels: of fc6 and fc7.
+        dropout: after both.
+        learn_upsampling: the transposed convolutions between the maps learn (the paper) or stay bilinear (the
+            published code); the last upsampling is fixed in both.
+        alignment: ``published``: the image within zeros, the maps cut as in the paper's code, for strides 32,
+            16 and 8; ``centred``: no border, cells centred on their pixels.
+        normaliser: of the loss: ``pixels``, their mean; ``image``, their sum in an image, as in the published
+            code.
+    """
+
+    trunk: TrunkSettings = field(default_factory=lambda: TrunkSettings("vgg16", levels=(4,), frozen_stages=0))
+    pool: bool = True
+    kernel: int = 7
+    channels: int = 4096
+    dropout: float = 0.5
+    learn_upsampling: bool = True
+    alignment: Literal["published", "centred"] = "published"
+    normaliser: Literal["pixels", "image"] = "pixels"
+
+
+class FCN(nn.Module):
+    """A class for every pixel, from one, two or three maps of a trunk."""
+
+    Settings = FCNSettings
+    needs_masks = False
+    needs_proposals = False
+
+    def __init__(self, num_classes: int, settings: FCNSettings | None = None) -> None:
+        """Build with random weights and score layers of zeros; see ``rcnn.weights`` for others.
+
+        Raises:
+            ValueError: levels that do not double, or that the published alignment does not fit.
+        """
+        super().__init__()
+        self.settings = s = settings or FCNSettings()
+        self.num_classes = num_classes
+        self.trunk = build_trunk(s.trunk)
+        self.strides = [stride * (2 if s.pool else 1) for stride in self.trunk.strides]
+        self._check()
+        padding = 0 if s.alignment == "published" else s.kernel // 2
+        deepest = self.trunk.channels[-1]
+        self.layers = nn.Sequential(
+            nn.Conv2d(deepest, s.channels, s.kernel, padding=padding), nn.ReLU(), nn.Dropout(s.dropout),
+            nn.Conv2d(s.channels, s.channels, 1), nn.ReLU(), nn.Dropout(s.dropout),
+        )  # fmt: skip
+        inputs = (s.channels, *reversed(self.trunk.channels[:-1]))
+        self.scores = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in inputs)
+        padding = 0 if s.alignment == "published" else 1
+        self.upsample = nn.ModuleList(
+            nn.ConvTranspose2d(num_classes, num_classes, 4, stride=2, padding=padding, bias=False)
+            for _ in inputs[1:]
+        )
+        for score in self.scores.parameters():
+            nn.init.zeros_(score)
+        for weight in self.upsample.parameters():
+            weight.data.copy_(bilinear_kernel(num_classes, 2))
+            weight.requires_grad_(s.learn_upsampling)
+        self.to(memory_format=torch.channels_last)
+
+    def _check(self) -> None:
+        s, strides = self.settings, self.strides
+        doubling = all(2 * fine == coarse for fine, coarse in pairwise(strides))
+        if not doubling or len(strides) > 3 or s.kernel % 2 == 0:
+            raise ValueError(
+                f"trunk.levels {s.trunk.levels} of {s.trunk.name} have the strides {strides} and kernel is "
+                f"{s.kernel}: expected one to three strides, each twice the one before, and an odd kernel"
+            )
+        if s.alignment == "published" and (strides[-1] != 32 or s.kernel != 7):
+            raise ValueError(
+                f"alignment published is made for a last stride of 32 and a kernel of 7, not {strides[-1]} "
+                f"and {s.kernel}: choose centred"
+            )
+
+    def forward(
+        self,
+        batch: ImageBatch,
+        targets: Sequence[Instances] | None = None,
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> Output:
+        """Losses where targets are given (coordinates of the batch), otherwise logits for each image.
+
+        The latter are ``semantic_logits`` of an ``Instances`` without objects; the two limits concern objects
+        and do nothing here.
+        """
+        logits = self.logits(batch.tensors)
+        if targets is not None:
+            maps = stacked_maps(targets, (logits.shape[2], logits.shape[3]))
+            loss = pixel_loss(logits, maps, per_image=self.settings.normaliser == "image")
+            return Output({"pixels": loss})
+        found = []
+        for own, size in zip(logits, batch.sizes, strict=True):
+            none = {"boxes": own.new_zeros((0, 4)), "labels": own.new_zeros(0, dtype=torch.int64)}
+            cut = own[:, : size[0], : size[1]].float()
+            found.append(Instances(size, **none, scores=own.new_zeros(0), semantic_logits=cut))
+        return Output(detections=found)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """``[B, C, H, W]`` of images ``[B, 3, H, W]``."""
+        published = self.settings.alignment == "published"
+        framed = functional.pad(images, (BEFORE, AFTER, BEFORE, AFTER)) if published else images
+        maps = [functional.max_pool2d(m, 2) if self.settings.pool else m for m in self.trunk(framed)]
+        scores = self.scores[0](self.layers(maps[-1]))
+        steps = zip(self.upsample, self.scores[1:], reversed(maps[:-1]), SKIP_OFFSETS, strict=False)
+        for upsample, score, skip, offset in steps:
+            scores = upsample(scores)
+            scores = scores + _cut(score(skip), offset if published else 0, scores)
+        stride = self.strides[0]
+        whole = functional.interpolate(scores, scale_factor=float(stride), mode="bilinear")
+        return _cut(whole, LAST_OFFSETS[stride] if published else 0, images)
+
+
+def _cut(maps: Tensor, offset: int, like: Tensor) -> Tensor:
+    """``maps`` from ``offset`` on, as high and wide as ``like``."""
+    height, width = like.shape[2:]
+    return maps[:, :, offset : offset + height, offset : offset + width]

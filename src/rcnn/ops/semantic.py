@@ -1,0 +1,58 @@
+"""A class for every pixel: targets, loss, bilinear kernels (FCN, Long et al. 2014, arXiv 1411.4038, §3, §4).
+
+Legend: B images, C classes, H and W of the padded batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rcnn.ops.losses import mean_over
+from rcnn.structures import VOID, Instances, Size
+
+
+def stacked_maps(targets: Sequence[Instances], size: Size) -> Tensor:
+    """The semantic maps of a batch, int64 ``[B, H, W]``, void at the right and the bottom of each.
+
+    Raises:
+        ValueError: truth without a semantic map.
+    """
+    stacked = targets[0].boxes.new_full((len(targets), *size), VOID, dtype=torch.int64)
+    for whole, target in zip(stacked, targets, strict=True):
+        if target.semantic is None:
+            raise ValueError(f"{target.path}: the truth has no semantic map, which this model learns from")
+        height, width = target.size
+        whole[:height, :width] = target.semantic
+    return stacked
+
+
+def renumber(classes: Tensor, table: Sequence[int]) -> Tensor:
+    """A semantic map ``[H, W]`` with ``table[value]`` for each value; what is beyond the table is void."""
+    values = torch.full((VOID + 1,), VOID, dtype=torch.int64)
+    values[: len(table)] = torch.tensor(table, dtype=torch.int64)
+    return values[classes.cpu().long()]
+
+
+def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tensor:
+    """Cross-entropy of ``logits`` ``[B, C, H, W]`` over those pixels of ``maps`` ``[B, H, W]`` not void.
+
+    The mean over these pixels, also of several processes together; with ``per_image`` their sum in an image,
+    averaged over the images: Caffe's un-normalised loss, for learning rates as small as pixels are many.
+    Nothing but void gives 0.
+    """
+    total = functional.cross_entropy(logits.float(), maps, ignore_index=VOID, reduction="sum")
+    if per_image:
+        return total / mean_over(len(maps), maps.device)
+    return total / mean_over(int((maps != VOID).sum()), maps.device)
+
+
+def bilinear_kernel(channels: int, stride: int) -> Tensor:
+    """Weights ``[C, C, 2 stride, 2 stride]`` of a transposed convolution that enlarges bilinearly.
+
+    Convention: ``stride`` 2 has the profile 1/4, 3/4, 3/4, 1/4 in both directions, each channel by itself.
+    """
+    offsets = (torch.arange(2 * stride) + 0.5) / stride - 1
+    profile = 1 - offsets.abs()
+    return torch.eye(channels)[:, :, None, None] * torch.outer(profile, profile)
