@@ -15,6 +15,8 @@ Void are the pixels that ``Instances.semantic`` marks 255; without such a map th
 AP100m and AP50m need depth, which no data set here has.
 
 Differs from the scripts: a class whose predictions are all passed over has AP 0 (there an error arises).
+Caravans and trailers that have a number of their own are void here, as the reader has them; in the scripts
+only those without one are.
 
 Legend: T the ten IoUs, K classes, N objects and P predictions of one class in one image.
 """

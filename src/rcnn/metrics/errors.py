@@ -97,9 +97,8 @@ def analyse_errors(
     detections: list[_Detection] = []
     objects, missed = np.zeros(num_classes, dtype=np.int64), np.zeros(num_classes, dtype=np.int64)
     for truth, predicted in zip(truths, predictions, strict=True):
-        found, left = _judge(truth, predicted, kind)
+        found, counted, left = _judge(truth, predicted, kind)
         detections += found
-        counted = pair(truth, predicted, kind).objects
         objects += np.bincount(truth.labels.numpy()[counted], minlength=num_classes)
         missed += np.bincount(truth.labels.numpy()[left], minlength=num_classes)
     ap = _ap(detections, objects, objects)
@@ -114,8 +113,10 @@ def analyse_errors(
     return ErrorAnalysis(ap, {**counts, "missed": int(missed.sum())}, gains)
 
 
-def _judge(truth: Instances, predicted: Instances, kind: Kind) -> tuple[list[_Detection], list[int]]:
-    """One image's detections, and the objects that are missed."""
+def _judge(
+    truth: Instances, predicted: Instances, kind: Kind
+) -> tuple[list[_Detection], npt.NDArray[np.int64], list[int]]:
+    """One image's detections, the objects that are to be found, and those that are missed."""
     pairing = pair(truth, predicted, kind)
     counted = np.array(pairing.objects, dtype=np.int64)
     overlaps = ious(truth, predicted, kind)[:, counted]  # [D, objects that are to be found]
@@ -137,7 +138,7 @@ def _judge(truth: Instances, predicted: Instances, kind: Kind) -> tuple[list[_De
             mended = int(true_labels[target]) if target is not None and first else None
             detections.append(_Detection(score, label, error, mended))
     left = [int(i) for n, i in enumerate(counted) if not taken[n] and n not in pointed]
-    return detections, left
+    return detections, counted, left
 
 
 def _error(
@@ -168,19 +169,22 @@ def _ap(
 
     A class that has nothing to be found any more, and no detections, is left out; with detections it is 0.
     """
+    labels = np.array([d.label for d in detections], dtype=np.int64)
+    scores = np.array([d.score for d in detections], dtype=np.float64)
+    true = np.array([d.kind == TRUE for d in detections], dtype=bool)
     aps = []
     for label in np.flatnonzero(classes):
-        own = [d for d in detections if d.label == label]
-        if own and objects[label]:
-            aps.append(_class_ap([d.score for d in own], [d.kind == TRUE for d in own], int(objects[label])))
-        elif own or objects[label]:
+        own = labels == label
+        if own.any() and objects[label]:
+            aps.append(_class_ap(scores[own], true[own], int(objects[label])))
+        elif own.any() or objects[label]:
             aps.append(0.0)
     return float(np.mean(aps)) if aps else math.nan
 
 
-def _class_ap(scores: Sequence[float], true: Sequence[bool], objects: int) -> float:
+def _class_ap(scores: npt.NDArray[np.float64], true: npt.NDArray[np.bool_], objects: int) -> float:
     """COCO's AP: the best precision at each of 101 recalls or beyond."""
-    hits = np.array(true)[np.argsort(-np.array(scores), kind="stable")].cumsum()
+    hits = true[np.argsort(-scores, kind="stable")].cumsum()
     precision = hits / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     reached = np.searchsorted(hits / objects, np.arange(101) / 100)
