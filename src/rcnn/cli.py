@@ -426,6 +426,33 @@ def data_check(data: DataSource, images: ImagesFolder = None) -> None:
 
 
 @data_app.command(
+    "convert",
+    epilog=_examples(
+        "rcnn data convert instances.json yolo --to yolo --images photos/",
+        "rcnn data convert cells/ cells_coco --to coco",
+    ),
+)
+def data_convert(
+    data: DataSource,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    to: Annotated[str, typer.Option("--to", help="coco, voc, yolo, masks or labels (label images).")],
+    images: ImagesFolder = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")
+    ] = False,
+) -> None:
+    """Write a data set in another format, images copied; says what that format cannot hold."""
+    from rcnn.data.convert import convert
+
+    dataset = _open(data, images)
+    with _progress("converting") as progress:
+        conversion = convert(dataset, out, to=to, skip_bad=skip_bad, progress=progress)
+    for problem in conversion.skipped:
+        _say(f"left out: {problem}")
+    _say(str(conversion))
+
+
+@data_app.command(
     "get",
     epilog=_examples(
         "rcnn data get voc2007 --out data",

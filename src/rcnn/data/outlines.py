@@ -109,3 +109,78 @@ def _coded_pixels(text: str) -> int:
     numbers -= negative * (1 << (5 * (place[last] + 1)))
     runs = np.r_[numbers[:1], numbers[1::2].cumsum(), numbers[2::2].cumsum()]
     return int(runs.sum()) if runs.min() >= 0 else -1
+
+
+STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up, in x and y
+
+
+def trace(patch: npt.NDArray[np.bool_], origin: Size) -> tuple[list[npt.NDArray[np.float64]], int]:
+    """The outer edges of a bitmap along its pixels' borders, and how many holes they do not show.
+
+    Convention: a single pixel at origin (y, x) = (2, 5) gives the corners ``5 2, 6 2, 6 3, 5 3``. Drawn by
+    :func:`rasterise`, the corners of a bitmap without holes give the same bitmap.
+
+    Args:
+        patch: bool ``[h, w]``; pixels that touch at a corner only are different parts.
+        origin: (y, x) of its upper left pixel.
+
+    Returns:
+        The parts as ``[P, 2]`` of x, y, clockwise as seen; the number of holes.
+    """
+    leaving = _edges(patch)
+    parts, holes = [], 0
+    while leaving:
+        start = next(iter(leaving))
+        corners = np.array(_follow(leaving, start), dtype=np.float64)
+        after = np.roll(corners, -1, 0)
+        if (corners[:, 0] * after[:, 1] - corners[:, 1] * after[:, 0]).sum() > 0:
+            parts.append(corners + np.array(origin[::-1]))
+        else:
+            holes += 1
+    return parts, holes
+
+
+def joined(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Several parts as one polygon, ``[P, 2]``, by lines that lead from the first to each other and back."""
+    first, *others = parts
+    pieces = [first]
+    for part in others:
+        pieces += [first[:1], part, part[:1]]
+    return np.concatenate([*pieces, first[:1]] if others else pieces)
+
+
+def _edges(patch: npt.NDArray[np.bool_]) -> dict[tuple[int, int], list[int]]:
+    """The borders between inside and outside by their start: directions, the inside on the right hand."""
+    padded = np.pad(patch, 1)
+    inside = padded[1:-1, 1:-1]
+    outside = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
+    leaving: dict[tuple[int, int], list[int]] = {}
+    for direction, (neighbour, (dx, dy)) in enumerate(
+        zip(outside, ((0, 0), (1, 0), (1, 1), (0, 1)), strict=True)
+    ):
+        ys, xs = np.nonzero(inside & ~neighbour)
+        for start in zip((xs + dx).tolist(), (ys + dy).tolist(), strict=True):
+            leaving.setdefault(start, []).append(direction)
+    return leaving
+
+
+def _follow(leaving: dict[tuple[int, int], list[int]], start: tuple[int, int]) -> list[tuple[int, int]]:
+    """Take one closed border out of ``leaving``: its corners."""
+    place, before = start, leaving[start][0]
+    first = before
+    corners: list[tuple[int, int]] = []
+    while True:
+        # Where two borders cross, the right turn keeps to the same pixel.
+        turns = leaving.get(place, [])
+        right = (before + 1) % 4
+        direction = right if right in turns and corners else turns[0] if corners else first
+        turns.remove(direction)
+        if not turns:
+            del leaving[place]
+        if direction != before or not corners:
+            corners.append(place)
+        dx, dy = STEPS[direction]
+        place, before = (place[0] + dx, place[1] + dy), direction
+        if place == start and (place not in leaving or (before + 1) % 4 == first):
+            break
+    return corners

@@ -1,0 +1,145 @@
+"""One format into another: the images copied, the objects written, what was lost said.
+
+Everything is written into a hidden folder beside the place asked for, which is renamed when it is complete: a
+run that breaks off leaves nothing under the final name. The images are copied byte for byte, so that the
+result stays whole when the source is moved or changed; coordinates refer to the upright image, EXIF rotation
+applied, as everywhere in the package.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rcnn.data.check import check, refuse_or_skip
+from rcnn.data.dataset import Dataset, Problem
+from rcnn.data.writers import WRITERS, Item, Losses, Writer
+
+LOST_FILE = "lost.txt"
+SHOWN = 5  # places named of each kind; the file has them all
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a data set.
+
+    Attributes:
+        out: the folder written.
+        images: how many.
+        objects: how many were there before.
+        lost: of each kind of thing that the format cannot hold, where it was.
+        skipped: what was wrong with the images left out.
+    """
+
+    out: Path
+    images: int
+    objects: int
+    lost: dict[str, list[str]]
+    skipped: tuple[Problem, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.out}: {self.images} images, {self.objects} objects"]
+        for kind, places in self.lost.items():
+            more = "; …" if len(places) > SHOWN else ""
+            lines.append(f"lost: {len(places)} {kind}: {'; '.join(places[:SHOWN])}{more}")
+        if self.lost:
+            lines.append(f"all of it is listed in {self.out / LOST_FILE}")
+        return "\n".join(lines)
+
+
+def convert(
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    to: str,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Conversion:
+    """Write a data set in another format.
+
+    Args:
+        dataset: an opened data set, of image files.
+        out: the folder to make; it may exist if it is empty.
+        to: ``coco``, ``voc``, ``yolo``, ``masks`` or ``labels``.
+        skip_bad: leave images with errors out instead of refusing the data set.
+        progress: called with the images done and all of them.
+
+    Raises:
+        ValueError: an unknown format, a folder that is not empty or cannot be written to, or data without
+            outlines where the format is one of outlines.
+        DataError: the data set has errors.
+    """
+    target = Path(out)
+    _refuse(dataset, target, to)
+    good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset, decode=False))
+    losses = Losses()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ValueError(f"{target} cannot be made ({error.strerror}): choose another place.") from error
+    try:
+        _fill(WRITERS[to](part, good, losses), good, progress)
+        _list_losses(part / LOST_FILE, losses)
+        part.chmod(0o777 & ~_umask())
+        part.rename(target)
+    except OSError as error:
+        raise ValueError(f"{target} cannot be written ({error}); nothing is left of it.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    objects = sum(len(record.truth) for record in good.records)
+    return Conversion(target, len(good), objects, losses.places, tuple(errors))
+
+
+def _refuse(dataset: Dataset, target: Path, to: str) -> None:
+    if to not in WRITERS:
+        raise ValueError(f"--to {to}: expected one of {', '.join(WRITERS)}.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} exists and is no empty folder: choose another place, or delete it.")
+    if dataset.format == "shapes":
+        raise ValueError("generated shapes have no image files: use their own write().")
+    if not dataset.class_names:
+        raise ValueError(f"{dataset.source}: semantic maps alone have no objects to convert.")
+    if to in ("masks", "labels") and not any(record.masks is not None for record in dataset.records):
+        raise ValueError(
+            f"{dataset.source}: it has boxes and no outlines, which {to} needs: choose coco, voc or yolo."
+        )
+
+
+def _fill(writer: Writer, dataset: Dataset, progress: Callable[[int, int], None] | None) -> None:
+    taken: set[str] = set()
+    for done, record in enumerate(dataset.records, 1):
+        image = writer.image_path(_own_name(record.path, taken))
+        image.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record.path, image)
+        truth = record.load_truth()
+        writer.add(Item(image, truth, tuple(range(1, len(truth) + 1)), record.image_id))
+        if progress is not None:
+            progress(done, len(dataset))
+    writer.finish()
+
+
+def _own_name(path: Path, taken: set[str]) -> str:
+    """The file's name, with a number if its stem is taken; some file systems do not tell case apart."""
+    stem, number = path.stem, 1
+    while stem.casefold() in taken:
+        number += 1
+        stem = f"{path.stem}_{number}"
+    taken.add(stem.casefold())
+    return stem + path.suffix
+
+
+def _list_losses(file: Path, losses: Losses) -> None:
+    if losses.places:
+        lines = [f"{kind}: {place}\n" for kind, places in losses.places.items() for place in places]
+        file.write_text("".join(lines), encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
