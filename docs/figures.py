@@ -1,0 +1,257 @@
+"""Draws the figures of docs/lineage.md from one image of BBBC038 (2018 Data Science Bowl, CC0).
+
+    python docs/figures.py D/nuclei/val
+
+Every box, label, bin and target in them comes from the functions that train and predict.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import torch
+from PIL import ImageDraw
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
+
+from rcnn import Instances, open_data
+from rcnn.draw import FOUND, MISSED, SPURIOUS, contact_sheet, draw, palette
+from rcnn.models.fast_rcnn import FastRCNNSettings
+from rcnn.ops import boxes as box_ops
+from rcnn.ops.anchors import cell_anchors, grid_anchors
+from rcnn.ops.masks import mask_targets, paste_masks
+from rcnn.ops.matching import NEGATIVE, POSITIVE, sample
+from rcnn.ops.roi import assign_levels
+from rcnn.ops.warp import warp
+from rcnn.parts.proposals import sample_proposals
+from rcnn.parts.rpn import RPN, RPNSettings
+from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
+from rcnn.results import write_picture
+from rcnn.structures import Masks
+
+IMAGE = "2e2d29fc"  # the first letters of its name
+FACTOR = 3
+OUT = Path(__file__).parent / "lineage"
+ANCHORS = RPNSettings(sizes=((48, 96, 192),), ratios=(0.5, 1.0, 2.0), cross_boundary=False, count=256)
+STRIDE = 16
+
+
+def main() -> None:
+    """Draw all figures."""
+    image, truth = opened(Path(sys.argv[1]))
+    proposals = selective_search(image, SelectiveSearchSettings(min_side=15))
+    for name, tiles in (
+        ("rcnn", rcnn(image, truth, proposals)),
+        ("fast_rcnn", fast_rcnn(image, truth, proposals)),
+        ("faster_rcnn", faster_rcnn(image, truth)),
+        ("fpn", fpn(image, truth)),
+        ("align", align(image, truth)),
+        ("mask_rcnn", mask_rcnn(image, truth)),
+        ("fcn", fcn(image, truth)),
+    ):
+        pictures, captions = zip(*tiles, strict=True)
+        columns = 3 if len(tiles) in (3, 6) else 4
+        write_picture(
+            contact_sheet(pictures, captions, columns=columns, tile=960 // columns), OUT / f"{name}.png"
+        )
+
+
+Tiles = list[tuple[Tensor, str]]
+
+
+def opened(folder: Path) -> tuple[Tensor, Instances]:
+    """The image, enlarged, and its objects."""
+    data = open_data(folder)
+    index = next(i for i, record in enumerate(data.records) if str(record.image_id).startswith(IMAGE))
+    found = data[index]
+    size = tuple(FACTOR * side for side in found.truth.size)
+    assert found.truth.masks is not None
+    masks = Masks.from_dense(
+        found.truth.masks.dense().repeat_interleave(FACTOR, 1).repeat_interleave(FACTOR, 2)
+    )
+    truth = replace(found.truth, size=size, boxes=found.truth.boxes * FACTOR, masks=masks)
+    return resize(found.image, list(size)), truth
+
+
+def boxed(image: Tensor, boxes: Tensor, colours: Sequence[tuple[int, int, int]], width: int = 2) -> Tensor:
+    """The image, darkened a little, with boxes on it."""
+    picture = to_pil_image((image * 0.75).to(torch.uint8))
+    pen = ImageDraw.Draw(picture)
+    for box, colour in zip(boxes.tolist(), colours, strict=True):
+        pen.rectangle(box, outline=colour, width=width)
+    return pil_to_tensor(picture)
+
+
+def rcnn(image: Tensor, truth: Instances, proposals: Tensor) -> Tiles:
+    """All proposals, the best of each object, and what the network sees of them."""
+    overlap = box_ops.iou(truth.boxes, proposals)
+    best = overlap.max(1)
+    hit = best.values >= 0.5
+    outlines = boxed(image, proposals[best.indices], [FOUND if h else MISSED for h in hit.tolist()], 4)
+    shown = proposals[best.indices[best.values.argsort(descending=True)[:4]]]
+    warped = warp(image.float(), shown, side=227, context=16).clamp(0, 255).to(torch.uint8)
+    return [
+        (draw(image, truth, boxes=False, labels=False), f"{len(truth)} nuclei, annotated"),
+        (boxed(image, proposals, palette(len(proposals)), 1), f"{len(proposals)} proposals"),
+        (outlines, f"the best of each: IoU of 0.5 for {int(hit.sum())}"),
+        (tiled(warped), "four of them warped to 227 x 227"),
+    ]
+
+
+def tiled(images: Tensor) -> Tensor:
+    """Four images in a square."""
+    upper, lower = torch.cat([images[0], images[1]], 2), torch.cat([images[2], images[3]], 2)
+    return torch.cat([upper, lower], 1)
+
+
+def fast_rcnn(image: Tensor, truth: Instances, proposals: Tensor) -> Tiles:
+    """Proposals by their overlap, and the minibatch drawn of them."""
+    settings = replace(FastRCNNSettings().box.sampling, append_truth=False)
+    best = box_ops.iou(truth.boxes, proposals).max(0).values
+    low, high = settings.background_iou
+    regions = sample_proposals([proposals], [truth], 1, settings, [torch.Generator().manual_seed(0)])
+    colours = [FOUND if positive else SPURIOUS for positive in regions.positive.tolist()]
+    positive, near = proposals[best >= high], proposals[(best >= low) & (best < high)]
+    return [
+        (boxed(image, positive, [FOUND] * len(positive)), f"{len(positive)} with IoU of {high} or more"),
+        (boxed(image, near, [SPURIOUS] * len(near), 1), f"{len(near)} with {low} to {high}: background"),
+        (
+            boxed(image, regions.regions.boxes, colours),
+            f"drawn: {int(regions.positive.sum())} positives of {len(colours)}",
+        ),
+    ]
+
+
+def faster_rcnn(image: Tensor, truth: Instances) -> Tiles:
+    """The anchors of one place, those responsible for an object, and the minibatch."""
+    height, width = truth.size
+    cell = cell_anchors(ANCHORS.sizes[0], ANCHORS.ratios)
+    anchors = grid_anchors(cell, height // STRIDE, width // STRIDE, STRIDE, offset=0.5)
+    labels, _ = RPN(8, [STRIDE], ANCHORS).targets(anchors, truth)
+    chosen, others = sample(labels, ANCHORS.count, 0.5, torch.Generator().manual_seed(0))
+    positive = anchors[labels == POSITIVE]
+    middle = cell + torch.tensor([width, height, width, height]) / 2
+    counts = [int((labels == label).sum()) for label in (POSITIVE, NEGATIVE)]
+    drawn = torch.cat([anchors[others], anchors[chosen]])
+    colours = [SPURIOUS] * len(others) + [FOUND] * len(chosen)
+    return [
+        (boxed(image, middle, palette(len(middle)), 3), "the 9 anchors of one place"),
+        (boxed(image, positive, [FOUND] * len(positive)), f"{counts[0]} positive of {len(anchors)} anchors"),
+        (boxed(image, drawn, colours, 1), f"minibatch: {len(chosen)} positive, {len(others)} negative"),
+    ]
+
+
+def fpn(image: Tensor, truth: Instances) -> Tiles:
+    """On which level each object is pooled, and the cells of two levels."""
+    levels = assign_levels(truth.boxes, (4, 8, 16, 32))
+    colours = palette(4)
+    tiles = [(boxed(image, truth.boxes, [colours[k] for k in levels.tolist()], 4), "levels by eq. 1")]
+    for k in sorted(set(levels.tolist())):
+        picture = to_pil_image(
+            boxed(image, truth.boxes[levels == k], [colours[k]] * int((levels == k).sum()), 4)
+        )
+        grid(ImageDraw.Draw(picture), picture.size, 4 * 2**k)
+        tiles.append((pil_to_tensor(picture), f"P{k + 2}: cells of {4 * 2**k} pixels"))
+    return tiles
+
+
+def grid(pen: ImageDraw.ImageDraw, size: tuple[int, int], stride: int) -> None:
+    """Lines between the cells of a map."""
+    for x in range(0, size[0], stride):
+        pen.line((x, 0, x, size[1]), fill=(255, 255, 255), width=1)
+    for y in range(0, size[1], stride):
+        pen.line((0, y, size[0], y), fill=(255, 255, 255), width=1)
+
+
+def align(image: Tensor, truth: Instances, size: int = 7, stride: int = 32) -> Tiles:
+    """One region on a map of stride 32: what is pooled with rounding, and what without."""
+    box = truth.boxes[(truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1).argmax()]
+    x1, y1, x2, y2 = box.tolist()
+    margin = stride
+    left, top = (int(v) // stride * stride - margin for v in (x1, y1))
+    side = int(max(x2 - left, y2 - top)) + margin
+    left, top = max(0, left), max(0, top)
+    zoom = 640 / side
+    window = image[:, top : top + side, left : left + side]
+    scene = to_pil_image(
+        (resize(window, [int(window.shape[1] * zoom), int(window.shape[2] * zoom)]) * 0.6).to(torch.uint8)
+    )
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (x - left) * zoom, (y - top) * zoom
+
+    pooled, aligned = scene.copy(), scene.copy()
+    for picture in (pooled, aligned):
+        pen = ImageDraw.Draw(picture)
+        grid(pen, picture.size, round(stride * zoom))
+        pen.rectangle((*at(x1, y1), *at(x2, y2)), outline=SPURIOUS, width=5)
+    pen = ImageDraw.Draw(pooled)
+    # Fast R-CNN: corners to whole cells, the last one included, then whole cells of each bin.
+    cells = [round(v / stride) for v in (x1, y1, x2, y2)]
+    rounded = [cells[0] * stride, cells[1] * stride, (cells[2] + 1) * stride, (cells[3] + 1) * stride]
+    pen.rectangle((*at(*rounded[:2]), *at(*rounded[2:])), outline=MISSED, width=7)
+    pen = ImageDraw.Draw(aligned)
+    width, height = (x2 - x1) / size, (y2 - y1) / size
+    for i, j in product(range(size), range(size)):
+        pen.rectangle(
+            (*at(x1 + i * width, y1 + j * height), *at(x1 + (i + 1) * width, y1 + (j + 1) * height)),
+            outline=FOUND,
+            width=2,
+        )
+        for u, v in product((0.25, 0.75), (0.25, 0.75)):
+            x, y = at(x1 + (i + u) * width, y1 + (j + v) * height)
+            pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=FOUND)
+    window = resize(window, [640, 640])
+    return [
+        (window, "an object"),
+        (pil_to_tensor(pooled), "RoI pooling: red is read for the yellow box"),
+        (pil_to_tensor(aligned), f"RoIAlign: {size} x {size} bins, 4 samples in each"),
+    ]
+
+
+def mask_rcnn(image: Tensor, truth: Instances, side: int = 28) -> Tiles:
+    """The targets of shifted regions, and the targets pasted back."""
+    assert truth.masks is not None
+    areas = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1)
+    index = areas.argsort(descending=True)[:4]
+    extent = truth.boxes[index, 2:] - truth.boxes[index, :2]
+    shift = torch.tensor([[0.1, 0.0, 0.1, 0.05], [-0.1, 0.05, 0.0, 0.1], [0.0] * 4, [0.05, -0.1, 0.15, 0.0]])
+    rois = box_ops.clip(truth.boxes[index] + shift * extent.repeat(1, 2), truth.size)
+    targets = mask_targets(truth.masks, index, rois, side)
+    found = Instances(truth.size, rois, truth.labels[index], masks=paste_masks(targets, rois, truth.size))
+    return [
+        (boxed(image, rois, [FOUND] * 4, 4), "four positive regions"),
+        (
+            tiled((targets >= 0.5).to(torch.uint8)[:, None].expand(-1, 3, -1, -1) * 255),
+            f"their targets, {side} x {side}",
+        ),
+        (draw(image, found, boxes=True, labels=False), "the targets pasted back"),
+    ]
+
+
+def fcn(image: Tensor, truth: Instances) -> Tiles:
+    """What can be said of the classes of pixels at three strides."""
+    assert truth.masks is not None
+    inside = truth.masks.dense().any(0).float()
+    tiles = []
+    for stride in (32, 16, 8):
+        height, width = (side // stride * stride for side in truth.size)
+        coarse = torch.nn.functional.avg_pool2d(inside[None, None, :height, :width], stride)
+        fine = torch.nn.functional.interpolate(coarse, size=truth.size, mode="bilinear")[0, 0] >= 0.5
+        mask = Instances(
+            truth.size,
+            torch.tensor([[0.0, 0, truth.size[1], truth.size[0]]]),
+            torch.zeros(1, dtype=torch.int64),
+            masks=Masks.from_dense(fine[None]),
+        )
+        share = float((fine & inside.bool()).sum() / (fine | inside.bool()).sum())
+        tiles.append(
+            (draw(image, mask, boxes=False, labels=False), f"stride {stride}: IoU {share:.2f} at best")
+        )
+    return tiles
+
+
+if __name__ == "__main__":
+    main()
