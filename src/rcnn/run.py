@@ -513,7 +513,7 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
                 f"{part.source}: no semantic maps, which {recipe.model} learns from: choose another --model, "
                 "or give label pictures with a classes.txt"
             )
-        if finds_objects(recipe.model) and not part.has_objects:
+        if finds_objects(recipe.model) and part is parts.train and not part.has_objects:
             raise ValueError(
                 f"{part.source}: no objects, only semantic maps, which {recipe.model} cannot learn from: "
                 "choose --model fcn"
