@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.keypoint_rcnn import KeypointRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.zoos.structure import Found
+from rcnn.zoos.structure import Found, num_classes
 
 Make = Callable[[tuple[int, ...]], Tensor]
 State = dict[str, Tensor]
@@ -74,8 +74,9 @@ def detectron2(
     norm: bool = False,
     agnostic: bool = False,
     old: bool = False,
+    steps: int = 0,
 ) -> State:
-    """A model of the zoo; ``norm``: as its new baselines with SyncBN, ``old``: with the buffers of 2019."""
+    """A model of the zoo; ``norm``: as its new baselines, ``old``: with the buffers of 2019's files."""
     w = Writer(make)
     body = "backbone" if c4 else "backbone.bottom_up"
 
@@ -114,15 +115,17 @@ def detectron2(
     w.conv(f"{rpn}.anchor_deltas", 4 * anchors, width, 1)
     if c4:
         stage("roi_heads.res5", 3, 3)
-    else:
-        for k in range(1, 5) if norm else ():
-            conv_norm(f"roi_heads.box_head.conv{k}", 256, 256, 3)
-        w.linear("roi_heads.box_head.fc1", 1024, 256 * 49)
-        if not norm:
-            w.linear("roi_heads.box_head.fc2", 1024, 1024)
     last = 2048 if c4 else 1024
-    w.linear("roi_heads.box_predictor.cls_score", classes + 1, last)
-    w.linear("roi_heads.box_predictor.bbox_pred", 4 if agnostic else 4 * classes, last)
+    for step in [f".{k}" for k in range(steps)] or [""]:
+        for k in range(1, 5) if norm else ():
+            conv_norm(f"roi_heads.box_head{step}.conv{k}", 256, 256, 3)
+        if not c4:
+            w.linear(f"roi_heads.box_head{step}.fc1", 1024, 256 * 49)
+        if not c4 and not norm:
+            w.linear(f"roi_heads.box_head{step}.fc2", 1024, 1024)
+        w.linear(f"roi_heads.box_predictor{step}.cls_score", classes + 1, last)
+        one_box = agnostic or steps
+        w.linear(f"roi_heads.box_predictor{step}.bbox_pred", 4 if one_box else 4 * classes, last)
     if mask:
         for k in () if c4 else range(1, 5):
             w.conv(f"roi_heads.mask_head.mask_fcn{k}", 256, 256, 3, bias=not norm)
@@ -148,6 +151,7 @@ def mmdetection(
     c4: bool = False,
     agnostic: bool = False,
     two_logits: bool = False,
+    steps: int = 0,
 ) -> State:
     """A model on ``configs/_base_/models``; ``two_logits``: an RPN with ``use_sigmoid=False``."""
     w = Writer(make)
@@ -178,12 +182,13 @@ def mmdetection(
     w.conv("rpn_head.rpn_reg", 4 * anchors, width, 1)
     if c4:
         stage("roi_head.shared_head.layer4", 3, 3)
-    else:
-        w.linear("roi_head.bbox_head.shared_fcs.0", 1024, 256 * 49)
-        w.linear("roi_head.bbox_head.shared_fcs.1", 1024, 1024)
     last = 2048 if c4 else 1024
-    w.linear("roi_head.bbox_head.fc_cls", classes + 1, last)
-    w.linear("roi_head.bbox_head.fc_reg", 4 if agnostic else 4 * classes, last)
+    for step in [f".{k}" for k in range(steps)] or [""]:
+        if not c4:
+            w.linear(f"roi_head.bbox_head{step}.shared_fcs.0", 1024, 256 * 49)
+            w.linear(f"roi_head.bbox_head{step}.shared_fcs.1", 1024, 1024)
+        w.linear(f"roi_head.bbox_head{step}.fc_cls", classes + 1, last)
+        w.linear(f"roi_head.bbox_head{step}.fc_reg", 4 if agnostic or steps else 4 * classes, last)
     if mask:
         for k in () if c4 else range(4):
             w.conv(f"roi_head.mask_head.convs.{k}.conv", 256, 256, 3)
@@ -195,7 +200,7 @@ def mmdetection(
 
 def network_of(found: Found) -> Any:
     """The network without memory for its weights."""
-    classes = len(found.state["box.logits.bias"]) - 1
+    classes = num_classes(found.state, "a state")
     kinds = {"MaskRCNNSettings": MaskRCNN, "KeypointRCNNSettings": KeypointRCNN}
     with torch.device("meta"):
         kind: Any = kinds.get(type(found.settings).__name__, FasterRCNN)

@@ -31,7 +31,8 @@ from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TRUNKS, Trunk, TrunkSettings, fold_batch_norm
-from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
+from rcnn.parts.cascade import CascadeHead
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
@@ -115,8 +116,12 @@ def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | R
         }
         fill(network.box.stage, stage, f"box.stage of {settings.trunk.name}")
         return ["trunk", "box.stage"]
-    of_one_map = settings.fpn is None and _load_dense(network.box.layers, settings.trunk.name)
-    return ["trunk", *(["box.layers"] if of_one_map else [])]
+    if settings.fpn is not None:
+        return ["trunk"]
+    steps = list(network.box.steps) if isinstance(network.box, CascadeHead) else [network.box]
+    heads = [step.layers for step in steps if isinstance(step, BoxHead)]
+    loaded = [_load_dense(layers, settings.trunk.name) for layers in heads]
+    return ["trunk", *(["box.layers"] if all(loaded) else [])]
 
 
 def _load_dense(layers: nn.Module, trunk: str) -> bool:

@@ -15,7 +15,7 @@ from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
 from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TrunkSettings
-from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
@@ -33,6 +33,7 @@ RPN = RPNSettings(
 BOX = BoxHeadSettings(
     channels=32, pool=PoolSettings(size=3), sampling=SamplingSettings(count=32), max_detections=20
 )
+CASCADE = replace(BOX, cascade=CascadeSettings())
 KEYPOINT = KeypointHeadSettings(count=3, convs=1, channels=8, pool=PoolSettings(size=4))
 MASK = MaskHeadSettings(convs=1, channels=8, pool=PoolSettings(size=4))
 
@@ -69,6 +70,8 @@ BUILD = {
     "Faster R-CNN, VGG-16": lambda: FasterRCNN(NUM_CLASSES, small_vgg16()),
     "Mask R-CNN, FPN": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(TRUNK, FPN, RPN, BOX, MASK)),
     "Mask R-CNN, C4": lambda: MaskRCNN(NUM_CLASSES, small_c4()),
+    "Faster R-CNN, cascade": lambda: FasterRCNN(NUM_CLASSES, FasterRCNNSettings(TRUNK, FPN, RPN, CASCADE)),
+    "Mask R-CNN, cascade": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(TRUNK, FPN, RPN, CASCADE, MASK)),
     "Keypoint R-CNN": lambda: KeypointRCNN(
         NUM_CLASSES, KeypointRCNNSettings(TRUNK, FPN, RPN, BOX, KEYPOINT, MASK)
     ),
@@ -85,7 +88,8 @@ def soften(model: nn.Module) -> None:
         scale = max(float(features.std()) for features in model.neck(model.trunk(images)))
         for layer, spread in ((model.rpn.objectness, 1.0), (model.rpn.deltas, 0.2)):
             nn.init.normal_(layer.weight, std=spread / max(scale, 1e-3), generator=draw)
-        nn.init.normal_(model.box.logits.weight, std=0.3 / max(scale, 1e-3), generator=draw)
+        for head in getattr(model.box, "steps", [model.box]):
+            nn.init.normal_(head.logits.weight, std=0.3 / max(scale, 1e-3), generator=draw)
 
 
 @pytest.fixture(scope="module", params=BUILD, ids=str)
@@ -286,6 +290,8 @@ def test_losses_are_finite_and_reach_every_parameter(model, truths):
     model.zero_grad(set_to_none=True)
     losses = losses_of(model, batch_of(SIZE, SIZE, seeds=(1, 2)), truths)
     keys = ["rpn_objectness", "rpn_boxes", "classes", "boxes"]
+    if model.settings.box.cascade is not None:
+        keys = [*keys[:2], *(f"{name}_{step}" for step in (1, 2, 3) for name in keys[2:])]
     more = {MaskRCNN: ["masks"], KeypointRCNN: ["keypoints", "masks"]}
     assert list(losses) == [*keys, *more.get(type(model), [])]
     for loss in losses.values():

@@ -1,5 +1,7 @@
 """Every model learns four images by heart: AP of boxes and masks at least 0.95."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from rcnn.metrics.coco import coco_metrics
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.parts.backbone import TrunkSettings
-from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
@@ -27,6 +29,12 @@ def pyramid():
     return trunk, FPNSettings(64), rpn, BoxHeadSettings(channels=128, sampling=SAMPLING)
 
 
+def cascade():
+    """The same with a box head in three steps."""
+    trunk, fpn, rpn, box = pyramid()
+    return trunk, fpn, rpn, replace(box, cascade=CascadeSettings())
+
+
 def one_map(level: int, pooling: str, layers: str, count: int):
     """The same without a pyramid: all anchors on one map, of stride 8 or 16."""
     trunk = TrunkSettings("efficientnet_lite0", (level,), frozen_stages=0)
@@ -42,6 +50,7 @@ BUILD = {
     "Faster R-CNN, FPN": lambda: FasterRCNN(3, FasterRCNNSettings(*pyramid())),
     "Faster R-CNN, one map": lambda: FasterRCNN(3, FasterRCNNSettings(*one_map(2, "pool", "fc", 64))),
     "Mask R-CNN, FPN": lambda: MaskRCNN(3, MaskRCNNSettings(*pyramid(), MASK)),
+    "Mask R-CNN, cascade": lambda: MaskRCNN(3, MaskRCNNSettings(*cascade(), MASK)),
     "Mask R-CNN, C4": lambda: MaskRCNN(3, MaskRCNNSettings(*one_map(3, "align", "stage", 32), MASK_C4)),
 }
 # Steps, and the diameters of the objects. RoI pooling rounds to whole cells, so that boxes take longer to
@@ -50,6 +59,7 @@ ASKED = {
     "Faster R-CNN, FPN": (300, (24, 48)),
     "Faster R-CNN, one map": (500, (24, 48)),
     "Mask R-CNN, FPN": (300, (24, 48)),
+    "Mask R-CNN, cascade": (300, (24, 48)),
     "Mask R-CNN, C4": (400, (20, 32)),
 }
 

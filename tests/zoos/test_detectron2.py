@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
+from rcnn.parts.box_head import CascadeSettings
 from rcnn.parts.proposals import Regions
 from rcnn.zoos import detectron2
 from rcnn.zoos.structure import Found, build, in_our_order
@@ -25,6 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mask_rcnn_R_50_FPN_1x_cls_agnostic": {"mask": True, "agnostic": True},
     "mask_rcnn_R_50_FPN_100ep_LSJ": {"mask": True, "norm": True},
     "keypoint_rcnn_R_50_FPN": {"classes": 1, "keypoints": 17},
+    "cascade_mask_rcnn_R_50_FPN": {"mask": True, "steps": 3},
     "faster_rcnn_R_50_C4": {"c4": True, "classes": 20},
     "mask_rcnn_R_101_C4": {"c4": True, "mask": True, "depth": 101, "old": True},
 }
@@ -62,6 +64,8 @@ def test_settings_are_those_of_the_zoo() -> None:
     agnostic = read(mask=True, agnostic=True)
     assert agnostic.box.class_agnostic
     assert agnostic.mask.class_agnostic
+    cascade = read(mask=True, steps=3)
+    assert (cascade.box.cascade, cascade.rpn.post_nms) == (CascadeSettings(), (2000, 1000))
     trained = read(mask=True, norm=True)
     assert (trained.trunk.norm, trained.fpn.norm, trained.rpn.convs) == ("batch", "batch", 2)
     assert (trained.box.layers, trained.mask.norm) == ("conv", True)

@@ -23,6 +23,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mask-rcnn_r50-caffe-c4": {"mask": True, "c4": True},
     "one box and one mask for all classes": {"mask": True, "agnostic": True},
     "an RPN with a softmax": {"two_logits": True},
+    "cascade-rcnn_r50_fpn": {"steps": 3},
 }
 # As Config.pretty_text writes them, shortened.
 CAFFE = """
@@ -88,6 +89,18 @@ def test_the_configuration_of_the_checkpoint(key: str) -> None:
     assert (settings.rpn.pre_nms, settings.rpn.post_nms) == ((1500, 700), (1200, 500))
     assert found.transform.mean == pytest.approx((123.675 / 255, 116.28 / 255, 103.53 / 255))
     assert found.class_names == ("a", "b")
+
+
+def test_a_cascade_has_box_weights_of_its_own() -> None:
+    heads = ", ".join(f"dict(bbox_coder=dict(target_stds={stds}))" for stds in (
+        "[0.1, 0.1, 0.2, 0.2]", "[0.05, 0.05, 0.1, 0.1]", "[0.025, 0.025, 0.05, 0.05]",
+    ))  # fmt: skip
+    box = read({"cfg": f"model = dict(roi_head=dict(bbox_head=[{heads}]))"}, steps=3).settings.box
+    assert box.weights == (10, 10, 5, 5)
+    assert box.cascade.weights == ((20, 20, 10, 10), (40, 40, 20, 20))
+    state = {**written(zeros, steps=3), "roi_head.mask_head.0.upsample.weight": zeros((256, 256, 2, 2))}
+    with pytest.raises(ValueError, match="a mask head for each step of a cascade"):
+        mmdetection.read(state, "a.pth")
 
 
 def test_version_two_says_it_elsewhere() -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
+from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
@@ -85,7 +86,7 @@ class FasterRCNN(nn.Module):
             self.rpn_trunk = build_trunk(self.settings.trunk)
             self.rpn_neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
         self.rpn = RPN(self.neck.channels, self.neck.strides, self.settings.rpn)
-        self.box = BoxHead(
+        self.box = build_box_head(
             self.neck.channels,
             self.neck.roi_strides,
             num_classes,
@@ -109,10 +110,9 @@ class FasterRCNN(nn.Module):
             most = self.settings.box.max_detections if max_detections is None else max_detections
             proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)
             regions = Regions.from_lists(proposals)
-            logits, deltas = self.box(features, regions)
             return Output(
-                detections=self.box.decode(
-                    logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=most
+                detections=self.box.detect(
+                    features, regions, batch.sizes, min_score=min_score, max_detections=most
                 )
             )
         proposals = self.rpn.decode(anchors, batch.sizes)
@@ -120,5 +120,5 @@ class FasterRCNN(nn.Module):
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
-        logits, deltas = self.box(features, sampled.regions)
-        return Output(self.rpn.loss(anchors, targets, draws) | self.box.loss(logits, deltas, sampled))
+        losses = self.rpn.loss(anchors, targets, draws)
+        return Output(losses | self.box.losses(features, sampled, targets, draws))

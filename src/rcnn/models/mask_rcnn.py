@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
+from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
 from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
@@ -64,7 +65,7 @@ class MaskRCNN(nn.Module):
         self.trunk = build_trunk(self.settings.trunk)
         self.neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
         self.rpn = RPN(self.neck.channels, self.neck.strides, self.settings.rpn)
-        self.box = BoxHead(
+        self.box = build_box_head(
             self.neck.channels,
             self.neck.roi_strides,
             num_classes,
@@ -89,9 +90,8 @@ class MaskRCNN(nn.Module):
             most = self.settings.box.max_detections if max_detections is None else max_detections
             proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)
             regions = Regions.from_lists(proposals)
-            logits, deltas = self.box(features, regions)
-            detections = self.box.decode(
-                logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=most
+            detections = self.box.detect(
+                features, regions, batch.sizes, min_score=min_score, max_detections=most
             )
             # The mask branch runs on the detections that are left, not on the proposals (§3, inference).
             maps = self.mask.head(
@@ -103,11 +103,10 @@ class MaskRCNN(nn.Module):
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
-        logits, deltas = self.box(features, sampled.regions)
         positives = self.mask.select(sampled)
         maps = self.mask.head(self.box.stage(self.mask.pool(features, positives.regions)))
         return Output(
             self.rpn.loss(anchors, targets, draws)
-            | self.box.loss(logits, deltas, sampled)
+            | self.box.losses(features, sampled, targets, draws)
             | self.mask.loss(maps, positives, targets)
         )

@@ -60,6 +60,30 @@ class RegionPool(nn.Module):
 
 
 @dataclass(frozen=True)
+class CascadeSettings:
+    """The later steps of a cascade, see ``rcnn.parts.cascade``; the first is as without one.
+
+    Attributes:
+        ious: at or above it a box of the step before is positive, for the second step and on.
+        weights: of their box coding.
+
+    Raises:
+        ValueError: not as many of the one as of the other.
+    """
+
+    ious: tuple[float, ...] = (0.6, 0.7)
+    weights: tuple[BoxWeights, ...] = ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if len(self.ious) != len(self.weights):
+            raise ValueError(
+                f"cascade has {len(self.ious)} ious and {len(self.weights)} weights; expected one of each a "
+                "step, from the second on"
+            )
+
+
+@dataclass(frozen=True)
 class BoxHeadSettings:
     """The box head; the defaults are those of FPN.
 
@@ -78,6 +102,7 @@ class BoxHeadSettings:
         min_side: detections with a shorter side, in pixels of the resized image, are dropped.
         nms_iou: a detection that overlaps a better one of its class by more is dropped.
         max_detections: per image, the best first.
+        cascade: more steps, each on the boxes of the one before; their boxes are class-agnostic. None: none.
     """
 
     layers: Literal["fc", "conv", "stage"] = "fc"
@@ -92,6 +117,7 @@ class BoxHeadSettings:
     min_side: float = 1e-2
     nms_iou: float = 0.5
     max_detections: int = 100
+    cascade: CascadeSettings | None = None
 
 
 class BoxHead(nn.Module):
@@ -108,6 +134,8 @@ class BoxHead(nn.Module):
     ) -> None:
         """Build the head; ``trunk`` is the one to take the next stage of, for ``layers`` of ``stage``."""
         super().__init__()
+        if settings.cascade is not None:
+            raise ValueError("box.cascade: this model has no cascade; leave it none")
         self.settings = settings
         self.num_classes = num_classes
         self.pool = RegionPool(strides, settings.pool)
@@ -147,6 +175,31 @@ class BoxHead(nn.Module):
         boxes = smooth_l1(deltas[positive, column], self.targets(sampled), self.settings.beta) / count
         return {"classes": classes, "boxes": boxes}
 
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        sampled: SampledRegions,
+        truths: Sequence[Instances],
+        draws: Sequence[torch.Generator | None],
+    ) -> dict[str, Tensor]:
+        """Both losses of the sampled regions; only a cascade needs truths and generators for more of them."""
+        logits, deltas = self(features, sampled.regions)
+        return self.loss(logits, deltas, sampled)
+
+    @torch.no_grad()
+    def detect(
+        self,
+        features: Sequence[Tensor],
+        regions: Regions,
+        sizes: Sequence[Size],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> list[Instances]:
+        """Detections of each image among the regions, best first."""
+        logits, deltas = self(features, regions)
+        return self.decode(logits, deltas, regions, sizes, min_score=min_score, max_detections=max_detections)
+
     @torch.no_grad()
     def decode(
         self,
@@ -159,16 +212,34 @@ class BoxHead(nn.Module):
         max_detections: int | None = None,
     ) -> list[Instances]:
         """Detections of each image, best first: softmax, threshold, per-class suppression, top-k."""
-        scores = logits.softmax(1)[:, : self.num_classes]
-        boxes = box_ops.decode(deltas, regions.boxes, self.settings.weights)
+        return self.select(
+            logits.softmax(1)[:, : self.num_classes],
+            box_ops.decode(deltas, regions.boxes, self.settings.weights),
+            regions.images,
+            sizes,
+            min_score=min_score,
+            max_detections=max_detections,
+        )
+
+    def select(
+        self,
+        scores: Tensor,
+        boxes: Tensor,
+        images: Tensor,
+        sizes: Sequence[Size],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> list[Instances]:
+        """Detections of each image from scores ``[R, K]``, boxes ``[R, K or 1, 4]`` and images ``[R]``."""
         lowest = self.settings.min_score if min_score is None else min_score
         most = self.settings.max_detections if max_detections is None else max_detections
         return [
-            self._decode_image(scores[mine], boxes[mine], size, lowest, most)
-            for mine, size in ((regions.images == i, size) for i, size in enumerate(sizes))
+            self._select_of_image(scores[mine], boxes[mine], size, lowest, most)
+            for mine, size in ((images == i, size) for i, size in enumerate(sizes))
         ]
 
-    def _decode_image(
+    def _select_of_image(
         self, scores: Tensor, boxes: Tensor, size: Size, min_score: float, count: int
     ) -> Instances:
         region, label = (scores > min_score).nonzero(as_tuple=True)

@@ -1,4 +1,4 @@
-"""Detectron2's detectors: Faster, Mask and Keypoint R-CNN on ResNets, with a pyramid or as C4.
+"""Detectron2's detectors: Faster, Mask, Keypoint and Cascade R-CNN on ResNets, with a pyramid or as C4.
 
 Facts: github.com/facebookresearch/detectron2 at 02b5c4e2, ``config/defaults.py``, ``configs/`` and
 ``modeling/``. The settings are those of its model zoo; a file has the weights only, and cannot tell them.
@@ -17,7 +17,7 @@ from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.parts.box_head import PoolSettings
 from rcnn.transform import Transform
 from rcnn.weights import Channels, Settings
-from rcnn.zoos.structure import Conventions, Found, Rules, recognise, renamed
+from rcnn.zoos.structure import Conventions, Found, Rules, recognise, renamed, step_name
 
 # cfg.MODEL.PIXEL_MEAN, BGR of 0 to 255; the deviations are 1, as in all models of MSRA's ResNets.
 PIXEL_MEAN = (103.530, 116.280, 123.675)
@@ -45,7 +45,7 @@ def _with_conventions(settings: Settings) -> Settings:
     people = isinstance(settings, KeypointRCNNSettings)
     pyramid = settings.fpn is not None
     # Of all proposals, the pyramid's configurations keep fewer in training than Detectron.
-    kept = (1500 if people else 1000) if pyramid else 2000
+    kept = (1500 if people else 1000) if pyramid and settings.box.cascade is None else 2000
     rpn = replace(
         settings.rpn,
         beta=0.0,
@@ -103,7 +103,7 @@ _BODY = r"^backbone\.(?:bottom_up\.)?"
 
 def _rules(tensors: Mapping[str, Tensor]) -> Rules:
     """From their names to ours; where fc1 comes depends on the convolutions before it."""
-    convs = sum(bool(re.fullmatch(r"roi_heads\.box_head\.conv\d\.weight", key)) for key in tensors)
+    convs = sum(bool(re.fullmatch(r"roi_heads\.box_head\.(0\.)?conv\d\.weight", key)) for key in tensors)
     first = 3 * convs + 1
     return (
         (_BODY + r"stem\.conv1\.norm\.", "trunk.stages.0.bn1."),
@@ -118,12 +118,15 @@ def _rules(tensors: Mapping[str, Tensor]) -> Rules:
         (r"^proposal_generator\.rpn_head\.objectness_logits\.", "rpn.objectness."),
         (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "rpn.deltas."),
         (
-            r"^roi_heads\.box_head\.conv(\d)\.(norm\.)?",
-            lambda m: f"box.layers.{3 * int(m[1]) - 3 + (m[2] is not None)}.",
+            r"^roi_heads\.box_head\.(\d\.)?conv(\d)\.(norm\.)?",
+            lambda m: f"{step_name(m[1])}layers.{3 * int(m[2]) - 3 + (m[3] is not None)}.",
         ),
-        (r"^roi_heads\.box_head\.fc([12])\.", lambda m: f"box.layers.{first + 2 * int(m[1]) - 2}."),
-        (r"^roi_heads\.box_predictor\.cls_score\.", "box.logits."),
-        (r"^roi_heads\.box_predictor\.bbox_pred\.", "box.deltas."),
+        (
+            r"^roi_heads\.box_head\.(\d\.)?fc([12])\.",
+            lambda m: f"{step_name(m[1])}layers.{first + 2 * int(m[2]) - 2}.",
+        ),
+        (r"^roi_heads\.box_predictor\.(\d\.)?cls_score\.", lambda m: f"{step_name(m[1])}logits."),
+        (r"^roi_heads\.box_predictor\.(\d\.)?bbox_pred\.", lambda m: f"{step_name(m[1])}deltas."),
         (
             r"^roi_heads\.mask_head\.mask_fcn(\d)\.(norm\.)?",
             lambda m: f"mask.layers.{int(m[1]) - 1}.{int(m[2] is not None)}.",

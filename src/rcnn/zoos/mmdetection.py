@@ -1,4 +1,4 @@
-"""MMDetection's detectors: Faster and Mask R-CNN on ResNets, with a pyramid or as C4, of versions 2 and 3.
+"""MMDetection's detectors, versions 2 and 3: Faster, Mask and Cascade R-CNN on ResNets, FPN or C4.
 
 A checkpoint carries its whole configuration as text in ``meta``. The text is Python; it is parsed, not run,
 and what matters is taken from it. Without it the settings are those of ``configs/_base_/models``.
@@ -16,11 +16,12 @@ from typing import Any
 
 from torch import Tensor
 
+from rcnn.ops.boxes import BoxWeights
 from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.transform import Transform
 from rcnn.weights import Settings
-from rcnn.zoos.structure import Conventions, Found, Rules, one_logit, recognise, renamed
+from rcnn.zoos.structure import Conventions, Found, Rules, one_logit, recognise, renamed, step_name
 
 # data_preprocessor of the models on torchvision's ResNets: RGB of 0 to 255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -86,21 +87,31 @@ def _rpn(rpn: RPNSettings, config: Mapping[str, Any]) -> RPNSettings:
 
 
 def _box(box: BoxHeadSettings, config: Mapping[str, Any]) -> BoxHeadSettings:
-    stds = told(config, "model.roi_head.bbox_head.bbox_coder.target_stds", (0.1, 0.1, 0.2, 0.2))
-    dx, dy, dw, dh = (round(1 / std, 6) for std in stds)
+    heads = told(config, "model.roi_head.bbox_head", {})
+    heads = heads if isinstance(heads, list) else [heads]
+    first, *more = (
+        _box_weights(told(head, "bbox_coder.target_stds", (0.1, 0.1, 0.2, 0.2))) for head in heads
+    )
+    if box.cascade is not None and more:
+        box = replace(box, cascade=replace(box.cascade, weights=tuple(more)))
     test = told(config, "model.test_cfg.rcnn", {})
     samples = told(config, "model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio", 0)
     return replace(
         box,
         # mmcv's RoIAlign is aligned unless told otherwise.
         pool=replace(box.pool, sampling_ratio=samples, aligned=True),
-        weights=(dx, dy, dw, dh),
+        weights=first,
         beta=0.0,
         min_side=0.0,
         min_score=float(test.get("score_thr", 0.05)),
         nms_iou=float(told(test, "nms.iou_threshold", 0.5)),
         max_detections=test.get("max_per_img", 100),
     )
+
+
+def _box_weights(stds: Any) -> BoxWeights:
+    dx, dy, dw, dh = (round(1 / std, 6) for std in stds)
+    return dx, dy, dw, dh
 
 
 def _images(config: Mapping[str, Any]) -> tuple[Transform, Conventions]:
@@ -181,9 +192,12 @@ _RULES: Rules = (
     (r"^rpn_head\.rpn_conv\.", "rpn.conv.0.0."),
     (r"^rpn_head\.rpn_cls\.", "rpn.objectness."),
     (r"^rpn_head\.rpn_reg\.", "rpn.deltas."),
-    (r"^roi_head\.bbox_head\.shared_fcs\.([01])\.", lambda m: f"box.layers.{2 * int(m[1]) + 1}."),
-    (r"^roi_head\.bbox_head\.fc_cls\.", "box.logits."),
-    (r"^roi_head\.bbox_head\.fc_reg\.", "box.deltas."),
+    (
+        r"^roi_head\.bbox_head\.(\d\.)?shared_fcs\.([01])\.",
+        lambda m: f"{step_name(m[1])}layers.{2 * int(m[2]) + 1}.",
+    ),
+    (r"^roi_head\.bbox_head\.(\d\.)?fc_cls\.", lambda m: f"{step_name(m[1])}logits."),
+    (r"^roi_head\.bbox_head\.(\d\.)?fc_reg\.", lambda m: f"{step_name(m[1])}deltas."),
     (r"^roi_head\.mask_head\.convs\.(\d)\.conv\.", r"mask.layers.\1.0."),
     (r"^roi_head\.mask_head\.upsample\.", "mask.upsample."),
     (r"^roi_head\.mask_head\.conv_logits\.", "mask.logits."),

@@ -21,7 +21,7 @@ from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.parts.backbone import TrunkSettings
-from rcnn.parts.box_head import BoxHeadSettings
+from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
@@ -89,10 +89,21 @@ def renamed(state: Mapping[str, Tensor], rules: Rules, dropped: str) -> State:
     return ours
 
 
+def step_name(number: str | None) -> str:
+    """The box head, or one of a cascade's by its ``number.``."""
+    return f"box.steps.{number}" if number else "box."
+
+
 def num_classes(state: State, what: str) -> int:
     """K of a state of our names."""
-    _needs(state, "box.logits.bias", what)
-    return len(state["box.logits.bias"]) - 1
+    key = f"{_box_name(state)}.logits.bias"
+    _needs(state, key, what)
+    return len(state[key]) - 1
+
+
+def _box_name(state: State) -> str:
+    """Where the box head is: the first of a cascade, or the only one."""
+    return "box.steps.0" if "box.steps.0.logits.bias" in state else "box"
 
 
 def recognise(state: State, what: str) -> Settings:
@@ -101,7 +112,7 @@ def recognise(state: State, what: str) -> Settings:
     Raises:
         ValueError: no detector, or one with layers that our models do not have; it names them.
     """
-    for key in ("trunk.stages.0.conv1.weight", "rpn.objectness.weight", "box.deltas.bias"):
+    for key in ("trunk.stages.0.conv1.weight", "rpn.objectness.weight", f"{_box_name(state)}.deltas.bias"):
         _needs(state, key, what)
     _refuse_unknown_layers(state, what)
     trunk, fpn, rpn = _trunk(state, what), _fpn(state), _rpn(state)
@@ -216,12 +227,14 @@ def _rpn(state: State) -> RPNSettings:
 
 
 def _box(state: State, classes: int) -> BoxHeadSettings:
-    agnostic = classes > 1 and len(state["box.deltas.bias"]) == 4
-    settings = BoxHeadSettings(class_agnostic=agnostic)
+    name = _box_name(state)
+    agnostic = classes > 1 and len(state[f"{name}.deltas.bias"]) == 4
+    cascade = None if name == "box" else CascadeSettings()
+    settings = BoxHeadSettings(class_agnostic=agnostic, cascade=cascade)
     if "box.stage.0.conv1.weight" in state:
         return replace(settings, layers="stage", pool=replace(settings.pool, size=14))
-    conv = "box.layers.13.weight" in state
-    wide = state["box.layers.13.weight" if conv else "box.layers.1.weight"]
+    conv = f"{name}.layers.13.weight" in state
+    wide = state[f"{name}.layers.13.weight" if conv else f"{name}.layers.1.weight"]
     size = isqrt(wide.shape[1] // len(state["neck.lateral.0.0.weight"]))
     return replace(
         settings,
@@ -260,6 +273,7 @@ _UNKNOWN = (
     (r"\.(conv|gen_context|gc)_mask\.|\.context_block", "context blocks"),
     (r"^trunk\.stem\.", "a deep stem"),
     (r"^bbox_head\.|^head\.", "a detector of one stage"),
+    (r"^roi_head\.mask_head\.\d\.(convs|upsample|conv_logits)\.", "a mask head for each step of a cascade"),
 )
 
 

@@ -1,0 +1,144 @@
+"""The second stage in several steps (Cascade R-CNN, Cai and Vasconcelos 2018, arXiv 1712.00726).
+
+Each step has layers of its own and reads the boxes of the step before, with a higher overlap asked of its
+positives: boxes get better from step to step, and so each is trained on boxes as good as it asks for.
+
+Differs from the paper: its losses are weighted 1, 1/2, 1/4; here all count alike, and the gradient that
+reaches the feature maps is the mean of the steps' (Detectron2). Scores are the mean of what each step says of
+its own boxes (Detectron2); the paper asks all steps about the last boxes.
+
+Legend: S steps, R regions, K classes without the background.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from rcnn.ops import boxes as box_ops
+from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.box_head import BoxHead, BoxHeadSettings
+from rcnn.parts.proposals import Regions, SampledRegions, sample_proposals
+from rcnn.structures import Instances, Size
+
+
+class CascadeHead(nn.Module):
+    """S box heads, one after the other; a box is the same for all classes, as the next step reads it."""
+
+    def __init__(
+        self, in_channels: int, strides: Sequence[int], num_classes: int, settings: BoxHeadSettings
+    ) -> None:
+        """Build the heads.
+
+        Raises:
+            ValueError: the trunk's last stage as the layers of all of them.
+        """
+        super().__init__()
+        if settings.cascade is None or settings.layers == "stage":
+            raise ValueError('box.cascade needs box.layers "fc" or "conv", of which each step has its own')
+        self.settings = settings
+        self.num_classes = num_classes
+        self.stage: nn.Module = nn.Identity()
+        self.stage_channels = in_channels
+        first = replace(settings, cascade=None, class_agnostic=True)
+        steps = [first]
+        for iou, weights in zip(settings.cascade.ious, settings.cascade.weights, strict=True):
+            # All boxes of the step before are trained on, and the true ones are not added again.
+            sampling = replace(
+                settings.sampling,
+                positive_share=1.0,
+                positive_iou=iou,
+                background_iou=(0.0, iou),
+                append_truth=False,
+            )
+            steps.append(replace(first, weights=weights, sampling=sampling))
+        self.steps = nn.ModuleList(BoxHead(in_channels, strides, num_classes, step) for step in steps)
+
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        sampled: SampledRegions,
+        truths: Sequence[Instances],
+        draws: Sequence[torch.Generator | None],
+    ) -> dict[str, Tensor]:
+        """Both losses of every step, ``classes_1``, ``boxes_1`` and on.
+
+        Args:
+            features: maps ``[B, C, H, W]``.
+            sampled: the regions of the first step.
+            truths: of each image, from which those of the later steps get their labels.
+            draws: the generator of each image.
+        """
+        losses: dict[str, Tensor] = {}
+        shared = [_with_gradient(level, 1 / len(self.steps)) for level in features]
+        sizes = [truth.size for truth in truths]
+        before: Regions | None = None
+        for number, step in enumerate(self.steps, start=1):
+            assert isinstance(step, BoxHead)
+            if before is not None:
+                boxes = _lists(before, len(truths), step.settings.min_side)
+                sampled = sample_proposals(boxes, truths, self.num_classes, step.settings.sampling, draws)
+            logits, deltas = step(shared, sampled.regions)
+            own = step.loss(logits, deltas, sampled)
+            losses |= {f"{name}_{number}": loss for name, loss in own.items()}
+            before = _moved(step, deltas, sampled.regions, sizes)
+        return losses
+
+    @torch.no_grad()
+    def detect(
+        self,
+        features: Sequence[Tensor],
+        regions: Regions,
+        sizes: Sequence[Size],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+    ) -> list[Instances]:
+        """Detections of each image, best first: the mean of the steps' scores, the boxes of the last."""
+        scores = []
+        for step in self.steps:
+            assert isinstance(step, BoxHead)
+            logits, deltas = step(features, regions)
+            scores.append(logits.softmax(1))
+            regions = _moved(step, deltas, regions, sizes)
+        mean = torch.stack(scores).mean(0)[:, : self.num_classes]
+        assert isinstance(step, BoxHead)
+        return step.select(
+            mean, regions.boxes[:, None], regions.images, sizes,
+            min_score=min_score, max_detections=max_detections,
+        )  # fmt: skip
+
+
+def build_box_head(
+    in_channels: int,
+    strides: Sequence[int],
+    num_classes: int,
+    settings: BoxHeadSettings,
+    *,
+    trunk: TrunkSettings | None = None,
+) -> BoxHead | CascadeHead:
+    """The second stage that the settings describe: one step, or a cascade."""
+    if settings.cascade is not None:
+        return CascadeHead(in_channels, strides, num_classes, settings)
+    return BoxHead(in_channels, strides, num_classes, settings, trunk=trunk)
+
+
+def _with_gradient(features: Tensor, share: float) -> Tensor:
+    """The same values, with so much of their gradient."""
+    fixed = features.detach()
+    return fixed + (features - fixed) * share
+
+
+@torch.no_grad()
+def _moved(step: BoxHead, deltas: Tensor, regions: Regions, sizes: Sequence[Size]) -> Regions:
+    """The regions where the deltas ``[R, 1, 4]`` take them, inside their images ``sizes`` (height, width)."""
+    boxes = box_ops.decode(deltas, regions.boxes, step.settings.weights)[:, 0]
+    limits = boxes.new_tensor([(width, height) for height, width in sizes])[regions.images].repeat(1, 2)
+    return Regions(torch.minimum(boxes.clamp(min=0), limits), regions.images)
+
+
+def _lists(regions: Regions, images: int, min_side: float) -> list[Tensor]:
+    """The boxes ``[N, 4]`` of each image, without those that have no area left."""
+    good = box_ops.larger_than(regions.boxes, min_side)
+    return [regions.boxes[good & (regions.images == i)] for i in range(images)]
