@@ -99,8 +99,49 @@ def people(tmp_path_factory):
     return files
 
 
+@pytest.fixture(scope="module")
+def cityscapes(tmp_path_factory):
+    """leftImg8bit and gtFine as published: a road, with cars and persons on it."""
+    root = tmp_path_factory.mktemp("cityscapes")
+    for split, numbers in (("train", (0, 1)), ("val", (2,))):
+        for part in ("leftImg8bit", "gtFine"):
+            (root / part / split / "aachen").mkdir(parents=True)
+        for number in numbers:
+            sample, stem = drawn(3)[number], f"aachen_{number:06d}_000019"
+            image = root / "leftImg8bit" / split / "aachen" / f"{stem}_leftImg8bit.png"
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image)
+            ids = np.full((SIDE, SIDE), 7, np.uint16)
+            for index, label in enumerate(sample.truth.labels.tolist()):
+                ids[sample.truth.masks[index].numpy().astype(bool)] = (26, 24)[label] * 1000 + index
+            kinds = np.where(ids >= 1000, ids // 1000, ids).astype(np.uint8)
+            truth = root / "gtFine" / split / "aachen"
+            Image.fromarray(ids).save(truth / f"{stem}_gtFine_instanceIds.png")
+            Image.fromarray(kinds).save(truth / f"{stem}_gtFine_labelIds.png")
+    return root / "gtFine" / "train", root / "gtFine" / "val"
+
+
+@pytest.fixture(scope="module")
+def cpm17(tmp_path_factory):
+    """Tiles with a picture of integers each."""
+    root = tmp_path_factory.mktemp("cpm17")
+    for split, numbers in (("train", (0, 1)), ("test", (2,))):
+        for part in ("images", "labels"):
+            (root / split / part).mkdir(parents=True)
+        for number in numbers:
+            sample, name = drawn(3)[number], f"image_{number:02d}.png"
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(root / split / "images" / name)
+            nuclei = np.zeros((SIDE, SIDE), np.uint16)
+            for index in range(len(sample.truth)):
+                nuclei[sample.truth.masks[index].numpy().astype(bool)] = index + 1
+            Image.fromarray(nuclei).save(root / split / "labels" / name)
+    return root / "train", root / "test"
+
+
 @pytest.fixture
 def data(request, name):
+    for kind in ("cityscapes", "cpm17"):
+        if name.startswith(kind):
+            return request.getfixturevalue(kind)
     if name.startswith("keypoint"):
         return request.getfixturevalue("people")
     if name.startswith("voc"):
