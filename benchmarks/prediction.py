@@ -188,12 +188,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument(
-        "--busy", action="store_true", help="processor time of one thread, for a machine that does other work"
+        "--busy", action="store_true", help="processor time, for a machine that does other work"
     )
     parser.add_argument("--side", choices=("rcnn", "torchvision"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.threads or options.busy:
-        torch.set_num_threads(options.threads or 1)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     if options.side:
         print_peak(options.cases[0], options.side)
         return

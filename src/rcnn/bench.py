@@ -120,7 +120,7 @@ def alternate(
     Args:
         sides: what to run, by name.
         rounds: how often, after once to warm up.
-        clock: ``time.process_time`` with one thread tells what the work costs on a machine that is busy.
+        clock: ``time.process_time`` tells what the work costs on a machine that is busy.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_number in range(rounds + 1):

@@ -172,3 +172,16 @@ def test_nms_keeps_what_overlaps_exactly_as_much_as_allowed():
     scores, groups = torch.tensor([0.5, 0.9]), torch.zeros(2, dtype=torch.int64)
     assert box_ops.nms(boxes, scores, groups, 0.5).tolist() == [1, 0]
     assert box_ops.nms(boxes, scores, groups, 0.49).tolist() == [1]
+
+
+@pytest.mark.parametrize("num_groups", [1, 7, 900])
+def test_nms_of_many_boxes_is_that_of_few(num_groups, monkeypatch):
+    """Groups that are empty, groups of one box, and the order of the whole."""
+    draw = torch.Generator().manual_seed(num_groups)
+    corners = 100 * torch.rand((1500, 2), generator=draw)
+    boxes = torch.cat([corners, corners + 5 + 30 * torch.rand((1500, 2), generator=draw)], 1)
+    scores = torch.randperm(1500, generator=draw) / 1500
+    groups = 2 * torch.randint(num_groups, (1500,), generator=draw)
+    quick = box_ops.nms(boxes, scores, groups, 0.5)
+    monkeypatch.setattr("rcnn.ops.boxes.MANY", 10**6)
+    assert_close(quick, box_ops.nms(boxes, scores, groups, 0.5))

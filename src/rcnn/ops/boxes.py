@@ -13,6 +13,8 @@ from rcnn.structures import Size
 
 # Detectron's limit on the log-size deltas: exp of it enlarges a box from 16 to 1000 pixels.
 MAX_LOG_SIZE = math.log(1000.0 / 16)
+# From so many boxes on, torchvision too suppresses group by group on a CPU.
+MANY = 1000
 
 BoxWeights = tuple[float, float, float, float]
 
@@ -97,5 +99,12 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor
         groups: int64 ``[N]``, classes or levels; boxes of different groups do not suppress each other.
         max_iou: a box that overlaps a better one by more than this goes.
     """
-    kept: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, max_iou)
-    return kept
+    if boxes.device.type != "cpu" or len(boxes) < MANY or torch.compiler.is_exporting():
+        kept: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, max_iou)
+        return kept
+    # torchvision goes through all boxes once for every group; here each group is looked at alone.
+    order = groups.argsort(stable=True)
+    counts = torch.bincount(groups[order])
+    parts = [part for part in torch.split(order, counts.tolist()) if len(part)]
+    best = torch.cat([part[torchvision.ops.nms(boxes[part], scores[part], max_iou)] for part in parts])
+    return best[scores[best].argsort(descending=True, stable=True)]
