@@ -229,7 +229,7 @@ def test_four_images_by_heart():
     """Mean IoU of at least .95."""
     torch.manual_seed(0)
     shapes = draw_shapes(
-        4, size=(96, 96), seed=1, class_names=("disk", "square", "star"), objects=(2, 4), diameter=(24, 48),
+        4, size=(96, 96), seed=1, class_names=("disk", "square", "star"), objects=(2, 3), diameter=(40, 60),
         truth="semantic",
     )  # fmt: skip
     samples = [shapes[n] for n in range(4)]
