@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from rcnn.models.fcn import FCN, FCNSettings
     from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
-    from rcnn.predict import Detector, load
+    from rcnn.predict import Detector
     from rcnn.run import train
+    from rcnn.runtime import load
     from rcnn.structures import ImageBatch, Instances, Masks, Output
     from rcnn.transform import Transform
 
@@ -49,7 +50,7 @@ _HOMES = {
     "MaskRCNN": "rcnn.models.mask_rcnn",
     "MaskRCNNSettings": "rcnn.models.mask_rcnn",
     "Detector": "rcnn.predict",
-    "load": "rcnn.predict",
+    "load": "rcnn.runtime",
     "train": "rcnn.run",
     "ImageBatch": "rcnn.structures",
     "Instances": "rcnn.structures",

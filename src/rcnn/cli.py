@@ -91,7 +91,7 @@ ImagesFolder = Annotated[
 ModelSource = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="Run folder, .safetensors file, or a name such as in `rcnn models`."
+        metavar="MODEL", help="Run folder, .safetensors or .onnx file, or a name such as in `rcnn models`."
     ),
 ]
 ProposalsFile = Annotated[
@@ -262,8 +262,9 @@ def evaluate(
     from rcnn.evaluation import evaluate as measure
     from rcnn.evaluation import evaluate_results
     from rcnn.metrics.families import check_names
-    from rcnn.predict import load
+    from rcnn.predict import TensorResults, load
     from rcnn.proposals import with_proposals
+    from rcnn.runtime import is_exported, open_exported
     from rcnn.tables import family_tables
 
     families = None if metrics is None else [name.strip() for name in metrics.split(",")]
@@ -274,7 +275,8 @@ def evaluate(
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:
-        detector = load(sources[0], device)
+        exported = is_exported(sources[0])
+        detector: Any = TensorResults(open_exported(sources[0])) if exported else load(sources[0], device)
         dataset = _proposed(dataset, detector, proposals, of_rpn="proposals" in (families or ()))
         if threshold is None:
             chosen["threshold"] = getattr(detector, "min_score", None)
@@ -314,8 +316,8 @@ def predict(
     device: Device = None,
 ) -> None:
     """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv, areas.csv."""
-    from rcnn.predict import load
     from rcnn.results import find_images, predict_to_files
+    from rcnn.runtime import load
 
     find_images(images, exclude=out)  # a wrong path is told before the model is loaded
     detector = load(model, device)
@@ -353,6 +355,26 @@ def bench(
         chosen = {round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)}
         pictures = [dataset[i].image for i in sorted(chosen)]
     _console().print(measure(load(model, device), pictures, rounds).table())
+
+
+@app.command(
+    epilog=_examples(
+        "rcnn export runs/cells --out cells.onnx",
+        "rcnn export runs/cells --format openvino --out cells-openvino",
+    )
+)
+def export(
+    model: ModelSource,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where it goes: .onnx, .pt2, or a folder for openvino.")
+    ],
+    format: Annotated[str, typer.Option(metavar="NAME", help="onnx, openvino or torch.")] = "onnx",
+) -> None:
+    """Write a model as a file that predicts without torch; use it as MODEL in predict and evaluate."""
+    from rcnn.export import export as write
+    from rcnn.predict import load
+
+    _say(f"written: {write(load(model, 'cpu'), out, format)}")
 
 
 @app.command(

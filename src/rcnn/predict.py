@@ -16,13 +16,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from rcnn import checkpoint, tiles
-from rcnn.data.image import read_image, to_eight_bits, to_rgb
+from rcnn import arrays, checkpoint, tiles
+from rcnn.data.image import read_image, rgb_pixels, to_rgb
 from rcnn.hardware import keep_memory
 from rcnn.parts.selective_search import selective_search
 from rcnn.prepared import Prepared
 from rcnn.recipe import build_settings, plain
-from rcnn.structures import ImageBatch, Instances, Output, Skeleton
+from rcnn.runtime import Exported
+from rcnn.structures import ImageBatch, Instances, Masks, Output, Skeleton
 from rcnn.transform import Transform
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
@@ -257,6 +258,47 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Detector
     return detector
 
 
+@dataclass(frozen=True)
+class TensorResults:
+    """An exported model whose results are ``rcnn.structures.Instances``, for what works on tensors."""
+
+    exported: Exported
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels mean."""
+        return self.exported.class_names
+
+    def predict(
+        self, images: Any, *, min_score: float | None = None, max_detections: int | None = None
+    ) -> list[Instances]:
+        """As :meth:`rcnn.runtime.Exported.predict`; tensors ``[3, H, W]`` are images too.
+
+        Asked for more detections than the file has candidates, it gives what there are.
+        """
+        most = None if max_detections is None else min(max_detections, self.exported.info["candidates"])
+        given = [i.permute(1, 2, 0).numpy() if isinstance(i, Tensor) else i for i in images]
+        found = self.exported.predict(given, min_score=min_score, max_detections=most)
+        return [_with_tensors(one) for one in found]
+
+
+def _with_tensors(found: arrays.Instances) -> Instances:
+    masks, points, bones = found.masks, found.keypoints, found.skeleton
+    return Instances(
+        found.size,
+        torch.from_numpy(found.boxes),
+        torch.from_numpy(found.labels),
+        torch.from_numpy(found.scores),
+        None
+        if masks is None
+        else Masks(torch.from_numpy(masks.pixels), torch.from_numpy(masks.windows), found.size),
+        keypoints=None if points is None else torch.from_numpy(points),
+        class_names=found.class_names,
+        skeleton=None if bones is None else _skeleton(asdict(bones)),
+        path=found.path,
+    )
+
+
 def versions() -> dict[str, str]:
     """The versions of what a result depends on."""
     names = ("rcnn", "torch", "torchvision", "timm")
@@ -363,23 +405,4 @@ def _tensor(image: ImageLike) -> Tensor:
 
 def _array_tensor(array: npt.NDArray[Any]) -> Tensor:
     """``[H, W]`` or ``[H, W, C]`` to ``[3, H, W]``."""
-    array = array[:, :, None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise ValueError(f"an image array must be [H, W], [H, W, 3] or [H, W, 4]; got {list(array.shape)}")
-    pixels = _pixels(array[:, :, :3])
-    rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return torch.from_numpy(np.array(rgb.transpose(2, 0, 1), order="C"))
-
-
-def _pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-    """The values as uint8, or as float32 in [0, 1]."""
-    if array.dtype.kind in "ui":
-        return array if array.dtype == np.uint8 else to_eight_bits(array)
-    if array.dtype.kind != "f":
-        raise ValueError(f"an image array must hold integers or floats; got {array.dtype}")
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"a float image must lie in [0, 1]; got {low:g} to {high:g}: divide, or pass integers"
-        )
-    return array.astype(np.float32)
+    return torch.from_numpy(np.array(rgb_pixels(array).transpose(2, 0, 1), order="C"))

@@ -1,4 +1,7 @@
-"""What is written of predictions: overlays, COCO results, maps of classes, tables of objects and areas."""
+"""What is written of predictions: overlays, COCO results, maps of classes, tables of objects and areas.
+
+What needs torch imports it when called: the results of exported models are written without.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from rcnn import checkpoint
-from rcnn.data.image import IMAGE_ENDINGS, ImageError, read_image
-from rcnn.draw import draw, semantic_colours
-from rcnn.structures import Instances, Masks
+from rcnn import arrays
+from rcnn.data.image import IMAGE_ENDINGS, ImageError, read_image, read_pixels
+from rcnn.runtime import Exported
 
 if TYPE_CHECKING:
-    from rcnn.predict import Detector
+    from torch import Tensor
 
-OBJECT_COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y")
+    from rcnn.predict import Detector
+    from rcnn.structures import Instances, Masks
+
+OBJECT_COLUMNS = arrays.OBJECT_COLUMNS
 COUNT_COLUMNS = ("image", "class", "count")
 AREA_COLUMNS = ("image", "class", "pixels", "share")
 
@@ -36,6 +39,9 @@ def save_instances(instances: Instances, path: Path) -> Path:
     Raises:
         ValueError: an unknown ending, or an overlay where the image file is not known.
     """
+    from rcnn import checkpoint
+    from rcnn.draw import draw
+
     path, ending = Path(path), Path(path).suffix.lower()
     if ending == ".json":
         image_id = 0 if instances.path is None else instances.path.name
@@ -64,6 +70,8 @@ def object_rows(instances: Instances) -> list[list[str]]:
 
     Area and centroid are the mask's where there are masks, else the box's.
     """
+    import torch
+
     boxes = instances.boxes
     if instances.masks is None:
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -78,10 +86,12 @@ def object_rows(instances: Instances) -> list[list[str]]:
     ]
 
 
-def area_rows(instances: Instances) -> list[list[str]]:
+def area_rows(instances: Instances | arrays.Instances) -> list[list[str]]:
     """The columns of ``areas.csv`` after the image: class, its pixels and their share of the image."""
-    if instances.semantic is None:
+    if isinstance(instances, arrays.Instances) or instances.semantic is None:
         return []
+    import torch
+
     areas = torch.bincount(instances.semantic.reshape(-1).long(), minlength=len(instances.semantic_names))
     total = max(1, instances.semantic.numel())
     named = zip(instances.semantic_names, areas.tolist(), strict=False)
@@ -90,6 +100,11 @@ def area_rows(instances: Instances) -> list[list[str]]:
 
 def write_map(instances: Instances, path: Path) -> Path:
     """Write the semantic map as a palette PNG: pixels are numbers of classes, in the overlay's colours."""
+    import torch
+
+    from rcnn import checkpoint
+    from rcnn.draw import semantic_colours
+
     assert instances.semantic is not None
     image = Image.fromarray(instances.semantic.to(torch.uint8).numpy()).convert("P")
     colours = semantic_colours(instances.semantic_names)
@@ -102,6 +117,8 @@ def write_map(instances: Instances, path: Path) -> Path:
 
 def _centroids(masks: Masks, boxes: Tensor) -> Tensor:
     """float32 ``[N, 2]``: x and y of each mask's centre of mass; the box's centre for an empty mask."""
+    import torch
+
     centroids = (boxes[:, :2] + boxes[:, 2:]) / 2
     for centroid, patch, (x1, y1, _, _) in zip(
         centroids, masks.patches(), masks.windows.tolist(), strict=True
@@ -133,7 +150,7 @@ class Summary:
 
 
 def predict_to_files(
-    detector: Detector,
+    detector: Detector | Exported,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
@@ -171,21 +188,33 @@ def predict_to_files(
     categories = getattr(detector, "category_ids", None)
     overlays = _overlay_names(list(images))
     failed: list[str] = []
+    read: Callable[[Path], Any] = read_pixels if isinstance(detector, Exported) else read_image
     with _Tables(out, detector, categories, ids) as tables:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
-                image = read_image(path)
+                image = read(path)
             except ImageError as error:
                 failed.append(str(error))
             else:
                 found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
-                write_picture(draw(image, found), out / "overlays" / overlays[image_id])
-                if found.semantic is not None:
-                    write_map(found, out / "maps" / overlays[image_id])
+                _write_pictures(image, found, out, overlays[image_id])
                 tables.add(image_id, found)
             if progress is not None:
                 progress(done, len(images))
     return Summary(out, dict(tables.counts), tables.images, tuple(failed), tables.shares())
+
+
+def _write_pictures(image: Any, found: Instances | arrays.Instances, out: Path, name: str) -> None:
+    """The overlay, on pixels ``[H, W, 3]`` for exported models, else ``[3, H, W]``; the map of classes."""
+    if isinstance(found, arrays.Instances):
+        (out / "overlays" / name).parent.mkdir(parents=True, exist_ok=True)
+        arrays.overlay(image, found).save(out / "overlays" / name, compress_level=1)
+        return
+    from rcnn.draw import draw
+
+    write_picture(draw(image, found), out / "overlays" / name)
+    if found.semantic is not None:
+        write_map(found, out / "maps" / name)
 
 
 def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
@@ -271,7 +300,7 @@ class _Tables:
     def __init__(
         self,
         out: Path,
-        detector: Detector,
+        detector: Detector | Exported,
         category_ids: tuple[int, ...] | None,
         image_ids: Mapping[str, int | str],
     ) -> None:
@@ -299,13 +328,14 @@ class _Tables:
         if name in self.files:
             self.files[name].write(text)
 
-    def add(self, image_id: str, found: Instances) -> None:
+    def add(self, image_id: str, found: Instances | arrays.Instances) -> None:
         """Append one image's objects and areas; every class has its row, with 0 too."""
         for result in found.to_coco(self.image_ids.get(image_id, image_id), self.category_ids):
             text = json.dumps(result, ensure_ascii=False)
             self._write("predictions", (",\n" if self.results else "\n") + text)
             self.results += 1
-        self._write("objects", _csv([image_id, *row] for row in object_rows(found)))
+        rows = found.rows() if isinstance(found, arrays.Instances) else object_rows(found)
+        self._write("objects", _csv([image_id, *row] for row in rows))
         counts = Counter(found.names)
         self._write("counts", _csv([image_id, name, counts[name]] for name in self.class_names))
         areas = area_rows(found)
@@ -347,6 +377,8 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
 
 def write_picture(picture: Tensor, path: Path) -> Path:
     """Write a uint8 ``[3, H, W]`` as ``.png`` or ``.jpg``, in one step; missing folders are made."""
+    from rcnn import checkpoint
+
     content = io.BytesIO()
     image = Image.fromarray(picture.permute(1, 2, 0).numpy())
     # Speed over size: an overlay is looked at once.

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rcnn.arrays import column_runs
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -181,7 +183,7 @@ class Masks:
         height, width = self.size
         codes: list[Rle] = []
         for patch, (x1, y1, _, _) in zip(self.patches(), self.windows.tolist(), strict=True):
-            counts = _column_runs(patch.cpu().numpy(), y1, x1, height, width)
+            counts = column_runs(patch.cpu().numpy(), y1, x1, height, width)
             code = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
             codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
         return codes
@@ -189,26 +191,6 @@ class Masks:
     def to(self, device: torch.device | str) -> Masks:
         """The same masks on another device."""
         return Masks(self.pixels.to(device), self.windows.to(device), self.size)
-
-
-def _column_runs(patch: npt.NDArray[Any], top: int, left: int, height: int, width: int) -> list[int]:
-    """Lengths of the runs of 0, 1, 0, … of a patch placed in an image, read column by column."""
-    columns = np.zeros((patch.shape[1], patch.shape[0] + 2), dtype=np.int8)
-    columns[:, 1:-1] = patch.T
-    steps = np.diff(columns, axis=1)
-    column, row = np.nonzero(steps == 1)
-    starts = (left + column) * height + top + row
-    column, row = np.nonzero(steps == -1)
-    ends = (left + column) * height + top + row
-    if len(starts) == 0:
-        return [height * width]
-    # A run that ends at the image's bottom and one that begins at the next column's top are one run.
-    apart = ends[:-1] != starts[1:]
-    starts, ends = starts[np.r_[True, apart]], ends[np.r_[apart, True]]
-    edges = np.stack([starts, ends], 1).reshape(-1)
-    counts = [int(n) for n in np.diff(np.r_[0, edges])]
-    rest = height * width - int(edges[-1])
-    return [*counts, rest] if rest else counts
 
 
 @dataclass(frozen=True)

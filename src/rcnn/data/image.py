@@ -17,15 +17,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
-from rcnn.structures import Size
+from rcnn.arrays import Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_PIXELS = 200_000_000
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif")
@@ -57,6 +58,13 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Raises:
         ImageError: no such file, not an image, truncated, or larger than ``max_pixels``.
     """
+    import torch  # not above: exported models read images without it
+
+    return torch.from_numpy(read_pixels(path, max_pixels=max_pixels)).permute(2, 0, 1).contiguous()
+
+
+def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """As :func:`read_image`, but uint8 ``[H, W, 3]``."""
     with _opened(Path(path)) as image:
         pixels = image.width * image.height
         if pixels > max_pixels:
@@ -68,8 +76,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         large = Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS
         with _pillow_limit_lifted() if large else nullcontext():
             upright = ImageOps.exif_transpose(image)
-            array = to_rgb(upright)
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()  # [3, H, W]
+            return to_rgb(upright)
 
 
 def image_size(path: str | Path) -> Size:
@@ -201,3 +208,30 @@ def to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     else:
         white = next((2.0**bits - 1 for bits in range(8, 17) if 2**bits - 1 >= top), top)
     return np.rint(gray / white * 255).astype(np.uint8)
+
+
+def rgb_pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+    """``[H, W]`` or ``[H, W, C]`` of integers, or floats in [0, 1], as uint8 or float32 ``[H, W, 3]``.
+
+    Raises:
+        ValueError: another shape, type or range.
+    """
+    array = array[:, :, None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise ValueError(f"an image array must be [H, W], [H, W, 3] or [H, W, 4]; got {list(array.shape)}")
+    pixels = _pixels(array[:, :, :3])
+    return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)  # type: ignore[return-value]
+
+
+def _pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+    """The values as uint8, or as float32 in [0, 1]."""
+    if array.dtype.kind in "ui":
+        return array if array.dtype == np.uint8 else to_eight_bits(array)
+    if array.dtype.kind != "f":
+        raise ValueError(f"an image array must hold integers or floats; got {array.dtype}")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"a float image must lie in [0, 1]; got {low:g} to {high:g}: divide, or pass integers"
+        )
+    return array.astype(np.float32)

@@ -70,7 +70,7 @@ def _offset(maps: Tensor, place: Tensor, position: Tensor, step: int) -> Tensor:
         step: from a cell to its neighbour: 1 for columns, S for rows.
     """
     last = maps.shape[-1] - 1
-    flat, size = maps.flatten(2), maps[0, 0].numel() if maps.numel() else 1
+    flat, size = maps.flatten(2), maps.shape[-2] * maps.shape[-1]
     before, middle, after = (
         flat.gather(2, (place + shift).clamp(0, size - 1)[..., None])[..., 0] for shift in (-step, 0, step)
     )

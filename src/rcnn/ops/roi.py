@@ -73,7 +73,7 @@ def roi_pool(
     ):
         return _align_as_weighted_rows(features, rois, images, levels, strides, size, sampling_ratio, aligned)
     boxes = torch.cat([images[:, None].to(rois.dtype), rois], 1)
-    output = features[0].new_zeros((len(rois), features[0].shape[1], size, size))
+    output = features[0].new_zeros((rois.shape[0], features[0].shape[1], size, size))
     for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         index = (levels == level).nonzero().squeeze(1)
         pooled = (

@@ -125,11 +125,15 @@ class MaskHead(nn.Module):
     @torch.no_grad()
     def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:
         """The detections with ``mask_maps [N, M, M]``: probabilities of the predicted class (§3)."""
-        own = self._column(torch.cat([d.labels for d in detections]))
-        softmax = self.settings.activation == "softmax"
-        maps = _of_each(logits.softmax(1), own) if softmax else _of_each(logits, own).sigmoid()
+        maps = self.probabilities(logits, torch.cat([d.labels for d in detections]))
         parts = torch.split(maps, [len(d) for d in detections])
         return [replace(d, mask_maps=part) for d, part in zip(detections, parts, strict=True)]
+
+    def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``[R, M, M]`` of each region's class, from logits ``[R, K, M, M]`` and labels ``[R]``."""
+        own = self._column(labels)
+        softmax = self.settings.activation == "softmax"
+        return _of_each(logits.softmax(1), own) if softmax else _of_each(logits, own).sigmoid()
 
     def _column(self, labels: Tensor) -> Tensor:
         """The map of each label."""
@@ -138,7 +142,7 @@ class MaskHead(nn.Module):
 
 def _of_each(maps: Tensor, column: Tensor) -> Tensor:
     """One map ``[R, M, M]`` of each region's ``[R, K, M, M]``."""
-    return maps[torch.arange(len(column), device=column.device), column]
+    return maps[torch.arange(column.shape[0], device=column.device), column]
 
 
 def _convolutional(

@@ -145,7 +145,7 @@ class RPN(nn.Module):
             if self.settings.strides == "inferred":
                 step = (self._image_side(features, 2) // height, self._image_side(features, 3) // width)
             anchors.append(grid_anchors(cell, height, width, step, self.settings.offset))
-        sizes_of_levels = tuple(len(a) for a in anchors)
+        sizes_of_levels = tuple(a.shape[0] for a in anchors)
         return RPNOutput(
             torch.cat(objectness, 1).float(),
             torch.cat(deltas, 1).float(),

@@ -1,0 +1,334 @@
+"""Whole detectors as files that run without this package's networks: ONNX, OpenVINO, ``torch.export``.
+
+The exported graph does what a model's ``forward`` and ``decode`` do, for a batch at once: images may differ
+in their number of objects, so that detections are one flat list in which ``image_index`` names the image of
+each, the best of an image first. Resizing, normalising and pasting of masks stay outside, in
+``rcnn.runtime``.
+
+Legend: B images, H and W of the padded batch, N detections of all images, R regions, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, nn
+
+from rcnn import runtime
+from rcnn.checkpoint import write_atomically
+from rcnn.models import MODELS
+from rcnn.ops import boxes as box_ops
+from rcnn.ops.keypoints import find_keypoints
+from rcnn.parts.proposals import Regions
+from rcnn.parts.rpn import RPNOutput
+
+if TYPE_CHECKING:
+    from rcnn.predict import Detector
+
+FORMATS = ("onnx", "openvino", "torch")
+EXPORTED = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn")
+OPSET = 18
+INPUTS = ("images", "sizes", "min_score", "max_detections")
+MOST = 2**31 - 1
+
+
+class DetectionGraph(nn.Module):
+    """A network's way from images to detections on tensors alone, without a loop over images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = _statically_padded(copy.deepcopy(network)).eval()
+
+    def forward(
+        self, images: Tensor, sizes: Tensor, min_score: Tensor, max_detections: Tensor
+    ) -> dict[str, Tensor]:
+        """Find the objects.
+
+        Args:
+            images: float32 ``[B, 3, H, W]``, normalised and padded.
+            sizes: float32 ``[B, 2]``, the (height, width) that each image really covers.
+            min_score: float32 scalar.
+            max_detections: int64 scalar, of an image.
+
+        Returns:
+            ``boxes [N, 4]``, ``labels [N]``, ``scores [N]``, ``image_index [N]``, and what the network has
+            of ``mask_maps [N, M, M]``, ``keypoints [N, P, 3]`` and ``keypoint_maps [N, P, S, S]`` (models
+            whose keypoints are read off at the resolution of the image).
+        """
+        network = self.network
+        features = network.neck(network.trunk(images))
+        regions = self._proposals(network.rpn(features), sizes, max_detections)
+        found = self._detections(features, regions, sizes, min_score, max_detections)
+        regions = Regions(found["boxes"], found["image_index"])
+        if (branch := getattr(network, "keypoint", None)) is not None:
+            maps = branch(features, regions)
+            refined = branch.settings.refine
+            found |= (
+                {"keypoints": find_keypoints(maps, regions.boxes)} if refined else {"keypoint_maps": maps}
+            )
+        if (branch := getattr(network, "mask", None)) is not None:
+            maps = branch.head(network.box.stage(branch.pool(features, regions)))
+            found["mask_maps"] = branch.probabilities(maps, found["labels"])
+        return found
+
+    def _proposals(self, output: RPNOutput, sizes: Tensor, at_least: Tensor) -> Regions:
+        """As ``RPN.decode``, for all images at once."""
+        settings = self.network.rpn.settings
+        start, parts = 0, []
+        for size in output.level_sizes:
+            parts.append(self._best_of_level(output, start, size, sizes))
+            start += size
+        boxes, scores, owners = (torch.cat(values) for values in zip(*parts, strict=True))
+        levels = torch.cat([torch.full_like(part[2], level) for level, part in enumerate(parts)])
+        keep = _nms(boxes, scores, owners, levels, len(parts), settings.nms_iou, sizes)
+        keep = keep[_ranks(owners[keep], sizes) < at_least.clamp(min=settings.post_nms[1])]
+        # Without a bound the exporter asserts one of classes * 2**63, which no file can hold.
+        torch._check(keep.shape[0] <= MOST)
+        return Regions(boxes[keep], owners[keep])
+
+    def _best_of_level(
+        self, output: RPNOutput, start: int, size: int, sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes ``[R, 4]``, logits and image indices ``[R]`` of a level's best anchors in all images."""
+        settings = self.network.rpn.settings
+        most = torch.sym_min(candidates(self.network), size)
+        scores, index = output.objectness[:, start : start + size].topk(most, 1)
+        owners = torch.arange(sizes.shape[0])[:, None].expand_as(scores).flatten()
+        index, scores = (index + start).flatten(), scores.flatten()
+        boxes = box_ops.decode(output.deltas[owners, index][:, None], output.anchors[index])[:, 0]
+        boxes = _clip(boxes, sizes[owners])
+        good = box_ops.larger_than(boxes, settings.min_side) & (scores.sigmoid() >= settings.min_objectness)
+        # Flat at once: the sum of the levels' lengths, each the least of two, costs the exporter minutes.
+        keep = good.nonzero()[:, 0]
+        return boxes[keep], scores[keep], owners[keep]
+
+    def _detections(
+        self, features: list[Tensor], regions: Regions, sizes: Tensor, min_score: Tensor, count: Tensor
+    ) -> dict[str, Tensor]:
+        """As ``BoxHead.decode``, for all images at once."""
+        head = self.network.box
+        logits, deltas = head(features, regions)
+        scores = logits.softmax(1)[:, : head.num_classes]
+        boxes = box_ops.decode(deltas, regions.boxes, head.settings.weights)
+        region, labels = (scores > min_score).nonzero().unbind(1)
+        column = torch.zeros_like(labels) if boxes.shape[1] == 1 else labels
+        owners = regions.images[region]
+        boxes, scores = _clip(boxes[region, column], sizes[owners]), scores[region, labels]
+        large = box_ops.larger_than(boxes, head.settings.min_side).nonzero()[:, 0]
+        boxes, scores, labels, owners = boxes[large], scores[large], labels[large], owners[large]
+        keep = _nms(boxes, scores, owners, labels, head.num_classes, head.settings.nms_iou, sizes)
+        keep = keep[_ranks(owners[keep], sizes) < count]
+        names = ("boxes", "labels", "scores", "image_index")
+        return {name: v[keep] for name, v in zip(names, (boxes, labels, scores, owners), strict=True)}
+
+
+def candidates(network: Any) -> int:
+    """Anchors of a level that a file looks at, and so the most detections that it can be asked for."""
+    return int(max(network.rpn.settings.pre_nms[1], network.box.settings.max_detections))
+
+
+def _clip(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Boxes ``[R, 4]`` cut to the (height, width) ``[R, 2]`` of the image of each."""
+    return torch.minimum(boxes.clamp(min=0), sizes.flip(1).repeat(1, 2))
+
+
+def _nms(
+    boxes: Tensor, scores: Tensor, owners: Tensor, groups: Tensor, count: int, max_iou: float, sizes: Tensor
+) -> Tensor:
+    """Suppression inside each of ``count`` groups of each image, the best score of all first.
+
+    Every group is moved to a cell of its own, in rows and columns: in one row, eighty classes of a large
+    image would leave its coordinates a hundredth of a pixel.
+    """
+    columns = math.ceil(math.sqrt(count))
+    row = owners * math.ceil(count / columns) + torch.div(groups, columns, rounding_mode="floor")
+    shift = torch.stack([groups % columns, row], 1) * (sizes.max() + 1)
+    kept: Tensor = torchvision.ops.nms(boxes + shift.repeat(1, 2), scores, max_iou)
+    return kept
+
+
+def _ranks(owners: Tensor, sizes: Tensor) -> Tensor:
+    """How many of the same image stand before each, int64 ``[N]``."""
+    own = (owners[:, None] == torch.arange(sizes.shape[0])).to(torch.int64)
+    return (own.cumsum(0) * own).sum(1) - 1
+
+
+def _statically_padded(network: nn.Module) -> nn.Module:
+    """The network, changed in place, with TensorFlow's "same" padding as a constant.
+
+    The padding follows from the size of the map; where the stride divides that, it is kernel - stride.
+    """
+    for module in list(network.modules()):
+        for name, conv in list(module.named_children()):
+            if isinstance(conv, Conv2dSame):
+                rest = conv.kernel_size[0] - conv.stride[0]
+                pad = nn.ZeroPad2d((rest // 2, rest - rest // 2) * 2)
+                plain = nn.Conv2d(
+                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]
+                    groups=conv.groups, bias=conv.bias is not None,
+                )  # fmt: skip
+                plain.weight, plain.bias = conv.weight, conv.bias
+                setattr(module, name, nn.Sequential(pad, plain))
+    return network
+
+
+def export(detector: Detector, out: str | Path, format: str = "onnx") -> Path:
+    """Write a detector so that ``rcnn.runtime`` and other programs can run it.
+
+    Args:
+        detector: a Faster, Mask or Keypoint R-CNN.
+        out: the file (``.onnx``, ``.pt2``), or for OpenVINO the folder of ``model.xml`` and ``model.bin``.
+        format: ``onnx``, ``openvino`` or ``torch``.
+
+    Raises:
+        ValueError: another model or format, a transform that does not pad to the strides, or a package that
+            is not installed.
+        OSError: the file cannot be written.
+    """
+    out = Path(out)
+    metadata = describe(detector, format, out)
+    program = trace(detector)
+    if format == "torch":
+        _write_torch(program, metadata, out)
+        return out
+    body = _onnx_bytes(program)
+    if format == "onnx":
+        write_atomically(out, runtime.sealed(body, metadata))
+    else:
+        _write_openvino(body, metadata, out)
+    return out
+
+
+def describe(detector: Detector, format: str, out: Path) -> dict[str, Any]:
+    """The metadata of an exported file, once it is known that it can be made."""
+    content = detector.describe()
+    network: Any = detector.network
+    if format not in FORMATS:
+        raise ValueError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
+    ending = {"onnx": ".onnx", "torch": ".pt2", "openvino": ""}[format]
+    if out.suffix != ending:
+        raise ValueError(
+            f"{out}: expected " + (f"a file *{ending}" if ending else "a folder, without an ending")
+        )
+    if content["architecture"] not in EXPORTED:
+        raise ValueError(
+            f"{content['architecture']} cannot be exported; expected one of {', '.join(EXPORTED)}"
+        )
+    if network.settings.box.cascade is not None:
+        raise ValueError("a cascade (model.box.cascade) cannot be exported; expected a single box head")
+    coarsest = max((*network.trunk.strides, 2))
+    if detector.transform.divisor % coarsest:
+        raise ValueError(
+            f"transform.divisor {detector.transform.divisor}: an exported file needs a multiple of the "
+            f"trunk's stride, {coarsest}: set transform.divisor"
+        )
+    return content | {
+        "export": runtime.FORMAT,
+        "format": format,
+        "opset": OPSET,
+        "transform": asdict(detector.transform),
+        "max_detections": network.settings.box.max_detections,
+        "candidates": candidates(network),
+        "conventions": CONVENTIONS,
+    }
+
+
+CONVENTIONS = (
+    "images: float32 [B, 3, H, W], RGB, resized, (x - mean) / std of x in [0, 1], zeros to multiples of "
+    "the divisor; sizes: float32 [B, 2], (height, width) without padding; boxes x1 y1 x2 y2 of the resized "
+    "image, pixel i covers [i, i + 1); labels index class_names; image_index: the image of each detection; "
+    "the best of an image first; mask_maps: probabilities inside the box; keypoints: x y logit"
+)
+
+
+def trace(detector: Detector) -> torch.export.ExportedProgram:
+    """The graph with dynamic batch, height and width."""
+    graph = DetectionGraph(detector.network.cpu()).eval()
+    divisor = detector.transform.divisor
+    side = divisor * math.ceil(192 / divisor)
+    images, sizes = (
+        torch.rand(2, 3, side, side + divisor),
+        torch.tensor([[side - 9.0, side], [side, side - 5.0]]),
+    )
+    batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
+    shapes = ({0: batch, 2: divisor * rows, 3: divisor * columns}, {0: batch}, None, None)
+    with torch.no_grad(), _quiet():
+        return torch.export.export(
+            graph, (images, sizes, torch.tensor(0.05), torch.tensor(10)), dynamic_shapes=shapes
+        )
+
+
+def _onnx_bytes(program: torch.export.ExportedProgram) -> bytes:
+    _needs("onnx", "onnxscript", "onnxruntime")
+    with _quiet():
+        written = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=INPUTS,
+            output_names=_output_names(program), verbose=False,
+        )  # fmt: skip
+    assert written is not None
+    content: bytes = written.model_proto.SerializeToString()
+    return content
+
+
+def _output_names(program: torch.export.ExportedProgram) -> list[str]:
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    names: list[str] = list(spec.context)
+    return names
+
+
+def _write_openvino(body: bytes, metadata: dict[str, Any], out: Path) -> None:
+    _needs("openvino")
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.onnx"
+        source.write_bytes(body)
+        model = openvino.Core().read_model(source)
+        openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
+        sums = {}
+        for name in ("model.xml", "model.bin"):
+            content = (Path(folder) / name).read_bytes()
+            sums[name] = hashlib.sha256(content).hexdigest()
+            write_atomically(out / name, content)
+    write_atomically(out / runtime.DESCRIPTION, json.dumps(metadata | {"sha256": sums}, indent=1).encode())
+
+
+def _write_torch(program: torch.export.ExportedProgram, metadata: dict[str, Any], out: Path) -> None:
+    content = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, content, extra_files={runtime.DESCRIPTION: json.dumps(metadata)})
+    write_atomically(out, content.getvalue())
+
+
+def _needs(*packages: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ValueError(f'{", ".join(missing)} not installed; needed is: pip install "rcnn[export]"')
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' own warnings, which are about their insides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+assert set(EXPORTED) <= set(MODELS)

@@ -1,0 +1,240 @@
+"""Exported files find what the networks find."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rcnn
+from rcnn import runtime
+from rcnn.evaluation import evaluate
+from rcnn.export import export
+from rcnn.models import MODELS
+from rcnn.models.faster_rcnn import FasterRCNNSettings
+from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
+from rcnn.models.mask_rcnn import MaskRCNNSettings
+from rcnn.ops.keypoints import find_keypoints
+from rcnn.ops.masks import paste_masks
+from rcnn.parts.box_head import PoolSettings
+from rcnn.parts.keypoint_head import KeypointHeadSettings
+from rcnn.predict import Detector, TensorResults
+from rcnn.structures import Skeleton
+from rcnn.transform import Transform
+from tiny import MASK, NAMES, SHARED, tiny_shapes
+
+KEYPOINT = KeypointHeadSettings(3, 1, 8, PoolSettings(size=4))
+SETTINGS: dict[str, Any] = {
+    "faster_rcnn": FasterRCNNSettings(**SHARED),
+    "mask_rcnn": MaskRCNNSettings(**SHARED, mask=MASK),
+    "keypoint_rcnn": KeypointRCNNSettings(**SHARED, keypoint=KEYPOINT),
+}
+# Odd sides, below and above one another, one less than the divisor.
+SIZES = ((90, 120), (61, 200), (224, 31))
+
+
+def detector(model: str) -> Detector:
+    torch.manual_seed(0)
+    network = MODELS[model](len(NAMES), SETTINGS[model])
+    torch.nn.init.normal_(network.box.logits.weight, std=0.5)
+    torch.nn.init.normal_(network.box.deltas.weight, std=0.05)
+    if model == "mask_rcnn":
+        torch.nn.init.normal_(network.mask.logits.weight, std=0.5)
+    skeleton = Skeleton(("a", "b", "c")) if model == "keypoint_rcnn" else None
+    return Detector(network.eval(), Transform(scale=1.25), NAMES, 0.4, {}, skeleton)
+
+
+OFTEN, SELDOM = "mask_rcnn", ("faster_rcnn", "keypoint_rcnn")
+
+
+@pytest.fixture(
+    scope="module", params=[OFTEN, *(pytest.param(name, marks=pytest.mark.slow) for name in SELDOM)]
+)
+def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
+    made, folder = detector(request.param), tmp_path_factory.mktemp(request.param)
+    export(made, folder / "model.onnx")
+    body = (folder / "model.onnx").read_bytes()
+    with (  # the same graph: exporting it takes most of these tests' time
+        mock.patch("rcnn.export.trace", return_value=None),
+        mock.patch("rcnn.export._onnx_bytes", return_value=body),
+    ):
+        export(made, folder / "openvino", "openvino")
+    return made, folder
+
+
+def pictures() -> list[np.ndarray[Any, Any]]:
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+
+
+def compare(found: Any, expected: rcnn.Instances) -> None:
+    assert len(found) == len(expected)
+    for name in ("boxes", "scores", "labels", "keypoints"):
+        value = getattr(expected, name)
+        if value is None:
+            assert getattr(found, name) is None
+        else:
+            torch.testing.assert_close(torch.from_numpy(getattr(found, name)), value, atol=1e-3, rtol=1e-3)
+    if expected.masks is not None:
+        differ = found.masks.dense() != expected.masks.dense().numpy()
+        assert differ.sum() <= 1e-4 * differ.size  # a probability of 0.5 may fall to either side
+    assert found.size == expected.size
+    assert found.names == expected.names
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "openvino"])
+def test_the_same_detections(files: tuple[Detector, Path], name: str) -> None:
+    made, folder = files
+    loaded = runtime.open_exported(folder / name)
+    assert loaded.class_names == NAMES
+    assert loaded.min_score == 0.4
+    for batch_size in (1, 3):
+        expected = made.predict(pictures(), batch_size=batch_size)
+        assert any(len(one) for one in expected)
+        for one, other in zip(loaded.predict(pictures(), batch_size=batch_size), expected, strict=True):
+            compare(one, other)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "openvino"])
+def test_no_detection_and_few(files: tuple[Detector, Path], name: str) -> None:
+    made, folder = files
+    loaded = runtime.open_exported(folder / name)
+    for settings in ({"min_score": 1.0}, {"max_detections": 2}, {"min_score": 0.0}):
+        expected = made.predict(pictures()[0], **settings)  # type: ignore[arg-type]
+        (found,) = loaded.predict(pictures()[0], **settings)  # type: ignore[arg-type]
+        compare(found, expected[0])
+
+
+CODE = """
+import sys
+sys.modules["torch"] = None
+import rcnn
+from rcnn.cli import app
+file, picture, out = sys.argv[1:]
+(found,) = rcnn.load(file).predict(picture, min_score=0.0)
+assert len(found) and found[:1].to_coco()[0]["score"] == found.scores[0]
+found.save(out + ".csv")
+app(["predict", file, picture, "--out", out, "--min-score", "0.1"], standalone_mode=False)
+"""
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "openvino"])
+def test_without_torch(files: tuple[Detector, Path], name: str, tmp_path: Path) -> None:
+    picture, out = tmp_path / "picture.png", tmp_path / "out"
+    Image.fromarray(pictures()[0]).save(picture)
+    source = str(Path(rcnn.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(files[1] / name), str(picture), str(out)],
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "predictions.json").read_text())
+    assert (out / "overlays" / "picture.png").is_file()
+    expected = files[0].predict(picture, min_score=0.0)[0].save(tmp_path / "expected.csv").read_text()
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == len(expected.splitlines())
+
+
+def test_damaged_files_are_refused(files: tuple[Detector, Path], tmp_path: Path) -> None:
+    content = (files[1] / "model.onnx").read_bytes()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    newer = runtime.sealed(b"", {"export": runtime.FORMAT + 1, "versions": {"rcnn": "9.0"}})
+    for wrong, message in (
+        (content[:-100], "truncated"),
+        (bytes(changed), "changed since"),
+        (b"\x08\x0a", "not written by rcnn export"),
+        (b"", "not written by rcnn export"),
+        (newer, "newer rcnn .9.0"),
+    ):
+        (tmp_path / "wrong.onnx").write_bytes(wrong)
+        with pytest.raises(ValueError, match=message):
+            runtime.open_exported(tmp_path / "wrong.onnx")
+
+
+def test_a_damaged_folder_is_refused(files: tuple[Detector, Path], tmp_path: Path) -> None:
+    shutil.copytree(files[1] / "openvino", tmp_path / "copy")
+    weights = tmp_path / "copy" / "model.bin"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"model\.bin: missing, truncated or changed"):
+        runtime.open_exported(tmp_path / "copy")
+    (tmp_path / "copy" / "rcnn.json").unlink()
+    with pytest.raises(ValueError, match=r"no rcnn.json in this folder"):
+        runtime.open_exported(tmp_path / "copy")
+
+
+@pytest.mark.slow
+def test_a_program_of_torch(tmp_path: Path) -> None:
+    made = detector("mask_rcnn")
+    loaded = runtime.open_exported(export(made, tmp_path / "model.pt2", "torch"))
+    for settings in ({}, {"min_score": 1.0}, {"max_detections": 1}):
+        expected = made.predict(pictures(), **settings)  # type: ignore[arg-type]
+        for one, other in zip(loaded.predict(pictures(), **settings), expected, strict=True):  # type: ignore[arg-type]
+            compare(one, other)
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    made = detector("faster_rcnn")
+    with pytest.raises(ValueError, match="expected one of onnx, openvino, torch"):
+        export(made, tmp_path / "a.onnx", "caffe")
+    with pytest.raises(ValueError, match=r"expected a file \*.onnx"):
+        export(made, tmp_path / "a.bin")
+    with pytest.raises(ValueError, match="multiple of the trunk's stride"):
+        export(dataclasses.replace(made, transform=Transform(divisor=1)), tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("size", [(50, 70), (133, 20), (64, 64)])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_the_same_resizing(size: tuple[int, int], antialias: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for transform in (
+        Transform(scale=0.37, antialias=antialias),
+        Transform(short_side=90, max_long_side=200, antialias=antialias),
+    ):
+        expected = transform([torch.from_numpy(image).permute(2, 0, 1)]).tensors[0]
+        settings = dataclasses.asdict(transform)
+        found = runtime._batch([runtime._resized(image, settings)], settings)[0]
+        torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_same_pasting() -> None:
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.rand((6, 5, 5), generator=draw)
+    boxes = torch.rand((6, 4), generator=draw) * 40
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[0] = torch.tensor([3.0, 3.0, 3.0, 3.0])  # of no extent
+    expected = paste_masks(maps, boxes, (60, 50))
+    found = runtime.paste(maps.numpy(), boxes.numpy(), (60, 50))
+    assert (found.dense() == expected.dense().numpy()).all()
+    assert found.rle() == expected.rle()
+
+
+def test_the_same_highest_pixels() -> None:
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.randn((4, 3, 8, 8), generator=draw)
+    boxes = torch.tensor([[0.0, 0, 20, 31.5], [5, 5, 5.5, 5.5], [1, 2, 9, 10], [0, 0, 90.3, 3.1]])
+    expected = find_keypoints(maps, boxes, refine=False)
+    found = runtime._highest_pixels(maps.numpy(), boxes.numpy())
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_evaluation_takes_it(files: tuple[Detector, Path]) -> None:
+    shapes = tiny_shapes(3)
+    if files[0].skeleton is not None:
+        pytest.skip("the pictures have no keypoints")
+    expected, _ = evaluate(files[0], shapes, max_detections=30)
+    found, _ = evaluate(
+        TensorResults(runtime.open_exported(files[1] / "model.onnx")), shapes, max_detections=30
+    )
+    assert found.metrics == pytest.approx(expected.metrics, abs=1e-3, nan_ok=True)
