@@ -102,7 +102,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_settings_named_exist(document: Path) -> None:
     known = {
         k
-        for m in ("rcnn", "faster_rcnn", "mask_rcnn", "fcn")
+        for m in ("rcnn", "faster_rcnn", "mask_rcnn", "panoptic_fpn", "fcn")
         for n, t in _tables(default_recipe(m)).items()
         for k in (n, *_keys(type(t), n))
     }

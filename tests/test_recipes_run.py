@@ -137,9 +137,19 @@ def cpm17(tmp_path_factory):
     return root / "train", root / "test"
 
 
+@pytest.fixture(scope="module")
+def panoptic(tmp_path_factory):
+    """COCO's panoptic files: a PNG an image, ids in colours."""
+    folder = tmp_path_factory.mktemp("panoptic")
+    look = {"truth": "both", "size": (SIDE, SIDE), "class_names": ("disk", "square"), "diameter": (16, 32)}
+    look |= {"grounds": ("stripes", "checks"), "objects": (2, 3)}
+    parts = draw_shapes(2, **look), draw_shapes(1, first=2, **look)
+    return [part.write(folder / name) for part, name in zip(parts, ("train", "val"), strict=True)]
+
+
 @pytest.fixture
 def data(request, name):
-    for kind in ("cityscapes", "cpm17"):
+    for kind in ("cityscapes", "cpm17", "panoptic"):
         if name.startswith(kind):
             return request.getfixturevalue(kind)
     if name.startswith("keypoint"):

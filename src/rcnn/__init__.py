@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rcnn.models.fcn import FCN, FCNSettings
     from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
+    from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
+    from rcnn.ops.panoptic import MergeSettings, Panoptic, merge
     from rcnn.predict import Detector
     from rcnn.run import train
     from rcnn.runtime import load
@@ -49,6 +51,11 @@ _HOMES = {
     "KeypointRCNNSettings": "rcnn.models.keypoint_rcnn",
     "MaskRCNN": "rcnn.models.mask_rcnn",
     "MaskRCNNSettings": "rcnn.models.mask_rcnn",
+    "PanopticFPN": "rcnn.models.panoptic_fpn",
+    "PanopticFPNSettings": "rcnn.models.panoptic_fpn",
+    "MergeSettings": "rcnn.ops.panoptic",
+    "Panoptic": "rcnn.ops.panoptic",
+    "merge": "rcnn.ops.panoptic",
     "Detector": "rcnn.predict",
     "load": "rcnn.runtime",
     "train": "rcnn.run",
@@ -75,11 +82,16 @@ __all__ = [
     "MaskRCNN",
     "MaskRCNNSettings",
     "Masks",
+    "MergeSettings",
     "Output",
+    "Panoptic",
+    "PanopticFPN",
+    "PanopticFPNSettings",
     "Sample",
     "Transform",
     "evaluate",
     "load",
+    "merge",
     "open_data",
     "train",
 ]

@@ -27,7 +27,9 @@ from rcnn.metrics import check_pairs
 from rcnn.metrics.coco import Kind
 from rcnn.metrics.families import FAMILIES, Compared, Measures, check_names, chosen_families
 from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
+from rcnn.metrics.panoptic import PanopticQuality, PanopticTally
 from rcnn.metrics.semantic import SemanticResult, SemanticTally
+from rcnn.ops.panoptic import OTHER, MergeSettings, merge, true_segments
 from rcnn.stopwatch import Stopwatch
 from rcnn.structures import Instances
 
@@ -35,7 +37,7 @@ KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
 # COCO's cap, and how far it follows crowded images: people count 500 cells.
 COCO_CAP, HIGHEST_CAP = 100, 500
 
-Headline = Literal["box", "mask", "keypoint", "semantic"]
+Headline = Literal["box", "mask", "keypoint", "semantic", "panoptic"]
 
 
 class Detector(Protocol):
@@ -85,6 +87,7 @@ class Evaluation:
         families: the families of metrics that were measured.
         has_boxes: whether objects were compared at all; without, there are no matches and no threshold.
         semantic: what was measured of the pixels' classes, where the model tells them.
+        panoptic: what was measured of objects and pixels as one partition, where the model makes one.
     """
 
     metrics: dict[str, float]
@@ -102,10 +105,16 @@ class Evaluation:
     families: tuple[str, ...] = ()
     has_boxes: bool = True
     semantic: SemanticResult | None = None
+    panoptic: PanopticQuality | None = None
 
     @property
     def headline(self) -> Headline:
-        """What the model is for, and is judged by: keypoints, else masks, else boxes, else pixels."""
+        """What the model is for, and is judged by: keypoints, else masks, else boxes, else pixels.
+
+        A model that parts the whole image is judged by that.
+        """
+        if self.panoptic is not None:
+            return "panoptic"
         if not self.has_boxes:
             return "semantic"
         return "keypoint" if self.has_keypoints else "mask" if self.has_masks else "box"
@@ -113,7 +122,8 @@ class Evaluation:
     @property
     def headline_metric(self) -> str:
         """The key of ``metrics`` that says how good the model is."""
-        return "semantic/mIoU" if self.headline == "semantic" else f"{self.headline}/AP"
+        names = {"semantic": "semantic/mIoU", "panoptic": "panoptic/PQ"}
+        return names.get(self.headline, f"{self.headline}/AP")
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them, for ``json.dump``; what is not finite is None, paths are text."""
@@ -123,7 +133,9 @@ class Evaluation:
     def table(self) -> Group:
         """The metrics in percent, a row for all classes and one for each, boxes, masks and pixels apart."""
         tables = [self._object_table()] if "box/AP" in self.metrics else []
-        return Group(*tables, *([] if self.semantic is None else [self.semantic.table()]))
+        return Group(
+            *tables, *(found.table() for found in (self.panoptic, self.semantic) if found is not None)
+        )
 
     def _object_table(self) -> Table:
         columns = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
@@ -222,7 +234,7 @@ def evaluate(
     predict: Callable[..., list[Instances]] = detector.predict
     seconds = {"decoding": 0.0, "predicting": 0.0}
     watch = Stopwatch(getattr(detector, "running", None) if "speed" in (metrics or ()) else None)
-    tally = semantic_tally(dataset, detector)
+    tally, partitions = semantic_tally(dataset, detector), panoptic_tally(dataset, detector)
     for start in range(0, len(dataset), batch_size):
         began = time.perf_counter()
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
@@ -236,6 +248,8 @@ def evaluate(
         for sample, instances in zip(samples, found, strict=True):
             if tally is not None:
                 tally.add(sample.truth.semantic, instances.semantic)
+            if partitions is not None:
+                partitions.add(sample.truth, instances)
             predictions.append(_compact(instances.to("cpu")))
         seconds["decoding"] += (decoded - began) / len(dataset)
         seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
@@ -253,7 +267,7 @@ def evaluate(
     evaluation = evaluate_predictions(
         truths, predictions, class_names, has_masks=has_masks, has_keypoints=has_keypoints,
         max_detections=cap, seconds=seconds, metrics=metrics, threshold=threshold, format=dataset.format,
-        speed=speed, semantic=semantic,
+        speed=speed, semantic=semantic, panoptic=None if partitions is None else partitions.result(),
     )  # fmt: skip
     return evaluation, predictions
 
@@ -298,10 +312,37 @@ def semantic_tally(dataset: Dataset, detector: Detector) -> SemanticTally | None
     """
     known: tuple[str, ...] = getattr(detector, "semantic_names", ())
     if known and dataset.has_semantic:
-        return SemanticTally(known, dataset.semantic_names)
+        names = dataset.semantic_names
+        if OTHER in known:  # a class for all things, which come first
+            things = len(dataset.class_names)
+            names = (*(OTHER for _ in names[:things]), *names[things:])
+        return SemanticTally(known, names)
     if known and not detector.class_names:
         raise ValueError(f"{dataset.source}: no semantic maps, which this model is measured by")
     return None
+
+
+class MergedTally:
+    """Adds up the partitions of images, merging what a detector finds."""
+
+    def __init__(self, settings: MergeSettings) -> None:
+        self.settings, self.tally = settings, PanopticTally()
+
+    def add(self, truth: Instances, found: Instances) -> None:
+        """One image's objects and semantic maps, of the truth and of the detector."""
+        self.tally.add(true_segments(truth), merge(found.to("cpu"), settings=self.settings))
+
+    def result(self) -> PanopticQuality:
+        """The qualities of all images together."""
+        return self.tally.result()
+
+
+def panoptic_tally(dataset: Dataset, detector: Detector) -> MergedTally | None:
+    """What adds up the partitions of images; None where the data has none or the detector makes none."""
+    settings: MergeSettings | None = getattr(detector, "merge", None)
+    if settings is None or not (dataset.has_masks and dataset.has_semantic):
+        return None
+    return MergedTally(settings)
 
 
 def _compact(instances: Instances) -> Instances:
@@ -372,6 +413,7 @@ def evaluate_predictions(
     format: str = "",
     speed: Mapping[str, float] | None = None,
     semantic: SemanticResult | None = None,
+    panoptic: PanopticQuality | None = None,
 ) -> Evaluation:
     """Measure predictions that are at hand.
 
@@ -388,6 +430,7 @@ def evaluate_predictions(
         format: of the data set, which the choice of families looks at.
         speed: what the family of that name reports.
         semantic: what was measured of pixels beside.
+        panoptic: what was measured of partitions beside.
 
     Raises:
         ValueError: truths and predictions that do not belong together, masks missing, or metrics that are
@@ -408,6 +451,11 @@ def evaluate_predictions(
     measures = _gathered(compared, families)
     if semantic is not None:
         measures.metrics.update(semantic.metrics)
+    if panoptic is not None:
+        measures.metrics.update(panoptic.metrics)
+        for name, values in panoptic.class_metrics().items():
+            if name in measures.per_class:  # a thing
+                measures.per_class[name].update(values)
     judged = [(score, found) for p in pairings for score, found in zip(p.scores, p.found, strict=True)]
     passed = (time.perf_counter() - began) / max(1, len(truths))
     return Evaluation(
@@ -425,6 +473,7 @@ def evaluate_predictions(
         has_keypoints=has_keypoints,
         families=families,
         semantic=semantic,
+        panoptic=panoptic,
     )
 
 

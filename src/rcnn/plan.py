@@ -23,6 +23,7 @@ from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.fcn import FCNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
+from rcnn.models.panoptic_fpn import PanopticFPNSettings
 from rcnn.models.rcnn import RCNNSettings
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
@@ -32,6 +33,7 @@ from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.parts.semantic_head import SemanticHeadSettings
 from rcnn.recipe import Recipe
 from rcnn.training import TrainSettings
 from rcnn.transform import Transform
@@ -110,7 +112,8 @@ def plan(
     Args:
         data: the training images.
         model: a key of ``MODELS``; None: Keypoint R-CNN where objects have keypoints, else Mask R-CNN where
-            all have masks, else Faster R-CNN; FCN where there are semantic maps and no objects.
+            all have masks, else Faster R-CNN; FCN where there are semantic maps and no objects,
+            Panoptic FPN where they tell stuff beside objects with masks.
         trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
         minutes: the schedule by the clock; 20 where neither is given.
         epochs: the schedule by passes over the images.
@@ -167,6 +170,8 @@ def choose_model(data: Dataset) -> tuple[str, str]:
         return "fcn", "the data has a class for every pixel, and no objects"
     if data.skeleton is not None:
         return "keypoint_rcnn", f"the objects have {len(data.skeleton.names)} keypoints"
+    if data.has_masks and data.has_stuff:
+        return "panoptic_fpn", "every object has a mask, and every pixel a class"
     if data.has_masks:
         return "mask_rcnn", "every object has a mask"
     return "faster_rcnn", "the data has boxes only"
@@ -201,6 +206,9 @@ def light_settings(
     mask = MaskHeadSettings(convs=2, channels=96, pool=pool, max_regions=16)
     if model == "mask_rcnn":
         return MaskRCNNSettings(trunk_settings, fpn, rpn, box, mask)
+    if model == "panoptic_fpn":
+        semantic = SemanticHeadSettings(channels=64)
+        return PanopticFPNSettings(trunk_settings, fpn, rpn, box, mask, semantic)
     if model == "keypoint_rcnn":
         keypoint = KeypointHeadSettings(keypoints, convs=4, channels=128, pool=pool, max_regions=16)
         return KeypointRCNNSettings(trunk_settings, fpn, rpn, box, keypoint, mask if masks else None)

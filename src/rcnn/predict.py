@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rcnn import arrays, checkpoint, tiles
 from rcnn.data.image import read_image, rgb_pixels, to_rgb
 from rcnn.hardware import keep_memory
+from rcnn.ops.panoptic import MergeSettings
 from rcnn.parts.selective_search import selective_search
 from rcnn.prepared import Prepared
 from rcnn.recipe import build_settings, plain
@@ -64,6 +65,12 @@ class Detector:
         """The category id of each label in COCO results: of the data it was trained on, else label + 1."""
         ids = self.info.get("category_ids")
         return tuple(range(1, len(self.class_names) + 1)) if ids is None else tuple(map(int, ids))
+
+    @property
+    def merge(self) -> MergeSettings | None:
+        """How its objects and classes of pixels become one partition; None where it does not find both."""
+        settings: MergeSettings | None = getattr(self.network.settings, "merge", None)
+        return settings
 
     @property
     def device(self) -> torch.device:

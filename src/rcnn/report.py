@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
     from rcnn.evaluation import Evaluation
     from rcnn.metrics.matches import ImageMatch
+    from rcnn.metrics.panoptic import PanopticQuality
     from rcnn.metrics.semantic import SemanticResult
 
 _SHOWN = 3  # pictures of each kind
@@ -40,7 +41,8 @@ _PICTURE_BYTES = 125_000
 _JPEG_STEPS = ((1200, 88), (1200, 78), (1200, 65), (1200, 50), (900, 50), (640, 45), (400, 40))
 _LARGEST_DRAWN = 1800  # longer side of an image in pixels; larger ones are drawn smaller
 _METRICS = (
-    "mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP", "semantic/mIoU", "semantic/pixel_accuracy",
+    "panoptic/PQ", "mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP", "semantic/mIoU",
+    "semantic/pixel_accuracy",
 )  # fmt: skip
 
 _SEMANTIC = {
@@ -95,6 +97,8 @@ def write_report(
     if evaluation is not None and evaluation.has_boxes:
         sections.insert(1, _headline(evaluation))
     sections.append(_training(history))
+    if evaluation is not None and evaluation.panoptic is not None:
+        sections.append(_panoptic_quality(evaluation.panoptic))
     if semantic is not None:
         sections.append(_semantic_quality(semantic))
         if dataset is not None:
@@ -139,7 +143,7 @@ def _notes(notes: Sequence[str]) -> str:
 
 def _headline(evaluation: Evaluation) -> str:
     """The figures that one looks for first, large, and COCO's table."""
-    kind = evaluation.headline
+    kind = evaluation.headline if evaluation.panoptic is None else "mask"
     matches = evaluation.matches
     true, predicted = sum(m.num_true for m in matches), sum(m.num_predicted for m in matches)
     noun = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}[kind]
@@ -151,6 +155,11 @@ def _headline(evaluation: Evaluation) -> str:
     ]
     if "voc07/mAP" in evaluation.metrics:
         tiles.insert(2, (number(evaluation.metrics["voc07/mAP"]), "VOC07 mAP of boxes"))
+    if evaluation.panoptic is not None:
+        parts = (("", ""), ("_things", " of things"), ("_stuff", " of stuff"))
+        tiles[:1] = [
+            (number(evaluation.metrics[f"panoptic/PQ{part}"]), f"PQ{text}") for part, text in parts
+        ] + tiles[:1]
     boxes = "".join(f'<div class="tile"><b>{escape(v)}</b><span>{escape(t)}</span></div>' for v, t in tiles)
     columns = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
     rows = [
@@ -231,6 +240,22 @@ def _class_table(evaluation: Evaluation) -> str:
 def _table_card(heading: str, table: str) -> str:
     """A long table below a pair of cards."""
     return f'<section class="card below"><h3>{heading}</h3><div class="scroll">{table}</div></section>'
+
+
+def _panoptic_quality(result: PanopticQuality) -> str:
+    rows: list[Row] = [
+        [name, quality.pq, quality.sq, quality.rq, *result.counts[name]]
+        for name, quality in result.per_class.items()
+        if sum(result.counts[name])
+    ]
+    head = ["class", "PQ", "SQ", "RQ", "found", "spurious", "missed"]
+    text = (
+        "Every pixel belongs to one segment. PQ = SQ · RQ: how well the segments found fit, and the F1 of "
+        "finding them, at IoU above 0.5."
+    )
+    return (
+        f"<h2>Panoptic quality</h2><p>{text}</p>{_table_card('By class', _table(head, rows, bars={1: 1.0}))}"
+    )
 
 
 def _semantic_headline(result: SemanticResult) -> str:

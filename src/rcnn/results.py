@@ -10,8 +10,8 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -167,6 +167,9 @@ def predict_to_files(
     appear when all images are done, or with what is done when the user interrupts. An image that cannot be
     read is passed over and reported.
 
+    Of a model that tells objects and the classes of pixels there are ``panoptic.json`` and
+    ``panoptic/NAME.png`` too, in COCO's form, and overlays show these partitions.
+
     Args:
         detector: the trained model.
         inputs: image files, and folders to be searched at every depth.
@@ -189,7 +192,7 @@ def predict_to_files(
     overlays = _overlay_names(list(images))
     failed: list[str] = []
     read: Callable[[Path], Any] = read_pixels if isinstance(detector, Exported) else read_image
-    with _Tables(out, detector, categories, ids) as tables:
+    with _Tables(out, detector, categories, ids) as tables, _partitions(detector, out) as shown:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
                 image = read(path)
@@ -197,11 +200,37 @@ def predict_to_files(
                 failed.append(str(error))
             else:
                 found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
-                _write_pictures(image, found, out, overlays[image_id])
+                name = overlays[image_id]
+                _write_pictures(image, shown(image_id, found, name), out, name)
                 tables.add(image_id, found)
             if progress is not None:
                 progress(done, len(images))
     return Summary(out, dict(tables.counts), tables.images, tuple(failed), tables.shares())
+
+
+@contextlib.contextmanager
+def _partitions(detector: Any, out: Path) -> Iterator[Callable[[str, Any, str], Any]]:
+    """What pictures show of an image: what was found or, where that parts the image, the partition.
+
+    Partitions are written on the way; their JSON file in the end.
+    """
+    merging = getattr(detector, "merge", None)
+    if merging is None:
+        yield lambda image_id, found, name: found
+        return
+    from rcnn.data.coco_panoptic import PanopticWriter
+    from rcnn.ops.panoptic import merge
+
+    writer = PanopticWriter(out / "panoptic.json")
+
+    def merged(image_id: str, found: Instances, name: str) -> Instances:
+        # The objects were chosen by their scores before.
+        partition = merge(found, settings=replace(merging, min_score=0.0))
+        writer.add(image_id, image_id, partition, png=name)
+        return partition.instances()
+
+    with contextlib.closing(writer):
+        yield merged
 
 
 def _write_pictures(image: Any, found: Instances | arrays.Instances, out: Path, name: str) -> None:

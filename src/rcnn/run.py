@@ -42,11 +42,12 @@ from rcnn.evaluation import (
     Evaluation,
     evaluate,
     evaluate_predictions,
+    panoptic_tally,
     semantic_evaluation,
     semantic_tally,
 )
 from rcnn.metrics.families import BASIC
-from rcnn.models import MODELS, build_model, finds_objects, needs_semantic
+from rcnn.models import MODELS, build_model, finds_objects, needs_semantic, pixel_names
 from rcnn.models.rcnn import RCNN
 from rcnn.plan import plan
 from rcnn.predict import Detector, load, versions
@@ -257,7 +258,7 @@ class Validation:
         self.detector = Detector(
             network, recipe.transform, parts.train.class_names if finds_objects(recipe.model) else (),
             skeleton=skeleton,
-            semantic_names=parts.train.semantic_names if needs_semantic(recipe.model) else (),
+            semantic_names=pixel_names(network, parts.train.class_names, parts.train.semantic_names),
             # So that predictions can be compared with the data's own file.
             info={"category_ids": list(ids)} if ids else {},
         )  # fmt: skip
@@ -295,6 +296,10 @@ class Validation:
             for truth, found in zip(truths, few, strict=True):
                 tally.add(truth.semantic, found.semantic)
             semantic = tally.result()
+        partitions = panoptic_tally(self.parts.val, self.detector)
+        if partitions is not None:
+            for truth, found in zip(truths, few, strict=True):
+                partitions.add(truth, found)
         if semantic is not None and not evaluation.has_boxes:
             return semantic_evaluation(semantic)
         return evaluate_predictions(
@@ -302,6 +307,7 @@ class Validation:
             few,
             self.parts.train.class_names,
             semantic=semantic,
+            panoptic=None if partitions is None else partitions.result(),
             has_masks=evaluation.has_masks,
             has_keypoints=evaluation.has_keypoints,
             metrics=BASIC,
@@ -340,16 +346,19 @@ def finish(
         # Kept from the first time: what is fitted after the loop is in no checkpoint of it.
         "training_seconds": detector.info.get("training_seconds", progress.seconds),
     }
-    replace(detector, min_score=round(evaluation.f1_threshold, 4), info=info).save(
-        folder / "best.safetensors"
-    )
+    # A partition's quality was measured with the threshold of its settings.
+    merging = None if evaluation.panoptic is None else detector.merge
+    lowest = round(evaluation.f1_threshold, 4) if merging is None else merging.min_score
+    replace(detector, min_score=lowest, info=info).save(folder / "best.safetensors")
     checkpoint.write_atomically(folder / "evaluation.json", json.dumps(measures).encode())
     facts = dict(line.split(": ", 1) for line in (*parts.lines, *reasons) if ": " in line)
     facts |= {
         "seed": str(recipe.train.seed),
         "steps": f"{progress.iteration} ({progress.skipped} skipped), best at {progress.best_iteration}",
     }
-    if evaluation.has_boxes:
+    if merging is not None:
+        facts["threshold"] = f"{lowest:g}, of the objects that a partition is made of"
+    elif evaluation.has_boxes:
         facts["threshold"] = f"{evaluation.f1_threshold:.3f}, where F1 is highest ({evaluation.f1:.3f})"
     seconds = {
         "training": info["training_seconds"],
@@ -512,6 +521,14 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
             raise ValueError(
                 f"{part.source}: no semantic maps, which {recipe.model} learns from: choose another --model, "
                 "or give label pictures with a classes.txt"
+            )
+        if (
+            recipe.model == "panoptic_fpn"
+            and part.semantic_names[: len(part.class_names)] != part.class_names
+        ):
+            raise ValueError(
+                f"{part.source}: the semantic maps' classes are {', '.join(part.semantic_names[:5])}, …; "
+                f"panoptic_fpn expects those of the objects first: {', '.join(part.class_names[:5])}, …"
             )
         if finds_objects(recipe.model) and part is parts.train and not part.has_objects:
             raise ValueError(

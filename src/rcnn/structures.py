@@ -61,6 +61,13 @@ class Masks:
         return cls(pixels, torch.tensor(windows, dtype=torch.int64), size)
 
     @classmethod
+    def joined(cls, parts: Sequence[Masks], size: Size) -> Masks:
+        """All masks of ``parts``, which are of one image of ``size``, one after the other."""
+        pixels = [cls.empty(size).pixels, *(part.pixels for part in parts)]
+        windows = [cls.empty(size).windows, *(part.windows for part in parts)]
+        return cls(torch.cat(pixels), torch.cat(windows), size)
+
+    @classmethod
     def from_dense(cls, bitmaps: Tensor) -> Masks:
         """Masks from full bitmaps ``[N, H, W]`` of any dtype; non-zero is inside."""
         size = (int(bitmaps.shape[1]), int(bitmaps.shape[2]))

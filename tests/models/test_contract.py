@@ -13,6 +13,7 @@ from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings, vgg16_settin
 from rcnn.models.fcn import FCN
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
+from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
 from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
@@ -21,6 +22,7 @@ from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
+from rcnn.parts.semantic_head import SemanticHeadSettings
 from rcnn.structures import ImageBatch, Instances, Masks
 from rcnn.transform import Transform
 
@@ -36,6 +38,7 @@ BOX = BoxHeadSettings(
 CASCADE = replace(BOX, cascade=CascadeSettings())
 KEYPOINT = KeypointHeadSettings(count=3, convs=1, channels=8, pool=PoolSettings(size=4))
 MASK = MaskHeadSettings(convs=1, channels=8, pool=PoolSettings(size=4))
+SEMANTIC = SemanticHeadSettings(channels=8, groups=2)
 
 
 def small_vgg16() -> FasterRCNNSettings:
@@ -74,6 +77,9 @@ BUILD = {
     "Mask R-CNN, cascade": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(TRUNK, FPN, RPN, CASCADE, MASK)),
     "Keypoint R-CNN": lambda: KeypointRCNN(
         NUM_CLASSES, KeypointRCNNSettings(TRUNK, FPN, RPN, BOX, KEYPOINT, MASK)
+    ),
+    "Panoptic FPN": lambda: PanopticFPN(
+        NUM_CLASSES, PanopticFPNSettings(TRUNK, FPN, RPN, BOX, MASK, SEMANTIC), num_stuff=2
     ),
 }
 
@@ -127,6 +133,7 @@ def truth_on(size, *boxes, crowd=None, masks: bool = True) -> Instances:
         torch.arange(len(boxes)) % NUM_CLASSES,
         keypoints=keypoints_in(boxes),
         masks=Masks.from_dense(bitmaps) if masks else None,
+        semantic=torch.where(bitmaps.any(0), 0, NUM_CLASSES),
         crowd=None if crowd is None else torch.tensor(crowd),
     )
 
@@ -166,7 +173,9 @@ def check_detections(model, batch, detections, most=20):
             assert (found.keypoints.shape, found.keypoints.dtype) == ((n, 3, 3), torch.float32)
             inside = found.keypoints[..., :2] - found.boxes[:, None, :2]
             assert ((inside >= 0) & (inside <= (found.boxes[:, 2:] - found.boxes[:, :2])[:, None])).all()
-        if isinstance(model, MaskRCNN | KeypointRCNN):
+        if isinstance(model, PanopticFPN):
+            assert (found.semantic_logits.shape, found.semantic_logits.dtype) == ((3, *size), torch.float32)
+        if isinstance(model, MaskRCNN | KeypointRCNN | PanopticFPN):
             assert (found.mask_maps.shape, found.mask_maps.dtype) == ((n, 8, 8), torch.float32)
             assert ((found.mask_maps >= 0) & (found.mask_maps <= 1)).all()
         else:
@@ -181,6 +190,7 @@ def test_models_by_name():
         "mask_rcnn": MaskRCNN,
         "keypoint_rcnn": KeypointRCNN,
         "fcn": FCN,
+        "panoptic_fpn": PanopticFPN,
     }
     assert dict(MODELS) == names
     assert all(cls.__bases__ == (nn.Module,) for cls in MODELS.values())
@@ -292,7 +302,7 @@ def test_losses_are_finite_and_reach_every_parameter(model, truths):
     keys = ["rpn_objectness", "rpn_boxes", "classes", "boxes"]
     if model.settings.box.cascade is not None:
         keys = [*keys[:2], *(f"{name}_{step}" for step in (1, 2, 3) for name in keys[2:])]
-    more = {MaskRCNN: ["masks"], KeypointRCNN: ["keypoints", "masks"]}
+    more = {MaskRCNN: ["masks"], KeypointRCNN: ["keypoints", "masks"], PanopticFPN: ["masks", "semantic"]}
     assert list(losses) == [*keys, *more.get(type(model), [])]
     for loss in losses.values():
         assert loss.shape == ()

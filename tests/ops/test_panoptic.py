@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rcnn.ops.panoptic import MergeSettings, merge, true_segments
+from rcnn.ops.panoptic import OTHER, MergeSettings, merge, true_segments
 from rcnn.structures import VOID, Instances, Masks
 
 NAMES = ("cat", "dog")
@@ -109,3 +109,21 @@ def test_what_is_missing_is_named() -> None:
         merge(whole, objects(stuff="22"))
     with pytest.raises(ValueError, match="masks"):
         true_segments(Instances(**{**vars(whole), "masks": None}))
+
+
+def test_a_partition_as_objects_and_stuff() -> None:
+    found = merge(objects(("1100", 1, 0.9), stuff="0002"), settings=ALL).instances()
+    assert found.labels.tolist() == [1]
+    assert found.boxes.tolist() == [[0, 0, 2, 1]]
+    assert found.masks is not None
+    assert found.masks.dense().int().tolist() == [[[1, 1, 0, 0]]]
+    assert found.semantic is not None
+    assert found.semantic_names == ("grass", "sky", "background")
+    assert found.semantic.tolist() == [[2, 2, 2, 0]]
+    assert len(merge(objects(stuff="----"), settings=ALL).instances()) == 0
+
+
+def test_pixels_called_things_are_no_stuff() -> None:
+    found = merge(objects(("1100", 0, 0.9), stuff="0001", names=(OTHER, "sky")), settings=ALL)
+    assert found.names == ("cat", "dog", "sky")
+    assert found.segments.tolist() == [[1, 1, 0, 2]]

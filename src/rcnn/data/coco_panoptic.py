@@ -84,9 +84,11 @@ class _PanopticReader(Reader):
         names = dict(zip(self.category_ids, self.class_names, strict=True))
         kinds = {c["id"]: c.get("isthing") for c in categories if has_fields(c, id=int, name=str)}
         unsaid = [name for number, name in names.items() if kinds[number] not in (0, 1)]
-        if unsaid or len(names) > VOID:
+        if unsaid or not 0 < len(set(names.values())) == len(names) <= VOID:
             found = f"isthing is missing of {', '.join(unsaid[:5])}" if unsaid else f"there are {len(names)}"
-            raise ValueError(f"{source}: categories: {found}; expected at most {VOID}, with isthing 0 or 1.")
+            raise ValueError(
+                f"{source}: categories: {found}; expected 1 to {VOID} names, with isthing 0 or 1."
+            )
         self.category_ids = tuple(number for number in names if kinds[number] == 1)
         stuff = tuple(number for number in names if kinds[number] == 0)
         self.semantic_ids = self.category_ids + stuff
@@ -209,14 +211,7 @@ def read_ids(png: Path, size: Size) -> Tensor:
 def read_things(png: Path, numbers: Sequence[int], size: Size) -> Masks:
     """The masks of the segments of these ids, in their order."""
     ids = read_ids(png, size)
-    return _joined([Masks.from_dense((ids == number)[None]) for number in numbers], size)
-
-
-def _joined(masks: Sequence[Masks], size: Size) -> Masks:
-    """Masks of one image as one, without a full bitmap for each of them."""
-    if not masks:
-        return Masks.empty(size)
-    return Masks(torch.cat([m.pixels for m in masks]), torch.cat([m.windows for m in masks]), size)
+    return Masks.joined([Masks.from_dense((ids == number)[None]) for number in numbers], size)
 
 
 def read_classes(png: Path, classes: dict[int, int], size: Size) -> Tensor:
@@ -259,28 +254,54 @@ def write_panoptic(
     Raises:
         ValueError: not as many ``category_ids`` as classes, or nothing can be written there.
     """
-    path = Path(json_path)
-    folder = path.with_suffix("")
-    images, annotations, categories = [], [], {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for image_id, file_name, found in partitions:
-            ids = tuple(category_ids) or tuple(range(1, len(found.names) + 1))
-            if len(ids) != len(found.names):
-                raise ValueError(f"category_ids: {len(ids)} given, there are {len(found.names)} classes.")
-            for label, (number, name) in enumerate(zip(ids, found.names, strict=True)):
-                categories[number] = {"id": number, "name": name, "isthing": int(label < found.num_things)}
-            png = Path(file_name).with_suffix(".png").name
-            Image.fromarray(_colours(found.segments)).save(folder / png)
-            height, width = found.size
-            images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-            segments = _segments_info(found, ids)
-            annotations.append({"image_id": image_id, "file_name": png, "segments_info": segments})
-        content = {"images": images, "annotations": annotations, "categories": list(categories.values())}
-        path.write_text(json.dumps(content), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another place.") from error
-    return path
+    writer = PanopticWriter(json_path, category_ids)
+    for image_id, file_name, found in partitions:
+        writer.add(image_id, file_name, found)
+    return writer.close()
+
+
+class PanopticWriter:
+    """Writes a PNG for each image that is added, and the JSON file at the end; as :func:`write_panoptic`."""
+
+    def __init__(self, json_path: str | Path, category_ids: Sequence[int] = ()) -> None:
+        self.path = Path(json_path)
+        self.category_ids = tuple(category_ids)
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self.categories: list[dict[str, Any]] = []
+
+    def add(self, image_id: int | str, file_name: str, found: Panoptic, *, png: str | None = None) -> None:
+        """One image; ``png`` is its picture's name, by default the image's own with another ending."""
+        ids = self.category_ids or tuple(range(1, len(found.names) + 1))
+        if len(ids) != len(found.names):
+            raise ValueError(f"category_ids: {len(ids)} given, there are {len(found.names)} classes.")
+        self.categories = [
+            {"id": number, "name": name, "isthing": int(label < found.num_things)}
+            for label, (number, name) in enumerate(zip(ids, found.names, strict=True))
+        ]
+        png = png or Path(file_name).with_suffix(".png").name
+        try:
+            target = self.path.with_suffix("") / png
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_colours(found.segments)).save(target)
+        except OSError as error:
+            raise self._refused(error) from error
+        height, width = found.size
+        self.images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        segments = _segments_info(found, ids)
+        self.annotations.append({"image_id": image_id, "file_name": png, "segments_info": segments})
+
+    def close(self) -> Path:
+        """Write the JSON file."""
+        content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        try:
+            self.path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        except OSError as error:
+            raise self._refused(error) from error
+        return self.path
+
+    def _refused(self, error: OSError) -> ValueError:
+        return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another place.")
 
 
 def _colours(segments: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -130,6 +130,13 @@ class Dataset:
         return bool(self.records) and all(r.semantic is not None for r in self.records)
 
     @property
+    def has_stuff(self) -> bool:
+        """Whether the semantic maps go on after the objects' classes, with more than a background."""
+        things, stuff = self.class_names, self.semantic_names[len(self.class_names) :]
+        begun = self.has_semantic and self.semantic_names[: len(things)] == things
+        return begun and any(name.casefold() != "background" for name in stuff)
+
+    @property
     def has_masks(self) -> bool:
         """Whether every image with objects has masks."""
         with_objects = [r for r in self.records if len(r.truth)]

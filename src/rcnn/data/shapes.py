@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rcnn.data.coco_panoptic import PanopticWriter
 from rcnn.data.dataset import Dataset, Record, Sample
+from rcnn.ops.panoptic import true_segments
 from rcnn.structures import Instances, Masks, Size
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ SHAPES: dict[str, Callable[[Grid, Grid], Bitmap]] = {
 }
 Truth = Literal["objects", "semantic", "both"]
 # Independent random streams of one picture, so that the truth is had without painting.
-GEOMETRY, PAINT = 0, 1
+GEOMETRY, PAINT, PARTING = 0, 1, 2
+GROUNDS = ("stripes", "checks", "blotches")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Scenes:
         objects: fewest and most objects aimed at; fewer are placed where the room does not suffice.
         diameter: smallest and largest diameter of a shape in pixels.
         max_covered: the share of an object that those drawn over it may hide.
+        grounds: names out of :data:`GROUNDS`: a line parts the background in two of them (or all of it is
+            one); they are the stuff of panoptic truth. None: one background of any texture.
     """
 
     size: Size = (160, 160)
@@ -83,6 +88,7 @@ class Scenes:
     objects: tuple[int, int] = (2, 8)
     diameter: tuple[float, float] = (24.0, 64.0)
     max_covered: float = 0.4
+    grounds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -93,6 +99,8 @@ class Scenes:
         unknown = [name for name in self.class_names if name not in SHAPES]
         if unknown or not self.class_names:
             raise ValueError(f"class_names {list(self.class_names)}: expected some of {', '.join(SHAPES)}.")
+        if not set(self.grounds) <= set(GROUNDS):
+            raise ValueError(f"grounds {list(self.grounds)}: expected some of {', '.join(GROUNDS)}.")
         if min(self.size) < 1:
             raise ValueError(f"size {self.size}: expected a height and a width of at least 1 pixel.")
         for name, least in (("objects", 0), ("diameter", 1)):
@@ -167,15 +175,30 @@ class Scenes:
         return masks
 
     def semantic(self, number: int) -> torch.Tensor:
-        """The class of every pixel of a picture, int64 ``[H, W]``; the background comes after the shapes."""
+        """The class of every pixel of a picture, int64 ``[H, W]``; backgrounds come after the shapes."""
         owners, labels = self.owners(number)
+        count = len(self.class_names)
         # Index -1 is the last: the background.
-        return torch.tensor([*labels, len(self.class_names)])[torch.from_numpy(owners)]
+        classes = torch.tensor([*labels, count])[torch.from_numpy(owners)]
+        return torch.where(classes == count, count + torch.from_numpy(self.parting(number)), classes)
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
         """What the values of :meth:`semantic` mean."""
-        return (*self.class_names, "background")
+        return (*self.class_names, *(self.grounds or ("background",)))
+
+    def parting(self, number: int) -> npt.NDArray[np.int64]:
+        """Which of ``grounds`` each pixel ``[H, W]`` of a picture would show without the objects."""
+        if not self.grounds:
+            return np.zeros(self.size, dtype=np.int64)
+        rng = np.random.default_rng([self.seed, PARTING, number])
+        first, second = (rng.permutation(len(self.grounds)).tolist() * 2)[:2]
+        angle, away = rng.uniform(0, np.pi), rng.uniform(-0.25, 0.25)
+        height, width = self.size
+        y, x = np.arange(height)[:, None] / height - 0.5, np.arange(width)[None] / width - 0.5
+        beyond = np.cos(angle) * x + np.sin(angle) * y > away
+        parts: npt.NDArray[np.int64] = np.where(beyond, first, second)
+        return parts
 
     def image(self, number: int) -> torch.Tensor:
         """The picture, uint8 ``[3, H, W]``."""
@@ -183,6 +206,10 @@ class Scenes:
         rng = np.random.default_rng([self.seed, PAINT, number])
         ground = rng.uniform(40, 215, 3)
         image = _texture(self.size, ground, rng)
+        if self.grounds:
+            kinds = [GROUNDS.index(name) for name in self.grounds]
+            textures = np.stack([_texture(self.size, ground, rng, kind) for kind in kinds])
+            image = np.take_along_axis(textures, self.parting(number)[None, ..., None], 0)[0]
         for index in range(len(labels)):
             ys, xs = np.nonzero(owners == index)
             rows, columns = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
@@ -200,7 +227,9 @@ def _apart(ground: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDA
     return farthest
 
 
-def _texture(size: Size, colour: npt.NDArray[np.float64], rng: np.random.Generator) -> Grid:
+def _texture(
+    size: Size, colour: npt.NDArray[np.float64], rng: np.random.Generator, kind: int | None = None
+) -> Grid:
     """``[h, w, 3]`` of a colour with stripes, checks or blotches of random direction, width and strength."""
     height, width = size
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
@@ -209,7 +238,8 @@ def _texture(size: Size, colour: npt.NDArray[np.float64], rng: np.random.Generat
     turn = 2 * np.pi / wavelength
     along = np.sin((np.cos(angle) * x + np.sin(angle) * y) * turn + phases[0])
     across = np.sin((np.cos(angle) * y - np.sin(angle) * x) * turn + phases[1])
-    pattern = (along, np.sign(along * across), along * across)[rng.integers(3)]
+    drawn = rng.integers(3)
+    pattern = (along, np.sign(along * across), along * across)[drawn if kind is None else kind]
     tint = rng.uniform(-30, 30, 3)
     shade = (x / max(width, 1) - 0.5) * rng.uniform(-30, 30)
     texture: Grid = (colour + pattern[..., None] * tint + shade[..., None]).astype(np.float32)
@@ -233,7 +263,8 @@ class Shapes(Dataset):
     def write(self, folder: str | Path) -> Path:
         """Write the pictures as users have theirs: ``images/*.png``, ``annotations.json`` (COCO, RLE).
 
-        Without objects, of semantic maps alone: ``labels/*.png`` and ``classes.txt`` beside the images.
+        Without objects, of semantic maps alone: ``labels/*.png`` and ``classes.txt`` beside the images. Of
+        both: COCO's panoptic JSON and PNGs, ``annotations/*.png``.
 
         Returns:
             The JSON file, or the folder of semantic maps.
@@ -246,8 +277,10 @@ class Shapes(Dataset):
             (folder / "images").mkdir(parents=True, exist_ok=True)
             if not self.class_names:
                 return self._write_maps(folder)
-            content = self._coco(folder)
             target = folder / "annotations.json"
+            if self.semantic_names:
+                return self._write_panoptic(folder, target)
+            content = self._coco(folder)
             target.write_text(json.dumps(content), encoding="utf-8")
         except OSError as error:
             raise ValueError(f"{folder} cannot be written to ({error}): choose another folder.") from error
@@ -262,6 +295,13 @@ class Shapes(Dataset):
             Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / record.path)
             Image.fromarray(classes).save(folder / "labels" / record.path.name)
         return folder
+
+    def _write_panoptic(self, folder: Path, target: Path) -> Path:
+        writer = PanopticWriter(target)
+        for sample, record in ((self[i], r) for i, r in enumerate(self.records)):
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / record.path)
+            writer.add(record.image_id, record.path.as_posix(), true_segments(sample.truth))
+        return writer.close()
 
     def _coco(self, folder: Path) -> dict[str, Any]:
         """Save the images and return what the JSON says about them."""

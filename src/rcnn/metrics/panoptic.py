@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 from torch import Tensor
 
 from rcnn.ops.panoptic import Panoptic
@@ -53,6 +55,40 @@ class PanopticQuality:
     per_class: dict[str, Quality]
     counts: dict[str, tuple[int, int, int]]
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``panoptic/PQ``, ``panoptic/SQ``, ``panoptic/RQ``, and these ``_things`` and ``_stuff``."""
+        parts = (("", self.all), ("_things", self.things), ("_stuff", self.stuff))
+        return {
+            f"panoptic/{key}{part}": value
+            for part, quality in parts
+            for key, value in zip(("PQ", "SQ", "RQ"), (quality.pq, quality.sq, quality.rq), strict=True)
+        }
+
+    def class_metrics(self) -> dict[str, dict[str, float]]:
+        """By class name ``panoptic/PQ``, ``panoptic/SQ`` and ``panoptic/RQ``."""
+        return {
+            name: {"panoptic/PQ": q.pq, "panoptic/SQ": q.sq, "panoptic/RQ": q.rq}
+            for name, q in self.per_class.items()
+        }
+
+    def table(self) -> Table:
+        """The qualities in percent: all, things, stuff, and each class that occurs."""
+        table = Table(title="panoptic quality in %", box=SIMPLE_HEAD, padding=0)
+        for name in ("class", "PQ", "SQ", "RQ", "found", "spurious", "missed"):
+            table.add_column(name, justify="left" if name == "class" else "right")
+        for name, quality in (("all", self.all), ("things", self.things), ("stuff", self.stuff)):
+            table.add_row(name, *_percents(quality), style="bold")
+        for name, quality in self.per_class.items():
+            if sum(self.counts[name]):
+                table.add_row(name, *_percents(quality), *map(str, self.counts[name]))
+        return table
+
+
+def _percents(quality: Quality) -> list[str]:
+    values = (quality.pq, quality.sq, quality.rq)
+    return [f"{100 * value:.1f}" if math.isfinite(value) else "-" for value in values]
+
 
 def panoptic_quality(truths: Sequence[Panoptic], predictions: Sequence[Panoptic]) -> PanopticQuality:
     """Measure the partitions of some images.
@@ -61,39 +97,63 @@ def panoptic_quality(truths: Sequence[Panoptic], predictions: Sequence[Panoptic]
     IoU 0.8, PQ = SQ = 0.8, RQ = 1. A second prediction of that class elsewhere: PQ = 0.8 / 1.5.
 
     Raises:
-        ValueError: no images or different numbers of them, or partitions of other classes or sizes.
+        ValueError: different numbers of images, or two sizes of one image.
     """
-    if not truths or len(truths) != len(predictions):
+    if len(truths) != len(predictions):
         raise ValueError(
-            f"truths of {len(truths)} images, predictions of {len(predictions)}: expected as many, and at "
-            "least one; give one Panoptic an image."
+            f"truths of {len(truths)} images, predictions of {len(predictions)}: give one Panoptic an image."
         )
-    names, num_things = truths[0].names, truths[0].num_things
-    totals = torch.zeros((len(names), 4), dtype=torch.float64)  # TP, FP, FN, sum of IoU
-    for number, (truth, predicted) in enumerate(zip(truths, predictions, strict=True)):
-        for kind, found in (("truth", truth), ("prediction", predicted)):
-            if found.names != names or found.num_things != num_things or found.size != truth.size:
-                raise ValueError(
-                    f"image {number}: the {kind} is of size {found.size} with {found.num_things} things of "
-                    f"{len(found.names)} classes; expected {truth.size} and the {len(names)} classes of the "
-                    f"first truth, {num_things} of them things, in the same order."
-                )
-        totals += _counts(truth, predicted)
-    per_class = {name: _quality(*row) for name, row in zip(names, totals.tolist(), strict=True)}
-    qualities = list(per_class.values())
-    return PanopticQuality(
-        _mean(qualities),
-        _mean(qualities[:num_things]),
-        _mean(qualities[num_things:]),
-        per_class,
-        {
-            name: (int(tp), int(fp), int(fn))
-            for name, (tp, fp, fn, _) in zip(names, totals.tolist(), strict=True)
-        },
-    )
+    tally = PanopticTally()
+    for truth, predicted in zip(truths, predictions, strict=True):
+        tally.add(truth, predicted)
+    return tally.result()
 
 
-def _counts(truth: Panoptic, predicted: Panoptic) -> Tensor:
+class PanopticTally:
+    """Adds up images one after the other. Classes are told by name, whatever their case."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+        self.names: list[str] = []
+        self.things: list[bool] = []
+        self.totals: list[Tensor] = []  # float64 [4] each: TP, FP, FN, sum of IoU
+
+    def add(self, truth: Panoptic, predicted: Panoptic) -> None:
+        """One image's partitions; raises as :func:`panoptic_quality`."""
+        if truth.size != predicted.size:
+            raise ValueError(
+                f"the truth has the size {truth.size}, the prediction {predicted.size} (height, width)"
+            )
+        labels = self._labels(truth), self._labels(predicted)
+        for place, counts in enumerate(_counts(truth, predicted, labels, len(self.names))):
+            self.totals[place] += counts
+
+    def _labels(self, partition: Panoptic) -> Tensor:
+        """``partition.labels`` as places among ``names``; new names are added."""
+        for label, name in enumerate(partition.names):
+            if name.casefold() not in self.places:
+                self.places[name.casefold()] = len(self.names)
+                self.names.append(name)
+                self.things.append(label < partition.num_things)
+                self.totals.append(torch.zeros(4, dtype=torch.float64))
+        table = torch.tensor([self.places[name.casefold()] for name in partition.names], dtype=torch.int64)
+        return table[partition.labels]
+
+    def result(self) -> PanopticQuality:
+        """The qualities of all images together."""
+        rows = [total.tolist() for total in self.totals]
+        qualities = [_quality(*row) for row in rows]
+        kinds = list(zip(qualities, self.things, strict=True))
+        return PanopticQuality(
+            _mean(qualities),
+            _mean([quality for quality, thing in kinds if thing]),
+            _mean([quality for quality, thing in kinds if not thing]),
+            dict(zip(self.names, qualities, strict=True)),
+            {n: (int(tp), int(fp), int(fn)) for n, (tp, fp, fn, _) in zip(self.names, rows, strict=True)},
+        )
+
+
+def _counts(truth: Panoptic, predicted: Panoptic, labels: tuple[Tensor, Tensor], num_classes: int) -> Tensor:
     """float64 ``[C, 4]``: matches, false positives, false negatives and the sum of IoU of each class."""
     rows, columns = len(truth) + 1, len(predicted) + 1
     pairs = (truth.segments * columns + predicted.segments).reshape(-1)
@@ -103,17 +163,18 @@ def _counts(truth: Panoptic, predicted: Panoptic) -> Tensor:
     union = true_areas[:, None] + areas - shared_segments - on_void
     # A prediction wholly on void and an empty truth have no union at all: 0 / 0, no match.
     iou = shared_segments / union.clamp(min=1)
-    same_class = truth.labels[:, None] == predicted.labels
+    of_truth, of_predicted = labels
+    same_class = of_truth[:, None] == of_predicted
     matches = (iou > 0.5) & same_class & ~truth.crowd[:, None]
     passed_over = on_void + (shared_segments * (same_class & truth.crowd[:, None])).sum(0)
     false = ~matches.any(0) & (passed_over <= 0.5 * areas)
     missed = ~matches.any(1) & ~truth.crowd
-    counts = torch.zeros((len(truth.names), 4), dtype=torch.float64)
+    counts = torch.zeros((num_classes, 4), dtype=torch.float64)
     found = matches.any(1)
-    counts[:, 0] = _per_class(truth.labels[found], counts)
-    counts[:, 1] = _per_class(predicted.labels[false], counts)
-    counts[:, 2] = _per_class(truth.labels[missed], counts)
-    counts[:, 3].index_add_(0, truth.labels[found], (iou * matches).sum(1)[found])
+    counts[:, 0] = _per_class(of_truth[found], counts)
+    counts[:, 1] = _per_class(of_predicted[false], counts)
+    counts[:, 2] = _per_class(of_truth[missed], counts)
+    counts[:, 3].index_add_(0, of_truth[found], (iou * matches).sum(1)[found])
     return counts
 
 

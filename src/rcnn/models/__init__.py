@@ -10,11 +10,19 @@ from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.fcn import FCN
 from rcnn.models.keypoint_rcnn import KeypointRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.models.panoptic_fpn import PanopticFPN
 from rcnn.models.rcnn import RCNN
+from rcnn.ops.panoptic import stuff_names
 
 MODELS: dict[
     str,
-    type[RCNN] | type[FastRCNN] | type[FasterRCNN] | type[MaskRCNN] | type[KeypointRCNN] | type[FCN],
+    type[RCNN]
+    | type[FastRCNN]
+    | type[FasterRCNN]
+    | type[MaskRCNN]
+    | type[KeypointRCNN]
+    | type[FCN]
+    | type[PanopticFPN],
 ] = {
     "rcnn": RCNN,
     "fast_rcnn": FastRCNN,
@@ -22,6 +30,7 @@ MODELS: dict[
     "mask_rcnn": MaskRCNN,
     "keypoint_rcnn": KeypointRCNN,
     "fcn": FCN,
+    "panoptic_fpn": PanopticFPN,
 }
 """What recipes and the command line call the models."""
 
@@ -33,13 +42,25 @@ def finds_objects(name: str) -> bool:
 
 def needs_semantic(name: str) -> bool:
     """Whether a model learns from semantic maps."""
-    return name == "fcn"
+    return name in ("fcn", "panoptic_fpn")
 
 
 def build_model(
     name: str, settings: Any, class_names: Sequence[str], semantic_names: Sequence[str] = ()
 ) -> nn.Module:
-    """A model with random weights for data of these classes: of objects, or else of pixels."""
+    """A model with random weights for data of these classes: of objects, of pixels, or of both."""
     model: Any = MODELS[name]
+    if name == "panoptic_fpn":
+        stuff = stuff_names(tuple(class_names), tuple(semantic_names))
+        return PanopticFPN(len(class_names), settings, num_stuff=len(stuff))
     built: nn.Module = model(len(class_names if finds_objects(name) else semantic_names), settings)
     return built
+
+
+def pixel_names(
+    network: nn.Module, class_names: Sequence[str], semantic_names: Sequence[str]
+) -> tuple[str, ...]:
+    """What the classes of pixels are called that a network tells, trained on data with these names."""
+    if isinstance(network, PanopticFPN):
+        return network.pixel_names(class_names, stuff_names(tuple(class_names), tuple(semantic_names)))
+    return tuple(semantic_names) if isinstance(network, FCN) else ()

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcnn.structures import VOID, Instances, Size
+from rcnn.structures import VOID, Instances, Masks, Size
+
+OTHER = "(things)"
+"""What a semantic map calls its pixels of things, where it does not tell these apart."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,27 @@ class Panoptic:
     def classes(self) -> Tensor:
         """int64 ``[H, W]``: the class of every pixel, void where it has no segment."""
         return torch.cat([self.labels.new_tensor([VOID]), self.labels])[self.segments]
+
+    def instances(self) -> Instances:
+        """The things as objects with masks, without scores, and the stuff as a semantic map.
+
+        What is no stuff is called ``background`` there, which pictures leave as it is.
+        """
+        things = (self.labels < self.num_things).nonzero().flatten()
+        masks = Masks.joined([Masks.from_dense((self.segments == i + 1)[None]) for i in things], self.size)
+        stuff = self.names[self.num_things :]
+        table = torch.full((VOID + 1,), len(stuff), dtype=torch.int64)
+        table[self.num_things : len(self.names)] = torch.arange(len(stuff))
+        return Instances(
+            self.size,
+            masks.boxes(),
+            self.labels[things],
+            masks=masks,
+            crowd=self.crowd[things],
+            semantic=table[self.classes()],
+            class_names=self.names[: self.num_things],
+            semantic_names=(*stuff, "background"),
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +160,7 @@ def _checked_map(semantic: Instances, size: Size) -> Tensor:
             f"{place}: the semantic map has the size {tuple(semantic.semantic.shape)}, the objects' image "
             f"{size} (height, width); give both in the coordinates of the original image."
         )
-    return semantic.semantic
+    return semantic.semantic.long()
 
 
 def _place(objects: Instances, order: list[int], max_overlap: float) -> tuple[Tensor, list[int]]:
@@ -156,15 +180,20 @@ def _place(objects: Instances, order: list[int], max_overlap: float) -> tuple[Te
     return segments, placed
 
 
+def stuff_names(things: tuple[str, ...], semantic_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of a semantic map that are no things."""
+    return tuple(name for name in semantic_names if name not in things and name != OTHER)
+
+
 def _joint_names(
     things: tuple[str, ...], semantic_names: tuple[str, ...], device: torch.device
 ) -> tuple[tuple[str, ...], Tensor]:
     """Things and then stuff; and for each value of a semantic map the index of its stuff there, or void."""
-    stuff = tuple(name for name in semantic_names if name not in things)
+    stuff = stuff_names(things, semantic_names)
     names = (*things, *stuff)
     table = torch.full((VOID + 1,), VOID, dtype=torch.int64, device=device)
     for value, name in enumerate(semantic_names):
-        if name not in things:
+        if name in stuff:
             table[value] = names.index(name)
     return names, table
 

@@ -1,0 +1,123 @@
+"""The semantic branch of Panoptic FPN (Kirillov et al. 2019, arXiv 1901.02446, §3).
+
+Every level of the pyramid is brought to a quarter of the image's size; their sum tells the class of a pixel.
+
+Differs from the paper: a finest level of another stride than 4 is what the others are brought to.
+
+Legend: B images, C channels, K classes of pixels, H and W of the padded batch, h and w of the finest level.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rcnn.ops.semantic import pixel_loss, stacked_maps
+from rcnn.structures import VOID, ImageBatch, Instances
+
+
+@dataclass(frozen=True)
+class SemanticHeadSettings:
+    """The semantic branch; the defaults are the paper's for COCO.
+
+    Attributes:
+        channels: of every convolution.
+        groups: of its group norm.
+        things: ``other``: all things are one class beside the stuff; ``each``: every class of things is
+            learnt, too (the paper's for Cityscapes).
+    """
+
+    channels: int = 128
+    groups: int = 32
+    things: Literal["other", "each"] = "other"
+
+
+class SemanticHead(nn.Module):
+    """For each level convolutions and doublings; their sum, a 1x1 convolution, an enlargement.
+
+    Its classes are one for all things, or the things, and after them the stuff.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        strides: Sequence[int],
+        num_things: int,
+        num_stuff: int,
+        settings: SemanticHeadSettings,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.num_things = num_things
+        self.stride = strides[0]
+        self.levels = nn.ModuleList()
+        for stride in strides:
+            doublings = (stride // strides[0]).bit_length() - 1
+            level = nn.ModuleList()
+            for step in range(max(doublings, 1)):
+                level.append(_block(settings.channels if step else in_channels, settings))
+            self.levels.append(level)
+        first = 1 if settings.things == "other" else num_things
+        self.logits = nn.Conv2d(settings.channels, first + num_stuff, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Logits ``[B, K, h, w]`` of the pyramid's maps ``[B, C, h, w]``, finest first; others are unread."""
+        size = features[0].shape[-2:]
+        maps = []
+        for level, blocks in enumerate(self.levels):
+            hidden = features[level]
+            for block in blocks:  # type: ignore[attr-defined]
+                hidden = block(hidden)
+                if level:
+                    hidden = functional.interpolate(hidden, scale_factor=2.0, mode="bilinear")
+            if hidden.shape[-2:] != size:  # maps whose sides were odd
+                hidden = functional.interpolate(hidden, size, mode="bilinear")
+            maps.append(hidden)
+        logits: Tensor = self.logits(torch.stack(maps).sum(0))
+        return logits.float()
+
+    def enlarged(self, logits: Tensor) -> Tensor:
+        """Logits ``[B, K, H, W]`` at the size of the batch."""
+        return functional.interpolate(logits, scale_factor=float(self.stride), mode="bilinear")
+
+    def targets(self, truths: Sequence[Instances], size: tuple[int, int]) -> Tensor:
+        """The classes of the pixels of the batch, int64 ``[B, H, W]``, as this head counts them.
+
+        Raises:
+            ValueError: truth without a semantic map.
+        """
+        maps = stacked_maps(truths, size)
+        if self.settings.things == "each":
+            return maps
+        stuff = (maps - self.num_things + 1).clamp(min=0)
+        return torch.where(maps == VOID, VOID, stuff)
+
+    def loss(self, logits: Tensor, truths: Sequence[Instances]) -> dict[str, Tensor]:
+        """The mean cross-entropy over all pixels that are not void."""
+        whole = self.enlarged(logits)
+        return {"semantic": pixel_loss(whole, self.targets(truths, (whole.shape[2], whole.shape[3])))}
+
+    @torch.no_grad()
+    def decode(self, logits: Tensor, batch: ImageBatch, detections: Sequence[Instances]) -> list[Instances]:
+        """The detections with ``semantic_logits`` of their images."""
+        whole = self.enlarged(logits)
+        return [
+            replace(found, semantic_logits=own[:, :height, :width])
+            for found, own, (height, width) in zip(detections, whole, batch.sizes, strict=True)
+        ]
+
+
+def _block(in_channels: int, settings: SemanticHeadSettings) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, settings.channels, 3, padding=1, bias=False),
+        nn.GroupNorm(settings.groups, settings.channels),
+        nn.ReLU(inplace=True),
+    )
