@@ -137,8 +137,8 @@ def test_the_last_stage_alone():
 
 
 def test_errors_name_what_was_expected():
-    with pytest.raises(ValueError, match=r"'alexnet'.*resnet50"):
-        build_trunk(TrunkSettings("alexnet"))
+    with pytest.raises(ValueError, match=r"'zfnet'.*resnet50"):
+        build_trunk(TrunkSettings("zfnet"))
     with pytest.raises(ValueError, match=r"levels \(5,\).*0 to 4.*strides"):
         build_trunk(TrunkSettings("resnet18", (5,)))
     with pytest.raises(ValueError, match="levels"):

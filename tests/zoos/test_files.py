@@ -71,7 +71,9 @@ def test_no_code_of_a_pickle_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [Path("a"), np.array([object()]), np.array(["text"]), torch.ones(1)], ids=str
+    "value",
+    [Path("a"), np.array([object()]), np.array(["text"]), torch.ones(1)],
+    ids=["path", "objects", "texts", "tensor"],
 )
 def test_only_arrays_of_numbers(value: Any, tmp_path: Path) -> None:
     (tmp_path / "odd.pkl").write_bytes(pickle.dumps({"a": value}))
