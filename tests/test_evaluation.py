@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +115,13 @@ def test_classes_are_matched_by_name_whatever_their_case() -> None:
     assert truths[0].names == ["WBC", "RBC", "RBC"]
 
 
+def test_data_without_names_are_of_a_models_one_class() -> None:
+    truths, names = align_classes([instances([A])], ["object"], ["nucleus"])
+    assert (names, truths[0].names) == (("nucleus",), ["nucleus"])
+    with pytest.warns(UserWarning, match="'object', which the model does not know"):
+        align_classes([instances([A])], ["object"], ["nucleus", "gland"])
+
+
 def test_class_unknown_to_the_model_counts_as_missed_with_a_warning() -> None:
     given = [instances([A, B], labels=[0, 1])]
     with pytest.warns(UserWarning, match="'dog', which the model does not know"):
@@ -190,15 +196,14 @@ def test_no_images_are_refused() -> None:
         evaluate(Oracle([], ("a",)), drawn([], ("a",)))
 
 
-def test_a_crowded_image_with_masks_takes_little_time() -> None:
+def test_a_crowded_image_with_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Masks, "dense", None)  # 400 MB, and no need of them
     corners = [[x * 40, y * 40] for x in range(25) for y in range(20)]
     boxes = [[x, y, x + 30, y + 30] for x, y in corners]
     size = (800, 1000)
     truth = replace(instances(boxes, masks=filled(boxes, size)), size=size)
     scores = torch.linspace(0.9, 0.1, 500)
-    began = time.perf_counter()
     got = measured([truth], [replace(truth, scores=scores)], has_masks=True)
     assert got.f1 == 1.0
     assert got.max_detections == 500
     assert got.metrics["mask/AP"] == pytest.approx(1.0)
-    assert time.perf_counter() - began < 5  # about 0.3 s; dense masks would be 400 MB

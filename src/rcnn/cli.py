@@ -595,6 +595,7 @@ def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     """The tables of ``rcnn models``: title, columns, rows."""
     from rcnn.models import MODELS
     from rcnn.parts.backbone import TRUNKS
+    from rcnn.predict import shipped
     from rcnn.recipe import load_recipe, named_recipes
     from rcnn.weights import published
 
@@ -605,6 +606,8 @@ def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     recipes = {name: load_recipe(name) for name in named_recipes()}
     rows = [(name, recipe.model, recipe.settings.trunk.name) for name, recipe in recipes.items()]
     yield "Recipes (--recipe)", ("name", "model", "trunk"), rows
+    rows = [(name, str(path)) for name, path in shipped().items()]
+    yield "Trained, with the package (as MODEL)", ("name", "file"), rows
     rows = list(published().items())
     yield "Trained on COCO (as MODEL)", ("name", "weights from, unless in RCNN_WEIGHTS"), rows
 

@@ -36,6 +36,7 @@ from rcnn.structures import Instances
 KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
 # COCO's cap, and how far it follows crowded images: people count 500 cells.
 COCO_CAP, HIGHEST_CAP = 100, 500
+UNNAMED = ("object",)  # the class of formats that have no names
 
 Headline = Literal["box", "mask", "keypoint", "semantic", "panoptic"]
 
@@ -372,8 +373,11 @@ def align_classes(
     """The truths with a model's labels, and the names these index.
 
     Names that differ in case only are one class. A class that has objects in the data and is unknown to the
-    model comes after the model's own, with a warning: its objects will count as missed.
+    model comes after the model's own, with a warning: its objects will count as missed. Data whose format has
+    no names (mask folders, label images: ``object``) are of the one class of a model that has one.
     """
+    if tuple(data_names) == UNNAMED and len(model_names) == 1:
+        data_names = model_names
     names = list(model_names)
     labels = {name.casefold(): label for label, name in reversed(list(enumerate(names)))}
     used = sorted({label for truth in truths for label in truth.labels.tolist()})

@@ -248,8 +248,9 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Detector
     """Open a trained model.
 
     Args:
-        path: a checkpoint, a run folder (its best checkpoint, else its last), or the name of published
-            weights such as ``maskrcnn_resnet50_fpn_coco``, which are downloaded.
+        path: a checkpoint, a run folder (its best checkpoint, else its last), the name of a model that comes
+            with the package (``nuclei``), or of published weights such as ``maskrcnn_resnet50_fpn_coco``,
+            which are downloaded.
         device: where it runs; None takes a GPU where there is one.
 
     Raises:
@@ -306,6 +307,13 @@ def _with_tensors(found: arrays.Instances) -> Instances:
     )
 
 
+def shipped() -> dict[str, Path]:
+    """The trained models that come with the package: name to file."""
+    installed = Path(__file__).parent / "trained"
+    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "trained"  # a source checkout
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
 def versions() -> dict[str, str]:
     """The versions of what a result depends on."""
     names = ("rcnn", "torch", "torchvision", "timm")
@@ -319,15 +327,17 @@ def versions() -> dict[str, str]:
 def _checkpoint_file(path: str | Path) -> Path | None:
     """The file meant; None where the text can only be the name of published weights."""
     file = Path(path)
+    is_name = isinstance(path, str) and not file.suffix and len(file.parts) == 1
     if file.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
             if (file / name).is_file():
                 return file / name
+        if is_name and str(path) in shipped():  # a folder of data may have the name of its model
+            return shipped()[str(path)]
         raise ValueError(
             f"{file}: no model in this folder; expected best.safetensors or last.safetensors of a run"
         )
-    is_name = isinstance(path, str) and not file.suffix and len(file.parts) == 1
-    return None if is_name and not file.exists() else file
+    return shipped().get(str(path)) if is_name and not file.exists() else file
 
 
 def _published(name: str) -> Detector:
