@@ -57,12 +57,16 @@ def test_other_libraries_are_left_alone(platform: str, monkeypatch: pytest.Monke
     keep_memory()
 
 
-@pytest.mark.parametrize("matrix_units", [True, False])
-def test_a_cpu_is_fast_in_bfloat16_with_matrix_units(
-    matrix_units: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("matrix_units", "dot_products", "fast"),
+    [(True, True, True), (False, True, True), (False, False, False)],
+)
+def test_a_cpu_is_fast_in_bfloat16_with_instructions_for_it(
+    matrix_units: bool, dot_products: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
-    assert fast_bfloat16(torch.device("cpu")) is matrix_units
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: dot_products)
+    assert fast_bfloat16(torch.device("cpu")) is fast
 
 
 @pytest.mark.parametrize("supported", [True, False])

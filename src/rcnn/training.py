@@ -53,8 +53,8 @@ class TrainSettings:
         clip_norm: the gradient's norm is cut to this; 0 is off.
         ema: decay per step of the moving average of the weights, which is what is evaluated and kept; 0 is
             off.
-        amp: half precision in training: ``auto`` is bfloat16 where the device computes in it several times
-            quicker (GPUs, CPUs with matrix units), full precision elsewhere.
+        amp: half precision in training: ``auto`` is bfloat16 where the device computes in it markedly
+            quicker (GPUs, CPUs with instructions for it), full precision elsewhere.
         eval_every: fraction of the way between two evaluations.
         eval_images: at most this many validation images in each of them (the last one takes all).
         patience: stop after this many evaluations without a better result; 0 is never.

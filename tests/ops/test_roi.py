@@ -176,3 +176,14 @@ def test_levels_of_another_canonical_size_and_of_one_map():
     assert assign_levels(boxes, (4, 8, 16), canonical_size=56).tolist() == [2, 1]
     assert assign_levels(boxes, (16,)).tolist() == [0, 0]
     assert assign_levels(torch.zeros((0, 4)), (4, 8)).shape == (0,)
+
+
+def test_maps_in_half_precision_are_pooled_with_exact_boxes() -> None:
+    maps = torch.arange(4096.0).view(1, 1, 64, 64)
+    # As bfloat16 534 is 536, which ends a cell further.
+    rois = torch.tensor([[400.0, 100.0, 534.0, 300.0]])
+    zero = torch.zeros(1, dtype=torch.int64)
+    pooled = [
+        roi_pool([m], rois, zero, zero, [16], 2, pooling="pool") for m in (maps, maps.to(torch.bfloat16))
+    ]
+    assert_close(pooled[1], pooled[0].to(torch.bfloat16).float())

@@ -73,8 +73,10 @@ def roi_pool(
     ):
         return _align_as_weighted_rows(features, rois, images, levels, strides, size, sampling_ratio, aligned)
     boxes = torch.cat([images[:, None].to(rois.dtype), rois], 1)
-    output = features[0].new_zeros((rois.shape[0], features[0].shape[1], size, size))
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+    # The kernels want maps and boxes of one type, and boxes in half precision would be pixels off.
+    maps = [feature.to(torch.promote_types(feature.dtype, rois.dtype)) for feature in features]
+    output = maps[0].new_zeros((rois.shape[0], maps[0].shape[1], size, size))
+    for level, (feature, stride) in enumerate(zip(maps, strides, strict=True)):
         index = (levels == level).nonzero().squeeze(1)
         pooled = (
             torchvision.ops.roi_align(feature, boxes[index], size, 1 / stride, sampling_ratio, aligned)

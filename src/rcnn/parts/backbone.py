@@ -14,9 +14,13 @@ from typing import Any, Literal
 import timm
 import torch
 import torchvision
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
+
+from rcnn.ops import depthwise
 
 Norm = Literal["frozen", "batch"]
 BOTTLENECKS = ("resnet50", "resnet101")
@@ -79,10 +83,6 @@ class Trunk(nn.Module):
         self.strides = tuple(stages[i].stride for i in settings.levels)
         self.stages = nn.ModuleList(stage.layers for stage in used)
         self.frozen_stages = settings.frozen_stages
-        # Depthwise convolutions are slower in half precision on a CPU, whatever its instructions.
-        self.full_precision_on_cpu = any(
-            isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in self.modules()
-        )
         for stage in self.stages[: self.frozen_stages]:
             stage.requires_grad_(False)
 
@@ -95,12 +95,6 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, 3, H, W]``."""
-        if images.device.type == "cpu" and self.full_precision_on_cpu and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return self._maps(images)
-        return self._maps(images)
-
-    def _maps(self, images: Tensor) -> list[Tensor]:
         features = images
         maps = []
         for index, stage in enumerate(self.stages):
@@ -130,7 +124,36 @@ def build_trunk(settings: TrunkSettings) -> Trunk:
 def _stages(settings: TrunkSettings) -> list[Stage]:
     if settings.name not in TRUNKS:
         raise ValueError(f"trunk.name {settings.name!r}: expected one of {', '.join(TRUNKS)}")
-    return TRUNKS[settings.name](settings)
+    stages = TRUNKS[settings.name](settings)
+    for stage in stages:
+        _quicken_depthwise(stage.layers)
+    return stages
+
+
+class Depthwise(nn.Conv2d):
+    """A depthwise convolution by ``rcnn.ops.depthwise``, with the parameters of the one it replaces."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        channels = convolution.in_channels
+        same: Any = {k: getattr(convolution, k) for k in ("kernel_size", "stride", "padding", "groups")}
+        # On no device: weights that are replaced at once need not be drawn.
+        super().__init__(channels, channels, **same, bias=convolution.bias is not None, device="meta")
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.same = isinstance(convolution, Conv2dSame)  # TensorFlow's padding, more at the end than before
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, C, h, w]`` of maps ``[B, C, H, W]``."""
+        stride, padding = self.stride[0], int(self.padding[0])
+        if self.same:
+            images, padding = pad_same(images, list(self.kernel_size), list(self.stride)), 0
+        return depthwise.convolve(images, self.weight, self.bias, stride=stride, padding=padding)
+
+
+def _quicken_depthwise(layers: nn.Module) -> None:
+    for module in list(layers.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d) and child.groups == child.in_channels == child.out_channels > 1:
+                setattr(module, name, Depthwise(child))
 
 
 def _resnet_stages(settings: TrunkSettings) -> list[Stage]:
