@@ -1,6 +1,7 @@
 """Accuracy after the same time against torchvision's detector on the same trunk, in one run.
 
     python -m benchmarks.accuracy ../shared/data/cbc/Training --val ../shared/data/cbc/Testing --minutes 20
+    python -m benchmarks.accuracy … --together     # both at the same time, each on half of the cores
 
 Ours is `rcnn train` without a recipe. The peer is torchvision's Faster R-CNN (Mask R-CNN where there are
 masks) with its default heads on a 128-channel pyramid, whole images at their own scale, flips, AdamW 6e-4
@@ -8,10 +9,15 @@ with a cosine over the time. Both are measured by the same code on the validatio
 """
 
 import argparse
+import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,13 +25,17 @@ from torch import Tensor, nn
 
 from benchmarks.peers import torchvision_detector, torchvision_inputs
 from rcnn import load, open_data, train
+from rcnn.bench import machine
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
 from rcnn.data.loader import training_batches
 from rcnn.evaluation import Evaluation, evaluate
 from rcnn.ops.masks import paste_masks
+from rcnn.run import read_history
 from rcnn.structures import Instances
 from rcnn.transform import Transform
+
+SIDES = ("rcnn", "torchvision")
 
 
 class Peer:
@@ -103,8 +113,25 @@ def train_peer(data: Dataset, val: Dataset, minutes: float, seed: int) -> tuple[
     return evaluate(Peer(network, data.class_names), val)[0], 4 * step
 
 
+def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and evaluate one side in this process."""
+    data, val = open_data(options.data), open_data(options.val)
+    if side == "torchvision":
+        result, images = train_peer(data, val, options.minutes, options.seed)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            run = train(
+                options.data, val=options.val, minutes=options.minutes, seed=options.seed,
+                out=options.out or Path(folder) / "run", console=Console(quiet=True),
+            )  # fmt: skip
+            steps = read_history(run)[-1]["iteration"]
+            result, images = evaluate(load(run), val)[0], 4 * steps
+    shown = {k: v for k, v in result.metrics.items() if k.split("/")[1] in ("AP", "AP50", "AP75", "mAP")}
+    return {"images": images, "seconds": result.seconds["predicting"], **shown}
+
+
 def main() -> None:
-    """Train both, print both."""
+    """Train both, each in a process of its own, and print both."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -112,23 +139,32 @@ def main() -> None:
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--together", action="store_true", help="at the same time, each on half of the cores")
+    parser.add_argument("--out", type=Path, help="keep the run of rcnn in this folder")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    data, val = open_data(options.data), open_data(options.val)
-    with tempfile.TemporaryDirectory() as folder:
-        run = train(
-            options.data, val=options.val, minutes=options.minutes, seed=options.seed,
-            out=Path(folder) / "run", console=Console(quiet=True),
-        )  # fmt: skip
-        ours, _ = evaluate(load(run), val)
-    theirs, images = train_peer(data, val, options.minutes, options.seed)
-    print(f"{options.minutes:g} minutes each, seed {options.seed}; torchvision saw {images} images")
-    for name, result in (("rcnn", ours), ("torchvision", theirs)):
-        shown = {
-            k: round(v, 4)
-            for k, v in result.metrics.items()
-            if k.split("/")[1] in ("AP", "AP50", "AP75", "mAP")
-        }
-        print(f"{name:12} {shown}, predicting {result.seconds['predicting']:.2f} s an image")
+    if options.side:
+        print(json.dumps(measure(options.side, options)))
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    running = {}
+    for side, own in zip(SIDES, (cores[:half], cores[half:]), strict=True):
+        if options.together:
+            os.sched_setaffinity(0, own)  # what is started next inherits it
+        command = [sys.executable, "-m", "benchmarks.accuracy", *sys.argv[1:], "--side", side]
+        running[side] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        if not options.together:
+            running[side].wait()
+    how = f"at the same time on {half} cores each" if options.together else "one after the other"
+    print(f"{machine()}; {options.minutes:g} minutes each, {how}, seed {options.seed}")
+    for side, process in running.items():
+        out, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{side} failed")
+        found = json.loads(out)
+        metrics = ", ".join(f"{k} {v:.4f}" for k, v in found.items() if "/" in k)
+        print(f"{side:12} {found['images']} images, {metrics}, predicting {found['seconds']:.2f} s an image")
 
 
 if __name__ == "__main__":

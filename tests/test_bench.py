@@ -37,12 +37,14 @@ def test_the_peak_is_what_was_taken_on_the_way() -> None:
     assert out.strip() == "None" or 90 < int(out) / 2**20 < 150
 
 
-def test_a_detector_is_measured() -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_detector_is_measured(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "fast_bfloat16", lambda device: fast)
     torch.manual_seed(0)
     recipe = tiny_recipe()
     detector = Detector(tiny_network(recipe), recipe.transform, NAMES, min_score=0.0)
     result = bench.bench(detector, [torch.zeros(3, 48, 64, dtype=torch.uint8)] * 2, rounds=1)
-    assert (result.images, len(result.seconds), len(result.plain)) == (2, 1, 1)
+    assert (result.images, len(result.seconds), len(result.plain), len(result.half)) == (2, 1, 1, int(fast))
     assert list(result.stages) == ["trunk", "neck", "rpn", "box", "mask", "images, pasting"]
     assert all(seconds > 0 for seconds in result.stages.values())
 

@@ -31,6 +31,7 @@ class Fixed:
     """Finds in every image what the mask folders below hold: one object, ``10 20 30 40``."""
 
     class_names = ("object",)
+    max_detections = 1
 
     def predict(
         self, images: Any, *, min_score: float | None = None, max_detections: int | None = None
@@ -50,7 +51,7 @@ class Fixed:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(predict, "load", lambda path, device=None: Fixed())
+    monkeypatch.setattr(predict, "load", lambda path, device=None, half=False: Fixed())
     return "runs/fixed"
 
 
@@ -201,7 +202,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 
 
 def test_any_other_interruption_exits_130(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
-    def load(*_: Any) -> None:
+    def load(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict, "load", load)
@@ -280,6 +281,36 @@ def test_predict_writes_files_and_counts(model: str, data: Path, tmp_path: Path)
     assert "1 images: no objects" in result.stdout
     with (tmp_path / "p" / "counts.csv").open() as file:
         assert list(csv.reader(file))[1:] == [["a.png", "object", "0"]]
+
+
+def test_predict_tells_of_images_that_may_hold_more(model: str, data: Path, tmp_path: Path) -> None:
+    result = call("predict", model, data / "a" / "images", "--out", tmp_path / "found")
+    assert "1 images have as many objects as are reported at most" in result.output
+    assert "--max-detections" in result.output
+    more = call("predict", model, data / "a" / "images", "--out", tmp_path / "more", "--max-detections", "2")
+    assert "at most" not in more.output
+
+
+def test_evaluate_refuses_unusable_images_before_predicting(model: str, tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in (1, 2)]
+    objects = [{"id": i, "image_id": i, "category_id": 1, "bbox": [10, 20, 20, 20]} for i in (1, 2)]
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "object"}]}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    Image.new("L", (60, 40)).save(tmp_path / "1.png")
+    Image.new("L", (60, 50)).save(tmp_path / "2.png")  # ten rows more than the file says
+    result = call("evaluate", model, tmp_path / "val.json")
+    assert result.exit_code == 1
+    assert "2.png" in result.output
+    result = call("evaluate", model, tmp_path / "val.json", "--skip-bad")
+    assert result.exit_code == 0, result.output
+    assert "left out" in result.output
+
+
+def test_data_show_passes_over_what_cannot_be_read(data: Path, tmp_path: Path) -> None:
+    (data / "a" / "images" / "a.png").write_bytes(b"no image")
+    result = call("data", "show", data, "--out", tmp_path / "look")
+    assert result.exit_code == 0, result.output
+    assert "1 of " in result.output
 
 
 def test_predict_reports_broken_images_at_the_end_and_exits_1(model: str, data: Path, tmp_path: Path) -> None:

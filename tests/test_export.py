@@ -175,7 +175,6 @@ def test_a_damaged_folder_is_refused(files: tuple[Detector, Path], tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="torch.export asserts that suppression keeps at least two", strict=True)
 def test_a_program_of_torch(tmp_path: Path) -> None:
     made = detector("mask_rcnn")
     loaded = runtime.open_exported(export(made, tmp_path / "model.pt2", "torch"))

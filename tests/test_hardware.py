@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rcnn import hardware
-from rcnn.hardware import fast_bfloat16, keep_memory
+from rcnn.hardware import choose_device, fast_bfloat16, keep_memory
 
 
 class Glibc:
@@ -80,3 +80,11 @@ def test_a_gpu_is_asked(supported: bool, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_other_devices_stay_in_full_precision() -> None:
     assert fast_bfloat16(torch.device("meta")) is False
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for wrong in ("tpu", "cuda:99", "foo"):
+        with pytest.raises(ValueError, match=f"device {wrong}: not to be had here"):
+            choose_device(wrong)

@@ -18,11 +18,13 @@ from rcnn.plan import (
     CROPS,
     PIXELS,
     SMALLEST,
+    TYPICAL,
     Statistics,
     choose_anchors,
     choose_crop,
     choose_factor,
     choose_search,
+    choose_shrinking,
     choose_transform,
     has_no_upright,
     light_settings,
@@ -80,6 +82,7 @@ def test_statistics_by_hand() -> None:
     assert found.longest.tolist() == [40, 30, 8]
     assert found.ratios.tolist() == [4, 1, 0.25]
     assert found.owner.tolist() == [0, 0, 2]
+    assert found.labels.tolist() == [0, 0, 0]
     assert found.most == 2
 
 
@@ -109,7 +112,8 @@ def test_statistics_of_nothing() -> None:
         (SMALLEST / 1.5, 3.0, 1.5, "small images with small objects are enlarged until these are visible"),
         (SMALLEST / 100, 1.25, 1.25, "to the budget"),
         (SMALLEST / 100, 9.0, 2.0, "but at most twice"),
-        (1e6, 1e-4, 0.125, "never to nothing"),
+        (1e6, 0.187, 0.19, "to the budget, not to half or twice of it"),
+        (1e6, 1e-4, 0.02, "never to nothing"),
     ],
 )
 def test_factor(small: float, fitting: float, expected: float, why: str) -> None:
@@ -194,7 +198,7 @@ def test_large_objects_get_a_level_more() -> None:
         small,
         **{
             name: np.concatenate([getattr(small, name), getattr(large, name)])
-            for name in ("sides", "longest", "ratios", "owner")
+            for name in ("sides", "longest", "ratios", "owner", "labels")
         },
     )
     assert [len(choose_anchors(s)[0].sizes) for s in (small, mixed)] == [4, 5]
@@ -222,6 +226,57 @@ def test_without_objects_the_anchors_are_the_papers() -> None:
     assert "no objects" in why
 
 
+# Large objects among small ones
+
+
+def two_kinds(large: float, rare: int) -> Statistics:
+    """A thousand small objects of one class, and ``rare`` large ones of another."""
+    sides = np.array([20.0] * 1000 + [large] * rare)
+    return Statistics(
+        np.full(20, 1000.0), np.full(20, 1000.0), sides, sides, np.ones(len(sides)),
+        np.arange(len(sides)) % 20, np.array([0] * 1000 + [1] * rare), 60,
+    )  # fmt: skip
+
+
+def test_a_rare_class_of_large_objects_is_planned_for() -> None:
+    crop, why = choose_crop(two_kinds(400, 12), np.ones(20))
+    assert (crop, "objects up to 400 px" in why) == (600 // 32 * 32 + 32, True)
+    # Its objects are two anchors' steps from the others: no level leaves them out.
+    assert max(choose_anchors(two_kinds(400, 12))[0].sizes)[0] > 400 / 1.6
+    few, _ = choose_crop(two_kinds(400, TYPICAL - 1), np.ones(20))
+    assert few == CROPS[0], "a handful may be mistakes"
+
+
+def test_anchors_grow_faster_where_doubling_does_not_reach() -> None:
+    sizes = [size for (size,) in choose_anchors(two_kinds(800, 100))[0].sizes]
+    assert len(sizes) == 5
+    assert all(b / a > 2.05 for a, b in pairwise(sizes))
+    assert max(sizes) > 800 / 1.6
+
+
+@pytest.mark.parametrize(
+    ("large", "crop", "expected", "why"),
+    [
+        (100, 256, 0.75, "there is room"),
+        (600, 640, 0.53, "at the crop's half the object has room about it"),
+        (2000, 640, 0.3, "but no further"),
+    ],
+)
+def test_shrinking_shows_large_objects_whole(large: float, crop: int, expected: float, why: str) -> None:
+    assert choose_shrinking(two_kinds(large, 50), crop) == expected, why
+
+
+# How many objects
+
+
+@pytest.mark.parametrize(("most", "cap"), [(3, 300), (369, 800), (1500, 3000)])
+def test_no_cap_is_met_by_images_like_those_of_the_training(most: int, cap: int) -> None:
+    settings = light_settings("faster_rcnn", TRUNK, RPNSettings(sizes=((16,), (32,), (64,), (128,))), most)
+    assert settings.box.max_detections == cap
+    assert settings.rpn.pre_nms[1] >= 2 * cap or cap == 300
+    assert settings.rpn.post_nms[1] >= cap
+
+
 # Up and down
 
 
@@ -236,6 +291,8 @@ def scenes(kind: str, images: int = 40) -> tuple[Pictures, Statistics]:
         height = height * 2 if kind == "tall" else height
         truths.append(((100, 100), [(x - width, y - height, x + width, y + height)]))
         image = draw.uniform(0, 255, (3, 100, 100))
+        if kind == "scenes":  # halves that differ much, now this way and now that
+            image = 0.2 * image + np.linspace(*(draw.permutation([0, 200])), 100)[:, None]
         if kind == "sky":  # bright above, dark below, differently in each
             image = 0.5 * image + np.linspace(draw.uniform(60, 120), 0, 100)[:, None]
         if kind == "lamp":  # in the upper left corner
@@ -248,7 +305,14 @@ def scenes(kind: str, images: int = 40) -> tuple[Pictures, Statistics]:
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("isotropic", True), ("sky", False), ("lamp", True), ("objects below", False), ("tall", False)],
+    [
+        ("isotropic", True),
+        ("sky", False),
+        ("scenes", False),
+        ("lamp", True),
+        ("objects below", False),
+        ("tall", False),
+    ],
 )
 def test_upright(kind: str, expected: bool) -> None:
     turns, why = has_no_upright(*scenes(kind))

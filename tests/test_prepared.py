@@ -113,3 +113,31 @@ def test_a_detector_finds_the_same_with_the_plain_network() -> None:
     assert len(found) == len(expected) > 0
     assert_close(found.boxes, expected.boxes, rtol=1e-3, atol=1e-2)
     assert_close(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_half_precision_finds_nearly_the_same(prepare: bool) -> None:
+    torch.manual_seed(0)
+    recipe = tiny_recipe()
+    network: Any = tiny_network(recipe)
+    for layer, spread in ((network.box.logits, 0.5), (network.mask.logits, 0.5)):
+        nn.init.normal_(layer.weight, std=spread)
+    detector = Detector(network.eval(), recipe.transform, ("disk", "square"), min_score=0.0, prepare=prepare)
+    image = torch.randint(256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (exact,), (found,) = detector.predict(image), replace(detector, half=True).predict(image)
+    assert found.scores is not None
+    assert exact.scores is not None
+    assert found.scores.dtype == found.boxes.dtype == torch.float32
+    assert not torch.equal(found.scores, exact.scores), "nothing was computed in half precision"
+    assert_close(found.scores.mean(), exact.scores.mean(), rtol=0.05, atol=0)
+    # The best of the one is among those of the other, in its place to a bfloat16's last digit.
+    best = torchvision.ops.box_iou(exact.boxes[:1], found.boxes).max()
+    assert best > 0.95
+
+
+def test_half_precision_converts_the_weights_once() -> None:
+    network: Any = tiny_network(tiny_recipe())
+    ready: Any = Prepared().of(network, half=True)
+    assert ready.rpn.objectness.weight.dtype == torch.bfloat16
+    assert network.rpn.objectness.weight.dtype == torch.float32
+    assert not any(isinstance(module, Winograd) for module in ready.modules())

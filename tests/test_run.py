@@ -20,13 +20,13 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from rcnn import checkpoint, run
-from rcnn.data.dataset import Dataset, Record
+from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.open import open_data
 from rcnn.predict import load
 from rcnn.recipe import dump_recipe, load_recipe
 from rcnn.run import HELD_OUT, read_history, rewrite_report, train
 from rcnn.structures import Instances
-from tiny import NAMES, tiny_recipe, tiny_shapes
+from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -311,16 +311,19 @@ def test_a_finished_run_can_be_resumed(tmp_path: Path) -> None:
 
 
 SHARED = """
-import sys, torch
+import os, sys, torch
+def say(line):
+    sys.stdout.flush()
+    os.write(1, (line + chr(10)).encode())  # at once: two processes write to one pipe
 torch.set_num_threads(1)
 from rcnn import run
 data, recipe = sys.argv[1:]
 evaluate = run.evaluate
 def told(*given, **settings):
-    print("evaluated by", run._rank(), flush=True)
+    say(f"evaluated by {run._rank()}")
     return evaluate(*given, **settings)
 run.evaluate = told
-print("folder", run.train(data, recipe=recipe), flush=True)
+say(f"folder {run.train(data, recipe=recipe)}")
 """
 
 
@@ -431,13 +434,34 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"recipe": "no_such"}, "no_such: no such recipe"),
         ({"data": "no/such/folder"}, "no/such/folder"),
         ({"settings": ["train.batch_size=0"]}, "batch_size 0"),
+        ({"device": "tpu"}, "device tpu: not to be had here"),
     ],
 )
 def test_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"data": tiny_shapes(2), "recipe": tiny_recipe(), **options}
     with pytest.raises((ValueError, OSError), match=message):
         train(given.pop("data"), **given, out=tmp_path / "run", console=quiet())
-    assert not (tmp_path / "run" / "last.safetensors").exists()
+    assert not (tmp_path / "run").exists(), "the corrected command needs the folder"
+
+
+def test_few_of_many_warnings_are_shown_before_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny_shapes(2)
+    faults = tuple(Problem(Path(f"{i}.png"), "Odd.", "Look.", severity="warning") for i in range(30))
+    _, lines = run._checked(replace(data, problems=faults), None, skip_bad=False)
+    assert [line for line in lines if "png" in line] == [f"warning: {i}.png: Odd. Look." for i in range(5)]
+    assert lines[-1].startswith("and 25 more warnings, listed by: rcnn data check")
+
+
+@pytest.mark.parametrize(("side", "count"), [(64, 6), (2048, 1), (8192, 1)])
+def test_few_large_images_are_looked_at_while_training(side: int, count: int) -> None:
+    data = tiny_shapes(6)
+    records = [replace(r, truth=replace(r.truth, size=(side, side))) for r in data.records]
+    parts = run.Parts(data, replace(data, records=records), ())
+    recipe = tiny_recipe(eval_images=6)
+    found = run.Validation(tiny_network(recipe), recipe, parts, torch.device("cpu"))
+    assert len(found.few) == count
 
 
 @pytest.mark.parametrize("part", ["data", "val"])

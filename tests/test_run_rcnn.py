@@ -108,9 +108,9 @@ def test_all_validation_images_are_looked_at_once(
 ) -> None:
     looked_at, evaluate = [], run.evaluate
 
-    def counted(detector: Any, dataset: Any) -> Any:
+    def counted(detector: Any, dataset: Any, **options: Any) -> Any:
         looked_at.append((len(dataset), bool(detector.network.fitted)))
-        return evaluate(detector, dataset)
+        return evaluate(detector, dataset, **options)
 
     monkeypatch.setattr(run, "evaluate", counted)
     short = replace(recipe(), train=replace(recipe().train, eval_every=1.0))

@@ -85,7 +85,7 @@ class Bright(nn.Module):
 
     class settings:  # noqa: N801
         class box:  # noqa: N801
-            max_detections, nms_iou = 1000, 0.5
+            max_detections, nms_iou = 20, 0.5  # of what is seen at once, not of the whole image
 
     def __init__(self) -> None:
         super().__init__()

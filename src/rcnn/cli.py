@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
     from rcnn.predict import Detector
 
+CALIBRATED = 100  # images that show which numbers an exported model meets
 INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
 
@@ -104,6 +106,11 @@ ProposalsFile = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU where there is one.")
 ]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")]
+Half = Annotated[
+    bool,
+    typer.Option("--half", help="Compute in bfloat16: quicker on processors with instructions for it."),
+]
 MaxDetections = Annotated[
     int | None, typer.Option(min=1, help="Most objects in an image; by default the model's.")
 ]
@@ -152,9 +159,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")
-    ] = False,
+    skip_bad: SkipBad = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare batches.")] = None,
     device: Device = None,
@@ -245,7 +250,9 @@ def evaluate(
         float,
         typer.Option(min=0, max=1, help="The lowest score asked for; the curves need the weak ones too."),
     ] = 0.01,
+    skip_bad: SkipBad = False,
     device: Device = None,
+    half: Half = False,
 ) -> None:
     """Measure a model, or detections in a file, on annotated images."""
     expected = 1 if predictions is not None else 2
@@ -259,24 +266,33 @@ def evaluate(
             )
         )
     from rcnn.checkpoint import write_atomically
+    from rcnn.data.check import check, refuse_or_skip
     from rcnn.evaluation import evaluate as measure
     from rcnn.evaluation import evaluate_results
     from rcnn.metrics.families import check_names
-    from rcnn.predict import TensorResults, load
+    from rcnn.predict import TensorResults
     from rcnn.proposals import with_proposals
-    from rcnn.runtime import is_exported, open_exported
+    from rcnn.runtime import is_exported, load
     from rcnn.tables import family_tables
 
     families = None if metrics is None else [name.strip() for name in metrics.split(",")]
     check_names(families or ())  # a wrong name is told before anything is opened
     dataset = _open(Path(sources[-1]), images)
+    # Image files that cannot be used are told before anything is predicted.
+    report = check(dataset, decode=False)
+    of_files = [p for p in report.errors if p not in dataset.problems and p.file != dataset.source]
+    report = replace(report, problems=tuple(of_files))
+    dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report)
+    for problem in left_out:
+        _say(f"left out: {problem}")
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
     if predictions is not None:
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:
-        exported = is_exported(sources[0])
-        detector: Any = TensorResults(open_exported(sources[0])) if exported else load(sources[0], device)
+        detector: Any = load(sources[0], device, half=half)
+        if is_exported(sources[0]):
+            detector = TensorResults(detector)
         dataset = _proposed(dataset, detector, proposals, of_rpn="proposals" in (families or ()))
         if threshold is None:
             chosen["threshold"] = getattr(detector, "min_score", None)
@@ -314,13 +330,14 @@ def predict(
         typer.Option(metavar="FILE", help="COCO file whose image ids predictions.json shall have."),
     ] = None,
     device: Device = None,
+    half: Half = False,
 ) -> None:
     """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv, areas.csv."""
     from rcnn.results import find_images, predict_to_files
     from rcnn.runtime import load
 
     find_images(images, exclude=out)  # a wrong path is told before the model is loaded
-    detector = load(model, device)
+    detector = load(model, device, half=half)
     with _progress("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
@@ -329,6 +346,11 @@ def predict(
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]
     found += [f"{name} {share:.1%}" for name, share in summary.shares.items() if share]
     _say(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}")
+    if summary.full:
+        _complain(
+            f"{len(summary.full)} images have as many objects as are reported at most, such as "
+            f"{summary.full[0]}: there may be more; ask for them with --max-detections"
+        )
     if summary.failed:
         _complain("\n".join((f"{len(summary.failed)} images could not be used:", *summary.failed)))
         raise typer.Exit(1)
@@ -361,6 +383,7 @@ def bench(
     epilog=_examples(
         "rcnn export runs/cells --out cells.onnx",
         "rcnn export runs/cells --format openvino --out cells-openvino",
+        "rcnn export runs/cells --format openvino --out cells-int8 --int8 cells/val",
     )
 )
 def export(
@@ -369,12 +392,35 @@ def export(
         Path, typer.Option(metavar="FILE", help="Where it goes: .onnx, .pt2, or a folder for openvino.")
     ],
     format: Annotated[str, typer.Option(metavar="NAME", help="onnx, openvino or torch.")] = "onnx",
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Compute in eight-bit integers, fitted to these images (openvino only)."
+        ),
+    ] = None,
+    images: ImagesFolder = None,
 ) -> None:
     """Write a model as a file that predicts without torch; use it as MODEL in predict and evaluate."""
     from rcnn.export import export as write
-    from rcnn.predict import load
+    from rcnn.predict import TensorResults, load
+    from rcnn.runtime import open_exported
 
-    _say(f"written: {write(load(model, 'cpu'), out, format)}")
+    detector = load(model, "cpu")
+    dataset = None if int8 is None else _open(int8, images)
+    if dataset is None:
+        _say(f"written: {write(detector, out, format)}")
+        return
+    chosen = {round(i * (len(dataset) - 1) / (CALIBRATED - 1)) for i in range(CALIBRATED)}
+    _say(f"written: {write(detector, out, format, calibration=[dataset[i].image for i in sorted(chosen)])}")
+    from rcnn.evaluation import evaluate as measure
+
+    with _progress("measuring what it costs") as progress:
+        exact, _ = measure(detector, dataset, metrics=["coco"], progress=progress)
+        rounded, _ = measure(TensorResults(open_exported(out)), dataset, metrics=["coco"], progress=progress)
+    for name in exact.metrics.keys() & {"box/AP", "box/AP50", "mask/AP", "mask/AP50", "keypoints/AP"}:
+        _say(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
+    seconds, quick = (result.seconds["predicting"] for result in (exact, rounded))
+    _say(f"seconds an image: {seconds:.3f} of the network, in int8 {quick:.3f}")
 
 
 @app.command(
@@ -459,9 +505,7 @@ def data_convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     to: Annotated[str, typer.Option("--to", help="coco, voc, yolo, masks or labels (label images).")],
     images: ImagesFolder = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")
-    ] = False,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Write a data set in another format, images copied; says what that format cannot hold."""
     from rcnn.data.convert import convert
@@ -508,15 +552,21 @@ def data_show(
     pictures, captions = [], []
     with _progress("drawing") as progress:
         for done, index in enumerate(chosen, 1):
-            sample = dataset[index]
+            progress(done, len(chosen))
+            try:
+                sample = dataset[index]
+            except ValueError as error:
+                _complain(f"not drawn: {error}")
+                continue
             picture = draw(sample.image, sample.truth)
             name = Path(str(sample.image_id)).name
             write_picture(picture, out / f"{index:05d}_{name}.png")
             pictures.append(picture)
             captions.append(f"{name}: {len(sample.truth)}" if dataset.class_names else name)
-            progress(done, len(chosen))
+    if not pictures:
+        raise ValueError(f"{data}: none of the {len(chosen)} images chosen can be drawn")
     write_picture(contact_sheet(pictures, captions), out / "sheet.png")
-    _say(f"{len(chosen)} of {len(dataset)} images drawn; all on one sheet: {out / 'sheet.png'}")
+    _say(f"{len(pictures)} of {len(dataset)} images drawn; all on one sheet: {out / 'sheet.png'}")
 
 
 @weights_app.command(

@@ -21,6 +21,7 @@ from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
+from rcnn.data.check import matching_label
 from rcnn.data.coco_results import read_results
 from rcnn.data.dataset import Dataset
 from rcnn.metrics import check_pairs
@@ -379,12 +380,10 @@ def align_classes(
     if tuple(data_names) == UNNAMED and len(model_names) == 1:
         data_names = model_names
     names = list(model_names)
-    labels = {name.casefold(): label for label, name in reversed(list(enumerate(names)))}
     used = sorted({label for truth in truths for label in truth.labels.tolist()})
     unknown = []
     for name in (data_names[label] for label in used):
-        if name.casefold() not in labels:
-            labels[name.casefold()] = len(names)
+        if matching_label(names, name) is None:
             names.append(name)
             unknown.append(name)
     if unknown:
@@ -393,7 +392,8 @@ def align_classes(
             f"(it knows {', '.join(map(repr, model_names))}): they count as missed.",
             stacklevel=2,
         )
-    new_labels = torch.tensor([labels.get(name.casefold(), -1) for name in data_names], dtype=torch.int64)
+    found = [matching_label(names, name) for name in data_names]
+    new_labels = torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
     aligned = [replace(t, labels=new_labels[t.labels], class_names=tuple(names)) for t in truths]
     return aligned, tuple(names)
 

@@ -17,7 +17,7 @@ import json
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from rcnn.checkpoint import write_atomically
 from rcnn.models import MODELS
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.keypoints import find_keypoints
+from rcnn.parts.backbone import Depthwise
 from rcnn.parts.proposals import Regions
 from rcnn.parts.rpn import RPNOutput
 
@@ -157,8 +158,13 @@ def _nms(
     columns = math.ceil(math.sqrt(count))
     row = owners * math.ceil(count / columns) + torch.div(groups, columns, rounding_mode="floor")
     shift = torch.stack([groups % columns, row], 1) * (sizes.max() + 1)
-    kept: Tensor = torchvision.ops.nms(boxes + shift.repeat(1, 2), scores, max_iou)
-    return kept
+    # To torch.export torchvision declares that at least two boxes are kept. Two more make it true: apart from
+    # all others and worse than they, so that they come last.
+    apart = boxes.new_tensor([[-2.0, -2.0, -1.0, -1.0], [-4.0, -4.0, -3.0, -3.0]])
+    worst = scores.new_full((2,), torch.finfo(scores.dtype).min / 2)
+    moved = torch.cat([boxes + shift.repeat(1, 2), apart])
+    kept: Tensor = torchvision.ops.nms(moved, torch.cat([scores, worst]), max_iou)
+    return kept[:-2]
 
 
 def _ranks(owners: Tensor, sizes: Tensor) -> Tensor:
@@ -168,31 +174,35 @@ def _ranks(owners: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _statically_padded(network: nn.Module) -> nn.Module:
-    """The network, changed in place, with TensorFlow's "same" padding as a constant.
+    """The network, changed in place, with plain convolutions, and TensorFlow's "same" padding as a constant.
 
     The padding follows from the size of the map; where the stride divides that, it is kernel - stride.
     """
     for module in list(network.modules()):
         for name, conv in list(module.named_children()):
-            if isinstance(conv, Conv2dSame):
-                rest = conv.kernel_size[0] - conv.stride[0]
+            if isinstance(conv, Conv2dSame | Depthwise):
+                same = isinstance(conv, Conv2dSame) or conv.same
+                rest = conv.kernel_size[0] - conv.stride[0] if same else 0
                 pad = nn.ZeroPad2d((rest // 2, rest - rest // 2) * 2)
-                plain = nn.Conv2d(
-                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]
-                    groups=conv.groups, bias=conv.bias is not None,
-                )  # fmt: skip
+                settings: Any = {k: getattr(conv, k) for k in ("kernel_size", "stride", "padding", "groups")}
+                settings |= {"padding": 0} if same else {}
+                plain = nn.Conv2d(conv.in_channels, conv.out_channels, **settings, bias=conv.bias is not None)
                 plain.weight, plain.bias = conv.weight, conv.bias
-                setattr(module, name, nn.Sequential(pad, plain))
+                setattr(module, name, nn.Sequential(pad, plain) if same else plain)
     return network
 
 
-def export(detector: Detector, out: str | Path, format: str = "onnx") -> Path:
+def export(
+    detector: Detector, out: str | Path, format: str = "onnx", *, calibration: Sequence[Tensor] = ()
+) -> Path:
     """Write a detector so that ``rcnn.runtime`` and other programs can run it.
 
     Args:
         detector: a Faster, Mask or Keypoint R-CNN.
         out: the file (``.onnx``, ``.pt2``), or for OpenVINO the folder of ``model.xml`` and ``model.bin``.
         format: ``onnx``, ``openvino`` or ``torch``.
+        calibration: uint8 images ``[3, H, W]`` such as the model will see; where there are any, an OpenVINO
+            model computes in eight-bit integers, whose ranges are those met on these images.
 
     Raises:
         ValueError: another model or format, a transform that does not pad to the strides, or a package that
@@ -201,6 +211,11 @@ def export(detector: Detector, out: str | Path, format: str = "onnx") -> Path:
     """
     out = Path(out)
     metadata = describe(detector, format, out)
+    if calibration:
+        if format != "openvino":
+            raise ValueError(f"format {format}: eight-bit integers are for openvino; leave them out")
+        _needs("nncf")
+        metadata["precision"] = "int8"
     program = trace(detector)
     if format == "torch":
         _write_torch(program, metadata, out)
@@ -209,7 +224,7 @@ def export(detector: Detector, out: str | Path, format: str = "onnx") -> Path:
     if format == "onnx":
         write_atomically(out, runtime.sealed(body, metadata))
     else:
-        _write_openvino(body, metadata, out)
+        _write_openvino(body, metadata, out, calibration)
     return out
 
 
@@ -291,7 +306,9 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str]:
     return names
 
 
-def _write_openvino(body: bytes, metadata: dict[str, Any], out: Path) -> None:
+def _write_openvino(
+    body: bytes, metadata: dict[str, Any], out: Path, calibration: Sequence[Tensor] = ()
+) -> None:
     _needs("openvino")
     import openvino
 
@@ -299,6 +316,8 @@ def _write_openvino(body: bytes, metadata: dict[str, Any], out: Path) -> None:
         source = Path(folder) / "model.onnx"
         source.write_bytes(body)
         model = openvino.Core().read_model(source)
+        if calibration:
+            model = _quantised(model, runtime.Exported(dict, metadata), calibration)
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         sums = {}
         for name in ("model.xml", "model.bin"):
@@ -306,6 +325,19 @@ def _write_openvino(body: bytes, metadata: dict[str, Any], out: Path) -> None:
             sums[name] = hashlib.sha256(content).hexdigest()
             write_atomically(out / name, content)
     write_atomically(out / runtime.DESCRIPTION, json.dumps(metadata | {"sha256": sums}, indent=1).encode())
+
+
+def _quantised(model: Any, exported: runtime.Exported, images: Sequence[Tensor]) -> Any:
+    """An OpenVINO model whose convolutions and products take eight-bit integers, scaled as images need it."""
+    import nncf
+
+    seen = [
+        exported.inputs([image.permute(1, 2, 0).numpy()], exported.min_score, exported.info["max_detections"])
+        for image in images
+    ]
+    return nncf.quantize(
+        model, nncf.Dataset(seen), preset=nncf.QuantizationPreset.MIXED, subset_size=len(seen)
+    )
 
 
 def _write_torch(program: torch.export.ExportedProgram, metadata: dict[str, Any], out: Path) -> None:
@@ -320,7 +352,8 @@ def _needs(*packages: str) -> None:
 
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ValueError(f'{", ".join(missing)} not installed; needed is: pip install "rcnn[export]"')
+        extra = "int8" if missing == ["nncf"] else "export"
+        raise ValueError(f'{", ".join(missing)} not installed; needed is: pip install "rcnn[{extra}]"')
 
 
 @contextmanager

@@ -25,6 +25,23 @@ def keep_memory() -> None:
         library.mallopt(_M_TOP_PAD, 256 * 2**20)
 
 
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, or without a name a GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter of a torch that was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {name}: not to be had here ({reason}); cpu always is") from error
+    return device
+
+
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 convolutions and products are markedly quicker than float32 on this device.
 

@@ -49,6 +49,9 @@ SMALLEST = 14.0  # pixels: an object of three to four cells of the finest map
 CROPS = (256, 640)
 CROWDED = 50  # objects of the fullest image
 SIGNIFICANT = 2.5  # standard errors
+# Standard deviations of images in which upper and lower halves differ: 0.2 under microscopes, 0.55 in COCO.
+SCENIC = 0.35
+TYPICAL = 10  # objects that make a class count for sizes of its own
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,6 +67,7 @@ class Statistics:
         longest: longer sides of the boxes, ``[objects]``.
         ratios: height / width of the boxes.
         owner: the image of each object.
+        labels: the class of each object.
         most: objects of the fullest image.
     """
 
@@ -73,23 +77,35 @@ class Statistics:
     longest: Floats
     ratios: Floats
     owner: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
     most: int
 
     @classmethod
     def of(cls, dataset: Dataset) -> Statistics:
         """Measure the truth of a data set, crowds left out."""
-        boxes, owner = [], []
+        boxes, owner, labels = [], [], []
         for i, record in enumerate(dataset.records):
             truth = record.truth if record.truth.crowd is None else record.truth[~record.truth.crowd]
             boxes.append(truth.boxes.numpy().astype(np.float64))
             owner += [i] * len(truth)
+            labels += truth.labels.tolist()
         corners = np.concatenate([*boxes, np.zeros((0, 4))])
         size = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
         shapes = np.array([r.truth.size for r in dataset.records], dtype=np.float64).reshape(-1, 2)
         return cls(
             shapes[:, 0], shapes[:, 1], np.sqrt(size.prod(1)), size.max(1), size[:, 1] / size[:, 0],
-            np.array(owner, dtype=np.int64), max(map(len, boxes), default=0),
+            np.array(owner, dtype=np.int64), np.array(labels, dtype=np.int64),
+            max(map(len, boxes), default=0),
         )  # fmt: skip
+
+    def large(self, sizes: Floats, percentile: float) -> float:
+        """A high percentile of all objects' sizes, or what is large in a class of large ones, though rare."""
+        usual = [
+            np.percentile(sizes[self.labels == label], 75)
+            for label, count in zip(*np.unique(self.labels, return_counts=True), strict=True)
+            if count >= TYPICAL
+        ]
+        return float(max([np.percentile(sizes, percentile), *usual]))
 
     @property
     def short_sides(self) -> Floats:
@@ -135,7 +151,7 @@ def plan(
     crop, why_crop = choose_crop(scaled, factors)
     rpn, why_anchors = choose_anchors(scaled)
     turns, why_turns = has_no_upright(data, statistics)
-    augment = Augment(crop=crop, rotate90=turns, scale_jitter=(0.75, 1.33))
+    augment = Augment(crop=crop, rotate90=turns, scale_jitter=(choose_shrinking(scaled, crop), 1.33))
     train = TrainSettings(
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
         workers=1 if workers is None else workers,
@@ -181,7 +197,8 @@ def light_settings(
     model: str, trunk: str, rpn: RPNSettings, most_objects: int, *, keypoints: int = 0, masks: bool = False
 ) -> Any:
     """Settings whose heads suit a laptop; docs/recipes.md has their arithmetic beside the papers'."""
-    detections = max(100, math.ceil(1.5 * most_objects / 50) * 50)
+    # Images to come may be fuller than those of the training, and a cap that nobody meets costs nothing.
+    detections = max(300, math.ceil(2 * most_objects / 100) * 100)
     canonical = (
         112.0  # regions are read one level finer than in the FPN paper: the heads' maps are small anyway
     )
@@ -190,9 +207,11 @@ def light_settings(
     frozen = 1 if trunk.startswith(("efficientnet", "alexnet")) else 2
     trunk_settings = TrunkSettings(trunk, levels, frozen_stages=frozen)
     fpn = FPNSettings(channels=128, coarsest="pool" if len(sizes) > len(levels) else "none")
+    # Most objects of an image may be of one level, with several anchors each.
     rpn = replace(
-        rpn, sizes=sizes, channels=64, pre_nms=(500, 1000), post_nms=(500, max(500, 2 * detections))
-    )
+        rpn, sizes=sizes, channels=64, pre_nms=(500, max(1000, 2 * detections)),
+        post_nms=(500, max(500, math.ceil(1.5 * detections))),
+    )  # fmt: skip
     # Where objects are few, most proposals of a crop are background: more of it makes scores trustworthy.
     sampling = SamplingSettings(64, 0.5) if most_objects > CROWDED else SamplingSettings(128, 0.25)
     box = BoxHeadSettings(
@@ -261,10 +280,11 @@ def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str
     sides = relative * reference if by_side else statistics.sides
     small = float(np.percentile(sides, 10)) if len(sides) else SMALLEST
     factor = choose_factor(small, math.sqrt(PIXELS / area))
+    # Panoramas keep their objects' size, too; what is too large to be seen at once is seen in tiles.
     longest = float((np.maximum(statistics.heights, statistics.widths) / short).max())
     if by_side:
         side = round(reference * factor)
-        limit = math.ceil(side * min(longest, 2.0))
+        limit = math.ceil(side * min(longest, 10.0))
         return replace(transform, short_side=side, max_long_side=limit), (
             f"short side resized to {side} (objects are more alike relative to the image than in pixels)"
         )
@@ -282,12 +302,12 @@ def choose_factor(small: float, fitting: float) -> float:
     """
     wanted = SMALLEST / small
     factor = max(fitting, min(1.0, wanted)) if fitting < 1 else min(max(1.0, wanted), fitting, 2.0)
-    return round(factor * 8) / 8 or 0.125
+    return round(factor * 8) / 8 if factor >= 0.5 else max(float(f"{factor:.2g}"), 0.02)
 
 
 def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
     """The side of the training crops: room for nearly every object, no more than the images need."""
-    large = float(np.percentile(scaled.longest, 98)) if len(scaled.longest) else 0.0
+    large = scaled.large(scaled.longest, 98) if len(scaled.longest) else 0.0
     image = float(np.percentile(np.maximum(scaled.heights, scaled.widths) * factors, 90))
     # Without objects there is no telling how much must be seen at once.
     wanted = min(max(1.5 * large, CROPS[0]) if large else CROPS[1], image, CROPS[1])
@@ -296,14 +316,22 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
     return crop, f"{crop} x {crop} pixels in training{seen}"
 
 
+def choose_shrinking(scaled: Statistics, crop: int) -> float:
+    """How far crops are shrunk at random: so far that the largest objects are often seen whole."""
+    large = scaled.large(scaled.longest, 98) if len(scaled.longest) else 0.0
+    return round(min(0.75, max(0.3, crop / (2 * large))), 2) if 1.5 * large > crop else 0.75
+
+
 def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, str]:
-    """One anchor size a level, doubling from the small objects on, and ratios from the boxes' own."""
+    """One anchor size a level, from the small objects to the large, and ratios from the boxes' own."""
     if len(scaled.sides) == 0:
         return RPNSettings(), "the paper's (no objects to measure)"
-    small, large = np.percentile(scaled.sides, [5, 97])
+    small, large = float(np.percentile(scaled.sides, 5)), scaled.large(scaled.sides, 97)
     base = float(np.clip(2.0 ** (round(2 * math.log2(1.3 * small)) / 2), 8, 32))
     levels = 5 if base * 2**3 * 1.5 < large else 4
-    sizes = tuple((round(base * 2**i, 1),) for i in range(levels))
+    # Doubling, as the pyramid does; more where the largest objects would be far beyond the last anchor.
+    growth = max(2.0, (large / 1.5 / base) ** (1 / (levels - 1)))
+    sizes = tuple((round(base * growth**i, 1),) for i in range(levels))
     low, middle, high = np.exp(np.percentile(np.log(scaled.ratios), [10, 50, 90]))
     ratios = tuple(round(float(r), 2) for r in (min(low, middle / 1.4), middle, max(high, middle * 1.4)))
     shown = ", ".join(f"{size[0]:g}" for size in sizes)
@@ -317,7 +345,8 @@ def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> 
     """Whether images may be turned by quarters: True where up and down look alike, as under a microscope.
 
     Compares upper with lower and left with right halves, in brightness and in where objects lie, over up
-    to ``look_at`` images. A photograph's sky and ground give it away. Where left and right differ in
+    to ``look_at`` images. A photograph's sky and ground give it away, and so does that its halves differ much
+    in whatever direction. Where left and right differ in
     brightness too, it is the lamp of a microscope that does not stand in the middle.
     """
     if len(data) < 20:
@@ -329,9 +358,11 @@ def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> 
     differences = np.array([_halves(data[int(index)].image.float().mean(0)) for index in chosen])
     centres = _relative_centres(data, chosen)
     (vertical, horizontal), place = map(_t_value, differences.T), _t_value(centres)
+    scenic = float(differences[:, 0].std()) > SCENIC
     lamp = abs(horizontal) > SIGNIFICANT
     ratio = _t_value(np.log(statistics.ratios)[:: max(1, len(statistics.ratios) // 500)])
-    upright = abs(place) > SIGNIFICANT or abs(ratio) > 6 or (abs(vertical) > SIGNIFICANT and not lamp)
+    uneven = abs(vertical) > SIGNIFICANT and not lamp
+    upright = scenic or uneven or abs(place) > SIGNIFICANT or abs(ratio) > 6
     if upright:
         return False, "flipped left to right only (up and down differ in these images)"
     return True, "flipped and turned by quarters (up and down look alike in these images)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from rcnn import arrays, checkpoint, tiles
 from rcnn.data.image import read_image, rgb_pixels, to_rgb
-from rcnn.hardware import keep_memory
+from rcnn.hardware import choose_device, fast_bfloat16, keep_memory
 from rcnn.ops.panoptic import MergeSettings
 from rcnn.parts.selective_search import selective_search
 from rcnn.prepared import Prepared
@@ -48,6 +49,8 @@ class Detector:
         skeleton: what the keypoints are, of a network that finds them.
         semantic_names: what the classes of pixels are, of a network that tells them.
         prepare: predict with the network's quicker form (``rcnn.prepared``), on a CPU; False: as it is.
+        half: compute in bfloat16 where that is safe (autocast): quicker where ``hardware.fast_bfloat16`` says
+            so; docs/speed.md has what it costs.
     """
 
     network: nn.Module
@@ -58,6 +61,7 @@ class Detector:
     skeleton: Skeleton | None = None
     semantic_names: tuple[str, ...] = ()
     prepare: bool = True
+    half: bool = False
     _prepared: Prepared = field(default_factory=Prepared, init=False, repr=False, compare=False)
 
     @property
@@ -73,6 +77,13 @@ class Detector:
         return settings
 
     @property
+    def max_detections(self) -> int | None:
+        """The most objects of an image that is seen at once; None of a network that finds none."""
+        settings: Any = self.network.settings
+        most: int | None = getattr(getattr(settings, "box", settings), "max_detections", None)
+        return most
+
+    @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
         return next(self.network.parameters()).device
@@ -80,7 +91,7 @@ class Detector:
     @property
     def running(self) -> nn.Module:
         """The form of the network that predicts."""
-        return self._prepared.of(self.network) if self.prepare else self.network
+        return self._prepared.of(self.network, half=self.half) if self.prepare else self.network
 
     def predict(
         self,
@@ -190,7 +201,8 @@ class Detector:
         """The objects of images that have their final size, in its coordinates."""
         batch = self.transform.batch(resized)
         batch = ImageBatch(batch.tensors.to(self.device), batch.sizes, proposals=tuple(proposals))
-        found: Output = self.running(batch, min_score=min_score, max_detections=max_detections)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            found: Output = self.running(batch, min_score=min_score, max_detections=max_detections)
         return list(found.detections)
 
     def _detect_in_tiles(self, resized: Tensor, min_score: float, max_detections: int | None) -> Instances:
@@ -200,7 +212,8 @@ class Detector:
         box: Any = getattr(self.network.settings, "box", None)
         if box is None:  # a class for every pixel, and no object
             return tiles.join(parts, found, size, 0)
-        most = box.max_detections if max_detections is None else max_detections
+        # The model's own cap is that of what it sees at once.
+        most = box.max_detections * len(parts) if max_detections is None else max_detections
         return tiles.join(parts, found, size, most, box.nms_iou)
 
     def _proposals(self, images: Sequence[Tensor], given: Sequence[Tensor] | None) -> Sequence[Tensor]:
@@ -244,7 +257,7 @@ class Detector:
         return checkpoint.save(path, weights, self.describe())
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> Detector:
+def load(path: str | Path, device: str | torch.device | None = None, *, half: bool = False) -> Detector:
     """Open a trained model.
 
     Args:
@@ -252,18 +265,20 @@ def load(path: str | Path, device: str | torch.device | None = None) -> Detector
             with the package (``nuclei``), or of published weights such as ``maskrcnn_resnet50_fpn_coco``,
             which are downloaded.
         device: where it runs; None takes a GPU where there is one.
+        half: predict in bfloat16, see :class:`Detector`; warns where the device is not quicker in it.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
-        ValueError: the file is no checkpoint, or does not fit this version of the package.
+        ValueError: the file is no checkpoint, or does not fit this version of the package; no such device.
     """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = choose_device(device)
     file = _checkpoint_file(path)
     detector = _published(str(path)) if file is None else _read(file)
     keep_memory()
-    detector.network.to(device).eval()
-    return detector
+    detector.network.to(where).eval()
+    if half and not fast_bfloat16(where):
+        warnings.warn(f"half precision is slower than full precision on this {where}", stacklevel=2)
+    return replace(detector, half=half)
 
 
 @dataclass(frozen=True)

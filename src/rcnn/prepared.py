@@ -1,8 +1,10 @@
 """The form of a network that predicts quickest on a CPU: the same weights, the same results, less work.
 
 Batch norms are merged into the convolutions before them, 3x3 convolutions of wide maps take Winograd's way
-(``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the cache. Nothing of it
-is for training, and nothing of it is stored: a checkpoint has the network as it was built.
+(``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the cache. In half
+precision there is no Winograd, whose differences of neighbours bfloat16 cannot hold, and the weights are
+converted once. Nothing of it is for training, and nothing of it is stored: a checkpoint has the network as it
+was built.
 """
 
 from __future__ import annotations
@@ -29,15 +31,20 @@ class Prepared:
         self._state: tuple[tuple[int, int], ...] = ()
         self._network: nn.Module | None = None
 
-    def of(self, network: nn.Module) -> nn.Module:
-        """The network that predicts as ``network`` does; itself where there is nothing to gain."""
+    def of(self, network: nn.Module, *, half: bool = False) -> nn.Module:
+        """The network that predicts as ``network`` does; itself where there is nothing to gain.
+
+        Args:
+            network: as it was trained.
+            half: it will run under autocast to bfloat16; always the same of one network.
+        """
         tensors = list(chain(network.parameters(), network.buffers()))
         if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in floats(tensors)):
             return network
         # Tensors made in inference mode have no version, and cannot be written to outside it.
         state = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
         if self._network is None or state != self._state:
-            self._network, self._state = prepare(network), state
+            self._network, self._state = prepare(network, half=half), state
         return self._network
 
 
@@ -47,8 +54,10 @@ def floats(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def prepare(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` for prediction in float32 on a CPU; it shares the tensors that stay as they are.
+def prepare(network: nn.Module, *, half: bool = False) -> nn.Module:
+    """A copy of ``network`` for prediction on a CPU; it shares the tensors that stay as they are.
+
+    It computes in float32, or under autocast in bfloat16 (``half``).
 
     A network without convolutions is returned as it is.
     """
@@ -57,6 +66,13 @@ def prepare(network: nn.Module) -> nn.Module:
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     ready: nn.Module = copy.deepcopy(network, shared).eval()
     fold_batch_norm(ready)
+    if half:
+        for module in ready.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                # New tensors: `module.to` would convert those of the network.
+                for name, tensor in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, nn.Parameter(tensor.to(torch.bfloat16), requires_grad=False))
+        return ready
     for module in list(ready.modules()):
         children = [*module.named_children(), ("", nn.Identity())]
         for (name, child), (next_name, following) in pairwise(children):

@@ -140,6 +140,7 @@ class Summary:
         shares: of the classes of pixels, the share of all pixels, where the model tells them.
         images: images predicted.
         failed: message of each image that could not be used.
+        full: images with as many objects as may be reported, so that there may be more.
     """
 
     out: Path
@@ -147,6 +148,7 @@ class Summary:
     images: int
     failed: tuple[str, ...]
     shares: dict[str, float] = field(default_factory=dict)
+    full: tuple[str, ...] = ()
 
 
 def predict_to_files(
@@ -190,7 +192,9 @@ def predict_to_files(
     ids = {} if image_ids is None else listed_ids(Path(image_ids), images)
     categories = getattr(detector, "category_ids", None)
     overlays = _overlay_names(list(images))
+    most = detector.max_detections if max_detections is None else max_detections
     failed: list[str] = []
+    full: list[str] = []
     read: Callable[[Path], Any] = read_pixels if isinstance(detector, Exported) else read_image
     with _Tables(out, detector, categories, ids) as tables, _partitions(detector, out) as shown:
         for done, (image_id, path) in enumerate(images.items(), 1):
@@ -203,9 +207,10 @@ def predict_to_files(
                 name = overlays[image_id]
                 _write_pictures(image, shown(image_id, found, name), out, name)
                 tables.add(image_id, found)
+                full += [image_id] if len(found) == most else []
             if progress is not None:
                 progress(done, len(images))
-    return Summary(out, dict(tables.counts), tables.images, tuple(failed), tables.shares())
+    return Summary(out, dict(tables.counts), tables.images, tuple(failed), tables.shares(), tuple(full))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +47,7 @@ from rcnn.evaluation import (
     semantic_evaluation,
     semantic_tally,
 )
+from rcnn.hardware import choose_device
 from rcnn.metrics.families import BASIC
 from rcnn.models import MODELS, build_model, finds_objects, needs_semantic, pixel_names
 from rcnn.models.rcnn import RCNN
@@ -60,6 +62,9 @@ from rcnn.training import Standing, Trainer, append_line
 from rcnn.weights import load_pretrained, load_start, trunk_normalisation
 
 HELD_OUT = 0.15
+SHOWN_WARNINGS = 5
+# Of an image looked at while training, on average: a megapixel takes half a second or so on two cores.
+EVAL_PIXELS = 1024 * 1024
 NOT_FOLLOWED = ("voc10", "nuclei", "errors", "cityscapes", "proposals")  # families without a curve
 PLACES = ("data", "val", "images", "val_images", "proposals", "val_proposals")
 # More images than this are not all decoded before training; `rcnn data check` does it at any number.
@@ -147,31 +152,33 @@ def train(
         raise ValueError(
             "a recipe names its own model and trunk: leave out --model and --trunk, or change them with --set"
         )
+    _device(device)  # a wrong one is told before anything is made
     given = None if recipe is None else _given(recipe, minutes, epochs, seed, workers)
     # The split is that of the recipe's seed, so that a run's recipe gives the same run again.
     split_seed = given.train.seed if given else seed or 0
     folder = _agreed_folder(data, out)
-    parts = _open_parts(places, skip_bad=skip_bad, seed=split_seed, console=console)
-    if given is not None:
-        name = recipe if isinstance(recipe, str | Path) else given.model
-        chosen, reasons = _normalised(given), [f"recipe: {name}"]
-        if chosen.transform != given.transform:
-            reasons.append(
-                f"input: normalised as the weights of {given.settings.trunk.name} found here expect"
+    with _removed_if_empty(folder):
+        parts = _open_parts(places, skip_bad=skip_bad, seed=split_seed, console=console)
+        if given is not None:
+            name = recipe if isinstance(recipe, str | Path) else given.model
+            chosen, reasons = _normalised(given), [f"recipe: {name}"]
+            if chosen.transform != given.transform:
+                reasons.append(
+                    f"input: normalised as the weights of {given.settings.trunk.name} found here expect"
+                )
+        else:
+            chosen, reasons = plan(
+                parts.train,
+                model=model,
+                trunk=trunk,
+                minutes=minutes,
+                epochs=epochs,
+                seed=seed or 0,
+                workers=workers,
             )
-    else:
-        chosen, reasons = plan(
-            parts.train,
-            model=model,
-            trunk=trunk,
-            minutes=minutes,
-            epochs=epochs,
-            seed=seed or 0,
-            workers=workers,
-        )
-    chosen = with_settings(chosen, settings)
-    _fits(chosen, parts)
-    parts = _proposed(parts, chosen, places, console)
+        chosen = with_settings(chosen, settings)
+        _fits(chosen, parts)
+        parts = _proposed(parts, chosen, places, console)
     line = Line(folder / "log.txt", console, quiet=_rank() > 0)
     for text in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
         line.say(text)
@@ -189,7 +196,7 @@ def _run(
     *,
     resumed: bool,
 ) -> Path:
-    where = torch.device(device or (f"cuda:{_local_rank()}" if torch.cuda.is_available() else "cpu"))
+    where = _device(device)
     torch.manual_seed(recipe.train.seed)
     if getattr(recipe.settings, "scheme", "joint") == "alternating":
         return _run_alternating(folder, recipe, parts, reasons, where, console)
@@ -262,10 +269,16 @@ class Validation:
             # So that predictions can be compared with the data's own file.
             info={"category_ids": list(ids)} if ids else {},
         )  # fmt: skip
-        count = min(recipe.train.eval_images, len(parts.val))
-        order = np.random.default_rng([recipe.train.seed, 2]).permutation(len(parts.val))
-        self.few = sorted(int(i) for i in order[:count])
+        self.few = self._some(recipe.train.eval_images)
         self.last: tuple[Evaluation, list[Instances]] | None = None
+
+    def _some(self, count: int) -> list[int]:
+        """So many images of the part, chosen with the seed; fewer where they are large and take long."""
+        order = np.random.default_rng([self.recipe.train.seed, 2]).permutation(len(self.parts.val))[:count]
+        sizes = [self.recipe.transform.resized(self.parts.val.records[i].truth.size) for i in order]
+        pixels = np.cumsum([height * width for height, width in sizes])
+        within = int(np.searchsorted(pixels, count * EVAL_PIXELS, side="right"))
+        return sorted(int(i) for i in order[: max(1, within)])
 
     def __call__(self, full: bool) -> dict[str, float]:
         """Metrics by name, ``score`` among them, always of the same few images so that they make a curve.
@@ -387,7 +400,7 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
     folder, console = Path(folder), console or Console(soft_wrap=True)
     recipe, parts, asked = _opened_run(folder, {}, None, console)
     _, metadata = checkpoint.load(folder / "last.safetensors")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(None)
     finish(folder, recipe, parts, asked["reasons"], Standing(**metadata["progress"]), device, None, console)
     return folder / "report.html"
 
@@ -446,7 +459,7 @@ def _open_parts(places: Mapping[str, Source | None], *, skip_bad: bool, seed: in
             val_part, more = _checked(places["val"], places["val_images"], skip_bad)
             errors = [p for p in check_pair(train_part, val_part) if p.severity == "error"]
             if errors:
-                raise ValueError("\n".join(map(str, errors)))
+                raise ValueError("\n".join(str(p).removeprefix("error: ") for p in errors))
             notes = [f"val: {val_part.source}, {len(val_part)} images", *(f"val {line}" for line in more[1:])]
             notes += [str(p) for p in check_pair(train_part, val_part)]
             val_part = align_classes(val_part, train_part.class_names, train_part.semantic_names)
@@ -459,7 +472,11 @@ def _checked(place: Any, images: Any, skip_bad: bool) -> tuple[Dataset, list[str
     report = check(opened, decode=len(opened) <= DECODED)
     good, left_out = refuse_or_skip(opened, skip_bad, report=report)
     lines = [f"data: {line}" if i == 0 else line for i, line in enumerate(str(report).splitlines())]
-    return good, [*lines, *(f"left out: {p}" for p in left_out), *map(str, report.warnings)]
+    warned = list(map(str, report.warnings))
+    if len(warned) > SHOWN_WARNINGS:
+        more = len(warned) - SHOWN_WARNINGS
+        warned[SHOWN_WARNINGS:] = [f"and {more} more warnings, listed by: rcnn data check {opened.source}"]
+    return good, [*lines, *(f"left out: {p}" for p in left_out), *warned]
 
 
 def _hold_out(data: Dataset, lines: Sequence[str], seed: int) -> Parts:
@@ -506,6 +523,8 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
             f"train.minutes is {settings.minutes} and train.epochs is {settings.epochs}: "
             "set exactly one of them"
         )
+    if settings.batch_size < 1:
+        raise ValueError(f"train.batch_size {settings.batch_size}: a step needs at least one image")
     length = settings.minutes or settings.epochs or 0.0
     if not length > 0:
         raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
@@ -554,6 +573,18 @@ def _agreed_folder(data: Source, out: str | Path | None) -> Path:
         dist.broadcast_object_list(told)
     assert told[0] is not None
     return told[0]
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """A run that is refused leaves no folder behind."""
+    try:
+        yield
+    except BaseException:
+        if _rank() == 0:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+        raise
 
 
 def _new_folder(folder: Path) -> Path:
@@ -645,6 +676,12 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
         parts, train=train_part, val=val_part,
         lines=(*parts.lines, f"proposals: {of_train}, {mean:.0f} an image"),
     )  # fmt: skip
+
+
+def _device(name: str | None) -> torch.device:
+    """The device named, or of several GPUs this process's own."""
+    of_process = f"cuda:{_local_rank()}" if torch.cuda.is_available() else None
+    return choose_device(name or of_process)
 
 
 def _rank() -> int:

@@ -67,6 +67,11 @@ class Exported:
         return float(self.info["min_score"])
 
     @property
+    def max_detections(self) -> int:
+        """The most objects of an image unless asked for others."""
+        return int(self.info["max_detections"])
+
+    @property
     def skeleton(self) -> Skeleton | None:
         """What the keypoints are, of a model that finds them."""
         values = self.info.get("skeleton")
@@ -116,23 +121,28 @@ class Exported:
             results += self._predict_batch(given[start : start + batch_size], lowest, count)
         return results
 
-    def _predict_batch(self, images: Sequence[ImageLike], min_score: float, count: int) -> list[Instances]:
+    def inputs(self, images: Sequence[Array], min_score: float, count: int) -> dict[str, Array]:
+        """What the graph takes of RGB images ``[H, W, 3]`` (docs/export.md lists it)."""
         settings = self.info["transform"]
-        pixels = [_rgb(image) for image in images]
-        resized = [_resized(image, settings) for image in pixels]
-        sizes = [image.shape[:2] for image in resized]
-        found = self.run({
+        resized = [_resized(image, settings) for image in images]
+        return {
             "images": _batch(resized, settings),
-            "sizes": np.array(sizes, np.float32),
+            "sizes": np.array([image.shape[:2] for image in resized], np.float32),
             "min_score": np.array(min_score, np.float32),
             "max_detections": np.array(count, np.int64),
-        })  # fmt: skip
+        }
+
+    def _predict_batch(self, images: Sequence[ImageLike], min_score: float, count: int) -> list[Instances]:
+        pixels = [_rgb(image) for image in images]
+        inputs = self.inputs(pixels, min_score, count)
+        found = self.run(inputs)
         results = []
         for i, (image, given) in enumerate(zip(images, pixels, strict=True)):
             mine = found["image_index"] == i
             own = {name: values[mine] for name, values in found.items()}
             path = Path(image) if isinstance(image, str | Path) else None
-            results.append(self._instances(own, sizes[i], given.shape[:2], path))
+            height, width = (int(side) for side in inputs["sizes"][i])
+            results.append(self._instances(own, (height, width), given.shape[:2], path))
         return results
 
     def _instances(self, found: dict[str, Array], seen: Size, size: Size, path: Path | None) -> Instances:
@@ -156,23 +166,28 @@ def is_exported(path: str | Path) -> bool:
     return path.suffix in (".onnx", ".pt2") or (path / DESCRIPTION).is_file() or path.suffix == ".xml"
 
 
-def load(path: str | Path, device: Any = None) -> Detector | Exported:
+def load(path: str | Path, device: Any = None, *, half: bool = False) -> Detector | Exported:
     """Open a trained model: what ``rcnn.predict.load`` takes, or an exported file or folder.
 
     Args:
         path: a checkpoint, a run folder, the name of published weights; or, for which torch is not imported,
             an ``.onnx`` file or the folder of an OpenVINO model.
         device: where a network runs; None takes a GPU where there is one. Exported models run on the CPU.
+        half: predict in bfloat16, see :class:`rcnn.predict.Detector`; not for exported models.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
         ValueError: the file is no model, damaged, or does not fit this version of the package.
     """
     if is_exported(path):
+        if half:
+            raise ValueError(
+                f"{path}: half precision is for networks; an exported file has its own precision"
+            )
         return open_exported(path)
     from rcnn.predict import load as load_network
 
-    return load_network(path, device)
+    return load_network(path, device, half=half)
 
 
 def open_exported(path: str | Path, *, threads: int | None = None) -> Exported:

@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from conftest import real_data
-from rcnn.data.check import DataError, align_classes, check, check_pair, judge_box, refuse_or_skip
+from rcnn.data.check import (
+    DataError,
+    align_classes,
+    check,
+    check_pair,
+    judge_box,
+    matching_label,
+    refuse_or_skip,
+)
 from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
 
@@ -158,6 +166,14 @@ def test_labels_are_aligned_by_name(tmp_path: Path) -> None:
     assert aligned.category_ids == (11, 2, 12)
     with pytest.raises(ValueError, match="objects of the classes A; expected only b"):
         align_classes(val, ("b",))
+
+
+def test_names_that_differ_in_case_only_stay_apart_where_both_are_known(tmp_path: Path) -> None:
+    val = opened(tmp_path, {"a.png": ["RBC", "rbc"]}, ["RBC", "rbc"])
+    assert align_classes(val, ("RBC", "rbc"))[0].truth.labels.tolist() == [0, 1]
+    assert align_classes(val, ("rbc", "WBC"))[0].truth.labels.tolist() == [0, 0]
+    assert matching_label(("rbc", "RBC"), "Rbc") == 0
+    assert matching_label(("rbc",), "wbc") is None
 
 
 @pytest.mark.parametrize("name", ["cbc/Training", "cbc/Testing", "coco/annotations/instances_train.json"])

@@ -234,9 +234,9 @@ def test_small_faults_are_mended(tmp_path: Path) -> None:
         tmp_path,
         thing(),
         thing(2, bbox=[5, 5, 0, 3]),
-        thing(3, bbox=[15, 2, 10, 5]),
+        thing(3, bbox=[15, 2, 10, 5], segmentation=[[15, 2, 20, 2, 20, 7]]),
         thing(4, segmentation=[*SQUARE, [1, 1, 2, 2]]),
-        thing(5, bbox=[19, 2, 1.6, 5]),
+        thing(5, bbox=[19, 2, 1.6, 5], segmentation=[[19, 2, 20, 2, 20, 7]]),
     )
     assert whats(dataset) == []
     found = whats(dataset, "warning")
@@ -357,3 +357,19 @@ def test_skeletons_are_read_and_broken_ones_reported(tmp_path: Path) -> None:
     assert broken.skeleton is not None
     assert "skeleton cannot be used" in str(broken.problems[0])
     assert opened(tmp_path, thing()).skeleton is None
+
+
+@pytest.mark.parametrize("at", [(40, 40), (2, 9)])
+def test_polygons_outside_their_box_are_errors(at: tuple[int, int], tmp_path: Path) -> None:
+    x, y = at
+    away = [[x, y, x + 3, y, x + 3, y + 1]]
+    [what] = whats(opened(tmp_path, thing(), thing(2, segmentation=away)))
+    assert f"The polygons lie at {x}, {y}, {x + 3}, {y + 1}" in what
+    assert "outside the box at 2, 3, 6, 8" in what
+    assert what.startswith("a b.png 2:")
+
+
+def test_iscrowd_as_text(tmp_path: Path) -> None:
+    crowd = opened(tmp_path, thing(iscrowd="0")).records[0].truth.crowd
+    assert crowd is not None
+    assert crowd.tolist() == [False]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from rcnn.data import loader
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
-from rcnn.data.loader import Batches, training_batches
+from rcnn.data.loader import ROOM, Batches, training_batches
 from rcnn.data.shapes import draw_shapes
 from rcnn.transform import Transform
 
@@ -130,3 +131,28 @@ def test_refused_at_once():
         training_batches(SHAPES.subset([]), AUGMENT, Transform(), batch_size=1, seed=0)
     with pytest.raises(ValueError, match="batch_size 3 cannot be shared out to 2"):
         training_batches(SHAPES, AUGMENT, Transform(), batch_size=3, seed=0, world_size=2)
+
+
+class Counted(Dataset):
+    """Notes what is decoded."""
+
+    def __getitem__(self, index):
+        decoded.append(index)
+        return SHAPES[index]
+
+
+decoded: list[int] = []
+
+
+@pytest.mark.parametrize(("room", "times"), [(ROOM, 1), (3 * 48 * 48 + 3000, 2), (0, 3)])
+def test_images_are_decoded_once_where_there_is_room(room, times, monkeypatch):
+    monkeypatch.setattr(loader, "ROOM", room)
+    decoded.clear()
+    counted = Counted(SHAPES.format, SHAPES.source, SHAPES.class_names, SHAPES.records[:2])
+    plain = replace(AUGMENT, copy_paste=0.0)
+    three = list(islice(training_batches(counted, plain, Transform(), batch_size=2, seed=3), 3))
+    # Of two images there is room for both, for one, or for none; and what is made of them is the same.
+    assert sorted(decoded.count(i) for i in (0, 1)) == sorted([1 if times < 3 else 3, 3 if times > 1 else 1])
+    monkeypatch.setattr(loader, "ROOM", 0)
+    again = list(islice(training_batches(counted, plain, Transform(), batch_size=2, seed=3), 3))
+    assert_equal(three, again)

@@ -238,6 +238,14 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
     return problems
 
 
+def matching_label(class_names: Sequence[str], name: str) -> int | None:
+    """The index of a class by its name; where none is so written, of the first that differs in case only."""
+    if name in class_names:
+        return class_names.index(name)
+    folded = [known.casefold() for known in class_names]
+    return folded.index(name.casefold()) if name.casefold() in folded else None
+
+
 def align_classes(
     dataset: Dataset, class_names: tuple[str, ...], semantic_names: tuple[str, ...] = ()
 ) -> Dataset:
@@ -251,14 +259,15 @@ def align_classes(
     """
     if semantic_names and dataset.semantic_names:
         dataset = _align_maps(dataset, semantic_names)
-    known = {name.casefold(): label for label, name in enumerate(class_names)}
-    foreign = [name for name in _occurring(dataset) if name.casefold() not in known]
+    label_of = partial(matching_label, class_names)
+    foreign = [name for name in _occurring(dataset) if label_of(name) is None]
     if foreign:
         raise ValueError(
             f"{dataset.source}: objects of the classes {', '.join(foreign)}; "
             f"expected only {', '.join(class_names)}. Rename or delete them."
         )
-    labels = torch.tensor([known.get(name.casefold(), -1) for name in dataset.class_names], dtype=torch.int64)
+    found = [label_of(name) for name in dataset.class_names]
+    labels = torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
     ids = list(range(1, len(class_names) + 1))
     for old, category in enumerate(dataset.category_ids):
         if labels[old] >= 0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -316,9 +317,9 @@ class Reader:
             Annotation(
                 box=box,
                 label=label,
-                crowd=bool(entry.get("iscrowd", 0)),
+                crowd=entry.get("iscrowd", 0) not in (0, "0", None, False),
                 area=float(area) if isinstance(area, int | float) and 0 <= area < LARGEST**2 else None,
-                outline=self._outline(entry.get("segmentation"), picture, name),
+                outline=self._outline(entry.get("segmentation"), box, picture, name),
                 keypoints=self._keypoints(entry.get("keypoints"), picture, name)
                 if self.num_keypoints
                 else None,
@@ -326,7 +327,9 @@ class Reader:
             )
         )
 
-    def _outline(self, found: Any, picture: Picture, name: str) -> Outline | None:
+    def _outline(
+        self, found: Any, box: tuple[float, float, float, float], picture: Picture, name: str
+    ) -> Outline | None:
         """The segmentation checked and made small; None where there is none or it is broken."""
         if not found:
             return None
@@ -340,6 +343,11 @@ class Reader:
         if len(parts) < len(found):
             what = f"{len(found) - len(parts)} of {len(found)} polygon parts have fewer than three corners."
             self.report(what, "They were left out; delete them.", name, picture.path, "warning")
+        if parts and not _meet(bounds := _bounds(parts), box):
+            shown = ", ".join(f"{value:g}" for value in bounds)
+            edges = ", ".join(f"{value:g}" for value in box)
+            what = f"The polygons lie at {shown} (x1, y1, x2, y2), all of it outside the box at {edges}."
+            self.report(what, "Correct the segmentation or the bbox.", name, picture.path)
         return parts or None
 
     def _keypoints(self, found: Any, picture: Picture, name: str) -> npt.NDArray[np.float32]:
@@ -437,3 +445,14 @@ def _box_area(box: Box) -> float:
 
 def _fits(x1: float, y1: float, x2: float, y2: float, size: Size) -> bool:
     return x1 < x2 <= size[1] + 1 and y1 < y2 <= size[0] + 1
+
+
+def _bounds(parts: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
+    """x1 y1 x2 y2 of polygons."""
+    corners = np.concatenate(parts)
+    return (*corners.min(0).tolist(), *corners.max(0).tolist())
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes have a point in common."""
+    return all(one[i] <= other[i + 2] and other[i] <= one[i + 2] for i in (0, 1))

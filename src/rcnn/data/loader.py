@@ -4,6 +4,8 @@ Batch k of a run holds the positions ``k * batch_size`` and following; position 
 ``permutation(seed, epoch)[p mod n]`` of epoch ``p // n``, varied with the random numbers of ``(seed, p)``. So
 a resumed run sees exactly what an uninterrupted one would have seen, whatever the number of workers, and
 several processes together see the batches of one.
+
+Decoded images are kept as long as there is room: of large ones a crop takes less time than the decoding.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 # The second word of a seed: which of the independent random streams of a run is meant.
 ORDER, VARIATION = 0, 1
+ROOM = 2**29  # bytes of decoded images that a process keeps
 
 
 def training_batches(
@@ -72,6 +75,34 @@ def training_batches(
     return _loaded(batches, start, workers)
 
 
+@dataclass
+class Kept:
+    """Decoded samples by their index, the first that there is room for.
+
+    None of them ever makes place for another: every image comes once an epoch, so that the one not seen for
+    longest is the next that is needed.
+
+    Attributes:
+        room: bytes left.
+    """
+
+    room: int
+    samples: dict[int, Sample] = field(default_factory=dict)
+
+    def get(self, dataset: Dataset, index: int) -> Sample:
+        """``dataset[index]``, decoded now or before."""
+        if index in self.samples:
+            return self.samples[index]
+        sample = dataset[index]
+        tensors = [sample.image, sample.truth.semantic]
+        tensors += [] if sample.truth.masks is None else [sample.truth.masks.pixels]
+        size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        if size <= self.room:
+            self.samples[index] = sample
+            self.room -= size
+        return sample
+
+
 @dataclass(frozen=True)
 class Batches:
     """The batches of one process by number: ``batches[k]``; picklable, without shared memory.
@@ -93,6 +124,7 @@ class Batches:
     batch_size: int
     offset: int
     share: int
+    _kept: Kept = field(default_factory=lambda: Kept(ROOM), init=False, repr=False, compare=False)
 
     def __getitem__(self, number: int) -> list[Sample]:
         first = number * self.batch_size + self.offset
@@ -110,8 +142,10 @@ class Batches:
         epoch, place = divmod(position, count)
         index = int(_order(self.seed, epoch, count)[place])
         try:
-            sample = self.dataset[index]
-            return self.augment(sample, self.transform, rng, lambda: self.dataset[int(rng.integers(count))])
+            sample = self._kept.get(self.dataset, index)
+            return self.augment(
+                sample, self.transform, rng, lambda: self._kept.get(self.dataset, int(rng.integers(count)))
+            )
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError | OSError) else RuntimeError
             path = self.dataset.records[index].path
