@@ -184,8 +184,24 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
             compare(one, other)
 
 
+@pytest.mark.slow
+def test_eight_bit_integers(tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason='needs the extra "int8"')
+    made = detector("mask_rcnn")
+    images = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures()]
+    loaded = runtime.open_exported(export(made, tmp_path / "int8", "openvino", calibration=images))
+    assert loaded.info["precision"] == "int8"
+    assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
+    (found,), (expected,) = (one.predict(pictures()[0], min_score=0.0) for one in (loaded, made))
+    assert len(found) == len(expected)
+    # Rounded, but the same objects.
+    assert abs(found.scores.mean() - float(expected.scores.mean())) < 0.1
+
+
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     made = detector("faster_rcnn")
+    with pytest.raises(ValueError, match="eight-bit integers are for openvino"):
+        export(made, tmp_path / "a.onnx", calibration=[torch.zeros(3, 64, 64, dtype=torch.uint8)])
     with pytest.raises(ValueError, match="expected one of onnx, openvino, torch"):
         export(made, tmp_path / "a.onnx", "caffe")
     with pytest.raises(ValueError, match=r"expected a file \*.onnx"):

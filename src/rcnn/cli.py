@@ -417,8 +417,9 @@ def export(
     with _progress("measuring what it costs") as progress:
         exact, _ = measure(detector, dataset, metrics=["coco"], progress=progress)
         rounded, _ = measure(TensorResults(open_exported(out)), dataset, metrics=["coco"], progress=progress)
-    for name in exact.metrics.keys() & {"box/AP", "box/AP50", "mask/AP", "mask/AP50", "keypoints/AP"}:
-        _say(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
+    for name in (f"{kind}/{metric}" for kind in ("box", "mask", "keypoints") for metric in ("AP", "AP50")):
+        if name in exact.metrics:
+            _say(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
     seconds, quick = (result.seconds["predicting"] for result in (exact, rounded))
     _say(f"seconds an image: {seconds:.3f} of the network, in int8 {quick:.3f}")
 

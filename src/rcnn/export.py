@@ -328,16 +328,37 @@ def _write_openvino(
 
 
 def _quantised(model: Any, exported: runtime.Exported, images: Sequence[Tensor]) -> Any:
-    """An OpenVINO model whose convolutions and products take eight-bit integers, scaled as images need it."""
+    """An OpenVINO model whose convolutions and products take eight-bit integers, scaled as images need it.
+
+    Branches of masks and keypoints stay in floats: on nuclei their integers cost ten points of mask AP.
+    """
     import nncf
 
     seen = [
         exported.inputs([image.permute(1, 2, 0).numpy()], exported.min_score, exported.info["max_detections"])
         for image in images
     ]
-    return nncf.quantize(
-        model, nncf.Dataset(seen), preset=nncf.QuantizationPreset.MIXED, subset_size=len(seen)
-    )
+    outputs = {output.any_name: output.node for output in model.outputs}
+    branches = {name for name in outputs if name.endswith("maps") or name == "keypoints"}
+    found = [_before(outputs[name]) for name in outputs.keys() - branches]
+    exact = set().union(*(_before(outputs[name]) for name in branches)) - set().union(*found)
+    with _quiet():
+        return nncf.quantize(
+            model, nncf.Dataset(seen), preset=nncf.QuantizationPreset.MIXED, subset_size=len(seen),
+            ignored_scope=nncf.IgnoredScope(names=sorted(exact), validate=False),
+        )  # fmt: skip
+
+
+def _before(node: Any) -> set[str]:
+    """The names of all operations that a node of an OpenVINO model hangs on."""
+    names: set[str] = set()
+    left = [node]
+    while left:
+        node = left.pop()
+        if node.get_friendly_name() not in names:
+            names.add(node.get_friendly_name())
+            left += [value.get_source_output().get_node() for value in node.inputs()]
+    return names
 
 
 def _write_torch(program: torch.export.ExportedProgram, metadata: dict[str, Any], out: Path) -> None:
