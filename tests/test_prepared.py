@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rcnn import prepared
+from rcnn.models.fcn import FCN
 from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.parts.rpn import RPNSettings
+from rcnn.plan import light_settings
 from rcnn.predict import Detector
 from rcnn.prepared import Prepared, Winograd, prepare
 from rcnn.transform import Transform
@@ -133,6 +136,14 @@ def test_half_precision_finds_nearly_the_same(prepare: bool) -> None:
     # The best of the one is among those of the other, in its place to a bfloat16's last digit.
     best = torchvision.ops.box_iou(exact.boxes[:1], found.boxes).max()
     assert best > 0.95
+
+
+def test_pixels_classified_in_half_precision_are_floats() -> None:
+    network = FCN(3, light_settings("fcn", "efficientnet_lite0", RPNSettings(), 0))
+    detector = Detector(network.eval(), Transform(), (), semantic_names=("a", "b", "c"), half=True)
+    (found,) = detector.predict(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    assert found.boxes.dtype == torch.float32
+    assert found.semantic is not None
 
 
 def test_half_precision_converts_the_weights_once() -> None:

@@ -278,13 +278,14 @@ def evaluate(
     families = None if metrics is None else [name.strip() for name in metrics.split(",")]
     check_names(families or ())  # a wrong name is told before anything is opened
     dataset = _open(Path(sources[-1]), images)
-    # Image files that cannot be used are told before anything is predicted.
-    report = check(dataset, decode=False)
-    of_files = [p for p in report.errors if p not in dataset.problems and p.file != dataset.source]
-    report = replace(report, problems=tuple(of_files))
-    dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report)
-    for problem in left_out:
-        _say(f"left out: {problem}")
+    if predictions is None:
+        # Image files that cannot be used are told before anything is predicted.
+        report, known = check(dataset, decode=False), set(dataset.problems)
+        of_files = [p for p in report.errors if p not in known and p.file != dataset.source]
+        report = replace(report, problems=tuple(of_files))
+        dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report)
+        for problem in left_out:
+            _say(f"left out: {problem}")
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
     if predictions is not None:
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
@@ -410,6 +411,8 @@ def export(
     if dataset is None:
         _say(f"written: {write(detector, out, format)}")
         return
+    if not len(dataset):
+        raise ValueError(f"{int8}: no image that can be used; give some such as the model will see")
     chosen = {round(i * (len(dataset) - 1) / (CALIBRATED - 1)) for i in range(CALIBRATED)}
     _say(f"written: {write(detector, out, format, calibration=[dataset[i].image for i in sorted(chosen)])}")
     from rcnn.evaluation import evaluate as measure

@@ -319,7 +319,7 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
 def choose_shrinking(scaled: Statistics, crop: int) -> float:
     """How far crops are shrunk at random: so far that the largest objects are often seen whole."""
     large = scaled.large(scaled.longest, 98) if len(scaled.longest) else 0.0
-    return round(min(0.75, max(0.3, crop / (2 * large))), 2) if 1.5 * large > crop else 0.75
+    return round(min(0.75, max(0.3, crop / (2 * large))), 2) if crop == CROPS[1] < 1.5 * large else 0.75
 
 
 def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, str]:

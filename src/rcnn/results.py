@@ -207,7 +207,7 @@ def predict_to_files(
                 name = overlays[image_id]
                 _write_pictures(image, shown(image_id, found, name), out, name)
                 tables.add(image_id, found)
-                full += [image_id] if len(found) == most else []
+                full += [image_id] if most is not None and len(found) >= most else []
             if progress is not None:
                 progress(done, len(images))
     return Summary(out, dict(tables.counts), tables.images, tuple(failed), tables.shares(), tuple(full))

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -156,8 +156,9 @@ def train(
     given = None if recipe is None else _given(recipe, minutes, epochs, seed, workers)
     # The split is that of the recipe's seed, so that a run's recipe gives the same run again.
     split_seed = given.train.seed if given else seed or 0
+    made = out is None or not Path(out).exists()
     folder = _agreed_folder(data, out)
-    with _removed_if_empty(folder):
+    with _removed_if_refused(folder) if made else nullcontext():
         parts = _open_parts(places, skip_bad=skip_bad, seed=split_seed, console=console)
         if given is not None:
             name = recipe if isinstance(recipe, str | Path) else given.model
@@ -576,8 +577,8 @@ def _agreed_folder(data: Source, out: str | Path | None) -> Path:
 
 
 @contextmanager
-def _removed_if_empty(folder: Path) -> Iterator[None]:
-    """A run that is refused leaves no folder behind."""
+def _removed_if_refused(folder: Path) -> Iterator[None]:
+    """A run that is refused leaves no folder of its making behind."""
     try:
         yield
     except BaseException:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # The second word of a seed: which of the independent random streams of a run is meant.
 ORDER, VARIATION = 0, 1
-ROOM = 2**29  # bytes of decoded images that a process keeps
+ROOM = 2**29  # bytes of decoded images that all processes together keep
 
 
 def training_batches(
@@ -71,7 +71,8 @@ def training_batches(
         advice = "choose a multiple of the number of processes"
         raise ValueError(f"batch_size {batch_size} cannot be shared out to {world_size} processes: {advice}.")
     share = batch_size // world_size
-    batches = Batches(dataset, augment, transform, seed, batch_size, rank * share, share)
+    room = ROOM // max(workers, 1) // world_size
+    batches = Batches(dataset, augment, transform, seed, batch_size, rank * share, share, room)
     return _loaded(batches, start, workers)
 
 
@@ -115,6 +116,7 @@ class Batches:
         batch_size: positions from one batch to the next.
         offset: the first position of this process within a batch.
         share: positions of this process in a batch.
+        room: bytes of decoded images that it keeps.
     """
 
     dataset: Dataset
@@ -124,7 +126,12 @@ class Batches:
     batch_size: int
     offset: int
     share: int
-    _kept: Kept = field(default_factory=lambda: Kept(ROOM), init=False, repr=False, compare=False)
+    room: int = 0
+    _kept: Kept = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing kept."""
+        object.__setattr__(self, "_kept", Kept(self.room))
 
     def __getitem__(self, number: int) -> list[Sample]:
         first = number * self.batch_size + self.offset
@@ -162,6 +169,7 @@ class Batches:
             self.batch_size,
             self.offset,
             self.share,
+            self.room,
         )
         return _unpacked_batches, (_packed(values),)
 

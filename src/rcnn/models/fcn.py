@@ -136,7 +136,7 @@ class FCN(nn.Module):
         The latter are ``semantic_logits`` of an ``Instances`` without objects; the two limits concern objects
         and do nothing here.
         """
-        logits = self.logits(batch.tensors)
+        logits = self.logits(batch.tensors).float()
         if targets is not None:
             maps = stacked_maps(targets, (logits.shape[2], logits.shape[3]))
             loss = pixel_loss(logits, maps, per_image=self.settings.normaliser == "image")
@@ -144,7 +144,7 @@ class FCN(nn.Module):
         found = []
         for own, size in zip(logits, batch.sizes, strict=True):
             none = {"boxes": own.new_zeros((0, 4)), "labels": own.new_zeros(0, dtype=torch.int64)}
-            cut = own[:, : size[0], : size[1]].float()
+            cut = own[:, : size[0], : size[1]]
             found.append(Instances(size, **none, scores=own.new_zeros(0), semantic_logits=cut))
         return Output(detections=found)
 

@@ -233,14 +233,14 @@ class RCNN(nn.Module):
         features, maps = self.features(image, proposals)
         boxes = proposals[:, None].expand(-1, self.num_classes, -1)
         if self.settings.regression and bool(self.fitted):
-            boxes = box_ops.decode(self.deltas(maps).unflatten(1, (-1, 4)), proposals)
+            boxes = box_ops.decode(self.deltas(maps).float().unflatten(1, (-1, 4)), proposals)
         return self.decode(self.scores(features), boxes, size, min_score, max_detections)
 
     def scores(self, features: Tensor) -> Tensor:
         """The scores ``[R, K]`` of all classes, in [0, 1]."""
         if self.settings.classifier == "svm" and bool(self.fitted):
-            return torch.sigmoid(STEEPNESS * self.svms(features))
-        probabilities: Tensor = self.logits(features).softmax(1)
+            return torch.sigmoid(STEEPNESS * self.svms(features).float())
+        probabilities: Tensor = self.logits(features).float().softmax(1)
         return probabilities[:, : self.num_classes]
 
     def decode(

@@ -152,7 +152,9 @@ class Depthwise(nn.Conv2d):
 def _quicken_depthwise(layers: nn.Module) -> None:
     for module in list(layers.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Conv2d) and child.groups == child.in_channels == child.out_channels > 1:
+            if not isinstance(child, nn.Conv2d) or child.dilation != (1, 1):
+                continue
+            if child.groups == child.in_channels == child.out_channels > 1:
                 setattr(module, name, Depthwise(child))
 
 
