@@ -278,7 +278,11 @@ def evaluate(
     families = None if metrics is None else [name.strip() for name in metrics.split(",")]
     check_names(families or ())  # a wrong name is told before anything is opened
     dataset = _open(Path(sources[-1]), images)
-    if predictions is None:
+    chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
+    if predictions is not None:
+        dataset = dataset if proposals is None else with_proposals(dataset, proposals)
+        evaluation, _ = evaluate_results(predictions, dataset, **chosen)
+    else:
         # Image files that cannot be used are told before anything is predicted.
         report, known = check(dataset, decode=False), set(dataset.problems)
         of_files = [p for p in report.errors if p not in known and p.file != dataset.source]
@@ -286,11 +290,6 @@ def evaluate(
         dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report)
         for problem in left_out:
             _say(f"left out: {problem}")
-    chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
-    if predictions is not None:
-        dataset = dataset if proposals is None else with_proposals(dataset, proposals)
-        evaluation, _ = evaluate_results(predictions, dataset, **chosen)
-    else:
         detector: Any = load(sources[0], device, half=half)
         if is_exported(sources[0]):
             detector = TensorResults(detector)

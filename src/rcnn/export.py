@@ -330,7 +330,7 @@ def _write_openvino(
 def _quantised(model: Any, exported: runtime.Exported, images: Sequence[Tensor]) -> Any:
     """An OpenVINO model whose convolutions and products take eight-bit integers, scaled as images need it.
 
-    Branches of masks and keypoints stay in floats: on nuclei their integers cost ten points of mask AP.
+    Branches of masks and keypoints stay in floats: on nuclei their integers cost eleven points of mask AP.
     """
     import nncf
 
