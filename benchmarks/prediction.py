@@ -2,38 +2,48 @@
 
     python -m benchmarks.prediction                    # all cases, about 12 minutes on two cores
     python -m benchmarks.prediction mask_rcnn nuclei   # some of them
+    python -m benchmarks.prediction --openvino         # the exported model in OpenVINO as a third side
     python -m benchmarks.prediction --memory           # peak memory too, each side in a process of its own
 
 Published architectures have the same random, lively weights on both sides, and what both find is compared.
 The default nuclei model (``rcnn train`` on ``nuclei``) stands against torchvision's Mask R-CNN with its
-default heads on the same trunk and a 128-channel pyramid: the same task, not the same network.
+default heads on the same trunk and a 128-channel pyramid: the same task, not the same network. The case
+``trunk`` sets the rate of ResNet-50-FPN beside the machine's best at a product of matrices and a convolution.
 """
 
 import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import box_iou
 
 from benchmarks.peers import enliven, picture, published_pair, torchvision_detector
 from rcnn.bench import alternate, machine, peak_memory, ratios, spread
+from rcnn.export import export
 from rcnn.hardware import keep_memory
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.predict import Detector
+from rcnn.predict import Detector, TensorResults
 from rcnn.recipe import load_recipe
+from rcnn.runtime import open_exported
 from rcnn.structures import Instances
 from rcnn.weights import load_trunk
 
 Found = dict[str, Tensor]
 NUCLEI = 150
+TRUNK = "trunk"
 
 
 @dataclass
@@ -41,13 +51,15 @@ class Case:
     """Both sides of a comparison, ready to run.
 
     Attributes:
-        ours: what rcnn finds.
+        ours: what rcnn finds with ``detector``, or with another that is made of it.
         theirs: what torchvision finds; None where nothing is compared.
+        detector: ours.
         maps: our detections with their maps, where the weights are the same and so the detections must be.
     """
 
-    ours: Callable[[], Instances]
+    ours: Callable[[Detector | TensorResults], Instances]
     theirs: Callable[[], Found] | None
+    detector: Detector
     maps: Callable[[], Instances] | None = None
 
 
@@ -65,8 +77,9 @@ def published(name: str, left: int | None = None) -> Case:
         lowest = float(scores[left - 1 : left + 1].mean())
         theirs.roi_heads.score_thresh = lowest
     return Case(
-        lambda: ours.predict(image, min_score=lowest)[0],
+        lambda side: side.predict([image], min_score=lowest)[0],
         torch.inference_mode()(lambda: theirs([image])[0]),
+        ours,
         torch.inference_mode()(lambda: ours.running(ours.transform([image]), min_score=lowest).detections[0]),
     )
 
@@ -84,8 +97,9 @@ def nuclei() -> Case:
     last |= {heads.box_predictor.cls_score: 2.0, heads.mask_predictor.mask_fcn_logits: 2.0}
     enliven(theirs, last, [image])
     return Case(
-        lambda: ours.predict(image, min_score=0.0, max_detections=NUCLEI)[0],
+        lambda side: side.predict([image], min_score=0.0, max_detections=NUCLEI)[0],
         torch.inference_mode()(lambda: theirs([image])[0]),
+        ours,
     )
 
 
@@ -108,7 +122,7 @@ def large() -> Case:
     """A thousand objects on 4000x4000, for its memory."""
     image = (255 * picture((4000, 4000))).to(torch.uint8)
     ours = light_detector(picture((640, 640)))
-    return Case(lambda: ours.predict(image, min_score=0.0, max_detections=1000)[0], None)
+    return Case(lambda side: side.predict([image], min_score=0.0, max_detections=1000)[0], None, ours)
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -122,7 +136,7 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def compare(ours: Instances, maps: Instances, theirs: Found) -> str:
+def compare(ours: Instances, theirs: Found, maps: Instances | None = None) -> str:
     """How many of torchvision's detections ours has too, and the largest differences among those."""
     overlap = box_iou(theirs["boxes"], ours.boxes)
     overlap[theirs["labels"][:, None] != ours.labels[None] + 1] = 0
@@ -132,7 +146,7 @@ def compare(ours: Instances, maps: Instances, theirs: Found) -> str:
     scores = (theirs["scores"] - ours.scores[index])[both].abs().max()
     boxes = (theirs["boxes"] - ours.boxes[index])[both].abs().max()
     text = f"{int(both.sum())} of {len(both)} the same, scores to {scores:.1e}, boxes to {boxes:.1e} px"
-    if maps.mask_maps is not None:
+    if maps is not None and maps.mask_maps is not None:
         # The two paste differently; so our maps are pasted by torchvision's function.
         pasted = paste_masks_in_image(maps.mask_maps[index[both], None], theirs["boxes"][both], ours.size)
         text += f", masks to {(pasted - theirs['masks'][both]).abs().max():.1e}"
@@ -142,22 +156,66 @@ def compare(ours: Instances, maps: Instances, theirs: Found) -> str:
     return text
 
 
-def measure(name: str, rounds: int, clock: Callable[[], float]) -> None:
-    """Time a case and print it."""
+def in_openvino(detector: Detector) -> TensorResults:
+    """The same detector, exported and opened again."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = export(detector, Path(folder) / "model", "openvino")
+        return TensorResults(open_exported(out, threads=torch.get_num_threads()))
+
+
+def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: bool) -> None:
+    """Time a case and print it, a line for each of our sides."""
     case = CASES[name]()
     if case.theirs is None:
-        seconds = alternate({"rcnn": case.ours}, min(rounds, 2), clock)
-        print(f"{name:20} rcnn {spread(seconds['rcnn'])} s; {len(case.ours())} objects", flush=True)
+        seconds = alternate({"rcnn": partial(case.ours, case.detector)}, min(rounds, 2), clock)
+        print(
+            f"{name:20} rcnn {spread(seconds['rcnn'])} s; {len(case.ours(case.detector))} objects", flush=True
+        )
         return
-    seconds = alternate({"rcnn": case.ours, "torchvision": case.theirs}, rounds, clock)
-    found, expected = case.ours(), case.theirs()
+    ours: dict[str, Detector | TensorResults] = {"rcnn": case.detector}
+    if openvino:
+        ours["OpenVINO"] = in_openvino(case.detector)
+    sides: dict[str, Callable[[], object]] = {side: partial(case.ours, one) for side, one in ours.items()}
+    seconds = alternate(sides | {"torchvision": case.theirs}, rounds, clock)
+    expected = case.theirs()
+    for side, one in ours.items():
+        found = case.ours(one)
+        line = (
+            f"{name:20} {side} {statistics.median(seconds[side]):.3f} s, "
+            f"torchvision {statistics.median(seconds['torchvision']):.3f} s, "
+            f"ratio {spread(ratios(seconds, 'torchvision', side))}; "
+            f"{len(found)} and {len(expected['boxes'])} objects"
+        )
+        if case.maps is not None:
+            line += "; " + compare(found, expected, case.maps() if side == "rcnn" else None)
+        print(line, flush=True)
+
+
+def measure_trunk(rounds: int, clock: Callable[[], float]) -> None:
+    """Print the rate of ResNet-50-FPN on 800x1088, and of what the machine does best, in GFLOP/s."""
+    _, detector = published_pair("maskrcnn_resnet50_fpn", picture((480, 640)))
+    images = torch.rand(1, 3, 800, 1088).to(memory_format=torch.channels_last)
+    square, maps = torch.rand(3072, 3072), torch.rand(1, 256, 200, 272).to(memory_format=torch.channels_last)
+    kernels = torch.rand(256, 256, 3, 3).to(memory_format=torch.channels_last)
+    network: Any = detector.running
+    sides: dict[str, Callable[[], object]] = {
+        "trunk and FPN": lambda: network.neck(network.trunk(images)),
+        "product of matrices": lambda: square @ square,
+        "convolution": lambda: functional.conv2d(maps, kernels, padding=1),
+    }
+    plain: Any = detector.network
+    with torch.inference_mode():
+        operations = {}
+        for name, run in (sides | {"trunk and FPN": lambda: plain.neck(plain.trunk(images))}).items():
+            with FlopCounterMode(display=False) as counter:
+                run()
+            operations[name] = counter.get_total_flops()
+        seconds = alternate(sides, rounds, clock)
+    rates = {name: operations[name] / statistics.median(seconds[name]) / 1e9 for name in sides}
+    best = max(rates["product of matrices"], rates["convolution"])
+    shown = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
     print(
-        f"{name:20} rcnn {statistics.median(seconds['rcnn']):.3f} s, "
-        f"torchvision {statistics.median(seconds['torchvision']):.3f} s, "
-        f"ratio {spread(ratios(seconds, 'torchvision', 'rcnn'))}; "
-        f"{len(found)} and {len(expected['boxes'])} objects"
-        + (f"; {compare(found, case.maps(), expected)}" if case.maps is not None else ""),
-        flush=True,
+        f"{'trunk':20} GFLOP/s: {shown}; the trunk at {100 * rates['trunk and FPN'] / best:.0f} % of the best"
     )
 
 
@@ -171,7 +229,7 @@ def measure_memory(name: str) -> None:
 def print_peak(name: str, side: str) -> None:
     """Print the memory that one side of a case takes above its model."""
     case = CASES[name]()
-    run = case.ours if side == "rcnn" else case.theirs
+    run = partial(case.ours, case.detector) if side == "rcnn" else case.theirs
     if run is not None:
         peak = peak_memory(run)
         shown = "not to be had here" if peak is None else f"{peak / 2**20:.0f} MB"
@@ -183,9 +241,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join([*CASES, TRUNK]))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--openvino", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument(
         "--busy", action="store_true", help="processor time, for a machine that does other work"
@@ -198,8 +257,12 @@ def main() -> None:
         print_peak(options.cases[0], options.side)
         return
     print(machine())
-    for name in options.cases or CASES:
-        measure(name, options.rounds, time.process_time if options.busy else time.perf_counter)
+    clock = time.process_time if options.busy else time.perf_counter
+    for name in options.cases or [*CASES, TRUNK]:
+        if name == TRUNK:
+            measure_trunk(options.rounds, clock)
+            continue
+        measure(name, options.rounds, clock, openvino=options.openvino)
         if options.memory:
             measure_memory(name)
 

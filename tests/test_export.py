@@ -18,7 +18,7 @@ from PIL import Image
 import rcnn
 from rcnn import runtime
 from rcnn.evaluation import evaluate
-from rcnn.export import export
+from rcnn.export import _onnx_bytes, export, trace_whole
 from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
@@ -182,6 +182,34 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
         expected = made.predict(pictures(), **settings)  # type: ignore[arg-type]
         for one, other in zip(loaded.predict(pictures(), **settings), expected, strict=True):  # type: ignore[arg-type]
             compare(one, other)
+
+
+@pytest.mark.parametrize("transform", [Transform(scale=1.25), Transform(100, max_long_side=190)])
+def test_the_transform_inside(transform: Transform, tmp_path: Path) -> None:
+    made = dataclasses.replace(detector("mask_rcnn"), transform=transform)
+    program = trace_whole(made)
+    body = _onnx_bytes(program)
+    formats = {"onnx": "model.onnx", "openvino": "folder", "torch": "model.pt2"}
+    images = [*pictures(), pictures()[0][::-1].copy(), pictures()[0][:5, :7]]
+    expected = made.predict(images)
+    assert any(len(one) for one in expected)
+    with (
+        mock.patch("rcnn.export.trace_whole", return_value=program),
+        mock.patch("rcnn.export._onnx_bytes", return_value=body),
+    ):
+        for name, file in formats.items():
+            export(made, tmp_path / file, name, transform_inside=True)
+            loaded = runtime.open_exported(tmp_path / file)
+            for one, other in zip(loaded.predict(images, batch_size=2), expected, strict=True):
+                compare(one, other)
+
+
+def test_keypoints_read_off_the_image_need_the_transform_beside(tmp_path: Path) -> None:
+    made = detector("keypoint_rcnn")
+    network: Any = made.network
+    network.keypoint.settings = dataclasses.replace(network.keypoint.settings, refine=False)
+    with pytest.raises(ValueError, match="leave its transform beside"):
+        export(made, tmp_path / "model.onnx", transform_inside=True)
 
 
 @pytest.mark.slow

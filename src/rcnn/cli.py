@@ -392,6 +392,10 @@ def export(
         Path, typer.Option(metavar="FILE", help="Where it goes: .onnx, .pt2, or a folder for openvino.")
     ],
     format: Annotated[str, typer.Option(metavar="NAME", help="onnx, openvino or torch.")] = "onnx",
+    transform_inside: Annotated[
+        bool,
+        typer.Option("--transform-inside", help="Let the file itself resize and normalise images of bytes."),
+    ] = False,
     int8: Annotated[
         Path | None,
         typer.Option(
@@ -408,12 +412,14 @@ def export(
     detector = load(model, "cpu")
     dataset = None if int8 is None else _open(int8, images)
     if dataset is None:
-        _say(f"written: {write(detector, out, format)}")
+        _say(f"written: {write(detector, out, format, transform_inside=transform_inside)}")
         return
     if not len(dataset):
         raise ValueError(f"{int8}: no image that can be used; give some such as the model will see")
     chosen = {round(i * (len(dataset) - 1) / (CALIBRATED - 1)) for i in range(CALIBRATED)}
-    _say(f"written: {write(detector, out, format, calibration=[dataset[i].image for i in sorted(chosen)])}")
+    seen = [dataset[i].image for i in sorted(chosen)]
+    written = write(detector, out, format, transform_inside=transform_inside, calibration=seen)
+    _say(f"written: {written}")
     from rcnn.evaluation import evaluate as measure
 
     with _progress("measuring what it costs") as progress:

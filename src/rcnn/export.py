@@ -2,8 +2,8 @@
 
 The exported graph does what a model's ``forward`` and ``decode`` do, for a batch at once: images may differ
 in their number of objects, so that detections are one flat list in which ``image_index`` names the image of
-each, the best of an image first. Resizing, normalising and pasting of masks stay outside, in
-``rcnn.runtime``.
+each, the best of an image first. Pasting of masks stays outside, in ``rcnn.runtime``, and so do resizing and
+normalising unless they are asked for inside.
 
 Legend: B images, H and W of the padded batch, N detections of all images, R regions, K classes.
 """
@@ -19,14 +19,17 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torchvision
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rcnn import runtime
 from rcnn.checkpoint import write_atomically
@@ -39,11 +42,13 @@ from rcnn.parts.rpn import RPNOutput
 
 if TYPE_CHECKING:
     from rcnn.predict import Detector
+    from rcnn.transform import Transform
 
 FORMATS = ("onnx", "openvino", "torch")
 EXPORTED = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn")
 OPSET = 18
 INPUTS = ("images", "sizes", "min_score", "max_detections")
+INPUTS_INSIDE = ("images", "min_score", "max_detections")
 MOST = 2**31 - 1
 
 
@@ -137,6 +142,60 @@ class DetectionGraph(nn.Module):
         return {name: v[keep] for name, v in zip(names, (boxes, labels, scores, owners), strict=True)}
 
 
+class WholeGraph(nn.Module):
+    """A detection graph with the transform in it: images as they are, boxes in their own pixels.
+
+    Sides are computed in whole numbers, of which a file's 32-bit floats lose none. They are those of
+    ``Transform`` but for transforms without a margin, which may come out a pixel smaller.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, detections: DetectionGraph, transform: Transform) -> None:
+        super().__init__()
+        self.detections, self.transform = detections, transform
+        self.register_buffer("mean", torch.tensor(transform.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(transform.std).view(3, 1, 1))
+
+    def forward(self, images: Tensor, min_score: Tensor, max_detections: Tensor) -> dict[str, Tensor]:
+        """Find the objects in RGB ``images``, uint8 ``[B, 3, H, W]``; the rest as in DetectionGraph."""
+        divisor, (height, width) = self.transform.divisor, images.shape[2:]
+        rows, columns = self._resized(height, width)
+        pixels = images.to(torch.float32) / 255
+        if self.transform != replace(self.transform, short_side=None, scale=1.0, max_long_side=None):
+            pixels = functional.interpolate(
+                pixels, (rows, columns), mode="bilinear", antialias=self.transform.antialias
+            )
+        pixels = (pixels - self.mean) / self.std
+        below, right = ((side + divisor - 1) // divisor * divisor - side for side in (rows, columns))
+        one = pixels.new_ones(images.shape[0])
+        found: dict[str, Tensor] = self.detections(
+            functional.pad(pixels, (0, right, 0, below)),
+            torch.stack([one * rows, one * columns], 1), min_score, max_detections,
+        )  # fmt: skip
+        size = torch.stack([one[0] * width, one[0] * height])
+        ratio = size / torch.stack([one[0] * columns, one[0] * rows])
+        found["boxes"] = torch.minimum(found["boxes"] * ratio.repeat(2), size.repeat(2))
+        if "keypoints" in found:
+            found["keypoints"] = found["keypoints"] * torch.cat([ratio, one[:1]])
+        return found
+
+    def _resized(self, height: Any, width: Any) -> list[Any]:
+        """As ``Transform.resized``, of sides that are symbols."""
+        transform, sides = self.transform, (height, width)
+        if transform.short_side is None:
+            scale = Fraction(transform.scale).limit_denominator(1000)
+            resized = [side * scale.numerator // scale.denominator for side in sides]
+        else:
+            resized = [side * transform.short_side // torch.sym_min(height, width) for side in sides]
+        if transform.max_long_side is not None:
+            longest = torch.sym_max(height, width)
+            limits = (side * transform.max_long_side // longest for side in sides)
+            resized = [torch.sym_min(*pair) for pair in zip(resized, limits, strict=True)]
+        return [torch.sym_max(1, side) for side in resized]
+
+
 def candidates(network: Any) -> int:
     """Anchors of a level that a file looks at, and so the most detections that it can be asked for."""
     return int(max(network.rpn.settings.pre_nms[1], network.box.settings.max_detections))
@@ -193,7 +252,12 @@ def _statically_padded(network: nn.Module) -> nn.Module:
 
 
 def export(
-    detector: Detector, out: str | Path, format: str = "onnx", *, calibration: Sequence[Tensor] = ()
+    detector: Detector,
+    out: str | Path,
+    format: str = "onnx",
+    *,
+    transform_inside: bool = False,
+    calibration: Sequence[Tensor] = (),
 ) -> Path:
     """Write a detector so that ``rcnn.runtime`` and other programs can run it.
 
@@ -201,6 +265,8 @@ def export(
         detector: a Faster, Mask or Keypoint R-CNN.
         out: the file (``.onnx``, ``.pt2``), or for OpenVINO the folder of ``model.xml`` and ``model.bin``.
         format: ``onnx``, ``openvino`` or ``torch``.
+        transform_inside: the file takes bytes and does the resizing and normalising itself, which otherwise
+            stand beside it. Images of a batch then have one size.
         calibration: uint8 images ``[3, H, W]`` such as the model will see; where there are any, an OpenVINO
             model computes in eight-bit integers, whose ranges are those met on these images.
 
@@ -210,13 +276,13 @@ def export(
         OSError: the file cannot be written.
     """
     out = Path(out)
-    metadata = describe(detector, format, out)
+    metadata = describe(detector, format, out, transform_inside=transform_inside)
     if calibration:
         if format != "openvino":
             raise ValueError(f"format {format}: eight-bit integers are for openvino; leave them out")
         _needs("nncf")
         metadata["precision"] = "int8"
-    program = trace(detector)
+    program = trace_whole(detector) if transform_inside else trace(detector)
     if format == "torch":
         _write_torch(program, metadata, out)
         return out
@@ -228,7 +294,7 @@ def export(
     return out
 
 
-def describe(detector: Detector, format: str, out: Path) -> dict[str, Any]:
+def describe(detector: Detector, format: str, out: Path, *, transform_inside: bool = False) -> dict[str, Any]:
     """The metadata of an exported file, once it is known that it can be made."""
     content = detector.describe()
     network: Any = detector.network
@@ -251,21 +317,32 @@ def describe(detector: Detector, format: str, out: Path) -> dict[str, Any]:
             f"transform.divisor {detector.transform.divisor}: an exported file needs a multiple of the "
             f"trunk's stride, {coarsest}: set transform.divisor"
         )
+    keypoint = getattr(network, "keypoint", None)
+    if transform_inside and keypoint is not None and not keypoint.settings.refine:
+        raise ValueError(
+            "this model's keypoints are read off at the resolution of the resized image: leave its transform "
+            "beside the file"
+        )
     return content | {
         "export": runtime.FORMAT,
         "format": format,
         "opset": OPSET,
         "transform": asdict(detector.transform),
+        "transform_inside": transform_inside,
         "max_detections": network.settings.box.max_detections,
         "candidates": candidates(network),
-        "conventions": CONVENTIONS,
+        "conventions": (INSIDE if transform_inside else BESIDE) + CONVENTIONS,
     }
 
 
-CONVENTIONS = (
+BESIDE = (
     "images: float32 [B, 3, H, W], RGB, resized, (x - mean) / std of x in [0, 1], zeros to multiples of "
     "the divisor; sizes: float32 [B, 2], (height, width) without padding; boxes x1 y1 x2 y2 of the resized "
-    "image, pixel i covers [i, i + 1); labels index class_names; image_index: the image of each detection; "
+    "image, "
+)
+INSIDE = "images: uint8 [B, 3, H, W], RGB, as they are; boxes x1 y1 x2 y2 of these, "
+CONVENTIONS = (
+    "pixel i covers [i, i + 1); labels index class_names; image_index: the image of each detection; "
     "the best of an image first; mask_maps: probabilities inside the box; keypoints: x y logit"
 )
 
@@ -287,11 +364,24 @@ def trace(detector: Detector) -> torch.export.ExportedProgram:
         )
 
 
+def trace_whole(detector: Detector) -> torch.export.ExportedProgram:
+    """The graph with the transform inside; batch, height and width are dynamic."""
+    graph = WholeGraph(DetectionGraph(detector.network.cpu()), detector.transform).eval()
+    any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    images = torch.randint(256, (2, 3, 200, 230), dtype=torch.uint8)
+    with torch.no_grad(), _quiet():
+        return torch.export.export(
+            graph, (images, torch.tensor(0.05), torch.tensor(10)), dynamic_shapes=(any_size, None, None)
+        )
+
+
 def _onnx_bytes(program: torch.export.ExportedProgram) -> bytes:
     _needs("onnx", "onnxscript", "onnxruntime")
+    taken = len(program.graph_signature.user_inputs)
     with _quiet():
         written = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=INPUTS,
+            program, dynamo=True, opset_version=OPSET,
+            input_names=INPUTS if taken == len(INPUTS) else INPUTS_INSIDE,
             output_names=_output_names(program), verbose=False,
         )  # fmt: skip
     assert written is not None
@@ -316,6 +406,7 @@ def _write_openvino(
         source = Path(folder) / "model.onnx"
         source.write_bytes(body)
         model = openvino.Core().read_model(source)
+        _keep_antialias(model)
         if calibration:
             model = _quantised(model, runtime.Exported(dict, metadata), calibration)
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
@@ -327,6 +418,18 @@ def _write_openvino(
     write_atomically(out / runtime.DESCRIPTION, json.dumps(metadata | {"sha256": sums}, indent=1).encode())
 
 
+def _keep_antialias(model: Any) -> None:
+    """Let an OpenVINO model antialias as its source does, which its reader of ONNX leaves out."""
+    from openvino import opset11
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Interpolate" and node.get_attributes()["antialias"]:
+            axes = np.array([2, 3])
+            sizes = opset11.gather(node.input_value(1), axes, np.array(0))
+            resized = opset11.interpolate(node.input_value(0), sizes, "bilinear_pillow", "sizes", axes=axes)
+            node.output(0).replace(resized.output(0))
+
+
 def _quantised(model: Any, exported: runtime.Exported, images: Sequence[Tensor]) -> Any:
     """An OpenVINO model whose convolutions and products take eight-bit integers, scaled as images need it.
 
@@ -334,18 +437,19 @@ def _quantised(model: Any, exported: runtime.Exported, images: Sequence[Tensor])
     """
     import nncf
 
-    seen = [
-        exported.inputs([image.permute(1, 2, 0).numpy()], exported.min_score, exported.info["max_detections"])
-        for image in images
-    ]
+    count = exported.max_detections
+
+    def inputs(image: Tensor) -> dict[str, Any]:
+        return exported.inputs([image.permute(1, 2, 0).numpy()], exported.min_score, count)
+
     outputs = {output.any_name: output.node for output in model.outputs}
     branches = {name for name in outputs if name.endswith("maps") or name == "keypoints"}
     found = [_before(outputs[name]) for name in outputs.keys() - branches]
     exact = set().union(*(_before(outputs[name]) for name in branches)) - set().union(*found)
     with _quiet():
         return nncf.quantize(
-            model, nncf.Dataset(seen), preset=nncf.QuantizationPreset.MIXED, subset_size=len(seen),
-            ignored_scope=nncf.IgnoredScope(names=sorted(exact), validate=False),
+            model, nncf.Dataset(images, inputs), preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(images), ignored_scope=nncf.IgnoredScope(names=sorted(exact), validate=False),
         )  # fmt: skip
 
 

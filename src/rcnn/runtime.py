@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     ImageLike = str | Path | Image.Image | npt.NDArray[Any]
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 
-FORMAT = 1
+FORMAT = 2
 """The layout of inputs, outputs and metadata; a change that older readers would misread raises it."""
 DESCRIPTION = "rcnn.json"
 _HEAD, _SEAL = b"rcnn", b"rcnn_sha256"
@@ -70,6 +70,11 @@ class Exported:
     def max_detections(self) -> int:
         """The most objects of an image unless asked for others."""
         return int(self.info["max_detections"])
+
+    @property
+    def transform_inside(self) -> bool:
+        """Whether the graph takes images as they are."""
+        return bool(self.info.get("transform_inside"))
 
     @property
     def skeleton(self) -> Skeleton | None:
@@ -124,16 +129,21 @@ class Exported:
     def inputs(self, images: Sequence[Array], min_score: float, count: int) -> dict[str, Array]:
         """What the graph takes of RGB images ``[H, W, 3]`` (docs/export.md lists it)."""
         settings = self.info["transform"]
-        resized = [_resized(image, settings) for image in images]
-        return {
-            "images": _batch(resized, settings),
-            "sizes": np.array([image.shape[:2] for image in resized], np.float32),
+        rest: dict[str, Array] = {
             "min_score": np.array(min_score, np.float32),
             "max_detections": np.array(count, np.int64),
         }
+        if self.transform_inside:
+            return {"images": np.stack([_bytes(image).transpose(2, 0, 1) for image in images]), **rest}
+        resized = [_resized(image, settings) for image in images]
+        sizes = np.array([image.shape[:2] for image in resized], np.float32)
+        return {"images": _batch(resized, settings), "sizes": sizes, **rest}
 
     def _predict_batch(self, images: Sequence[ImageLike], min_score: float, count: int) -> list[Instances]:
         pixels = [_rgb(image) for image in images]
+        if self.transform_inside and len({image.shape for image in pixels}) > 1:
+            # Such a file resizes all images of a batch alike.
+            return [one for image in images for one in self._predict_batch([image], min_score, count)]
         inputs = self.inputs(pixels, min_score, count)
         found = self.run(inputs)
         results = []
@@ -141,8 +151,9 @@ class Exported:
             mine = found["image_index"] == i
             own = {name: values[mine] for name, values in found.items()}
             path = Path(image) if isinstance(image, str | Path) else None
-            height, width = (int(side) for side in inputs["sizes"][i])
-            results.append(self._instances(own, (height, width), given.shape[:2], path))
+            size: Size = given.shape[:2]
+            seen = (int(inputs["sizes"][i][0]), int(inputs["sizes"][i][1])) if "sizes" in inputs else size
+            results.append(self._instances(own, seen, size, path))
         return results
 
     def _instances(self, found: dict[str, Array], seen: Size, size: Size, path: Path | None) -> Instances:
@@ -219,6 +230,7 @@ def _load_onnx(path: Path, threads: int | None) -> Exported:
         raise ValueError(f'{path} needs ONNX Runtime: pip install "rcnn[runtime]"') from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    options.enable_cpu_mem_arena = False  # it grows by a half with the second image
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -356,6 +368,11 @@ def _rgb(image: ImageLike) -> Array:
     if isinstance(image, np.ndarray):
         return rgb_pixels(image)
     raise ValueError(f"expected a path, a PIL image or an array as image; got {type(image).__name__}")
+
+
+def _bytes(image: Array) -> Array:
+    """An RGB image of bytes or floats in [0, 1] as bytes."""
+    return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
 
 
 def _resized(image: Array, settings: Mapping[str, Any]) -> Array:
