@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.models import MODELS
 from rcnn.parts.backbone import TRUNKS
 from rcnn.parts.rpn import RPNSettings
 from rcnn.plan import (
     CROPS,
+    CUT,
     PIXELS,
     SMALLEST,
     TYPICAL,
@@ -26,6 +28,7 @@ from rcnn.plan import (
     choose_search,
     choose_shrinking,
     choose_transform,
+    choose_visible,
     has_no_upright,
     light_settings,
     plan,
@@ -83,6 +86,7 @@ def test_statistics_by_hand() -> None:
     assert found.ratios.tolist() == [4, 1, 0.25]
     assert found.owner.tolist() == [0, 0, 2]
     assert found.labels.tolist() == [0, 0, 0]
+    assert found.borders.tolist() == [[False, False], [True, True], [True, True]]
     assert found.most == 2
 
 
@@ -226,6 +230,38 @@ def test_without_objects_the_anchors_are_the_papers() -> None:
     assert "no objects" in why
 
 
+# Objects that the border of an image cuts
+
+
+def at_borders(least: float, count: int = 100, sides: tuple[float, ...] = (100,)) -> Statistics:
+    """Squares, and ``count`` at each of two borders, which leave ``least`` to all of them, evenly."""
+    boxes: list[tuple[float, ...]] = [(50, 50, 150, 150)] * TYPICAL
+    for i in range(count):
+        left, side = least + (1 - least) * i / (count - 1), sides[i % len(sides)]
+        boxes += [(1000 - left * side, 90, 1000, 90 + side), (90, 0, 90 + side, left * side)]
+    return Statistics.of(pictures(((1000, 1000), boxes)))
+
+
+def test_cut_objects_count_as_they_do_at_the_borders() -> None:
+    share, why = choose_visible(at_borders(0.5))
+    assert share == pytest.approx(0.525, abs=0.006)
+    assert f"{share:.0%}" in why
+    assert choose_visible(at_borders(0.5, sides=(20, 60, 300)))[0] == pytest.approx(0.525, abs=0.01)
+    assert choose_visible(at_borders(0.99))[0] == 0.8, "objects that nothing cuts are still cut by crops"
+
+
+def test_where_slivers_are_drawn_or_little_is_known_slivers_count() -> None:
+    nothing = (Augment.min_visible, "")
+    assert choose_visible(at_borders(0.05)) == nothing
+    assert choose_visible(at_borders(0.05, sides=(400,))) == nothing, "objects may be larger at the borders"
+    assert choose_visible(at_borders(0.5, CUT // 2 - 1)) == nothing
+    assert choose_visible(squares(10)) == nothing
+    varied = at_borders(0.5)
+    inside = ~varied.borders.any(1)
+    ratios = np.where(inside, np.geomspace(0.3, 3, len(inside)), varied.ratios)
+    assert choose_visible(replace(varied, ratios=ratios)) == nothing, "shapes differ anyway"
+
+
 # Large objects among small ones
 
 
@@ -234,7 +270,8 @@ def two_kinds(large: float, rare: int) -> Statistics:
     sides = np.array([20.0] * 1000 + [large] * rare)
     return Statistics(
         np.full(20, 1000.0), np.full(20, 1000.0), sides, sides, np.ones(len(sides)),
-        np.arange(len(sides)) % 20, np.array([0] * 1000 + [1] * rare), 60,
+        np.arange(len(sides)) % 20, np.array([0] * 1000 + [1] * rare),
+        np.zeros((len(sides), 2), dtype=np.bool_), 60,
     )  # fmt: skip
 
 

@@ -52,6 +52,8 @@ SIGNIFICANT = 2.5  # standard errors
 # Standard deviations of images in which upper and lower halves differ: 0.2 under microscopes, 0.55 in COCO.
 SCENIC = 0.35
 TYPICAL = 10  # objects that make a class count for sizes of its own
+ALIKE = 0.6  # shapes of a class that differ less than this tell which of its boxes are cut
+CUT = 30  # objects at the images' borders that tell how annotators treat what these cut
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,6 +70,8 @@ class Statistics:
         ratios: height / width of the boxes.
         owner: the image of each object.
         labels: the class of each object.
+        borders: whether the box reaches the left or right, and the upper or lower border of its image, but
+            for two pixels; ``[objects, 2]``.
         most: objects of the fullest image.
     """
 
@@ -78,6 +82,7 @@ class Statistics:
     ratios: Floats
     owner: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    borders: npt.NDArray[np.bool_]
     most: int
 
     @classmethod
@@ -92,9 +97,11 @@ class Statistics:
         corners = np.concatenate([*boxes, np.zeros((0, 4))])
         size = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
         shapes = np.array([r.truth.size for r in dataset.records], dtype=np.float64).reshape(-1, 2)
+        owners = np.array(owner, dtype=np.int64)
+        borders = (corners[:, :2] <= 2) | (corners[:, 2:] >= shapes[owners, ::-1] - 2)
         return cls(
             shapes[:, 0], shapes[:, 1], np.sqrt(size.prod(1)), size.max(1), size[:, 1] / size[:, 0],
-            np.array(owner, dtype=np.int64), np.array(labels, dtype=np.int64),
+            owners, np.array(labels, dtype=np.int64), borders,
             max(map(len, boxes), default=0),
         )  # fmt: skip
 
@@ -151,7 +158,9 @@ def plan(
     crop, why_crop = choose_crop(scaled, factors)
     rpn, why_anchors = choose_anchors(scaled)
     turns, why_turns = has_no_upright(data, statistics)
-    augment = Augment(crop=crop, rotate90=turns, scale_jitter=(choose_shrinking(scaled, crop), 1.33))
+    visible, why_visible = choose_visible(statistics)
+    jitter = (choose_shrinking(scaled, crop), 1.33)
+    augment = Augment(crop=crop, rotate90=turns, scale_jitter=jitter, min_visible=visible)
     train = TrainSettings(
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
         workers=1 if workers is None else workers,
@@ -161,7 +170,7 @@ def plan(
     reasons = [
         f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
         f"input: {why_size}",
-        f"crops: {why_crop}",
+        f"crops: {why_crop}{why_visible}",
         f"orientation: {why_turns}",
         f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, cosine",
     ]
@@ -314,6 +323,31 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
     crop = max(64, math.ceil(wanted / 32) * 32)
     seen = f" (objects up to {large:.0f} px)" if large else ""
     return crop, f"{crop} x {crop} pixels in training{seen}"
+
+
+def choose_visible(statistics: Statistics) -> tuple[float, str]:
+    """The share of an object that must be left in a crop for it to count, learnt from the images' borders.
+
+    Some annotators draw whatever the border cuts, others leave out what is cut to less than a half or so. A
+    model that is shown such halves as objects in crops finds them at the borders of images too, where nobody
+    drew them. Boxes that reach one border tell: how much narrower they are for their height than those of
+    their class inside the images, or lower for their width, where those are much alike.
+    """
+    shares = [np.zeros(0)]
+    for label in np.unique(statistics.labels):
+        own = statistics.labels == label
+        ratios, (sideways, upright) = statistics.ratios[own], statistics.borders[own].T
+        inside = ratios[~(sideways | upright)]
+        if len(inside) < TYPICAL:
+            continue
+        usual = float(np.median(inside))
+        if np.percentile(np.minimum(inside / usual, usual / inside), 5) > ALIKE:
+            shares += [usual / ratios[sideways & ~upright], ratios[upright & ~sideways] / usual]
+    left = np.concatenate(shares)
+    least = min(0.8, round(float(np.percentile(left, 5)), 2)) if len(left) >= CUT else 0.0
+    if least < 0.4:
+        return Augment.min_visible, ""
+    return least, f"; objects cut to less than {least:.0%} do not count: few are annotated at the borders"
 
 
 def choose_shrinking(scaled: Statistics, crop: int) -> float:

@@ -114,8 +114,8 @@ class Augment:
         saturation: likewise.
         hue: the shift is drawn from -h to h, in turns of the colour circle, at most 0.5.
         copy_paste: probability of pasting objects of another image on top (needs masks).
-        min_visible: an object of which less than this share is left in the crop counts as crowd: neither
-            positive nor negative.
+        min_visible: an object of which less than this share is left in the crop, or uncovered by pasted
+            ones, counts as crowd: neither positive nor negative.
         on_object: probability that the crop is placed on an object, where the image has any; else anywhere.
     """
 
