@@ -184,13 +184,14 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
             compare(one, other)
 
 
-@pytest.mark.parametrize("transform", [Transform(scale=1.25), Transform(100, max_long_side=190)])
+@pytest.mark.parametrize("transform", [Transform(antialias=False), Transform(100, max_long_side=190)])
 def test_the_transform_inside(transform: Transform, tmp_path: Path) -> None:
     made = dataclasses.replace(detector("mask_rcnn"), transform=transform)
     program = trace_whole(made)
     body = _onnx_bytes(program)
     formats = {"onnx": "model.onnx", "openvino": "folder", "torch": "model.pt2"}
-    images = [*pictures(), pictures()[0][::-1].copy(), pictures()[0][:5, :7]]
+    first, *rest = pictures()
+    images: list[Any] = [first, first[::-1].copy(), *rest, first[:5, :7]]  # the first two are a batch
     expected = made.predict(images)
     assert any(len(one) for one in expected)
     with (
@@ -202,6 +203,12 @@ def test_the_transform_inside(transform: Transform, tmp_path: Path) -> None:
             loaded = runtime.open_exported(tmp_path / file)
             for one, other in zip(loaded.predict(images, batch_size=2), expected, strict=True):
                 compare(one, other)
+
+
+def test_a_scale_that_is_no_fraction_stays_beside(tmp_path: Path) -> None:
+    made = dataclasses.replace(detector("mask_rcnn"), transform=Transform(scale=0.33333))
+    with pytest.raises(ValueError, match="is no fraction"):
+        export(made, tmp_path / "model.onnx", transform_inside=True)
 
 
 def test_keypoints_read_off_the_image_need_the_transform_beside(tmp_path: Path) -> None:

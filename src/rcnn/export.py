@@ -146,7 +146,7 @@ class WholeGraph(nn.Module):
     """A detection graph with the transform in it: images as they are, boxes in their own pixels.
 
     Sides are computed in whole numbers, of which a file's 32-bit floats lose none. They are those of
-    ``Transform`` but for transforms without a margin, which may come out a pixel smaller.
+    ``Transform``, but with a margin of 0 (torchvision's models) a side may be a pixel longer.
     """
 
     mean: Tensor
@@ -185,7 +185,7 @@ class WholeGraph(nn.Module):
         """As ``Transform.resized``, of sides that are symbols."""
         transform, sides = self.transform, (height, width)
         if transform.short_side is None:
-            scale = Fraction(transform.scale).limit_denominator(1000)
+            scale = _fraction(transform.scale)
             resized = [side * scale.numerator // scale.denominator for side in sides]
         else:
             resized = [side * transform.short_side // torch.sym_min(height, width) for side in sides]
@@ -194,6 +194,11 @@ class WholeGraph(nn.Module):
             limits = (side * transform.max_long_side // longest for side in sides)
             resized = [torch.sym_min(*pair) for pair in zip(resized, limits, strict=True)]
         return [torch.sym_max(1, side) for side in resized]
+
+
+def _fraction(scale: float) -> Fraction:
+    """A resize factor as a fraction that integers of 32 bits, times the side of an image, have room for."""
+    return Fraction(scale).limit_denominator(1000)
 
 
 def candidates(network: Any) -> int:
@@ -271,8 +276,8 @@ def export(
             model computes in eight-bit integers, whose ranges are those met on these images.
 
     Raises:
-        ValueError: another model or format, a transform that does not pad to the strides, or a package that
-            is not installed.
+        ValueError: another model or format, a transform that does not pad to the strides or cannot be put
+            inside, or a package that is not installed.
         OSError: the file cannot be written.
     """
     out = Path(out)
@@ -323,8 +328,14 @@ def describe(detector: Detector, format: str, out: Path, *, transform_inside: bo
             "this model's keypoints are read off at the resolution of the resized image: leave its transform "
             "beside the file"
         )
+    if transform_inside and float(_fraction(detector.transform.scale)) != detector.transform.scale:
+        raise ValueError(
+            f"transform.scale {detector.transform.scale} is no fraction of at most a thousandth: leave the "
+            "transform beside the file, or round the scale"
+        )
     return content | {
-        "export": runtime.FORMAT,
+        # With the transform beside, files are as they were in the first layout.
+        "export": runtime.FORMAT if transform_inside else 1,
         "format": format,
         "opset": OPSET,
         "transform": asdict(detector.transform),

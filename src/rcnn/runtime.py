@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,22 +141,29 @@ class Exported:
 
     def _predict_batch(self, images: Sequence[ImageLike], min_score: float, count: int) -> list[Instances]:
         pixels = [_rgb(image) for image in images]
-        if self.transform_inside and len({image.shape for image in pixels}) > 1:
-            # Such a file resizes all images of a batch alike.
-            return [one for image in images for one in self._predict_batch([image], min_score, count)]
+        # A file with the transform inside resizes all images of a batch alike.
+        alike = not self.transform_inside or len({image.shape for image in pixels}) == 1
+        parts = [pixels] if alike else [[image] for image in pixels]
+        found = [one for part in parts for one in self._found(part, min_score, count)]
+        return [
+            replace(one, path=Path(image)) if isinstance(image, str | Path) else one
+            for image, one in zip(images, found, strict=True)
+        ]
+
+    def _found(self, pixels: Sequence[Array], min_score: float, count: int) -> list[Instances]:
+        """The objects in RGB images ``[H, W, 3]`` that the graph sees at once."""
         inputs = self.inputs(pixels, min_score, count)
         found = self.run(inputs)
         results = []
-        for i, (image, given) in enumerate(zip(images, pixels, strict=True)):
+        for i, image in enumerate(pixels):
             mine = found["image_index"] == i
             own = {name: values[mine] for name, values in found.items()}
-            path = Path(image) if isinstance(image, str | Path) else None
-            size: Size = given.shape[:2]
+            size: Size = image.shape[:2]
             seen = (int(inputs["sizes"][i][0]), int(inputs["sizes"][i][1])) if "sizes" in inputs else size
-            results.append(self._instances(own, seen, size, path))
+            results.append(self._instances(own, seen, size))
         return results
 
-    def _instances(self, found: dict[str, Array], seen: Size, size: Size, path: Path | None) -> Instances:
+    def _instances(self, found: dict[str, Array], seen: Size, size: Size) -> Instances:
         """Detections on the resized image, brought back to the image's own ``size``."""
         ratio = np.array([size[1] / seen[1], size[0] / seen[0]], np.float32)
         keypoints = found.get("keypoints")
@@ -168,7 +175,7 @@ class Exported:
         boxes = boxes.clip(0, np.array([size[1], size[0]] * 2, np.float32))
         masks = paste(found["mask_maps"], boxes, size) if "mask_maps" in found else None
         labels, scores = found["labels"].astype(np.int64), found["scores"]
-        return Instances(size, boxes, labels, scores, masks, keypoints, self.class_names, self.skeleton, path)
+        return Instances(size, boxes, labels, scores, masks, keypoints, self.class_names, self.skeleton)
 
 
 def is_exported(path: str | Path) -> bool:
@@ -230,7 +237,7 @@ def _load_onnx(path: Path, threads: int | None) -> Exported:
         raise ValueError(f'{path} needs ONNX Runtime: pip install "rcnn[runtime]"') from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.enable_cpu_mem_arena = False  # it grows by a half with the second image
+    options.enable_cpu_mem_arena = False  # it grows by half of itself with the second image
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -371,7 +378,7 @@ def _rgb(image: ImageLike) -> Array:
 
 
 def _bytes(image: Array) -> Array:
-    """An RGB image of bytes or floats in [0, 1] as bytes."""
+    """An RGB image of bytes or floats in [0, 1] as bytes, which floats lose by."""
     return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
 
 
