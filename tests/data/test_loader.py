@@ -133,6 +133,11 @@ def test_refused_at_once():
         training_batches(SHAPES, AUGMENT, Transform(), batch_size=3, seed=0, world_size=2)
 
 
+def test_no_more_workers_than_cores(monkeypatch):
+    monkeypatch.setattr(loader, "_cores", lambda: 1)
+    assert_equal(batches(), batches(workers=9))  # torch's warning of too many would be an error
+
+
 class Counted(Dataset):
     """Notes what is decoded."""
 

@@ -11,6 +11,7 @@ Decoded images are kept as long as there is room: of large ones a crop takes les
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ def training_batches(
         batch_size: images in a batch of all processes together.
         seed: decides order and variations.
         start: the number of the first batch, for a run that goes on.
-        workers: processes that prepare batches; 0 prepares them here.
+        workers: processes that prepare batches, at most one a core; 0 prepares them here.
         rank: the number of this process; it gets its contiguous share of each batch.
         world_size: how many processes there are.
 
@@ -71,6 +72,7 @@ def training_batches(
         advice = "choose a multiple of the number of processes"
         raise ValueError(f"batch_size {batch_size} cannot be shared out to {world_size} processes: {advice}.")
     share = batch_size // world_size
+    workers = min(workers, _cores())
     room = ROOM // max(workers, 1) // world_size
     batches = Batches(dataset, augment, transform, seed, batch_size, rank * share, share, room)
     return _loaded(batches, start, workers)
@@ -225,6 +227,11 @@ class _Count:
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count(self.start)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _as_it_is(value: bytes) -> bytes:
