@@ -458,11 +458,12 @@ def _open_parts(places: Mapping[str, Source | None], *, skip_bad: bool, seed: in
         train_part, lines = _checked(places["data"], places["images"], skip_bad)
         if places["val"] is not None:
             val_part, more = _checked(places["val"], places["val_images"], skip_bad)
-            errors = [p for p in check_pair(train_part, val_part) if p.severity == "error"]
+            problems = check_pair(train_part, val_part)
+            errors = [p for p in problems if p.severity == "error"]
             if errors:
                 raise ValueError("\n".join(str(p).removeprefix("error: ") for p in errors))
             notes = [f"val: {val_part.source}, {len(val_part)} images", *(f"val {line}" for line in more[1:])]
-            notes += [str(p) for p in check_pair(train_part, val_part)]
+            notes += map(str, problems)
             val_part = align_classes(val_part, train_part.class_names, train_part.semantic_names)
             return Parts(train_part, val_part, (*lines, *notes))
     return _hold_out(train_part, lines, seed)
