@@ -30,6 +30,7 @@ def photo(path: Path, size: tuple[int, int] = (5, 3)) -> None:
         ("images/a.png", "labels/a.tif"),
         ("images/a.jpg", "masks/a.png"),
         ("images/zelle ä.png", "masks/zelle ä_mask.tif"),
+        ("PNGImages/FudanPed00001.png", "PedMasks/FudanPed00001_mask.png"),
         ("a.png", "a_label.tif"),
         ("a.tif", "a_masks.tif"),
         ("a.png", "a_cp_masks.png"),

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from conftest import real_data
+from rcnn.data.open import open_data
 from rcnn.data.voc import read_voc
 
 GOOD = (1, 1, 10, 5)
@@ -182,11 +183,28 @@ def test_splits(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected Annotations/ and JPEGImages/"):
+    with pytest.raises(ValueError, match=r"expected Annotations/\*\.xml and JPEGImages/"):
         read_voc(tmp_path)
     add(tmp_path).unlink()
-    with pytest.raises(ValueError, match="there is no XML file"):
+    with pytest.raises(ValueError, match="found Annotations, JPEGImages"):
         read_voc(tmp_path)
+
+
+@pytest.mark.parametrize(("annotations", "images"), [("annots", "images"), ("annotations", "."), (".", ".")])
+def test_folders_of_other_names(tmp_path: Path, annotations: str, images: str) -> None:
+    xml = add(tmp_path, thing())
+    for old, new in (("Annotations", annotations), ("JPEGImages", images)):
+        for file in (tmp_path / old).iterdir():
+            (tmp_path / new).mkdir(exist_ok=True)
+            file.rename(tmp_path / new / file.name)
+        (tmp_path / old).rmdir()
+    dataset = open_data(tmp_path)
+    assert (dataset.format, dataset.problems, len(dataset)) == ("voc", (), 1)
+    assert dataset.records[0].path == tmp_path / images / "a.jpg"
+    # Beside images only an XML file that is called like one of them makes it Pascal VOC.
+    (tmp_path / annotations / xml.name).rename(tmp_path / "notes.xml")
+    with pytest.raises(ValueError, match="no annotations of a known format"):
+        open_data(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from rcnn.data.image import ImageError, image_files, image_size, read_numbers
 from rcnn.structures import Instances, Masks, Size
 
 CLASS_NAMES = ("object",)
-LABEL_FOLDERS = ("labels", "masks")
+IMAGE_FOLDERS = ("images", "PNGImages")  # the second pair of names is of Penn-Fudan's pedestrians
+LABEL_FOLDERS = ("labels", "masks", "PedMasks")
 LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # the longest first
 IMAGE_MARKS = ("_img", "_image")
 
@@ -35,7 +36,7 @@ Numbers = npt.NDArray[np.int64]
 
 def is_label_folder(folder: Path) -> bool:
     """Whether a folder has label images in ``labels`` or ``masks``, or beside the images by their names."""
-    if (folder / "images").is_dir():
+    if _image_folder(folder) is not None:
         return bool(_label_folders(folder))
     files = image_files(folder)
     keys = {_key(f, IMAGE_MARKS) for f in files if not _is_label(f)}
@@ -118,6 +119,10 @@ def _key(file: Path, marks: Sequence[str]) -> str:
     return next((file.stem.removesuffix(mark) for mark in marks if file.stem.endswith(mark)), file.stem)
 
 
+def _image_folder(source: Path) -> Path | None:
+    return next((source / name for name in IMAGE_FOLDERS if (source / name).is_dir()), None)
+
+
 def _label_folders(source: Path) -> list[Path]:
     folders = [source / name for name in LABEL_FOLDERS]
     return [folder for folder in folders if folder.is_dir() and image_files(folder)]
@@ -125,12 +130,14 @@ def _label_folders(source: Path) -> list[Path]:
 
 def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
     """Each image with its label image; what has no partner, or several, becomes a problem."""
-    if (source / "images").is_dir():
+    image_folder = _image_folder(source)
+    if image_folder is not None:
         folders = _label_folders(source)
         if len(folders) > 1:
-            raise ValueError(f"{source}: both labels/ and masks/ have pictures; move one of them away.")
+            names = " and ".join(f"{folder.name}/" for folder in folders)
+            raise ValueError(f"{source}: both {names} have pictures; move one of them away.")
         files = image_files(folders[0])
-        pictures = image_files(source / "images")
+        pictures = image_files(image_folder)
     else:
         files = [f for f in image_files(source) if _is_label(f)]
         pictures = [f for f in image_files(source) if not _is_label(f)]

@@ -14,15 +14,15 @@ from rcnn.data.label_image import is_label_folder, read_label_images
 from rcnn.data.labelme import is_labelme_folder, read_labelme
 from rcnn.data.mask_folder import read_mask_folders
 from rcnn.data.semantic import is_semantic_folder, read_semantic
-from rcnn.data.voc import read_voc
+from rcnn.data.voc import annotation_folder, read_voc
 from rcnn.data.voc_masks import read_voc_masks
 from rcnn.data.yolo import find_yolo, read_yolo
 
 LAYOUTS = """What can be opened:
   COCO          instances.json, its images beside it (or named by --images, images=…); a panoptic.json
                 likewise, its PNGs in panoptic/
-  Pascal VOC    DATA/Annotations/*.xml, DATA/JPEGImages/ or DATA/Images/; one of its splits by the file
-                DATA/ImageSets/Main/trainval.txt
+  Pascal VOC    DATA/Annotations/*.xml, DATA/JPEGImages/ or DATA/Images/, or an a.xml beside each a.jpg;
+                one of its splits by the file DATA/ImageSets/Main/trainval.txt
   mask folders  DATA/<id>/images/<one image>, DATA/<id>/masks/*.png, one object each
   label images  DATA/images/*, DATA/labels/ or masks/*.png or .tif, whose pixels are numbers of objects;
                 or DATA/a.png with DATA/a_label.tif, a_masks.png, …
@@ -114,7 +114,7 @@ def _sniff(source: Path, images: str | Path | None, split: str | None) -> Found:
 def _in_folder(source: Path, split: str | None) -> list[Found]:
     """Every format whose signs a folder shows, COCO apart."""
     found: list[Found] = []
-    if next((source / "Annotations").glob("*.xml"), None) is not None:
+    if annotation_folder(source) is not None:
         found.append(("voc", partial(read_voc, source, split)))
     if any((f.parent / "masks").is_dir() for f in source.glob("*/images")):
         found.append(("mask folders", partial(read_mask_folders, source)))

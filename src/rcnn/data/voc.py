@@ -21,50 +21,62 @@ from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.image import ImageError, image_files, image_size
 from rcnn.structures import Instances, Size
 
+ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls")  # the published name first
 IMAGE_FOLDERS = ("JPEGImages", "Images", "images")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
-    """Open a folder with ``Annotations/*.xml`` and ``JPEGImages`` or ``Images``.
+    """Open a folder with ``Annotations/*.xml`` and ``JPEGImages`` or ``Images``, or with all files in itself.
 
     The classes are the names that occur, sorted; names that differ in upper and lower case only are one
     class, called by the most frequent spelling. An image without an XML file is left out: give it one without
     objects if it has none.
 
     Args:
-        folder: the folder that holds ``Annotations``.
+        folder: the folder that holds ``Annotations``, or the XML files beside their images as labelImg
+            leaves them.
         split: a name such as ``train``: only the images listed in ``ImageSets/Main/train.txt``.
 
     Raises:
         ValueError: the folders are missing, there is no XML file, or no such split.
     """
     source = Path(folder)
+    annotations = annotation_folder(source)
+    if annotations is None:
+        found = ", ".join(sorted(p.name for p in source.iterdir())[:10]) if source.is_dir() else "no folder"
+        raise ValueError(
+            f"{source}: expected Annotations/*.xml and JPEGImages/ or Images/ in it, or an XML file beside "
+            f"each image; found {found}."
+        )
     reader = _Reader(source, _images_of(source))
-    for xml in _annotation_files(source, split, reader.problems):
+    for xml in _annotation_files(annotations, split, source, reader.problems):
         reader.read(xml)
     if split is None:
         reader.report_unannotated()
     return reader.dataset()
 
 
+def annotation_folder(source: Path) -> Path | None:
+    """Where the XML files of ``source`` lie; None if it does not look like Pascal VOC."""
+    for folder in (source / name for name in ANNOTATION_FOLDERS):
+        if next(folder.glob("*.xml"), None) is not None:
+            return folder
+    # Other programs leave XML files too: one has to be called like an image.
+    beside = source.is_dir() and any(f.with_suffix(".xml").is_file() for f in image_files(source))
+    return source if beside else None
+
+
 def _images_of(source: Path) -> dict[str, Path]:
     """The image files by name and, where no other file has that name, by stem."""
-    folders = [source / name for name in IMAGE_FOLDERS if (source / name).is_dir()]
-    if not folders or not (source / "Annotations").is_dir():
-        found = ", ".join(sorted(p.name for p in source.iterdir())[:10]) if source.is_dir() else "no folder"
-        raise ValueError(f"{source}: expected Annotations/ and JPEGImages/ or Images/ in it; found {found}.")
-    files = image_files(folders[0])
+    folders = (source / name for name in IMAGE_FOLDERS)
+    files = image_files(next((folder for folder in folders if folder.is_dir()), source))
     return {f.stem: f for f in files} | {f.name: f for f in files}
 
 
-def _annotation_files(source: Path, split: str | None, problems: list[Problem]) -> list[Path]:
-    folder = source / "Annotations"
+def _annotation_files(folder: Path, split: str | None, source: Path, problems: list[Problem]) -> list[Path]:
     if split is None:
-        files = sorted(f for f in folder.glob("*.xml") if not f.name.startswith("."))
-        if not files:
-            raise ValueError(f"{folder}: there is no XML file; expected one for each image.")
-        return files
+        return sorted(f for f in folder.glob("*.xml") if not f.name.startswith("."))
     listing = source / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
