@@ -1,6 +1,7 @@
 """One training step of Mask R-CNN ResNet-50-FPN against torchvision's, with the same weights and truth.
 
     python -m benchmarks.step              # time, alternating, about 3 minutes on two cores
+    python -m benchmarks.step --half       # both under autocast to bfloat16, as `rcnn train` runs here
     python -m benchmarks.step --memory     # peak memory of both, each in a process of its own
 
 Two images of 512x512 with 30 objects each, the same sampled counts (256 anchors, 512 proposals an image), the
@@ -59,21 +60,23 @@ def networks() -> tuple[nn.Module, nn.Module]:
     return theirs.train(), from_torchvision(NAME, theirs.state_dict()).train()
 
 
-def step_of(network: nn.Module, losses: Callable[[], dict[str, Tensor]]) -> Callable[[], None]:
-    """A step of SGD on what ``losses`` computes; so small that the weights hardly move."""
+def step_of(network: nn.Module, losses: Callable[[], dict[str, Tensor]], half: bool) -> Callable[[], None]:
+    """A step of SGD on what ``losses`` computes, so small that the weights hardly move."""
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9)
 
     def step() -> None:
         optimizer.zero_grad()
-        sum(losses().values(), torch.zeros(())).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = sum(losses().values(), torch.zeros(()))
+        loss.backward()
         optimizer.step()
 
     return step
 
 
-def sides(wanted: str | None = None) -> dict[str, Callable[[], None]]:
-    """A step of each side; or of the wanted one alone, for its memory."""
+def sides(wanted: str | None = None, *, half: bool = False) -> dict[str, Callable[[], None]]:
+    """A step of each side, in half precision if so; or of the wanted one alone, for its memory."""
     theirs, ours = networks()
     images = [(255 * picture((SIDE, SIDE), seed)).to(torch.uint8) for seed in range(IMAGES)]
     truths = [truth(seed) for seed in range(IMAGES)]
@@ -82,10 +85,10 @@ def sides(wanted: str | None = None) -> dict[str, Callable[[], None]]:
     steps: dict[str, Callable[[], None]] = {}
     if wanted != "torchvision":
         network: Any = ours
-        steps["rcnn"] = step_of(ours, lambda: network(transform(images), truths).losses)
+        steps["rcnn"] = step_of(ours, lambda: network(transform(images), truths).losses, half)
     if wanted != "rcnn":
         peer: Any = theirs
-        steps["torchvision"] = step_of(theirs, lambda: peer(*inputs))
+        steps["torchvision"] = step_of(theirs, lambda: peer(*inputs), half)
     return steps
 
 
@@ -98,23 +101,25 @@ def main() -> None:
     parser.add_argument(
         "--busy", action="store_true", help="processor time, for a machine that does other work"
     )
+    parser.add_argument("--half", action="store_true", help="both under autocast to bfloat16")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--side", choices=("rcnn", "torchvision"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        step = sides(options.side)[options.side]
+        step = sides(options.side, half=options.half)[options.side]
         peaks = [peak_memory(lambda: (step(), step()))]  # the second has the optimiser's state
-        print("".join("not to be had here" if p is None else f"{p / 2**20:.0f} MB" for p in peaks))
+        print("".join("unknown on this system" if p is None else f"{p / 2**20:.0f} MB" for p in peaks))
         return
     print(machine())
     if options.memory:
         for side in ("rcnn", "torchvision"):
             command = [sys.executable, "-m", "benchmarks.step", "--side", side]
+            command += ["--half"] * options.half
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             print(f"{side:12} peak memory above the model {out}", end="", flush=True)
         return
     clock = time.process_time if options.busy else time.perf_counter
-    seconds = alternate(sides(), options.rounds, clock)
+    seconds = alternate(sides(half=options.half), options.rounds, clock)
     for side, values in seconds.items():
         print(f"{side:12} {statistics.median(values):.3f} s a step")
     print(f"ratio        {spread(ratios(seconds, 'torchvision', 'rcnn'))}")

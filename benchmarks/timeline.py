@@ -145,7 +145,7 @@ def timed(folders: dict[str, Path], val: Dataset, count: int) -> dict[str, dict[
     """Median seconds an image by stage of each model; the models take turns, the first image warms up."""
     detectors = {name: load(folder) for name, folder in folders.items()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in detectors}
-    chosen = spread(len(val), count)
+    chosen = val.evenly(count)
     for place, index in enumerate([chosen[0], *chosen]):
         image = val[index].image
         for name, detector in detectors.items():
@@ -156,12 +156,6 @@ def timed(folders: dict[str, Path], val: Dataset, count: int) -> dict[str, dict[
         name: {stage: statistics.median(seconds[stage] for seconds in each) for stage in STAGES}
         for name, each in found.items()
     }
-
-
-def spread(length: int, count: int) -> list[int]:
-    """So many indices, evenly over a sequence."""
-    numbers = np.linspace(0, length - 1, min(count, length)).astype(int)
-    return [int(number) for number in numbers]
 
 
 def table(rows: dict[str, Row], options: argparse.Namespace) -> str:
@@ -283,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for seed in options.seeds:
         for name in names:
             few = options.rcnn_images if name == "rcnn" else None
-            own = val if few is None else val.subset(spread(len(val), few))
+            own = val if few is None else val.subset(val.evenly(few))
             say(f"{name}, seed {seed}")
             try:
                 folder = trained(name, seed, data, own, options)

@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -185,8 +184,7 @@ class Alternation:
 
     def _measure(self, step: int, network: nn.Module, recipe: Recipe) -> Measure:
         """How a step is evaluated: an RPN by the recall of its proposals, Fast R-CNN as any detector."""
-        count = min(recipe.train.eval_images, len(self.val))
-        few = self.val.subset(np.linspace(0, len(self.val) - 1, count).astype(int).tolist())
+        few = self.val.subset(self.val.evenly(recipe.train.eval_images))
         if step in (1, 3):
             return lambda full: self._recall(network, few)
         boxes = self._proposals(self._whole(step - 1), few, self.settings.rpn.post_nms[1])

@@ -65,7 +65,7 @@ class Bench:
         table.add_row("times quicker", spread([a / b for a, b in zip(self.plain, self.seconds, strict=True)]))
         if self.half:
             table.add_row("in half precision (--half), seconds", spread(self.half))
-        peak = "not to be had here" if self.peak is None else f"{self.peak / 2**20:.0f} MB"
+        peak = "unknown on this system" if self.peak is None else f"{self.peak / 2**20:.0f} MB"
         table.add_row("peak memory above the model", peak)
         table.caption = (
             f"{self.images} images with {self.objects} objects in a round; medians of {len(self.seconds)} "

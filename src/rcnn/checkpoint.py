@@ -128,7 +128,7 @@ def _read_metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
     if "rcnn" not in header:
         raise ValueError(
             f"{path}: a safetensors file, but no checkpoint of rcnn: its header has no 'rcnn' entry; "
-            "bare weights are converted by rcnn.weights"
+            "weights of other programs are converted by: rcnn weights import FILE --from NAME --out MODEL"
         )
     found = header.get("rcnn_format", "")
     if found != str(FORMAT):
@@ -149,6 +149,6 @@ def _refuse_pickle(path: Path) -> None:
     if is_pickle or path.suffix.lower() in _PICKLE_ENDINGS:
         raise ValueError(
             f"{path}: a pickle (.pt, .pth) is not loaded, as it can run any code when read; expected a "
-            ".safetensors file. If you trust it, convert its weights yourself: "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
+            ".safetensors file. Weights of torchvision, Detectron2 and MMDetection are converted, without "
+            "running what they hold, by: rcnn weights import FILE --from NAME --out MODEL"
         )

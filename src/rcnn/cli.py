@@ -73,7 +73,7 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")] = False,
 ) -> None:
-    """Find, outline, count and measure objects in images: train, evaluate and use Faster and Mask R-CNN."""
+    """Find, outline, count and measure objects in images: train, evaluate and use R-CNN models."""
 
 
 def _examples(*lines: str) -> str:
@@ -93,8 +93,13 @@ ImagesFolder = Annotated[
 ModelSource = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="Run folder, .safetensors or .onnx file, or a name such as in `rcnn models`."
+        metavar="MODEL",
+        help="Run folder, .safetensors file, exported file or folder, or a name listed by `rcnn models`.",
     ),
+]
+NetworkSource = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Run folder, .safetensors file, or a name listed by `rcnn models`."),
 ]
 ProposalsFile = Annotated[
     Path | None,
@@ -125,7 +130,11 @@ MaxDetections = Annotated[
 )
 def train(
     data: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="Annotated images: COCO JSON, VOC or mask folders.")
+        Path | None,
+        typer.Argument(
+            metavar="DATA",
+            help="COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md).",
+        ),
     ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Data to measure on; by default a part of DATA is held out.")
@@ -215,8 +224,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="[MODEL] DATA",
-            help="A run folder, .safetensors file or name as in `rcnn models` (left out with --predictions); "
-            "annotated images.",
+            help="A run folder, .safetensors file, exported file or folder, or a name listed by "
+            "`rcnn models` (left out with --predictions); annotated images.",
         ),
     ],
     images: ImagesFolder = None,
@@ -276,14 +285,14 @@ def evaluate(
     from rcnn.tables import family_tables
 
     families = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    check_names(families or ())  # a wrong name is told before anything is opened
+    check_names(families or ())  # a wrong name is reported before anything is opened
     dataset = _open(Path(sources[-1]), images)
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
     if predictions is not None:
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:
-        # Image files that cannot be used are told before anything is predicted.
+        # Image files that cannot be used are reported before anything is predicted.
         report, known = check(dataset, decode=False), set(dataset.problems)
         of_files = [p for p in report.errors if p not in known and p.file != dataset.source]
         report = replace(report, problems=tuple(of_files))
@@ -332,11 +341,14 @@ def predict(
     device: Device = None,
     half: Half = False,
 ) -> None:
-    """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv, areas.csv."""
+    """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv.
+
+    Of panoptic and semantic models also the maps, with areas.csv.
+    """
     from rcnn.results import find_images, predict_to_files
     from rcnn.runtime import load
 
-    find_images(images, exclude=out)  # a wrong path is told before the model is loaded
+    find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
     detector = load(model, device, half=half)
     with _progress("predicting") as progress:
         summary = predict_to_files(
@@ -358,7 +370,7 @@ def predict(
 
 @app.command(epilog=_examples("rcnn bench runs/cells", "rcnn bench runs/cells cells/val --count 20"))
 def bench(
-    model: ModelSource,
+    model: NetworkSource,
     data: Annotated[
         Path | None, typer.Argument(metavar="[DATA]", help="Annotated images to predict; by default noise.")
     ] = None,
@@ -374,8 +386,7 @@ def bench(
     pictures = []
     if data is not None:
         dataset = _open(data, images)
-        chosen = {round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)}
-        pictures = [dataset[i].image for i in sorted(chosen)]
+        pictures = [dataset[i].image for i in dataset.evenly(count)]
     _console().print(measure(load(model, device), pictures, rounds).table())
 
 
@@ -387,7 +398,7 @@ def bench(
     )
 )
 def export(
-    model: ModelSource,
+    model: NetworkSource,
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="Where it goes: .onnx, .pt2, or a folder for openvino.")
     ],
@@ -416,8 +427,7 @@ def export(
         return
     if not len(dataset):
         raise ValueError(f"{int8}: no image that can be used; give some such as the model will see")
-    chosen = {round(i * (len(dataset) - 1) / (CALIBRATED - 1)) for i in range(CALIBRATED)}
-    seen = [dataset[i].image for i in sorted(chosen)]
+    seen = [dataset[i].image for i in dataset.evenly(CALIBRATED)]
     written = write(detector, out, format, transform_inside=transform_inside, calibration=seen)
     _say(f"written: {written}")
     from rcnn.evaluation import evaluate as measure
@@ -538,7 +548,7 @@ def data_get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="voc2007, voc2012 or voc0712 (both).")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where it goes.")],
 ) -> None:
-    """Download a published data set; a broken download is gone on with."""
+    """Download a published data set; an interrupted download is resumed."""
     from rcnn.data.archives import get
 
     _say(f"ready: {get(name, out, _say)}")

@@ -43,7 +43,7 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
         "  rcnn data check MY_DATA                        what is in it, and what is wrong with it\n"
         "  rcnn train MY_DATA --minutes 20 --out runs/my  train on it\n"
         "  rcnn predict runs/my MY_IMAGES --out found     find the objects in new images\n\n"
-        "MY_DATA is a COCO JSON file, a Pascal VOC folder, or a folder of images/ and masks/ per picture.",
+        "MY_DATA is a COCO JSON file, YOLO's data.yaml, or a folder of a known layout: docs/data-formats.md.",
         markup=False,
         highlight=False,
     )

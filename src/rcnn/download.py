@@ -57,7 +57,7 @@ def download(url: str, checksum: str, folder: str | Path) -> Path:
     """Download a file once; later calls return it as it lies there.
 
     What arrives is written to ``.NAME.part``, which an interrupted download leaves behind and the next call
-    goes on with; it gets its name only when it is whole and its checksum is right. Several processes wait
+    resumes; it gets its name only when it is whole and its checksum is right. Several processes wait
     for one another, so that only one of them downloads.
 
     Args:
@@ -147,7 +147,9 @@ def _append(response: HTTPResponse, part: Path, done: int, url: str) -> None:
 
 
 def _by_hand(path: Path) -> str:
-    where = f"{path.parent} or into the folder that RCNN_WEIGHTS names"
+    where = str(path.parent)
+    if path.suffix == ".pth":
+        where += " or into the folder that RCNN_WEIGHTS names"
     return f"By hand: get {path.name} elsewhere and put it into {where}."
 
 

@@ -35,8 +35,7 @@ from rcnn.stopwatch import Stopwatch
 from rcnn.structures import Instances
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
-# COCO's cap, and how far it follows crowded images: people count 500 cells.
-COCO_CAP, HIGHEST_CAP = 100, 500
+COCO_CAP = 100
 UNNAMED = ("object",)  # the class of formats that have no names
 
 Headline = Literal["box", "mask", "keypoint", "semantic", "panoptic"]
@@ -209,7 +208,7 @@ def evaluate(
         min_score: the lowest score asked for. Low on purpose: the tail of weak detections is worth 0.2 to 0.3
             points of AP, and costs time.
         max_detections: the cap of detections of an image, in the detector and the metrics; by default 100, or
-            as many as the fullest image has objects, up to 500.
+            as many as the fullest image has objects.
         metrics: the families to measure, keys of ``rcnn.metrics.families.FAMILIES``; None: those that suit
             the data.
         threshold: the score from which detections count in metrics at one threshold, such as those of
@@ -235,6 +234,8 @@ def evaluate(
     predictions: list[Instances] = []
     predict: Callable[..., list[Instances]] = detector.predict
     seconds = {"decoding": 0.0, "predicting": 0.0}
+    # Only Cityscapes' metrics look at it, at the void in it; and maps of many images are gigabytes.
+    of_void = dataset.format == "cityscapes" or "cityscapes" in (metrics or ())
     watch = Stopwatch(getattr(detector, "running", None) if "speed" in (metrics or ()) else None)
     tally, partitions = semantic_tally(dataset, detector), panoptic_tally(dataset, detector)
     for start in range(0, len(dataset), batch_size):
@@ -256,7 +257,9 @@ def evaluate(
         seconds["decoding"] += (decoded - began) / len(dataset)
         seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
         paths = (dataset.records[start + i].path for i in range(len(samples)))
-        truths += [replace(s.truth, path=p, semantic=None) for s, p in zip(samples, paths, strict=True)]
+        for sample, path in zip(samples, paths, strict=True):
+            truth = _compact(replace(sample.truth, path=path))
+            truths.append(truth if of_void else replace(truth, semantic=None))
         if progress is not None:
             progress(len(truths), len(dataset))
     semantic = None if tally is None else tally.result()
@@ -399,8 +402,8 @@ def align_classes(
 
 
 def detection_cap(truths: Sequence[Instances]) -> int:
-    """COCO's 100 detections, or as many as the fullest image has objects, up to 500."""
-    return max(COCO_CAP, min(HIGHEST_CAP, max((len(truth) for truth in truths), default=0)))
+    """COCO's 100 detections, or as many as the fullest image has objects."""
+    return max(COCO_CAP, max((len(truth) for truth in truths), default=0))
 
 
 def evaluate_predictions(
@@ -427,7 +430,7 @@ def evaluate_predictions(
         class_names: of both.
         has_masks: whether to compare masks beside boxes.
         has_keypoints: whether to compare keypoints too.
-        max_detections: COCO's cap; by default 100, or as many as the fullest image has objects, up to 500.
+        max_detections: COCO's cap; by default 100, or as many as the fullest image has objects.
         seconds: time an image by stage, to which ``measuring`` is added.
         metrics: families to measure, as in :func:`evaluate`.
         threshold: likewise.
@@ -444,7 +447,7 @@ def evaluate_predictions(
     check_pairs(truths, predictions, class_names)
     cap = detection_cap(truths) if max_detections is None else max_detections
     shape: Kind = "mask" if has_masks else "box"
-    pairings = [pair(t, p, shape) for t, p in zip(truths, predictions, strict=True)]
+    pairings = [pair(replace(t, semantic=None), p, shape) for t, p in zip(truths, predictions, strict=True)]
     best, f1 = best_threshold(pairings)
     compared = Compared(
         truths, predictions, tuple(class_names), has_masks=has_masks, has_keypoints=has_keypoints,

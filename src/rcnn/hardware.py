@@ -38,7 +38,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter of a torch that was built without CUDA
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {name}: not to be had here ({reason}); cpu always is") from error
+        raise ValueError(f"device {name}: not available here ({reason}); use cpu") from error
     return device
 
 

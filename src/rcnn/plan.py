@@ -208,9 +208,8 @@ def light_settings(
     """Settings whose heads suit a laptop; docs/recipes.md has their arithmetic beside the papers'."""
     # Images to come may be fuller than those of the training, and a cap that nobody meets costs nothing.
     detections = max(300, math.ceil(2 * most_objects / 100) * 100)
-    canonical = (
-        112.0  # regions are read one level finer than in the FPN paper: the heads' maps are small anyway
-    )
+    # Regions are read one level finer than in the FPN paper: the heads' maps are small anyway.
+    canonical = 112.0
     levels = LEVELS.get(trunk, (1, 2, 3, 4))
     sizes = rpn.sizes[: len(levels) + 1]
     frozen = 1 if trunk.startswith(("efficientnet", "alexnet")) else 2
@@ -287,7 +286,7 @@ def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str
             "images keep their size" if factor == 1 else f"images resized by {factor:g}"
         )
     sides = relative * reference if by_side else statistics.sides
-    small = float(np.percentile(sides, 10)) if len(sides) else SMALLEST
+    small = float(np.percentile(sides, 10))
     factor = choose_factor(small, math.sqrt(PIXELS / area))
     # Panoramas keep their objects' size, too; what is too large to be seen at once is seen in tiles.
     longest = float((np.maximum(statistics.heights, statistics.widths) / short).max())
@@ -298,9 +297,8 @@ def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str
             f"short side resized to {side} (objects are more alike relative to the image than in pixels)"
         )
     kept = "images keep their size" if factor == 1 else f"images resized by {factor:g}"
-    return replace(
-        transform, scale=factor
-    ), f"{kept}; a tenth of the objects is smaller than {small * factor:.0f} px"
+    why = f"{kept}; a tenth of the objects is smaller than {small * factor:.0f} px"
+    return replace(transform, scale=factor), why
 
 
 def choose_factor(small: float, fitting: float) -> float:
@@ -380,16 +378,16 @@ def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> 
 
     Compares upper with lower and left with right halves, in brightness and in where objects lie, over up
     to ``look_at`` images. A photograph's sky and ground give it away, and so does that its halves differ much
-    in whatever direction. Where left and right differ in
-    brightness too, it is the lamp of a microscope that does not stand in the middle.
+    in whatever direction. Where left and right differ in brightness too, it is the lamp of a microscope that
+    does not stand in the middle.
     """
     if len(data) < 20:
         return (
             False,
             "flipped left to right only (too few images to tell whether they have an upright direction)",
         )
-    chosen = np.linspace(0, len(data) - 1, min(look_at, len(data))).astype(int)
-    differences = np.array([_halves(data[int(index)].image.float().mean(0)) for index in chosen])
+    chosen = data.evenly(look_at)
+    differences = np.array([_halves(data[index].image.float().mean(0)) for index in chosen])
     centres = _relative_centres(data, chosen)
     (vertical, horizontal), place = map(_t_value, differences.T), _t_value(centres)
     scenic = float(differences[:, 0].std()) > SCENIC
@@ -412,11 +410,11 @@ def _halves(image: Tensor) -> tuple[float, float]:
     return vertical / unit, float(image[:, :width].mean() - image[:, width:].mean()) / unit
 
 
-def _relative_centres(data: Dataset, chosen: Sequence[int] | npt.NDArray[Any]) -> Floats:
+def _relative_centres(data: Dataset, chosen: Sequence[int]) -> Floats:
     """The mean height of the objects of each image, from -0.5 (top) to 0.5."""
     means = []
     for index in chosen:
-        truth = data.records[int(index)].truth
+        truth = data.records[index].truth
         if len(truth):
             means.append(float((truth.boxes[:, 1::2].mean(1) / truth.size[0]).mean()) - 0.5)
     return np.array(means)

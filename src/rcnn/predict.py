@@ -24,7 +24,7 @@ from rcnn.ops.panoptic import MergeSettings
 from rcnn.parts.selective_search import selective_search
 from rcnn.prepared import Prepared
 from rcnn.recipe import build_settings, plain
-from rcnn.runtime import Exported
+from rcnn.runtime import Exported, is_exported
 from rcnn.structures import ImageBatch, Instances, Masks, Output, Skeleton
 from rcnn.transform import Transform
 
@@ -271,6 +271,11 @@ def load(path: str | Path, device: str | torch.device | None = None, *, half: bo
         FileNotFoundError: there is no such file, folder or published model.
         ValueError: the file is no checkpoint, or does not fit this version of the package; no such device.
     """
+    if is_exported(path):
+        raise ValueError(
+            f"{path}: an exported model, which rcnn.load opens; expected a network, such as the run or "
+            "checkpoint that it was made from"
+        )
     where = choose_device(device)
     file = _checkpoint_file(path)
     detector = _published(str(path)) if file is None else _read(file)
@@ -291,6 +296,11 @@ class TensorResults:
     def class_names(self) -> tuple[str, ...]:
         """What the labels mean."""
         return self.exported.class_names
+
+    @property
+    def min_score(self) -> float:
+        """What is asked for where nothing is said."""
+        return self.exported.min_score
 
     def predict(
         self, images: Any, *, min_score: float | None = None, max_detections: int | None = None

@@ -78,8 +78,10 @@ def rpn_proposals(
     Raises:
         ValueError: the model has no RPN.
     """
-    if getattr(detector.network, "rpn", None) is None:
-        raise ValueError(f"{type(detector.network).__name__} has no RPN; expected a Faster or Mask R-CNN")
+    network = getattr(detector, "network", None)
+    if getattr(network, "rpn", None) is None:
+        what = "an exported file" if network is None else type(network).__name__
+        raise ValueError(f"{what} has no RPN to ask; expected a Faster or Mask R-CNN's checkpoint")
     found: dict[ImageId, Tensor] = {}
     # Masks are not needed here, and take time to decode.
     bare = replace(data, records=[replace(record, masks=None, semantic=None) for record in data.records])

@@ -115,7 +115,7 @@ def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 
 
 def assigned(base: T, assignments: Sequence[str], where: str) -> T:
-    """A frozen dataclass with some settings changed, each given as ``key=value``; else as with_settings."""
+    """A frozen dataclass with some settings changed, each given as ``key=value``; raises as with_settings."""
     for assignment in assignments:
         base = build_settings(base, _document(assignment), where)
     return base

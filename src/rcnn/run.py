@@ -59,7 +59,7 @@ from rcnn.report import write_report
 from rcnn.structures import Instances
 from rcnn.tables import family_tables
 from rcnn.training import Standing, Trainer, append_line
-from rcnn.weights import load_pretrained, load_start, trunk_normalisation
+from rcnn.weights import NORMALISATIONS, load_pretrained, load_start, trunk_normalisation
 
 HELD_OUT = 0.15
 SHOWN_WARNINGS = 5
@@ -114,7 +114,7 @@ def train(
         proposals: a file of proposals, for models that do not make their own; None: selective search, kept
             in ``rcnn.proposals.default_cache()``.
         val_proposals: likewise for ``val``; None: those of ``proposals``.
-        model: a key of ``MODELS``; None: Mask R-CNN where the data has masks, else Faster R-CNN.
+        model: a key of ``MODELS``; None: what the data is annotated for, see ``rcnn.plan.choose_model``.
         trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
         recipe: train this one instead of choosing defaults from the data.
         minutes: training time by the clock.
@@ -152,7 +152,7 @@ def train(
         raise ValueError(
             "a recipe names its own model and trunk: leave out --model and --trunk, or change them with --set"
         )
-    _device(device)  # a wrong one is told before anything is made
+    _device(device)  # a wrong one is reported before anything is made
     given = None if recipe is None else _given(recipe, minutes, epochs, seed, workers)
     # The split is that of the recipe's seed, so that a run's recipe gives the same run again.
     split_seed = given.train.seed if given else seed or 0
@@ -513,7 +513,12 @@ def _given(
 
 
 def _normalised(recipe: Recipe) -> Recipe:
-    """The recipe with the mean and deviation of its trunk's weights: VGG-16 comes with two sets of them."""
+    """The recipe with the mean and deviation of its trunk's weights: VGG-16 comes with two sets of them.
+
+    Others than a trunk's stay, such as those of the detector that a run started from.
+    """
+    if (recipe.transform.mean, recipe.transform.std) not in NORMALISATIONS:
+        return recipe
     mean, std = trunk_normalisation(recipe.settings.trunk.name)
     return replace(recipe, transform=replace(recipe.transform, mean=mean, std=std))
 

@@ -378,7 +378,7 @@ def _rgb(image: ImageLike) -> Array:
 
 
 def _bytes(image: Array) -> Array:
-    """An RGB image of bytes or floats in [0, 1] as bytes, which floats lose by."""
+    """An RGB image of bytes or floats in [0, 1] as bytes; floats are rounded."""
     return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The two containers of the package, and the conventions they keep.
+"""What passes between the parts of the package, and the conventions it keeps.
 
 Legend: N objects of one image, B images of a batch, H and W image height and width in pixels.
 
@@ -428,8 +428,7 @@ class Output:
 
     Attributes:
         losses: one scalar each, to be summed; empty without targets.
-        detections: one per image in the batch's own (resized) coordinates; empty with targets unless asked
-            for.
+        detections: one per image in the batch's own (resized) coordinates; empty with targets.
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)

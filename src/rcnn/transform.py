@@ -30,7 +30,7 @@ class Transform:
         std: likewise; ImageNet weights of the default trunk expect x / 127.5 - 1, that is 0.5 and 0.5.
         divisor: height and width of a batch are padded to a multiple of this.
         margin: pixels added before the resized sides are cut to whole ones: 154 * (320 / 154) is a little
-            less than 320, and would be cut to 319. It is in torchvision, for whose models the margin is 0.
+            less than 320, and would be cut to 319. torchvision cuts it: its models use 0.
     """
 
     short_side: int | None = None

@@ -50,6 +50,7 @@ IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 SYMMETRIC: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # The Caffe models subtract these means from 0..255 and do not divide.
 CAFFE: tuple[Channels, Channels] = ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
+NORMALISATIONS = (IMAGENET, SYMMETRIC, CAFFE)
 WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn")
 # Of our batch norms, trunks of torchvision included.
 EPS = 1e-5

@@ -41,7 +41,7 @@ PUBLISHED: dict[str, tuple[Archive, ...]] = {
 def get(name: str, out: str | Path, say: Callable[[str], None] = print) -> Path:
     """Download and unpack a published data set.
 
-    An interrupted download is gone on with by the next call. The years' folders appear when they are whole;
+    An interrupted download is resumed by the next call. The years' folders appear when they are whole;
     one that is there already is left as it is. The archives stay in ``out``, and may be deleted.
 
     Args:

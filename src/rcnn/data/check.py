@@ -34,9 +34,8 @@ from rcnn.structures import VOID, Size
 Box = tuple[float, float, float, float]
 PERCENTILES = (5, 25, 50, 75, 95)
 SMALLEST_SIDE = 0.5  # pixels: one-pixel objects stay, slips of the mouse go
-ROUNDING = (
-    1.0  # pixels a box may reach beyond the image without being reported: 0-based and 1-based tools differ
-)
+# Pixels a box may reach beyond the image without being reported: 0-based and 1-based tools differ.
+ROUNDING = 1.0
 LISTED = 20  # errors told in full before the rest is only counted
 
 

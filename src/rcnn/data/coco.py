@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,8 +104,13 @@ def is_panoptic(annotations: list[Any]) -> bool:
     return any(isinstance(entry, dict) and "segments_info" in entry for entry in annotations)
 
 
+def is_crowd(entry: Mapping[str, Any]) -> bool:
+    """Whether an annotation or segment is marked as crowd, in whatever spelling of yes and no."""
+    return entry.get("iscrowd", 0) not in (0, "0", None, False)
+
+
 def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
-    """The folder that holds the most of the first images; ``images`` is taken as it is if it holds any."""
+    """The folder that holds most of a sample of the images; ``images`` is taken as it is if it holds any."""
     parent, stem = path.parent, path.stem
     called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
     folders = ["", "images", *called, *(f"images/{name}" for name in called)]
@@ -317,7 +322,7 @@ class Reader:
             Annotation(
                 box=box,
                 label=label,
-                crowd=entry.get("iscrowd", 0) not in (0, "0", None, False),
+                crowd=is_crowd(entry),
                 area=float(area) if isinstance(area, int | float) and 0 <= area < LARGEST**2 else None,
                 outline=self._outline(entry.get("segmentation"), box, picture, name),
                 keypoints=self._keypoints(entry.get("keypoints"), picture, name)

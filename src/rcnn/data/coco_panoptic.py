@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from rcnn.data.check import Box, judge_box
-from rcnn.data.coco import Picture, Reader, find_file, has_fields, image_folder, load_coco
+from rcnn.data.coco import Picture, Reader, find_file, has_fields, image_folder, is_crowd, load_coco
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.image import ImageError, read_image
 from rcnn.data.outlines import is_number
@@ -158,9 +158,8 @@ class _PanopticReader(Reader):
             self.problems.append(fault.of(picture.path, name))
         if box is not None:
             area = segment.get("area")
-            known = is_number(area) and area >= 0
-            crowd = bool(segment.get("iscrowd", 0))
-            thing = _Thing(segment["id"], box, label, crowd, float(area) if known else w * h)
+            area = float(area) if is_number(area) and area >= 0 else w * h
+            thing = _Thing(segment["id"], box, label, is_crowd(segment), area)
             partition.things.append(thing)
 
     def dataset(self) -> Dataset:

@@ -17,6 +17,11 @@ from rcnn.data.image import read_image
 from rcnn.structures import Instances, Masks, Skeleton
 
 
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and dots where there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something wrong with a data set.
@@ -145,3 +150,8 @@ class Dataset:
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The same data set with some of its images, in the given order."""
         return replace(self, records=[self.records[i] for i in indices])
+
+    def evenly(self, count: int) -> list[int]:
+        """So many indices, spread evenly over the images; all where there are fewer."""
+        last = len(self.records) - 1
+        return sorted({round(i * last / max(count - 1, 1)) for i in range(count)}) if last >= 0 else []

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rcnn.data.dataset import Dataset, Problem, Record
+from rcnn.data.dataset import Dataset, Problem, Record, some_of
 from rcnn.data.image import ImageError, image_files, image_size, read_numbers
 from rcnn.structures import Instances, Masks, Size
 
@@ -141,11 +141,11 @@ def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
     else:
         files = [f for f in image_files(source) if _is_label(f)]
         pictures = [f for f in image_files(source) if not _is_label(f)]
-    images = _by_key(pictures, IMAGE_MARKS, "image", problems)
-    labels = _by_key(files, LABEL_MARKS, "label image", problems)
+    images = by_key(pictures, IMAGE_MARKS, "image", problems)
+    labels = by_key(files, LABEL_MARKS, "label image", problems)
     bare = [images[key].name for key in images if key not in labels]
     if bare:
-        what = f"{len(bare)} images have no label image: {', '.join(bare[:5])}…"
+        what = f"{len(bare)} images have no label image: {some_of(bare)}."
         advice = "They are left out; a label image of zeros makes an image without objects."
         problems.append(Problem(source, what, advice, severity="warning", annotation="images"))
     for key in (key for key in labels if key not in images):
@@ -153,9 +153,10 @@ def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
     return [(image, labels[key]) for key, image in images.items() if key in labels]
 
 
-def _by_key(
+def by_key(
     files: Sequence[Path], marks: Sequence[str], kind: str, problems: list[Problem]
 ) -> dict[str, Path]:
+    """The files by the name that an image and its label share; several of one name become a problem."""
     groups = defaultdict(list)
     for file in files:
         # A file without mark may have one in its name by chance: "wet_mask.png" in images/.
@@ -198,5 +199,5 @@ def _suspect_map(source: Path, values: Sequence[Sequence[int]], problems: list[P
     seen = {number for numbers in values for number in numbers}
     if len(values) > 2 and len(seen) == 1:
         what = f"No other number than {next(iter(seen))} occurs in the label images, one object an image."
-        advice = "If it marks the foreground, number its objects; else nothing is to do."
+        advice = "If it marks the foreground, number its objects; otherwise ignore this."
         problems.append(Problem(source, what, advice, "labels", "warning"))

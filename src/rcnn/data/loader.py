@@ -82,8 +82,8 @@ def training_batches(
 class Kept:
     """Decoded samples by their index, the first that there is room for.
 
-    None of them ever makes place for another: every image comes once an epoch, so that the one not seen for
-    longest is the next that is needed.
+    Nothing is evicted: every image comes once an epoch, so that the one not seen for longest is the next that
+    is needed.
 
     Attributes:
         room: bytes left.

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnn.data.dataset import Dataset, Problem, Record
+from rcnn.data.dataset import Dataset, Problem, Record, some_of
 from rcnn.data.image import ImageError, image_files, image_size, read_numbers
+from rcnn.data.label_image import by_key
 from rcnn.structures import VOID, Instances, Size
 
 NAMES_FILE = "classes.txt"
@@ -51,12 +52,12 @@ def read_semantic(folder: str | Path) -> Dataset:
     if not is_semantic_folder(source):
         raise ValueError(f"{source}: expected {NAMES_FILE}, images/ and labels/ with pictures in it.")
     names = read_names(source / NAMES_FILE)
-    images = {file.stem: file for file in image_files(source / "images")}
-    labels = {file.stem: file for file in image_files(source / "labels")}
-    problems = []
+    problems: list[Problem] = []
+    images = by_key(image_files(source / "images"), (), "image", problems)
+    labels = by_key(image_files(source / "labels"), (), "label picture", problems)
     bare = [images[stem].name for stem in images if stem not in labels]
     if bare:
-        what = f"{len(bare)} images have no label picture: {', '.join(bare[:5])}…"
+        what = f"{len(bare)} images have no label picture: {some_of(bare)}."
         problems.append(Problem(source / "labels", what, "They are left out.", severity="warning"))
     for stem in (stem for stem in labels if stem not in images):
         problems.append(Problem(labels[stem], "Its image is missing.", "Put it into images/, or delete it."))

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import torch
 
 from rcnn.data.check import Box, Fault, judge_box, size_problem
-from rcnn.data.dataset import Dataset, Problem, Record
+from rcnn.data.dataset import Dataset, Problem, Record, some_of
 from rcnn.data.image import ImageError, image_files, image_size
 from rcnn.structures import Instances, Size
 
@@ -185,7 +185,7 @@ class _Reader:
         }
         bare = sorted(set(self.images.values()) - known)
         if bare:
-            what = f"{len(bare)} images have no annotation file: {', '.join(f.name for f in bare[:5])}…"
+            what = f"{len(bare)} images have no annotation file: {some_of([f.name for f in bare])}."
             advice = "They are left out; an XML file without objects makes an image without objects."
             self.problems.append(Problem(bare[0].parent, what, advice, severity="warning"))
 

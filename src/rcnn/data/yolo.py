@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from rcnn.data.check import Box, judge_box
 from rcnn.data.coco import Annotation, Picture, Reader
-from rcnn.data.dataset import Dataset
+from rcnn.data.dataset import Dataset, some_of
 from rcnn.data.image import ImageError, image_files, image_size
 from rcnn.structures import Skeleton
 
@@ -334,8 +334,7 @@ class _YoloReader(Reader):
     def finish(self) -> None:
         """Say which images have no text file, and which text files no image; give the images short ids."""
         if self.bare:
-            names = ", ".join(path.name for path in self.bare[:5])
-            what = f"{len(self.bare)} images have no text file: {names}…"
+            what = f"{len(self.bare)} images have no text file: {some_of([p.name for p in self.bare])}."
             self.report(what, "They count as images without objects.", "images", severity="warning")
         for folder in sorted({label.parent for label in self.label_files}):
             for label in sorted(folder.glob("*.txt")) if folder.is_dir() else ():

@@ -33,12 +33,11 @@ import torch
 from torch import Tensor
 
 from rcnn.metrics import check_pairs
-from rcnn.structures import Instances, Masks
+from rcnn.structures import VOID, Instances, Masks
 
 # As the scripts have them; rounding decides at an IoU of just 0.55.
 IOUS = np.arange(0.5, 1.0, 0.05)
 MIN_PIXELS = 100
-VOID = 255
 Floats = npt.NDArray[np.float64]
 
 

@@ -94,7 +94,7 @@ class Family:
 
 
 def chosen_families(names: Sequence[str] | None, compared: Compared) -> tuple[str, ...]:
-    """The families named, each once; where None are, or BASIC, those of all or of these that suit the data.
+    """The families named, without repeats; for None, or for BASIC, those of them that suit the data.
 
     Raises:
         ValueError: a name that is unknown, or a family that lacks something.
