@@ -18,7 +18,7 @@ from rcnn.evaluation import (
     evaluate,
     evaluate_predictions,
 )
-from rcnn.structures import Instances, Masks
+from rcnn.structures import VOID, Instances, Masks
 
 
 def measured(truths, predictions, names=("a",), has_masks=False, **settings):
@@ -189,6 +189,15 @@ def test_a_box_detector_on_data_with_masks_is_measured_by_boxes() -> None:
     assert not got.has_masks
     assert got.metrics["box/AP"] == pytest.approx(1.0)
     assert got.max_detections == 7
+
+
+def test_void_counts_neither_way_in_cityscapes_metrics() -> None:
+    truth = replace(instances([A], masks=filled([A])), semantic=torch.zeros(SIZE, dtype=torch.uint8))
+    truth.semantic[:, 40:] = VOID  # where the second detection lies
+    found = instances([A, FAR], scores=[0.8, 0.9], masks=filled([A, FAR]))
+    dataset = drawn([truth], ("a",), [truth.masks])
+    got, _ = evaluate(Oracle([found], ("a",)), dataset, metrics=["cityscapes"])
+    assert got.metrics["cityscapes/AP50"] == pytest.approx(1.0)
 
 
 def test_no_images_are_refused() -> None:

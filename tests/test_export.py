@@ -289,3 +289,4 @@ def test_evaluation_takes_it(files: tuple[Detector, Path]) -> None:
         TensorResults(runtime.open_exported(files[1] / "model.onnx")), shapes, max_detections=30
     )
     assert found.metrics == pytest.approx(expected.metrics, abs=1e-3, nan_ok=True)
+    assert TensorResults(runtime.open_exported(files[1] / "model.onnx")).min_score == files[0].min_score

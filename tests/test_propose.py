@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from rcnn import proposals as search_module
 from rcnn.data.dataset import Dataset
-from rcnn.predict import Detector
+from rcnn.predict import Detector, TensorResults
 from rcnn.proposals import read_proposals
 from rcnn.propose import propose, recall_table, rpn_proposals
 from rcnn.transform import Transform
@@ -70,6 +70,8 @@ def test_what_cannot_be(data, tmp_path) -> None:
         propose(data, tmp_path / "p.mat")
     with pytest.raises(ValueError, match="Linear has no RPN"):
         propose(data, tmp_path / "p.npz", detector=Detector(nn.Linear(1, 1), Transform(), NAMES))
+    with pytest.raises(ValueError, match="an exported file has no RPN"):
+        rpn_proposals(TensorResults(None), data, 5)
     twice = data.subset([0, 0])
     network = Detector(tiny_network(tiny_recipe("faster_rcnn")), Transform(), NAMES)
     with pytest.raises(ValueError, match="two images have the id picture0"):

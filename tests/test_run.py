@@ -23,9 +23,10 @@ from rcnn import checkpoint, run
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.open import open_data
 from rcnn.predict import load
-from rcnn.recipe import dump_recipe, load_recipe
-from rcnn.run import HELD_OUT, read_history, rewrite_report, train
+from rcnn.recipe import dump_recipe, load_recipe, with_settings
+from rcnn.run import HELD_OUT, _normalised, read_history, rewrite_report, train
 from rcnn.structures import Instances
+from rcnn.weights import CAFFE, IMAGENET
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -372,6 +373,26 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> Non
 
 
 # Refused
+
+
+def test_a_normalisation_that_is_no_trunks_stays() -> None:
+    recipe = load_recipe("voc07_faster_rcnn_vgg16")
+    given = replace(recipe, transform=replace(recipe.transform, std=(1 / 255,) * 3))
+    assert _normalised(given) == given
+    caffe = replace(recipe, transform=replace(recipe.transform, mean=CAFFE[0], std=CAFFE[1]))
+    resnet = with_settings(caffe, ["model.trunk.name=resnet50"])
+    assert (_normalised(resnet).transform.mean, _normalised(resnet).transform.std) == IMAGENET
+
+
+def test_a_box_model_trains_on_objects_of_which_some_lack_an_outline(tmp_path: Path, no_report: None) -> None:
+    file = tiny_shapes(6).write(tmp_path / "data")
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = []
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="train on boxes alone"):
+        train(file, recipe=tiny_recipe(), out=tmp_path / "a", console=quiet())
+    out = train(file, recipe=tiny_recipe("faster_rcnn", epochs=1.0), out=tmp_path / "b", console=quiet())
+    assert (out / "best.safetensors").is_file()
 
 
 def test_an_existing_run_is_not_overwritten(whole: Path, data: Path, recipe_file: Path) -> None:

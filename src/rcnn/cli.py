@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -292,16 +291,15 @@ def evaluate(
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:
-        # Image files that cannot be used are reported before anything is predicted.
-        report, known = check(dataset, decode=False), set(dataset.problems)
-        of_files = [p for p in report.errors if p not in known and p.file != dataset.source]
-        report = replace(report, problems=tuple(of_files))
-        dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report)
-        for problem in left_out:
-            _say(f"left out: {problem}")
         detector: Any = load(sources[0], device, half=half)
         if is_exported(sources[0]):
             detector = TensorResults(detector)
+        # What cannot be used is reported before anything is predicted.
+        boxes_only = not getattr(getattr(detector, "network", None), "needs_masks", True)
+        report = check(dataset, decode=False)
+        dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report, boxes_only=boxes_only)
+        for problem in left_out:
+            _say(f"left out: {problem}")
         dataset = _proposed(dataset, detector, proposals, of_rpn="proposals" in (families or ()))
         if threshold is None:
             chosen["threshold"] = getattr(detector, "min_score", None)

@@ -49,7 +49,7 @@ from rcnn.evaluation import (
 )
 from rcnn.hardware import choose_device
 from rcnn.metrics.families import BASIC
-from rcnn.models import MODELS, build_model, finds_objects, needs_semantic, pixel_names
+from rcnn.models import MODELS, build_model, finds_objects, is_box_model, needs_semantic, pixel_names
 from rcnn.models.rcnn import RCNN
 from rcnn.plan import plan
 from rcnn.predict import Detector, load, versions
@@ -159,7 +159,11 @@ def train(
     made = out is None or not Path(out).exists()
     folder = _agreed_folder(data, out)
     with _removed_if_refused(folder) if made else nullcontext():
-        parts = _open_parts(places, skip_bad=skip_bad, seed=split_seed, console=console)
+        architecture = given.model if given else model
+        boxes_only = architecture is not None and is_box_model(architecture)
+        parts = _open_parts(
+            places, skip_bad=skip_bad, seed=split_seed, boxes_only=boxes_only, console=console
+        )
         if given is not None:
             name = recipe if isinstance(recipe, str | Path) else given.model
             chosen, reasons = _normalised(given), [f"recipe: {name}"]
@@ -453,11 +457,13 @@ def _headline(evaluation: Evaluation) -> float:
     return value if value == value else 0.0  # NaN: no truth at all
 
 
-def _open_parts(places: Mapping[str, Source | None], *, skip_bad: bool, seed: int, console: Console) -> Parts:
+def _open_parts(
+    places: Mapping[str, Source | None], *, skip_bad: bool, seed: int, boxes_only: bool, console: Console
+) -> Parts:
     with console.status("reading the data"):
-        train_part, lines = _checked(places["data"], places["images"], skip_bad)
+        train_part, lines = _checked(places["data"], places["images"], skip_bad, boxes_only)
         if places["val"] is not None:
-            val_part, more = _checked(places["val"], places["val_images"], skip_bad)
+            val_part, more = _checked(places["val"], places["val_images"], skip_bad, boxes_only)
             problems = check_pair(train_part, val_part)
             errors = [p for p in problems if p.severity == "error"]
             if errors:
@@ -469,10 +475,10 @@ def _open_parts(places: Mapping[str, Source | None], *, skip_bad: bool, seed: in
     return _hold_out(train_part, lines, seed)
 
 
-def _checked(place: Any, images: Any, skip_bad: bool) -> tuple[Dataset, list[str]]:
+def _checked(place: Any, images: Any, skip_bad: bool, boxes_only: bool) -> tuple[Dataset, list[str]]:
     opened = place if isinstance(place, Dataset) else open_data(place, images)
     report = check(opened, decode=len(opened) <= DECODED)
-    good, left_out = refuse_or_skip(opened, skip_bad, report=report)
+    good, left_out = refuse_or_skip(opened, skip_bad, report=report, boxes_only=boxes_only)
     lines = [f"data: {line}" if i == 0 else line for i, line in enumerate(str(report).splitlines())]
     warned = list(map(str, report.warnings))
     if len(warned) > SHOWN_WARNINGS:
@@ -655,7 +661,10 @@ def _opened_run(
     asked = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     recipe = _given(folder / "recipe.toml", None, None, None, workers)
     places = {k: asked.get(k) if given.get(k) is None else given[k] for k in PLACES}
-    parts = _open_parts(places, skip_bad=asked["skip_bad"], seed=asked["seed"], console=console)
+    boxes_only = is_box_model(recipe.model)
+    parts = _open_parts(
+        places, skip_bad=asked["skip_bad"], seed=asked["seed"], boxes_only=boxes_only, console=console
+    )
     return recipe, _proposed(parts, recipe, places, console), asked
 
 

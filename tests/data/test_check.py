@@ -182,3 +182,46 @@ def test_real_data_has_no_errors(name: str) -> None:
     assert report.errors == ()
     assert len(report.warnings) == 1
     pickle.dumps(report)
+
+
+def test_crowds_alone_are_refused(tmp_path: Path) -> None:
+    def marked(number: int) -> list[str]:
+        folder = tmp_path / str(number)
+        dataset = opened(folder, {"a.png": ["a", "a", "a"]}, "a")
+        content = json.loads(dataset.source.read_text())
+        for entry in content["annotations"][:number]:
+            entry["iscrowd"] = 1
+        dataset.source.write_text(json.dumps(content))
+        return [f"{p.severity} {p.what}" for p in check(open_data(dataset.source)).problems]
+
+    assert marked(1) == []
+    assert marked(2) == ["warning 2 of 3 objects are marked as crowd, from which nothing is learnt."]
+    assert marked(3) == ["error 3 of 3 objects are marked as crowd, from which nothing is learnt."]
+
+
+def test_what_skipping_cannot_mend_and_what_it_leaves_out(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, {"a.png": ["a", "a"], "b.png": ["a", "b"]})
+    content = json.loads(dataset.source.read_text())
+    content["annotations"][0]["category_id"] = "1"
+    dataset.source.write_text(json.dumps(content))
+    kept, errors = refuse_or_skip(open_data(dataset.source), True)
+    assert [r.path.name for r in kept.records] == ["b.png"]
+    assert "found 0 and '1'" in errors[0].what
+    content["categories"][1]["id"] = content["categories"][0]["id"]
+    dataset.source.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="occurs twice"):
+        refuse_or_skip(open_data(dataset.source), True)
+
+
+def test_outlines_do_not_matter_to_boxes(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, {"a.png": ["a", "a", "a"]})
+    content = json.loads(dataset.source.read_text())
+    for entry in content["annotations"][:2]:
+        x, y, w, h = entry["bbox"]
+        entry["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+    dataset.source.write_text(json.dumps(content))
+    dataset = open_data(dataset.source)
+    with pytest.raises(DataError, match="or train on boxes alone"):
+        refuse_or_skip(dataset, False)
+    kept, errors = refuse_or_skip(dataset, False, boxes_only=True)
+    assert (len(kept), errors) == (1, [])

@@ -197,9 +197,17 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     ("changes", "what", "kept"),
     [
         ({"category_id": 9}, "1: There is no category with the id 9", 0),
-        ({"category_id": None}, "annotations[0]: An annotation needs an image_id and a category_id", 0),
+        (
+            {"category_id": None},
+            "annotations[0]: Expected an image_id, and a whole number as category_id; found",
+            0,
+        ),
         ({"image_id": 99}, "1: There is no image with the id 99", 0),
-        ({"image_id": [7]}, "annotations[0]: An annotation needs", 0),
+        (
+            {"image_id": [7]},
+            "annotations[0]: Expected an image_id, and a whole number as category_id; found",
+            0,
+        ),
         ({"bbox": [2, 3, -4, 5]}, "has a negative width", 0),
         ({"bbox": [2, 3, float("nan"), 5]}, "not a finite number", 0),
         ({"bbox": [30, 3, 4, 5]}, "outside the image of 20 by 10", 0),
@@ -274,9 +282,10 @@ def test_broken_images_and_categories(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(), thing(2, image_id=9), images=images, categories=categories)
     assert whats(dataset) == [
         "instances_train.json categories[2]: The category id 2 occurs twice.",
-        "instances_train.json categories[3]: A category needs an integer id and a name.",
-        "instances_train.json images[1]: An image needs an id and a file_name.",
-        "instances_train.json images[2]: An image needs an id and a file_name.",
+        "instances_train.json categories[3]: A category needs a whole number as id and a text as name; found "
+        "{'name': 'fox'}.",
+        "instances_train.json images[1]: An image needs an id and a file_name; found {'id': 8}.",
+        "instances_train.json images[2]: An image needs an id and a file_name; found 'b.png'.",
         "none.png image id 9: The image file is missing.",
     ]
     assert "cat, CAT" in whats(dataset, "warning")[0]
@@ -373,3 +382,50 @@ def test_iscrowd_as_text(tmp_path: Path) -> None:
     crowd = opened(tmp_path, thing(iscrowd="0")).records[0].truth.crowd
     assert crowd is not None
     assert crowd.tolist() == [False]
+
+
+def test_whole_numbers_as_tables_write_them(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, thing(image_id=7.0, category_id=5.0))
+    assert (whats(dataset), dataset.records[0].truth.labels.tolist()) == ([], [1])
+
+
+def test_twins_are_reported_and_kept(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, thing(1), thing(2), thing(3, category_id=2))
+    assert whats(dataset, "warning") == ["a b.png 2: It is the same as annotation 1."]
+    assert len(dataset.records[0].truth) == 3
+
+
+def test_boxes_that_are_not_those_of_their_polygons(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, thing(1), thing(2, bbox=[2, 3, 18, 7]))
+    assert whats(dataset, "warning") == [
+        "instances_train.json boxes: 1 boxes overlap their polygons by less than a half: 2 of a b.png."
+    ]
+
+
+def test_shares_of_the_image_are_no_pixels(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, thing(bbox=[0.1, 0.2, 0.9, 0.7], segmentation=[]))
+    assert "instances_train.json None: All 1 boxes lie within 0 and 1." in whats(dataset)
+
+
+def test_files_of_other_tools_are_named(tmp_path: Path) -> None:
+    via = {f"img{i}.jpg123": {"filename": f"img{i}.jpg", "regions": []} for i in range(99)}
+    with pytest.raises(ValueError, match="VGG Image Annotator"):
+        read_coco(written(tmp_path, via))
+    with pytest.raises(ValueError, match=r"found k0 \(int\), .*, …\.$") as raised:
+        read_coco(written(tmp_path, {f"k{i}": i for i in range(99)}))
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["A B.PNG", "a%20b.png"])
+def test_names_that_differ_in_spelling_only(tmp_path: Path, name: str) -> None:
+    images = [{"id": 7, "file_name": name, "width": 20, "height": 10}]
+    dataset = opened(tmp_path, thing(), images=images)
+    assert (whats(dataset), dataset.records[0].path.name) == ([], "a b.png")
+
+
+def test_of_two_folders_the_one_called_like_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, content(thing()))
+    for folder in ("images", "train"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (20, 10)).save(tmp_path / folder / "a b.png")
+    assert read_coco(path).records[0].path == tmp_path / "train" / "a b.png"

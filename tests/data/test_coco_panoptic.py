@@ -65,6 +65,11 @@ def test_things_become_objects_and_all_a_semantic_map(tmp_path: Path) -> None:
     assert not check(data).errors
 
 
+def test_crowds_in_words(tmp_path: Path) -> None:
+    segments = [{**SEGMENTS[0], "iscrowd": "0"}, *SEGMENTS[1:]]
+    assert open_data(written(tmp_path, segments=segments))[0].truth.crowd.tolist() == [False, True]
+
+
 def test_a_partition_survives_writing_and_reading(tmp_path: Path) -> None:
     data = open_data(written(tmp_path))
     found = true_segments(data[0].truth)

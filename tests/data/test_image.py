@@ -1,6 +1,8 @@
 """Every kind of image file arrives as upright uint8 RGB, and every bad one as an error that names it."""
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rcnn.data.image import ImageError, image_size, read_image
+from rcnn.data.image import ImageError, image_size, read_image, read_mask, read_numbers
 
 GRADIENT = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
 
@@ -164,3 +166,37 @@ def test_truncated(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ImageError, match=rf"{name}: "):
         read_image(path)
+
+
+def sixteen_bits(path: Path, values: np.ndarray) -> Path:
+    """A PNG of 16-bit colours, which Pillow cannot write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bit_colours_are_scaled(tmp_path: Path, channels: int) -> None:
+    values = (np.arange(2 * 5 * channels).reshape(2, 5, channels) * 97) % 4096
+    values[0, 0, 0] = 4095
+    image = read_image(sixteen_bits(tmp_path / "a.png", values))
+    expected = np.rint(values[..., :3] / 4095 * 255).astype(np.uint8)
+    assert image.permute(1, 2, 0).numpy().tolist() == expected.tolist()
+
+
+def test_jpegs_are_masks_by_half_brightness_and_no_numbers(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[10:30, 20:50] = 255
+    path = saved(tmp_path, Image.fromarray(pixels), "mask.jpg", quality=50)
+    inside, corner, size = read_mask(path)
+    assert (inside.shape, corner, size) == ((20, 30), (10, 20), (40, 60))
+    assert inside.all()
+    with pytest.raises(ImageError, match=r"mask\.jpg: a JPEG, whose compression changes numbers"):
+        read_numbers(path)

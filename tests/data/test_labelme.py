@@ -126,3 +126,16 @@ def test_an_image_without_objects(tmp_path: Path) -> None:
     data = open_data(tmp_path)
     assert data.problems == ()
     assert [len(data[i].truth) for i in (0, 1)] == [0, 1]
+
+
+def test_images_without_file_and_files_below(tmp_path: Path) -> None:
+    add(tmp_path, SQUARE)
+    add(tmp_path, SQUARE, stem="b").unlink()
+    (tmp_path / "more").mkdir()
+    add(tmp_path / "more", SQUARE)
+    (tmp_path / "._a.json").write_bytes(b"\x00\x05")
+    dataset = open_data(tmp_path)
+    said = [p.what for p in dataset.problems]
+    assert said[0] == "1 images have no JSON file: b.jpg."
+    assert said[1].startswith("1 files lie in folders below")
+    assert {p.severity for p in dataset.problems} == {"warning"}

@@ -87,3 +87,17 @@ def test_options_of_another_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     with pytest.raises(ValueError, match="is for COCO files only"):
         open_data(mask_folders(tmp_path / "m"), tmp_path)
+
+
+def test_other_json_files_do_not_disturb(tmp_path: Path) -> None:
+    source = voc(tmp_path)
+    (source / "dataset-metadata.json").write_text('{"title": "cats"}')
+    assert open_data(source).format == "voc"
+
+
+def test_folders_of_parts_are_named(tmp_path: Path) -> None:
+    coco(tmp_path / "train")
+    coco(tmp_path / "valid")
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(ValueError, match=r"One of these can be opened: .*train, .*valid\.\n"):
+        open_data(tmp_path)

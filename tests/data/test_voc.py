@@ -66,7 +66,9 @@ def test_the_image_is_found_by_name_or_by_stem(tmp_path: Path, filename: str) ->
 
 
 def test_spellings_are_merged_to_the_most_frequent(tmp_path: Path) -> None:
-    add(tmp_path, thing(name="RBC"), thing(name="rbc"), thing(name="RBC"), thing(name="WBC"))
+    boxes = [(1, 1, 9, 5), (2, 1, 9, 5), (3, 1, 9, 5), (4, 1, 9, 5)]
+    names = ("RBC", "rbc", "RBC", "WBC")
+    add(tmp_path, *(thing(box, name) for box, name in zip(boxes, names, strict=True)))
     dataset = read_voc(tmp_path)
     assert dataset.class_names == ("RBC", "WBC")
     assert dataset.records[0].truth.labels.tolist() == [0, 0, 0, 1]
@@ -218,3 +220,38 @@ def test_real(part: str, images: int, counts: list[int]) -> None:
     assert [labels.count(i) for i in range(3)] == counts
     [problem] = dataset.problems  # one slip of the mouse in each part
     assert (problem.severity, "has no area" in problem.what) == ("warning", True)
+
+
+def test_files_that_are_not_of_voc(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    add(tmp_path, stem="b").write_text("<Annotations><Annotation/></Annotations>")
+    [problem] = read_voc(tmp_path).problems
+    assert problem.what == "Expected Pascal VOC's <annotation>; found <Annotations>."
+
+
+def test_what_is_doubtful_is_reported(tmp_path: Path) -> None:
+    add(tmp_path, thing(), thing())
+    add(tmp_path, thing(), stem="b", filename="c.jpg")
+    add(tmp_path, stem="c").unlink()
+    (tmp_path / "Annotations" / "more").mkdir()
+    (tmp_path / "Annotations" / "more" / "d.xml").write_text("<annotation/>")
+    dataset = read_voc(tmp_path)
+    assert {p.severity for p in dataset.problems} == {"warning"}
+    said = " ".join(p.what for p in dataset.problems)
+    for what in (
+        "1 files lie in folders below",
+        "there twice",
+        "there is b.jpg too",
+        "no annotation file: b",
+    ):
+        assert what in said
+
+
+def test_lists_as_windows_writes_them(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    add(tmp_path, thing(), stem="b")
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("b\r\na.jpg\r\n", "utf-8-sig")
+    dataset = read_voc(tmp_path, "train")
+    assert ([r.image_id for r in dataset.records], dataset.problems) == (["b", "a"], ())

@@ -166,3 +166,26 @@ def test_layouts_of_exports(tmp_path: Path) -> None:
 def test_the_text_file_of_an_image() -> None:
     assert labels_of(Path("images/b/images/c/d.e.jpg")) == Path("images/b/labels/c/d.e.txt")
     assert labels_of(Path("photos/a.png")) == Path("photos/a.txt")
+
+
+def test_names_are_texts(tmp_path: Path) -> None:
+    image(tmp_path, "1 0.5 0.5 0.2 0.4\n")
+    assert open_data(yaml(tmp_path, "names: [Yes, No, 3]\n")).class_names == ("Yes", "No", "3")
+
+
+def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    image(tmp_path, "0 0.5 0.5 0.2 0.4\n")
+    write(tmp_path / "labels" / "train" / "._a.txt", "\x00")
+    write(tmp_path / "._data.yaml", "names: [x]")
+    image(tmp_path, None, part="train/.ipynb_checkpoints")
+    data = open_data(yaml(tmp_path))
+    assert (len(data), data.problems) == (1, ())
+
+
+def test_text_files_beside_the_images(tmp_path: Path) -> None:
+    path = image(tmp_path, None)
+    folder = path.parent.rename(tmp_path / "flat")
+    write(folder / "a.txt", "1 0.5 0.5 0.2 0.4\n")
+    write(folder / "classes.txt", "cat\ndog\n")
+    data = open_data(folder)
+    assert (data.format, data.problems, data[0].truth.names) == ("yolo", (), ["dog"])

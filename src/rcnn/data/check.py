@@ -305,7 +305,7 @@ def _renumbered(load: Callable[[], Tensor], table: Sequence[int]) -> Tensor:
 
 
 def refuse_or_skip(
-    dataset: Dataset, skip_bad: bool, *, report: DataReport | None = None
+    dataset: Dataset, skip_bad: bool, *, report: DataReport | None = None, boxes_only: bool = False
 ) -> tuple[Dataset, list[Problem]]:
     """The data set without its bad images, or a refusal that lists them.
 
@@ -313,6 +313,7 @@ def refuse_or_skip(
         dataset: an opened data set.
         skip_bad: leave images with errors out instead of refusing the data set.
         report: what :func:`check` said of it; without, it is called here and decodes every image.
+        boxes_only: nobody will look at outlines, so what is wrong with them is none.
 
     Returns:
         The data set that can be trained on, its ``problems`` completed by those of the image files, and the
@@ -323,8 +324,10 @@ def refuse_or_skip(
             or no image is left, which no skipping mends.
     """
     report = report or check(dataset)
-    errors = list(report.errors)
-    whole = [p for p in errors if p.file == dataset.source and p.annotation is None]
+    errors = [p for p in report.errors if not (boxes_only and p.of_outline)]
+    # A broken category concerns all images, too.
+    of_all = [p for p in errors if p.file == dataset.source]
+    whole = [p for p in of_all if p.annotation is None or p.annotation.startswith("categories")]
     if whole or (errors and not skip_bad):
         raise DataError(dataset.source, whole + [p for p in errors if p not in whole])
     bad = {p.file for p in errors}
@@ -350,6 +353,12 @@ def _set_problems(dataset: Dataset) -> list[Problem]:
     if not counts:
         advice = "Annotate some images; nothing can be learnt or measured without."
         return [Problem(dataset.source, "No image has an object.", advice)]
+    crowds = sum(int(r.truth.crowd.sum()) for r in dataset.records if r.truth.crowd is not None)
+    if 2 * crowds > (total := sum(counts.values())):
+        what = f"{crowds} of {total} objects are marked as crowd, from which nothing is learnt."
+        advice = "Set iscrowd to 0 of single objects: some tools (CVAT, Datumaro) write 1 for every mask."
+        severity: Literal["error", "warning"] = "error" if crowds == total else "warning"
+        return [Problem(dataset.source, what, advice, severity=severity)]
     rare = [f"{name} ({counts[i]})" for i, name in enumerate(dataset.class_names) if counts[i] < 2]
     if not rare:
         return []
@@ -419,6 +428,7 @@ def size_problem(path: Path, found: Size, annotated: Size) -> Problem | None:
     advice = "Annotate the image that is in the file, or put the annotated one there."
     if found == annotated[::-1]:
         advice = (
-            "Probably it was annotated without its EXIF rotation: turn the pixels and drop the EXIF mark."
+            "Width and height are swapped in the annotation, or it was made without the image's EXIF "
+            "rotation: correct the size, or turn the pixels and drop the EXIF mark."
         )
     return Problem(path, what, advice)

@@ -10,20 +10,22 @@ Outlines are drawn when a sample is asked for (:mod:`rcnn.data.outlines`).
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from rcnn.data.check import Box, judge_box
-from rcnn.data.dataset import Dataset, Problem, Record
-from rcnn.data.image import ImageError, image_size
+from rcnn.data.dataset import Dataset, Problem, Record, some_of
+from rcnn.data.image import ImageError, image_files, image_size
 from rcnn.data.outlines import LARGEST, Outline, is_number, polygon_fault, rasterise, rle_fault
 from rcnn.structures import Instances, Size, Skeleton
 
@@ -92,11 +94,13 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
     if not isinstance(content, dict):
         kind = "a list: of predictions?" if isinstance(content, list) else f"a {type(content).__name__}."
         raise ValueError(f"{path}: expected a JSON object with images, annotations, categories; found {kind}")
-    missing = [k for k in ("images", "annotations", "categories") if not isinstance(content.get(k), list)]
-    if missing:
-        found = ", ".join(map(str, content)) or "nothing"
-        raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
-    return content
+    if all(isinstance(content.get(k), list) for k in ("images", "annotations", "categories")):
+        return content
+    entries = content.get("_via_img_metadata", content)
+    if isinstance(entries, dict) and any(isinstance(e, dict) and "regions" in e for e in entries.values()):
+        raise ValueError(f"{path}: this is of the VGG Image Annotator (VIA); export it there as COCO.")
+    found = some_of([f"{str(k)[:30]} ({type(v).__name__})" for k, v in content.items()]) or "nothing"
+    raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
 
 
 def is_panoptic(annotations: list[Any]) -> bool:
@@ -113,7 +117,7 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
     """The folder that holds most of a sample of the images; ``images`` is taken as it is if it holds any."""
     parent, stem = path.parent, path.stem
     called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
-    folders = ["", "images", *called, *(f"images/{name}" for name in called)]
+    folders = [*called, *(f"images/{name}" for name in called), "", "images"]  # of several the closest name
     candidates = [parent / f for f in folders] + [parent.parent / f for f in folders]
     if images is not None:
         candidates = [Path(images)]
@@ -131,12 +135,34 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of that name, or of its last part: some tools write the folders of their own machine."""
+    """The file of that name, or of its last part: some tools write the folders of their own machine.
+
+    Where there is none, the one file whose name differs only in upper and lower case, in the escapes of web
+    addresses (``%20``) or in the Unicode form of its accents.
+    """
     parts = name.replace("\\", "/")
     for candidate in (folder / parts, folder / parts.rsplit("/", 1)[-1]):
         if candidate.is_file():
             return candidate
+    for candidate in (folder / parts, folder / parts.rsplit("/", 1)[-1]):
+        if candidate.parent.is_dir():
+            known = _alike(candidate.parent, candidate.parent.stat().st_mtime_ns)
+            if len(found := known.get(_plain(candidate.name), [])) == 1:
+                return found[0]
     return None
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", unquote(name)).casefold()
+
+
+@lru_cache(maxsize=32)
+def _alike(folder: Path, changed: int) -> dict[str, list[Path]]:
+    """The image files of a folder by their plain names; read anew when the folder changed."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in image_files(folder):
+        found[_plain(file.name)].append(file)
+    return found
 
 
 @dataclass
@@ -177,6 +203,8 @@ class Reader:
         self.dropped: set[int | str] = set()  # reported once, not once more for each of their annotations
         self.objects: dict[int | str, list[Annotation]] = defaultdict(list)
         self.corners: list[tuple[Box, Size]] = []  # every bbox as it stands in the file
+        self.drawn_already: dict[tuple[Any, ...], str] = {}
+        self.off: list[str] = []  # annotations whose box is hardly that of their polygons
         self.skeleton: Skeleton | None = None
         self.class_names: tuple[str, ...] = ()
         self.category_ids: tuple[int, ...] = ()
@@ -189,16 +217,18 @@ class Reader:
         annotation: str | None = None,
         file: Path | None = None,
         severity: Literal["error", "warning"] = "error",
+        of_outline: bool = False,
     ) -> None:
         """Note a problem, of the annotation file itself where no other is named."""
-        self.problems.append(Problem(file or self.source, what, advice, annotation, severity))
+        self.problems.append(Problem(file or self.source, what, advice, annotation, severity, of_outline))
 
     def _read_categories(self, categories: list[Any]) -> None:
         names: dict[int, str] = {}
-        for index, entry in enumerate(categories):
+        for index, entry in enumerate(map(_with_whole_numbers, categories)):
             place = f"categories[{index}]"
             if not has_fields(entry, id=int, name=str):
-                self.report("A category needs an integer id and a name.", "Complete it.", place)
+                what = f"A category needs a whole number as id and a text as name; found {entry!r:.80}."
+                self.report(what, "Complete it.", place)
             elif entry["id"] in names:
                 self.report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
             else:
@@ -238,9 +268,10 @@ class Reader:
     def read_images(self, entries: list[Any]) -> None:
         """Fill ``pictures``."""
         listed: dict[Path, int | str] = {}
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(map(_with_whole_numbers, entries)):
             if not has_fields(entry, id=(int, str), file_name=str):
-                self.report("An image needs an id and a file_name.", "Complete it.", f"images[{index}]")
+                what = f"An image needs an id and a file_name; found {entry!r:.80}."
+                self.report(what, "Complete it.", f"images[{index}]")
                 continue
             image_id, expected = entry["id"], self.folder / entry["file_name"]
             path = find_file(self.folder, entry["file_name"])
@@ -266,7 +297,7 @@ class Reader:
         height, width = entry.get("height"), entry.get("width")
         if not (is_number(height) and is_number(width) and height >= 1 and width >= 1):
             if height is not None or width is not None:
-                what = f"The size annotated is {width} by {height}."
+                what = f"The size annotated is {width!r} by {height!r}."
                 self.report(what, NO_SIZE, f"image id {image_id}", path)
             try:
                 height, width = image_size(path)
@@ -280,10 +311,17 @@ class Reader:
         """Fill ``objects``."""
         labels = {category: label for label, category in enumerate(self.category_ids)}
         seen: set[int | str] = set()
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(map(_with_whole_numbers, entries)):
             if not has_fields(entry, image_id=(int, str), category_id=int):
-                what = "An annotation needs an image_id and a category_id."
-                self.report(what, "Complete it.", f"annotations[{index}]")
+                image_id, category = (
+                    entry.get(k) if isinstance(entry, dict) else None for k in ("image_id", "category_id")
+                )
+                found = f"{image_id!r} and {category!r}"
+                what = f"Expected an image_id, and a whole number as category_id; found {found}."
+                # Where it names its image, that can be left out.
+                owner = self.pictures.get(image_id) if isinstance(image_id, int | str) else None
+                place = f"annotations[{index}]"
+                self.report(what, "Complete it.", place, None if owner is None else owner.path)
                 continue
             annotation_id = entry.get("id", f"annotations[{index}]")
             name = str(annotation_id)
@@ -307,10 +345,22 @@ class Reader:
     def _add_object(self, picture: Picture, entry: Entry, label: int, name: str) -> None:
         bbox = entry.get("bbox")
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v, finite=False) for v in bbox):
-            what = f"Expected bbox as four numbers x, y, width, height; found {str(bbox)[:60]}."
+            what = f"Expected bbox as four numbers x, y, width, height; found {bbox!r:.60}."
             self.report(what, "Correct or delete it.", name, picture.path)
             return
         x, y, w, h = (float(v) for v in bbox)
+        key = (
+            picture.image_id,
+            label,
+            x,
+            y,
+            w,
+            h,
+            hash(str([entry.get("segmentation"), entry.get("keypoints")])),
+        )
+        if (first := self.drawn_already.setdefault(key, name)) != name:
+            what = f"It is the same as annotation {first}."
+            self.report(what, "Both are used; delete one.", name, picture.path, "warning")
         self.corners.append(((x, y, w, h), picture.size))
         box, fault = judge_box((x, y, x + w, y + h), picture.size)
         if fault is not None:
@@ -340,7 +390,8 @@ class Reader:
             return None
         fault = rle_fault(found, picture.size) if isinstance(found, dict) else polygon_fault(found)
         if fault is not None:
-            self.report(fault, "Correct or delete the segmentation.", name, picture.path)
+            advice = "Correct or delete the segmentation."
+            self.report(fault, advice, name, picture.path, of_outline=True)
             return None
         if isinstance(found, dict):
             return {"size": found["size"], "counts": found["counts"]}
@@ -353,6 +404,8 @@ class Reader:
             edges = ", ".join(f"{value:g}" for value in box)
             what = f"The polygons lie at {shown} (x1, y1, x2, y2), all of it outside the box at {edges}."
             self.report(what, "Correct the segmentation or the bbox.", name, picture.path)
+        elif parts and _overlap(bounds, box) < 0.5:
+            self.off.append(f"{name} of {picture.path.name}")
         return parts or None
 
     def _keypoints(self, found: Any, picture: Picture, name: str) -> npt.NDArray[np.float32]:
@@ -421,20 +474,38 @@ class Reader:
             return False
         for image_id, bare_object in bare:
             what = "The segmentation is missing or empty, other objects of the file have one."
-            self.report(
-                what, "Draw it, or delete the object.", bare_object.name, self.pictures[image_id].path
-            )
+            advice = "Draw it, delete the object, or train on boxes alone (--model faster_rcnn)."
+            place = self.pictures[image_id].path
+            self.report(what, advice, bare_object.name, place, of_outline=True)
         return True
 
     def _suspect_corners(self) -> None:
-        """Corners given as bbox: nearly all fit so, and many reach beyond the image as x y width height."""
+        """Corners given as bbox: nearly all fit so, and many reach beyond the image as x y width height.
+
+        Also shares of the image, and boxes that are not those of their polygons.
+        """
+        if self.off:
+            what = f"{len(self.off)} boxes overlap their polygons by less than a half: {some_of(self.off)}."
+            advice = "Look at them (rcnn data show): is bbox x, y, width, height, and of this image size?"
+            self.report(what, advice, "boxes", severity="warning")
         count = len(self.corners)
+        if count and max(max(box) for box, _ in self.corners) <= 1:
+            what = f"All {count} boxes lie within 0 and 1."
+            self.problems.insert(0, Problem(self.source, what, "Give them in pixels, not as shares."))
         fits = sum(_fits(x, y, a, b, size) for (x, y, a, b), size in self.corners)
         beyond = sum(not _fits(x, y, x + a, y + b, size) for (x, y, a, b), size in self.corners)
         if count and fits >= 0.95 * count and beyond >= 0.2 * count:
             what = f"{beyond} of {count} boxes reach beyond their image if bbox is x, y, width, height."
             advice = "Read as x1, y1, x2, y2 they fit: subtract x1 and y1 from the last two numbers."
             self.problems.insert(0, Problem(self.source, what, advice))
+
+
+def _with_whole_numbers(entry: Any) -> Any:
+    """An entry whose ids are whole numbers where they are written as 1.0, as tables are exported."""
+    if not isinstance(entry, dict):
+        return entry
+    ids = {k: entry[k] for k in ("id", "image_id", "category_id") if isinstance(entry.get(k), float)}
+    return {**entry, **{k: int(v) for k, v in ids.items() if v.is_integer()}} if ids else entry
 
 
 def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:
@@ -456,6 +527,14 @@ def _bounds(parts: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
     """x1 y1 x2 y2 of polygons."""
     corners = np.concatenate(parts)
     return (*corners.min(0).tolist(), *corners.max(0).tolist())
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The IoU of two boxes."""
+    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
+    both = sides[0] * sides[1]
+    return both / max(sum(areas) - both, 1e-9)
 
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -22,6 +22,15 @@ def some_of(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
+NOT_READ = "They are not read; move them up, or open each folder as a data set of its own."
+
+
+def files_below(folder: Path, pattern: str) -> str:
+    """What to say of files in the folders of a folder, which a reader does not look into; else nothing."""
+    found = sorted(f for f in folder.glob(f"*/{pattern}") if not f.name.startswith("."))
+    return f"{len(found)} files lie in folders below, {found[0]} for one." if found else ""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something wrong with a data set.
@@ -33,6 +42,8 @@ class Problem:
         annotation: the annotation's id, name or index in the file, where one is concerned.
         severity: an ``error`` keeps the image out of training; a ``warning`` was dealt with as ``advice``
             says.
+        of_outline: it is an outline that is wrong or missing; models that learn from boxes alone can do
+            without.
     """
 
     file: Path
@@ -40,6 +51,7 @@ class Problem:
     advice: str
     annotation: str | None = None
     severity: Literal["error", "warning"] = "error"
+    of_outline: bool = False
 
     def __str__(self) -> str:
         place = f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")

@@ -6,12 +6,14 @@ What the kinds become:
     - 16-bit, 32-bit and float gray: divided by the smallest ``2**b - 1`` (b from 8 to 16) that reaches the
       image's maximum, so that a 12-bit camera's pictures in 16-bit files are not black. Float images within
       [0, 1] count as such; larger values than 65535 are divided by the maximum; negative ones become 0.
+    - 16-bit colours likewise, by the maximum over all channels.
     - EXIF rotation is applied; sizes are those of the upright image.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -37,8 +39,12 @@ PILLOW_LIMIT_LOCK = threading.Lock()
 
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder by their endings, sorted; hidden ones are none."""
-    files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_ENDINGS and not f.name.startswith("."))
-    return sorted(f for f in files if f.is_file())
+    return [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_ENDINGS and f.is_file()]
+
+
+def visible_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """What a folder has of a pattern, sorted; without hidden files such as macOS leaves beside each file."""
+    return sorted(f for f in folder.glob(pattern) if not f.name.startswith("."))
 
 
 class ImageError(ValueError):
@@ -75,8 +81,17 @@ def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArra
         # Pillow warns about large images once more while it decodes some formats.
         large = Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS
         with _pillow_limit_lifted() if large else nullcontext():
-            upright = ImageOps.exif_transpose(image)
-            return to_rgb(upright)
+            # Pillow keeps the upper eight of sixteen bits: the lower ones come of a second reading.
+            kind = _sixteen_bit_kind(image)
+            high = to_rgb(ImageOps.exif_transpose(image))
+    if kind is None:
+        return high
+    with _opened(Path(path)) as image, _pillow_limit_lifted() if large else nullcontext():
+        codec, extents, offset, args = image.tile[0]  # type: ignore[attr-defined]
+        args = kind if isinstance(args, str) else (kind, *args[1:])
+        image.tile = [(codec, extents, offset, args), *image.tile[1:]]  # type: ignore[attr-defined]
+        low = to_rgb(ImageOps.exif_transpose(image))
+    return to_eight_bits(high.astype(np.uint16) * 256 + low)
 
 
 def image_size(path: str | Path) -> Size:
@@ -98,6 +113,8 @@ def image_size(path: str | Path) -> Size:
 def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:
     """Decode a picture of one object, any non-zero pixel (transparency apart) being inside.
 
+    Of a JPEG, whose compression leaves traces around an object, the pixels of at least half brightness.
+
     Returns:
         bool ``[h, w]``, the part with all of the object, ``[0, 0]`` if there is none; the (y, x) of its upper
         left pixel; the (height, width) of the whole picture.
@@ -107,6 +124,8 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
     """
     with _opened(Path(path)) as image:
         plain = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("RGB")
+        if image.format == "JPEG":
+            plain = image.convert("L").point(lambda value: 255 * (value > 127))
         size = (image.height, image.width)
         window = plain.getbbox()
         if window is None:
@@ -125,6 +144,8 @@ def read_numbers(path: str | Path) -> npt.NDArray[np.int64]:
         ImageError: no such file, not an image, truncated, or one of colours.
     """
     with _opened(Path(path)) as image:
+        if image.format == "JPEG":
+            raise ImageError(f"{path}: a JPEG, whose compression changes numbers: save it as PNG or TIFF.")
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ImageError(
                 f"{path}: its pixels are colours ({image.mode}), numbers were expected: save it as an 8-bit "
@@ -169,6 +190,18 @@ def _pillow_limit_lifted() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _sixteen_bit_kind(image: Image.Image) -> str | None:
+    """How Pillow reads the lower bytes of a picture of 16-bit colours: as if in the other byte order."""
+    tiles: Any = getattr(image, "tile", ())
+    if image.mode not in ("RGB", "RGBA") or len(tiles) != 1:
+        return None
+    kind = tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0]
+    layout, _, order = str(kind).partition(";16")
+    native = "L" if sys.byteorder == "little" else "B"
+    other = {"L": "B", "B": "L"}.get(native if order == "N" else order)
+    return None if layout not in ("RGB", "RGBA") or other is None else f"{layout};16{other}"
 
 
 def _orientation(image: Image.Image) -> int:

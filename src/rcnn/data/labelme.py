@@ -31,8 +31,8 @@ from PIL import Image
 
 from rcnn.data.check import judge_box, size_problem
 from rcnn.data.coco import Annotation, Picture, Reader, find_file
-from rcnn.data.dataset import Dataset
-from rcnn.data.image import DECODER_ERRORS, ImageError, image_files, image_size
+from rcnn.data.dataset import NOT_READ, Dataset, files_below, some_of
+from rcnn.data.image import DECODER_ERRORS, ImageError, image_files, image_size, visible_files
 from rcnn.data.outlines import Outline, is_number
 from rcnn.structures import Masks, Size, Skeleton
 
@@ -43,7 +43,7 @@ LOOKED_AT = 3  # files, to recognise a folder
 
 def is_labelme_folder(folder: Path) -> bool:
     """Whether the first JSON files of a folder are LabelMe's."""
-    files = sorted(folder.glob("*.json"))[:LOOKED_AT]
+    files = visible_files(folder, "*.json")[:LOOKED_AT]
     return any(b'"shapes"' in (content := f.read_bytes()) and b'"imagePath"' in content for f in files)
 
 
@@ -54,12 +54,13 @@ def read_labelme(folder: str | Path) -> Dataset:
         ValueError: there is no JSON file.
     """
     source = Path(folder)
-    files = sorted(source.glob("*.json"))
+    files = visible_files(source, "*.json")
     if not files:
         raise ValueError(f"{source}: expected LabelMe's JSON files in it; there is none.")
     reader = _LabelMeReader(source)
     for file in files:
         reader.read_file(file)
+    reader.report_others()
     return replace(reader.collect(), category_ids=())
 
 
@@ -72,7 +73,6 @@ class _Drawn:
     masks: list[tuple[npt.NDArray[np.bool_], tuple[int, int]]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     points: dict[str, tuple[float, float]] = field(default_factory=dict)
-    boxed: bool = False
 
 
 class _LabelMeReader(Reader):
@@ -182,6 +182,17 @@ class _LabelMeReader(Reader):
             drawn.parts.append(points)
         drawn.names.append(place)
 
+    def report_others(self) -> None:
+        """Images without JSON file, and JSON files that are not looked for."""
+        bare = [f.name for f in image_files(self.source) if f not in self.files]
+        if bare:
+            what = f"{len(bare)} images have no JSON file: {some_of(bare)}."
+            advice = "They are left out; a file with an empty list of shapes makes an image without objects."
+            self.report(what, advice, "images", severity="warning")
+        deeper = files_below(self.source, "*.json")
+        if deeper:
+            self.report(deeper, NOT_READ, "folders", severity="warning")
+
     def collect(self) -> Dataset:
         """Everything read, as a data set: classes and keypoints are known only now."""
         drawn = [d for objects in self.drawn.values() for d in objects]
@@ -218,7 +229,8 @@ class _LabelMeReader(Reader):
 
 def _shape_fault(shape: Any) -> str | None:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
-        return "A shape needs a label."
+        found = shape.get("label") if isinstance(shape, dict) else shape
+        return f"A shape needs a label, a text; found {found!r:.60}."
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
     if (
         not isinstance(points, list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from rcnn.data.cityscapes import find_split, read_cityscapes
 from rcnn.data.coco import read_coco
 from rcnn.data.coco_panoptic import read_coco_panoptic
 from rcnn.data.dataset import Dataset
+from rcnn.data.image import visible_files
 from rcnn.data.label_image import is_label_folder, read_label_images
 from rcnn.data.labelme import is_labelme_folder, read_labelme
 from rcnn.data.mask_folder import read_mask_folders
@@ -18,6 +20,7 @@ from rcnn.data.voc import annotation_folder, read_voc
 from rcnn.data.voc_masks import read_voc_masks
 from rcnn.data.yolo import find_yolo, read_yolo
 
+PARTS = 20  # folders that are looked into for a message
 LAYOUTS = """What can be opened:
   COCO          instances.json, its images beside it (or named by --images, images=…); a panoptic.json
                 likewise, its PNGs in panoptic/
@@ -98,7 +101,7 @@ def _sniff(source: Path, images: str | Path | None, split: str | None) -> Found:
         if yolo is not None:
             return "yolo", partial(read_yolo, yolo)
         raise ValueError(f"{source}: a {source.suffix or 'nameless'} file is no annotation file.\n{LAYOUTS}")
-    found = _in_folder(source, split) + _coco_in(source, images)
+    found = _found_in(source, images, split)
     if len(found) > 1:
         kinds = " and ".join(kind for kind, _ in found)
         raise ValueError(
@@ -107,8 +110,24 @@ def _sniff(source: Path, images: str | Path | None, split: str | None) -> Found:
         )
     if not found:
         there = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
-        raise ValueError(f"{source}: no annotations of a known format. Found: {there}.\n{LAYOUTS}")
+        raise ValueError(
+            f"{source}: no annotations of a known format. Found: {there}.{_parts(source)}\n{LAYOUTS}"
+        )
     return found[0]
+
+
+def _found_in(source: Path, images: str | Path | None, split: str | None) -> list[Found]:
+    found = _in_folder(source, split)
+    return found + _coco_in(source, images, alone=not found)
+
+
+def _parts(source: Path) -> str:
+    """Which of a folder's folders can be opened, as exports have one for each part."""
+    known = []
+    for folder in sorted(f for f in source.iterdir() if f.is_dir())[:PARTS]:
+        with contextlib.suppress(ValueError, OSError):
+            known += [str(folder)] if len(_found_in(folder, None, None)) == 1 else []
+    return f" One of these can be opened: {', '.join(known)}." if known else ""
 
 
 def _in_folder(source: Path, split: str | None) -> list[Found]:
@@ -133,9 +152,10 @@ def _in_folder(source: Path, split: str | None) -> list[Found]:
     return found
 
 
-def _coco_in(source: Path, images: str | Path | None) -> list[Found]:
-    files = [f for folder in (source, source / "annotations") for f in sorted(folder.glob("*.json"))]
-    certain = len(files) == 1 and not is_labelme_folder(source)
+def _coco_in(source: Path, images: str | Path | None, *, alone: bool) -> list[Found]:
+    """The COCO files of a folder; a single JSON is taken for one unseen where nothing else was found."""
+    files = [f for folder in (source, source / "annotations") for f in visible_files(folder, "*.json")]
+    certain = alone and len(files) == 1
     coco = files if certain else [f for f in files if _looks_like_coco(f)]
     if len(coco) > 1:
         names = ", ".join(str(f.relative_to(source)) for f in coco)

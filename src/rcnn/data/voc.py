@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import torch
 
 from rcnn.data.check import Box, Fault, judge_box, size_problem
-from rcnn.data.dataset import Dataset, Problem, Record, some_of
-from rcnn.data.image import ImageError, image_files, image_size
+from rcnn.data.dataset import NOT_READ, Dataset, Problem, Record, files_below, some_of
+from rcnn.data.image import IMAGE_ENDINGS, ImageError, image_files, image_size, visible_files
 from rcnn.structures import Instances, Size
 
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls")  # the published name first
@@ -60,7 +60,7 @@ def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
 def annotation_folder(source: Path) -> Path | None:
     """Where the XML files of ``source`` lie; None if it does not look like Pascal VOC."""
     for folder in (source / name for name in ANNOTATION_FOLDERS):
-        if next(folder.glob("*.xml"), None) is not None:
+        if visible_files(folder, "*.xml"):
             return folder
     # Other programs leave XML files too: one has to be called like an image.
     beside = source.is_dir() and any(f.with_suffix(".xml").is_file() for f in image_files(source))
@@ -76,12 +76,16 @@ def _images_of(source: Path) -> dict[str, Path]:
 
 def _annotation_files(folder: Path, split: str | None, source: Path, problems: list[Problem]) -> list[Path]:
     if split is None:
-        return sorted(f for f in folder.glob("*.xml") if not f.name.startswith("."))
+        deeper = files_below(folder, "*.xml") if folder != source else ""
+        if deeper:
+            problems.append(Problem(folder, deeper, NOT_READ, severity="warning"))
+        return visible_files(folder, "*.xml")
     listing = source / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
         raise ValueError(f"{listing}: there is no such split; available: {known}.")
-    stems = [line.split()[0] for line in listing.read_text("utf-8").splitlines() if line.strip()]
+    names = [line.split()[0] for line in listing.read_text("utf-8-sig").splitlines() if line.strip()]
+    stems = [str(Path(n).with_suffix("")) if n.lower().endswith(IMAGE_ENDINGS) else n for n in names]
     for stem, count in Counter(stems).items():
         if count > 1:
             what = f"The image is listed {count} times."
@@ -120,6 +124,10 @@ class _Reader:
         except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # the last: its encoding
             self.problems.append(Problem(xml, f"This is not XML: {error}.", "Mend or export it anew."))
             return
+        if root.tag != "annotation":
+            what = f"Expected Pascal VOC's <annotation>; found <{root.tag}>."
+            self.problems.append(Problem(xml, what, "Move files of other kinds away."))
+            return
         path = self._image(xml, root)
         if path is None:
             return
@@ -135,10 +143,16 @@ class _Reader:
     def _image(self, xml: Path, root: ElementTree.Element) -> Path | None:
         """The image of an annotation file: the one named in it, or else the one called like it."""
         named = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
-        path = self.images.get(named) or self.images.get(xml.stem)
+        own = self.images.get(xml.stem)
+        path = self.images.get(named) or own
+        if path is not None and own is not None and path != own:
+            what = f"It is annotated by {xml.name}, whose <filename> says {named}; there is {own.name} too."
+            advice = "The boxes are read as those of <filename>; correct it if they are not."
+            self.problems.append(Problem(path, what, advice, xml.name, "warning"))
         if path is None:
             what = (
-                f"Its image is missing: neither {named or '<filename>'} nor {xml.stem} with a known ending."
+                f"Its image is missing: neither {named or '<filename>'} nor {xml.stem} with a known ending "
+                f"in {' or '.join(IMAGE_FOLDERS)}/."
             )
             self.problems.append(Problem(xml, what, "Put the image there, or delete the file."))
         elif path in self.files:
@@ -172,6 +186,11 @@ class _Reader:
                 place = f"{xml.name}, object {index} ({name})"
                 self.problems.append(fault.of(picture.path, place))
             if box is not None:
+                if (box, name) in zip(picture.boxes, picture.names, strict=True):
+                    what = f"The object {name} is there twice, with the same box."
+                    place = f"{xml.name}, object {index} ({name})"
+                    advice = "Both are used; delete one."
+                    self.problems.append(Problem(picture.path, what, advice, place, "warning"))
                 picture.boxes.append(box)
                 picture.names.append(name)
                 picture.difficult.append((element.findtext("difficult") or "0").strip() in ("1", "true"))

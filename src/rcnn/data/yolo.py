@@ -2,7 +2,8 @@
 
     data.yaml                   names, train, val, test; path; for keypoints kpt_shape, flip_idx, kpt_names
     images/train/a.jpg          or train/images/a.jpg
-    labels/train/a.txt          or train/labels/a.txt: the last folder "images" of a path becomes "labels"
+    labels/train/a.txt          or train/labels/a.txt: the last folder "images" of a path becomes "labels";
+                                or the text files beside the images
 
 Convention:
     Everything is a share of the image's width or height. On an image of 100 by 50 pixels the line
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from rcnn.data.check import Box, judge_box
 from rcnn.data.coco import Annotation, Picture, Reader
 from rcnn.data.dataset import Dataset, some_of
-from rcnn.data.image import ImageError, image_files, image_size
+from rcnn.data.image import ImageError, image_files, image_size, visible_files
 from rcnn.structures import Skeleton
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
@@ -74,6 +75,8 @@ def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
         if names is None:
             raise ValueError(f"{path}: YOLO labels without names; add a data.yaml or {NAMES_FILE} to it.")
         return YoloPlace(path, names, (path / "images",))
+    if (path / NAMES_FILE).is_file() and any(labels_of(f).parent == path for f in image_files(path)):
+        return YoloPlace(path, path / NAMES_FILE, (path,))  # as labelImg writes it
     labels = labels_of(path / "image").parent
     if "images" in path.parts and _has_texts(labels):
         yaml = _yaml_above(path)
@@ -82,7 +85,10 @@ def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
 
 
 def labels_of(image: Path) -> Path:
-    """The text file of an image: in ``labels`` where its path has ``images``, the last time."""
+    """The text file of an image: beside it, or in ``labels`` where its path has ``images``, the last time."""
+    beside = image.with_suffix(".txt")
+    if beside.is_file():
+        return beside
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":
@@ -127,7 +133,8 @@ def load_yaml(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: this is not YAML ({error}). Mend it.") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
         raise ValueError(f"{file}: expected names: as a list, or as numbers with names.")
-    return content
+    # As texts: YAML takes a class called "No" for the opposite of True.
+    return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
 
 
 def _of_yaml(file: Path, split: str | None) -> YoloPlace:
@@ -136,7 +143,8 @@ def _of_yaml(file: Path, split: str | None) -> YoloPlace:
         name: _entries(file, content, name) for name in SPLITS if content.get(name)
     }
     if split is None and len(splits) > 1:
-        parts = ", ".join(str(folder) for folders in splits.values() for folder in folders)
+        places = [folder for folders in splits.values() for folder in folders]
+        parts = ", ".join(str(p.resolve()) for p in places if p.exists()) or ", ".join(map(str, places))
         raise ValueError(f"{file}: YOLO data in several parts; name one of their images: {parts}.")
     if not splits:
         raise ValueError(f"{file}: expected train: or val: with a folder or list of images.")
@@ -163,7 +171,7 @@ def _yaml_in(folder: Path) -> Path | None:
     named = next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
     if named is not None or not folder.is_dir():
         return named
-    files = [f for f in sorted(folder.glob("*.y*ml")) if "names:" in f.read_text("utf-8", "replace")]
+    files = [f for f in visible_files(folder, "*.y*ml") if "names:" in f.read_text("utf-8", "replace")]
     return files[0] if len(files) == 1 else None
 
 
@@ -178,7 +186,7 @@ def _yaml_above(path: Path) -> Path | None:
 
 
 def _has_texts(folder: Path) -> bool:
-    return folder.is_dir() and any(f.name != NAMES_FILE for f in folder.glob("*.txt"))
+    return folder.is_dir() and any(f.name != NAMES_FILE for f in visible_files(folder, "*.txt"))
 
 
 class _YoloReader(Reader):
@@ -226,7 +234,12 @@ class _YoloReader(Reader):
         """The images of a folder, those in folders in it included, or of a list."""
         if entry.is_dir():
             folders = [entry, *sorted(f for f in entry.rglob("*") if f.is_dir())]
-            listed = [file for folder in folders for file in image_files(folder)]
+            listed = [
+                file
+                for folder in folders
+                if not any(part.startswith(".") for part in folder.relative_to(entry).parts)
+                for file in image_files(folder)
+            ]
         elif entry.is_file():
             lines = [line.strip() for line in entry.read_text("utf-8-sig").splitlines() if line.strip()]
             listed = [entry.parent / line.removeprefix("./") for line in lines]
@@ -337,7 +350,7 @@ class _YoloReader(Reader):
             what = f"{len(self.bare)} images have no text file: {some_of([p.name for p in self.bare])}."
             self.report(what, "They count as images without objects.", "images", severity="warning")
         for folder in sorted({label.parent for label in self.label_files}):
-            for label in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
+            for label in visible_files(folder, "*.txt") if folder.is_dir() else ():
                 if label not in self.label_files and label.name != NAMES_FILE and not self._is_list():
                     self.report("Its image is missing.", "Put it there, or delete this.", None, label)
         stems = [picture.path.stem for picture in self.pictures.values()]

@@ -40,6 +40,11 @@ def finds_objects(name: str) -> bool:
     return name != "fcn"
 
 
+def is_box_model(name: str) -> bool:
+    """Whether a model learns from boxes alone."""
+    return name in ("rcnn", "fast_rcnn", "faster_rcnn")
+
+
 def needs_semantic(name: str) -> bool:
     """Whether a model learns from semantic maps."""
     return name in ("fcn", "panoptic_fpn")
