@@ -243,15 +243,15 @@ def at_borders(least: float, count: int = 100, sides: tuple[float, ...] = (100,)
 
 
 def test_cut_objects_count_as_they_do_at_the_borders() -> None:
-    share, why = choose_visible(at_borders(0.5))
-    assert share == pytest.approx(0.525, abs=0.006)
-    assert f"{share:.0%}" in why
+    share, background, why = choose_visible(at_borders(0.5))
+    assert (share, background) == (pytest.approx(0.525, abs=0.006), True)
+    assert f"{share:.0%} are background" in why
     assert choose_visible(at_borders(0.5, sides=(20, 60, 300)))[0] == pytest.approx(0.525, abs=0.01)
-    assert choose_visible(at_borders(0.99))[0] == 0.8, "objects that nothing cuts are still cut by crops"
+    assert choose_visible(at_borders(0.99))[:2] == (0.8, False), "objects that nothing cuts are cut by crops"
 
 
 def test_where_slivers_are_drawn_or_little_is_known_slivers_count() -> None:
-    nothing = (Augment.min_visible, "")
+    nothing = (Augment.min_visible, False, "")
     assert choose_visible(at_borders(0.05)) == nothing
     assert choose_visible(at_borders(0.05, sides=(400,))) == nothing, "objects may be larger at the borders"
     assert choose_visible(at_borders(0.5, CUT // 2 - 1)) == nothing

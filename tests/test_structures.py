@@ -141,17 +141,6 @@ def test_masks_can_be_iterated():
     assert_close(torch.stack(list(Masks.from_dense(CASES["holes"]))), CASES["holes"])
 
 
-@pytest.mark.parametrize(
-    "window", [(0, 0, 11, 9), (2, 3, 7, 8), (0, 0, 1, 1), (10, 8, 11, 9), (4, 0, 5, 9), (3, 3, 3, 3)]
-)
-@pytest.mark.parametrize("kind", ["full height", "holes", "corners", "empty masks between others"])
-def test_crop_equals_that_of_the_dense_tensor(window, kind):
-    x1, y1, x2, y2 = window
-    cropped = Masks.from_dense(CASES[kind]).crop(window)
-    assert_close(cropped.dense(), CASES[kind][:, y1:y2, x1:x2])
-    assert cropped.size == (y2 - y1, x2 - x1)
-
-
 def test_masks_as_an_array():
     bitmaps = CASES["holes"]
     masks = Masks.from_dense(bitmaps)
@@ -164,7 +153,6 @@ def test_masks_are_small():
     masks = Masks.from_patches([torch.ones((10, 10))] * 2, [(0, 0), (9990, 9990)], (10_000, 10_000))
     assert masks.pixels.numel() == 200
     assert [int(coco_mask.area(code)) for code in masks.rle()] == [100, 100]
-    assert masks[[1]].crop((9_980, 9_980, 10_000, 10_000)).dense().sum() == 100
 
 
 def three() -> Instances:
@@ -252,7 +240,6 @@ def test_empty_instances():
     assert empty.masks.shape == empty[torch.zeros(0, dtype=torch.bool)].masks.shape == (0, 4, 6)
     assert empty.masks.dense().shape == (0, 4, 6)
     assert empty.masks.boxes().shape == (0, 4)
-    assert empty.masks.crop((1, 1, 3, 4)).shape == (0, 3, 2)
 
 
 def test_generators_of_a_batch():

@@ -21,10 +21,11 @@ from torch.testing import assert_close
 
 from rcnn import weights
 from rcnn.download import download, find, read_tensors
-from rcnn.models.faster_rcnn import FasterRCNN, vgg16_settings
-from rcnn.models.mask_rcnn import MaskRCNN, c4_settings
+from rcnn.models.faster_rcnn import FasterRCNN
+from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import TRUNKS, TrunkSettings, build_trunk
+from rcnn.recipe import load_recipe, with_settings
 from rcnn.weights import from_torchvision, load_pretrained, load_published, load_trunk, trunk_normalisation
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB: more than what sockets buffer
@@ -271,7 +272,7 @@ def test_vgg16_of_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
     if not (REAL / weights.CAFFE_VGG16).exists():
         pytest.skip(f"needs {weights.CAFFE_VGG16} (RCNN_WEIGHTS or ../shared/weights)")
     monkeypatch.setenv("RCNN_WEIGHTS", str(REAL))
-    settings = vgg16_settings().trunk
+    settings = load_recipe("voc07_faster_rcnn_vgg16").settings.trunk
     trunk = build_trunk(settings)
     load_trunk(trunk, settings)
     # Trained filters: the first convolution's are edges and colours, of zero mean compared with their size.
@@ -298,8 +299,8 @@ def test_heads_get_what_is_theirs(places: Path, monkeypatch: pytest.MonkeyPatch)
     torch.manual_seed(0)
     network = torchvision.models.resnet18(weights=None)
     published_file(monkeypatch, places, randomise(network), "resnet18")
-    settings = c4_settings("resnet18")
-    model = MaskRCNN(2, settings)
+    recipe = with_settings(load_recipe("mask_rcnn_r50_c4"), ["model.trunk.name=resnet18"])
+    model = MaskRCNN(2, recipe.settings)
     assert load_pretrained(model) == ["trunk", "box.stage"]
     assert_close(model.box.stage.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight)
     plain = FasterRCNN(2, replace(weights._fasterrcnn(), trunk=TrunkSettings("resnet18")))

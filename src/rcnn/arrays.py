@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ class Instances:
         return path
 
 
-def table(rows: Sequence[Sequence[object]]) -> str:
+def table(rows: Iterable[Sequence[object]]) -> str:
     """CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

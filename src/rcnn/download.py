@@ -50,7 +50,7 @@ def find(url: str) -> Path:
     if placed is not None:
         _check(placed, digits[1])
         return placed
-    return given(Path(name).with_suffix(".safetensors").name) or download(url, digits[1], _cache())
+    return given(Path(name).with_suffix(".safetensors").name) or download(url, digits[1], cache_folder())
 
 
 def download(url: str, checksum: str, folder: str | Path) -> Path:
@@ -171,7 +171,8 @@ def given(name: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where downloads are kept: in ``RCNN_CACHE``, or ``~/.cache/rcnn``."""
     folder = os.environ.get("RCNN_CACHE")
     return Path(folder) if folder else Path.home() / ".cache" / "rcnn"
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from rcnn.data.check import matching_label
 from rcnn.data.coco_results import read_results
 from rcnn.data.dataset import Dataset
-from rcnn.metrics import check_pairs
+from rcnn.metrics import check_pairs, percent
 from rcnn.metrics.coco import Kind
 from rcnn.metrics.families import FAMILIES, Compared, Measures, check_names, chosen_families
 from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
@@ -147,10 +147,10 @@ class Evaluation:
             table.add_column(name, justify="left" if name in ("", "class") else "right")
         for kind in (kind for kind in KINDS if f"{kind}/AP" in self.metrics):
             objects = sum(int(values["objects"]) for values in self.per_class.values())
-            cells = [_percent(self.metrics[f"{kind}/{column}"]) for column in columns]
+            cells = [percent(self.metrics[f"{kind}/{column}"]) for column in columns]
             table.add_row(kind, "all", str(objects), *cells, style="bold")
             for name, values in self.per_class.items() if len(self.per_class) > 1 else ():
-                cells = [_percent(values[f"{kind}/{column}"]) for column in columns]
+                cells = [percent(values[f"{kind}/{column}"]) for column in columns]
                 table.add_row(kind, name, str(int(values["objects"])), *cells)
             table.add_section()
         return table
@@ -159,19 +159,14 @@ class Evaluation:
         """What does not go into the rows."""
         said = []
         if "keypoint/error" in self.metrics:
-            error, found = self.metrics["keypoint/error"], _percent(self.metrics["keypoint/found"])
+            error, found = self.metrics["keypoint/error"], percent(self.metrics["keypoint/found"])
             said.append(f"keypoints {error:.1f} px off in the {found} % of objects found")
         years = [year for year in ("voc07", "voc10") if f"{year}/mAP" in self.metrics]
         if years:
-            said.append(", ".join(f"{y.upper()} mAP {_percent(self.metrics[f'{y}/mAP'])}" for y in years))
-        said.append(f"best F1 {_percent(self.f1)} at score {self.f1_threshold:.2f}")
+            said.append(", ".join(f"{y.upper()} mAP {percent(self.metrics[f'{y}/mAP'])}" for y in years))
+        said.append(f"best F1 {percent(self.f1)} at score {self.f1_threshold:.2f}")
         said.append(f"up to {self.max_detections} detections an image and class")
         return "; ".join(said)
-
-
-def _percent(value: float) -> str:
-    """A metric as the table shows it."""
-    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
 
 
 def _json_ready(value: Any) -> Any:

@@ -158,9 +158,9 @@ def plan(
     crop, why_crop = choose_crop(scaled, factors)
     rpn, why_anchors = choose_anchors(scaled)
     turns, why_turns = has_no_upright(data, statistics)
-    visible, why_visible = choose_visible(statistics)
+    visible, drop_cut, why_visible = choose_visible(statistics)
     jitter = (choose_shrinking(scaled, crop), 1.33)
-    augment = Augment(crop=crop, rotate90=turns, scale_jitter=jitter, min_visible=visible)
+    augment = Augment(crop=crop, rotate90=turns, scale_jitter=jitter, min_visible=visible, drop_cut=drop_cut)
     train = TrainSettings(
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
         workers=1 if workers is None else workers,
@@ -323,13 +323,16 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
     return crop, f"{crop} x {crop} pixels in training{seen}"
 
 
-def choose_visible(statistics: Statistics) -> tuple[float, str]:
+def choose_visible(statistics: Statistics) -> tuple[float, bool, str]:
     """The share of an object that must be left in a crop for it to count, learnt from the images' borders.
+
+    Also whether what is left of the others is background, rather than passed over.
 
     Some annotators draw whatever the border cuts, others leave out what is cut to less than a half or so. A
     model that is shown such halves as objects in crops finds them at the borders of images too, where nobody
     drew them. Boxes that reach one border tell: how much narrower they are for their height than those of
-    their class inside the images, or lower for their width, where those are much alike.
+    their class inside the images, or lower for their width, where those are much alike. Where hardly any
+    object is cut at the borders, they do not tell what annotators would make of one.
     """
     shares = [np.zeros(0)]
     for label in np.unique(statistics.labels):
@@ -342,10 +345,13 @@ def choose_visible(statistics: Statistics) -> tuple[float, str]:
         if np.percentile(np.minimum(inside / usual, usual / inside), 5) > ALIKE:
             shares += [usual / ratios[sideways & ~upright], ratios[upright & ~sideways] / usual]
     left = np.concatenate(shares)
-    least = min(0.8, round(float(np.percentile(left, 5)), 2)) if len(left) >= CUT else 0.0
+    least = round(float(np.percentile(left, 5)), 2) if len(left) >= CUT else 0.0
     if least < 0.4:
-        return Augment.min_visible, ""
-    return least, f"; objects cut to less than {least:.0%} do not count: few are annotated at the borders"
+        return Augment.min_visible, Augment.drop_cut, ""
+    if least >= 0.8:
+        return 0.8, False, "; objects cut to less than 80% are passed over: none are at the borders"
+    why = f"; objects cut to less than {least:.0%} are background: few such are annotated at the borders"
+    return least, True, why
 
 
 def choose_shrinking(scaled: Statistics, crop: int) -> float:

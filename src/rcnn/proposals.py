@@ -29,6 +29,7 @@ from torch import Tensor
 from rcnn.checkpoint import write_atomically
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.image import read_image
+from rcnn.download import cache_folder
 from rcnn.ops.boxes import clip, larger_than
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
 
@@ -163,7 +164,7 @@ def cached_search(image: Tensor, settings: SelectiveSearchSettings, folder: Path
 
 def default_cache() -> Path:
     """Where searches are kept unless told otherwise: in ``RCNN_CACHE``, or ``~/.cache/rcnn``."""
-    return Path(os.environ.get("RCNN_CACHE") or Path.home() / ".cache" / "rcnn") / "proposals"
+    return cache_folder() / "proposals"
 
 
 def _key(image: Tensor, settings: SelectiveSearchSettings) -> str:

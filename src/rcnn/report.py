@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from rcnn import charts
 from rcnn.charts import DASH, number
+from rcnn.checkpoint import write_atomically
 from rcnn.draw import FOUND, IGNORED, MISSED, SPURIOUS, draw_comparison, draw_maps
 from rcnn.structures import Instances, Masks
 from rcnn.tables import family_tables
@@ -109,7 +109,8 @@ def write_report(
             sections.append(_pictures(evaluation, dataset, predictions))
     sections.append(_times(seconds, {} if evaluation is None else evaluation.seconds))
     page = Template(files("rcnn").joinpath("report.html").read_text(encoding="utf-8"))
-    _write_whole(path, page.substitute(title=escape(title), body="\n".join(filter(None, sections))))
+    text = page.substitute(title=escape(title), body="\n".join(filter(None, sections)))
+    write_atomically(path, text.encode())
     return path
 
 
@@ -120,17 +121,6 @@ def _check_lengths(evaluation: Evaluation, dataset: Dataset, predictions: Sequen
             f"report of {dataset.source}: {len(dataset)} images, {len(predictions)} predictions and "
             f"{len(evaluation.matches)} matches; give those of one evaluation, one an image each."
         )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside the file first: a reader, or a full disk, never meets half a report."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # Sections, in the page's order

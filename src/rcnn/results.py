@@ -6,11 +6,10 @@ What needs torch imports it when called: the results of exported models are writ
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from PIL import Image
 
 from rcnn import arrays
+from rcnn.arrays import OBJECT_COLUMNS
 from rcnn.data.image import IMAGE_ENDINGS, ImageError, read_image, read_pixels
 from rcnn.runtime import Exported
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rcnn.predict import Detector
     from rcnn.structures import Instances, Masks
 
-OBJECT_COLUMNS = arrays.OBJECT_COLUMNS
 COUNT_COLUMNS = ("image", "class", "count")
 AREA_COLUMNS = ("image", "class", "pixels", "share")
 
@@ -52,7 +51,7 @@ def save_instances(instances: Instances, path: Path) -> Path:
         head, rows = (
             (OBJECT_COLUMNS, object_rows(instances)) if of_objects else (AREA_COLUMNS, area_rows(instances))
         )
-        content = _csv([head, *([name, *row] for row in rows)]).encode()
+        content = arrays.table([head, *([name, *row] for row in rows)]).encode()
     elif ending in (".png", ".jpg", ".jpeg"):
         if instances.path is None:
             raise ValueError(
@@ -353,8 +352,12 @@ class _Tables:
         files: list[IO[str]] = [_part(path).open("w", encoding="utf-8", newline="") for path in self.paths]
         self.files = {path.stem: file for path, file in zip(self.paths, files, strict=True)}
         self._write("predictions", "[")
-        for name, head in (("objects", OBJECT_COLUMNS), ("counts", COUNT_COLUMNS), ("areas", AREA_COLUMNS)):
-            self._write(name, _csv([head]))
+        for name, head in (
+            ("objects", OBJECT_COLUMNS),
+            ("counts", COUNT_COLUMNS),
+            ("areas", AREA_COLUMNS),
+        ):
+            self._write(name, arrays.table([head]))
         return self
 
     def _write(self, name: str, text: str) -> None:
@@ -369,11 +372,11 @@ class _Tables:
             self._write("predictions", (",\n" if self.results else "\n") + text)
             self.results += 1
         rows = found.rows() if isinstance(found, arrays.Instances) else object_rows(found)
-        self._write("objects", _csv([image_id, *row] for row in rows))
+        self._write("objects", arrays.table([image_id, *row] for row in rows))
         counts = Counter(found.names)
-        self._write("counts", _csv([image_id, name, counts[name]] for name in self.class_names))
+        self._write("counts", arrays.table([image_id, name, counts[name]] for name in self.class_names))
         areas = area_rows(found)
-        self._write("areas", _csv([image_id, *row] for row in areas))
+        self._write("areas", arrays.table([image_id, *row] for row in areas))
         self.pixels.update({name: int(pixels) for name, pixels, _ in areas})
         self.counts.update(counts)
         self.images += 1
@@ -401,12 +404,6 @@ class _Tables:
 
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def write_picture(picture: Tensor, path: Path) -> Path:

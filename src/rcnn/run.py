@@ -404,7 +404,7 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
     """
     folder, console = Path(folder), console or Console(soft_wrap=True)
     recipe, parts, asked = _opened_run(folder, {}, None, console)
-    _, metadata = checkpoint.load(folder / "last.safetensors")
+    metadata = checkpoint.read_metadata(folder / "last.safetensors")
     device = choose_device(None)
     finish(folder, recipe, parts, asked["reasons"], Standing(**metadata["progress"]), device, None, console)
     return folder / "report.html"

@@ -167,22 +167,6 @@ class Masks:
                 box.copy_(tight + window[:2].repeat(2))
         return boxes
 
-    def crop(self, window: tuple[int, int, int, int]) -> Masks:
-        """The masks as seen in ``window`` (x1 y1 x2 y2, inside the image); the part outside is gone."""
-        x1, y1, x2, y2 = window
-        patches, origins = [], []
-        for patch, (px1, py1, px2, py2) in zip(self.patches(), self.windows.tolist(), strict=True):
-            top, bottom = max(py1, y1), max(min(py2, y2), max(py1, y1))
-            left, right = max(px1, x1), max(min(px2, x2), max(px1, x1))
-            if bottom == top or right == left:
-                top = bottom = y1
-                left = right = x1
-            patches.append(
-                patch[max(top - py1, 0) : max(bottom - py1, 0), max(left - px1, 0) : max(right - px1, 0)]
-            )
-            origins.append((top - y1, left - x1))
-        return Masks.from_patches(patches, origins, (y2 - y1, x2 - x1))
-
     def rle(self) -> list[Rle]:
         """Compressed COCO run-length codes, ``counts`` as text; no full bitmap is made on the way."""
         from pycocotools import mask as coco_mask

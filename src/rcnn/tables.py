@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from rcnn.metrics import percent
 from rcnn.metrics.errors import KINDS
 from rcnn.metrics.nuclei import IOUS
 from rcnn.metrics.proposals import COUNTS
@@ -62,7 +63,7 @@ def _nuclei(evaluation: Evaluation) -> FamilyTable:
     metrics = evaluation.metrics
     rows = []
     for key, name in NUCLEI:
-        write = _plain if key == "object_hausdorff" else _percent
+        write = _plain if key == "object_hausdorff" else percent
         rows.append((name, write(metrics[f"nuclei/{key}"]), write(metrics[f"nuclei_per_image/{key}"])))
     title = f"Nuclei, detections of score {metrics['nuclei/threshold']:.2f} and above, in %"
     return FamilyTable(title, ("", "pooled", "mean of images"), rows)
@@ -71,20 +72,19 @@ def _nuclei(evaluation: Evaluation) -> FamilyTable:
 def _errors(evaluation: Evaluation) -> FamilyTable:
     metrics = evaluation.metrics
     rows = [
-        (kind, f"{metrics[f'errors/{kind}_count']:.0f}", _percent(metrics[f"errors/{kind}"]))
-        for kind in KINDS
+        (kind, f"{metrics[f'errors/{kind}_count']:.0f}", percent(metrics[f"errors/{kind}"])) for kind in KINDS
     ]
     what = "masks" if evaluation.has_masks else "boxes"
-    title = f"Errors, AP50 of {what} {_percent(metrics['errors/AP50'])} %"
+    title = f"Errors, AP50 of {what} {percent(metrics['errors/AP50'])} %"
     return FamilyTable(title, ("kind", "number", "costs AP50, %"), rows)
 
 
 def _cityscapes(evaluation: Evaluation) -> FamilyTable:
     rows: list[tuple[str, ...]] = [
-        ("all", *(_percent(evaluation.metrics[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
+        ("all", *(percent(evaluation.metrics[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
     ]
     rows += [
-        (name, *(_percent(values[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
+        (name, *(percent(values[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
         for name, values in evaluation.per_class.items()
     ]
     return FamilyTable("Cityscapes' metrics of masks, in %", ("class", "AP", "AP50"), rows)
@@ -93,7 +93,7 @@ def _cityscapes(evaluation: Evaluation) -> FamilyTable:
 def _proposals(evaluation: Evaluation) -> FamilyTable:
     names = ("recall50", "recall70", "AR")
     rows = [
-        (str(n), *(_percent(evaluation.metrics[f"proposals/{name}@{n}"]) for name in names)) for n in COUNTS
+        (str(n), *(percent(evaluation.metrics[f"proposals/{name}@{n}"]) for name in names)) for n in COUNTS
     ]
     title = f"Recall of {evaluation.metrics['proposals/per_image']:.0f} proposals an image, in %"
     return FamilyTable(title, ("first", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
@@ -114,10 +114,6 @@ def _speed(evaluation: Evaluation) -> FamilyTable:
 TABLES: dict[str, Callable[[Evaluation], FamilyTable]] = {
     "nuclei": _nuclei, "errors": _errors, "cityscapes": _cityscapes, "proposals": _proposals, "speed": _speed,
 }  # fmt: skip
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
 
 
 def _plain(value: float) -> str:

@@ -471,9 +471,7 @@ def _cut_metrics(path: Path, iteration: int) -> None:
             for line in path.read_text(encoding="utf-8").splitlines()
             if _row_iteration(line) <= iteration
         ]
-        part = path.with_suffix(".part")
-        part.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-        part.replace(path)
+        checkpoint.write_atomically(path, "".join(row + "\n" for row in rows).encode())
 
 
 def _row_iteration(line: str) -> float:

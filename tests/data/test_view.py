@@ -64,6 +64,8 @@ def test_crop_by_hand():
     assert out.truth.areas is None
     kept = view_sample(sample, View((5, 4, 10, 9), (10, 10)), min_visible=0.2)
     assert kept.truth.crowd.tolist() == [False]
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.3, drop_cut=True).truth) == 0
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.2, drop_cut=True).truth) == 1
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

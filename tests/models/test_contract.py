@@ -9,10 +9,10 @@ from torch.testing import assert_close
 
 from rcnn.models import MODELS
 from rcnn.models.fast_rcnn import FastRCNN
-from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings, vgg16_settings
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.fcn import FCN
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
-from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings, c4_settings
+from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
 from rcnn.models.rcnn import RCNN
 from rcnn.parts.backbone import TrunkSettings
@@ -23,6 +23,7 @@ from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
+from rcnn.recipe import load_recipe, with_settings
 from rcnn.structures import ImageBatch, Instances, Masks
 from rcnn.transform import Transform
 
@@ -43,7 +44,7 @@ SEMANTIC = SemanticHeadSettings(channels=8, groups=2)
 
 def small_vgg16() -> FasterRCNNSettings:
     """The paper's network with small anchors and a narrow head."""
-    own = vgg16_settings()
+    own = load_recipe("voc07_faster_rcnn_vgg16").settings
     rpn = replace(
         own.rpn,
         sizes=((16, 32, 64),),
@@ -58,7 +59,7 @@ def small_vgg16() -> FasterRCNNSettings:
 
 
 def small_c4() -> MaskRCNNSettings:
-    own = c4_settings("resnet18")
+    own = with_settings(load_recipe("mask_rcnn_r50_c4"), ["model.trunk.name=resnet18"]).settings
     rpn = replace(
         own.rpn, sizes=((8, 16, 32, 64),), channels=32, pre_nms=(100, 60), post_nms=(80, 40), count=64
     )
@@ -201,7 +202,7 @@ def test_defaults_are_the_papers():
     assert (settings.trunk.name, settings.fpn.channels, settings.mask.pool.size) == ("resnet50", 256, 14)
     assert (settings.rpn.positive_iou, settings.rpn.negative_iou, settings.rpn.count) == (0.7, 0.3, 256)
     assert (settings.box.sampling.count, settings.box.sampling.positive_share) == (512, 0.25)
-    paper = vgg16_settings()
+    paper = load_recipe("voc07_faster_rcnn_vgg16").settings
     assert (paper.rpn.normaliser, paper.rpn.box_weight, paper.rpn.cross_boundary) == ("paper", 10.0, False)
     assert (paper.rpn.pre_nms, paper.rpn.post_nms, paper.rpn.min_side) == ((12000, 6000), (2000, 300), 16)
     assert (paper.box.pool.pooling, paper.box.nms_iou, paper.box.channels) == ("pool", 0.3, 4096)

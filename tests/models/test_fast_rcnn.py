@@ -59,7 +59,7 @@ def test_the_published_settings():
 def test_proposals_are_asked_for(model):
     with pytest.raises(ValueError, match=r"given its proposals: expected ImageBatch.proposals of 2 images"):
         model(batch())
-    with pytest.raises(ValueError, match="no proposals; Fast R-CNN is given them"):
+    with pytest.raises(ValueError, match="no proposals; this model is given them"):
         model(batch(), [Instances.empty((40, 60)), Instances.empty((64, 64))])
 
 

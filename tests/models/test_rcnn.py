@@ -33,7 +33,7 @@ def batch(**given) -> ImageBatch:
 def test_proposals_are_asked_for(model: RCNN) -> None:
     with pytest.raises(ValueError, match=r"given its proposals: expected ImageBatch.proposals of 2 images"):
         model(batch())
-    with pytest.raises(ValueError, match="no proposals; R-CNN is given them"):
+    with pytest.raises(ValueError, match="no proposals; this model is given them"):
         model(batch(), [Instances.empty((40, 60)), Instances.empty((64, 64))])
 
 

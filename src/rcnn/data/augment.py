@@ -116,6 +116,8 @@ class Augment:
         copy_paste: probability of pasting objects of another image on top (needs masks).
         min_visible: an object of which less than this share is left in the crop, or uncovered by pasted
             ones, counts as crowd: neither positive nor negative.
+        drop_cut: what the crop leaves less of is background instead, as at the borders of images where
+            annotators leave such objects out.
         on_object: probability that the crop is placed on an object, where the image has any; else anywhere.
     """
 
@@ -129,6 +131,7 @@ class Augment:
     hue: float = 0.02
     copy_paste: float = 0.0
     min_visible: float = 0.15
+    drop_cut: bool = False
     on_object: float = 0.9
 
     def __post_init__(self) -> None:
@@ -188,7 +191,8 @@ class Augment:
         )  # fmt: skip
 
     def _varied(self, sample: Sample, transform: Transform, rng: np.random.Generator) -> Sample:
-        varied = view_sample(sample, self.view(sample.truth, transform, rng), self.min_visible)
+        view = self.view(sample.truth, transform, rng)
+        varied = view_sample(sample, view, self.min_visible, drop_cut=self.drop_cut)
         return replace(varied, image=self.colour(varied.image, rng))
 
     def view(self, truth: Instances, transform: Transform, rng: np.random.Generator) -> View:

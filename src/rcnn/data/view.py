@@ -185,13 +185,14 @@ def marked(truth: Instances, hidden: Tensor) -> Instances:
     return replace(truth, crowd=hidden if truth.crowd is None else truth.crowd | hidden)
 
 
-def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
+def view_sample(sample: Sample, view: View, min_visible: float = 0.0, *, drop_cut: bool = False) -> Sample:
     """The sample as ``view`` shows it.
 
     Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
-    little is left to find them by, and they are not background either. With masks the boxes are drawn tight
-    around what is left of them, and objects of whose mask nothing is left are dropped. Proposals and the
-    semantic map are cut to the window. ``areas`` are dropped: they hold for the source only.
+    little is left to find them by, and they are not background either; with ``drop_cut`` they are. With masks
+    the boxes are drawn tight around what is left of them, and objects of whose mask nothing is left are
+    dropped. Proposals and the semantic map are cut to the window. ``areas`` are dropped: they hold for the
+    source only.
     """
     truth = sample.truth
     boxes = view.boxes(truth.boxes)
@@ -200,7 +201,9 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0) -> Sample:
     x1, y1, x2, y2 = view.window
     pixel_area = view.size[0] * view.size[1] / ((x2 - x1) * (y2 - y1))
     visible = _box_areas(boxes) / (_box_areas(truth.boxes) * pixel_area)
-    truth = marked(replace(truth, size=view.size, boxes=boxes, areas=None), visible < min_visible)
+    truth = replace(truth, size=view.size, boxes=boxes, areas=None)
+    enough = visible >= min_visible
+    truth = keep(truth, enough) if drop_cut else marked(truth, ~enough)
     if truth.keypoints is not None:
         points = view.keypoints(truth.keypoints)
         if view.mirrors and truth.skeleton is not None:

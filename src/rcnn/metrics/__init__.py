@@ -1,10 +1,30 @@
-"""How good predictions are: COCO's and Pascal VOC's metrics, of :class:`~rcnn.structures.Instances`."""
+"""How good predictions are, in the metrics of the field, of :class:`~rcnn.structures.Instances`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from rcnn.structures import Instances
+from rcnn.structures import Instances, Masks
+
+
+def percent(value: float) -> str:
+    """A share as tables show it: in percent, or a dash where there was nothing to measure."""
+    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def masks_of(instances: Instances) -> Masks:
+    """The masks of objects, for a metric that compares them.
+
+    Raises:
+        ValueError: objects without masks.
+    """
+    if instances.masks is None and len(instances):
+        raise ValueError(
+            f"{instances.path or 'an image'}: {len(instances)} objects without masks, which these metrics "
+            "compare: give masks, or choose other metrics."
+        )
+    return instances.masks or Masks.empty(instances.size)
 
 
 def check_pairs(

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rcnn.metrics import check_pairs
+from rcnn.metrics import check_pairs, masks_of
 from rcnn.structures import VOID, Instances, Masks
 
 # As the scripts have them; rounding decides at an IoU of just 0.55.
@@ -114,7 +114,7 @@ class _Compared:
     @classmethod
     def of(cls, truth: Instances, predicted: Instances, label: int, min_pixels: int) -> _Compared:
         objects, found = truth[truth.labels == label], predicted[predicted.labels == label]
-        true_masks, masks = _masks(objects), _masks(found)
+        true_masks, masks = masks_of(objects), masks_of(found)
         true_areas, areas = true_masks.areas().double().numpy(), masks.areas().double().numpy()
         there = areas > 0  # an empty prediction is none
         shared = shared_pixels(masks, true_masks)[there]
@@ -159,15 +159,6 @@ def _ap(images: Iterable[_Compared], iou: float) -> float:
     recall = np.r_[hits / (len(true) + missed), 0.0]
     neighbours = np.r_[recall[0], recall, 0.0]
     return float(precision @ (neighbours[:-2] - neighbours[2:]) / 2)
-
-
-def _masks(instances: Instances) -> Masks:
-    if instances.masks is None and len(instances):
-        raise ValueError(
-            f"{instances.path or 'an image'}: {len(instances)} objects without masks; Cityscapes compares "
-            "masks: give them, or choose other metrics."
-        )
-    return instances.masks or Masks.empty(instances.size)
 
 
 def shared_pixels(masks: Masks, others: Masks) -> Floats:

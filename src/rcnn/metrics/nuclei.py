@@ -47,6 +47,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from rcnn.metrics import masks_of
 from rcnn.structures import Instances, Masks
 
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
@@ -204,24 +205,15 @@ def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tupl
     ignored = np.zeros(len(truth), dtype=bool)
     for mark in (truth.crowd, truth.difficult):
         ignored |= ignored if mark is None else mark.cpu().numpy()
-    void = _painted(_masks(truth[ignored]), truth.size) > 0
-    true_map = _painted(_masks(truth[~ignored]), truth.size)
-    predicted_map = _painted(_masks(kept), truth.size)
+    void = _painted(masks_of(truth[ignored]), truth.size) > 0
+    true_map = _painted(masks_of(truth[~ignored]), truth.size)
+    predicted_map = _painted(masks_of(kept), truth.size)
     if void.any():
         whole = np.bincount(predicted_map.ravel(), minlength=len(kept) + 1)
         inside = np.bincount(predicted_map[void], minlength=len(kept) + 1)
         predicted_map[(inside > VOID_SHARE * whole)[predicted_map]] = 0
         true_map[void] = predicted_map[void] = 0
     return _without_gaps(true_map), _without_gaps(predicted_map)
-
-
-def _masks(instances: Instances) -> Masks:
-    if instances.masks is None and len(instances):
-        raise ValueError(
-            f"{instances.path or 'an image'}: {len(instances)} objects without masks; the metrics of nuclei "
-            "compare outlines: give masks, or choose other metrics."
-        )
-    return instances.masks or Masks.empty(instances.size)
 
 
 def _painted(masks: Masks, size: tuple[int, int]) -> Labels:

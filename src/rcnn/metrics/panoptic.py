@@ -25,6 +25,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from rcnn.metrics import percent
 from rcnn.ops.panoptic import Panoptic
 
 
@@ -86,8 +87,7 @@ class PanopticQuality:
 
 
 def _percents(quality: Quality) -> list[str]:
-    values = (quality.pq, quality.sq, quality.rq)
-    return [f"{100 * value:.1f}" if math.isfinite(value) else "-" for value in values]
+    return [percent(value) for value in (quality.pq, quality.sq, quality.rq)]
 
 
 def panoptic_quality(truths: Sequence[Panoptic], predictions: Sequence[Panoptic]) -> PanopticQuality:

@@ -25,6 +25,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from rcnn.metrics import percent
 from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID
 
@@ -51,23 +52,19 @@ class SemanticResult:
 
     def table(self) -> Table:
         """The measures in percent, a row for the means and one for each class."""
-        percent = {key.removeprefix("semantic/"): _percent(value) for key, value in self.metrics.items()}
+        shown = {key.removeprefix("semantic/"): percent(value) for key, value in self.metrics.items()}
         table = Table(
             title=f"{len(self.per_image)} images, pixels, in %", box=SIMPLE_HEAD, padding=0,
-            caption=f"pixel accuracy {percent['pixel_accuracy']}, "
-            f"frequency-weighted IoU {percent['frequency_weighted_IoU']}",
+            caption=f"pixel accuracy {shown['pixel_accuracy']}, "
+            f"frequency-weighted IoU {shown['frequency_weighted_IoU']}",
         )  # fmt: skip
         for name in ("class", "share", "IoU", "accuracy"):
             table.add_column(name, justify="left" if name == "class" else "right")
-        table.add_row("mean", "", percent["mIoU"], percent["mean_accuracy"], style="bold")
+        table.add_row("mean", "", shown["mIoU"], shown["mean_accuracy"], style="bold")
         for name, values in self.per_class.items():
             columns = (values[f"semantic/{key}"] for key in ("share", "IoU", "accuracy"))
-            table.add_row(name, *map(_percent, columns))
+            table.add_row(name, *map(percent, columns))
         return table
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
 
 
 def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rcnn.parts.backbone import TrunkSettings, build_trunk
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
-from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
+from rcnn.parts.proposals import Regions, SamplingSettings, given_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
@@ -81,27 +81,17 @@ class FastRCNN(nn.Module):
         Raises:
             ValueError: an image without proposals.
         """
-        proposals = batch.proposals if targets is None else [_given(target) for target in targets]
-        if len(proposals) != len(batch):
-            raise ValueError(
-                f"Fast R-CNN is given its proposals: expected ImageBatch.proposals of {len(batch)} images, "
-                f"got those of {len(proposals)}"
-            )
+        proposals = given_proposals(batch, targets)
         features = self.neck(self.trunk(batch.tensors))
         if targets is None:
-            regions = Regions.from_lists(proposals)
-            logits, deltas = self.box(features, regions)
-            most = self.settings.box.max_detections if max_detections is None else max_detections
-            return Output(
-                detections=self.box.decode(
-                    logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=most
-                )
-            )
+            regions, most = Regions.from_lists(proposals), max_detections
+            found = self.box.detect(features, regions, batch.sizes, min_score=min_score, max_detections=most)
+            return Output(detections=found)
+        draws = batch.generators()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, batch.generators()
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
-        logits, deltas = self.box(features, sampled.regions)
-        return Output(self.box.loss(logits, deltas, sampled))
+        return Output(self.box.losses(features, sampled, targets, draws))
 
 
 def compress(network: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastRCNN:
@@ -149,9 +139,3 @@ def _linear(head: BoxHead) -> list[tuple[str, nn.Linear]]:
 def _empty_pair(layer: nn.Linear, rank: int) -> nn.Sequential:
     first = nn.Linear(layer.in_features, rank, bias=False)
     return nn.Sequential(first, nn.Linear(rank, layer.out_features))
-
-
-def _given(target: Instances) -> Tensor:
-    if target.proposals is None:
-        raise ValueError(f"{target.path}: no proposals; Fast R-CNN is given them: see rcnn.proposals")
-    return target.proposals

@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
-from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
+from rcnn.parts.proposals import Regions, sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
 
 @dataclass(frozen=True)
 class FasterRCNNSettings:
-    """Faster R-CNN with ResNet-50-FPN; see :func:`vgg16_settings` for the network of the paper.
+    """Faster R-CNN with ResNet-50-FPN; the paper's network is the recipe ``voc07_faster_rcnn_vgg16``.
 
     Attributes:
         trunk: the convolutional network.
@@ -40,33 +40,6 @@ class FasterRCNNSettings:
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
     shared: bool = True
     scheme: Literal["joint", "alternating"] = "joint"
-
-
-def vgg16_settings() -> FasterRCNNSettings:
-    """The network of the paper: VGG-16 at stride 16, nine anchors, RoI pooling, fc6 and fc7 (§3, §4)."""
-    return FasterRCNNSettings(
-        trunk=TrunkSettings("vgg16", levels=(4,), frozen_stages=2),
-        fpn=None,
-        rpn=RPNSettings(
-            sizes=((128, 256, 512),),
-            rounding="caffe",
-            offset=0.5,
-            channels=512,
-            cross_boundary=False,
-            normaliser="paper",
-            box_weight=10.0,
-            pre_nms=(12000, 6000),
-            post_nms=(2000, 300),
-            min_side=16,
-        ),
-        box=BoxHeadSettings(
-            channels=4096,
-            dropout=0.5,
-            pool=PoolSettings(pooling="pool"),
-            sampling=SamplingSettings(count=128),
-            nms_iou=0.3,
-        ),
-    )
 
 
 class FasterRCNN(nn.Module):

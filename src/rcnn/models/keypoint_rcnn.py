@@ -80,9 +80,8 @@ class KeypointRCNN(nn.Module):
             most = self.settings.box.max_detections if max_detections is None else max_detections
             proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)
             regions = Regions.from_lists(proposals)
-            logits, deltas = self.box(features, regions)
-            detections = self.box.decode(
-                logits, deltas, regions, batch.sizes, min_score=min_score, max_detections=most
+            detections = self.box.detect(
+                features, regions, batch.sizes, min_score=min_score, max_detections=most
             )
             found = Regions.from_lists([d.boxes for d in detections])
             detections = self.keypoint.decode(self.keypoint(features, found), detections)
@@ -94,8 +93,8 @@ class KeypointRCNN(nn.Module):
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
-        logits, deltas = self.box(features, sampled.regions)
-        losses = self.rpn.loss(anchors, targets, draws) | self.box.loss(logits, deltas, sampled)
+        losses = self.rpn.loss(anchors, targets, draws)
+        losses |= self.box.losses(features, sampled, targets, draws)
         posed = self.keypoint.select(sampled)
         losses |= self.keypoint.loss(self.keypoint(features, posed.regions), posed, targets)
         if self.mask is not None:

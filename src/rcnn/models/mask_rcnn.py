@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
+from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
+from rcnn.parts.proposals import Regions, sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
 
 @dataclass(frozen=True)
 class MaskRCNNSettings:
-    """Mask R-CNN with ResNet-50-FPN; see :func:`c4_settings` for the one without a pyramid.
+    """Mask R-CNN with ResNet-50-FPN; that without a pyramid is the recipe ``mask_rcnn_r50_c4``.
 
     Attributes:
         trunk: the convolutional network.
@@ -37,18 +37,6 @@ class MaskRCNNSettings:
     rpn: RPNSettings = field(default_factory=RPNSettings)
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
     mask: MaskHeadSettings = field(default_factory=MaskHeadSettings)
-
-
-def c4_settings(trunk: str = "resnet50") -> MaskRCNNSettings:
-    """The network without a pyramid (fig. 4 left): the ResNet's last stage is the head of both branches."""
-    pool = PoolSettings(size=14)
-    return MaskRCNNSettings(
-        trunk=TrunkSettings(trunk, levels=(3,)),
-        fpn=None,
-        rpn=RPNSettings(sizes=((32, 64, 128, 256, 512),), pre_nms=(12000, 6000), post_nms=(2000, 300)),
-        box=BoxHeadSettings(layers="stage", pool=pool, sampling=SamplingSettings(count=64)),
-        mask=MaskHeadSettings(convs=0, pool=pool),
-    )
 
 
 class MaskRCNN(nn.Module):

@@ -25,7 +25,7 @@ from rcnn.ops import boxes as box_ops
 from rcnn.ops.losses import mean_over
 from rcnn.ops.warp import warp
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.proposals import SamplingSettings, sample_proposals
+from rcnn.parts.proposals import SamplingSettings, given_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.structures import ImageBatch, Instances, Output, Size
 
@@ -183,17 +183,11 @@ class RCNN(nn.Module):
         """
         if targets is not None:
             return Output(self.loss(batch, targets))
-        if len(batch.proposals) != len(batch):
-            raise ValueError(
-                f"R-CNN is given its proposals: expected ImageBatch.proposals of {len(batch)} images, "
-                f"got those of {len(batch.proposals)}"
-            )
+        proposals = given_proposals(batch)
         return Output(
             detections=[
                 self.detect(image[:, :height, :width], boxes, min_score, max_detections)
-                for image, boxes, (height, width) in zip(
-                    batch.tensors, batch.proposals, batch.sizes, strict=True
-                )
+                for image, boxes, (height, width) in zip(batch.tensors, proposals, batch.sizes, strict=True)
             ]
         )
 
@@ -212,7 +206,7 @@ class RCNN(nn.Module):
 
     def loss(self, batch: ImageBatch, targets: Sequence[Instances]) -> dict[str, Tensor]:
         """Cross entropy of the classes of sampled proposals (§2.3, fine-tuning)."""
-        proposals = [_given(target) for target in targets]
+        proposals = given_proposals(batch, targets)
         sampled = sample_proposals(
             proposals, targets, self.num_classes, self.settings.sampling, batch.generators()
         )
@@ -264,9 +258,3 @@ def _dense(widths: Sequence[int], dropout: float) -> list[nn.Module]:
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(inplace=True), nn.Dropout(dropout)]
     return layers
-
-
-def _given(target: Instances) -> Tensor:
-    if target.proposals is None:
-        raise ValueError(f"{target.path}: no proposals; R-CNN is given them: see rcnn.proposals")
-    return target.proposals

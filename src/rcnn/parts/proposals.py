@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.matching import IGNORED, NEGATIVE, match, sample
-from rcnn.structures import Instances
+from rcnn.structures import ImageBatch, Instances
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,27 @@ class Regions:
         """From one tensor ``[N, 4]`` for each image."""
         images = [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
         return cls(torch.cat(list(boxes)), torch.cat(images))
+
+
+def given_proposals(batch: ImageBatch, targets: Sequence[Instances] | None = None) -> list[Tensor]:
+    """What a model that makes no proposals of its own is given: those of the targets, or else of the batch.
+
+    Raises:
+        ValueError: an image without proposals.
+    """
+    given = []
+    for target in targets or ():
+        if target.proposals is None:
+            raise ValueError(f"{target.path}: no proposals; this model is given them: see rcnn.proposals")
+        given.append(target.proposals)
+    if targets is None:
+        given += batch.proposals
+    if len(given) != len(batch):
+        raise ValueError(
+            f"this model is given its proposals: expected ImageBatch.proposals of {len(batch)} images, got "
+            f"those of {len(given)}"
+        )
+    return given
 
 
 @dataclass(frozen=True)
