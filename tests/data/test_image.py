@@ -1,6 +1,7 @@
 """Every kind of image file arrives as upright uint8 RGB, and every bad one as an error that names it."""
 
 import struct
+import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -200,3 +201,18 @@ def test_jpegs_are_masks_by_half_brightness_and_no_numbers(tmp_path: Path) -> No
     assert inside.all()
     with pytest.raises(ImageError, match=r"mask\.jpg: a JPEG, whose compression changes numbers"):
         read_numbers(path)
+
+
+def test_threads_that_lift_the_limit_do_not_disturb_others(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(np.full((8, 8), 255, np.uint8)))
+    seen = []
+
+    def watch() -> None:
+        while len(seen) < 2000:
+            seen.append(Image.MAX_IMAGE_PIXELS)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    while watcher.is_alive():
+        read_mask(path)
+    assert None not in seen, "Pillow asks for it twice, and multiplies it"

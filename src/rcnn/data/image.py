@@ -79,7 +79,9 @@ def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArra
                 f"Cut the image into tiles or make it smaller."
             )
         # Pillow warns about large images once more while it decodes some formats.
-        large = Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS
+        with PILLOW_LIMIT_LOCK:  # another thread may have lifted it
+            limit = Image.MAX_IMAGE_PIXELS
+        large = limit is not None and pixels > limit
         with _pillow_limit_lifted() if large else nullcontext():
             # Pillow keeps the upper eight of sixteen bits: the lower ones come of a second reading.
             kind = _sixteen_bit_kind(image)
@@ -185,7 +187,8 @@ def _pillow_limit_lifted() -> Iterator[None]:
     """Keep Pillow's own pixel limit, a global of another value, out of the way; ours is checked instead."""
     with PILLOW_LIMIT_LOCK:
         limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
+        # Not None: another thread that just found it to be a number would multiply None.
+        Image.MAX_IMAGE_PIXELS = sys.maxsize
         try:
             yield
         finally:
