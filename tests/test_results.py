@@ -18,7 +18,7 @@ from torch.testing import assert_close
 
 from dark import BOX, detector, picture, picture_file
 from rcnn import results
-from rcnn.results import OBJECT_COLUMNS, find_images, object_rows, predict_to_files, save_instances
+from rcnn.results import OBJECT_COLUMNS, find_images, predict_to_files, save_instances
 from rcnn.structures import Instances, Masks
 
 
@@ -55,12 +55,12 @@ def test_area_and_centroid_are_the_masks() -> None:
         (8, 8), masks.boxes(), torch.tensor([0]), torch.tensor([0.5]), masks, class_names=("l",)
     )
     x, y = (4.5 + 4.5 + 5.5) / 3, (2.5 + 3.5 + 3.5) / 3
-    assert object_rows(found) == [
+    assert found.numpy().rows() == [
         ["l", "0.5000", "4.00", "2.00", "6.00", "4.00", "3.00", f"{x:.2f}", f"{y:.2f}"]
     ]
     boxes_only = Instances((8, 8), masks.boxes(), torch.tensor([0]), class_names=("l",))
-    assert object_rows(boxes_only)[0][-3:] == ["4.00", "5.00", "3.00"]
-    assert object_rows(Instances.empty((8, 8))) == []
+    assert boxes_only.numpy().rows()[0][-3:] == ["4.00", "5.00", "3.00"]
+    assert Instances.empty((8, 8)).numpy().rows() == []
 
 
 def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:

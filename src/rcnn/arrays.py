@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,69 @@ def column_runs(patch: Array, top: int, left: int, height: int, width: int) -> l
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What the keypoints of an object are called and how they belong together."""
+    """What the keypoints of an object are called and how they belong together.
+
+    Attributes:
+        names: one a keypoint.
+        bones: pairs of keypoints that are drawn joined.
+        mirror: for each keypoint the one that takes its place in a mirrored image: the right eye for the
+            left; itself where it has no partner.
+        sigmas: how far annotators scatter around each keypoint, in object sizes (square root of the area);
+            what COCO's object keypoint similarity is measured in.
+    """
 
     names: tuple[str, ...]
     bones: tuple[tuple[int, int], ...] = ()
     mirror: tuple[int, ...] = ()
     sigmas: tuple[float, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any] | None) -> Skeleton | None:
+        """From a model's metadata, which has lists for tuples; None where it has no skeleton."""
+        if values is None:
+            return None
+        bones = tuple((int(a), int(b)) for a, b in values["bones"])
+        return cls(tuple(values["names"]), bones, tuple(values["mirror"]), tuple(values["sigmas"]))
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit, and fill in those left out: partners by name, sigmas of 0.05.
+
+        Raises:
+            ValueError: a part of another length, or a keypoint that is not there.
+        """
+        count = len(self.names)
+        object.__setattr__(self, "mirror", self.mirror or _partners(self.names))
+        object.__setattr__(self, "sigmas", self.sigmas or (USUAL_SIGMA,) * count)
+        if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
+            raise ValueError(f"sigmas {self.sigmas}: expected {count} numbers above 0, one a keypoint")
+        if sorted(self.mirror) != list(range(count)):
+            raise ValueError(f"mirror {self.mirror}: expected each of 0 to {count - 1} once")
+        if any(not 0 <= end < count for bone in self.bones for end in bone):
+            raise ValueError(f"bones {self.bones}: expected pairs of 0 to {count - 1}")
+
+
+USUAL_SIGMA = 0.05
+
+
+def _partners(names: tuple[str, ...]) -> tuple[int, ...]:
+    """For each name the index of its mirror image: ``left_eye`` and ``right_eye``, ``earL`` and ``earR``."""
+    index = {name: i for i, name in enumerate(names)}
+    swaps = (
+        ("left", "right"),
+        ("Left", "Right"),
+        ("LEFT", "RIGHT"),
+        ("l_", "r_"),
+        ("_l", "_r"),
+        ("_L", "_R"),
+    )
+    partners = list(range(len(names)))
+    for name, i in index.items():
+        for left, right in swaps:
+            other = index.get(name.replace(left, right, 1))
+            if left in name and other is not None and other != i:
+                partners[i], partners[other] = other, i
+                break
+    return tuple(partners)
 
 
 @dataclass(frozen=True)
@@ -163,7 +220,10 @@ class Instances:
     def to_coco(
         self, image_id: int | str = 0, category_ids: Sequence[int] | None = None
     ) -> list[dict[str, Any]]:
-        """COCO results, as ``rcnn.structures.Instances.to_coco`` gives them."""
+        """COCO results: one dict an object with ``image_id category_id bbox score``, RLE, keypoints.
+
+        ``bbox`` is x, y, width, height. Without ``category_ids`` a label's category id is label + 1.
+        """
         results: list[dict[str, Any]] = []
         for (x1, y1, x2, y2), label, score in zip(
             self.boxes.tolist(), self.labels.tolist(), self.scores.tolist(), strict=True
@@ -175,7 +235,7 @@ class Instances:
             result["segmentation"] = code
         for result, points in zip(results, [] if self.keypoints is None else self.keypoints, strict=False):
             # COCO's keypoints are pixel indices: half a pixel less than continuous coordinates.
-            result["keypoints"] = (points - np.array([0.5, 0.5, 0], np.float32)).reshape(-1).tolist()
+            result["keypoints"] = (points.astype(np.float64) - [0.5, 0.5, 0]).reshape(-1).tolist()
         return results
 
     def to_supervision(self) -> Any:
@@ -193,7 +253,10 @@ class Instances:
         )
 
     def rows(self) -> list[list[str]]:
-        """The columns of a table of objects after the image: class, score, box, area, centroid; pixels."""
+        """The columns of ``objects.csv`` after the image: class, score, box, area and centroid, in pixels.
+
+        Area and centroid are the mask's where there are masks, else the box's.
+        """
         boxes = self.boxes
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         centroids = (boxes[:, :2] + boxes[:, 2:]) / 2

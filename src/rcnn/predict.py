@@ -316,7 +316,7 @@ class TensorResults:
 
 
 def _with_tensors(found: arrays.Instances) -> Instances:
-    masks, points, bones = found.masks, found.keypoints, found.skeleton
+    masks, points = found.masks, found.keypoints
     return Instances(
         found.size,
         torch.from_numpy(found.boxes),
@@ -327,7 +327,7 @@ def _with_tensors(found: arrays.Instances) -> Instances:
         else Masks(torch.from_numpy(masks.pixels), torch.from_numpy(masks.windows), found.size),
         keypoints=None if points is None else torch.from_numpy(points),
         class_names=found.class_names,
-        skeleton=None if bones is None else _skeleton(asdict(bones)),
+        skeleton=found.skeleton,
         path=found.path,
     )
 
@@ -398,19 +398,11 @@ def _read(file: Path) -> Detector:
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{file}: made by another version of rcnn? {error}") from error
     info = {key: value for key, value in metadata.items() if key not in _OWN_METADATA}
-    skeleton = _skeleton(info.pop("skeleton", None))
+    skeleton = Skeleton.from_json(info.pop("skeleton", None))
     info.pop("semantic_names", None)
     return Detector(
         network, transform, class_names, float(metadata["min_score"]), info, skeleton, semantic_names
     )
-
-
-def _skeleton(values: Mapping[str, Any] | None) -> Skeleton | None:
-    """The skeleton of a checkpoint's JSON, which has lists for tuples."""
-    if values is None:
-        return None
-    bones = tuple((int(a), int(b)) for a, b in values["bones"])
-    return Skeleton(tuple(values["names"]), bones, tuple(values["mirror"]), tuple(values["sigmas"]))
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rcnn.predict import Detector
-    from rcnn.structures import Instances, Masks
+    from rcnn.structures import Instances
 
 COUNT_COLUMNS = ("image", "class", "count")
 AREA_COLUMNS = ("image", "class", "pixels", "share")
@@ -49,7 +49,7 @@ def save_instances(instances: Instances, path: Path) -> Path:
         name = "" if instances.path is None else instances.path.name
         of_objects = bool(instances.class_names or len(instances))
         head, rows = (
-            (OBJECT_COLUMNS, object_rows(instances)) if of_objects else (AREA_COLUMNS, area_rows(instances))
+            (OBJECT_COLUMNS, instances.numpy().rows()) if of_objects else (AREA_COLUMNS, area_rows(instances))
         )
         content = arrays.table([head, *([name, *row] for row in rows)]).encode()
     elif ending in (".png", ".jpg", ".jpeg"):
@@ -62,27 +62,6 @@ def save_instances(instances: Instances, path: Path) -> Path:
         raise ValueError(f"{path}: unknown ending {ending!r}; expected .json, .csv, .png or .jpg")
     checkpoint.write_atomically(path, content)
     return path
-
-
-def object_rows(instances: Instances) -> list[list[str]]:
-    """The columns of ``objects.csv`` after the image: class, score, box, area and centroid, in pixels.
-
-    Area and centroid are the mask's where there are masks, else the box's.
-    """
-    import torch
-
-    boxes = instances.boxes
-    if instances.masks is None:
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        centroids = (boxes[:, :2] + boxes[:, 2:]) / 2
-    else:
-        areas, centroids = instances.masks.areas(), _centroids(instances.masks, boxes)
-    scores = torch.ones(len(boxes)) if instances.scores is None else instances.scores
-    numbers = torch.cat([boxes, areas[:, None], centroids], 1).tolist()
-    return [
-        [name, f"{score:.4f}", *(f"{value:.2f}" for value in row)]
-        for name, score, row in zip(instances.names, scores.tolist(), numbers, strict=True)
-    ]
 
 
 def area_rows(instances: Instances | arrays.Instances) -> list[list[str]]:
@@ -112,21 +91,6 @@ def write_map(instances: Instances, path: Path) -> Path:
     image.save(content, "PNG", compress_level=1)
     checkpoint.write_atomically(path, content.getvalue())
     return path
-
-
-def _centroids(masks: Masks, boxes: Tensor) -> Tensor:
-    """float32 ``[N, 2]``: x and y of each mask's centre of mass; the box's centre for an empty mask."""
-    import torch
-
-    centroids = (boxes[:, :2] + boxes[:, 2:]) / 2
-    for centroid, patch, (x1, y1, _, _) in zip(
-        centroids, masks.patches(), masks.windows.tolist(), strict=True
-    ):
-        ys, xs = patch.nonzero(as_tuple=True)
-        if len(ys):
-            # Pixel i covers [i, i + 1): its centre is at i + 0.5.
-            centroid.copy_(torch.stack([xs.float().mean() + x1, ys.float().mean() + y1]) + 0.5)
-    return centroids
 
 
 @dataclass(frozen=True)
@@ -371,8 +335,8 @@ class _Tables:
             text = json.dumps(result, ensure_ascii=False)
             self._write("predictions", (",\n" if self.results else "\n") + text)
             self.results += 1
-        rows = found.rows() if isinstance(found, arrays.Instances) else object_rows(found)
-        self._write("objects", arrays.table([image_id, *row] for row in rows))
+        objects = found if isinstance(found, arrays.Instances) else found.numpy()
+        self._write("objects", arrays.table([image_id, *row] for row in objects.rows()))
         counts = Counter(found.names)
         self._write("counts", arrays.table([image_id, name, counts[name]] for name in self.class_names))
         areas = area_rows(found)

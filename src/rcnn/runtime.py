@@ -79,11 +79,7 @@ class Exported:
     @property
     def skeleton(self) -> Skeleton | None:
         """What the keypoints are, of a model that finds them."""
-        values = self.info.get("skeleton")
-        if values is None:
-            return None
-        bones = tuple((int(a), int(b)) for a, b in values["bones"])
-        return Skeleton(tuple(values["names"]), bones, tuple(values["mirror"]), tuple(values["sigmas"]))
+        return Skeleton.from_json(self.info.get("skeleton"))
 
     def predict(
         self,

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnn.arrays import column_runs
+from rcnn import arrays
+from rcnn.arrays import Skeleton as Skeleton
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -169,78 +170,15 @@ class Masks:
 
     def rle(self) -> list[Rle]:
         """Compressed COCO run-length codes, ``counts`` as text; no full bitmap is made on the way."""
-        from pycocotools import mask as coco_mask
+        return self.numpy().rle()
 
-        height, width = self.size
-        codes: list[Rle] = []
-        for patch, (x1, y1, _, _) in zip(self.patches(), self.windows.tolist(), strict=True):
-            counts = column_runs(patch.cpu().numpy(), y1, x1, height, width)
-            code = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
-            codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
-        return codes
+    def numpy(self) -> arrays.Masks:
+        """The same masks in NumPy."""
+        return arrays.Masks(self.pixels.cpu().numpy(), self.windows.cpu().numpy(), self.size)
 
     def to(self, device: torch.device | str) -> Masks:
         """The same masks on another device."""
         return Masks(self.pixels.to(device), self.windows.to(device), self.size)
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """What the keypoints of an object are called and how they belong together.
-
-    Attributes:
-        names: one a keypoint.
-        bones: pairs of keypoints that are drawn joined.
-        mirror: for each keypoint the one that takes its place in a mirrored image: the right eye for the
-            left; itself where it has no partner.
-        sigmas: how far annotators scatter around each keypoint, in object sizes (square root of the area);
-            what COCO's object keypoint similarity is measured in.
-    """
-
-    names: tuple[str, ...]
-    bones: tuple[tuple[int, int], ...] = ()
-    mirror: tuple[int, ...] = ()
-    sigmas: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check that the parts fit, and fill in those left out: partners by name, sigmas of 0.05.
-
-        Raises:
-            ValueError: a part of another length, or a keypoint that is not there.
-        """
-        count = len(self.names)
-        object.__setattr__(self, "mirror", self.mirror or _partners(self.names))
-        object.__setattr__(self, "sigmas", self.sigmas or (USUAL_SIGMA,) * count)
-        if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
-            raise ValueError(f"sigmas {self.sigmas}: expected {count} numbers above 0, one a keypoint")
-        if sorted(self.mirror) != list(range(count)):
-            raise ValueError(f"mirror {self.mirror}: expected each of 0 to {count - 1} once")
-        if any(not 0 <= end < count for bone in self.bones for end in bone):
-            raise ValueError(f"bones {self.bones}: expected pairs of 0 to {count - 1}")
-
-
-USUAL_SIGMA = 0.05
-
-
-def _partners(names: tuple[str, ...]) -> tuple[int, ...]:
-    """For each name the index of its mirror image: ``left_eye`` and ``right_eye``, ``earL`` and ``earR``."""
-    index = {name: i for i, name in enumerate(names)}
-    swaps = (
-        ("left", "right"),
-        ("Left", "Right"),
-        ("LEFT", "RIGHT"),
-        ("l_", "r_"),
-        ("_l", "_r"),
-        ("_L", "_R"),
-    )
-    partners = list(range(len(names)))
-    for name, i in index.items():
-        for left, right in swaps:
-            other = index.get(name.replace(left, right, 1))
-            if left in name and other is not None and other != i:
-                partners[i], partners[other] = other, i
-                break
-    return tuple(partners)
 
 
 # The fields of Instances that are not one row an object.
@@ -346,34 +284,27 @@ class Instances:
 
         ``bbox`` is x, y, width, height. Without ``category_ids`` a label's category id is label + 1.
         """
-        corners = self.boxes.tolist()
-        results: list[dict[str, Any]] = []
-        scores = [1.0] * len(self) if self.scores is None else self.scores.tolist()
-        for (x1, y1, x2, y2), label, score in zip(corners, self.labels.tolist(), scores, strict=True):
-            category = label + 1 if category_ids is None else category_ids[label]
-            box = [x1, y1, x2 - x1, y2 - y1]
-            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
-        if self.masks is not None:
-            for result, code in zip(results, self.masks.rle(), strict=True):
-                result["segmentation"] = code
-        if self.keypoints is not None:
-            for result, points in zip(results, self.keypoints.tolist(), strict=True):
-                # COCO's keypoints are pixel indices: half a pixel less than our continuous coordinates.
-                result["keypoints"] = [v for x, y, s in points for v in (x - 0.5, y - 0.5, s)]
-        return results
+        return self.numpy().to_coco(image_id, category_ids)
 
     def to_supervision(self) -> Any:
         """The same objects as ``supervision.Detections`` (needs the ``supervision`` extra)."""
-        try:
-            import supervision
-        except ImportError as error:
-            raise ValueError('to_supervision needs: pip install "rcnn[supervision]"') from error
-        return supervision.Detections(
-            xyxy=self.boxes.cpu().numpy(),
-            class_id=self.labels.cpu().numpy(),
-            confidence=None if self.scores is None else self.scores.cpu().numpy(),
-            mask=None if self.masks is None else np.asarray(self.masks),
-            data={"class_name": np.array(self.names, dtype=str)},
+        found = self.numpy().to_supervision()
+        found.confidence = None if self.scores is None else found.confidence
+        return found
+
+    def numpy(self) -> arrays.Instances:
+        """The same objects in NumPy, as exported models give them; scores of 1 where there are none."""
+        points = self.keypoints
+        return arrays.Instances(
+            self.size,
+            self.boxes.cpu().numpy(),
+            self.labels.cpu().numpy(),
+            np.ones(len(self), np.float32) if self.scores is None else self.scores.cpu().numpy(),
+            None if self.masks is None else self.masks.numpy(),
+            None if points is None else points.cpu().numpy(),
+            self.class_names,
+            self.skeleton,
+            self.path,
         )
 
 

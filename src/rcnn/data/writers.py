@@ -19,9 +19,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from rcnn.arrays import USUAL_SIGMA
 from rcnn.data.dataset import Dataset
 from rcnn.data.outlines import joined, trace
-from rcnn.structures import USUAL_SIGMA, Instances, Skeleton
+from rcnn.structures import Instances, Skeleton
 
 MOST_16_BIT = 65535
 APART = 0.5  # pixels between a box and its outline's beyond which they differ
