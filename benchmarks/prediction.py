@@ -237,7 +237,7 @@ def print_peak(name: str, side: str) -> None:
     run = partial(case.ours, case.detector) if side == "rcnn" else case.theirs
     if run is not None:
         peak = peak_memory(run)
-        shown = "not to be had here" if peak is None else f"{peak / 2**20:.0f} MB"
+        shown = "unknown on this system" if peak is None else f"{peak / 2**20:.0f} MB"
         print(f"{name:20} {side:12} peak memory above the model {shown}")
 
 

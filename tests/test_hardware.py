@@ -86,5 +86,5 @@ def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
     for wrong in ("tpu", "cuda:99", "foo"):
-        with pytest.raises(ValueError, match=f"device {wrong}: not to be had here"):
+        with pytest.raises(ValueError, match=f"device {wrong}: not available here"):
             choose_device(wrong)

@@ -454,8 +454,9 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"model": "faster_rcnn"}, "a recipe names its own model and trunk"),
         ({"recipe": "no_such"}, "no_such: no such recipe"),
         ({"data": "no/such/folder"}, "no/such/folder"),
+        ({"recipe": "voc07_fast_rcnn_vgg16", "settings": ["model.ranks=[8,4]"]}, "layers are trained whole"),
         ({"settings": ["train.batch_size=0"]}, "batch_size 0"),
-        ({"device": "tpu"}, "device tpu: not to be had here"),
+        ({"device": "tpu"}, "device tpu: not available here"),
     ],
 )
 def test_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,6 +116,13 @@ Half = Annotated[
     bool,
     typer.Option("--half", help="Compute in bfloat16: quicker on processors with instructions for it."),
 ]
+Svd = Annotated[
+    str | None,
+    typer.Option(
+        "--svd", metavar="T6,T7",
+        help="Of a Fast R-CNN: its two fully connected layers by truncated SVD of these ranks (1024,256).",
+    ),
+]  # fmt: skip
 MaxDetections = Annotated[
     int | None, typer.Option(min=1, help="Most objects in an image; by default the model's.")
 ]
@@ -261,6 +269,7 @@ def evaluate(
     skip_bad: SkipBad = False,
     device: Device = None,
     half: Half = False,
+    svd: Svd = None,
 ) -> None:
     """Measure a model, or detections in a file, on annotated images."""
     expected = 1 if predictions is not None else 2
@@ -291,7 +300,7 @@ def evaluate(
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:
-        detector: Any = load(sources[0], device, half=half)
+        detector = _compressed(load(sources[0], device, half=half), svd)
         if is_exported(sources[0]):
             detector = TensorResults(detector)
         # What cannot be used is reported before anything is predicted.
@@ -338,6 +347,7 @@ def predict(
     ] = None,
     device: Device = None,
     half: Half = False,
+    svd: Svd = None,
 ) -> None:
     """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv.
 
@@ -347,7 +357,7 @@ def predict(
     from rcnn.runtime import load
 
     find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
-    detector = load(model, device, half=half)
+    detector = _compressed(load(model, device, half=half), svd)
     with _progress("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
@@ -698,6 +708,21 @@ def _open(data: Path, images: Path | None) -> Dataset:
     if errors:
         _complain(f"warning: {errors} errors in {data}; they are listed by: rcnn data check {data}")
     return dataset
+
+
+def _compressed(detector: Any, ranks: str | None) -> Any:
+    """The model with its fully connected layers by truncated SVD, where ranks are given."""
+    if ranks is None:
+        return detector
+    from rcnn.models.fast_rcnn import FastRCNN, compress
+
+    network = getattr(detector, "network", None)
+    if not isinstance(network, FastRCNN):
+        raise ValueError(f"--svd {ranks}: for the checkpoint of a Fast R-CNN; leave it out")
+    first, _, second = ranks.partition(",")
+    if not (first.strip().isdigit() and second.strip().isdigit()):
+        raise ValueError(f"--svd {ranks}: expected two ranks, such as 1024,256")
+    return replace(detector, network=compress(network, (int(first), int(second))))
 
 
 def _proposed(dataset: Dataset, detector: Detector, file: Path | None, *, of_rpn: bool = False) -> Dataset:

@@ -541,6 +541,8 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
     length = settings.minutes or settings.epochs or 0.0
     if not length > 0:
         raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
+    if getattr(recipe.settings, "ranks", None) is not None:
+        raise ValueError("model.ranks: layers are trained whole; `rcnn predict --svd` compresses them after")
     for part in (parts.train, parts.val):
         bare = any(len(r.truth) and r.masks is None for r in part.records)
         if getattr(recipe.settings, "mask", None) is not None and bare:
@@ -548,7 +550,6 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
                 f"{part.source}: objects without masks, which {recipe.model} needs: choose --model "
                 "faster_rcnn, or annotate the outlines; `rcnn data check` lists the objects that have none"
             )
-
         if needs_semantic(recipe.model) and not part.has_semantic:
             raise ValueError(
                 f"{part.source}: no semantic maps, which {recipe.model} learns from: choose another --model, "

@@ -7,7 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 from torch.testing import assert_close
+from typer.testing import CliRunner
 
+from rcnn.cli import app
 from rcnn.data.open import open_data
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings, compress
 from rcnn.parts.backbone import TrunkSettings
@@ -149,3 +151,8 @@ def test_a_whole_run_learns(tmp_path):
     record = open_data(data).records[0]
     (result,) = detector.predict([record.path], proposals=[found[record.image_id]], min_score=0.0)
     assert len(result) > 0
+    evaluated = ["evaluate", str(folder), str(data), "--proposals", str(file), "--metrics", "coco", "--svd"]
+    shown = CliRunner().invoke(app, [*evaluated, "24,24"])
+    assert (shown.exit_code, "box" in shown.output) == (0, True), shown.output
+    refused = CliRunner().invoke(app, [*evaluated, "24"])
+    assert "expected two ranks" in refused.stderr
