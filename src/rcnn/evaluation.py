@@ -232,7 +232,7 @@ def evaluate(
     # Only Cityscapes' metrics look at it, at the void in it; and maps of many images are gigabytes.
     of_void = dataset.format == "cityscapes" or "cityscapes" in (metrics or ())
     watch = Stopwatch(getattr(detector, "running", None) if "speed" in (metrics or ()) else None)
-    tally, partitions = semantic_tally(dataset, detector), panoptic_tally(dataset, detector)
+    tallies = PixelTallies(dataset, detector)
     for start in range(0, len(dataset), batch_size):
         began = time.perf_counter()
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
@@ -244,10 +244,7 @@ def evaluate(
         with watch:
             found = predict(images, min_score=min_score, max_detections=cap, **brought)
         for sample, instances in zip(samples, found, strict=True):
-            if tally is not None:
-                tally.add(sample.truth.semantic, instances.semantic)
-            if partitions is not None:
-                partitions.add(sample.truth, instances)
+            tallies.add(sample.truth, instances)
             predictions.append(_compact(instances.to("cpu")))
         seconds["decoding"] += (decoded - began) / len(dataset)
         seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
@@ -257,7 +254,7 @@ def evaluate(
             truths.append(truth if of_void else replace(truth, semantic=None))
         if progress is not None:
             progress(len(truths), len(dataset))
-    semantic = None if tally is None else tally.result()
+    semantic = tallies.semantic
     if not detector.class_names and semantic is not None:
         return semantic_evaluation(semantic, seconds), predictions
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
@@ -267,7 +264,7 @@ def evaluate(
     evaluation = evaluate_predictions(
         truths, predictions, class_names, has_masks=has_masks, has_keypoints=has_keypoints,
         max_detections=cap, seconds=seconds, metrics=metrics, threshold=threshold, format=dataset.format,
-        speed=speed, semantic=semantic, panoptic=None if partitions is None else partitions.result(),
+        speed=speed, semantic=semantic, panoptic=tallies.panoptic,
     )  # fmt: skip
     return evaluation, predictions
 
@@ -304,45 +301,42 @@ def evaluate_results(
     return evaluation, predictions
 
 
-def semantic_tally(dataset: Dataset, detector: Detector) -> SemanticTally | None:
-    """What adds up the pixels of images; None where the data has no semantic maps or the detector makes none.
+class PixelTallies:
+    """Adds up what the pixels of images show: their classes, and the partition into things and stuff.
 
-    Raises:
-        ValueError: no maps in the data, and the detector makes nothing else.
+    Each where the data has it and the detector makes it, else its result is None.
     """
-    known: tuple[str, ...] = getattr(detector, "semantic_names", ())
-    if known and dataset.has_semantic:
+
+    def __init__(self, dataset: Dataset, detector: Detector) -> None:
+        """Raises ValueError: no semantic maps in the data, and the detector makes nothing else."""
+        known: tuple[str, ...] = getattr(detector, "semantic_names", ())
+        if known and not dataset.has_semantic and not detector.class_names:
+            raise ValueError(f"{dataset.source}: no semantic maps, which this model is measured by")
         names = dataset.semantic_names
         if OTHER in known:  # a class for all things, which come first
             things = len(dataset.class_names)
             names = (*(OTHER for _ in names[:things]), *names[things:])
-        return SemanticTally(known, names)
-    if known and not detector.class_names:
-        raise ValueError(f"{dataset.source}: no semantic maps, which this model is measured by")
-    return None
-
-
-class MergedTally:
-    """Adds up the partitions of images, merging what a detector finds."""
-
-    def __init__(self, settings: MergeSettings) -> None:
-        self.settings, self.tally = settings, PanopticTally()
+        self._classes = SemanticTally(known, names) if known and dataset.has_semantic else None
+        self._merge: MergeSettings | None = getattr(detector, "merge", None)
+        whole = self._merge is not None and dataset.has_masks and dataset.has_semantic
+        self._partitions = PanopticTally() if whole else None
 
     def add(self, truth: Instances, found: Instances) -> None:
         """One image's objects and semantic maps, of the truth and of the detector."""
-        self.tally.add(true_segments(truth), merge(found.to("cpu"), settings=self.settings))
+        if self._classes is not None:
+            self._classes.add(truth.semantic, found.semantic)
+        if self._partitions is not None:
+            self._partitions.add(true_segments(truth), merge(found.to("cpu"), settings=self._merge))
 
-    def result(self) -> PanopticQuality:
-        """The qualities of all images together."""
-        return self.tally.result()
+    @property
+    def semantic(self) -> SemanticResult | None:
+        """The measures of classes of pixels."""
+        return None if self._classes is None else self._classes.result()
 
-
-def panoptic_tally(dataset: Dataset, detector: Detector) -> MergedTally | None:
-    """What adds up the partitions of images; None where the data has none or the detector makes none."""
-    settings: MergeSettings | None = getattr(detector, "merge", None)
-    if settings is None or not (dataset.has_masks and dataset.has_semantic):
-        return None
-    return MergedTally(settings)
+    @property
+    def panoptic(self) -> PanopticQuality | None:
+        """The qualities of the partitions."""
+        return None if self._partitions is None else self._partitions.result()
 
 
 def _compact(instances: Instances) -> Instances:

@@ -41,11 +41,10 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
 from rcnn.evaluation import (
     Evaluation,
+    PixelTallies,
     evaluate,
     evaluate_predictions,
-    panoptic_tally,
     semantic_evaluation,
-    semantic_tally,
 )
 from rcnn.hardware import choose_device
 from rcnn.metrics.families import BASIC
@@ -308,16 +307,10 @@ class Validation:
     def _on_few(self, predictions: Sequence[Instances], evaluation: Evaluation) -> Evaluation:
         truths = [self.parts.val.records[i].load_truth() for i in self.few]
         few = [predictions[i] for i in self.few]
-        tally = semantic_tally(self.parts.val, self.detector)
-        semantic = None
-        if tally is not None:
-            for truth, found in zip(truths, few, strict=True):
-                tally.add(truth.semantic, found.semantic)
-            semantic = tally.result()
-        partitions = panoptic_tally(self.parts.val, self.detector)
-        if partitions is not None:
-            for truth, found in zip(truths, few, strict=True):
-                partitions.add(truth, found)
+        tallies = PixelTallies(self.parts.val, self.detector)
+        for truth, found in zip(truths, few, strict=True):
+            tallies.add(truth, found)
+        semantic = tallies.semantic
         if semantic is not None and not evaluation.has_boxes:
             return semantic_evaluation(semantic)
         return evaluate_predictions(
@@ -325,7 +318,7 @@ class Validation:
             few,
             self.parts.train.class_names,
             semantic=semantic,
-            panoptic=None if partitions is None else partitions.result(),
+            panoptic=tallies.panoptic,
             has_masks=evaluation.has_masks,
             has_keypoints=evaluation.has_keypoints,
             metrics=BASIC,
