@@ -303,9 +303,11 @@ def evaluate(
         detector = _compressed(load(sources[0], device, half=half), svd)
         if is_exported(sources[0]):
             detector = TensorResults(detector)
-        # What cannot be used is reported before anything is predicted.
+        # What cannot be used is reported before anything is predicted; a set without objects can be.
         boxes_only = not getattr(getattr(detector, "network", None), "needs_masks", True)
-        report = check(dataset, decode=False)
+        report, known = check(dataset, decode=False), set(dataset.problems)
+        found = [p for p in report.problems if p in known or p.file != dataset.source]
+        report = replace(report, problems=tuple(found))
         dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report, boxes_only=boxes_only)
         for problem in left_out:
             _say(f"left out: {problem}")
@@ -319,8 +321,8 @@ def evaluate(
     for table in family_tables(evaluation):
         _console().print(table.rich())
     if json_file is not None:
-        found = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
-        content = {**found, "data": sources[-1], **evaluation.to_json()}
+        measured = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
+        content = {**measured, "data": sources[-1], **evaluation.to_json()}
         write_atomically(json_file, json.dumps(content, indent=1, ensure_ascii=False).encode())
         _say(f"written: {json_file}")
 

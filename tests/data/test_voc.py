@@ -241,10 +241,11 @@ def test_what_is_doubtful_is_reported(tmp_path: Path) -> None:
     for what in (
         "1 files lie in folders below",
         "there twice",
-        "there is b.jpg too",
-        "no annotation file: b",
+        "<filename> says c.jpg",
+        "annotation file: c",
     ):
         assert what in said
+    assert [r.path.name for r in dataset.records] == ["a.jpg", "b.jpg"]
 
 
 def test_lists_as_windows_writes_them(tmp_path: Path) -> None:

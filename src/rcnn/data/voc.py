@@ -141,14 +141,19 @@ class _Reader:
         self._read_objects(_Picture(path, size, [], [], []), xml, root)
 
     def _image(self, xml: Path, root: ElementTree.Element) -> Path | None:
-        """The image of an annotation file: the one named in it, or else the one called like it."""
+        """The image of an annotation file: called like it and named in it, or else one of the two.
+
+        Files that were renamed in pairs name the image of another.
+        """
         named = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
-        own = self.images.get(xml.stem)
-        path = self.images.get(named) or own
-        if path is not None and own is not None and path != own:
-            what = f"It is annotated by {xml.name}, whose <filename> says {named}; there is {own.name} too."
-            advice = "The boxes are read as those of <filename>; correct it if they are not."
-            self.problems.append(Problem(path, what, advice, xml.name, "warning"))
+        own, path = self.images.get(xml.stem), self.images.get(named)
+        if path is None:
+            path = own
+        elif own is not None and path.stem != xml.stem:
+            what = f"{xml.name} is called like this image, but its <filename> says {named}."
+            advice = "The boxes are read as those of this image; rename the files if they are not."
+            self.problems.append(Problem(own, what, advice, xml.name, "warning"))
+            path = own
         if path is None:
             what = (
                 f"Its image is missing: neither {named or '<filename>'} nor {xml.stem} with a known ending "
