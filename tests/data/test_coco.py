@@ -405,6 +405,7 @@ def test_boxes_that_are_not_those_of_their_polygons(tmp_path: Path) -> None:
 def test_shares_of_the_image_are_no_pixels(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(bbox=[0.1, 0.2, 0.9, 0.7], segmentation=[]))
     assert "instances_train.json None: All 1 boxes lie within 0 and 1." in whats(dataset)
+    assert whats(opened(tmp_path, thing(bbox=[0, 0, 1, 1], segmentation=[]))) == [], "a pixel in the corner"
 
 
 def test_files_of_other_tools_are_named(tmp_path: Path) -> None:

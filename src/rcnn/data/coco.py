@@ -349,15 +349,8 @@ class Reader:
             self.report(what, "Correct or delete it.", name, picture.path)
             return
         x, y, w, h = (float(v) for v in bbox)
-        key = (
-            picture.image_id,
-            label,
-            x,
-            y,
-            w,
-            h,
-            hash(str([entry.get("segmentation"), entry.get("keypoints")])),
-        )
+        drawn = hash(str([entry.get("segmentation"), entry.get("keypoints")]))
+        key = (picture.image_id, label, x, y, w, h, drawn)
         if (first := self.drawn_already.setdefault(key, name)) != name:
             what = f"It is the same as annotation {first}."
             self.report(what, "Both are used; delete one.", name, picture.path, "warning")
@@ -489,7 +482,8 @@ class Reader:
             advice = "Look at them (rcnn data show): is bbox x, y, width, height, and of this image size?"
             self.report(what, advice, "boxes", severity="warning")
         count = len(self.corners)
-        if count and max(max(box) for box, _ in self.corners) <= 1:
+        numbers = [value for box, _ in self.corners for value in box]
+        if count and max(numbers) <= 1 and any(value % 1 for value in numbers):
             what = f"All {count} boxes lie within 0 and 1."
             self.problems.insert(0, Problem(self.source, what, "Give them in pixels, not as shares."))
         fits = sum(_fits(x, y, a, b, size) for (x, y, a, b), size in self.corners)
