@@ -89,9 +89,10 @@ def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArra
     if kind is None:
         return high
     with _opened(Path(path)) as image, _pillow_limit_lifted() if large else nullcontext():
-        codec, extents, offset, args = image.tile[0]  # type: ignore[attr-defined]
-        args = kind if isinstance(args, str) else (kind, *args[1:])
-        image.tile = [(codec, extents, offset, args), *image.tile[1:]]  # type: ignore[attr-defined]
+        tiles: Any = image.tile  # type: ignore[attr-defined]
+        image.tile = [  # type: ignore[attr-defined]
+            (*place, kind if isinstance(args, str) else (kind, *args[1:])) for *place, args in tiles
+        ]
         low = to_rgb(ImageOps.exif_transpose(image))
     return to_eight_bits(high.astype(np.uint16) * 256 + low)
 
@@ -198,10 +199,10 @@ def _pillow_limit_lifted() -> Iterator[None]:
 def _sixteen_bit_kind(image: Image.Image) -> str | None:
     """How Pillow reads the lower bytes of a picture of 16-bit colours: as if in the other byte order."""
     tiles: Any = getattr(image, "tile", ())
-    if image.mode not in ("RGB", "RGBA") or len(tiles) != 1:
+    kinds = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
+    if image.mode not in ("RGB", "RGBA") or len(kinds) != 1:
         return None
-    kind = tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0]
-    layout, _, order = str(kind).partition(";16")
+    layout, _, order = kinds.pop().partition(";16")
     native = "L" if sys.byteorder == "little" else "B"
     other = {"L": "B", "B": "L"}.get(native if order == "N" else order)
     return None if layout not in ("RGB", "RGBA") or other is None else f"{layout};16{other}"
