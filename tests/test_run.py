@@ -321,7 +321,7 @@ from rcnn import run
 data, recipe = sys.argv[1:]
 evaluate = run.evaluate
 def told(*given, **settings):
-    say(f"evaluated by {run._rank()}")
+    say(f"evaluated by {run.rank()}")
     return evaluate(*given, **settings)
 run.evaluate = told
 say(f"folder {run.train(data, recipe=recipe)}")

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from rcnn import checkpoint
 from rcnn.data.dataset import Dataset
+from rcnn.hardware import rank, wait_for_all
 from rcnn.metrics.proposals import proposal_recall
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
@@ -116,7 +116,7 @@ class Alternation:
         for step in range(1, self.count + 1):
             if not self.file(step).is_file():
                 self._train(step)
-            if _rank() == 0:
+            if rank() == 0:
                 for name in ("last", "best"):
                     (self.folder / f"step-{step}" / f"{name}.safetensors").unlink(missing_ok=True)
                 self._join_metrics(step)
@@ -140,11 +140,10 @@ class Alternation:
             trainer.resume()
             self.say(f"resumed at iteration {trainer.progress.iteration} of step {step}")
         trainer.run()
-        if _rank() == 0:
+        if rank() == 0:
             best, _ = checkpoint.load(folder / "best.safetensors")
             self._hand_on(step, {k.removeprefix("network."): v for k, v in best.items()}, trainer.progress)
-        if dist.is_initialized():
-            dist.barrier()
+        wait_for_all()
 
     def _recipe(self, step: int) -> Recipe:
         """The whole recipe with a part of its schedule, and for Fast R-CNN with its settings."""
@@ -192,7 +191,7 @@ class Alternation:
         return lambda full: measure(False)
 
     def _recall(self, network: nn.Module, few: Dataset) -> dict[str, float]:
-        if _rank() > 0:
+        if rank() > 0:
             return {"score": 0.0}
         count = self.settings.rpn.post_nms[1]
         proposed = with_proposals(few, self._proposals(network, few, count))
@@ -249,7 +248,7 @@ class Alternation:
             own = {f"rpn_{k}": v for k, v in proposer.items() if k.startswith(("trunk.", "neck."))}
             _take(network, own, ("rpn_trunk.", "rpn_neck."))
         progress = self._standing(self.count)
-        if _rank() == 0:
+        if rank() == 0:
             detector = self._detector(network)
             detector.save(self.folder / "best.safetensors")
             facts = {**detector.describe(), "progress": vars(progress)}
@@ -304,7 +303,3 @@ def _take(network: nn.Module, state: Mapping[str, Tensor], parts: tuple[str, ...
     """Give a network all the tensors of some of its parts, by the start of their names."""
     own = {key for key in network.state_dict() if key.startswith(parts)}
     network.load_state_dict({key: state[key] for key in own}, strict=False)
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0

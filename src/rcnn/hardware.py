@@ -1,9 +1,11 @@
 """What the machine at hand can do, and two settings of the process that make a CPU markedly quicker."""
 
 import ctypes
+import os
 import sys
 
 import torch
+import torch.distributed as dist
 
 # glibc's names, malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -53,3 +55,14 @@ def fast_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def rank() -> int:
+    """Which of torchrun's processes this is; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()

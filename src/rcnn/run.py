@@ -46,7 +46,7 @@ from rcnn.evaluation import (
     evaluate_predictions,
     semantic_evaluation,
 )
-from rcnn.hardware import choose_device
+from rcnn.hardware import choose_device, rank, wait_for_all
 from rcnn.metrics.families import BASIC
 from rcnn.models import MODELS, build_model, finds_objects, is_box_model, needs_semantic, pixel_names
 from rcnn.models.rcnn import RCNN
@@ -136,7 +136,7 @@ def train(
         OSError: the folder cannot be written.
     """
     _join_processes()
-    console = Console(quiet=True) if _rank() > 0 else console or Console(soft_wrap=True)
+    console = Console(quiet=True) if rank() > 0 else console or Console(soft_wrap=True)
     places = {
         "data": data, "val": val, "images": images, "val_images": val_images, "proposals": proposals,
         "val_proposals": val_proposals,
@@ -183,7 +183,7 @@ def train(
         chosen = with_settings(chosen, settings)
         _fits(chosen, parts)
         parts = _proposed(parts, chosen, places, console)
-    line = Line(folder / "log.txt", console, quiet=_rank() > 0)
+    line = Line(folder / "log.txt", console, quiet=rank() > 0)
     for text in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
         line.say(text)
     _describe_run(folder, chosen, places, {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons})
@@ -211,7 +211,7 @@ def _run(
     if not resumed and recipe.train.start is not None:
         load_start(network, recipe.train.start)
     validation = Validation(network, recipe, parts, where)
-    with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
+    with Line(folder / "log.txt", console, quiet=rank() > 0) as line:
         trainer = Trainer(
             network, recipe, parts.train, folder, evaluate=validation,
             describe=validation.detector.describe(), device=where, say=line.say, tick=line.tick,
@@ -223,32 +223,30 @@ def _run(
             trainer.save()
         else:
             trainer.run()
-        if isinstance(network, RCNN) and _rank() == 0:
+        if isinstance(network, RCNN) and rank() == 0:
             began = time.perf_counter()
             _fit_svms(folder, recipe, parts.train, where, line)
             trainer.progress.seconds += time.perf_counter() - began
-    if _rank() == 0:
+    if rank() == 0:
         best_is_last = trainer.progress.best_iteration == trainer.progress.iteration
         measured = validation.last if best_is_last and not isinstance(network, RCNN) else None
         finish(folder, recipe, parts, reasons, trainer.progress, where, measured, console)
-    if dist.is_initialized():
-        dist.barrier()
+    wait_for_all()
     return folder
 
 
 def _run_alternating(
     folder: Path, recipe: Recipe, parts: Parts, reasons: Sequence[str], device: torch.device, console: Console
 ) -> Path:
-    with Line(folder / "log.txt", console, quiet=_rank() > 0) as line:
+    with Line(folder / "log.txt", console, quiet=rank() > 0) as line:
         progress = Alternation(
             folder, recipe, parts.train, parts.val, device,
             measure=lambda net, its, val: Validation(net, its, replace(parts, val=val), device),
             say=line.say, tick=line.tick,
         ).run()  # fmt: skip
-    if _rank() == 0:
+    if rank() == 0:
         finish(folder, recipe, parts, reasons, progress, device, None, console)
-    if dist.is_initialized():
-        dist.barrier()
+    wait_for_all()
     return folder
 
 
@@ -290,7 +288,7 @@ class Validation:
         At the end all images are looked at; what that gives is kept in ``last``. Only the first process
         evaluates; the loss is computed by all of them, who agree on what it is divided by.
         """
-        if _rank() > 0:
+        if rank() > 0:
             return {"val/loss": self.loss(), "score": 0.0}
         # R-CNN is not finished when the loop is: all images are looked at once its SVMs are there.
         full = full and not isinstance(self.detector.network, RCNN)
@@ -573,7 +571,7 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
 def _agreed_folder(data: Source, out: str | Path | None) -> Path:
     """The run's folder, made by the first process and told to the others."""
     folder = None
-    if _rank() == 0:
+    if rank() == 0:
         folder = _new_folder(Path(out) if out is not None else _free_folder(data))
     told = [folder]
     if dist.is_initialized():
@@ -588,7 +586,7 @@ def _removed_if_refused(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if _rank() == 0:
+        if rank() == 0:
             with suppress(OSError):  # there is something in it
                 folder.rmdir()
         raise
@@ -620,7 +618,7 @@ def _free_folder(data: Source) -> Path:
 
 
 def _describe_run(folder: Path, recipe: Recipe, places: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    if _rank() > 0:
+    if rank() > 0:
         return
     known = {
         k: None if v is None else str(v.source if isinstance(v, Dataset) else Path(v).resolve())
@@ -672,15 +670,15 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
         return parts
     of_train = places["proposals"] or SELECTIVE_SEARCH
     of_val = places["val_proposals"] or of_train
-    if dist.is_initialized() and _rank() > 0:
-        dist.barrier()  # the first process searches; the others find what it kept
+    if rank() > 0:
+        wait_for_all()  # the first process searches; the others find what it kept
     with console.status("searching for proposals"):
         train_part, val_part = (
             with_proposals(part, source, cache=default_cache(), settings=recipe.settings.search)
             for part, source in ((parts.train, of_train), (parts.val, of_val))
         )
-    if dist.is_initialized() and _rank() == 0:
-        dist.barrier()
+    if rank() == 0:
+        wait_for_all()
     mean = np.mean([len(r.truth.proposals) for r in train_part.records if r.truth.proposals is not None])
     return replace(
         parts, train=train_part, val=val_part,
@@ -692,10 +690,6 @@ def _device(name: str | None) -> torch.device:
     """The device named, or of several GPUs this process's own."""
     of_process = f"cuda:{_local_rank()}" if torch.cuda.is_available() else None
     return choose_device(name or of_process)
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def _local_rank() -> int:
