@@ -362,6 +362,15 @@ def test_few_images_do_not_tell() -> None:
     assert (turns, "too few images" in why) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "images", "rate"), [("isotropic", 40, 1.0), ("scenes", 40, 0.25), ("scenes", 19, 1.0)]
+)
+def test_the_trunk_learns_slower_on_photographs(kind: str, images: int, rate: float) -> None:
+    recipe, reasons = plan(scenes(kind, images)[0])
+    assert recipe.train.trunk_lr == rate
+    assert ("which knows photographs" in reasons[-1]) == (rate < 1)
+
+
 # The whole
 
 

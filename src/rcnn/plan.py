@@ -51,9 +51,13 @@ CROWDED = 50  # objects of the fullest image
 SIGNIFICANT = 2.5  # standard errors
 # Standard deviations of images in which upper and lower halves differ: 0.2 under microscopes, 0.55 in COCO.
 SCENIC = 0.35
+FEW = 20  # images that do not tell whether they have an upright direction
+# How much slower the trunk learns on photographs than heads do: it was trained on such.
+LIKE_IMAGENET = 0.25
 TYPICAL = 10  # objects that make a class count for sizes of its own
 ALIKE = 0.6  # shapes of a class that differ less than this tell which of its boxes are cut
 CUT = 30  # objects at the images' borders that tell how annotators treat what these cut
+WHOLE = 0.75  # where such objects are all left to this share, nothing was cut by the borders
 
 Floats = npt.NDArray[np.float64]
 
@@ -161,9 +165,10 @@ def plan(
     visible, drop_cut, why_visible = choose_visible(statistics)
     jitter = (choose_shrinking(scaled, crop), 1.33)
     augment = Augment(crop=crop, rotate90=turns, scale_jitter=jitter, min_visible=visible, drop_cut=drop_cut)
+    photographs = not turns and len(data) >= FEW
     train = TrainSettings(
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
-        workers=1 if workers is None else workers,
+        trunk_lr=LIKE_IMAGENET if photographs else 1.0, workers=1 if workers is None else workers,
     )  # fmt: skip
     settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
     length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs:g} epochs"
@@ -172,7 +177,9 @@ def plan(
         f"input: {why_size}",
         f"crops: {why_crop}{why_visible}",
         f"orientation: {why_turns}",
-        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}, cosine",
+        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}"
+        + (f", {LIKE_IMAGENET:g} of it in the trunk, which knows photographs" if photographs else "")
+        + ", cosine",
     ]
     if not finds_objects(name):
         return Recipe(name, settings, transform, augment, train), reasons
@@ -348,8 +355,13 @@ def choose_visible(statistics: Statistics) -> tuple[float, bool, str]:
     least = round(float(np.percentile(left, 5)), 2) if len(left) >= CUT else 0.0
     if least < 0.4:
         return Augment.min_visible, Augment.drop_cut, ""
-    if least >= 0.8:
-        return 0.8, False, "; objects cut to less than 80% are passed over: none are at the borders"
+    if least >= WHOLE:
+        least = min(least, 0.8)
+        return (
+            least,
+            False,
+            f"; objects cut to less than {least:.0%} are passed over: none are at the borders",
+        )
     why = f"; objects cut to less than {least:.0%} are background: few such are annotated at the borders"
     return least, True, why
 
@@ -387,7 +399,7 @@ def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> 
     in whatever direction. Where left and right differ in brightness too, it is the lamp of a microscope that
     does not stand in the middle.
     """
-    if len(data) < 20:
+    if len(data) < FEW:
         return (
             False,
             "flipped left to right only (too few images to tell whether they have an upright direction)",
