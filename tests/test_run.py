@@ -471,7 +471,7 @@ def test_few_of_many_warnings_are_shown_before_the_plan(
 ) -> None:
     data = tiny_shapes(2)
     faults = tuple(Problem(Path(f"{i}.png"), "Odd.", "Look.", severity="warning") for i in range(30))
-    _, lines = run._checked(replace(data, problems=faults), None, skip_bad=False)
+    _, lines = run._checked(replace(data, problems=faults), None, skip_bad=False, boxes_only=False)
     assert [line for line in lines if "png" in line] == [f"warning: {i}.png: Odd. Look." for i in range(5)]
     assert lines[-1].startswith("and 25 more warnings, listed by: rcnn data check")
 

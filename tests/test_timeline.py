@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import timeline
-from benchmarks.timeline import NAMES, STAGES, Row, main, parsed, ratios, seconds_of, settings_of, spread
+from benchmarks.timeline import NAMES, STAGES, Row, main, parsed, ratios, seconds_of, settings_of
 
 from rcnn.data.dataset import Dataset
 from rcnn.models import MODELS
@@ -28,13 +28,6 @@ def test_means_and_deviations() -> None:
     row = Row(runs=[{"a": 0.5}, {"a": 0.7}])
     assert row.shown("a", scale=100) == "60.0 ± 14.1"
     assert Row(runs=[{"a": 0.5}]).shown("a", 2) == "0.50"
-
-
-@pytest.mark.parametrize(
-    ("length", "count", "expected"), [(10, 3, [0, 4, 9]), (2, 5, [0, 1]), (5, 1, [0]), (3, 3, [0, 1, 2])]
-)
-def test_spread(length: int, count: int, expected: list[int]) -> None:
-    assert spread(length, count) == expected
 
 
 def test_the_stages_of_a_prediction_add_up(monkeypatch: pytest.MonkeyPatch) -> None:

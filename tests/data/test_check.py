@@ -184,6 +184,15 @@ def test_real_data_has_no_errors(name: str) -> None:
     pickle.dumps(report)
 
 
+@pytest.mark.parametrize(
+    ("images", "count", "expected"),
+    [(10, 3, [0, 4, 9]), (2, 5, [0, 1]), (5, 1, [0]), (3, 3, [0, 1, 2]), (0, 4, [])],
+)
+def test_images_evenly_chosen(images: int, count: int, expected: list[int]) -> None:
+    dataset = Dataset("coco", Path("x.json"), (), [None] * images)  # type: ignore[list-item]
+    assert dataset.evenly(count) == expected
+
+
 def test_crowds_alone_are_refused(tmp_path: Path) -> None:
     def marked(number: int) -> list[str]:
         folder = tmp_path / str(number)
