@@ -80,11 +80,12 @@ def _examples(*lines: str) -> str:
     return "\n\n".join(("Examples:", *lines))
 
 
+DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md)."
 DataSource = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
-        help="COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md).",
+        help=DATA_HELP,
     ),
 ]
 ImagesFolder = Annotated[
@@ -140,7 +141,7 @@ def train(
         Path | None,
         typer.Argument(
             metavar="DATA",
-            help="COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md).",
+            help=DATA_HELP,
         ),
     ] = None,
     val: Annotated[

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from rcnn.data.image import read_image
+from rcnn.data.image import read_image, visible_files
 from rcnn.structures import Instances, Masks, Skeleton
 
 
@@ -27,7 +27,7 @@ NOT_READ = "They are not read; move them up, or open each folder as a data set o
 
 def files_below(folder: Path, pattern: str) -> str:
     """What to say of files in the folders of a folder, which a reader does not look into; else nothing."""
-    found = sorted(f for f in folder.glob(f"*/{pattern}") if not f.name.startswith("."))
+    found = visible_files(folder, f"*/{pattern}")
     return f"{len(found)} files lie in folders below, {found[0]} for one." if found else ""
 
 
