@@ -203,7 +203,8 @@ class Reader:
         self.dropped: set[int | str] = set()  # reported once, not once more for each of their annotations
         self.objects: dict[int | str, list[Annotation]] = defaultdict(list)
         self.corners: list[tuple[Box, Size]] = []  # every bbox as it stands in the file
-        self.drawn_already: dict[tuple[Any, ...], str] = {}
+        # By image, class and bbox the names of annotations, with what else is drawn of them.
+        self.twins: dict[tuple[Any, ...], list[tuple[str, Any]]] = defaultdict(list)
         self.off: list[str] = []  # annotations whose box is hardly that of their polygons
         self.skeleton: Skeleton | None = None
         self.class_names: tuple[str, ...] = ()
@@ -349,9 +350,12 @@ class Reader:
             self.report(what, "Correct or delete it.", name, picture.path)
             return
         x, y, w, h = (float(v) for v in bbox)
-        drawn = hash(str([entry.get("segmentation"), entry.get("keypoints")]))
-        key = (picture.image_id, label, x, y, w, h, drawn)
-        if (first := self.drawn_already.setdefault(key, name)) != name:
+        drawn = entry.get("segmentation"), entry.get("keypoints")
+        twins = self.twins[picture.image_id, label, x, y, w, h]
+        first = next((other for other, same in twins if same == drawn), None)
+        if first is None:
+            twins.append((name, drawn))
+        elif first != name:
             what = f"It is the same as annotation {first}."
             self.report(what, "Both are used; delete one.", name, picture.path, "warning")
         self.corners.append(((x, y, w, h), picture.size))
