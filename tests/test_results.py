@@ -149,6 +149,17 @@ def test_images_are_told_apart(tmp_path: Path) -> None:
     }
 
 
+def test_true_masks_of_a_data_set_are_not_its_images(tmp_path: Path) -> None:
+    names = ("1/images/1.png", "1/masks/1.png", "2/images/2.png", "2/masks/2.png", "labels/a.png")
+    for name in (*names, "VOC2007/JPEGImages/3.jpg", "VOC2007/SegmentationObject/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert set(find_images([tmp_path])) == {
+        "1/images/1.png", "2/images/2.png", "VOC2007/JPEGImages/3.jpg", "labels/a.png",
+    }  # fmt: skip
+    assert set(find_images([tmp_path / "1/masks"])) == {"1.png"}, "asked for by name"
+
+
 def test_missing_inputs_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=re.escape("nowhere: no such image or folder")):
         predict_to_files(detector(), [tmp_path / "nowhere"], tmp_path / "out")

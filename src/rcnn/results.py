@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 COUNT_COLUMNS = ("image", "class", "count")
 AREA_COLUMNS = ("image", "class", "pixels", "share")
+# How data sets name the folders of their images, and those of the true masks beside them.
+IMAGE_FOLDERS = ("images", "PNGImages", "JPEGImages", "leftImg8bit")
+TRUTH_FOLDERS = ("masks", "labels", "PedMasks", "SegmentationClass", "SegmentationObject", "gtFine")
 
 
 def save_instances(instances: Instances, path: Path) -> Path:
@@ -241,8 +244,8 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
     """The image files in files and folders, by a name that tells them apart.
 
     The name is the path below the given folder with ``/`` between its parts; where two inputs share it, the
-    folder's own name comes before it, then a number. A file reached twice counts once. Hidden files and
-    everything below ``exclude`` are left out.
+    folder's own name comes before it, then a number. A file reached twice counts once. Hidden files,
+    everything below ``exclude``, and the true masks of a data set beside its images are left out.
 
     Raises:
         FileNotFoundError: an input that does not exist.
@@ -280,7 +283,16 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
     if not found:
         endings = " ".join(sorted(IMAGE_ENDINGS))
         raise ValueError(f"{given}: no images in this folder; looked for {endings}")
-    return found
+    return [path for path in found if not _is_truth(path, given)] or found
+
+
+def _is_truth(path: Path, given: Path) -> bool:
+    """Whether a folder of true masks that lies beside one of images has ``path``, somewhere below ``given``."""
+    folders = list(path.relative_to(given).parents)[:-1]
+    return any(
+        folder.name in TRUTH_FOLDERS and any((given / folder.parent / f).is_dir() for f in IMAGE_FOLDERS)
+        for folder in folders
+    )
 
 
 def _overlay_names(image_ids: Sequence[str]) -> dict[str, str]:
