@@ -287,7 +287,7 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
 
 
 def _is_truth(path: Path, given: Path) -> bool:
-    """Whether a folder of true masks that lies beside one of images has ``path``, somewhere below ``given``."""
+    """Whether ``path`` lies below ``given`` in a folder of true masks that has one of images beside it."""
     folders = list(path.relative_to(given).parents)[:-1]
     return any(
         folder.name in TRUTH_FOLDERS and any((given / folder.parent / f).is_dir() for f in IMAGE_FOLDERS)
