@@ -370,6 +370,13 @@ def test_the_option_sets_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--scheme is of faster_rcnn, not of mask_rcnn" in done.output
 
 
+def test_no_other_start_than_imagenet(tmp_path: Path) -> None:
+    recipe = alternating_recipe()
+    recipe = replace(recipe, train=replace(recipe.train, start="some/run"))
+    with pytest.raises(ValueError, match=r"train\.start: the four steps .* begin with ImageNet weights"):
+        train(tiny_shapes(2), recipe=recipe, out=tmp_path / "r", console=quiet())
+
+
 def test_an_unknown_scheme_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"model\.scheme: got 'four'.* expected one of 'joint', 'alternating'"

@@ -190,12 +190,17 @@ def test_debug_shows_the_traceback_wherever_it_stands() -> None:
     ("arguments", "where"), [(["d", "--out", "runs/a"], "runs/a"), (["--resume", "b"], "b")]
 )
 def test_an_interrupted_training_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], where: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], where: str
 ) -> None:
     def train(*_: Any, **__: Any) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "train", train)
+    monkeypatch.chdir(tmp_path)
+    result = call("train", *arguments)
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted before the training began")
+    Path(where).mkdir(parents=True)
+    Path(where, "run.json").touch()
     result = call("train", *arguments)
     assert result.exit_code == 130
     assert f"rcnn train --resume {where}" in result.stderr

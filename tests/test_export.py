@@ -18,9 +18,9 @@ from PIL import Image
 import rcnn
 from rcnn import runtime
 from rcnn.evaluation import evaluate
-from rcnn.export import _onnx_bytes, export, trace_whole
+from rcnn.export import DetectionGraph, WholeGraph, _onnx_bytes, export, trace_whole
 from rcnn.models import MODELS
-from rcnn.models.faster_rcnn import FasterRCNNSettings
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.ops.keypoints import find_keypoints
@@ -28,7 +28,7 @@ from rcnn.ops.masks import paste_masks
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.predict import Detector, TensorResults
-from rcnn.structures import Skeleton
+from rcnn.structures import ImageBatch, Skeleton
 from rcnn.transform import Transform
 from tiny import MASK, NAMES, SHARED, tiny_shapes
 
@@ -69,6 +69,32 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     ):
         export(made, folder / "openvino", "openvino")
     return made, folder
+
+
+def test_a_network_whose_stages_share_nothing() -> None:
+    torch.manual_seed(0)
+    network = FasterRCNN(len(NAMES), dataclasses.replace(SETTINGS["faster_rcnn"], shared=False)).eval()
+    images, sizes = torch.rand(2, 3, 96, 64), ((96, 60), (90, 64))
+    found = DetectionGraph(network)(images, torch.tensor(sizes).float(), torch.tensor(0.0), torch.tensor(9))
+    expected = network(ImageBatch(images, sizes), min_score=0.0, max_detections=9).detections
+    for name in ("boxes", "scores", "labels"):
+        torch.testing.assert_close(found[name], torch.cat([getattr(one, name) for one in expected]))
+
+
+@pytest.mark.parametrize("size", [(480, 640), (426, 640), (1, 7), (1333, 31)], ids=str)
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Transform(scale=1.25),
+        Transform(scale=0.3, margin=0.5),
+        Transform(short_side=800, max_long_side=1333, margin=0.5),
+        Transform(short_side=600),
+    ],
+    ids=str,
+)
+def test_sides_computed_in_whole_numbers(size: tuple[int, int], transform: Transform) -> None:
+    graph = WholeGraph(DetectionGraph(detector("faster_rcnn").network), transform)
+    assert tuple(graph._resized(*size)) == transform.resized(size)
 
 
 def pictures() -> list[np.ndarray[Any, Any]]:

@@ -266,9 +266,15 @@ def test_selecting_objects_keeps_what_belongs_to_the_image() -> None:
     ("names", "mirror"),
     [
         (("nose", "left_eye", "right_eye"), (0, 2, 1)),
-        (("earL", "tail", "earR"), (0, 1, 2)),
+        (("earL", "tail", "earR"), (2, 1, 0)),
         (("ear_L", "tail", "ear_R"), (2, 1, 0)),
         (("l_hip", "r_hip", "lamp"), (1, 0, 2)),
+        (("LEFT EYE", "Right ear", "RIGHT EYE", "Left ear"), (2, 3, 0, 1)),
+        (("leftear", "rightear"), (1, 0)),
+        (("L_Eye", "R_Eye", "ear.l", "ear.r"), (1, 0, 3, 2)),
+        (("LHip", "RHip", "lKnee", "rKnee"), (1, 0, 3, 2)),
+        (("lear", "rear", "earL1", "earR1"), (1, 0, 3, 2)),
+        (("leg", "tail", "Lip", "leftmost"), (0, 1, 2, 3)),
         (("snout", "tail"), (0, 1)),
     ],
 )

@@ -408,6 +408,21 @@ def test_a_row_is_not_written_twice(tmp_path: Path) -> None:
     assert [row["iteration"] for row in rows(tmp_path)] == [20, 22, 22]
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_its_rows_anew(tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn", epochs=5.5, eval_every=1.0)
+    run_until(trainer_of(recipe, tmp_path), "evaluation after", 22)
+    assert not (tmp_path / "last.safetensors").exists()
+    expected = rows(tmp_path)
+    trained(recipe, tmp_path)
+    assert rows(tmp_path) == expected
+
+
+def test_the_rate_of_the_heads_is_noted(tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn", epochs=0.5, trunk_lr=0.0, warmup=0.0)
+    trained(recipe, tmp_path)
+    assert [row["lr"] for row in rows(tmp_path) if "lr" in row][0] == recipe.train.lr
+
+
 def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     recipe = tiny_recipe("faster_rcnn")
     trained(recipe, tmp_path)

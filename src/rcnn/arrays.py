@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -154,27 +155,25 @@ class Skeleton:
 
 
 USUAL_SIGMA = 0.05
+# How names say left: ``left_ear``; ``l_ear``, ``ear.L``; ``earL``, ``LEar``; ``lear``.
+LEFT = ("(?i:left)", "(?<![A-Za-z])[lL](?![A-Za-z])", "(?<=[a-z0-9])L(?![a-z])", "^[lL](?=[A-Z])", "^l")
 
 
 def _partners(names: tuple[str, ...]) -> tuple[int, ...]:
     """For each name the index of its mirror image: ``left_eye`` and ``right_eye``, ``earL`` and ``earR``."""
     index = {name: i for i, name in enumerate(names)}
-    swaps = (
-        ("left", "right"),
-        ("Left", "Right"),
-        ("LEFT", "RIGHT"),
-        ("l_", "r_"),
-        ("_l", "_r"),
-        ("_L", "_R"),
-    )
     partners = list(range(len(names)))
     for name, i in index.items():
-        for left, right in swaps:
-            other = index.get(name.replace(left, right, 1))
-            if left in name and other is not None and other != i:
-                partners[i], partners[other] = other, i
-                break
+        others = (index.get(re.sub(side, _opposite, name, count=1)) for side in LEFT)
+        other = next((o for o in others if o is not None and o != i), None)
+        if other is not None:
+            partners[i], partners[other] = other, i
     return tuple(partners)
+
+
+def _opposite(left: re.Match[str]) -> str:
+    right = "right" if len(left[0]) > 1 else "r"
+    return right.upper() if left[0].isupper() else right.title() if left[0].istitle() else right
 
 
 @dataclass(frozen=True)

@@ -214,8 +214,10 @@ def train(
             workers=workers, device=device, console=_console(),
         )  # fmt: skip
     except KeyboardInterrupt:
-        where = resume or out or "RUN, the run folder named above"
-        _complain(f"interrupted; go on with: rcnn train --resume {where}")
+        where = resume or out
+        begun = where is None or (where / "run.json").is_file()
+        go_on = f"; go on with: rcnn train --resume {where or 'RUN, the run folder named above'}"
+        _complain("interrupted" + (go_on if begun else " before the training began"))
         raise typer.Exit(INTERRUPTED) from None
     _say(f"the run is in {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
 
@@ -446,7 +448,7 @@ def export(
     with _progress("measuring what it costs") as progress:
         exact, _ = measure(detector, dataset, metrics=["coco"], progress=progress)
         rounded, _ = measure(TensorResults(open_exported(out)), dataset, metrics=["coco"], progress=progress)
-    for name in (f"{kind}/{metric}" for kind in ("box", "mask", "keypoints") for metric in ("AP", "AP50")):
+    for name in (f"{kind}/{metric}" for kind in ("box", "mask", "keypoint") for metric in ("AP", "AP50")):
         if name in exact.metrics:
             _say(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
     seconds, quick = (result.seconds["predicting"] for result in (exact, rounded))

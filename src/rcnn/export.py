@@ -77,7 +77,10 @@ class DetectionGraph(nn.Module):
         """
         network = self.network
         features = network.neck(network.trunk(images))
-        regions = self._proposals(network.rpn(features), sizes, max_detections)
+        own = features
+        if not getattr(network.settings, "shared", True):
+            own = network.rpn_neck(network.rpn_trunk(images))
+        regions = self._proposals(network.rpn(own), sizes, max_detections)
         found = self._detections(features, regions, sizes, min_score, max_detections)
         regions = Regions(found["boxes"], found["image_index"])
         if (branch := getattr(network, "keypoint", None)) is not None:
@@ -184,14 +187,20 @@ class WholeGraph(nn.Module):
     def _resized(self, height: Any, width: Any) -> list[Any]:
         """As ``Transform.resized``, of sides that are symbols."""
         transform, sides = self.transform, (height, width)
+        halves = round(2 * transform.margin)  # 1 where sides are rounded, 0 where they are cut
+
+        def share(side: Any, of: Any, whole: Any) -> Any:
+            return (2 * side * of + halves * whole) // (2 * whole)
+
         if transform.short_side is None:
             scale = _fraction(transform.scale)
-            resized = [side * scale.numerator // scale.denominator for side in sides]
+            resized = [share(side, scale.numerator, scale.denominator) for side in sides]
         else:
-            resized = [side * transform.short_side // torch.sym_min(height, width) for side in sides]
+            shortest = torch.sym_min(height, width)
+            resized = [share(side, transform.short_side, shortest) for side in sides]
         if transform.max_long_side is not None:
             longest = torch.sym_max(height, width)
-            limits = (side * transform.max_long_side // longest for side in sides)
+            limits = (share(side, transform.max_long_side, longest) for side in sides)
             resized = [torch.sym_min(*pair) for pair in zip(resized, limits, strict=True)]
         return [torch.sym_max(1, side) for side in resized]
 

@@ -532,6 +532,11 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
     length = settings.minutes or settings.epochs or 0.0
     if not length > 0:
         raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
+    if settings.start is not None and getattr(recipe.settings, "scheme", "joint") == "alternating":
+        raise ValueError(
+            "train.start: the four steps of alternating training begin with ImageNet weights, as published; "
+            "leave it out, or train jointly"
+        )
     if getattr(recipe.settings, "ranks", None) is not None:
         raise ValueError("model.ranks: layers are trained whole; `rcnn predict --svd` compresses them after")
     for part in (parts.train, parts.val):
@@ -561,7 +566,7 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
             )
         wanted = getattr(recipe.settings, "keypoint", None)
         count = 0 if part.skeleton is None else len(part.skeleton.names)
-        if wanted is not None and wanted.count != count:
+        if wanted is not None and (wanted.count != count or not count):
             raise ValueError(
                 f"{part.source}: its objects have {count or 'no'} keypoints, {recipe.model} is set to "
                 f"{wanted.count}: give --set model.keypoint.count={count or '…'}, or choose another --model"

@@ -437,12 +437,13 @@ def paste(maps: Array, boxes: Array, size: Size, threshold: float = 0.5) -> Mask
 
 
 def _between(lines: Array, places: Array, low: np.float32, high: np.float32) -> Array:
-    """Lines ``[M, …]`` that fill low to high, looked up at ``places``, with linear interpolation."""
-    side = len(lines)
-    at = ((places - low) / max(high - low, np.float32(1e-6)) * side - 0.5).clip(0, side - 1)
-    first = at.astype(np.int64)
+    """Lines ``[M, …]`` that fill low to high, looked up at ``places``, linearly, with zeros around them."""
+    side, none = len(lines), np.zeros_like(lines[:1])
+    framed = np.concatenate([none, lines, none])
+    at = ((places - low) / max(high - low, np.float32(1e-6)) * side + 0.5).clip(0, side + 1)
+    first = np.minimum(at.astype(np.int64), side)
     rest = (at - first)[:, None]
-    return lines[first] * (1 - rest) + lines[np.minimum(first + 1, side - 1)] * rest
+    return framed[first] * (1 - rest) + framed[first + 1] * rest
 
 
 def _highest_pixels(maps: Array, boxes: Array) -> Array:

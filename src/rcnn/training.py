@@ -201,6 +201,7 @@ class Trainer:
         self.progress = Standing(next_eval=self.settings.eval_every)
         self.window: dict[str, float] = {}
         self.window_steps = 0
+        self.lr = 0.0  # of the latest step, for the heads
         # find_unused_parameters stays off: empty heads give zero gradients rather than none.
         self.parallel: nn.Module = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
 
@@ -223,6 +224,8 @@ class Trainer:
             seed=settings.seed, start=progress.iteration, workers=settings.workers, rank=self.rank,
             world_size=self.world,
         )  # fmt: skip
+        if self.rank == 0 and not progress.iteration:
+            _cut_metrics(self.out / "metrics.jsonl", 0)  # of a run killed before it saved anything
         saved = time.monotonic()
         self.network.train()
         while self.fraction() < 1 and not self._stale():
@@ -242,8 +245,9 @@ class Trainer:
         """One step of the optimiser; a loss or gradient that is not finite is counted and changes nothing."""
         progress, fraction = self.progress, self.fraction()
         batch, truths = self.prepare(samples)
+        self.lr = self.settings.lr * self.settings.rate(fraction)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * group["multiple"] * self.settings.rate(fraction)
+            group["lr"] = self.lr * group["multiple"]
         with self._precision():
             output: Output = self.parallel(batch, truths)
         loss = torch.stack(list(output.losses.values())).sum()
@@ -386,7 +390,7 @@ class Trainer:
         if self.window_steps:
             means = {f"loss/{k}": v / self.window_steps for k, v in self.window.items()}
             self.window, self.window_steps = {}, 0
-            self._write({"loss": sum(means.values()), **means, "lr": self.optimizer.param_groups[0]["lr"]})
+            self._write({"loss": sum(means.values()), **means, "lr": self.lr})
 
     def _write(self, values: Mapping[str, float]) -> None:
         if self.rank != 0:

@@ -1,5 +1,6 @@
 """Views of a sample: hand-worked ones, equality with torchvision's v2 functions and numpy."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -66,6 +67,9 @@ def test_crop_by_hand():
     assert kept.truth.crowd.tolist() == [False]
     assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.3, drop_cut=True).truth) == 0
     assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.2, drop_cut=True).truth) == 1
+    crowd = Sample(sample.image, replace(truth, crowd=torch.tensor([True])), "a")
+    cut = view_sample(crowd, View((5, 4, 10, 9), (10, 10)), 0.3, drop_cut=True)
+    assert cut.truth.crowd.tolist() == [True], "what is left of a crowd is no background"
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

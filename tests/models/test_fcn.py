@@ -59,6 +59,16 @@ def model(request):
     return spread(BUILD[request.param]())
 
 
+def test_maps_that_do_not_cover_the_image():
+    """AlexNet has no padding: what it does not see at the right and the bottom is as at its last cells."""
+    net = FCN(4, replace(LIGHT, trunk=TrunkSettings("alexnet", (0, 1, 2), frozen_stages=0)))
+    spread(net)
+    with torch.no_grad():
+        logits = net.logits(torch.rand((1, 3, 64, 96)))
+    assert logits.shape == (1, 4, 64, 96)
+    assert_close(logits[..., -1], logits[..., -2])
+
+
 @pytest.mark.parametrize("size", [(64, 96), (33, 47), (1, 1)], ids=str)
 def test_logits_of_every_pixel(model, size):
     batch = Transform()(images(size, (20, 30)))

@@ -109,6 +109,11 @@ def test_truth_without_a_semantic_map_is_refused() -> None:
         model(Transform()([sample.image]), [replace(sample.truth, semantic=None)])
 
 
+def test_a_trunk_without_padding_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose another trunk"):
+        PanopticFPN(1, PanopticFPNSettings(trunk=TrunkSettings("alexnet", (0, 1, 2))))
+
+
 def test_pixels_are_named() -> None:
     model = PanopticFPN(len(NAMES), SETTINGS, num_stuff=2)
     names = model.pixel_names(NAMES, GROUNDS)

@@ -90,7 +90,7 @@ def test_targets_keep_to_their_own_mask():
 
 
 def pasted_by_grid_sample(maps, boxes, size):
-    """Detectron2's way: every pixel centre of the image, looked up in the map; cut to the box's pixels."""
+    """Detectron2's way: every pixel centre of the image, looked up in the map with zeros around it."""
     height, width = size
     y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
     pasted = []
@@ -98,11 +98,9 @@ def pasted_by_grid_sample(maps, boxes, size):
         u, v = (x - x1) / (x2 - x1) * 2 - 1, (y - y1) / (y2 - y1) * 2 - 1
         grid = torch.stack(torch.meshgrid(v, u, indexing="ij")[::-1], -1)[None]
         looked_up = functional.grid_sample(
-            values[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False
+            values[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
         )[0, 0]
-        rows = (y > math.floor(y1)) & (y < math.ceil(y2))
-        columns = (x > math.floor(x1)) & (x < math.ceil(x2))
-        pasted.append((looked_up >= 0.5) & rows[:, None] & columns[None, :])
+        pasted.append(looked_up >= 0.5)
     return torch.stack(pasted)
 
 
@@ -123,6 +121,12 @@ def test_paste_at_the_maps_own_resolution_is_the_map():
     pasted = paste_masks(maps, torch.tensor([[3.0, 2, 9, 8]]), (10, 12)).dense()[0]
     assert_close(pasted[2:8, 3:9], maps[0].bool())
     assert pasted.sum() == maps.sum()
+
+
+def test_pixels_whose_centre_is_outside_the_box_are_out():
+    pasted = paste_masks(torch.ones((1, 4, 4)), torch.tensor([[10.9, 10.4, 20.1, 20.6]]), (30, 30)).dense()[0]
+    assert pasted.any(1).nonzero().flatten().tolist() == list(range(10, 21))
+    assert pasted.any(0).nonzero().flatten().tolist() == list(range(11, 20))
 
 
 def test_paste_threshold():

@@ -109,6 +109,9 @@ def test_what_is_missing_is_named() -> None:
         merge(whole, objects(stuff="22"))
     with pytest.raises(ValueError, match="masks"):
         true_segments(Instances(**{**vars(whole), "masks": None}))
+    many = tuple(f"kind {n}" for n in range(254))
+    with pytest.raises(ValueError, match="254 classes of things and 4 of stuff: expected 255 together"):
+        merge(Instances(**{**vars(whole), "class_names": many}))
 
 
 def test_a_partition_as_objects_and_stuff() -> None:

@@ -189,7 +189,8 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0, *, drop_cu
     """The sample as ``view`` shows it.
 
     Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
-    little is left to find them by, and they are not background either; with ``drop_cut`` they are. With masks
+    little is left to find them by, and they are not background either; with ``drop_cut`` they are, but for
+    crowds. With masks
     the boxes are drawn tight around what is left of them, and objects of whose mask nothing is left are
     dropped. Proposals and the semantic map are cut to the window. ``areas`` are dropped: they hold for the
     source only.
@@ -203,6 +204,8 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0, *, drop_cu
     visible = _box_areas(boxes) / (_box_areas(truth.boxes) * pixel_area)
     truth = replace(truth, size=view.size, boxes=boxes, areas=None)
     enough = visible >= min_visible
+    if truth.crowd is not None:
+        enough |= truth.crowd  # of a crowd whatever is left is neither object nor background
     truth = keep(truth, enough) if drop_cut else marked(truth, ~enough)
     if truth.keypoints is not None:
         points = view.keypoints(truth.keypoints)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,8 @@ def voc_metrics(
         ValueError: truths and predictions that do not belong together.
     """
     check_pairs(truths, predictions, class_names)
+    # Choosing the objects of a class would copy their masks, too.
+    truths, predictions = ([replace(x, masks=None) for x in xs] for xs in (truths, predictions))
     per_class = {
         name: _class_ap(truths, predictions, label, iou, eleven_point)
         for label, name in enumerate(class_names)

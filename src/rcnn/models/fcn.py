@@ -164,6 +164,12 @@ class FCN(nn.Module):
 
 
 def _cut(maps: Tensor, offset: int, like: Tensor) -> Tensor:
-    """``maps`` from ``offset`` on, as high and wide as ``like``."""
+    """``maps`` from ``offset`` on, as high and wide as ``like``; where they are short, their border goes on.
+
+    AlexNet's are: its first convolution and its poolings have no padding.
+    """
     height, width = like.shape[2:]
+    short = [max(offset + side - own, 0) for side, own in ((width, maps.shape[3]), (height, maps.shape[2]))]
+    if any(short):
+        maps = functional.pad(maps, (0, short[0], 0, short[1]), mode="replicate")
     return maps[:, :, offset : offset + height, offset : offset + width]

@@ -60,9 +60,15 @@ class PanopticFPN(nn.Module):
     def __init__(
         self, num_classes: int, settings: PanopticFPNSettings | None = None, *, num_stuff: int = 1
     ) -> None:
-        """Build with random weights for so many classes of things and of stuff; see ``rcnn.weights``."""
+        """Build with random weights for so many classes of things and of stuff; see ``rcnn.weights``.
+
+        Raises:
+            ValueError: a trunk without padding.
+        """
         super().__init__()
         self.settings = s = settings or PanopticFPNSettings()
+        if s.trunk.name == "alexnet":
+            raise ValueError("trunk alexnet: its maps do not cover the whole image; choose another trunk")
         self.trunk = build_trunk(s.trunk)
         self.neck = build_neck(self.trunk.channels, self.trunk.strides, s.fpn)
         channels, strides = self.neck.channels, self.neck.roi_strides

@@ -50,9 +50,9 @@ def _pixels_at(pixels: Tensor, window: Tensor, start: Tensor, y: Tensor, x: Tens
 def paste_masks(maps: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Masks:
     """Binary masks from maps of probabilities, each resized to its box and cut at ``threshold``.
 
-    Every pixel centre is looked up in the map with bilinear interpolation (Detectron2's way, half a pixel
-    more exact than resizing to whole pixels as torchvision and Detectron do); beyond the map's outermost
-    centres its border value goes on.
+    Every pixel centre is looked up in the map with bilinear interpolation, zeros around the map: Detectron2's
+    way, half a pixel more exact than resizing to whole pixels as torchvision and Detectron do. Were the map's
+    border to go on instead, pixels beyond the box would count, a tenth of a small object.
 
     Args:
         maps: ``[N, M, M]`` in [0, 1].
@@ -90,6 +90,6 @@ def _axis_weights(low: Tensor, high: Tensor, first: Tensor, last: Tensor, side: 
     owner = torch.repeat_interleave(torch.arange(len(low), device=low.device), lengths)
     pixel = torch.arange(len(owner), device=low.device) - (lengths.cumsum(0) - lengths - first)[owner]
     span = (high - low).clamp(min=1e-6)[owner]
-    at = ((pixel + 0.5 - low[owner]) / span * side - 0.5).clamp(0, side - 1)
+    at = (pixel + 0.5 - low[owner]) / span * side - 0.5
     weights = (1 - (at[:, None] - torch.arange(side, device=low.device)).abs()).clamp(min=0)
     return torch.split(weights, lengths.tolist())

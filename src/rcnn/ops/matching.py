@@ -3,6 +3,8 @@
 Legend: G true boxes, A anchors or proposals.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -23,18 +25,31 @@ def match(overlap: Tensor, high: float, low: float, keep_best: bool) -> tuple[Te
         The index of the true box ``[A]`` (0 where there is none) and the label ``[A]``: 1 positive, 0
         negative, -1 ignored.
     """
-    if overlap.numel() == 0:
-        zeros = torch.zeros(overlap.shape[1], dtype=torch.int64, device=overlap.device)
-        return zeros, zeros.clone()
-    best, index = overlap.max(0)
+    return match_parts([overlap], overlap.new_zeros(overlap.shape[1]), high, low, keep_best)
+
+
+def match_parts(
+    overlaps: Iterable[Tensor], zeros: Tensor, high: float, low: float, keep_best: bool
+) -> tuple[Tensor, Tensor]:
+    """:func:`match` where the overlaps ``[G, A]`` come in parts ``[g, A]``; ``zeros`` are ``[A]``.
+
+    A thousand true boxes and all the anchors of an image take gigabytes at once.
+    """
+    best, index, is_best = zeros - 1, zeros.to(torch.int64), zeros.to(torch.bool)
+    seen = 0
+    for overlap in overlaps:
+        if overlap.numel():
+            value, place = overlap.max(0)
+            index = torch.where(value > best, place + seen, index)
+            best = torch.maximum(best, value)
+            if keep_best:
+                best_of_truth = overlap.max(1, keepdim=True).values
+                # A true box that nothing overlaps would otherwise call every candidate its best.
+                is_best |= ((overlap == best_of_truth) & (best_of_truth > 0)).any(0)
+        seen += len(overlap)
     labels = torch.full_like(index, IGNORED)
     labels[best < low] = NEGATIVE
-    labels[best >= high] = POSITIVE
-    if keep_best:
-        best_of_truth = overlap.max(1, keepdim=True).values
-        # A true box that nothing overlaps would otherwise call every candidate its best.
-        is_best = (overlap == best_of_truth) & (best_of_truth > 0)
-        labels[is_best.any(0)] = POSITIVE
+    labels[(best >= high) | is_best] = POSITIVE
     return index, labels
 
 

@@ -191,6 +191,10 @@ def _joint_names(
     """Things and then stuff; and for each value of a semantic map the index of its stuff there, or void."""
     stuff = stuff_names(things, semantic_names)
     names = (*things, *stuff)
+    if len(names) > VOID:
+        raise ValueError(
+            f"{len(things)} classes of things and {len(stuff)} of stuff: expected {VOID} together at the most"
+        )
     table = torch.full((VOID + 1,), VOID, dtype=torch.int64, device=device)
     for value, name in enumerate(semantic_names):
         if name in stuff:

@@ -18,10 +18,12 @@ from torch.nn import functional
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
 from rcnn.ops.losses import mean_over, smooth_l1
-from rcnn.ops.matching import IGNORED, match, sample
+from rcnn.ops.matching import IGNORED, match_parts, sample
 from rcnn.parts.fpn import separable
 from rcnn.parts.proposals import ignore_in_crowds, split_crowds
 from rcnn.structures import Instances, Size
+
+PART = 64  # true boxes whose overlaps with all anchors are in memory at once
 
 
 @dataclass(frozen=True)
@@ -162,15 +164,17 @@ class RPN(nn.Module):
         """Labels ``[N]`` (1, 0, -1) and true boxes ``[N, 4]`` of all anchors of one image (§3.1.2)."""
         real, crowds = split_crowds(truth)
         gt_boxes = truth.boxes[real]
-        overlap = box_ops.iou(gt_boxes, anchors)
         outside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
         if not self.settings.cross_boundary:
             height, width = truth.size
             limit = anchors.new_tensor([width, height])
             outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)
         # Each object's best anchor is sought among those that may train, as py-faster-rcnn does.
-        overlap[:, outside] = 0
-        index, labels = match(overlap, self.settings.positive_iou, self.settings.negative_iou, keep_best=True)
+        overlaps = (box_ops.iou(part, anchors).masked_fill_(outside, 0) for part in gt_boxes.split(PART))
+        index, labels = match_parts(
+            overlaps, anchors.new_zeros(len(anchors)), self.settings.positive_iou,
+            self.settings.negative_iou, keep_best=True,
+        )  # fmt: skip
         ignore_in_crowds(labels, anchors, crowds, self.settings.crowd_share)
         labels[outside] = IGNORED
         return labels, gt_boxes[index] if len(gt_boxes) else anchors
