@@ -60,7 +60,6 @@ def write(path: Path, **changes: object) -> str:
         "dataset": None,
         "predictions": [],
         "seconds": {"training": 61.0},
-        "notes": ["1 < 2"],
     }
     return write_report(path, **{**values, **changes}).read_text(encoding="utf-8")
 
@@ -145,7 +144,6 @@ def test_texts_are_escaped(tmp_path: Path):
     for text in (
         "a &lt;run&gt;",
         "x &amp; y",
-        "1 &lt; 2",
         "&lt;b&gt;&amp;cell$",
         "image &lt;0&gt;.png",
         "_hidden, AP50",
@@ -159,7 +157,7 @@ def test_without_an_evaluation_the_training_is_shown(tmp_path: Path):
     page = Page(write(tmp_path / "r.html"))
     assert "Loss" in page.headings
     assert "Totals" not in page.headings
-    assert Page(write(tmp_path / "r.html", history=[], facts={}, seconds={}, notes=[])).headings == []
+    assert Page(write(tmp_path / "r.html", history=[], facts={}, seconds={})).headings == []
 
 
 def test_what_is_not_a_number_is_a_dash(tmp_path: Path):

@@ -420,7 +420,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_rows_anew(tmp_path:
 def test_the_rate_of_the_heads_is_noted(tmp_path: Path) -> None:
     recipe = tiny_recipe("faster_rcnn", epochs=0.5, trunk_lr=0.0, warmup=0.0)
     trained(recipe, tmp_path)
-    assert [row["lr"] for row in rows(tmp_path) if "lr" in row][0] == recipe.train.lr
+    assert next(row["lr"] for row in rows(tmp_path) if "lr" in row) == recipe.train.lr
 
 
 def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:

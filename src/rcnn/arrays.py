@@ -324,7 +324,8 @@ def overlay(image: Array, found: Instances, opacity: float = 0.35) -> Any:
         x1, y1, x2, y2 = found.boxes[i].tolist()
         if found.masks is None:
             pen.rectangle((x1, y1, x2, y2), outline=colour)
-        for x, y, _ in [] if found.keypoints is None else found.keypoints[i].tolist():
-            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=colour)
+        for x, y, score in [] if found.keypoints is None else found.keypoints[i].tolist():
+            if score > 0:
+                pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=colour)
         pen.text((x1 + 2, y1 + 1), f"{found.names[i]} {found.scores[i]:.2f}", fill=colour)
     return drawn

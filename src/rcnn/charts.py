@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DASH = "\N{EN DASH}"
 # Written by matplotlib, then replaced by the colour of the page's text.
 _INK = "#010203"
+KINDS = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}
+"""What is measured by COCO's metrics, and what it is called."""
 _LINES = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
 _TRUE, _FALSE = "#0a8fdc", "#e0a100"
 _POINTS = 300  # of a curve
@@ -225,7 +227,7 @@ def recall_chart(recall: ProposalRecall) -> str:
 def size_chart(evaluation: Evaluation) -> str:
     """AP of all objects, and of the small, medium and large ones."""
     sizes = ("AP", "AP_small", "AP_medium", "AP_large")
-    kinds = [kind for kind in ("mask", "box") if f"{kind}/AP" in evaluation.metrics]
+    kinds = [kind for kind in KINDS if f"{kind}/AP" in evaluation.metrics]
     if not kinds:
         return ""
     figure, axes = _figure_and_axes("", "AP")
@@ -236,7 +238,7 @@ def size_chart(evaluation: Evaluation) -> str:
         places = [j + (i - (len(kinds) - 1) / 2) * width for j in range(len(sizes))]
         heights = [value if value is not None and math.isfinite(value) else 0.0 for value in values]
         bars = axes.bar(places, heights, width * 0.92, color=_LINES[i])
-        labelled.append((bars, {"mask": "masks", "box": "boxes"}[kind]))
+        labelled.append((bars, KINDS[kind]))
         for place, height, value in zip(places, heights, values, strict=True):
             text = {"ha": "center", "va": "bottom", "color": _INK, "fontsize": 8.5}
             axes.text(place, height + 0.012, number(value), **text)

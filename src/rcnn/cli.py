@@ -305,9 +305,11 @@ def evaluate(
     else:
         detector = _compressed(load(sources[0], device, half=half), svd)
         if is_exported(sources[0]):
+            boxes_only = detector.info["model"].get("mask") is None
             detector = TensorResults(detector)
+        else:
+            boxes_only = not detector.network.needs_masks
         # What cannot be used is reported before anything is predicted; a set without objects can be.
-        boxes_only = not getattr(getattr(detector, "network", None), "needs_masks", True)
         report, known = check(dataset, decode=False), set(dataset.problems)
         found = [p for p in report.problems if p in known or p.file != dataset.source]
         report = replace(report, problems=tuple(found))

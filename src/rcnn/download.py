@@ -118,7 +118,7 @@ def _fetch(url: str, part: Path, path: Path) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-            _append(response, part, done if response.status == 206 else 0, url)
+            _append(response, part, done if response.status == 206 else 0)
     except urllib.error.HTTPError as error:
         error.close()
         # "Range not satisfiable": the part is whole already, or is not of this file; the checksum tells.
@@ -133,7 +133,7 @@ def _fetch(url: str, part: Path, path: Path) -> None:
         ) from error
 
 
-def _append(response: HTTPResponse, part: Path, done: int, url: str) -> None:
+def _append(response: HTTPResponse, part: Path, done: int) -> None:
     length = response.headers.get("Content-Length")
     total = None if length is None else done + int(length)
     with part.open("ab" if done else "wb") as file:

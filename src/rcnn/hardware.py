@@ -39,7 +39,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter of a torch that was built without CUDA
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(f"device {name}: not available here ({reason}); use cpu") from error
     return device
 

@@ -171,15 +171,12 @@ def plan(
         trunk_lr=LIKE_IMAGENET if photographs else 1.0, workers=1 if workers is None else workers,
     )  # fmt: skip
     settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
-    length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs:g} epochs"
     reasons = [
         f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
         f"input: {why_size}",
         f"crops: {why_crop}{why_visible}",
         f"orientation: {why_turns}",
-        f"schedule: {length}, batches of {train.batch_size}, {train.optimizer} at {train.lr:g}"
-        + (f", {LIKE_IMAGENET:g} of it in the trunk, which knows photographs" if photographs else "")
-        + ", cosine",
+        describe_schedule(train),
     ]
     if not finds_objects(name):
         return Recipe(name, settings, transform, augment, train), reasons
@@ -194,6 +191,15 @@ def plan(
     reasons.insert(3, why_regions)
     reasons.insert(5, f"detections: at most {most} per image (the fullest has {statistics.most})")
     return Recipe(name, settings, transform, augment, train), reasons
+
+
+def describe_schedule(train: TrainSettings) -> str:
+    """How long and how fast a training is, in a line."""
+    length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs or 0:g} epochs"
+    slower = f", {train.trunk_lr:g} of it in the trunk" if train.trunk_lr != 1 else ""
+    slower += ", which knows photographs" if train.trunk_lr == LIKE_IMAGENET else ""
+    how = f"{train.optimizer} at {train.lr:g}{slower}, {train.schedule}"
+    return f"schedule: {length}, batches of {train.batch_size}, {how}"
 
 
 def choose_model(data: Dataset) -> tuple[str, str]:

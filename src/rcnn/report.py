@@ -41,8 +41,8 @@ _PICTURE_BYTES = 125_000
 _JPEG_STEPS = ((1200, 88), (1200, 78), (1200, 65), (1200, 50), (900, 50), (640, 45), (400, 40))
 _LARGEST_DRAWN = 1800  # longer side of an image in pixels; larger ones are drawn smaller
 _METRICS = (
-    "panoptic/PQ", "mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP", "semantic/mIoU",
-    "semantic/pixel_accuracy",
+    "panoptic/PQ", "keypoint/AP", "keypoint/AP50", "mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP",
+    "semantic/mIoU", "semantic/pixel_accuracy",
 )  # fmt: skip
 
 _SEMANTIC = {
@@ -66,7 +66,6 @@ def write_report(
     dataset: Dataset | None,
     predictions: Sequence[Instances],
     seconds: Mapping[str, float],
-    notes: Sequence[str] = (),
 ) -> Path:
     """Write the report of a run.
 
@@ -80,7 +79,6 @@ def write_report(
         dataset: what it was evaluated on; without it there are no pictures.
         predictions: one an image of ``dataset``, those that were evaluated.
         seconds: time of each stage of the run.
-        notes: remarks shown at the top.
 
     Returns:
         ``path``. The file is there completely or, after an error, as it was before.
@@ -90,12 +88,12 @@ def write_report(
     """
     if evaluation is not None and dataset is not None:
         _check_lengths(evaluation, dataset, predictions)
-    sections = [_notes(notes), _facts(facts)]
+    sections = [_facts(facts)]
     semantic = None if evaluation is None else evaluation.semantic
     if semantic is not None:
-        sections.insert(1, _semantic_headline(semantic))
+        sections.insert(0, _semantic_headline(semantic))
     if evaluation is not None and evaluation.has_boxes:
-        sections.insert(1, _headline(evaluation))
+        sections.insert(0, _headline(evaluation))
     sections.append(_training(history))
     if evaluation is not None and evaluation.panoptic is not None:
         sections.append(_panoptic_quality(evaluation.panoptic))
@@ -126,17 +124,12 @@ def _check_lengths(evaluation: Evaluation, dataset: Dataset, predictions: Sequen
 # Sections, in the page's order
 
 
-def _notes(notes: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<section class="card notes"><ul>{items}</ul></section>' if notes else ""
-
-
 def _headline(evaluation: Evaluation) -> str:
     """The figures that one looks for first, large, and COCO's table."""
     kind = evaluation.headline if evaluation.panoptic is None else "mask"
     matches = evaluation.matches
     true, predicted = sum(m.num_true for m in matches), sum(m.num_predicted for m in matches)
-    noun = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}[kind]
+    noun = charts.KINDS[kind]
     tiles = [
         (number(evaluation.metrics.get(f"{kind}/AP")), f"AP of {noun}"),
         (number(evaluation.metrics.get(f"{kind}/AP50")), f"AP50 of {noun}"),
@@ -154,13 +147,13 @@ def _headline(evaluation: Evaluation) -> str:
     columns = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
     rows = [
         [name, *(evaluation.metrics.get(f"{key}/{column}") for column in columns)]
-        for key, name in (("mask", "masks"), ("box", "boxes"))
+        for key, name in charts.KINDS.items()
         if f"{key}/AP" in evaluation.metrics
     ]
     head = ["", "AP", "AP50", "AP75", "small", "medium", "large", "AR"]
     explained = (
         "COCO metrics on the held-out images: AP is the mean over IoU 0.50 to 0.95, AP50 and AP75 are at one "
-        "IoU; small is below 32² pixels, large above 96²; up to "
+        "IoU (of keypoints: OKS); small is below 32² pixels, large above 96²; up to "
         f"{evaluation.max_detections} detections an image and class."
     )
     table = f'<section class="card">{_table(head, rows)}<p style="margin:10px 0 0">{explained}</p></section>'
@@ -192,7 +185,7 @@ def _training(history: Sequence[Mapping[str, float]]) -> str:
 
 def _quality(evaluation: Evaluation) -> str:
     kind = _kind(evaluation)
-    noun = {"mask": "masks", "box": "boxes"}[kind]
+    noun = charts.KINDS[kind]
     cards = [
         (f"Precision and recall of {noun} at IoU 0.5", charts.precision_recall_chart(evaluation, kind)),
         ("AP by object size", charts.size_chart(evaluation)),

@@ -162,7 +162,7 @@ def predict_to_files(
     failed: list[str] = []
     full: list[str] = []
     read: Callable[[Path], Any] = read_pixels if isinstance(detector, Exported) else read_image
-    with _Tables(out, detector, categories, ids) as tables, _partitions(detector, out) as shown:
+    with _Tables(out, detector, categories, ids) as tables, _partitions(detector, out, ids) as shown:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
                 image = read(path)
@@ -180,10 +180,13 @@ def predict_to_files(
 
 
 @contextlib.contextmanager
-def _partitions(detector: Any, out: Path) -> Iterator[Callable[[str, Any, str], Any]]:
+def _partitions(
+    detector: Any, out: Path, ids: Mapping[str, int | str]
+) -> Iterator[Callable[[str, Any, str], Any]]:
     """What pictures show of an image: what was found or, where that parts the image, the partition.
 
-    Partitions are written on the way; their JSON file in the end.
+    Partitions are written on the way; their JSON file, with the ids of images and categories that the tables
+    have, in the end or when the user interrupts.
     """
     merging = getattr(detector, "merge", None)
     if merging is None:
@@ -192,16 +195,21 @@ def _partitions(detector: Any, out: Path) -> Iterator[Callable[[str, Any, str], 
     from rcnn.data.coco_panoptic import PanopticWriter
     from rcnn.ops.panoptic import merge
 
-    writer = PanopticWriter(out / "panoptic.json")
+    stuff = detector.info.get("stuff_ids")
+    writer = PanopticWriter(out / "panoptic.json", () if stuff is None else (*detector.category_ids, *stuff))
 
     def merged(image_id: str, found: Instances, name: str) -> Instances:
         # The objects were chosen by their scores before.
         partition = merge(found, settings=replace(merging, min_score=0.0))
-        writer.add(image_id, image_id, partition, png=name)
+        writer.add(ids.get(image_id, image_id), image_id, partition, png=name)
         return partition.instances()
 
-    with contextlib.closing(writer):
+    try:
         yield merged
+    except KeyboardInterrupt:
+        writer.close()
+        raise
+    writer.close()
 
 
 def _write_pictures(image: Any, found: Instances | arrays.Instances, out: Path, name: str) -> None:

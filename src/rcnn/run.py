@@ -50,7 +50,7 @@ from rcnn.hardware import choose_device, rank, wait_for_all
 from rcnn.metrics.families import BASIC
 from rcnn.models import MODELS, build_model, finds_objects, is_box_model, needs_semantic, pixel_names
 from rcnn.models.rcnn import RCNN
-from rcnn.plan import plan
+from rcnn.plan import describe_schedule, plan
 from rcnn.predict import Detector, load, versions
 from rcnn.proposals import SELECTIVE_SEARCH, default_cache, with_proposals
 from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
@@ -181,13 +181,28 @@ def train(
                 workers=workers,
             )
         chosen = with_settings(chosen, settings)
+        schedule = describe_schedule(chosen.train)
+        reasons = [schedule if line.startswith("schedule: ") else line for line in reasons]
+        reasons += [f"setting: {text}" for text in settings]
         _fits(chosen, parts)
         parts = _proposed(parts, chosen, places, console)
-    line = Line(folder / "log.txt", console, quiet=rank() > 0)
-    for text in (*parts.lines, *reasons, *(f"setting: {s}" for s in settings), f"run: {folder}"):
-        line.say(text)
+        line = Line(folder / "log.txt", console, quiet=rank() > 0)
+        for text in (*parts.lines, *reasons, f"run: {folder}"):
+            line.say(text)
+        network = _network(chosen, parts)  # before there is a run: what it refuses leaves nothing behind
     _describe_run(folder, chosen, places, {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons})
-    return _run(folder, chosen, parts, reasons, device, console, resumed=False)
+    return _run(folder, chosen, parts, reasons, device, console, network)
+
+
+def _network(recipe: Recipe, parts: Parts) -> Any:
+    """What the recipe describes, as training begins with it."""
+    torch.manual_seed(recipe.train.seed)
+    names = parts.train.class_names, parts.train.semantic_names
+    network: Any = build_model(recipe.model, recipe.settings, *names)
+    load_pretrained(network)
+    if recipe.train.start is not None:
+        load_start(network, recipe.train.start)
+    return network
 
 
 def _run(
@@ -197,19 +212,17 @@ def _run(
     reasons: Sequence[str],
     device: str | None,
     console: Console,
-    *,
-    resumed: bool,
+    network: Any,
 ) -> Path:
+    """Train ``network``, or where that is None what the last checkpoint has."""
     where = _device(device)
-    torch.manual_seed(recipe.train.seed)
     if getattr(recipe.settings, "scheme", "joint") == "alternating":
         return _run_alternating(folder, recipe, parts, reasons, where, console)
-    names = parts.train.class_names, parts.train.semantic_names
-    network: Any = build_model(recipe.model, recipe.settings, *names)
-    if not resumed:
-        load_pretrained(network)
-    if not resumed and recipe.train.start is not None:
-        load_start(network, recipe.train.start)
+    resumed = network is None
+    if resumed:
+        torch.manual_seed(recipe.train.seed)
+        names = parts.train.class_names, parts.train.semantic_names
+        network = build_model(recipe.model, recipe.settings, *names)
     validation = Validation(network, recipe, parts, where)
     with Line(folder / "log.txt", console, quiet=rank() > 0) as line:
         trainer = Trainer(
@@ -263,13 +276,15 @@ class Validation:
     def __init__(self, network: nn.Module, recipe: Recipe, parts: Parts, device: torch.device) -> None:
         self.recipe, self.parts, self.device = recipe, parts, device
         skeleton = parts.train.skeleton if "keypoint" in vars(recipe.settings) else None
-        ids = parts.train.category_ids
+        ids, things = parts.train.category_ids, len(parts.train.class_names)
+        stuff = parts.train.semantic_ids[things:] if ids else ()
+        info = {"category_ids": list(ids)} if ids else {}
         self.detector = Detector(
             network, recipe.transform, parts.train.class_names if finds_objects(recipe.model) else (),
             skeleton=skeleton,
             semantic_names=pixel_names(network, parts.train.class_names, parts.train.semantic_names),
             # So that predictions can be compared with the data's own file.
-            info={"category_ids": list(ids)} if ids else {},
+            info=info | ({"stuff_ids": list(stuff)} if stuff else {}),
         )  # fmt: skip
         self.few = self._some(recipe.train.eval_images)
         self.last: tuple[Evaluation, list[Instances]] | None = None
@@ -352,15 +367,21 @@ def finish(
         **detector.info,
         "metrics": measures["metrics"],
         "best_iteration": progress.best_iteration,
-        # Kept from the first time: what is fitted after the loop is in no checkpoint of it.
-        "training_seconds": detector.info.get("training_seconds", progress.seconds),
+        "training_seconds": progress.seconds,
     }
+    if isinstance(detector.network, RCNN):
+        # Kept from the first time: what is fitted after the loop is in no checkpoint of it.
+        info["training_seconds"] = detector.info.get("training_seconds", progress.seconds)
     # A partition's quality was measured with the threshold of its settings.
     merging = None if evaluation.panoptic is None else detector.merge
-    lowest = round(evaluation.f1_threshold, 4) if merging is None else merging.min_score
+    lowest = evaluation.f1_threshold if merging is None else merging.min_score
     replace(detector, min_score=lowest, info=info).save(folder / "best.safetensors")
     checkpoint.write_atomically(folder / "evaluation.json", json.dumps(measures).encode())
-    facts = dict(line.split(": ", 1) for line in (*parts.lines, *reasons) if ": " in line)
+    facts: dict[str, str] = {}
+    for line in (*parts.lines, *reasons):
+        name, colon, text = line.partition(": ")
+        if colon:
+            facts[name] = f"{facts[name]}; {text}" if name in facts else text
     facts |= {
         "seed": str(recipe.train.seed),
         "steps": f"{progress.iteration} ({progress.skipped} skipped), best at {progress.best_iteration}",
@@ -592,7 +613,8 @@ def _removed_if_refused(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if rank() == 0:
-            with suppress(OSError):  # there is something in it
+            with suppress(OSError):  # there is something else in it
+                (folder / "log.txt").unlink(missing_ok=True)
                 folder.rmdir()
         raise
 
@@ -646,7 +668,8 @@ def _resume(
     recipe, parts, asked = _opened_run(folder, given, workers, console)
     _fits(recipe, parts)
     started = (folder / "last.safetensors").is_file()
-    return _run(folder, recipe, parts, asked["reasons"], device, console, resumed=started)
+    network = None if started else _network(recipe, parts)
+    return _run(folder, recipe, parts, asked["reasons"], device, console, network)
 
 
 def _opened_run(

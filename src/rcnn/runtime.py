@@ -198,6 +198,8 @@ def load(path: str | Path, device: Any = None, *, half: bool = False) -> Detecto
             raise ValueError(
                 f"{path}: half precision is for networks; an exported file has its own precision"
             )
+        if device is not None and str(device) != "cpu":
+            raise ValueError(f"{path}: exported models run on the CPU; found device {device}")
         return open_exported(path)
     from rcnn.predict import load as load_network
 
@@ -443,7 +445,8 @@ def _between(lines: Array, places: Array, low: np.float32, high: np.float32) -> 
     at = ((places - low) / max(high - low, np.float32(1e-6)) * side + 0.5).clip(0, side + 1)
     first = np.minimum(at.astype(np.int64), side)
     rest = (at - first)[:, None]
-    return framed[first] * (1 - rest) + framed[first + 1] * rest
+    found: Array = framed[first] * (1 - rest) + framed[first + 1] * rest
+    return found
 
 
 def _highest_pixels(maps: Array, boxes: Array) -> Array:

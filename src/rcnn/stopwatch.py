@@ -18,7 +18,7 @@ from torch import nn
 
 
 class Stopwatch:
-    """Times the parts of a network while it is entered; without a network it does nothing.
+    """Times the parts of a network while it is entered; without a network no parts.
 
     Attributes:
         seconds: by part, in the order of their first calls, over all that was timed.
@@ -68,14 +68,12 @@ class Stopwatch:
         return time.perf_counter()
 
     def speed(self, images: int, *, decoding: float, predicting: float) -> dict[str, float]:
-        """What was measured, of so many images; empty without a network.
+        """What was measured, of so many images.
 
         ``images_per_second`` counts reading the files; ``…_seconds`` are of one image, for decoding, each
         part, and the rest of a prediction (resizing, pasting masks); ``peak_megabytes`` is the most memory
         the process ever had (of the GPU, where the network is on one: that its tensors had since).
         """
-        if self.network is None:
-            return {}
         parts = {name: seconds / images for name, seconds in self.seconds.items()}
         return {
             "images_per_second": 1 / (decoding + predicting),

@@ -55,8 +55,21 @@ class FamilyTable:
 
 
 def family_tables(evaluation: Evaluation) -> list[FamilyTable]:
-    """One table for each family that was measured and has one."""
-    return [TABLES[name](evaluation) for name in evaluation.families if name in TABLES]
+    """One table for each family that was measured and has one, and one of keypoints where there are some."""
+    keypoints = [_keypoints(evaluation)] if "keypoint/error" in evaluation.metrics else []
+    return keypoints + [TABLES[name](evaluation) for name in evaluation.families if name in TABLES]
+
+
+def _keypoints(evaluation: Evaluation) -> FamilyTable:
+    start = "keypoint/error_"
+    rows = [
+        (key.removeprefix(start), _plain(error))
+        for key, error in evaluation.metrics.items()
+        if key.startswith(start)
+    ]
+    found = percent(evaluation.metrics["keypoint/found"])
+    title = f"Keypoints of the objects found ({found} % of all)"
+    return FamilyTable(title, ("", "px off"), [("all", _plain(evaluation.metrics["keypoint/error"])), *rows])
 
 
 def _nuclei(evaluation: Evaluation) -> FamilyTable:

@@ -42,6 +42,17 @@ class Transform:
     divisor: int = 32
     margin: float = 1e-6
 
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: a size or factor that leaves nothing of an image.
+        """
+        for name in ("short_side", "scale", "max_long_side", "divisor"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"transform.{name} {value}: expected a number above 0")
+
     def factor(self, size: Size) -> float:
         """How much an image of ``size`` (height, width) is enlarged."""
         factor = self.scale if self.short_side is None else self.short_side / min(size)

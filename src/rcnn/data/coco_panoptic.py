@@ -11,6 +11,7 @@ listed and not there) is said by ``rcnn data check`` and when such a sample is u
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -279,10 +280,10 @@ class PanopticWriter:
             for label, (number, name) in enumerate(zip(ids, found.names, strict=True))
         ]
         png = png or Path(file_name).with_suffix(".png").name
+        picture = io.BytesIO()
+        Image.fromarray(_colours(found.segments)).save(picture, "png")
         try:
-            target = self.path.with_suffix("") / png
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(_colours(found.segments)).save(target)
+            _write(self.path.with_suffix("") / png, picture.getvalue())
         except OSError as error:
             raise self._refused(error) from error
         height, width = found.size
@@ -294,13 +295,21 @@ class PanopticWriter:
         """Write the JSON file."""
         content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         try:
-            self.path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            _write(self.path, json.dumps(content, ensure_ascii=False).encode())
         except OSError as error:
             raise self._refused(error) from error
         return self.path
 
     def _refused(self, error: OSError) -> ValueError:
         return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another place.")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In one step, so that nothing half-written stands there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _colours(segments: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

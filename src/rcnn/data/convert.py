@@ -75,7 +75,7 @@ def convert(
     """
     target = Path(out)
     _refuse(dataset, target, to)
-    good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset, decode=False))
+    good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
     losses = Losses()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

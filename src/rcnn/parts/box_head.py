@@ -119,6 +119,15 @@ class BoxHeadSettings:
     max_detections: int = 100
     cascade: CascadeSettings | None = None
 
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: nothing could be detected.
+        """
+        if self.max_detections < 1:
+            raise ValueError(f"box.max_detections {self.max_detections}: expected at least 1")
+
 
 class BoxHead(nn.Module):
     """Pooling, shared layers, and two siblings: K + 1 class logits (background last) and box deltas."""

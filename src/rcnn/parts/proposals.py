@@ -112,6 +112,15 @@ class SamplingSettings:
     append_truth: bool = True
     crowd_share: float = 0.7
 
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: nothing would be sampled.
+        """
+        if self.count < 1:
+            raise ValueError(f"sampling.count {self.count}: expected at least 1 region of an image")
+
 
 def sample_proposals(
     proposals: Sequence[Tensor],

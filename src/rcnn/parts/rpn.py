@@ -109,6 +109,10 @@ class RPN(nn.Module):
                 f"rpn.sizes has {len(settings.sizes)} levels, but the feature maps have {len(strides)} "
                 f"(strides {list(strides)}): give one tuple of sizes for each"
             )
+        if not settings.ratios or not all(settings.sizes):
+            raise ValueError(
+                f"rpn.sizes {settings.sizes}, rpn.ratios {settings.ratios}: expected at least one of each"
+            )
         self.settings = settings
         self.strides = tuple(strides)
         width = settings.channels or in_channels
@@ -170,7 +174,7 @@ class RPN(nn.Module):
             limit = anchors.new_tensor([width, height])
             outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)
         # Each object's best anchor is sought among those that may train, as py-faster-rcnn does.
-        overlaps = (box_ops.iou(part, anchors).masked_fill_(outside, 0) for part in gt_boxes.split(PART))
+        overlaps = (box_ops.iou(part, anchors).masked_fill_(outside, 0) for part in torch.split(gt_boxes, PART))
         index, labels = match_parts(
             overlaps, anchors.new_zeros(len(anchors)), self.settings.positive_iou,
             self.settings.negative_iou, keep_best=True,
