@@ -310,6 +310,8 @@ def test_evaluation_takes_it(files: tuple[Detector, Path]) -> None:
     shapes = tiny_shapes(3)
     if files[0].skeleton is not None:
         pytest.skip("the pictures have no keypoints")
+    with pytest.raises(ValueError, match="exported models run on the CPU; found device cuda"):
+        runtime.load(files[1] / "model.onnx", "cuda")
     expected, _ = evaluate(files[0], shapes, max_detections=30)
     found, _ = evaluate(
         TensorResults(runtime.open_exported(files[1] / "model.onnx")), shapes, max_detections=30

@@ -495,6 +495,40 @@ def test_a_mask_model_on_boxes_is_refused_with_advice(part: str, tmp_path: Path)
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_a_network_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    """The same folder can be used once the settings are mended."""
+    with pytest.raises(ValueError, match=r"rpn\.sizes has 1 levels"):
+        train(
+            tiny_shapes(2), recipe=tiny_recipe(), settings=["model.rpn.sizes=[[16]]"], out=tmp_path / "run",
+            console=quiet(),
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_report_tells_all_that_was_set_and_left_out(tmp_path: Path) -> None:
+    folder = tiny_shapes(6).write(tmp_path / "data")
+    pictures = sorted((folder / "images").iterdir())
+    for picture in pictures[:2]:
+        picture.write_bytes(picture.read_bytes()[:100])
+    out = train(
+        folder, recipe=tiny_recipe(), settings=["train.batch_size=1", "train.lr=0.002"], skip_bad=True,
+        out=tmp_path / "run", console=quiet(),
+    )  # fmt: skip
+    html = (out / "report.html").read_text(encoding="utf-8")
+    for text in ("train.batch_size=1; train.lr=0.002", pictures[0].name, pictures[1].name):
+        assert text in html, text
+    assert load(out).min_score == json.loads((out / "evaluation.json").read_text())["f1_threshold"]
+
+
+def test_the_schedule_is_told_as_set(tmp_path: Path) -> None:
+    out = train(
+        tiny_shapes(3), model="faster_rcnn", epochs=0.1, settings=["train.batch_size=2", "train.lr=0.0003"],
+        out=tmp_path / "run", console=quiet(),
+    )  # fmt: skip
+    reasons = json.loads((out / "run.json").read_text(encoding="utf-8"))["reasons"]
+    assert "schedule: 0.1 epochs, batches of 2, adamw at 0.0003, cosine" in reasons
+
+
 def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no run\.json, so no run; start one with rcnn train DATA --out"):
         train(resume=tmp_path, console=quiet())

@@ -110,6 +110,36 @@ def test_prediction_writes_a_data_set(run: Path) -> None:
     assert not [p for p in check(again).errors if "segment" in p.what]
 
 
+def test_its_ids_are_those_of_the_data(run: Path, tmp_path: Path) -> None:
+    """Categories of the training data, images of a COCO file."""
+    val = run.parent / "val"
+    detector = load(run)
+    assert detector.category_ids == (1, 2)
+    assert detector.info["stuff_ids"] == [3, 4]
+    detector.info.update(category_ids=[17, 18], stuff_ids=[92, 193])
+    listed = [{"id": 100 + i, "file_name": f.name} for i, f in enumerate(sorted((val / "images").iterdir()))]
+    (tmp_path / "ids.json").write_text(json.dumps({"images": listed}))
+    predict_to_files(detector, [val / "images"], tmp_path / "out", image_ids=tmp_path / "ids.json")
+    found = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    assert [c["id"] for c in found["categories"]] == [17, 18, 92, 193]
+    assert (
+        [i["id"] for i in found["images"]] == [a["image_id"] for a in found["annotations"]] == [100, 101, 102]
+    )
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_partitions_are_whole_or_not_there(run: Path, tmp_path: Path, error: type[BaseException]) -> None:
+    def stop(done: int, count: int) -> None:
+        if done == 2:
+            raise error
+
+    (tmp_path / "panoptic.json").write_text("before")
+    with pytest.raises(error):
+        predict_to_files(load(run), [run.parent / "val" / "images"], tmp_path, progress=stop)
+    text = (tmp_path / "panoptic.json").read_text()
+    assert text == "before" if error is RuntimeError else len(json.loads(text)["images"]) == 2
+
+
 def test_resuming_a_finished_run(run: Path) -> None:
     before = (run / "last.safetensors").read_bytes()
     train(resume=run)
