@@ -92,13 +92,6 @@ class TestFiles:
 
 
 class TestWithProposals:
-    def test_an_image_without_any_in_json(self, tmp_path: Path) -> None:
-        given = {1: BOXES, 2: torch.zeros((0, 4))}
-        for ending in ("json", "npz"):
-            file = write_proposals(tmp_path / f"p.{ending}", given)
-            found = with_proposals(records("1", "2", ids=(1, 2)), file)
-            assert [len(r.truth.proposals) for r in found.records] == [2, 0]
-
     def test_by_id_and_by_name(self, tmp_path: Path) -> None:
         file = write_proposals(tmp_path / "p.npz", {"1": BOXES, "2": BOXES[:1]})
         by_id = with_proposals(records("2", "1", ids=(1, 2)), file)

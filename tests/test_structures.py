@@ -274,7 +274,8 @@ def test_selecting_objects_keeps_what_belongs_to_the_image() -> None:
         (("L_Eye", "R_Eye", "ear.l", "ear.r"), (1, 0, 3, 2)),
         (("LHip", "RHip", "lKnee", "rKnee"), (1, 0, 3, 2)),
         (("lear", "rear", "earL1", "earR1"), (1, 0, 3, 2)),
-        (("leg", "tail", "Lip", "leftmost"), (0, 1, 2, 3)),
+        (("fl_paw", "fr_paw", "paw_rh", "paw_lh"), (1, 0, 3, 2)),
+        (("leg", "tail", "Lip", "leftmost", "oral_lip"), (0, 1, 2, 3, 4)),
         (("snout", "tail"), (0, 1)),
     ],
 )

@@ -155,8 +155,11 @@ class Skeleton:
 
 
 USUAL_SIGMA = 0.05
-# How names say left: ``left_ear``; ``l_ear``, ``ear.L``; ``earL``, ``LEar``; ``lear``.
-LEFT = ("(?i:left)", "(?<![A-Za-z])[lL](?![A-Za-z])", "(?<=[a-z0-9])L(?![a-z])", "^[lL](?=[A-Z])", "^l")
+# How names say left: left_ear; l_ear, ear.L; earL, LEar; paw_lf, fl_paw; lear.
+LEFT = (
+    "(?i:left)", "(?<![A-Za-z])[lL](?![A-Za-z])", "(?<=[a-z0-9])L(?![a-z])", "^[lL](?=[A-Z])",
+    "(?<=_)[lL]", "[lL](?=_)", "^l",
+)  # fmt: skip
 
 
 def _partners(names: tuple[str, ...]) -> tuple[int, ...]:

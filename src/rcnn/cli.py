@@ -215,9 +215,12 @@ def train(
         )  # fmt: skip
     except KeyboardInterrupt:
         where = resume or out
-        begun = where is None or (where / "run.json").is_file()
-        go_on = f"; go on with: rcnn train --resume {where or 'RUN, the run folder named above'}"
-        _complain("interrupted" + (go_on if begun else " before the training began"))
+        if where is None:
+            _complain("interrupted; if a run folder was named above, go on with: rcnn train --resume RUN")
+        elif (where / "run.json").is_file():
+            _complain(f"interrupted; go on with: rcnn train --resume {where}")
+        else:
+            _complain("interrupted before the training began")
         raise typer.Exit(INTERRUPTED) from None
     _say(f"the run is in {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
 
@@ -341,7 +344,11 @@ def evaluate(
 def predict(
     model: ModelSource,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES...", help="Image files, and folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Image files, and folders of them; of a data set without the true masks beside its images.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where overlays and tables go.")],
     min_score: Annotated[
@@ -350,7 +357,9 @@ def predict(
     max_detections: MaxDetections = None,
     image_ids: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="COCO file whose image ids predictions.json shall have."),
+        typer.Option(
+            metavar="FILE", help="COCO file whose image ids predictions.json and panoptic.json shall have."
+        ),
     ] = None,
     device: Device = None,
     half: Half = False,

@@ -171,6 +171,8 @@ def plan(
         trunk_lr=LIKE_IMAGENET if photographs else 1.0, workers=1 if workers is None else workers,
     )  # fmt: skip
     settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
+    if photographs:
+        why_turns += "; such images the trunk knows, and learns slowly"
     reasons = [
         f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
         f"input: {why_size}",
@@ -197,7 +199,6 @@ def describe_schedule(train: TrainSettings) -> str:
     """How long and how fast a training is, in a line."""
     length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs or 0:g} epochs"
     slower = f", {train.trunk_lr:g} of it in the trunk" if train.trunk_lr != 1 else ""
-    slower += ", which knows photographs" if train.trunk_lr == LIKE_IMAGENET else ""
     how = f"{train.optimizer} at {train.lr:g}{slower}, {train.schedule}"
     return f"schedule: {length}, batches of {train.batch_size}, {how}"
 

@@ -186,9 +186,6 @@ def _of_records(dataset: Dataset, known: Mapping[ImageId, Tensor], name: str) ->
     by_name = [record.path.stem for record in dataset.records]
     missing = [[key for key in keys if key not in by_text] for keys in (by_id, by_name)]
     keys, absent = (by_id, missing[0]) if len(missing[0]) <= len(missing[1]) else (by_name, missing[1])
-    if name.lower().endswith(".json") and len(absent) < len(keys):
-        by_text |= {key: torch.zeros((0, 4)) for key in absent}  # COCO's rows cannot say that there are none
-        absent = []
     if absent:
         shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
         has = ", ".join(list(by_text)[:3]) or "nothing"

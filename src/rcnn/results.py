@@ -144,8 +144,8 @@ def predict_to_files(
         out: the folder; made where missing.
         min_score: as in :meth:`rcnn.Detector.predict`.
         max_detections: likewise.
-        image_ids: a COCO file that lists the images; ``predictions.json`` then has its ids and can be
-            compared with it.
+        image_ids: a COCO file that lists the images; ``predictions.json`` and ``panoptic.json`` then have
+            its ids and can be compared with it.
         progress: called with the number of images done and of all.
 
     Raises:

@@ -195,10 +195,12 @@ def train(
 
 
 def _network(recipe: Recipe, parts: Parts) -> Any:
-    """What the recipe describes, as training begins with it."""
+    """What the recipe describes, as training begins with it; None where that is not one network."""
     torch.manual_seed(recipe.train.seed)
     names = parts.train.class_names, parts.train.semantic_names
     network: Any = build_model(recipe.model, recipe.settings, *names)
+    if getattr(recipe.settings, "scheme", "joint") == "alternating":
+        return None  # each of the four steps builds its own
     load_pretrained(network)
     if recipe.train.start is not None:
         load_start(network, recipe.train.start)
@@ -587,10 +589,12 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
             )
         wanted = getattr(recipe.settings, "keypoint", None)
         count = 0 if part.skeleton is None else len(part.skeleton.names)
-        if wanted is not None and (wanted.count != count or not count):
+        if wanted is not None and not count:
+            raise ValueError(f"{part.source}: its objects have no keypoints: choose another --model")
+        if wanted is not None and wanted.count != count:
             raise ValueError(
-                f"{part.source}: its objects have {count or 'no'} keypoints, {recipe.model} is set to "
-                f"{wanted.count}: give --set model.keypoint.count={count or '…'}, or choose another --model"
+                f"{part.source}: its objects have {count} keypoints, {recipe.model} is set to "
+                f"{wanted.count}: give --set model.keypoint.count={count}, or choose another --model"
             )
 
 
@@ -609,12 +613,15 @@ def _agreed_folder(data: Source, out: str | Path | None) -> Path:
 @contextmanager
 def _removed_if_refused(folder: Path) -> Iterator[None]:
     """A run that is refused leaves no folder of its making behind."""
+    log = folder / "log.txt"
+    logged = log.exists()
     try:
         yield
     except BaseException:
         if rank() == 0:
             with suppress(OSError):  # there is something else in it
-                (folder / "log.txt").unlink(missing_ok=True)
+                if not logged:
+                    log.unlink(missing_ok=True)
                 folder.rmdir()
         raise
 

@@ -146,8 +146,8 @@ def _corner_and_size(instances: Instances) -> npt.NDArray[np.float64]:
 def best_threshold(pairings: Sequence[Pairing]) -> tuple[float, float]:
     """The score threshold with the highest F1 over all images, and that F1.
 
-    It lies midway between the last score that should pass and the next one below, so that neither rounding
-    nor ``>`` for ``≥`` moves a detection across; of equal F1 the highest threshold.
+    It lies midway between the last score that should pass and the next one below, or just below it where it is
+    the lowest, so that ``>`` for ``≥`` moves no detection across; of equal F1 the highest threshold.
     """
     judged = [
         (score, found >= 0)
@@ -165,5 +165,8 @@ def best_threshold(pairings: Sequence[Pairing]) -> tuple[float, float]:
     last = np.r_[scores[1:] < scores[:-1], True]
     f1 = np.where(last, 2 * hits / (np.arange(1, len(hits) + 1) + objects), -1.0)
     best = int(f1.argmax())
-    lower = scores[best + 1] if best + 1 < len(scores) else scores[best]
-    return float((scores[best] + lower) / 2), float(f1[best])
+    if best + 1 < len(scores):
+        threshold = (scores[best] + scores[best + 1]) / 2
+    else:  # scores are float32: a smaller step would not be seen
+        threshold = np.nextafter(np.float32(scores[best]), np.float32(0))
+    return float(threshold), float(f1[best])

@@ -174,7 +174,8 @@ class RPN(nn.Module):
             limit = anchors.new_tensor([width, height])
             outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)
         # Each object's best anchor is sought among those that may train, as py-faster-rcnn does.
-        overlaps = (box_ops.iou(part, anchors).masked_fill_(outside, 0) for part in torch.split(gt_boxes, PART))
+        parts = torch.split(gt_boxes, PART)
+        overlaps = (box_ops.iou(part, anchors).masked_fill_(outside, 0) for part in parts)
         index, labels = match_parts(
             overlaps, anchors.new_zeros(len(anchors)), self.settings.positive_iou,
             self.settings.negative_iou, keep_best=True,
