@@ -146,8 +146,8 @@ def _corner_and_size(instances: Instances) -> npt.NDArray[np.float64]:
 def best_threshold(pairings: Sequence[Pairing]) -> tuple[float, float]:
     """The score threshold with the highest F1 over all images, and that F1.
 
-    It lies midway between the last score that should pass and the next one below, or just below it where it is
-    the lowest, so that ``>`` for ``≥`` moves no detection across; of equal F1 the highest threshold.
+    It lies midway between the last score that should pass and the next one below, or just below it where it
+    is the lowest, so that ``>`` for ``≥`` moves no detection across; of equal F1 the highest threshold.
     """
     judged = [
         (score, found >= 0)
