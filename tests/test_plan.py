@@ -368,7 +368,7 @@ def test_few_images_do_not_tell() -> None:
 def test_the_trunk_learns_slower_on_photographs(kind: str, images: int, rate: float) -> None:
     recipe, reasons = plan(scenes(kind, images)[0])
     assert recipe.train.trunk_lr == rate
-    assert ("which knows photographs" in reasons[-1]) == (rate < 1)
+    assert ("0.25 of it in the trunk" in reasons[-1]) == (rate < 1)
 
 
 # The whole

@@ -506,12 +506,12 @@ def test_a_network_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_report_tells_all_that_was_set_and_left_out(tmp_path: Path) -> None:
-    folder = tiny_shapes(6).write(tmp_path / "data")
-    pictures = sorted((folder / "images").iterdir())
+    file = tiny_shapes(6).write(tmp_path / "data")
+    pictures = sorted((file.parent / "images").iterdir())
     for picture in pictures[:2]:
         picture.write_bytes(picture.read_bytes()[:100])
     out = train(
-        folder, recipe=tiny_recipe(), settings=["train.batch_size=1", "train.lr=0.002"], skip_bad=True,
+        file, recipe=tiny_recipe(), settings=["train.batch_size=1", "train.lr=0.002"], skip_bad=True,
         out=tmp_path / "run", console=quiet(),
     )  # fmt: skip
     html = (out / "report.html").read_text(encoding="utf-8")

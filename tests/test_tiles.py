@@ -121,7 +121,8 @@ def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(
     assert max(max(size) for size in network.sizes) == 64
     assert sorted(result.boxes.int().tolist()) == sorted(truth)
     assert result.masks is not None
-    torch.testing.assert_close(result.masks.areas(), torch.full((len(truth),), 121.0))
+    # Zeros around their maps round the corners.
+    torch.testing.assert_close(result.masks.areas(), torch.full((len(truth),), 121.0 - 4))
 
 
 def test_images_of_usual_size_are_seen_whole():

@@ -311,7 +311,7 @@ def evaluate(
             boxes_only = detector.info["model"].get("mask") is None
             detector = TensorResults(detector)
         else:
-            boxes_only = not detector.network.needs_masks
+            boxes_only = not getattr(getattr(detector, "network", None), "needs_masks", True)
         # What cannot be used is reported before anything is predicted; a set without objects can be.
         report, known = check(dataset, decode=False), set(dataset.problems)
         found = [p for p in report.problems if p in known or p.file != dataset.source]

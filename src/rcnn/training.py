@@ -472,7 +472,7 @@ def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
 
 def _cut_metrics(path: Path, iteration: int) -> None:
     """Drop the rows written after the checkpoint; the resumed run writes them again."""
-    if path.exists():
+    if path.is_file():
         rows = [
             line
             for line in path.read_text(encoding="utf-8").splitlines()
