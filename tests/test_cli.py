@@ -239,7 +239,7 @@ def test_evaluate_measures_the_families_named(model: str, data: Path, tmp_path: 
     ("arguments", "message"),
     [
         (["m", "DATA", "--metrics", "nuclie"], "did you mean nuclei?"),
-        (["m", "DATA", "--metrics", "coco,speed"], "metrics speed: needs a MODEL"),
+        (["m", "DATA", "--metrics", "coco,proposals"], "has no RPN to ask"),
         (["DATA"], "found 1 arguments, expected MODEL and DATA"),
         (["m", "DATA", "--predictions", "f.json"], "expected DATA alone with --predictions"),
         (["DATA", "--predictions", "none.json"], "none.json: No such file"),
