@@ -244,7 +244,8 @@ def size_chart(evaluation: Evaluation) -> str:
             axes.text(place, height + 0.012, number(value), **text)
     axes.set_xticks(range(len(sizes)), ["all", "small\n< 32²", "medium", "large\n> 96²"])
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0, 1.08)
+    axes.set_ylim(0, 1.08 if len(kinds) == 1 else 1.1 + 0.12 * len(kinds))  # room for the legend
+    axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     if len(kinds) > 1:
         _legend(axes, labelled, "upper right")
     return _svg(figure, "sizes")
