@@ -62,8 +62,8 @@ def main() -> None:
     text = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").format(
         megabytes=file.stat().st_size / 1e6, threshold=best.min_score, header=" | ".join(COLUMNS),
         rule="|---" * (len(COLUMNS) + 3) + "|", rows="\n".join(rows), pictures=pictures,
-        seconds=evaluation.seconds["predicting"], threads=torch.get_num_threads(), command=command(run), versions=versions,
-        iteration=best.info.get("best_iteration"),
+        seconds=evaluation.seconds["predicting"], threads=torch.get_num_threads(), command=command(run),
+        versions=versions, iteration=best.info.get("best_iteration"),
     )  # fmt: skip
     (ROOT / "docs" / "nuclei.md").write_text(text, encoding="utf-8")
 
