@@ -347,7 +347,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGES...",
-            help="Image files, and folders of them; of a data set without the true masks beside its images.",
+            help="Image files, and folders of them; true masks beside the images of a data set are left out.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where overlays and tables go.")],

@@ -172,7 +172,7 @@ def plan(
     )  # fmt: skip
     settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
     if photographs:
-        why_turns += "; such images the trunk knows, and learns slowly"
+        why_turns += "; the trunk, which knows such images, learns slowly"
     reasons = [
         f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
         f"input: {why_size}",
