@@ -454,12 +454,13 @@ def export(
     seen = [dataset[i].image for i in dataset.evenly(CALIBRATED)]
     written = write(detector, out, format, transform_inside=transform_inside, calibration=seen)
     _say(f"written: {written}")
+    from rcnn.evaluation import KINDS
     from rcnn.evaluation import evaluate as measure
 
     with _progress("measuring what it costs") as progress:
         exact, _ = measure(detector, dataset, metrics=["coco"], progress=progress)
         rounded, _ = measure(TensorResults(open_exported(out)), dataset, metrics=["coco"], progress=progress)
-    for name in (f"{kind}/{metric}" for kind in ("box", "mask", "keypoint") for metric in ("AP", "AP50")):
+    for name in (f"{kind}/{metric}" for kind in KINDS for metric in ("AP", "AP50")):
         if name in exact.metrics:
             _say(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
     seconds, quick = (result.seconds["predicting"] for result in (exact, rounded))

@@ -189,21 +189,28 @@ def train(
         line = Line(folder / "log.txt", console, quiet=rank() > 0)
         for text in (*parts.lines, *reasons, f"run: {folder}"):
             line.say(text)
-        network = _network(chosen, parts)  # before there is a run: what it refuses leaves nothing behind
+        # Before there is a run: what it refuses leaves nothing behind.
+        network = _network(chosen, parts, pretrained=True)
     _describe_run(folder, chosen, places, {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons})
-    return _run(folder, chosen, parts, reasons, device, console, network)
+    return _run(folder, chosen, parts, reasons, device, console, network, resumed=False)
 
 
-def _network(recipe: Recipe, parts: Parts) -> Any:
-    """What the recipe describes, as training begins with it; None where that is not one network."""
+def _in_steps(recipe: Recipe) -> bool:
+    """Whether training is alternating: four steps, each of which builds a network of its own."""
+    return bool(getattr(recipe.settings, "scheme", "joint") == "alternating")
+
+
+def _network(recipe: Recipe, parts: Parts, *, pretrained: bool) -> Any:
+    """What the recipe describes, with the weights that training begins with if so; None in steps."""
     torch.manual_seed(recipe.train.seed)
     names = parts.train.class_names, parts.train.semantic_names
     network: Any = build_model(recipe.model, recipe.settings, *names)
-    if getattr(recipe.settings, "scheme", "joint") == "alternating":
-        return None  # each of the four steps builds its own
-    load_pretrained(network)
-    if recipe.train.start is not None:
-        load_start(network, recipe.train.start)
+    if _in_steps(recipe):
+        return None
+    if pretrained:
+        load_pretrained(network)
+        if recipe.train.start is not None:
+            load_start(network, recipe.train.start)
     return network
 
 
@@ -215,16 +222,12 @@ def _run(
     device: str | None,
     console: Console,
     network: Any,
+    *,
+    resumed: bool,
 ) -> Path:
-    """Train ``network``, or where that is None what the last checkpoint has."""
     where = _device(device)
-    if getattr(recipe.settings, "scheme", "joint") == "alternating":
+    if _in_steps(recipe):
         return _run_alternating(folder, recipe, parts, reasons, where, console)
-    resumed = network is None
-    if resumed:
-        torch.manual_seed(recipe.train.seed)
-        names = parts.train.class_names, parts.train.semantic_names
-        network = build_model(recipe.model, recipe.settings, *names)
     validation = Validation(network, recipe, parts, where)
     with Line(folder / "log.txt", console, quiet=rank() > 0) as line:
         trainer = Trainer(
@@ -555,7 +558,7 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
     length = settings.minutes or settings.epochs or 0.0
     if not length > 0:
         raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
-    if settings.start is not None and getattr(recipe.settings, "scheme", "joint") == "alternating":
+    if settings.start is not None and _in_steps(recipe):
         raise ValueError(
             "train.start: the four steps of alternating training begin with ImageNet weights, as published; "
             "leave it out, or train jointly"
@@ -675,8 +678,8 @@ def _resume(
     recipe, parts, asked = _opened_run(folder, given, workers, console)
     _fits(recipe, parts)
     started = (folder / "last.safetensors").is_file()
-    network = None if started else _network(recipe, parts)
-    return _run(folder, recipe, parts, asked["reasons"], device, console, network)
+    network = _network(recipe, parts, pretrained=not started)
+    return _run(folder, recipe, parts, asked["reasons"], device, console, network, resumed=started)
 
 
 def _opened_run(

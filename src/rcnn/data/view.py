@@ -190,10 +190,9 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0, *, drop_cu
 
     Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
     little is left to find them by, and they are not background either; with ``drop_cut`` they are, but for
-    crowds. With masks
-    the boxes are drawn tight around what is left of them, and objects of whose mask nothing is left are
-    dropped. Proposals and the semantic map are cut to the window. ``areas`` are dropped: they hold for the
-    source only.
+    crowds. With masks the boxes are drawn tight around what is left of them, and objects of whose mask
+    nothing is left are dropped. Proposals and the semantic map are cut to the window. ``areas`` are dropped:
+    they hold for the source only.
     """
     truth = sample.truth
     boxes = view.boxes(truth.boxes)
