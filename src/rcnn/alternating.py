@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from rcnn import checkpoint
 from rcnn.data.dataset import Dataset
+from rcnn.files import write_atomically
 from rcnn.hardware import rank, wait_for_all
 from rcnn.metrics.proposals import proposal_recall
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
@@ -286,7 +287,7 @@ class Alternation:
                 row["seconds"] = round(row["seconds"] + before.seconds, 2)
                 rows.append(json.dumps({**row, "step": step}))
         text = "".join(row + "\n" for row in rows)
-        checkpoint.write_atomically(self.folder / "metrics.jsonl", text.encode())
+        write_atomically(self.folder / "metrics.jsonl", text.encode())
 
 
 def freeze(network: ProposalNetwork | FastRCNN) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.files import write_atomically, write_image
+
 Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
@@ -283,15 +285,15 @@ class Instances:
         path = Path(path)
         name = "" if self.path is None else self.path.name
         if path.suffix.lower() == ".json":
-            path.write_text(json.dumps(self.to_coco(name or 0)), encoding="utf-8")
+            write_atomically(path, json.dumps(self.to_coco(name or 0)).encode())
         elif path.suffix.lower() == ".csv":
-            path.write_text(table([OBJECT_COLUMNS, *([name, *row] for row in self.rows())]), encoding="utf-8")
+            write_atomically(path, table([OBJECT_COLUMNS, *([name, *row] for row in self.rows())]).encode())
         elif path.suffix.lower() in (".png", ".jpg", ".jpeg"):
             if self.path is None:
                 raise ValueError(f"{path}: an overlay needs the image; predict from a file")
             from rcnn.data.image import read_pixels
 
-            overlay(read_pixels(self.path), self).save(path)
+            write_image(overlay(read_pixels(self.path), self), path)
         else:
             raise ValueError(f"{path}: unknown ending {path.suffix!r}; expected .json, .csv, .png or .jpg")
         return path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
+
+from rcnn.files import write_atomically
 
 FORMAT = 1
 """The layout of the metadata; a change that older readers would misread raises it."""
@@ -91,23 +92,6 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             f"{path}: not a safetensors file, or truncated ({error}); "
             "copy it again, or use another checkpoint of the run"
         ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` in one step; on any failure the previous file stays, alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One fixed name: what a killed process left is overwritten by the next save.
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

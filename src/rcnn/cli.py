@@ -288,10 +288,10 @@ def evaluate(
                 else "MODEL and DATA, or --predictions FILE DATA"
             )
         )
-    from rcnn.checkpoint import write_atomically
     from rcnn.data.check import check, refuse_or_skip
     from rcnn.evaluation import evaluate as measure
     from rcnn.evaluation import evaluate_results
+    from rcnn.files import write_atomically
     from rcnn.metrics.families import check_names
     from rcnn.predict import TensorResults
     from rcnn.proposals import with_proposals

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn import runtime
-from rcnn.checkpoint import write_atomically
+from rcnn.files import write_atomically
 from rcnn.models import MODELS
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.keypoints import find_keypoints

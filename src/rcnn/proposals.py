@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnn.checkpoint import write_atomically
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.image import read_image
 from rcnn.download import cache_folder
+from rcnn.files import write_atomically
 from rcnn.ops.boxes import clip, larger_than
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
 

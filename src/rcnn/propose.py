@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import Tensor
 
 from rcnn.charts import number, recall_chart
-from rcnn.checkpoint import write_atomically
 from rcnn.data.dataset import Dataset
+from rcnn.files import write_atomically
 from rcnn.metrics.proposals import ProposalRecall, proposal_recall
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.predict import Detector

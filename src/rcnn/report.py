@@ -23,8 +23,8 @@ from torch import Tensor
 
 from rcnn import charts
 from rcnn.charts import DASH, number
-from rcnn.checkpoint import write_atomically
 from rcnn.draw import FOUND, IGNORED, MISSED, SPURIOUS, draw_comparison, draw_maps
+from rcnn.files import write_atomically
 from rcnn.structures import Instances, Masks
 from rcnn.tables import family_tables
 

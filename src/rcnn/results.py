@@ -20,6 +20,7 @@ from PIL import Image
 from rcnn import arrays
 from rcnn.arrays import OBJECT_COLUMNS
 from rcnn.data.image import IMAGE_ENDINGS, ImageError, read_image, read_pixels
+from rcnn.files import write_atomically, write_image
 from rcnn.runtime import Exported
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def save_instances(instances: Instances, path: Path) -> Path:
     Raises:
         ValueError: an unknown ending, or an overlay where the image file is not known.
     """
-    from rcnn import checkpoint
     from rcnn.draw import draw
 
     path, ending = Path(path), Path(path).suffix.lower()
@@ -63,7 +63,7 @@ def save_instances(instances: Instances, path: Path) -> Path:
         return write_picture(draw(read_image(instances.path), instances), path)
     else:
         raise ValueError(f"{path}: unknown ending {ending!r}; expected .json, .csv, .png or .jpg")
-    checkpoint.write_atomically(path, content)
+    write_atomically(path, content)
     return path
 
 
@@ -83,7 +83,6 @@ def write_map(instances: Instances, path: Path) -> Path:
     """Write the semantic map as a palette PNG: pixels are numbers of classes, in the overlay's colours."""
     import torch
 
-    from rcnn import checkpoint
     from rcnn.draw import semantic_colours
 
     assert instances.semantic is not None
@@ -92,7 +91,7 @@ def write_map(instances: Instances, path: Path) -> Path:
     image.putpalette([value for colour in colours for value in colour or (0, 0, 0)])
     content = io.BytesIO()
     image.save(content, "PNG", compress_level=1)
-    checkpoint.write_atomically(path, content.getvalue())
+    write_atomically(path, content.getvalue())
     return path
 
 
@@ -215,8 +214,7 @@ def _partitions(
 def _write_pictures(image: Any, found: Instances | arrays.Instances, out: Path, name: str) -> None:
     """The overlay, on pixels ``[H, W, 3]`` for exported models, else ``[3, H, W]``; the map of classes."""
     if isinstance(found, arrays.Instances):
-        (out / "overlays" / name).parent.mkdir(parents=True, exist_ok=True)
-        arrays.overlay(image, found).save(out / "overlays" / name, compress_level=1)
+        write_image(arrays.overlay(image, found), out / "overlays" / name)
         return
     from rcnn.draw import draw
 
@@ -392,12 +390,4 @@ def _part(path: Path) -> Path:
 
 def write_picture(picture: Tensor, path: Path) -> Path:
     """Write a uint8 ``[3, H, W]`` as ``.png`` or ``.jpg``, in one step; missing folders are made."""
-    from rcnn import checkpoint
-
-    content = io.BytesIO()
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-    # Speed over size: an overlay is looked at once.
-    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-    image.save(content, kind, compress_level=1, quality=92)
-    checkpoint.write_atomically(path, content.getvalue())
-    return path
+    return write_image(Image.fromarray(picture.permute(1, 2, 0).numpy()), path)

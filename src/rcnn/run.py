@@ -46,6 +46,7 @@ from rcnn.evaluation import (
     evaluate_predictions,
     semantic_evaluation,
 )
+from rcnn.files import write_atomically
 from rcnn.hardware import choose_device, rank, wait_for_all
 from rcnn.metrics.families import BASIC
 from rcnn.models import MODELS, build_model, finds_objects, is_box_model, needs_semantic, pixel_names
@@ -381,7 +382,7 @@ def finish(
     merging = None if evaluation.panoptic is None else detector.merge
     lowest = evaluation.f1_threshold if merging is None else merging.min_score
     replace(detector, min_score=lowest, info=info).save(folder / "best.safetensors")
-    checkpoint.write_atomically(folder / "evaluation.json", json.dumps(measures).encode())
+    write_atomically(folder / "evaluation.json", json.dumps(measures).encode())
     facts: dict[str, str] = {}
     for line in (*parts.lines, *reasons):
         name, colon, text = line.partition(": ")
@@ -666,10 +667,10 @@ def _describe_run(folder: Path, recipe: Recipe, places: Mapping[str, Any], asked
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None, **versions(),
     }  # fmt: skip
-    checkpoint.write_atomically(folder / "recipe.toml", dump_recipe(recipe).encode())
-    checkpoint.write_atomically(folder / "environment.json", json.dumps(environment, indent=1).encode())
+    write_atomically(folder / "recipe.toml", dump_recipe(recipe).encode())
+    write_atomically(folder / "environment.json", json.dumps(environment, indent=1).encode())
     # Last: from here on there is a run, which can be resumed.
-    checkpoint.write_atomically(folder / "run.json", json.dumps({**known, **asked}, indent=1).encode())
+    write_atomically(folder / "run.json", json.dumps({**known, **asked}, indent=1).encode())
 
 
 def _resume(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from rcnn import checkpoint
 from rcnn.data.loader import training_batches
+from rcnn.files import write_atomically
 from rcnn.hardware import fast_bfloat16, keep_memory
 from rcnn.structures import ImageBatch, Instances, Output
 
@@ -478,7 +479,7 @@ def _cut_metrics(path: Path, iteration: int) -> None:
             for line in path.read_text(encoding="utf-8").splitlines()
             if _row_iteration(line) <= iteration
         ]
-        checkpoint.write_atomically(path, "".join(row + "\n" for row in rows).encode())
+        write_atomically(path, "".join(row + "\n" for row in rows).encode())
 
 
 def _row_iteration(line: str) -> float:

@@ -29,6 +29,7 @@ from rcnn.data.coco import Picture, Reader, find_file, has_fields, image_folder,
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.image import ImageError, read_image
 from rcnn.data.outlines import is_number
+from rcnn.files import write_atomically
 from rcnn.ops.panoptic import Panoptic
 from rcnn.structures import VOID, Instances, Masks, Size
 
@@ -283,7 +284,7 @@ class PanopticWriter:
         picture = io.BytesIO()
         Image.fromarray(_colours(found.segments)).save(picture, "png")
         try:
-            _write(self.path.with_suffix("") / png, picture.getvalue())
+            write_atomically(self.path.with_suffix("") / png, picture.getvalue())
         except OSError as error:
             raise self._refused(error) from error
         height, width = found.size
@@ -295,21 +296,13 @@ class PanopticWriter:
         """Write the JSON file."""
         content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         try:
-            _write(self.path, json.dumps(content, ensure_ascii=False).encode())
+            write_atomically(self.path, json.dumps(content, ensure_ascii=False).encode())
         except OSError as error:
             raise self._refused(error) from error
         return self.path
 
     def _refused(self, error: OSError) -> ValueError:
         return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another place.")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """In one step, so that nothing half-written stands there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _colours(segments: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
