@@ -1,6 +1,6 @@
 """Accuracy after the same time against torchvision's detector on the same trunk, in one run.
 
-    python -m benchmarks.accuracy ../shared/data/cbc/Training --val ../shared/data/cbc/Testing --minutes 20
+    python -m benchmarks.accuracy D/cbc/Training --val D/cbc/Testing --minutes 20
     python -m benchmarks.accuracy … --together     # both at the same time, each on half of the cores
 
 Ours is `rcnn train` without a recipe. The peer is torchvision's Faster R-CNN (Mask R-CNN where there are

@@ -1,7 +1,7 @@
 """How the cost of a prediction grows: with objects, pixels, classes, images at once, threads.
 
     python -m benchmarks.cost --out docs/speed            # writes docs/speed.json and docs/speed.png
-    python -m benchmarks.cost --out /tmp/small --quick    # the three cheapest points of each curve
+    python -m benchmarks.cost --out small --quick    # the three cheapest points of each curve
 
 The model is that of ``rcnn train`` without a recipe, its heads with random, lively weights. Every point is
 measured in a process of its own, so that its peak of memory is its own: seconds are the lowest of three

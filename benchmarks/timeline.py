@@ -1,6 +1,6 @@
 """The line from R-CNN to Mask R-CNN on the same data, trunk and budget: what each step bought.
 
-    python -m benchmarks.timeline ../shared/data/cbc/Training --val ../shared/data/cbc/Testing \
+    python -m benchmarks.timeline D/cbc/Training --val D/cbc/Testing \
         --out runs/timeline --minutes 20 --seeds 0 1 2
 
 Trains R-CNN, Fast R-CNN, Faster R-CNN in four steps and jointly, and, where the data has masks, Mask R-CNN,

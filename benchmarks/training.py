@@ -1,6 +1,6 @@
 """Training throughput against torchvision: the same trunk, the same crops, the same truth, in one run.
 
-    python -m benchmarks.training ../shared/data/nuclei/train
+    python -m benchmarks.training D/nuclei/train
 
 Both train on identical batches of four 256x256 crops with AdamW; rounds alternate, medians of the rounds
 are printed. Ours is the recipe that `rcnn train` chooses for the data; torchvision's MaskRCNN (FasterRCNN

@@ -48,6 +48,9 @@ def main() -> None:
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     replace(best, class_names=("nucleus",)).save(file, half)
     evaluation, predictions = evaluate(load(file), data)
+    # What the header tells is measured with the weights as they are shipped.
+    info = {**best.info, "metrics": evaluation.metrics}
+    replace(best, class_names=("nucleus",), info=info).save(file, half)
     kinds = [kind(data[i].image) for i in range(len(data))]
     rows = [row("all", range(len(data)), data, predictions, evaluation.max_detections, best.min_score)]
     for name in KINDS:

@@ -14,11 +14,12 @@ from objects import FAR, SIZE, A, B, filled, instances
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.evaluation import (
     align_classes,
+    align_keypoints,
     detection_cap,
     evaluate,
     evaluate_predictions,
 )
-from rcnn.structures import VOID, Instances, Masks
+from rcnn.structures import VOID, Instances, Masks, Skeleton
 
 
 def measured(truths, predictions, names=("a",), has_masks=False, **settings):
@@ -120,6 +121,28 @@ def test_data_without_names_are_of_a_models_one_class() -> None:
     assert (names, truths[0].names) == (("nucleus",), ["nucleus"])
     with pytest.warns(UserWarning, match="'object', which the model does not know"):
         align_classes([instances([A])], ["object"], ["nucleus", "gland"])
+
+
+def with_points(points: list[list[float]], names: tuple[str, ...]) -> Instances:
+    one = instances([A], scores=[0.9])
+    return replace(one, keypoints=torch.tensor([points]), skeleton=Skeleton(names))
+
+
+def test_keypoints_are_matched_by_name() -> None:
+    found = with_points([[1, 1, 1], [5, 5, 1], [9, 9, 1]], ("nose", "left", "right"))
+    (same,) = align_keypoints([found], Skeleton(("right", "nose")))
+    assert same.keypoints[0, :, 0].tolist() == [9, 1]
+    assert same.skeleton.names == ("right", "nose")
+    (same,) = align_keypoints([found], Skeleton(found.skeleton.names, sigmas=(0.1, 0.1, 0.1)))
+    assert same is found
+    assert align_keypoints([found], None) is None
+    assert align_keypoints([instances([A], scores=[0.9])], Skeleton(("nose",))) is None
+
+
+def test_keypoints_that_the_model_does_not_find_are_not_measured() -> None:
+    found = with_points([[1, 1, 1]], ("nose",))
+    with pytest.warns(UserWarning, match="the model finds nose, without tail: keypoints are not measured"):
+        assert align_keypoints([found], Skeleton(("nose", "tail"))) is None
 
 
 def test_class_unknown_to_the_model_counts_as_missed_with_a_warning() -> None:

@@ -26,7 +26,7 @@ from rcnn.predict import load
 from rcnn.recipe import dump_recipe, load_recipe, with_settings
 from rcnn.run import HELD_OUT, _normalised, read_history, rewrite_report, train
 from rcnn.structures import Instances
-from rcnn.weights import CAFFE, IMAGENET
+from rcnn.weights import CAFFE, IMAGENET, trunk_normalisation
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -171,6 +171,15 @@ def test_how_many_are_held_out(images: int, expected: int) -> None:
     parts = run._hold_out(tiny_shapes(images), (), 0)
     assert (len(parts.train), len(parts.val)) == (images - expected, expected)
     assert ("and 7 more" in parts.lines[-1]) == (expected == 15)
+
+
+def test_the_last_image_of_a_class_is_not_held_out() -> None:
+    shapes = tiny_shapes(10)
+    data = replace(shapes, records=[emptied(r) if i else r for i, r in enumerate(shapes.records)])
+    for seed in range(20):
+        parts = run._hold_out(data, (), seed)
+        assert parts.train.has_objects
+        assert len(parts.val) == 2
 
 
 @pytest.mark.usefixtures("no_report")
@@ -455,7 +464,9 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"recipe": "no_such"}, "no_such: no such recipe"),
         ({"data": "no/such/folder"}, "no/such/folder"),
         ({"recipe": "voc07_fast_rcnn_vgg16", "settings": ["model.ranks=[8,4]"]}, "layers are trained whole"),
-        ({"settings": ["train.batch_size=0"]}, "batch_size 0"),
+        ({"settings": ["train.batch_size=0"]}, "batch_size is 0: expected at least 1 image"),
+        ({"settings": ["train.seed=5"]}, "train.seed: give --seed instead"),
+        ({"recipe": None, "seed": -1}, "train.seed is -1"),
         ({"device": "tpu"}, "device tpu: not available here"),
     ],
 )
@@ -545,6 +556,36 @@ def test_resume_without_its_data(data: Path, tmp_path: Path, whole: Path) -> Non
     (out / "run.json").write_text(json.dumps({**asked, "data": str(tmp_path / "gone")}), encoding="utf-8")
     with pytest.raises(ValueError, match="gone"):
         train(resume=out, console=quiet())
+
+
+@pytest.mark.usefixtures("no_report")
+def test_resume_with_other_data(tmp_path: Path) -> None:
+    """Another number of images would be split otherwise: what was trained on would be validated on."""
+    shapes = tiny_shapes(8)
+    out = train(shapes, recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
+    with pytest.raises(ValueError, match=r"its training part had 7 images when the run began, now it has 6"):
+        train(shapes.subset(range(7)), resume=out, console=quiet())
+    moved = [replace(r, truth=replace(r.truth, boxes=r.truth.boxes + 0.5)) for r in shapes.records]
+    with pytest.raises(ValueError, match="or their objects are others: put the data back"):
+        train(replace(shapes, records=moved), resume=out, console=quiet())
+    assert train(shapes, resume=out, console=quiet()) == out
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_lite0"])
+def test_images_are_normalised_for_the_trunk_that_was_set(
+    trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "load_pretrained", lambda network: None)  # a ResNet's would be downloaded
+    sizes = "model.trunk.levels=[2, 3]" if trunk == "resnet18" else "model.trunk.levels=[1, 2]"
+    text = [f"model.trunk.name={trunk}", sizes, "train.epochs=0.5"]
+    out = train(tiny_shapes(4), recipe=tiny_recipe(), settings=text, out=tmp_path / "run", console=quiet())
+    assert load_recipe(out / "recipe.toml").transform.mean == trunk_normalisation(trunk)[0]
+
+
+def test_a_row_that_a_kill_cut_short_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"iteration": 4, "loss": 1.0}\n{"iteration": 9, "lo', "utf-8")
+    assert read_history(tmp_path) == [{"iteration": 4, "loss": 1.0}]
 
 
 def test_the_written_shapes_are_those_drawn(data: Path) -> None:

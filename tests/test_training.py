@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from rcnn import checkpoint, training
 from rcnn.data.dataset import Dataset
 from rcnn.predict import Detector, load
+from rcnn.prepared import Prepared
 from rcnn.recipe import Recipe
 from rcnn.structures import Instances, Output
 from rcnn.training import Average, Losses, Trainer, TrainingStopped, TrainSettings, build_optimizer
@@ -283,6 +284,57 @@ def test_patience(tmp_path: Path) -> None:
     assert checkpoint.read_metadata(tmp_path / "last.safetensors")["progress"]["iteration"] == 4
 
 
+def test_a_result_that_stays_the_same_is_no_better_one(tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn", epochs=2.0, eval_every=0.0, patience=2)
+    progress = trained(recipe, tmp_path).progress
+    assert (progress.iteration, progress.best_iteration, progress.stale) == (3, 3, 2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_prepared_network_is_that_of_the_last_step(optimizer: str, tmp_path: Path) -> None:
+    """What is evaluated on a CPU is a copy, made anew when weights change; fused AdamW does not tell so."""
+    trainer = trainer_of(tiny_recipe("faster_rcnn", optimizer=optimizer), tmp_path)
+    prepared = Prepared()
+    before = prepared.of(trainer.network)
+    assert prepared.of(trainer.network) is before
+    trainer.step([tiny_shapes(2)[i] for i in range(2)])
+    assert prepared.of(trainer.network) is not before
+
+
+def test_the_best_weights_and_the_knowledge_of_them_are_stored_together(tmp_path: Path) -> None:
+    """Killed right after an evaluation, a resumed run does not put worse weights in their place."""
+    scores = iter([0.3, 0.9])
+
+    def evaluate(full: bool) -> dict[str, float]:
+        return {"score": next(scores)}
+
+    recipe = tiny_recipe("faster_rcnn", epochs=2.0, eval_every=0.25, save_every=1e6)
+    trainer = trainer_of(recipe, tmp_path, evaluate=evaluate)
+    with pytest.raises(StopIteration):
+        trainer.run()
+    assert checkpoint.read_metadata(tmp_path / "best.safetensors")["metrics"] == {"score": 0.9}
+    assert checkpoint.read_metadata(tmp_path / "last.safetensors")["progress"]["best"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lr": math.nan}, r"train\.lr is nan: expected a number above 0"),
+        ({"lr": -0.001}, r"train\.lr is -0\.001"),
+        ({"warmup": 500}, r"train\.warmup is 500: expected a fraction of the way, not steps"),
+        ({"steps": (8, 11)}, r"train\.steps is \(8, 11\): expected fractions of the way, not epochs"),
+        ({"ema": 1.5}, r"train\.ema is 1\.5"),
+        ({"eval_images": 0}, r"train\.eval_images is 0: expected at least 1 image"),
+        ({"workers": -1}, r"train\.workers is -1"),
+        ({"seed": -1}, r"train\.seed is -1: expected a whole number"),
+        ({"seed": 2**32}, r"train\.seed is 4294967296"),
+    ],
+)
+def test_settings_outside_their_range(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainSettings(**wrong)
+
+
 def test_rows_of_metrics(tmp_path: Path) -> None:
     losses: list[Losses] = []
     trained(
@@ -472,6 +524,21 @@ def test_a_step_that_is_not_finite_changes_nothing(how: str, tmp_path: Path) -> 
     trainer.step(samples)
     assert (trainer.progress.skipped, trainer.progress.skipped_in_a_row, trainer.window_steps) == (1, 0, 2)
     assert not torch.equal(trainer.network.box.logits.bias, before["box.logits.bias"])
+
+
+def test_a_step_that_is_not_finite_leaves_running_statistics(tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn")
+    batch_norm = replace(recipe.settings, fpn=replace(recipe.settings.fpn, norm="batch"))
+    trainer = trainer_of(replace(recipe, settings=batch_norm), tmp_path)
+    samples = [tiny_shapes(2)[i] for i in range(2)]
+    before = weights(trainer.network)
+    trainer.step(samples)
+    running = [key for key in before if "running" in key]
+    assert any(not torch.equal(before[key], weights(trainer.network)[key]) for key in running)
+    before = weights(trainer.network)
+    poison(trainer, {1})
+    trainer.step(samples)
+    assert_same(weights(trainer.network), before)
 
 
 def test_too_many_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path: Path) -> None:

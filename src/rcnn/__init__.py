@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
     from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
+    from rcnn.models.rcnn import RCNN, RCNNSettings
     from rcnn.ops.panoptic import MergeSettings, Panoptic, merge
     from rcnn.predict import Detector
     from rcnn.run import train
@@ -53,6 +54,8 @@ _HOMES = {
     "MaskRCNNSettings": "rcnn.models.mask_rcnn",
     "PanopticFPN": "rcnn.models.panoptic_fpn",
     "PanopticFPNSettings": "rcnn.models.panoptic_fpn",
+    "RCNN": "rcnn.models.rcnn",
+    "RCNNSettings": "rcnn.models.rcnn",
     "MergeSettings": "rcnn.ops.panoptic",
     "Panoptic": "rcnn.ops.panoptic",
     "merge": "rcnn.ops.panoptic",
@@ -68,6 +71,7 @@ _HOMES = {
 
 __all__ = [
     "FCN",
+    "RCNN",
     "Dataset",
     "Detector",
     "FCNSettings",
@@ -87,6 +91,7 @@ __all__ = [
     "Panoptic",
     "PanopticFPN",
     "PanopticFPNSettings",
+    "RCNNSettings",
     "Sample",
     "Transform",
     "evaluate",

@@ -45,7 +45,7 @@ class _Verbs(typer.core.TyperGroup):
 
 
 app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
+data_app = typer.Typer(no_args_is_help=True, help="Check, draw, convert and download data sets.")
 app.add_typer(data_app, name="data")
 weights_app = typer.Typer(no_args_is_help=True, help="Weights of other programs.")
 app.add_typer(weights_app, name="weights")
@@ -439,7 +439,10 @@ def export(
     ] = None,
     images: ImagesFolder = None,
 ) -> None:
-    """Write a model as a file that predicts without torch; use it as MODEL in predict and evaluate."""
+    """Write a model as ONNX or OpenVINO, which predict without torch, or as a torch.export program.
+
+    Use the file as MODEL in predict and evaluate.
+    """
     from rcnn.export import export as write
     from rcnn.predict import TensorResults, load
     from rcnn.runtime import open_exported

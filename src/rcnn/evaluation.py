@@ -24,6 +24,7 @@ from torch import Tensor
 from rcnn.data.check import matching_label
 from rcnn.data.coco_results import read_results
 from rcnn.data.dataset import Dataset
+from rcnn.data.open import open_data
 from rcnn.metrics import check_pairs, percent
 from rcnn.metrics.coco import Kind
 from rcnn.metrics.families import FAMILIES, Compared, Measures, check_names, chosen_families
@@ -32,7 +33,7 @@ from rcnn.metrics.panoptic import PanopticQuality, PanopticTally
 from rcnn.metrics.semantic import SemanticResult, SemanticTally
 from rcnn.ops.panoptic import OTHER, MergeSettings, merge, true_segments
 from rcnn.stopwatch import Stopwatch
-from rcnn.structures import Instances
+from rcnn.structures import Instances, Skeleton
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
 COCO_CAP = 100
@@ -182,7 +183,7 @@ def _json_ready(value: Any) -> Any:
 
 def evaluate(
     detector: Detector,
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     *,
     batch_size: int = 1,
     min_score: float = 0.01,
@@ -198,7 +199,7 @@ def evaluate(
 
     Args:
         detector: anything with ``predict`` and ``class_names``.
-        dataset: images with truth.
+        dataset: images with truth, or the place of some that :func:`rcnn.open_data` reads.
         batch_size: images given to ``predict`` at once.
         min_score: the lowest score asked for. Low on purpose: the tail of weak detections is worth 0.2 to 0.3
             points of AP, and costs time.
@@ -220,6 +221,7 @@ def evaluate(
             are unknown or lack something.
     """
     check_names(metrics or ())
+    dataset = open_data(dataset)
     if not len(dataset):
         raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
     cap = max_detections
@@ -256,13 +258,18 @@ def evaluate(
             progress(len(truths), len(dataset))
     semantic = tallies.semantic
     if not detector.class_names and semantic is not None:
+        if metrics:
+            raise ValueError(
+                f"metrics {', '.join(metrics)} are of objects, which this model does not find; leave them "
+                "out: what it says of the pixels is measured"
+            )
         return semantic_evaluation(semantic, seconds), predictions
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
     has_masks = dataset.has_masks and _all_have(predictions, "masks")
-    has_keypoints = dataset.skeleton is not None and _all_have(predictions, "keypoints")
+    measured = align_keypoints(predictions, dataset.skeleton)
     speed = watch.speed(len(dataset), **seconds)
     evaluation = evaluate_predictions(
-        truths, predictions, class_names, has_masks=has_masks, has_keypoints=has_keypoints,
+        truths, measured or predictions, class_names, has_masks=has_masks, has_keypoints=measured is not None,
         max_detections=cap, seconds=seconds, metrics=metrics, threshold=threshold, format=dataset.format,
         speed=speed, semantic=semantic, panoptic=tallies.panoptic,
     )  # fmt: skip
@@ -295,7 +302,7 @@ def evaluate_results(
     evaluation = evaluate_predictions(
         truths, predictions, dataset.class_names,
         has_masks=dataset.has_masks and _all_have(predictions, "masks"),
-        has_keypoints=dataset.skeleton is not None and _all_have(predictions, "keypoints"),
+        has_keypoints=align_keypoints(predictions, dataset.skeleton) is not None,
         max_detections=max_detections, metrics=metrics, threshold=threshold, format=dataset.format,
     )  # fmt: skip
     return evaluation, predictions
@@ -388,6 +395,32 @@ def align_classes(
     new_labels = torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
     aligned = [replace(t, labels=new_labels[t.labels], class_names=tuple(names)) for t in truths]
     return aligned, tuple(names)
+
+
+def align_keypoints(predictions: Sequence[Instances], skeleton: Skeleton | None) -> list[Instances] | None:
+    """The predictions with the keypoints of the data's ``skeleton``, chosen by name and in its order.
+
+    None where there is nothing to compare: keypoints on one side only or, with a warning, a keypoint of the
+    data that the model does not find.
+    """
+    if skeleton is None or not _all_have(predictions, "keypoints"):
+        return None
+    own = next((p.skeleton.names for p in predictions if p.skeleton is not None), skeleton.names)
+    lacking = [name for name in skeleton.names if name not in own]
+    if lacking:
+        warnings.warn(
+            f"the data have the keypoints {', '.join(skeleton.names)}; the model finds {', '.join(own)}, "
+            f"without {', '.join(lacking)}: keypoints are not measured.",
+            stacklevel=2,
+        )
+        return None
+    if own == skeleton.names:
+        return list(predictions)
+    order = [own.index(name) for name in skeleton.names]
+    return [
+        p if p.keypoints is None else replace(p, keypoints=p.keypoints[:, order], skeleton=skeleton)
+        for p in predictions
+    ]
 
 
 def detection_cap(truths: Sequence[Instances]) -> int:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Texts read, and files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text, without blanks around them.
+
+    Raises:
+        ValueError: no UTF-8.
+    """
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").strip().splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: the text is not UTF-8 ({error}); save it as UTF-8.") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -8,11 +8,13 @@ split), ``environment.json``, ``metrics.jsonl``, ``log.txt``, ``last.safetensors
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -58,7 +60,7 @@ from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
 from rcnn.tables import family_tables
-from rcnn.training import Standing, Trainer, append_line
+from rcnn.training import Standing, Trainer, TrainSettings, append_line
 from rcnn.weights import NORMALISATIONS, load_pretrained, load_start, trunk_normalisation
 
 HELD_OUT = 0.15
@@ -152,10 +154,12 @@ def train(
         raise ValueError(
             "a recipe names its own model and trunk: leave out --model and --trunk, or change them with --set"
         )
+    if any(text.partition("=")[0].strip() == "train.seed" for text in settings):
+        raise ValueError("--set train.seed: give --seed instead, which the images held out follow, too")
     _device(device)  # a wrong one is reported before anything is made
     given = None if recipe is None else _given(recipe, minutes, epochs, seed, workers)
     # The split is that of the recipe's seed, so that a run's recipe gives the same run again.
-    split_seed = given.train.seed if given else seed or 0
+    split_seed = given.train.seed if given else TrainSettings(seed=seed or 0).seed
     made = out is None or not Path(out).exists()
     folder = _agreed_folder(data, out)
     with _removed_if_refused(folder) if made else nullcontext():
@@ -166,11 +170,7 @@ def train(
         )
         if given is not None:
             name = recipe if isinstance(recipe, str | Path) else given.model
-            chosen, reasons = _normalised(given), [f"recipe: {name}"]
-            if chosen.transform != given.transform:
-                reasons.append(
-                    f"input: normalised as the weights of {given.settings.trunk.name} found here expect"
-                )
+            chosen, reasons = given, [f"recipe: {name}"]
         else:
             chosen, reasons = plan(
                 parts.train,
@@ -181,9 +181,20 @@ def train(
                 seed=seed or 0,
                 workers=workers,
             )
+        trunk_planned = chosen.settings.trunk.name
         chosen = with_settings(chosen, settings)
+        if not any(text.strip().startswith(("transform.mean", "transform.std")) for text in settings):
+            # The trunk may be another one now, and VGG-16 comes with two sets of weights.
+            normalised = _normalised(chosen)
+            if normalised != chosen:
+                reasons.append(
+                    f"input: normalised as the weights of {chosen.settings.trunk.name} found here expect"
+                )
+            chosen = normalised
         schedule = describe_schedule(chosen.train)
         reasons = [schedule if line.startswith("schedule: ") else line for line in reasons]
+        used = f"trunk {chosen.settings.trunk.name} ("
+        reasons = [line.replace(f"trunk {trunk_planned} (", used) for line in reasons]
         reasons += [f"setting: {text}" for text in settings]
         _fits(chosen, parts)
         parts = _proposed(parts, chosen, places, console)
@@ -192,7 +203,8 @@ def train(
             line.say(text)
         # Before there is a run: what it refuses leaves nothing behind.
         network = _network(chosen, parts, pretrained=True)
-    _describe_run(folder, chosen, places, {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons})
+    asked = {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons, "parts": _identity(parts)}
+    _describe_run(folder, chosen, places, asked)
     return _run(folder, chosen, parts, reasons, device, console, network, resumed=False)
 
 
@@ -422,6 +434,8 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
     """
     folder, console = Path(folder), console or Console(soft_wrap=True)
     recipe, parts, asked = _opened_run(folder, {}, None, console)
+    if asked.get("val") is None:
+        _same_parts(folder, parts, asked)  # else images that were trained on might be measured on
     metadata = checkpoint.read_metadata(folder / "last.safetensors")
     device = choose_device(None)
     finish(folder, recipe, parts, asked["reasons"], Standing(**metadata["progress"]), device, None, console)
@@ -429,11 +443,13 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl``."""
+    """The rows of a run's ``metrics.jsonl``, without one that a kill cut short."""
     path = folder / "metrics.jsonl"
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
 
 
 class Line:
@@ -508,14 +524,26 @@ def _checked(place: Any, images: Any, skip_bad: bool, boxes_only: bool) -> tuple
 def _hold_out(data: Dataset, lines: Sequence[str], seed: int) -> Parts:
     if len(data) == 1:
         return Parts(data, data, (*lines, "val: the one image there is, so the figures say little"))
-    count = max(1, round(HELD_OUT * len(data)))
-    order = np.random.default_rng([seed, 3]).permutation(len(data))
-    held = sorted(int(i) for i in order[:count])
-    kept = sorted(int(i) for i in order[count:])
+    held = _chosen(data, max(1, round(HELD_OUT * len(data))), seed)
+    count, kept = len(held), sorted(set(range(len(data))) - set(held))
     names = ", ".join(str(data.records[i].image_id) for i in held[:8])
     more = f" and {count - 8} more" if count > 8 else ""
     note = f"val: {count} of {len(data)} images held out with seed {seed}: {names}{more}"
     return Parts(data.subset(kept), data.subset(held), (*lines, note))
+
+
+def _chosen(data: Dataset, count: int, seed: int) -> list[int]:
+    """At most so many images at random, at least one; the last image with objects of a class stays."""
+    order = np.random.default_rng([seed, 3]).permutation(len(data)).tolist()
+    truths = [record.truth for record in data.records]
+    classes = [set((t.labels if t.crowd is None else t.labels[~t.crowd]).tolist()) for t in truths]
+    left = Counter(label for of_image in classes for label in of_image)
+    held: list[int] = []
+    for i in order:
+        if len(held) < count and all(left[label] > 1 for label in classes[i]):
+            held.append(i)
+            left.subtract(classes[i])
+    return sorted(held or order[:1])
 
 
 def _given(
@@ -554,8 +582,6 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
             f"train.minutes is {settings.minutes} and train.epochs is {settings.epochs}: "
             "set exactly one of them"
         )
-    if settings.batch_size < 1:
-        raise ValueError(f"train.batch_size {settings.batch_size}: a step needs at least one image")
     length = settings.minutes or settings.epochs or 0.0
     if not length > 0:
         raise ValueError(f"a training of {length:g} minutes or epochs is none: set a number above 0")
@@ -590,6 +616,8 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
             raise ValueError(
                 f"{part.source}: no objects, only semantic maps, which {recipe.model} cannot learn from: "
                 "choose --model fcn"
+                if part.has_semantic
+                else f"{part.source}: no image has an object, which {recipe.model} could learn: annotate some"
             )
         wanted = getattr(recipe.settings, "keypoint", None)
         count = 0 if part.skeleton is None else len(part.skeleton.names)
@@ -677,6 +705,7 @@ def _resume(
     folder: Path, given: Mapping[str, Any], workers: int | None, device: str | None, console: Console
 ) -> Path:
     recipe, parts, asked = _opened_run(folder, given, workers, console)
+    _same_parts(folder, parts, asked)
     _fits(recipe, parts)
     started = (folder / "last.safetensors").is_file()
     network = _network(recipe, parts, pretrained=not started)
@@ -697,6 +726,31 @@ def _opened_run(
         places, skip_bad=asked["skip_bad"], seed=asked["seed"], boxes_only=boxes_only, console=console
     )
     return recipe, _proposed(parts, recipe, places, console), asked
+
+
+def _identity(parts: Parts) -> dict[str, dict[str, Any]]:
+    """What tells both parts of the data from others: a sum over the images' ids, sizes and objects."""
+    found = {}
+    for name, part in (("training", parts.train), ("validation", parts.val)):
+        digest = hashlib.sha256(repr(part.class_names).encode())
+        for record in part.records:
+            truth = record.truth
+            digest.update(repr((record.image_id, truth.size)).encode())
+            digest.update(truth.boxes.numpy().tobytes() + truth.labels.numpy().tobytes())
+        found[name] = {"images": len(part), "sha256": digest.hexdigest()}
+    return found
+
+
+def _same_parts(folder: Path, parts: Parts, asked: Mapping[str, Any]) -> None:
+    """Refuse data that are not those with which the run began: they might be split otherwise."""
+    before, now = asked.get("parts") or {}, _identity(parts)
+    for name in before:
+        if before[name] != now[name]:
+            raise ValueError(
+                f"{folder}: its {name} part had {before[name]['images']} images when the run began, "
+                f"now it has {now[name]['images']}, or their objects are others: put the data back as they "
+                "were, give data sets again that were given opened, or start a new run"
+            )
 
 
 def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: Console) -> Parts:

@@ -56,7 +56,7 @@ class TrainSettings:
             off.
         amp: half precision in training: ``auto`` is bfloat16 where the device computes in it markedly
             quicker (GPUs, CPUs with instructions for it), full precision elsewhere.
-        eval_every: fraction of the way between two evaluations.
+        eval_every: fraction of the way between two evaluations; 0 is one after each step.
         eval_images: at most this many validation images in each of them (the last one takes all).
         patience: stop after this many evaluations without a better result; 0 is never.
         bad_steps: losses that are not finite in a row before the run gives up.
@@ -89,6 +89,33 @@ class TrainSettings:
     seed: int = 0
     workers: int = 1
     start: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: a setting outside its range, named.
+        """
+        fits: dict[str, tuple[bool, str]] = {
+            "batch_size": (self.batch_size >= 1, "at least 1 image"),
+            "lr": (0 < self.lr < math.inf, "a number above 0"),
+            "trunk_lr": (0 <= self.trunk_lr < math.inf, "a multiple of lr, 0 or more"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a number, 0 or more"),
+            "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
+            "warmup": (0 <= self.warmup < 1, "a fraction of the way, not steps"),
+            "steps": (all(0 < step < 1 for step in self.steps), "fractions of the way, not epochs"),
+            "clip_norm": (0 <= self.clip_norm < math.inf, "a number, 0 for off"),
+            "ema": (0 <= self.ema < 1, "a number from 0 to below 1"),
+            "eval_every": (self.eval_every >= 0, "a fraction of the way; 0 is after each step"),
+            "eval_images": (self.eval_images >= 1, "at least 1 image"),
+            "patience": (self.patience >= 0, "a number of evaluations, 0 for never"),
+            "bad_steps": (self.bad_steps >= 1, "at least 1"),
+            "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
+            "workers": (self.workers >= 0, "0 or more processes"),
+        }
+        for name, (good, expected) in fits.items():
+            if not good:
+                raise ValueError(f"train.{name} is {getattr(self, name)}: expected {expected}")
 
     def rate(self, fraction: float) -> float:
         """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""
@@ -198,6 +225,7 @@ class Trainer:
         self.evaluate, self.describe, self.say, self.tick = evaluate, describe, say, tick
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.optimizer = build_optimizer(network, self.settings)
+        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = Average(network, self.settings.ema)
         self.progress = Standing(next_eval=self.settings.eval_every)
         self.window: dict[str, float] = {}
@@ -233,10 +261,12 @@ class Trainer:
             began = time.perf_counter()
             self.step(next(batches))
             progress.seconds += self._agreed(time.perf_counter() - began)
+            better = False
             if self.fraction() >= progress.next_eval or self.fraction() >= 1:
-                self._evaluate()
-            # While losses are not finite the last good checkpoint stays.
-            if time.monotonic() - saved > pause and not progress.skipped_in_a_row:
+                better = self._evaluate()
+            # While losses are not finite the last good checkpoint stays. A run that is killed and resumed
+            # must know of the best weights that it has stored.
+            if (better or time.monotonic() - saved > pause) and not progress.skipped_in_a_row:
                 began = time.monotonic()
                 self.save()
                 saved = time.monotonic()
@@ -252,6 +282,7 @@ class Trainer:
         self.lr = self.settings.lr * self.settings.rate(fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["multiple"]
+        statistics = [(buffer, buffer.clone()) for buffer in self._statistics()]
         with self._precision():
             output: Output = self.parallel(batch, truths)
         loss = torch.stack(list(output.losses.values())).sum()
@@ -263,8 +294,13 @@ class Trainer:
             good = self._clip()
         if good:
             self.optimizer.step()
+            # A fused optimiser does not say that it wrote; the prepared network of the evaluation goes by it.
+            torch.autograd.graph.increment_version(self._trained)
             self.average.update(progress.iteration)
             progress.skipped_in_a_row = 0
+        else:
+            for buffer, before in statistics:
+                buffer.copy_(before)
         # Counted before anything is written: a resumed run must know which rows its checkpoint covers.
         progress.iteration += 1
         if good:
@@ -273,6 +309,11 @@ class Trainer:
             self._skip(samples, losses)
         self.tick(self.fraction(), losses)
         return losses
+
+    def _statistics(self) -> list[Tensor]:
+        """The running statistics that a step in training changes."""
+        norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        return [buffer for norm in norms if norm.training for buffer in norm.buffers()]
 
     def prepare(self, samples: Sequence[Sample]) -> tuple[ImageBatch, list[Instances]]:
         """What the network takes: the padded batch, with a seed for each image, and its truth."""
@@ -320,7 +361,8 @@ class Trainer:
         if self.rank == 0:
             _cut_metrics(self.out / "metrics.jsonl", self.progress.iteration)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """Measure, and keep the weights if they are the best so far; whether they were kept."""
         progress = self.progress
         self._write_window()
         progress.next_eval += self.settings.eval_every
@@ -330,18 +372,20 @@ class Trainer:
             self.network.eval()
             metrics = self.evaluate(last)
             score = self._agreed(metrics["score"] * self.world if self.rank == 0 else 0.0)
-            if score >= progress.best:
-                progress.best, progress.best_iteration, progress.stale = score, progress.iteration, 0
+            # Of equal ones the last is kept; only a better one has got on.
+            kept = score >= progress.best
+            progress.stale = 0 if score > progress.best else progress.stale + 1
+            if kept:
+                progress.best, progress.best_iteration = score, progress.iteration
                 if self.rank == 0:
                     weights = {f"network.{k}": v for k, v in self.network.state_dict().items()}
                     checkpoint.save(
                         self.out / "best.safetensors", weights, {**self.describe, "metrics": dict(metrics)}
                     )
-            else:
-                progress.stale += 1
         self.network.train()
         progress.eval_seconds += time.perf_counter() - began
         self._write({k: v for k, v in metrics.items() if k != "score"})
+        return kept
 
     def _stale(self) -> bool:
         stop = 0 < self.settings.patience <= self.progress.stale

@@ -12,7 +12,7 @@ from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
 from conftest import real_data
-from rcnn.data.coco import read_coco
+from rcnn.data.coco import PERSON_KEYPOINTS, PERSON_SIGMAS, read_coco
 from rcnn.data.dataset import Dataset
 from rcnn.structures import Skeleton
 
@@ -378,6 +378,59 @@ def test_polygons_outside_their_box_are_errors(at: tuple[int, int], tmp_path: Pa
     assert what.startswith("a b.png 2:")
 
 
+def test_codes_outside_their_box_are_errors(tmp_path: Path) -> None:
+    bitmap = np.zeros((10, 20), np.uint8, order="F")
+    bitmap[1:3, 12:18] = 1
+    code = coco_mask.encode(bitmap)
+    code["counts"] = code["counts"].decode()
+    (what,) = whats(opened(tmp_path, thing(segmentation=code)))
+    assert "The mask lies at 12, 1, 18, 3 (x1, y1, x2, y2), all of it outside the box at 2, 3, 6, 8" in what
+    bitmap[:] = 0
+    empty = {"size": [10, 20], "counts": [200]}
+    (what,) = whats(opened(tmp_path, thing(segmentation=empty), thing(2), thing(3)))
+    assert "1: The segmentation is missing or empty" in what
+
+
+def test_sizes_of_codes_as_tables_write_them(tmp_path: Path) -> None:
+    code = {"size": [10.0, 20.0], "counts": [23, 5, 172]}
+    dataset = opened(tmp_path, thing(bbox=[2, 3, 1, 5], segmentation=code))
+    assert dataset.problems == ()
+    assert dataset[0].truth.masks.areas().tolist() == [5]
+
+
+def test_categories_with_other_keypoints_are_refused(tmp_path: Path) -> None:
+    names = [{"id": 5, "name": "cat", "keypoints": ["ear", "tail"]}]
+    assert whats(opened(tmp_path, categories=[*names, {"id": 2, "name": "ant", "keypoints": ["ear"]}])) == []
+    other = {"id": 2, "name": "ant", "keypoints": ["leg", "feeler", "jaw"]}
+    (what,) = whats(opened(tmp_path, categories=[*names, other]))
+    assert "Its keypoints leg, feeler, jaw are others than ear, tail of another" in what
+
+
+def test_sigmas_of_the_file_come_before_those_of_its_names(tmp_path: Path) -> None:
+    person = {"id": 5, "name": "person", "keypoints": list(PERSON_KEYPOINTS)}
+    assert opened(tmp_path, categories=[person]).skeleton.sigmas == PERSON_SIGMAS
+    own = [0.05] * 17
+    assert opened(tmp_path, categories=[{**person, "sigmas": own}]).skeleton.sigmas == tuple(own)
+
+
+def test_keypoints_outside_the_image(tmp_path: Path) -> None:
+    names = [{"id": 5, "name": "cat", "keypoints": ["ear", "tail"]}]
+    points = thing(keypoints=[3, 4, 2, 500, 4, 2])
+    (what,) = whats(opened(tmp_path, points, categories=names), "warning")
+    assert "1 keypoints lie outside the image of 20 by 10 pixels" in what
+
+
+def test_a_file_of_the_same_name_elsewhere_is_another(tmp_path: Path) -> None:
+    (tmp_path / "left").mkdir()
+    images = [{"id": 7, "file_name": "left/a b.png", "width": 20, "height": 10}]
+    with pytest.raises(ValueError, match="no image of it was found"):
+        opened(tmp_path, thing(), images=images)
+
+
+def test_ids_that_are_null(tmp_path: Path) -> None:
+    assert opened(tmp_path, thing(id=None), thing(id=None, bbox=[2, 3, 4, 4.9])).problems == ()
+
+
 def test_iscrowd_as_text(tmp_path: Path) -> None:
     crowd = opened(tmp_path, thing(iscrowd="0")).records[0].truth.crowd
     assert crowd is not None
@@ -398,7 +451,7 @@ def test_twins_are_reported_and_kept(tmp_path: Path) -> None:
 def test_boxes_that_are_not_those_of_their_polygons(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(1), thing(2, bbox=[2, 3, 18, 7]))
     assert whats(dataset, "warning") == [
-        "instances_train.json boxes: 1 boxes overlap their polygons by less than a half: 2 of a b.png."
+        "instances_train.json boxes: 1 boxes overlap their outlines by less than a half: 2 of a b.png."
     ]
 
 

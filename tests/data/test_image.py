@@ -198,6 +198,66 @@ def test_sixteen_bit_colours_are_scaled(tmp_path: Path, channels: int) -> None:
     assert image.permute(1, 2, 0).numpy().tolist() == expected.tolist()
 
 
+def sixteen_bit_tiff(path: Path, values: np.ndarray, compression: int) -> Path:
+    """A TIFF of 16-bit colours in strips of one row: 1 as they are, 8 deflated."""
+    height, width, channels = values.shape
+    rows = [row.astype("<u2").tobytes() for row in values]
+    strips = [zlib.compress(row) if compression == 8 else row for row in rows]
+    starts = np.cumsum([8, *map(len, strips)]).tolist()
+    tables = starts[-1]
+    lists = {
+        258: struct.pack(f"<{channels}H", *[16] * channels),
+        273: struct.pack(f"<{height}I", *starts[:-1]),
+        279: struct.pack(f"<{height}I", *map(len, strips)),
+    }
+    short, long = 3, 4
+    entries: list[tuple[int, int, int, int | None]] = [
+        (256, short, 1, width), (257, short, 1, height), (258, short, channels, None),
+        (259, short, 1, compression), (262, short, 1, 2), (273, long, height, None),
+        (277, short, 1, channels), (278, short, 1, 1), (279, long, height, None),
+    ]  # fmt: skip
+    if channels == 4:
+        entries.append((338, short, 1, 2))
+    directory = tables + sum(map(len, lists.values()))
+    place, body = tables, b""
+    for tag, kind, count, value in entries:
+        if value is None:
+            value, place = place, place + len(lists[tag])
+        body += struct.pack("<HHII", tag, kind, count, value)
+    header = struct.pack("<2sHI", b"II", 42, directory)
+    end = struct.pack("<H", len(entries)) + body + struct.pack("<I", 0)
+    path.write_bytes(header + b"".join(strips) + b"".join(lists.values()) + end)
+    return path
+
+
+@pytest.mark.parametrize("compression", [1, 8], ids=["plain", "deflated"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bit_colours_of_a_tiff(tmp_path: Path, channels: int, compression: int) -> None:
+    values = (np.arange(3 * 5 * channels).reshape(3, 5, channels) * 97) % 4096
+    values[0, 0, 0] = 4095
+    image = read_image(sixteen_bit_tiff(tmp_path / "a.tif", values, compression))
+    expected = np.rint(values[..., :3] / 4095 * 255).astype(np.uint8)
+    assert image.permute(1, 2, 0).numpy().tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("orientation", ["6", b"\x06\x00"])
+def test_a_rotation_that_is_no_number(tmp_path: Path, orientation: str | bytes) -> None:
+    kind = 2 if isinstance(orientation, str) else 7  # text, or bytes of no type
+    value = (orientation.encode() if isinstance(orientation, str) else orientation).ljust(4, b"\0")
+    entry = struct.pack("<HHI", 0x0112, kind, 2) + value
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    path = saved(tmp_path, Image.fromarray(GRADIENT), "a.jpg", exif=exif)
+    assert image_size(path) == read_image(path).shape[1:]
+
+
+def test_whole_numbers_in_floats(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(np.array([[0, 3], [300, 1]], np.float32)), "a.tif")
+    assert read_numbers(path).tolist() == [[0, 3], [300, 1]]
+    path = saved(tmp_path, Image.fromarray(np.array([[0.5]], np.float32)), "b.tif")
+    with pytest.raises(ImageError, match=r"b\.tif: its pixels are fractions"):
+        read_numbers(path)
+
+
 def test_jpegs_are_masks_by_half_brightness_and_no_numbers(tmp_path: Path) -> None:
     pixels = np.zeros((40, 60), np.uint8)
     pixels[10:30, 20:50] = 255

@@ -48,6 +48,15 @@ def test_every_layout(tmp_path: Path, image: str, picture: str) -> None:
     assert truth.masks.dense()[1].tolist() == (NUMBERS == 300).tolist()
 
 
+def test_equal_names_belong_together_whatever_they_end_in(tmp_path: Path) -> None:
+    for name in ("001_img", "wet_mask", "c"):
+        photo(tmp_path / "images" / f"{name}.png")
+        label(tmp_path / "labels" / f"{name}.png")
+    data = open_data(tmp_path)
+    assert data.problems == ()
+    assert [r.image_id for r in data.records] == ["001_img", "c", "wet_mask"]
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.bool_])
 def test_numbers_of_any_depth(tmp_path: Path, kind: type) -> None:
     numbers = np.minimum(NUMBERS, 1 if kind is np.bool_ else 255)

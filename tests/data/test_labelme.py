@@ -39,6 +39,17 @@ def add(folder: Path, *shapes: Any, stem: str = "a", **more: Any) -> Path:
 SQUARE = shape("polygon", (2, 3), (12, 3), (12, 13), (2, 13))
 
 
+def test_files_renamed_in_pairs_keep_their_images(tmp_path: Path) -> None:
+    add(tmp_path, SQUARE, stem="1", imagePath="2.jpg")
+    add(tmp_path, stem="2", imagePath="3.jpg")
+    data = open_data(tmp_path)
+    assert [(r.image_id, r.path.name, len(r.truth)) for r in data.records] == [
+        ("1", "1.jpg", 1),
+        ("2", "2.jpg", 0),
+    ]
+    assert ["its imagePath says" in p.what for p in data.problems] == [True]
+
+
 def test_outlines_of_every_kind(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8) * 255).save(buffer, "PNG")
@@ -107,7 +118,7 @@ def test_faults_of_one_shape(tmp_path: Path, bad: Any, what: str) -> None:
 
 def test_faults_of_files(tmp_path: Path) -> None:
     add(tmp_path, SQUARE)
-    add(tmp_path, SQUARE, stem="bb", imagePath="C:\\x\\a.jpg")
+    add(tmp_path, SQUARE, stem="bb", imagePath="C:\\x\\a.jpg").with_suffix(".jpg").unlink()
     add(tmp_path, SQUARE, stem="ccc", imageWidth=20)
     add(tmp_path, SQUARE, SQUARE, stem="dddd")
     add(tmp_path, SQUARE, stem="e", imageData="eA==").with_suffix(".jpg").unlink()

@@ -31,6 +31,22 @@ def add(folder: Path, *things: str, stem: str = "a", size: str = "", filename: s
     return xml
 
 
+def test_lists_of_names_with_spaces(tmp_path: Path) -> None:
+    for stem in ("my image 1", "b"):
+        add(tmp_path, thing(), stem=stem)
+    listing = tmp_path / "ImageSets" / "Main" / "cat_train.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("\ufeffmy image 1\nb -1\n", "utf-8")
+    data = open_data(listing)
+    assert ([r.image_id for r in data.records], data.problems) == (["my image 1", "b"], ())
+
+
+def test_names_in_other_letters(tmp_path: Path) -> None:
+    xml = add(tmp_path, thing(), stem="A", filename="a.JPG")
+    xml.rename(xml.with_name("other.xml"))
+    assert read_voc(tmp_path).problems == ()
+
+
 def test_corners_are_made_continuous(tmp_path: Path) -> None:
     add(tmp_path, thing(), thing((5, 2, 20, 10), "dog", 1))
     dataset = read_voc(tmp_path)

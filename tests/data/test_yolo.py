@@ -45,6 +45,34 @@ def test_boxes(tmp_path: Path) -> None:
     assert sample.truth.names == ["dog", "cat"]
 
 
+def test_keypoints_in_pixels_are_faults(tmp_path: Path) -> None:
+    image(tmp_path, "0 0.5 0.5 0.2 0.4 30 20 2\n0 0.5 0.5 0.2 0.3 30 20 0\n")
+    data = open_data(yaml(tmp_path, NAMES + "kpt_shape: [1, 3]\n"))
+    assert [p.what for p in data.problems] == ["30 is no share of the image, 0 to 1; are these pixels?"]
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    image(tmp_path, "0 0.5 0.5 0.2 0.4\n")
+    write(tmp_path / "train.txt", ".\\images\\train\\a.png\n")
+    for parts in ("train: images\\train\n", "train: train.txt\n"):
+        assert len(open_data(yaml(tmp_path, parts=parts))[0].truth) == 1
+
+
+def test_an_empty_line_among_the_names(tmp_path: Path) -> None:
+    image(tmp_path, "1 0.5 0.5 0.2 0.4\n")
+    write(tmp_path / "classes.txt", "cat\n\ndog\n")
+    with pytest.raises(ValueError, match=r"classes\.txt: line 2 is empty; expected the name of class 1"):
+        open_data(tmp_path / "images" / "train")
+
+
+def test_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path, "0 0.5 0.5 0.2 0.4\n")
+    yaml(tmp_path)
+    for place, name in ((tmp_path / "images", "train"), (tmp_path / "images" / "train", ".")):
+        monkeypatch.chdir(place)
+        assert open_data(name).format == "yolo"
+
+
 def test_outlines(tmp_path: Path) -> None:
     image(tmp_path, "0 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n")
     truth = open_data(yaml(tmp_path))[0].truth

@@ -103,8 +103,10 @@ def tables_mean(precision, recall) -> dict[str, float]:
     found |= {"AP50": mean(precision[0, :, :, 0, 2]), "AP75": mean(precision[5, :, :, 0, 2])}
     for number, size in enumerate(("small", "medium", "large"), 1):
         found[f"AP_{size}"] = mean(precision[:, :, :, number, 2])
+        found[f"AR_{size}"] = mean(recall[:, :, number, 2])
     for number, name in enumerate(("AR1", "AR10", "AR")):
         found[name] = mean(recall[:, :, 0, number])
+    found |= {"AR50": mean(recall[0, :, 0, 2]), "AR75": mean(recall[5, :, 0, 2])}
     return found
 
 
@@ -165,7 +167,9 @@ def test_equals_pycocotools_summarize_where_that_is_defined(photographs) -> None
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.summarize()
     got = coco_metrics(truths, predictions, kind="mask", class_names=names).metrics
-    assert list(got.values()) == pytest.approx(evaluation.stats[:9].tolist(), abs=1e-6)
+    sizes = [f"{what}_{size}" for what in ("AP", "AR") for size in ("small", "medium", "large")]
+    names = ["AP", "AP50", "AP75", *sizes[:3], "AR1", "AR10", "AR", *sizes[3:]]
+    assert [got[name] for name in names] == pytest.approx(evaluation.stats.tolist(), abs=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,7 @@ def test_clip_cuts_x_at_the_width_and_y_at_the_height():
 def test_larger_than_needs_both_sides():
     boxes = torch.tensor([[0.0, 0, 16, 16], [0, 0, 15.9, 30], [0, 0, 30, 15.9], [5, 5, 5, 5]])
     assert box_ops.larger_than(boxes, 16).tolist() == [True, False, False, False]
+    assert box_ops.larger_than(boxes, 0).tolist() == [True, True, True, False], "no area is no box"
 
 
 def greedy(boxes, scores, groups, max_iou):

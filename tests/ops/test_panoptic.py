@@ -43,6 +43,14 @@ def test_better_objects_take_their_pixels_first() -> None:
     assert found.classes().tolist() == [[0, 0, 1, 1, 1, 1, 3, 3]]
 
 
+def test_names_are_the_same_whatever_their_case() -> None:
+    """As when two networks are combined: the map's Cat is the objects' cat, and no stuff."""
+    names = ("Cat", "DOG", "grass", "sky", OTHER.upper())
+    found = merge(objects(stuff="00223344", names=names), settings=ALL)
+    assert found.names == ("cat", "dog", "grass", "sky")
+    assert found.labels.tolist() == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("below", "kept"), [("01111000", True), ("01110000", False)], ids=["half is taken", "two thirds are"]
 )

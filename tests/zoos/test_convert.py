@@ -40,6 +40,7 @@ def test_from_the_command_line_to_a_prediction(zoo_file: Path, tmp_path: Path) -
     assert detector.info["source"] == "detectron2: model_final.pkl"
     assert len(detector.class_names) == 80
     assert (detector.class_names[0], detector.class_names[79]) == ("person", "toothbrush")
+    assert detector.category_ids[10:13] == (11, 13, 14), "COCO's own, which have gaps"
     assert detector.transform.short_side == 64
     picture = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     (found,) = detector.predict(Image.fromarray(picture), min_score=0.0, max_detections=3)

@@ -129,7 +129,8 @@ def pyramid() -> tuple[State, Any, Found]:
 def test_channels_means_and_strides(pyramid: Any) -> None:
     """An RGB image of ours gives the features of the same image in their BGR; a wrong stride does not."""
     state, network, found = pyramid
-    assert found.notes == ("images: BGR, mean and deviation by Detectron2's defaults",)
+    assert found.notes[0] == "images: BGR, mean and deviation by Detectron2's defaults"
+    assert found.notes[1].startswith("stride in the 1x1 convolution")
     image = rgb_image()
     plain = replace(found.transform, short_side=None, max_long_side=None)
     ours = network.neck(network.trunk(plain([image]).tensors))
@@ -223,7 +224,9 @@ def test_means_of_the_file_come_first() -> None:
     state["pixel_std"] = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
     found = detectron2.read({"model": state}, "a.pkl")
     assert found.conventions.channels == "rgb"
-    assert found.notes == ("images: RGB, mean and deviation from the file",)
+    assert found.notes[0] == "images: RGB, mean and deviation from the file"
+    # The deviation of torchvision's ResNets, whose stride is in the other convolution.
+    assert found.settings.trunk.stride_at == "3x3"
     assert found.transform.mean == pytest.approx((0.485, 0.456, 0.406))
     assert found.transform.std == pytest.approx((0.229, 0.224, 0.225))
     default = detectron2.read(written(zeros), "a.pkl").transform

@@ -22,7 +22,8 @@ def test_pickled_arrays(tmp_path: Path) -> None:
     """The form of Detectron2's zoo; floats in full precision, integers as they are, scalars too."""
     weight = np.arange(6, dtype=np.float16).reshape(2, 3)
     model = OrderedDict(a=weight, n=np.array(5), empty=np.zeros((0, 4), np.float32), turned=weight.T)
-    for protocol in range(5):
+    model["swapped"] = np.arange(3, dtype=">f4")  # the byte order of another machine
+    for protocol in range(6):
         content = {"model": model, "__author__": "Detectron2 Model Zoo", "x": np.float32(2)}
         (tmp_path / "m.pkl").write_bytes(pickle.dumps(content, protocol))
         found = read_weights(tmp_path / "m.pkl")
@@ -33,6 +34,7 @@ def test_pickled_arrays(tmp_path: Path) -> None:
         assert found["model"]["n"].shape == ()
         assert found["model"]["n"].dtype == torch.int64
         assert found["model"]["empty"].shape == (0, 4)
+        assert_close(found["model"]["swapped"], torch.arange(3.0))
 
 
 def test_pickled_by_python_2(tmp_path: Path) -> None:
@@ -91,10 +93,17 @@ def strange(tmp_path: Path) -> Any:
         def __init__(self) -> None:
             self.history = np.arange(3.0)
 
+        def mean(self) -> None: ...
+
+        def __getstate__(self) -> Any:
+            # As MMEngine's: methods of the class are part of the state.
+            return {**vars(self), "statistics_methods": OrderedDict(mean=HistoryBuffer.mean)}
+
         def __setstate__(self, state: Any) -> None:
             ran.append("setstate")
 
     HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
+    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = module.__name__, "HistoryBuffer.mean"
     module.HistoryBuffer = HistoryBuffer
     names = ("mmengine", "mmengine.logging", module.__name__)
     sys.modules.update(dict.fromkeys(names, module))

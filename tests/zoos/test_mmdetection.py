@@ -91,6 +91,48 @@ def test_the_configuration_of_the_checkpoint(key: str) -> None:
     assert found.class_names == ("a", "b")
 
 
+def test_without_a_configuration_the_bases_of_c4_and_of_the_cascade() -> None:
+    found = read({}, c4=True, mask=True)
+    assert (found.settings.trunk.stride_at, found.conventions.channels) == ("1x1", "bgr")
+    assert found.transform.mean == pytest.approx((123.675 / 255, 116.28 / 255, 103.53 / 255))
+    assert found.transform.std == pytest.approx((1 / 255,) * 3)
+    assert (found.settings.rpn.pre_nms, found.settings.rpn.post_nms) == ((12000, 6000), (2000, 1000))
+    settings = read({}, steps=3).settings
+    assert settings.box.weights == (10, 10, 5, 5)
+    assert settings.box.cascade.weights[1] == pytest.approx((1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067))
+    assert (settings.box.beta, settings.rpn.beta) == pytest.approx((1.0, 1 / 9))
+    assert settings.rpn.post_nms == (2000, 1000)
+
+
+def test_what_is_no_plain_value_does_not_hide_the_rest() -> None:
+    found = read({"cfg": CAFFE.replace("depth=50", "depth=50, init=dict(a=float('inf'), b=1)")})
+    assert found.settings.trunk.stride_at == "1x1"
+    assert found.conventions.channels == "bgr"
+    assert mmdetection.configuration("a = dict(x=f(1), **{'y': 2}, z=[3, g()])") == {"a": {"y": 2}}
+
+
+def test_settings_that_change_what_is_found() -> None:
+    text = """
+model = dict(
+    rpn_head=dict(
+        anchor_generator=dict(center_offset=0.5), loss_bbox=dict(type='SmoothL1Loss', beta=0.25)),
+    roi_head=dict(
+        bbox_head=dict(loss_bbox=dict(type='L1Loss')),
+        bbox_roi_extractor=dict(roi_layer=dict(aligned=False))),
+    test_cfg=dict(rpn=dict(nms=dict(iou_threshold=0.9))))
+test_pipeline = [dict(type='Load'), dict(type='Resize', scale=(2048, 1024), keep_ratio=True)]
+"""
+    found = read({"cfg": text})
+    rpn = found.settings.rpn
+    assert (rpn.offset, rpn.nms_iou, rpn.beta) == (0.5, 0.9, 0.25)
+    assert not found.settings.box.pool.aligned
+    assert found.settings.box.beta == 0
+    assert (found.transform.short_side, found.transform.max_long_side) == (1024, 2048)
+    for kind in ("LegacyAnchorGenerator", "LegacyDeltaXYWHBBoxCoder"):
+        with pytest.raises(ValueError, match=rf"a\.pth: its configuration has {kind}, as MMDetection 1"):
+            read({"cfg": f"model = dict(rpn_head=dict(part=[dict(type='{kind}')]))"})
+
+
 def test_a_cascade_has_box_weights_of_its_own() -> None:
     heads = ", ".join(f"dict(bbox_coder=dict(target_stds={stds}))" for stds in (
         "[0.1, 0.1, 0.2, 0.2]", "[0.05, 0.05, 0.1, 0.1]", "[0.025, 0.025, 0.05, 0.05]",

@@ -26,8 +26,16 @@ import torch
 from rcnn.data.check import Box, judge_box
 from rcnn.data.dataset import Dataset, Problem, Record, some_of
 from rcnn.data.image import ImageError, image_files, image_size
-from rcnn.data.outlines import LARGEST, Outline, is_number, polygon_fault, rasterise, rle_fault
-from rcnn.structures import Instances, Size, Skeleton
+from rcnn.data.outlines import (
+    LARGEST,
+    Outline,
+    is_number,
+    polygon_fault,
+    rasterise,
+    rle_bounds,
+    rle_fault,
+)
+from rcnn.structures import Instances, Rle, Size, Skeleton
 
 Entry = dict[str, Any]
 PROBED = 20  # file names looked up to recognise the folder of the images
@@ -117,7 +125,7 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
     """The folder that holds most of a sample of the images; ``images`` is taken as it is if it holds any."""
     parent, stem = path.parent, path.stem
     called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
-    folders = [*called, *(f"images/{name}" for name in called), "", "images"]  # of several the closest name
+    folders = [*called, *(f"images/{name}" for name in called), "", "images", "data"]  # closest name first
     candidates = [parent / f for f in folders] + [parent.parent / f for f in folders]
     if images is not None:
         candidates = [Path(images)]
@@ -140,11 +148,13 @@ def find_file(folder: Path, name: str) -> Path | None:
     Where there is none, the one file whose name differs only in upper and lower case, in the escapes of web
     addresses (``%20``) or in the Unicode form of its accents.
     """
-    parts = name.replace("\\", "/")
-    for candidate in (folder / parts, folder / parts.rsplit("/", 1)[-1]):
+    whole = folder / name.replace("\\", "/")
+    # Where the folder named is there, a file of that name elsewhere is another.
+    candidates = [whole] if whole.parent.is_dir() else [folder / whole.name]
+    for candidate in candidates:
         if candidate.is_file():
             return candidate
-    for candidate in (folder / parts, folder / parts.rsplit("/", 1)[-1]):
+    for candidate in candidates:
         if candidate.parent.is_dir():
             known = _alike(candidate.parent, candidate.parent.stat().st_mtime_ns)
             if len(found := known.get(_plain(candidate.name), [])) == 1:
@@ -254,13 +264,23 @@ class Reader:
     def _read_skeleton(self, entry: dict[str, Any], place: str) -> None:
         """The keypoints of a category; of several that have some, those of the one with the most."""
         names = entry.get("keypoints")
-        if not isinstance(names, list) or len(names) <= self.num_keypoints:
+        if not isinstance(names, list) or not names:
+            return
+        known = () if self.skeleton is None else self.skeleton.names
+        short = min(len(names), len(known))
+        if list(known[:short]) != names[:short]:
+            what = (
+                f"Its keypoints {', '.join(map(str, names))} are others than {', '.join(known)} of another."
+            )
+            self.report(what, "One skeleton serves all: split the file by category.", place)
+        if len(names) <= len(known):
             return
         bones = entry.get("skeleton") or []
-        sigmas = PERSON_SIGMAS if names == list(PERSON_KEYPOINTS) else tuple(entry.get("sigmas") or ())
+        usual = PERSON_SIGMAS if names == list(PERSON_KEYPOINTS) else ()
         try:
             # COCO counts the ends of its bones from 1.
             pairs = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
+            sigmas = tuple(map(float, entry.get("sigmas") or usual))
             self.skeleton = Skeleton(tuple(map(str, names)), pairs, sigmas=sigmas)
         except (TypeError, ValueError) as error:
             self.report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
@@ -324,7 +344,7 @@ class Reader:
                 place = f"annotations[{index}]"
                 self.report(what, "Complete it.", place, None if owner is None else owner.path)
                 continue
-            annotation_id = entry.get("id", f"annotations[{index}]")
+            annotation_id = entry["id"] if entry.get("id") is not None else f"annotations[{index}]"
             name = str(annotation_id)
             picture = self.pictures.get(entry["image_id"])
             if picture is None:
@@ -383,7 +403,7 @@ class Reader:
         self, found: Any, box: tuple[float, float, float, float], picture: Picture, name: str
     ) -> Outline | None:
         """The segmentation checked and made small; None where there is none or it is broken."""
-        if not found:
+        if not found or (isinstance(found, list) and not any(found)):
             return None
         fault = rle_fault(found, picture.size) if isinstance(found, dict) else polygon_fault(found)
         if fault is not None:
@@ -391,19 +411,30 @@ class Reader:
             self.report(fault, advice, name, picture.path, of_outline=True)
             return None
         if isinstance(found, dict):
-            return {"size": found["size"], "counts": found["counts"]}
+            code: Rle = {"size": list(picture.size), "counts": found["counts"]}
+            bounds = rle_bounds(code)
+            if bounds is None:
+                return None
+            self._compare(bounds, box, "mask", picture, name)
+            return code
         parts = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in found if len(part) >= 6]
         if len(parts) < len(found):
             what = f"{len(found) - len(parts)} of {len(found)} polygon parts have fewer than three corners."
             self.report(what, "They were left out; delete them.", name, picture.path, "warning")
-        if parts and not _meet(bounds := _bounds(parts), box):
+        if parts:
+            self._compare(_bounds(parts), box, "polygons", picture, name)
+        return parts or None
+
+    def _compare(self, bounds: Sequence[float], box: Box, what: str, picture: Picture, name: str) -> None:
+        """Report an outline that is not where its box is."""
+        if not _meet(bounds, box):
             shown = ", ".join(f"{value:g}" for value in bounds)
             edges = ", ".join(f"{value:g}" for value in box)
-            what = f"The polygons lie at {shown} (x1, y1, x2, y2), all of it outside the box at {edges}."
+            lies = "lies" if what == "mask" else "lie"
+            what = f"The {what} {lies} at {shown} (x1, y1, x2, y2), all of it outside the box at {edges}."
             self.report(what, "Correct the segmentation or the bbox.", name, picture.path)
-        elif parts and _overlap(bounds, box) < 0.5:
+        elif _overlap(bounds, box) < 0.5:
             self.off.append(f"{name} of {picture.path.name}")
-        return parts or None
 
     def _keypoints(self, found: Any, picture: Picture, name: str) -> npt.NDArray[np.float32]:
         """float32 ``[K, 3]``; zeros, which is "not annotated", where they are missing or broken."""
@@ -418,6 +449,11 @@ class Reader:
         values = np.array(found, dtype=np.float32).reshape(-1, 3)
         values[:, :2] += 0.5
         values[values[:, 2] == 0] = 0
+        height, width = picture.size
+        outside = (values[:, :2] < 0).any(1) | (values[:, 0] > width + 1) | (values[:, 1] > height + 1)
+        if (outside & (values[:, 2] > 0)).any():
+            what = f"{int(outside.sum())} keypoints lie outside the image of {width} by {height} pixels."
+            self.report(what, "Correct them; are these of another image?", name, picture.path, "warning")
         points[: len(values)] = values
         return points
 
@@ -482,7 +518,7 @@ class Reader:
         Also shares of the image, and boxes that are not those of their polygons.
         """
         if self.off:
-            what = f"{len(self.off)} boxes overlap their polygons by less than a half: {some_of(self.off)}."
+            what = f"{len(self.off)} boxes overlap their outlines by less than a half: {some_of(self.off)}."
             advice = "Look at them (rcnn data show): is bbox x, y, width, height, and of this image size?"
             self.report(what, advice, "boxes", severity="warning")
         count = len(self.corners)

@@ -37,7 +37,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
     """
     path = Path(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_bytes().decode("utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); expected a list of COCO results") from error
     if not isinstance(entries, list):
@@ -69,7 +69,11 @@ class _Reader:
         if missing or not any(key in entry for key in ("bbox", "segmentation", "keypoints")):
             what = f"lacks {' and '.join(missing) or 'bbox, segmentation and keypoints'}"
             raise self._error(number, what, "expected image_id, category_id, score and what was found")
-        image_id, category = entry["image_id"], entry["category_id"]
+        image_id, category = (
+            int(value) if isinstance(value, float) and value.is_integer() else value
+            for value in (entry["image_id"], entry["category_id"])
+        )
+        entry |= {"image_id": image_id, "category_id": category}  # as tables are exported: 1.0
         index = self.images.get(image_id) if isinstance(image_id, int | str) else None
         if index is None:
             known = [record.image_id for record in self.dataset.records]

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 200_000_000
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif")
+IMAGE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif",
+    ".ppm", ".pgm",
+)  # fmt: skip
 # Whatever Pillow's decoders throw at a damaged file.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 PILLOW_LIMIT_LOCK = threading.Lock()
@@ -91,7 +94,8 @@ def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArra
     with _opened(Path(path)) as image, _pillow_limit_lifted() if large else nullcontext():
         tiles: Any = image.tile  # type: ignore[attr-defined]
         image.tile = [  # type: ignore[attr-defined]
-            (*place, kind if isinstance(args, str) else (kind, *args[1:])) for *place, args in tiles
+            tile._replace(args=kind if isinstance(tile.args, str) else (kind, *tile.args[1:]))
+            for tile in tiles
         ]
         low = to_rgb(ImageOps.exif_transpose(image))
     return to_eight_bits(high.astype(np.uint16) * 256 + low)
@@ -149,6 +153,11 @@ def read_numbers(path: str | Path) -> npt.NDArray[np.int64]:
     with _opened(Path(path)) as image:
         if image.format == "JPEG":
             raise ImageError(f"{path}: a JPEG, whose compression changes numbers: save it as PNG or TIFF.")
+        if image.mode == "F":  # as ImageJ writes them
+            values = np.asarray(image)
+            if not np.array_equal(values, np.trunc(values)):
+                raise ImageError(f"{path}: its pixels are fractions, whole numbers were expected.")
+            return values.astype(np.int64)
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ImageError(
                 f"{path}: its pixels are colours ({image.mode}), numbers were expected: save it as an 8-bit "
@@ -211,7 +220,8 @@ def _sixteen_bit_kind(image: Image.Image) -> str | None:
 def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and not _may_be_rotated(image.fp):  # type: ignore[attr-defined]
         return 1
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return found if isinstance(found, int) else 1  # written as text or bytes, Pillow does not turn by it
 
 
 def _may_be_rotated(file: BinaryIO) -> bool:

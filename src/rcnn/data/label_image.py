@@ -12,7 +12,7 @@ masks of a sample are asked for.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -136,13 +136,16 @@ def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
         if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
             raise ValueError(f"{source}: both {names} have pictures; move one of them away.")
+        # The folders tell them apart: equal names belong together, whatever marks they have.
+        both = {f.stem for f in image_files(image_folder)} & {f.stem for f in image_files(folders[0])}
         files = image_files(folders[0])
         pictures = image_files(image_folder)
     else:
+        both = set()
         files = [f for f in image_files(source) if _is_label(f)]
         pictures = [f for f in image_files(source) if not _is_label(f)]
-    images = by_key(pictures, IMAGE_MARKS, "image", problems)
-    labels = by_key(files, LABEL_MARKS, "label image", problems)
+    images = by_key(pictures, IMAGE_MARKS, "image", problems, both)
+    labels = by_key(files, LABEL_MARKS, "label image", problems, both)
     bare = [images[key].name for key in images if key not in labels]
     if bare:
         what = f"{len(bare)} images have no label image: {some_of(bare)}."
@@ -154,13 +157,19 @@ def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
 
 
 def by_key(
-    files: Sequence[Path], marks: Sequence[str], kind: str, problems: list[Problem]
+    files: Sequence[Path],
+    marks: Sequence[str],
+    kind: str,
+    problems: list[Problem],
+    whole: Collection[str] = (),
 ) -> dict[str, Path]:
-    """The files by the name that an image and its label share; several of one name become a problem."""
+    """The files by the name that an image and its label share; several of one name become a problem.
+
+    A mark at its end is no part of the name, but of those in ``whole``.
+    """
     groups = defaultdict(list)
     for file in files:
-        # A file without mark may have one in its name by chance: "wet_mask.png" in images/.
-        groups[_key(file, marks)].append(file)
+        groups[file.stem if file.stem in whole else _key(file, marks)].append(file)
     for key, group in groups.items():
         if len(group) > 1:
             names = ", ".join(f.name for f in group)
@@ -197,7 +206,7 @@ def _values(record: Record) -> tuple[Path, list[int]]:
 def _suspect_map(source: Path, values: Sequence[Sequence[int]], problems: list[Problem]) -> None:
     """One and the same number everywhere: probably foreground and background, objects not told apart."""
     seen = {number for numbers in values for number in numbers}
-    if len(values) > 2 and len(seen) == 1:
+    if len(values) > 1 and len(seen) == 1:
         what = f"No other number than {next(iter(seen))} occurs in the label images, one object an image."
         advice = "If it marks the foreground, number its objects; otherwise ignore this."
         problems.append(Problem(source, what, advice, "labels", "warning"))

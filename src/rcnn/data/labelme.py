@@ -113,7 +113,13 @@ class _LabelMeReader(Reader):
     def _image(self, file: Path, content: dict[str, Any]) -> Path | None:
         named = content.get("imagePath")
         path = find_file(file.parent, named) if isinstance(named, str) and named else None
-        path = path or next((f for f in image_files(file.parent) if f.stem == file.stem), None)
+        own = next((f for f in image_files(file.parent) if f.stem == file.stem), None)
+        if path is not None and own is not None and path.stem != file.stem:
+            what = f"{file.name} is called like this image, but its imagePath says {named}."
+            advice = "The shapes are read as those of this image; rename the files if they are not."
+            self.report(what, advice, file.name, own, "warning")
+            path = own
+        path = path or own
         if path is None:
             kept = (
                 " The picture is in imageData: save it beside the file." if content.get("imageData") else ""

@@ -20,6 +20,7 @@ from rcnn.data.voc import annotation_folder, read_voc
 from rcnn.data.voc_masks import read_voc_masks
 from rcnn.data.yolo import find_yolo, read_yolo
 
+TELLING = {"ImageSets", "images", "gtFine"}  # folders whose name is needed to know what lies in them
 PARTS = 20  # folders that are looked into for a message
 LAYOUTS = """What can be opened:
   COCO          instances.json, its images beside it (or named by --images, images=…); a panoptic.json
@@ -69,6 +70,8 @@ def open_data(
     if isinstance(path, Dataset):
         return path
     source = Path(path)
+    if TELLING & (set(source.absolute().parts) - set(source.parts)):
+        source = source.absolute()  # from within such a folder
     of_voc = source.suffix == ".txt" and source.parent.parent.name == "ImageSets"
     if of_voc and source.parent.name == "Main":
         source, split = source.parents[2], split or source.stem

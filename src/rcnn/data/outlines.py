@@ -90,6 +90,15 @@ def rle_fault(found: dict[str, Any], size: Size) -> str | None:
     return None
 
 
+def rle_bounds(code: Rle) -> tuple[float, ...] | None:
+    """x1 y1 x2 y2 of a run-length code that can be decoded, None if no pixel is inside."""
+    from faster_coco_eval.core import mask as coco_mask
+
+    compressed = code if isinstance(code["counts"], str) else coco_mask.frPyObjects(code, *code["size"])
+    x, y, width, height = np.asarray(coco_mask.toBbox(compressed)).reshape(-1).tolist()
+    return (x, y, x + width, y + height) if width > 0 and height > 0 else None
+
+
 def _coded_pixels(text: str) -> int:
     """The sum of a compressed code's runs, -1 if it is none.
 

@@ -8,8 +8,9 @@ Convention:
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,6 +20,7 @@ import torch
 from rcnn.data.check import Box, Fault, judge_box, size_problem
 from rcnn.data.dataset import NOT_READ, Dataset, Problem, Record, files_below, some_of
 from rcnn.data.image import IMAGE_ENDINGS, ImageError, image_files, image_size, visible_files
+from rcnn.files import read_lines
 from rcnn.structures import Instances, Size
 
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls")  # the published name first
@@ -84,13 +86,25 @@ def _annotation_files(folder: Path, split: str | None, source: Path, problems: l
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
         raise ValueError(f"{listing}: there is no such split; available: {known}.")
-    names = [line.split()[0] for line in listing.read_text("utf-8-sig").splitlines() if line.strip()]
+    names = listed_names(listing, lambda name: (folder / f"{name}.xml").is_file())
     stems = [str(Path(n).with_suffix("")) if n.lower().endswith(IMAGE_ENDINGS) else n for n in names]
     for stem, count in Counter(stems).items():
         if count > 1:
             what = f"The image is listed {count} times."
             problems.append(Problem(listing, what, "It is used once; delete the others.", stem, "warning"))
     return [folder / f"{stem}.xml" for stem in dict.fromkeys(stems)]
+
+
+def listed_names(listing: Path, known: Callable[[str], bool]) -> list[str]:
+    """The names of a list of ``ImageSets``; those of a class have 1, 0 or -1 behind each.
+
+    Names may have spaces: a line that is ``known`` as it stands is one.
+
+    Raises:
+        ValueError: no UTF-8.
+    """
+    lines = [line for line in read_lines(listing) if line]
+    return [line if known(line) else re.sub(r"\s+-?[01]$", "", line) for line in lines]
 
 
 @dataclass
@@ -110,6 +124,8 @@ class _Reader:
     def __init__(self, source: Path, images: dict[str, Path]) -> None:
         self.source = source
         self.images = images
+        names = Counter(name.casefold() for name in images)
+        self.folded = {n.casefold(): file for n, file in images.items() if names[n.casefold()] == 1}
         self.problems: list[Problem] = []
         self.pictures: list[_Picture] = []
         self.files: dict[Path, Path] = {}  # image → XML
@@ -146,7 +162,8 @@ class _Reader:
         Files that were renamed in pairs name the image of another.
         """
         named = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
-        own, path = self.images.get(xml.stem), self.images.get(named)
+        own = self.images.get(xml.stem)
+        path = self.images.get(named) or self.folded.get(named.casefold())
         if path is None:
             path = own
         elif own is not None and path.stem != xml.stem:

@@ -27,6 +27,7 @@ from rcnn.data.check import Box, judge_box
 from rcnn.data.coco import Annotation, Picture, Reader
 from rcnn.data.dataset import Dataset, some_of
 from rcnn.data.image import ImageError, image_files, image_size, visible_files
+from rcnn.files import read_lines
 from rcnn.structures import Skeleton
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
@@ -126,7 +127,11 @@ def load_yaml(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: the file cannot be read ({error}).") from error
     if file.name == NAMES_FILE:
-        return {"names": [line.strip() for line in text.splitlines() if line.strip()]}
+        names = [line.strip() for line in text.strip().splitlines()]
+        if not all(names):
+            empty = names.index("") + 1
+            raise ValueError(f"{file}: line {empty} is empty; expected the name of class {empty - 1}.")
+        return {"names": names}
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
@@ -159,7 +164,7 @@ def _entries(file: Path, content: dict[str, Any], split: str) -> tuple[Path, ...
     entries = content[split] if isinstance(content[split], list) else [content[split]]
     roots = [file.parent / str(content.get("path") or "."), file.parent]
     found = []
-    for entry in map(str, entries):
+    for entry in (str(entry).replace("\\", "/") for entry in entries):
         # Exports say "../train/images" of what lies beside their yaml file.
         names = dict.fromkeys((entry, entry.removeprefix("../")))
         places = [root / name for name in names for root in roots]
@@ -241,7 +246,7 @@ class _YoloReader(Reader):
                 for file in image_files(folder)
             ]
         elif entry.is_file():
-            lines = [line.strip() for line in entry.read_text("utf-8-sig").splitlines() if line.strip()]
+            lines = [line.replace("\\", "/") for line in read_lines(entry) if line]
             listed = [entry.parent / line.removeprefix("./") for line in lines]
         else:
             raise ValueError(f"{self.place.yaml}: there is no {entry}; correct the file, or its path.")
@@ -304,7 +309,7 @@ class _YoloReader(Reader):
         elif row[0] not in range(len(self.class_names)):
             fault = f"The class {row[0]:g} is not among 0 to {len(self.class_names) - 1}."
         else:
-            shares = row[1:] if outline or not self.num_keypoints else row[1:BOX]
+            shares = row[1:] if outline or not self.num_keypoints else np.r_[row[1:BOX], self._shown(row)]
             if shares.min() < -SLACK or shares.max() > 1 + SLACK:
                 worst = shares[np.abs(shares - 0.5).argmax()]
                 fault = f"{worst:g} is no share of the image, 0 to 1; are these pixels?"
@@ -312,6 +317,11 @@ class _YoloReader(Reader):
             self.report(fault, "Correct or delete the line.", place, picture.path)
             return
         (self._add_outline if outline else self._add_box)(picture, row, place)
+
+    def _shown(self, row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """X and y of the keypoints that are annotated."""
+        given = row[BOX:].reshape(self.num_keypoints, self.per_keypoint)
+        return (given if self.per_keypoint == 2 else given[given[:, 2] > 0])[:, :2].reshape(-1)
 
     def _add_outline(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
         polygon = row[1:].reshape(-1, 2) * picture.size[::-1]

@@ -27,6 +27,7 @@ _EVALUATORS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 Floats = npt.NDArray[np.float64]
 IOU_50, IOU_75 = 0, 5
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
+SIZES = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class CocoResult:
     """What COCO reports; NaN wherever there is no truth to measure against.
 
     Attributes:
-        metrics: ``AP AP50 AP75 AP_small AP_medium AP_large AR1 AR10 AR``, each in [0, 1], means over the
-            classes with truth. ``AR`` and every AP are at the full cap.
+        metrics: ``AP AP50 AP75 AP_small AP_medium AP_large AR1 AR10 AR AR50 AR75 AR_small AR_medium
+            AR_large``, each in [0, 1], means over the classes with truth. All but ``AR1`` and ``AR10`` are at
+            the full cap.
         per_class: the same by class name.
         recall: the grid of recalls, 0 to 1 in 101 steps.
         precision: by class name, the precision at IoU 0.5 reached at each recall or beyond; NaNs without
@@ -92,10 +94,10 @@ def coco_metrics(
 
 
 def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
-    """COCO's nine numbers from precisions ``[T, R, K, A, M]`` and recalls ``[T, K, A, M]``."""
+    """COCO's numbers from precisions ``[T, R, K, A, M]`` and recalls ``[T, K, A, M]``."""
     at_cap, recall_of_all = precision[..., -1], recall[:, :, AREAS["all"]]
     of_all = at_cap[..., AREAS["all"]]
-    sizes = {f"AP_{name}": _mean(at_cap[..., AREAS[name]]) for name in ("small", "medium", "large")}
+    sizes = {f"AP_{name}": _mean(at_cap[..., AREAS[name]]) for name in SIZES}
     return {
         "AP": _mean(of_all),
         "AP50": _mean(of_all[IOU_50]),
@@ -104,6 +106,9 @@ def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
         "AR1": _mean(recall_of_all[..., 0]),
         "AR10": _mean(recall_of_all[..., 1]),
         "AR": _mean(recall_of_all[..., 2]),
+        "AR50": _mean(recall_of_all[IOU_50, :, 2]),
+        "AR75": _mean(recall_of_all[IOU_75, :, 2]),
+        **{f"AR_{name}": _mean(recall[:, :, AREAS[name], -1]) for name in SIZES},
     }
 
 

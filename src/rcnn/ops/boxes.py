@@ -86,8 +86,9 @@ def clip(boxes: Tensor, size: Size) -> Tensor:
 
 
 def larger_than(boxes: Tensor, min_side: float) -> Tensor:
-    """Bool ``[N]``: both sides at least ``min_side`` pixels."""
-    return ((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(1)
+    """Bool ``[N]``: both sides at least ``min_side`` pixels, and above 0."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return ((sides >= min_side) & (sides > 0)).all(1)
 
 
 def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor:

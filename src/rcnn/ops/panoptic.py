@@ -181,8 +181,9 @@ def _place(objects: Instances, order: list[int], max_overlap: float) -> tuple[Te
 
 
 def stuff_names(things: tuple[str, ...], semantic_names: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of a semantic map that are no things."""
-    return tuple(name for name in semantic_names if name not in things and name != OTHER)
+    """The classes of a semantic map that are no things, whatever the case of their names."""
+    known = {name.casefold() for name in (*things, OTHER)}
+    return tuple(name for name in semantic_names if name.casefold() not in known)
 
 
 def _joint_names(

@@ -70,12 +70,13 @@ def import_weights(
     found, architecture = _changed(found, settings)
     network = build(found, what)
     names = _class_names(found, classes, what)
+    ids, coco = coco_labels()
     people = isinstance(found.settings, KeypointRCNNSettings) and found.settings.keypoint.count == 17
     detector = Detector(
         network,
         found.transform,
         names,
-        info={"source": f"{source}: {Path(path).name}"},
+        info={"source": f"{source}: {Path(path).name}"} | ({"category_ids": ids} if names == coco else {}),
         skeleton=PERSON if people else None,
     )
     kind = "a pyramid" if found.settings.fpn else "a single map"

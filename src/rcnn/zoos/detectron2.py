@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -35,12 +35,19 @@ def read(content: Mapping[str, Any], what: str) -> Found:
         raise ValueError(f"{what}: a file of Detectron or Caffe2, expected one of Detectron2")
     tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
     state = renamed(tensors, _rules(tensors), _DROPPED)
-    settings = _with_conventions(recognise(state, what))
-    transform, channels, notes = _images(tensors, pyramid=settings.fpn is not None)
+    settings = recognise(state, what)
+    transform, channels, where = _images(tensors, pyramid=settings.fpn is not None)
+    # A deviation of 1 belongs to the ResNets of Caffe; those of torchvision have one of some 58.
+    stride: Any = "1x1" if max(transform.std) < 2 / 255 else "3x3"
+    settings = _with_conventions(settings, stride)
+    notes = (
+        f"images: {channels.upper()}, mean and deviation {where}",
+        f"stride in the {stride} convolution, as in the ResNets that have this deviation",
+    )
     return Found(settings, state, Conventions(channels, anchors="size"), transform, notes=notes)
 
 
-def _with_conventions(settings: Settings) -> Settings:
+def _with_conventions(settings: Settings, stride: Literal["1x1", "3x3"]) -> Settings:
     """What every model of the zoo has in common."""
     people = isinstance(settings, KeypointRCNNSettings)
     pyramid = settings.fpn is not None
@@ -53,7 +60,7 @@ def _with_conventions(settings: Settings) -> Settings:
         post_nms=(kept, 1000),
     )
     box = replace(settings.box, pool=_pool(settings.box.pool), beta=0.5 if people else 0.0, min_side=0.0)
-    trunk = replace(settings.trunk, stride_at="1x1")
+    trunk = replace(settings.trunk, stride_at=stride)
     changed: Settings = replace(settings, trunk=trunk, rpn=rpn, box=box)
     for name in ("mask", "keypoint"):
         head = getattr(changed, name, None)
@@ -66,7 +73,7 @@ def _pool(pool: PoolSettings) -> PoolSettings:
     return replace(pool, sampling_ratio=0, aligned=True)  # ROIAlignV2
 
 
-def _images(tensors: Mapping[str, Tensor], *, pyramid: bool) -> tuple[Transform, Any, tuple[str, ...]]:
+def _images(tensors: Mapping[str, Tensor], *, pyramid: bool) -> tuple[Transform, Any, str]:
     """How images were prepared: by the buffers that older files have, else by the zoo's defaults."""
     mean, std, where = PIXEL_MEAN, PIXEL_STD, "by Detectron2's defaults"
     if "pixel_mean" in tensors and "pixel_std" in tensors:
@@ -85,7 +92,7 @@ def _images(tensors: Mapping[str, Tensor], *, pyramid: bool) -> tuple[Transform,
         divisor=32 if pyramid else 1,
         margin=0.5,  # sides are rounded
     )
-    return transform, channels, (f"images: {channels.upper()}, mean and deviation {where}",)
+    return transform, channels, where
 
 
 def _three(tensor: Tensor) -> Channels:

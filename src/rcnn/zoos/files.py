@@ -19,7 +19,7 @@ import struct
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,7 +69,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
 def _tensors(value: Any) -> Any:
     """The value with arrays as tensors and floats in full precision, in containers too."""
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
+        native = value.dtype.newbyteorder("=")
+        value = torch.from_numpy(np.ascontiguousarray(value, native).reshape(value.shape))
     if isinstance(value, Tensor):
         return value.detach().float() if value.is_floating_point() else value.detach()
     if isinstance(value, dict):
@@ -92,8 +93,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the pickle stands for; asked for every class and function in it."""
         top, _, rest = module.partition(".")
-        if top == "numpy" and rest in ("core.multiarray", "_core.multiarray") and name in _NUMPY:
-            return _NUMPY[name]
+        if top == "numpy" and (rest.removeprefix("_"), name) in _NUMPY:
+            return _NUMPY[rest.removeprefix("_"), name]
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
         raise pickle.UnpicklingError(
@@ -103,7 +104,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _dtype(code: str, *_: Any) -> np.dtype[Any]:
     """A dtype of numbers; one of objects would have the arrays hold anything."""
-    dtype: np.dtype[Any] = np.dtype(code)
+    dtype: np.dtype[Any] = np.dtype(code, copy=True)  # the pickle then sets its byte order
     if dtype.kind not in "biuf":
         raise pickle.UnpicklingError(f"it has an array of {dtype}, where numbers are expected")
     return dtype
@@ -131,7 +132,16 @@ def _scalar(dtype: np.dtype[Any], content: bytes | str) -> Any:
     return np.frombuffer(raw, dtype)[0].item()
 
 
-_NUMPY = {"_reconstruct": _array, "scalar": _scalar}
+def _from_buffer(content: bytes, dtype: np.dtype[Any], shape: Sequence[int], order: str) -> Any:
+    """How protocol 5 writes an array; a copy, since the bytes are not to be written to."""
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C").copy()
+
+
+_NUMPY: dict[tuple[str, str], Any] = {
+    ("core.multiarray", "_reconstruct"): _array,
+    ("core.multiarray", "scalar"): _scalar,
+    ("core.numeric", "_frombuffer"): _from_buffer,
+}
 _PLAIN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "ndarray",  # an argument of _reconstruct; not to be called itself
     ("numpy", "dtype"): _dtype,
@@ -142,6 +152,9 @@ _PLAIN: dict[tuple[str, str], Any] = {
 
 
 # Files of torch.save
+
+
+GETATTR = "builtins.getattr"
 
 
 class Absent:
@@ -155,11 +168,14 @@ class Absent:
 
     def __setstate__(self, _: Any) -> None: ...
 
+    def __setitem__(self, *_: Any) -> None: ...
+
 
 def _read_torch(path: Path) -> Any:
     with path.open("rb") as file:
-        # What torch itself knows comes first, and the modules of the system it never lets pass.
-        strange = [name for name in _names(file) if not name.startswith("builtins.")]
+        # What torch itself knows comes first, and the modules of the system it never lets pass. MMEngine's
+        # histories hold methods of their class, which pickle writes as a call of getattr.
+        strange = [name for name in _names(file) if name == GETATTR or not name.startswith("builtins.")]
     try:
         with safe_globals([(Absent, name) for name in strange]):
             return torch.load(path, map_location="cpu", weights_only=True)

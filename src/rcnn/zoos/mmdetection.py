@@ -1,7 +1,8 @@
 """MMDetection's detectors, versions 2 and 3: Faster, Mask and Cascade R-CNN on ResNets, FPN or C4.
 
 A checkpoint carries its whole configuration as text in ``meta``. The text is Python; it is parsed, not run,
-and what matters is taken from it. Without it the settings are those of ``configs/_base_/models``.
+and what matters is taken from it. Without it the settings are those of ``configs/_base_/models``: of
+``faster-rcnn_r50_fpn`` and ``mask-rcnn_r50_fpn``, ``cascade-rcnn_r50_fpn`` or ``faster-rcnn_r50-caffe-c4``.
 
 Facts: github.com/open-mmlab/mmdetection, ``mmdet/models`` and ``configs/_base_``; what ``meta`` holds:
 github.com/open-mmlab/mmengine, ``Runner.save_checkpoint``.
@@ -10,21 +11,25 @@ github.com/open-mmlab/mmengine, ``Runner.save_checkpoint``.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from rcnn.ops.boxes import BoxWeights
-from rcnn.parts.box_head import BoxHeadSettings
+from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.transform import Transform
 from rcnn.weights import Settings
 from rcnn.zoos.structure import Conventions, Found, Rules, one_logit, recognise, renamed, step_name
 
-# data_preprocessor of the models on torchvision's ResNets: RGB of 0 to 255.
+# data_preprocessor of the models on torchvision's ResNets, RGB of 0 to 255, and on Caffe's, BGR.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+CAFFE_MEAN, CAFFE_STD = (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
+# Pixels counted inclusively, as in version 1.
+LEGACY = ("LegacyAnchorGenerator", "LegacyDeltaXYWHBBoxCoder")
 
 
 def read(content: Mapping[str, Any], what: str) -> Found:
@@ -44,32 +49,75 @@ def read(content: Mapping[str, Any], what: str) -> Found:
             f"{what}: of MMDetection 1, whose boxes have the background's first and count pixels "
             "inclusively; expected version 2 or 3"
         )
+    legacy = sorted(set(_types(config)) & set(LEGACY))
+    if legacy:
+        raise ValueError(
+            f"{what}: its configuration has {' and '.join(legacy)}, as MMDetection 1; expected "
+            "a model of version 2 or 3 with their own"
+        )
     one_logit(state, foreground=0)
-    settings = _with_conventions(recognise(state, what), config)
-    transform, conventions = _images(config)
+    recognised = recognise(state, what)
+    caffe = recognised.box.layers == "stage" and "model" not in config  # the base of all C4 models
+    settings = _with_conventions(recognised, config, caffe=caffe)
+    transform, conventions = _images(config, caffe=caffe)
     notes = (
         f"images: {conventions.channels.upper()}; stride in the {settings.trunk.stride_at} convolution: "
-        + ("from the checkpoint's configuration" if config else "by MMDetection's defaults"),
+        + ("from the checkpoint's configuration" if "model" in config else "by MMDetection's defaults"),
     )
     return Found(settings, state, conventions, transform, _class_names(meta), notes)
 
 
-def _with_conventions(settings: Settings, config: Mapping[str, Any]) -> Settings:
+def _types(config: Any) -> Iterator[str]:
+    """The ``type`` of every part of a configuration."""
+    if isinstance(config, Mapping):
+        if isinstance(config.get("type"), str):
+            yield config["type"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            yield from _types(part)
+
+
+def _with_conventions(settings: Settings, config: Mapping[str, Any], *, caffe: bool) -> Settings:
     # The batch norm of these models keeps its statistics in training (norm_eval).
-    stride: Any = "1x1" if told(config, "model.backbone.style", "pytorch") == "caffe" else "3x3"
+    style = told(config, "model.backbone.style", "caffe" if caffe else "pytorch")
+    stride: Any = "1x1" if style == "caffe" else "3x3"
     trunk = replace(settings.trunk, norm="frozen", stride_at=stride)
     changed: Settings = replace(
-        settings, trunk=trunk, rpn=_rpn(settings.rpn, config), box=_box(settings.box, config)
+        settings,
+        trunk=trunk,
+        rpn=_rpn(settings.rpn, settings.box, config),
+        box=_box(settings.box, config),
     )
     mask = getattr(changed, "mask", None)
     if mask is not None:
-        samples = told(config, "model.roi_head.mask_roi_extractor.roi_layer.sampling_ratio", 0)
-        pool = replace(mask.pool, sampling_ratio=samples, aligned=True)
+        pool = _pool(mask.pool, config, "model.roi_head.mask_roi_extractor")
         changed = replace(changed, mask=replace(mask, pool=pool))
     return changed
 
 
-def _rpn(rpn: RPNSettings, config: Mapping[str, Any]) -> RPNSettings:
+def _pool(pool: PoolSettings, config: Mapping[str, Any], extractor: str) -> PoolSettings:
+    samples = told(config, f"{extractor}.roi_layer.sampling_ratio", 0)
+    # mmcv's RoIAlign is aligned unless told otherwise.
+    aligned = bool(told(config, f"{extractor}.roi_layer.aligned", True))
+    return replace(pool, sampling_ratio=samples, aligned=aligned)
+
+
+def _beta(config: Any, head: str, default: float) -> float:
+    """Of the loss of a head's boxes; 0 is L1."""
+    loss = told(config, f"{head}.loss_bbox".lstrip("."), {})
+    if loss.get("type") == "SmoothL1Loss":
+        return float(loss.get("beta", 1.0))
+    return 0.0 if loss.get("type") == "L1Loss" else default
+
+
+def _rpn(rpn: RPNSettings, box: BoxHeadSettings, config: Mapping[str, Any]) -> RPNSettings:
+    # pre_nms, and post_nms in training, of the C4 models, the cascade, and the others.
+    nms_pre, kept = (2000, 1000), 1000
+    if box.layers == "stage":
+        nms_pre, kept = (12000, 6000), 2000
+    elif box.cascade is not None:
+        kept = 2000
     anchors = "model.rpn_head.anchor_generator"
     strides, scales = told(config, f"{anchors}.strides", None), told(config, f"{anchors}.scales", None)
     train, test = told(config, "model.train_cfg.rpn_proposal", {}), told(config, "model.test_cfg.rpn", {})
@@ -80,28 +128,30 @@ def _rpn(rpn: RPNSettings, config: Mapping[str, Any]) -> RPNSettings:
         rpn,
         sizes=sizes,
         ratios=tuple(told(config, f"{anchors}.ratios", rpn.ratios)),
-        beta=0.0,
-        pre_nms=(train.get("nms_pre", 2000), test.get("nms_pre", 1000)),
-        post_nms=(train.get("max_per_img", 1000), test.get("max_per_img", 1000)),
+        offset=float(told(config, f"{anchors}.center_offset", rpn.offset)),
+        beta=_beta(config, "model.rpn_head", 0.0 if box.cascade is None else 1 / 9),
+        pre_nms=(train.get("nms_pre", nms_pre[0]), test.get("nms_pre", nms_pre[1])),
+        post_nms=(train.get("max_per_img", kept), test.get("max_per_img", 1000)),
+        nms_iou=float(told(test, "nms.iou_threshold", rpn.nms_iou)),
     )
 
 
 def _box(box: BoxHeadSettings, config: Mapping[str, Any]) -> BoxHeadSettings:
     heads = told(config, "model.roi_head.bbox_head", {})
-    heads = heads if isinstance(heads, list) else [heads]
+    if not isinstance(heads, list):
+        heads = [heads] if box.cascade is None else [heads] * len(CASCADE_STDS)
     first, *more = (
-        _box_weights(told(head, "bbox_coder.target_stds", (0.1, 0.1, 0.2, 0.2))) for head in heads
+        _box_weights(told(head, "bbox_coder.target_stds", stds))
+        for head, stds in zip(heads, CASCADE_STDS, strict=False)
     )
     if box.cascade is not None and more:
         box = replace(box, cascade=replace(box.cascade, weights=tuple(more)))
     test = told(config, "model.test_cfg.rcnn", {})
-    samples = told(config, "model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio", 0)
     return replace(
         box,
-        # mmcv's RoIAlign is aligned unless told otherwise.
-        pool=replace(box.pool, sampling_ratio=samples, aligned=True),
+        pool=_pool(box.pool, config, "model.roi_head.bbox_roi_extractor"),
         weights=first,
-        beta=0.0,
+        beta=_beta(heads[0], "", 0.0 if box.cascade is None else 1.0),
         min_side=0.0,
         min_score=float(test.get("score_thr", 0.05)),
         nms_iou=float(told(test, "nms.iou_threshold", 0.5)),
@@ -114,25 +164,35 @@ def _box_weights(stds: Any) -> BoxWeights:
     return dx, dy, dw, dh
 
 
-def _images(config: Mapping[str, Any]) -> tuple[Transform, Conventions]:
+def _images(config: Mapping[str, Any], *, caffe: bool) -> tuple[Transform, Conventions]:
     """How images were prepared: by version 3's preprocessor, or by version 2's pipeline."""
     norm = told(config, "model.data_preprocessor", None) or config.get("img_norm_cfg", {})
-    rgb = bool(norm.get("bgr_to_rgb", norm.get("to_rgb", True)))
+    rgb = bool(norm.get("bgr_to_rgb", norm.get("to_rgb", not caffe)))
     mean, std = (
         tuple(float(v) / 255 for v in norm.get(key, default))
-        for key, default in (("mean", MEAN), ("std", STD))
+        for key, default in (("mean", CAFFE_MEAN if caffe else MEAN), ("std", CAFFE_STD if caffe else STD))
     )
     if not rgb:
         mean, std = mean[::-1], std[::-1]
+    short_side, max_long_side = _scale(config.get("test_pipeline"))
     transform = Transform(
-        short_side=800,
-        max_long_side=1333,
+        short_side=short_side,
+        max_long_side=max_long_side,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         antialias=False,  # OpenCV's bilinear
         margin=0.5,  # sides are rounded
     )
     return transform, Conventions("rgb" if rgb else "bgr")
+
+
+def _scale(pipeline: Any) -> tuple[int, int]:
+    """Short and long side of the images: ``Resize`` of version 3, ``MultiScaleFlipAug`` of version 2."""
+    for step in pipeline if isinstance(pipeline, list) else ():
+        scale = told(step, "scale", told(step, "img_scale", None))
+        if isinstance(scale, list) and len(scale) == 2 and all(isinstance(side, int) for side in scale):
+            return min(scale), max(scale)
+    return 800, 1333
 
 
 def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -143,7 +203,7 @@ def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def configuration(text: Any) -> dict[str, Any]:
-    """The top-level values of a configuration's text that are plain data; nothing in it is run."""
+    """The values of a configuration's text that are plain data; what is not is left out. Nothing is run."""
     try:
         body = ast.parse(text).body if isinstance(text, str) else []
     except SyntaxError:
@@ -161,13 +221,23 @@ def configuration(text: Any) -> dict[str, Any]:
 def _plain(node: ast.expr) -> Any:
     """A literal, where ``dict(a=1)`` counts as one."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {word.arg: _plain(word.value) for word in node.keywords}
+        return _entries((word.arg, word.value) for word in node.keywords)
     if isinstance(node, ast.List | ast.Tuple):
         return [_plain(item) for item in node.elts]
     if isinstance(node, ast.Dict):
-        keys = [None if key is None else _plain(key) for key in node.keys]
-        return dict(zip(keys, map(_plain, node.values), strict=True))
+        keys = [None if key is None else ast.literal_eval(key) for key in node.keys]
+        return _entries(zip(keys, node.values, strict=True))
     return ast.literal_eval(node)
+
+
+def _entries(pairs: Iterable[tuple[Any, ast.expr]]) -> dict[Any, Any]:
+    """Those with a plain value; the key None stands for ``**``."""
+    entries: dict[Any, Any] = {}
+    for key, node in pairs:
+        with contextlib.suppress(ValueError):
+            value = _plain(node)
+            entries.update(value if key is None else {key: value})
+    return entries
 
 
 def told(config: Any, path: str, default: Any) -> Any:
@@ -178,6 +248,9 @@ def told(config: Any, path: str, default: Any) -> Any:
         config = config[key]
     return config
 
+
+# cascade-rcnn_r50_fpn; the first is that of all heads.
+CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 
 _DROPPED = r"^data_preprocessor\."
 _RULES: Rules = (
