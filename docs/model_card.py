@@ -126,7 +126,8 @@ def command(run: Path) -> str:
     said = json.loads((run / "run.json").read_text(encoding="utf-8"))["reasons"]
     changed = (line.removeprefix("setting: ") for line in said if line.startswith("setting: "))
     settings = "".join(f' --set "{text}"' for text in changed)
-    return f"rcnn train D/nuclei/train --val D/nuclei/val {length} --seed {train.seed}{settings} --out runs/nuclei"
+    start = "rcnn train D/nuclei/train --val D/nuclei/val"
+    return f"{start} {length} --seed {train.seed}{settings} --out runs/nuclei"
 
 
 if __name__ == "__main__":
