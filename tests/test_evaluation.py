@@ -135,13 +135,19 @@ def test_keypoints_are_matched_by_name() -> None:
     assert same.skeleton.names == ("right", "nose")
     (same,) = align_keypoints([found], Skeleton(found.skeleton.names, sigmas=(0.1, 0.1, 0.1)))
     assert same is found
+    (same,) = align_keypoints([found], Skeleton(("NOSE", "Right")))
+    assert same.keypoints[0, :, 0].tolist() == [1, 9]
+    (same,) = align_keypoints([found], Skeleton(("keypoint_0", "keypoint_1", "keypoint_2")))
+    assert same is found, "YOLO's files need not name them"
     assert align_keypoints([found], None) is None
     assert align_keypoints([instances([A], scores=[0.9])], Skeleton(("nose",))) is None
 
 
 def test_keypoints_that_the_model_does_not_find_are_not_measured() -> None:
     found = with_points([[1, 1, 1]], ("nose",))
-    with pytest.warns(UserWarning, match="the model finds nose, without tail: keypoints are not measured"):
+    with pytest.warns(
+        UserWarning, match="the model finds nose, not all of these: keypoints are not measured"
+    ):
         assert align_keypoints([found], Skeleton(("nose", "tail"))) is None
 
 
@@ -221,6 +227,14 @@ def test_void_counts_neither_way_in_cityscapes_metrics() -> None:
     dataset = drawn([truth], ("a",), [truth.masks])
     got, _ = evaluate(Oracle([found], ("a",)), dataset, metrics=["cityscapes"])
     assert got.metrics["cityscapes/AP50"] == pytest.approx(1.0)
+
+
+def test_a_place_with_errors_is_refused(tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "gone.png", "width": 9, "height": 9}
+    content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"gone\.png"):
+        evaluate(Oracle([], ("a",)), tmp_path / "a.json")
 
 
 def test_no_images_are_refused() -> None:

@@ -466,7 +466,7 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"recipe": "voc07_fast_rcnn_vgg16", "settings": ["model.ranks=[8,4]"]}, "layers are trained whole"),
         ({"settings": ["train.batch_size=0"]}, "batch_size is 0: expected at least 1 image"),
         ({"settings": ["train.seed=5"]}, "train.seed: give --seed instead"),
-        ({"recipe": None, "seed": -1}, "train.seed is -1"),
+        ({"recipe": None, "seed": -1}, "seed is -1"),
         ({"device": "tpu"}, "device tpu: not available here"),
     ],
 )
@@ -568,7 +568,26 @@ def test_resume_with_other_data(tmp_path: Path) -> None:
     moved = [replace(r, truth=replace(r.truth, boxes=r.truth.boxes + 0.5)) for r in shapes.records]
     with pytest.raises(ValueError, match="or their objects are others: put the data back"):
         train(replace(shapes, records=moved), resume=out, console=quiet())
+    elsewhere = [replace(r, path=Path("elsewhere") / r.path.name) for r in shapes.records]
+    moved = replace(shapes, records=elsewhere)
+    assert run._identity(run._hold_out(shapes, (), 0)) == run._identity(run._hold_out(moved, (), 0))
     assert train(shapes, resume=out, console=quiet()) == out
+    asked = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    (out / "run.json").write_text(json.dumps({**asked, "parts": None}), encoding="utf-8")
+    with pytest.raises(ValueError, match="begun by an earlier rcnn"):
+        train(shapes, resume=out, console=quiet())
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_report_is_not_written_again_on_other_images(tmp_path: Path) -> None:
+    """A part of a data set, given opened, is named by the whole of it: most of that was trained on."""
+    whole = open_data(tiny_shapes(6).write(tmp_path / "data"))
+    train(
+        whole.subset(range(4)), val=whole.subset([4, 5]), recipe=tiny_recipe(), out=tmp_path / "run",
+        console=quiet(),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"its validation part had 2 images .* now it has 6.*rcnn evaluate"):
+        rewrite_report(tmp_path / "run", quiet())
 
 
 @pytest.mark.usefixtures("no_report")

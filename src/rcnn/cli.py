@@ -312,6 +312,11 @@ def evaluate(
             detector = TensorResults(detector)
         else:
             boxes_only = not getattr(getattr(detector, "network", None), "needs_masks", True)
+        if families and not detector.class_names:
+            raise ValueError(
+                f"--metrics {metrics}: {sources[0]} finds no objects; what it says of the pixels is measured "
+                "without"
+            )
         # What cannot be used is reported before anything is predicted; a set without objects can be.
         report, known = check(dataset, decode=False), set(dataset.problems)
         found = [p for p in report.problems if p in known or p.file != dataset.source]

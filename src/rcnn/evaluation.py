@@ -21,7 +21,7 @@ from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
-from rcnn.data.check import matching_label
+from rcnn.data.check import check, keypoint_order, matching_label, refuse_or_skip
 from rcnn.data.coco_results import read_results
 from rcnn.data.dataset import Dataset
 from rcnn.data.open import open_data
@@ -199,7 +199,8 @@ def evaluate(
 
     Args:
         detector: anything with ``predict`` and ``class_names``.
-        dataset: images with truth, or the place of some that :func:`rcnn.open_data` reads.
+        dataset: images with truth, or the place of some that :func:`rcnn.open_data` reads; of a place all
+            must be without errors.
         batch_size: images given to ``predict`` at once.
         min_score: the lowest score asked for. Low on purpose: the tail of weak detections is worth 0.2 to 0.3
             points of AP, and costs time.
@@ -221,7 +222,9 @@ def evaluate(
             are unknown or lack something.
     """
     check_names(metrics or ())
-    dataset = open_data(dataset)
+    if not isinstance(dataset, Dataset):
+        opened = open_data(dataset)
+        dataset, _ = refuse_or_skip(opened, False, report=check(opened, decode=False))
     if not len(dataset):
         raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
     cap = max_detections
@@ -258,11 +261,6 @@ def evaluate(
             progress(len(truths), len(dataset))
     semantic = tallies.semantic
     if not detector.class_names and semantic is not None:
-        if metrics:
-            raise ValueError(
-                f"metrics {', '.join(metrics)} are of objects, which this model does not find; leave them "
-                "out: what it says of the pixels is measured"
-            )
         return semantic_evaluation(semantic, seconds), predictions
     truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
     has_masks = dataset.has_masks and _all_have(predictions, "masks")
@@ -406,17 +404,16 @@ def align_keypoints(predictions: Sequence[Instances], skeleton: Skeleton | None)
     if skeleton is None or not _all_have(predictions, "keypoints"):
         return None
     own = next((p.skeleton.names for p in predictions if p.skeleton is not None), skeleton.names)
-    lacking = [name for name in skeleton.names if name not in own]
-    if lacking:
+    order = keypoint_order(skeleton.names, own)
+    if order is None:
         warnings.warn(
-            f"the data have the keypoints {', '.join(skeleton.names)}; the model finds {', '.join(own)}, "
-            f"without {', '.join(lacking)}: keypoints are not measured.",
+            f"the data have the keypoints {', '.join(skeleton.names)}; the model finds {', '.join(own)}, not "
+            "all of these: keypoints are not measured.",
             stacklevel=2,
         )
         return None
-    if own == skeleton.names:
+    if order == list(range(len(own))):
         return list(predictions)
-    order = [own.index(name) for name in skeleton.names]
     return [
         p if p.keypoints is None else replace(p, keypoints=p.keypoints[:, order], skeleton=skeleton)
         for p in predictions

@@ -434,8 +434,8 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
     """
     folder, console = Path(folder), console or Console(soft_wrap=True)
     recipe, parts, asked = _opened_run(folder, {}, None, console)
-    if asked.get("val") is None:
-        _same_parts(folder, parts, asked)  # else images that were trained on might be measured on
+    # Else images that were trained on might be measured on.
+    _same_parts(folder, parts, asked, ("validation",), f"or use rcnn evaluate {folder} DATA")
     metadata = checkpoint.read_metadata(folder / "last.safetensors")
     device = choose_device(None)
     finish(folder, recipe, parts, asked["reasons"], Standing(**metadata["progress"]), device, None, console)
@@ -705,7 +705,8 @@ def _resume(
     folder: Path, given: Mapping[str, Any], workers: int | None, device: str | None, console: Console
 ) -> Path:
     recipe, parts, asked = _opened_run(folder, given, workers, console)
-    _same_parts(folder, parts, asked)
+    advice = "give data sets again that were given opened, or start a new run"
+    _same_parts(folder, parts, asked, ("training", "validation"), advice)
     _fits(recipe, parts)
     started = (folder / "last.safetensors").is_file()
     network = _network(recipe, parts, pretrained=not started)
@@ -729,27 +730,33 @@ def _opened_run(
 
 
 def _identity(parts: Parts) -> dict[str, dict[str, Any]]:
-    """What tells both parts of the data from others: a sum over the images' ids, sizes and objects."""
+    """What tells both parts of the data from others: a sum over classes and the images' names and boxes."""
     found = {}
     for name, part in (("training", parts.train), ("validation", parts.val)):
-        digest = hashlib.sha256(repr(part.class_names).encode())
+        points = None if part.skeleton is None else part.skeleton.names
+        digest = hashlib.sha256(repr((part.class_names, part.semantic_names, points)).encode())
         for record in part.records:
             truth = record.truth
-            digest.update(repr((record.image_id, truth.size)).encode())
+            # Not the whole path: data may have moved.
+            digest.update(repr((record.path.name, truth.size)).encode())
             digest.update(truth.boxes.numpy().tobytes() + truth.labels.numpy().tobytes())
         found[name] = {"images": len(part), "sha256": digest.hexdigest()}
     return found
 
 
-def _same_parts(folder: Path, parts: Parts, asked: Mapping[str, Any]) -> None:
+def _same_parts(
+    folder: Path, parts: Parts, asked: Mapping[str, Any], names: Sequence[str], advice: str
+) -> None:
     """Refuse data that are not those with which the run began: they might be split otherwise."""
-    before, now = asked.get("parts") or {}, _identity(parts)
-    for name in before:
+    before, now = asked.get("parts"), _identity(parts)
+    if before is None:
+        raise ValueError(f"{folder}: begun by an earlier rcnn, which split data otherwise; {advice}")
+    for name in names:
         if before[name] != now[name]:
+            counts = before[name]["images"], now[name]["images"]
             raise ValueError(
-                f"{folder}: its {name} part had {before[name]['images']} images when the run began, "
-                f"now it has {now[name]['images']}, or their objects are others: put the data back as they "
-                "were, give data sets again that were given opened, or start a new run"
+                f"{folder}: its {name} part had {counts[0]} images when the run began, now it has "
+                f"{counts[1]}, or their objects are others: put the data back as they were, {advice}"
             )
 
 

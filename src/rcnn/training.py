@@ -104,18 +104,20 @@ class TrainSettings:
             "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
             "warmup": (0 <= self.warmup < 1, "a fraction of the way, not steps"),
             "steps": (all(0 < step < 1 for step in self.steps), "fractions of the way, not epochs"),
+            "step_factor": (0 < self.step_factor <= 1, "a number above 0, at most 1"),
             "clip_norm": (0 <= self.clip_norm < math.inf, "a number, 0 for off"),
             "ema": (0 <= self.ema < 1, "a number from 0 to below 1"),
             "eval_every": (self.eval_every >= 0, "a fraction of the way; 0 is after each step"),
             "eval_images": (self.eval_images >= 1, "at least 1 image"),
             "patience": (self.patience >= 0, "a number of evaluations, 0 for never"),
             "bad_steps": (self.bad_steps >= 1, "at least 1"),
+            "save_every": (self.save_every >= 0, "seconds, 0 or more"),
             "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
             "workers": (self.workers >= 0, "0 or more processes"),
         }
         for name, (good, expected) in fits.items():
             if not good:
-                raise ValueError(f"train.{name} is {getattr(self, name)}: expected {expected}")
+                raise ValueError(f"{name} is {getattr(self, name)}: expected {expected}")
 
     def rate(self, fraction: float) -> float:
         """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""
@@ -372,9 +374,9 @@ class Trainer:
             self.network.eval()
             metrics = self.evaluate(last)
             score = self._agreed(metrics["score"] * self.world if self.rank == 0 else 0.0)
-            # Of equal ones the last is kept; only a better one has got on.
+            # Of equal ones the last is kept; only a better one has got on, once there is any result.
             kept = score >= progress.best
-            progress.stale = 0 if score > progress.best else progress.stale + 1
+            progress.stale = 0 if score > progress.best or score == 0 == progress.best else progress.stale + 1
             if kept:
                 progress.best, progress.best_iteration = score, progress.iteration
                 if self.rank == 0:

@@ -398,11 +398,11 @@ def test_sizes_of_codes_as_tables_write_them(tmp_path: Path) -> None:
     assert dataset[0].truth.masks.areas().tolist() == [5]
 
 
-def test_categories_with_other_keypoints_are_refused(tmp_path: Path) -> None:
+def test_categories_with_other_keypoints_are_told(tmp_path: Path) -> None:
     names = [{"id": 5, "name": "cat", "keypoints": ["ear", "tail"]}]
     assert whats(opened(tmp_path, categories=[*names, {"id": 2, "name": "ant", "keypoints": ["ear"]}])) == []
     other = {"id": 2, "name": "ant", "keypoints": ["leg", "feeler", "jaw"]}
-    (what,) = whats(opened(tmp_path, categories=[*names, other]))
+    (what,) = whats(opened(tmp_path, categories=[*names, other]), "warning")
     assert "Its keypoints leg, feeler, jaw are others than ear, tail of another" in what
 
 
@@ -425,6 +425,9 @@ def test_a_file_of_the_same_name_elsewhere_is_another(tmp_path: Path) -> None:
     images = [{"id": 7, "file_name": "left/a b.png", "width": 20, "height": 10}]
     with pytest.raises(ValueError, match="no image of it was found"):
         opened(tmp_path, thing(), images=images)
+    for name in ("/tmp/a b.png", "/a b.png", "../a b.png", "C:\\elsewhere\\a b.png"):
+        images[0]["file_name"] = name
+        assert opened(tmp_path, thing(), images=images).problems == ()
 
 
 def test_ids_that_are_null(tmp_path: Path) -> None:

@@ -57,12 +57,17 @@ def voc(folder: Path, listed: str = "a\n") -> Path:
     return folder / "ImageSets" / "Segmentation" / "train.txt"
 
 
-def test_maps_in_masks_and_a_list_of_another_encoding(tmp_path: Path) -> None:
+def test_maps_in_masks_are_objects_with_a_warning(tmp_path: Path) -> None:
     photo(tmp_path / "images" / "a.png")
     picture(tmp_path / "masks" / "a.png")
     (tmp_path / "classes.txt").write_text("sky\nKäfer\nant\n", "utf-8")
     data = open_data(tmp_path)
-    assert (data.format, data.semantic_names) == ("semantic", ("sky", "Käfer", "ant"))
+    assert data.format == "label images"
+    assert ["There is a classes.txt" in p.what for p in data.problems] == [True]
+
+
+def test_a_list_of_another_encoding(tmp_path: Path) -> None:
+    plain(tmp_path)
     (tmp_path / "classes.txt").write_bytes("sky\nKäfer\nant\n".encode("cp1252"))
     with pytest.raises(ValueError, match=r"classes\.txt: the text is not UTF-8"):
         open_data(tmp_path)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -229,12 +230,29 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
         )
         advice = f"Rename them or annotate them in training; classes there: {', '.join(train.class_names)}."
         problems.append(Problem(val.source, what, advice))
+    if train.skeleton is not None and val.skeleton is not None:
+        wanted, own = val.skeleton.names, train.skeleton.names
+        if keypoint_order(wanted, own) is None:
+            what = f"Its keypoints {', '.join(wanted)} are not all among those of training, {', '.join(own)}."
+            problems.append(Problem(val.source, what, "Name them alike."))
     if unseen:
         what = f"It has objects of classes without any object in the training part: {', '.join(unseen)}."
         problems.append(
             Problem(val.source, what, "They cannot be learnt and count as missed.", severity="warning")
         )
     return problems
+
+
+def keypoint_order(wanted: Sequence[str], found: Sequence[str]) -> list[int] | None:
+    """Where each of the ``wanted`` keypoints is among those ``found``, by name, upper and lower case alike.
+
+    None where one is not there. Where one side has numbers for names, as YOLO's files, as many are the same.
+    """
+    folded = [name.casefold() for name in found]
+    if all(name.casefold() in folded for name in wanted):
+        return [folded.index(name.casefold()) for name in wanted]
+    nameless = any(all(re.fullmatch(r"keypoint_\d+", n) for n in names) for names in (wanted, found))
+    return list(range(len(wanted))) if nameless and len(wanted) == len(found) else None
 
 
 def matching_label(class_names: Sequence[str], name: str) -> int | None:

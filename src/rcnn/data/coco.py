@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -148,9 +148,11 @@ def find_file(folder: Path, name: str) -> Path | None:
     Where there is none, the one file whose name differs only in upper and lower case, in the escapes of web
     addresses (``%20``) or in the Unicode form of its accents.
     """
-    whole = folder / name.replace("\\", "/")
+    named = PurePosixPath(name.replace("\\", "/"))
+    whole = folder / named
     # Where the folder named is there, a file of that name elsewhere is another.
-    candidates = [whole] if whole.parent.is_dir() else [folder / whole.name]
+    below = not named.is_absolute() and ".." not in named.parts
+    candidates = [whole] if below and whole.parent.is_dir() else [whole, folder / whole.name]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -266,13 +268,13 @@ class Reader:
         names = entry.get("keypoints")
         if not isinstance(names, list) or not names:
             return
+        names = list(map(str, names))
         known = () if self.skeleton is None else self.skeleton.names
         short = min(len(names), len(known))
         if list(known[:short]) != names[:short]:
-            what = (
-                f"Its keypoints {', '.join(map(str, names))} are others than {', '.join(known)} of another."
-            )
-            self.report(what, "One skeleton serves all: split the file by category.", place)
+            what = f"Its keypoints {', '.join(names)} are others than {', '.join(known)} of another."
+            advice = "One skeleton serves all: for models of keypoints split the file by category."
+            self.report(what, advice, place, severity="warning")
         if len(names) <= len(known):
             return
         bones = entry.get("skeleton") or []
@@ -281,10 +283,10 @@ class Reader:
             # COCO counts the ends of its bones from 1.
             pairs = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
             sigmas = tuple(map(float, entry.get("sigmas") or usual))
-            self.skeleton = Skeleton(tuple(map(str, names)), pairs, sigmas=sigmas)
+            self.skeleton = Skeleton(tuple(names), pairs, sigmas=sigmas)
         except (TypeError, ValueError) as error:
             self.report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
-            self.skeleton = Skeleton(tuple(map(str, names)))
+            self.skeleton = Skeleton(tuple(names))
 
     def read_images(self, entries: list[Any]) -> None:
         """Fill ``pictures``."""

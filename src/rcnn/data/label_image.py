@@ -26,6 +26,7 @@ from rcnn.data.image import ImageError, image_files, image_size, read_numbers
 from rcnn.structures import Instances, Masks, Size
 
 CLASS_NAMES = ("object",)
+NAMES_FILE = "classes.txt"  # of semantic maps
 IMAGE_FOLDERS = ("images", "PNGImages")  # the second pair of names is of Penn-Fudan's pedestrians
 LABEL_FOLDERS = ("labels", "masks", "PedMasks")
 LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # the longest first
@@ -60,6 +61,10 @@ def read_label_images(folder: str | Path) -> Dataset:
         found = list(pool.map(lambda pair: _read(*pair), pairs))
     problems += [problem for _, problem in found if problem is not None]
     records = [record for record, _ in found if record is not None]
+    if (source / NAMES_FILE).is_file():
+        what = f"There is a {NAMES_FILE}, but the pictures are read as numbers of objects."
+        advice = "If they are numbers of classes, call their folder labels."
+        problems.append(Problem(source, what, advice, "labels", "warning"))
     _suspect_map(source, [values for _, values in map(_values, records)], problems)
     return Dataset("label images", source, CLASS_NAMES, records, tuple(problems))
 

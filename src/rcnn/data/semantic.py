@@ -2,7 +2,7 @@
 
     <folder>/classes.txt          a name a line; the first is value 0
     <folder>/images/<name>.jpg
-    <folder>/labels/<name>.png    gray or palette; or in masks/
+    <folder>/labels/<name>.png    gray or palette
 
 and Pascal VOC's segmentation, by a list in ``ImageSets/Segmentation``: images in ``JPEGImages``, palette
 pictures in ``SegmentationClass``, VOC's 21 names unless the folder has a ``classes.txt`` of its own.
@@ -21,12 +21,11 @@ from torch import Tensor
 
 from rcnn.data.dataset import Dataset, Problem, Record, some_of
 from rcnn.data.image import ImageError, image_files, image_size, read_numbers
-from rcnn.data.label_image import by_key
+from rcnn.data.label_image import NAMES_FILE, by_key
 from rcnn.data.voc import listed_names
 from rcnn.files import read_lines
 from rcnn.structures import VOID, Instances, Size
 
-NAMES_FILE = "classes.txt"
 VOC_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
@@ -35,14 +34,13 @@ VOC_NAMES = (
 
 
 def is_semantic_folder(folder: Path) -> bool:
-    """Whether a folder has ``classes.txt``, ``images`` and pictures in ``labels`` or ``masks``."""
-    known = (folder / NAMES_FILE).is_file() and (folder / "images").is_dir()
-    return known and _map_folder(folder) is not None
-
-
-def _map_folder(folder: Path) -> Path | None:
-    parts = (folder / "labels", folder / "masks")
-    return next((part for part in parts if part.is_dir() and image_files(part)), None)
+    """Whether a folder has ``classes.txt``, ``images`` and pictures in ``labels``."""
+    parts = (folder / "images", folder / "labels")
+    return (
+        (folder / NAMES_FILE).is_file()
+        and all(part.is_dir() for part in parts)
+        and bool(image_files(folder / "labels"))
+    )
 
 
 def read_semantic(folder: str | Path) -> Dataset:
@@ -52,17 +50,16 @@ def read_semantic(folder: str | Path) -> Dataset:
         ValueError: a part is missing, or ``classes.txt`` cannot be used.
     """
     source = Path(folder)
-    maps = _map_folder(source)
-    if maps is None or not is_semantic_folder(source):
-        raise ValueError(f"{source}: expected {NAMES_FILE}, images/ and labels/ or masks/ with pictures.")
+    if not is_semantic_folder(source):
+        raise ValueError(f"{source}: expected {NAMES_FILE}, images/ and labels/ with pictures in it.")
     names = read_names(source / NAMES_FILE)
     problems: list[Problem] = []
     images = by_key(image_files(source / "images"), (), "image", problems)
-    labels = by_key(image_files(maps), (), "label picture", problems)
+    labels = by_key(image_files(source / "labels"), (), "label picture", problems)
     bare = [images[stem].name for stem in images if stem not in labels]
     if bare:
         what = f"{len(bare)} images have no label picture: {some_of(bare)}."
-        problems.append(Problem(maps, what, "They are left out.", severity="warning"))
+        problems.append(Problem(source / "labels", what, "They are left out.", severity="warning"))
     for stem in (stem for stem in labels if stem not in images):
         problems.append(Problem(labels[stem], "Its image is missing.", "Put it into images/, or delete it."))
     pairs = [(path, labels[stem]) for stem, path in images.items() if stem in labels]
