@@ -320,7 +320,7 @@ def test_the_best_weights_and_the_knowledge_of_them_are_stored_together(tmp_path
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"lr": math.nan}, r"^lr is nan: expected a number above 0"),
+        ({"lr": math.nan}, r"^lr is nan: expected a number, 0 or more"),
         ({"lr": -0.001}, r"^lr is -0\.001"),
         ({"warmup": 500}, r"^warmup is 500: expected a fraction of the way, not steps"),
         ({"steps": (8, 11)}, r"^steps is \(8, 11\): expected fractions of the way, not epochs"),

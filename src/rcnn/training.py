@@ -98,7 +98,7 @@ class TrainSettings:
         """
         fits: dict[str, tuple[bool, str]] = {
             "batch_size": (self.batch_size >= 1, "at least 1 image"),
-            "lr": (0 < self.lr < math.inf, "a number above 0"),
+            "lr": (0 <= self.lr < math.inf, "a number, 0 or more"),
             "trunk_lr": (0 <= self.trunk_lr < math.inf, "a multiple of lr, 0 or more"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number, 0 or more"),
             "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
