@@ -1,7 +1,8 @@
 """Makes the model that comes with the package, and its card, out of a run on nuclei.
 
-    rcnn train D/nuclei/train --val D/nuclei/val --minutes 20 --seed 0 --out runs/nuclei
     python docs/model_card.py runs/nuclei D/nuclei/val
+
+The runs are in the card (docs/nuclei.md).
 
 The run's best weights go to ``trained/nuclei.safetensors`` in half precision; what the card says is measured
 with that file, and ``model_card.txt`` is what it says.
