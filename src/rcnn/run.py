@@ -203,7 +203,8 @@ def train(
             line.say(text)
         # Before there is a run: what it refuses leaves nothing behind.
         network = _network(chosen, parts, pretrained=True)
-    asked = {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons, "parts": _identity(parts)}
+    asked = {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons}
+    asked["parts"] = {"training": _identity(parts.train), "validation": _identity(parts.val)}
     _describe_run(folder, chosen, places, asked)
     return _run(folder, chosen, parts, reasons, device, console, network, resumed=False)
 
@@ -435,7 +436,7 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
     folder, console = Path(folder), console or Console(soft_wrap=True)
     recipe, parts, asked = _opened_run(folder, {}, None, console)
     # Else images that were trained on might be measured on.
-    _same_parts(folder, parts, asked, ("validation",), f"or use rcnn evaluate {folder} DATA")
+    _same_parts(folder, {"validation": parts.val}, asked, f"or use rcnn evaluate {folder} DATA")
     metadata = checkpoint.read_metadata(folder / "last.safetensors")
     device = choose_device(None)
     finish(folder, recipe, parts, asked["reasons"], Standing(**metadata["progress"]), device, None, console)
@@ -706,7 +707,7 @@ def _resume(
 ) -> Path:
     recipe, parts, asked = _opened_run(folder, given, workers, console)
     advice = "give data sets again that were given opened, or start a new run"
-    _same_parts(folder, parts, asked, ("training", "validation"), advice)
+    _same_parts(folder, {"training": parts.train, "validation": parts.val}, asked, advice)
     _fits(recipe, parts)
     started = (folder / "last.safetensors").is_file()
     network = _network(recipe, parts, pretrained=not started)
@@ -729,34 +730,28 @@ def _opened_run(
     return recipe, _proposed(parts, recipe, places, console), asked
 
 
-def _identity(parts: Parts) -> dict[str, dict[str, Any]]:
-    """What tells both parts of the data from others: a sum over classes and the images' names and boxes."""
-    found = {}
-    for name, part in (("training", parts.train), ("validation", parts.val)):
-        points = None if part.skeleton is None else part.skeleton.names
-        digest = hashlib.sha256(repr((part.class_names, part.semantic_names, points)).encode())
-        for record in part.records:
-            truth = record.truth
-            # Not the whole path: data may have moved.
-            digest.update(repr((record.path.name, truth.size)).encode())
-            digest.update(truth.boxes.numpy().tobytes() + truth.labels.numpy().tobytes())
-        found[name] = {"images": len(part), "sha256": digest.hexdigest()}
-    return found
+def _identity(part: Dataset) -> dict[str, Any]:
+    """What tells a part of the data from others: a sum over classes and the images' names and boxes."""
+    points = None if part.skeleton is None else part.skeleton.names
+    digest = hashlib.sha256(repr((part.class_names, part.semantic_names, points)).encode())
+    for record in part.records:
+        truth = record.truth
+        # Not the whole path: data may have moved.
+        digest.update(repr((record.path.name, truth.size)).encode())
+        digest.update(truth.boxes.numpy().tobytes() + truth.labels.numpy().tobytes())
+    return {"images": len(part), "sha256": digest.hexdigest()}
 
 
-def _same_parts(
-    folder: Path, parts: Parts, asked: Mapping[str, Any], names: Sequence[str], advice: str
-) -> None:
+def _same_parts(folder: Path, parts: Mapping[str, Dataset], asked: Mapping[str, Any], advice: str) -> None:
     """Refuse data that are not those with which the run began: they might be split otherwise."""
-    before, now = asked.get("parts"), _identity(parts)
-    if before is None:
+    if asked.get("parts") is None:
         raise ValueError(f"{folder}: begun by an earlier rcnn, which split data otherwise; {advice}")
-    for name in names:
-        if before[name] != now[name]:
-            counts = before[name]["images"], now[name]["images"]
+    for name, part in parts.items():
+        before, now = asked["parts"][name], _identity(part)
+        if before != now:
             raise ValueError(
-                f"{folder}: its {name} part had {counts[0]} images when the run began, now it has "
-                f"{counts[1]}, or their objects are others: put the data back as they were, {advice}"
+                f"{folder}: its {name} part had {before['images']} images when the run began, now it has "
+                f"{now['images']}, or their objects are others: put the data back as they were, {advice}"
             )
 
 

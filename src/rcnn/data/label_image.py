@@ -141,10 +141,10 @@ def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
         if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
             raise ValueError(f"{source}: both {names} have pictures; move one of them away.")
-        # The folders tell them apart: equal names belong together, whatever marks they have.
-        both = {f.stem for f in image_files(image_folder)} & {f.stem for f in image_files(folders[0])}
         files = image_files(folders[0])
         pictures = image_files(image_folder)
+        # The folders tell them apart: equal names belong together, whatever marks they have.
+        both = {f.stem for f in pictures} & {f.stem for f in files}
     else:
         both = set()
         files = [f for f in image_files(source) if _is_label(f)]
