@@ -13,6 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from rcnn.parts.backbone import TrunkSettings, build_trunk
@@ -66,6 +68,26 @@ def torchvision_detector(
         max_size=2 * short_side, image_mean=list(mean), image_std=list(std),
         box_detections_per_img=detections,
     )  # fmt: skip
+
+
+def lighten(network: Any, num_classes: int) -> None:
+    """Give torchvision's detector lighter heads, fewer sampled regions, and a trunk in channels_last."""
+    heads, channels = network.roi_heads, network.backbone.out_channels
+    heads.fg_bg_sampler.batch_size_per_image = 64
+    heads.box_head = TwoMLPHead(channels * heads.box_roi_pool.output_size[0] ** 2, 512)
+    heads.box_predictor = FastRCNNPredictor(512, num_classes + 1)
+    if heads.has_mask():
+        heads.mask_head = MaskRCNNHeads(channels, (96, 96), 1)
+        heads.mask_predictor = MaskRCNNPredictor(96, 96, num_classes + 1)
+    network.backbone.to(memory_format=torch.channels_last)
+    network.backbone.register_forward_pre_hook(
+        lambda _, inputs: inputs[0].contiguous(memory_format=torch.channels_last)
+    )
+
+
+def keep_scale(network: Any) -> None:
+    """Let torchvision's detector see images as large as they are."""
+    network.transform.resize = lambda image, target=None: (image, target)
 
 
 def torchvision_inputs(

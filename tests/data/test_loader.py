@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,28 @@ def test_every_image_once_an_epoch_in_a_new_order():
     epochs = [seen[i : i + 7] for i in range(0, 28, 7)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_images_that_hold_more_crops_come_more_often():
+    shares = {}
+    for repeat in (0.0, 0.5, 1.0):
+        augment = Augment(crop=32, repeat=repeat)
+        source = Batches(SHAPES, augment, Transform(), 3, 1, 0, 1)
+        crops = np.array([augment.crops(r.truth, Transform()) for r in SHAPES.records])
+        assert crops.max() > 2
+        assert crops.max() > 1.3 * crops.min()
+        seen = np.bincount([source.index(p) for p in range(7 * 300)], minlength=7)
+        shares[repeat] = seen / seen.sum()
+        np.testing.assert_allclose(shares[repeat], crops**repeat / (crops**repeat).sum(), atol=0.01)
+    assert np.array_equal(shares[0.0], np.full(7, 1 / 7))
+
+
+def test_crops_of_an_image_are_no_more_than_its_objects():
+    truth = SHAPES.records[0].truth
+    assert Augment(crop=16).crops(truth, Transform()) == len(truth)
+    assert Augment(crop=10**4).crops(truth, Transform()) == 1
+    height, width = truth.size
+    assert Augment(crop=height).crops(truth, Transform(scale=1.25)) == pytest.approx(1.25**2 * width / height)
 
 
 def test_same_seed_same_batches_other_seed_others():

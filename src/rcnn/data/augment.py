@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rcnn.transform import Transform
 
 # Settings of Augment between 0 and 1.
-SHARES = ("brightness", "contrast", "saturation", "hue", "copy_paste", "min_visible", "on_object")
+SHARES = ("brightness", "contrast", "saturation", "hue", "copy_paste", "min_visible", "on_object", "repeat")
 # Quarter turns counter-clockwise as (transposed, flip_x, flip_y), the flips after the transposition.
 QUARTER_TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
 
@@ -119,6 +119,8 @@ class Augment:
         drop_cut: what the crop leaves less of is background instead, as at the borders of images where
             annotators leave such objects out.
         on_object: probability that the crop is placed on an object, where the image has any; else anywhere.
+        repeat: how much more often an image is shown that holds several crops: the power of their number.
+            0: all images equally often, as published; 1: all parts of all images.
     """
 
     crop: int = 512
@@ -133,6 +135,7 @@ class Augment:
     min_visible: float = 0.15
     drop_cut: bool = False
     on_object: float = 0.9
+    repeat: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -182,6 +185,12 @@ class Augment:
                 chosen &= ~donor.truth.crowd
             result = paste(result, donor, chosen, self.min_visible)
         return result
+
+    def crops(self, truth: Instances, transform: Transform) -> float:
+        """How many crops such an image holds: its area in theirs, but no more than objects to crop at."""
+        height, width = truth.size
+        area = height * width * (transform.factor(truth.size) / self.crop) ** 2
+        return max(1.0, min(area, float(len(truth))))
 
     def unvaried(self) -> Augment:
         """The same crops with nothing random about them but their place."""

@@ -3,7 +3,8 @@
 Batch k of a run holds the positions ``k * batch_size`` and following; position p is the image
 ``permutation(seed, epoch)[p mod n]`` of epoch ``p // n``, varied with the random numbers of ``(seed, p)``. So
 a resumed run sees exactly what an uninterrupted one would have seen, whatever the number of workers, and
-several processes together see the batches of one.
+several processes together see the batches of one. Where images that hold several crops are shown more often
+(``Augment.repeat``), an epoch still has n positions, and an image some of them or, now and then, none.
 
 Decoded images are kept as long as there is room: of large ones a crop takes less time than the decoding.
 """
@@ -82,8 +83,8 @@ def training_batches(
 class Kept:
     """Decoded samples by their index, the first that there is room for.
 
-    Nothing is evicted: every image comes once an epoch, so that the one not seen for longest is the next that
-    is needed.
+    Nothing is evicted: every image comes about once an epoch, so that the one not seen for longest is the
+    next that is needed.
 
     Attributes:
         room: bytes left.
@@ -130,10 +131,22 @@ class Batches:
     share: int
     room: int = 0
     _kept: Kept = field(init=False, repr=False, compare=False)
+    _ends: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing kept."""
+        """Begin with nothing kept; share out the positions of an epoch among the images."""
         object.__setattr__(self, "_kept", Kept(self.room))
+        crops = [self.augment.crops(record.truth, self.transform) for record in self.dataset.records]
+        ends = np.cumsum(np.array(crops) ** self.augment.repeat)
+        object.__setattr__(self, "_ends", ends * (len(ends) / ends[-1]))
+
+    def index(self, position: int) -> int:
+        """The image at a position of the endless sequence."""
+        epoch, place = divmod(position, len(self.dataset))
+        order, offset = _order(self.seed, epoch, len(self.dataset))
+        # Of the n places of an epoch, an image has those in its share of the line from 0 to n.
+        index = int(np.searchsorted(self._ends, order[place] + offset, side="right"))
+        return min(index, len(self.dataset) - 1)  # rounding
 
     def __getitem__(self, number: int) -> list[Sample]:
         first = number * self.batch_size + self.offset
@@ -147,9 +160,7 @@ class Batches:
             RuntimeError: anything else went wrong with this image; names the file.
         """
         rng = np.random.default_rng([self.seed, VARIATION, position])
-        count = len(self.dataset)
-        epoch, place = divmod(position, count)
-        index = int(_order(self.seed, epoch, count)[place])
+        index, count = self.index(position), len(self.dataset)
         try:
             sample = self._kept.get(self.dataset, index)
             return self.augment(
@@ -181,9 +192,10 @@ def _unpacked_batches(data: bytes) -> Batches:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """The order of the images in an epoch; two are kept, as a batch may lie across epochs."""
-    return np.random.default_rng([seed, ORDER, epoch]).permutation(count)
+def _order(seed: int, epoch: int, count: int) -> tuple[npt.NDArray[np.int64], float]:
+    """The order of an epoch's places, and where in [0, 1) each is; two are kept, for batches across epochs."""
+    rng = np.random.default_rng([seed, ORDER, epoch])
+    return rng.permutation(count), rng.random()
 
 
 class _Pickler(pickle.Pickler):
