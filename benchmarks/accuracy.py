@@ -130,9 +130,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     data, val = open_data(options.data), open_data(options.val)
     if side == "torchvision":
         minutes = options.peer_minutes or options.minutes
-        result, images = train_peer(
-            data, val, minutes, options.seed, crop=options.crop, light=options.light
-        )
+        result, images = train_peer(data, val, minutes, options.seed, crop=options.crop, light=options.light)
     else:
         with tempfile.TemporaryDirectory() as folder:
             run = train(

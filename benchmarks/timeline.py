@@ -101,9 +101,22 @@ def settings_of(name: str, options: argparse.Namespace) -> tuple[str, list[str]]
     return name, settings
 
 
+def described(name: str, val: Dataset, options: argparse.Namespace) -> dict[str, Any]:
+    """What a run of the folder must have been made with to be taken as it is."""
+    settings = [text for text in settings_of(name, options)[1] if "workers" not in text]
+    return {
+        "minutes": options.minutes, "trunk": options.trunk, "settings": settings, "test images": len(val),
+        "data": str(options.data),
+    }  # fmt: skip
+
+
 def trained(name: str, seed: int, data: Dataset, val: Dataset, options: argparse.Namespace) -> Path:
     """The folder of a finished run: found, resumed or made."""
     folder: Path = options.out / f"{name}-seed{seed}"
+    facts, file = described(name, val, options), folder.with_suffix(".json")
+    if folder.is_dir() and (not file.is_file() or json.loads(file.read_text(encoding="utf-8")) != facts):
+        raise ValueError(f"{folder}: not made with {facts}; choose another --out")
+    write_atomically(file, json.dumps(facts).encode())
     if (folder / "report.html").is_file():
         return folder
     console = Console(quiet=True)

@@ -40,7 +40,7 @@ class Dark(nn.Module):
         max_detections: int | None = None,
     ) -> Output:
         assert not self.training
-        assert torch.is_inference_mode_enabled()
+        assert not torch.is_grad_enabled()
         self.batch_sizes.append(len(batch))
         found = [self._found(t[:, :h, :w]) for t, (h, w) in zip(batch.tensors, batch.sizes, strict=True)]
         kept = [f[f.scores >= (min_score or 0)][:max_detections] for f in found]  # type: ignore[operator]

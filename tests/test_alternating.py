@@ -282,8 +282,18 @@ def test_killed_from_outside_it_ends_the_same(data: Path, whole: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_finished_run_can_be_resumed(whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_resumed(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
+    finish = Alternation._finish
+
+    def watched(alternation: Alternation) -> Any:
+        before = checkpoint.read_metadata(copy / "best.safetensors")
+        done = finish(alternation)
+        # A kill between here and the end of the last evaluation loses neither metrics nor threshold.
+        assert checkpoint.read_metadata(copy / "best.safetensors") == before
+        return done
+
+    monkeypatch.setattr(Alternation, "_finish", watched)
     train(resume=copy, console=quiet())
     assert_same(copy, whole)
 
@@ -375,6 +385,12 @@ def test_no_other_start_than_imagenet(tmp_path: Path) -> None:
     recipe = replace(recipe, train=replace(recipe.train, start="some/run"))
     with pytest.raises(ValueError, match=r"train\.start: the four steps .* begin with ImageNet weights"):
         train(tiny_shapes(2), recipe=recipe, out=tmp_path / "r", console=quiet())
+
+
+def test_a_cascade_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    cascade = ["model.scheme=alternating", "model.box.cascade={}"]
+    with pytest.raises(ValueError, match=r"model\.box\.cascade: Fast R-CNN, .* has a single head"):
+        train(tiny_shapes(2), model="faster_rcnn", settings=cascade, out=tmp_path / "r", console=quiet())
 
 
 def test_an_unknown_scheme_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -307,6 +308,16 @@ def test_the_same_highest_pixels() -> None:
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_threads_do_not_get_each_others_results(files: tuple[Detector, Path]) -> None:
+    loaded = runtime.open_exported(files[1] / "openvino")
+    alone = [loaded.predict(image, min_score=0.0)[0].boxes for image in pictures()]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(10):
+            together = pool.map(lambda image: loaded.predict(image, min_score=0.0)[0].boxes, pictures())
+            for one, other in zip(alone, together, strict=True):
+                assert np.array_equal(one, other)
+
+
 def test_evaluation_takes_it(files: tuple[Detector, Path]) -> None:
     shapes = tiny_shapes(3)
     if files[0].skeleton is not None:
@@ -314,8 +325,6 @@ def test_evaluation_takes_it(files: tuple[Detector, Path]) -> None:
     with pytest.raises(ValueError, match="exported models run on the CPU; found device cuda"):
         runtime.load(files[1] / "model.onnx", "cuda")
     expected, _ = evaluate(files[0], shapes, max_detections=30)
-    found, _ = evaluate(
-        TensorResults(runtime.open_exported(files[1] / "model.onnx")), shapes, max_detections=30
-    )
+    found, _ = evaluate(runtime.open_exported(files[1] / "model.onnx"), shapes, max_detections=30)
     assert found.metrics == pytest.approx(expected.metrics, abs=1e-3, nan_ok=True)
     assert TensorResults(runtime.open_exported(files[1] / "model.onnx")).min_score == files[0].min_score

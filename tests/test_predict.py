@@ -93,6 +93,33 @@ def test_images_of_like_size_go_together_and_come_back_in_order() -> None:
     assert batches == [((40, 60), (41, 60)), ((40, 62), (80, 60)), ((82, 60),)]
 
 
+def test_results_are_tensors_like_any_other() -> None:
+    (found,) = detector().predict(picture())
+    found.boxes[:, 0] += 1
+    (found.boxes * torch.ones(1, requires_grad=True)).sum().backward()
+
+
+def test_a_network_in_training_stays_in_training() -> None:
+    one = detector()
+    one.network.train()
+    one.predict(picture())
+    assert one.network.training
+
+
+def test_other_precisions_are_refused() -> None:
+    one = detector()
+    one.network.half()
+    with pytest.raises(
+        ValueError, match=r"are torch\.float16: make them float32, and predict with half=True"
+    ):
+        one.predict(picture())
+
+
+def test_rounding_may_leave_the_range_of_an_image() -> None:
+    (found,) = detector().predict(picture() / 255 * (1 + 1e-6))
+    assert_close(found.boxes, BOX)
+
+
 def test_min_score_and_max_detections_reach_the_network() -> None:
     assert len(detector().predict(picture(), min_score=0.76)[0]) == 0
     assert len(detector().predict(picture(), min_score=0.75)[0]) == 1

@@ -146,6 +146,16 @@ def test_pixels_classified_in_half_precision_are_floats() -> None:
     assert found.semantic is not None
 
 
+def test_changes_past_the_versions_are_seen() -> None:
+    network: Any = tiny_network(tiny_recipe("faster_rcnn"))
+    prepared = Prepared()
+    first = prepared.of(network)
+    assert prepared.of(network) is first
+    for parameter in network.parameters():
+        parameter.data.mul_(1.5)
+    assert prepared.of(network) is not first
+
+
 def test_half_precision_converts_the_weights_once() -> None:
     network: Any = tiny_network(tiny_recipe())
     ready: Any = Prepared().of(network, half=True)

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from rcnn import proposals as module
 from rcnn.data.augment import Augment, paste
 from rcnn.data.dataset import Dataset, Record, Sample
+from rcnn.data.shapes import draw_shapes
 from rcnn.data.view import View, view_sample
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.proposals import cached_search, read_proposals, with_proposals, write_proposals
@@ -100,9 +101,26 @@ class TestWithProposals:
         assert [len(r.truth.proposals) for r in by_name.records] == [1, 2]
 
     def test_boxes_are_cut_to_the_image_and_dropped_outside(self) -> None:
-        given = {"a": torch.tensor([[-5.0, 0, 10, 50], [31, 0, 35, 10]])}
+        given = {"a": torch.tensor([[-2.0, 0, 10, 42], [31, 0, 33, 10]])}
         (record,) = with_proposals(records("a"), given).records
         assert_close(record.truth.proposals, torch.tensor([[0.0, 0, 10, 40]]))
+
+    def test_proposals_of_other_images_are_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"a\.png reach beyond its 30 x 40 pixels, to \[64\.0, 10\.0\]"):
+            with_proposals(records("a"), {"a": torch.tensor([[0.0, 0, 64, 10]])})
+
+    def test_of_a_matlab_file_only_names_count(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setattr(module, "read_proposals", lambda _: {"1": BOXES, "2": BOXES[:1]})
+        found = with_proposals(records("2", "1", ids=(1, 2)), tmp_path / "p.mat")
+        assert [len(r.truth.proposals) for r in found.records] == [1, 2]
+
+    def test_images_that_a_json_does_not_name_have_none(self, tmp_path: Path) -> None:
+        file = write_proposals(tmp_path / "p.json", {"a": BOXES, "b": BOXES[:0], "c": BOXES})
+        with pytest.warns(UserWarning, match=r"p\.json: no proposals for 1 of 3 images"):
+            found = with_proposals(records("a", "b", "c"), file)
+        assert [len(r.truth.proposals) for r in found.records] == [2, 0, 2]
+        with pytest.raises(ValueError, match="no proposals for 2 of the 3 images"):
+            with_proposals(records("a", "d", "e"), file)
 
     def test_missing_images_are_listed(self) -> None:
         with pytest.raises(ValueError, match=r"no proposals for 2 of the 3 images of cells: b, c; it has a"):
@@ -144,6 +162,14 @@ class TestCache:
         searched = with_proposals(data, progress=lambda done, of: seen.append((done, of)))
         assert [float(r.truth.proposals[0, 2]) for r in searched.records] == [10, 11, 12]
         assert seen == [(1, 3), (2, 3), (3, 3)]
+
+    def test_drawn_images_are_searched_as_they_are(self, monkeypatch) -> None:
+        monkeypatch.setattr(
+            module, "selective_search", lambda image, _: torch.tensor([[0.0, 0, *image.shape[1:]]])
+        )
+        shapes = draw_shapes(2, size=(32, 48))
+        found = with_proposals(shapes)
+        assert [r.truth.proposals.tolist() for r in found.records] == [[[0, 0, 32, 32]]] * 2
 
 
 class TestJourney:

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from rcnn import proposals as search_module
 from rcnn.data.dataset import Dataset
+from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.predict import Detector, TensorResults
 from rcnn.proposals import read_proposals
 from rcnn.propose import propose, recall_table, rpn_proposals
@@ -40,6 +41,8 @@ def test_selective_search_is_written_and_measured(data, tmp_path, monkeypatch) -
     monkeypatch.setattr(search_module, "selective_search", search)
     recall = propose(data, tmp_path / "p.npz", count=77)
     assert asked == [77] * 3
+    propose(data, tmp_path / "p.npz", search=SelectiveSearchSettings(count=5))
+    assert asked[3:] == [5] * 3
     assert recall.objects == sum(len(record.truth) for record in data.records)
     assert recall.per_image == 2
     assert set(read_proposals(tmp_path / "p.npz")) == {"picture0", "picture1", "picture2"}
@@ -81,6 +84,6 @@ def test_what_cannot_be(data, tmp_path) -> None:
 def test_boxes_of_the_resized_image_come_back_to_its_own(data, monkeypatch) -> None:
     network = tiny_network(tiny_recipe("faster_rcnn"))
     found = torch.tensor([[20.0, 40, 60, 80], [0, 0, 128, 128], [2, 2, 4, 4]])
-    monkeypatch.setattr(network.rpn, "decode", lambda output, sizes, at_least: [found])
+    monkeypatch.setattr(network.rpn, "decode", lambda output, sizes, at_least, among: [found])
     boxes = rpn_proposals(Detector(network, Transform(scale=2.0), NAMES), data, 2)
     assert_close(boxes["picture1"], torch.tensor([[10.0, 20, 30, 40], [0, 0, 64, 64]]))

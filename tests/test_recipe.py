@@ -142,6 +142,17 @@ def test_settings_are_changed_by_name_in_order() -> None:
     assert changed.settings.trunk.norm == "batch"
 
 
+def test_settings_that_belong_together_come_one_by_one() -> None:
+    recipe = default_recipe("faster_rcnn")
+    weights = "model.box.cascade.weights=[[20, 20, 10, 10], [30, 30, 15, 15]]"
+    changed = with_settings(recipe, ["model.box.cascade.ious=[0.6, 0.7]", weights])
+    assert changed.settings.box.cascade.ious == (0.6, 0.7)
+    assert (
+        with_settings(changed, ["model.box.cascade.ious=[0.5]", "model.box.cascade=none"]).settings
+        == recipe.settings
+    )
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,30 @@ def test_an_interruption_keeps_what_is_done_and_a_failure_what_was(tmp_path: Pat
         predict_to_files(detector(), [tmp_path], out, progress=stop(OSError("full")))
     assert [r["image_id"] for r in json.loads((out / "predictions.json").read_text())] == ["c.png"]
     assert not list(out.glob(".*"))
+    with pytest.raises(RuntimeError, match="luck"):
+        predict_to_files(detector(), [tmp_path], out, progress=stop(RuntimeError("as luck would have it")))
+    assert [r["image_id"] for r in json.loads((out / "predictions.json").read_text())] == ["a.png", "b.png"]
+
+
+def test_names_of_any_bytes_and_of_any_length(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.png"), "n" * 250 + ".png"]
+    for name in names:
+        Image.fromarray(picture()).save(tmp_path / name)
+    out = tmp_path / "out"
+    assert predict_to_files(detector(), [tmp_path], out).images == 2
+    assert {r["image_id"] for r in json.loads((out / "predictions.json").read_text())} == set(names)
+    assert len(list((out / "overlays").iterdir())) == 2
+    text = (out / "objects.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    assert all(name in text for name in names)
+
+
+def test_results_beside_or_above_the_images(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
+    for out in (tmp_path / "in", tmp_path):
+        for _ in range(2):
+            assert predict_to_files(detector(), [tmp_path / "in"], out).images == 1
+    assert predict_to_files(detector(), [tmp_path], tmp_path).images == 1 + 1, "and the other's overlay"
 
 
 def test_images_are_told_apart(tmp_path: Path) -> None:
@@ -140,6 +165,9 @@ def test_images_are_told_apart(tmp_path: Path) -> None:
         "1/a.png": y1 / "a.png",
         "b.JPG": y1 / "b.JPG",
     }
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "A.png").touch()
+    assert list(find_images([x1, tmp_path / "z"])) == ["a.png", "z/A.png"]
     assert results._overlay_names(["a.png", "a.JPG", "b/a.png", "c.jpg", "a"]) == {
         "a.png": "a.png.png",
         "a.JPG": "a.JPG.png",
@@ -211,6 +239,14 @@ def test_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:
     path = picture_file(tmp_path)
     with pytest.raises(ValueError, match=r"truth\.json: does not list ein bild\.png"):
         predict_to_files(detector(), [path], tmp_path / "out", image_ids=coco_file(tmp_path, {1: "x.png"}))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture()).save(tmp_path / name / "x.png")
+    listing = coco_file(tmp_path, {1: "x.png"})
+    with pytest.raises(ValueError, match=r"x\.png and two/x\.png are both its image 1; give only one"):
+        predict_to_files(
+            detector(), [tmp_path / "one", tmp_path / "two"], tmp_path / "out", image_ids=listing
+        )
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(ValueError, match=r"bad\.json: expected a COCO file"):
         predict_to_files(detector(), [path], tmp_path / "out", image_ids=tmp_path / "bad.json")

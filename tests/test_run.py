@@ -23,6 +23,7 @@ from rcnn import checkpoint, run
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.open import open_data
 from rcnn.predict import load
+from rcnn.proposals import with_proposals
 from rcnn.recipe import dump_recipe, load_recipe, with_settings
 from rcnn.run import HELD_OUT, _normalised, read_history, rewrite_report, train
 from rcnn.structures import Instances
@@ -566,13 +567,15 @@ def test_resume_with_other_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"its training part had 7 images when the run began, now it has 6"):
         train(shapes.subset(range(7)), resume=out, console=quiet())
     moved = [replace(r, truth=replace(r.truth, boxes=r.truth.boxes + 0.5)) for r in shapes.records]
-    with pytest.raises(ValueError, match="or their objects are others: put the data back"):
+    with pytest.raises(ValueError, match="or their objects or proposals are others: put the data back"):
         train(replace(shapes, records=moved), resume=out, console=quiet())
     elsewhere = [replace(r, path=Path("elsewhere") / r.path.name) for r in shapes.records]
     moved = replace(shapes, records=elsewhere)
     before, now = (run._hold_out(data, (), 0) for data in (shapes, moved))
     assert run._identity(before.train) == run._identity(now.train)
     assert run._identity(before.val) == run._identity(now.val)
+    boxes = {r.image_id: r.truth.boxes for r in shapes.records}
+    assert run._identity(with_proposals(shapes, boxes)) != run._identity(shapes)
     assert train(shapes, resume=out, console=quiet()) == out
     asked = json.loads((out / "run.json").read_text(encoding="utf-8"))
     (out / "run.json").write_text(json.dumps({**asked, "parts": None}), encoding="utf-8")

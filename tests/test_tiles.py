@@ -10,6 +10,7 @@ from rcnn.predict import Detector
 from rcnn.structures import ImageBatch, Instances, Output
 from rcnn.tiles import Tile, cut, join
 from rcnn.transform import Transform
+from tiny import NAMES, tiny_network, tiny_recipe
 
 
 @pytest.mark.parametrize("size", [(10, 10), (64, 64), (65, 200), (1000, 333), (1, 5000)])
@@ -123,6 +124,25 @@ def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(
     assert result.masks is not None
     # Zeros around their maps round the corners.
     torch.testing.assert_close(result.masks.areas(), torch.full((len(truth),), 121.0 - 4))
+
+
+def test_a_large_image_in_a_batch_changes_nothing_about_the_others(monkeypatch):
+    monkeypatch.setattr(tiles, "TILED_FROM", 100 * 100)
+    monkeypatch.setattr(cut, "__defaults__", (64, 24))
+    network = Bright()
+    detector = Detector(network, Transform(), ("square",))
+    small, large = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (90, 150))
+    small[:, 10:80, 10:80] = 255  # larger than what tiles have in common
+    found = detector.predict([large, small], batch_size=2)
+    assert found[1].boxes.tolist() == [[10, 10, 80, 80]]
+    assert (90, 90) in network.sizes
+
+
+def test_the_cap_of_an_image_in_tiles_is_that_of_all_tiles():
+    detector = Detector(tiny_network(tiny_recipe("faster_rcnn")), Transform(), NAMES)
+    most = detector.max_detections
+    assert detector.cap((2000, 2000)) == most
+    assert detector.cap((4000, 3000)) == most * len(cut((4000, 3000)))
 
 
 def test_images_of_usual_size_are_seen_whole():

@@ -117,3 +117,8 @@ def test_from_runs_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     main(arguments)
     assert asked == ["faster_rcnn_joint-seed1 resumed"], "what is finished is not trained again"
     assert "Left out" not in (out / "timeline.md").read_text(encoding="utf-8")
+
+    asked.clear()
+    main([*arguments, "--minutes", "3"])
+    assert not asked
+    assert "faster_rcnn_joint-seed1: not made with {'minutes': 3.0" in (out / "log.txt").read_text("utf-8")

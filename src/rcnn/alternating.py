@@ -201,8 +201,10 @@ class Alternation:
         score = found["AR"] if found["AR"] == found["AR"] else 0.0  # NaN: no truth at all
         return {**{f"proposals/{name}": value for name, value in found.items()}, "score": score}
 
-    def _proposals(self, network: nn.Module, data: Dataset, count: int) -> dict[int | str, Tensor]:
-        return rpn_proposals(self._detector(network.to(self.device)), data, count)
+    def _proposals(
+        self, network: nn.Module, data: Dataset, count: int, among: int = 0
+    ) -> dict[int | str, Tensor]:
+        return rpn_proposals(self._detector(network.to(self.device)), data, count, among=among)
 
     def _detector(self, network: nn.Module) -> Detector:
         ids = self.data.category_ids
@@ -219,7 +221,9 @@ class Alternation:
             if step == 3:
                 _take(network, self._state(2), ("box.",))
             began = time.perf_counter()
-            boxes = self._proposals(network, self.data, self.settings.rpn.post_nms[0])
+            # Of all anchors, as in training and in py-faster-rcnn, and not of those prediction looks at.
+            pre, post = self.settings.rpn.pre_nms[0], self.settings.rpn.post_nms[0]
+            boxes = self._proposals(network, self.data, post, pre)
             write_proposals(self.file(step, "npz"), boxes)
             seconds = time.perf_counter() - began
             progress.seconds += seconds  # a part of this way of training
@@ -249,11 +253,14 @@ class Alternation:
             own = {f"rpn_{k}": v for k, v in proposer.items() if k.startswith(("trunk.", "neck."))}
             _take(network, own, ("rpn_trunk.", "rpn_neck."))
         progress = self._standing(self.count)
-        if rank() == 0:
+        last = self.folder / "last.safetensors"
+        # Of a run that was finished before, the best one has its metrics and its threshold by now.
+        done = last.is_file() and checkpoint.read_metadata(last).get("progress") == vars(progress)
+        if rank() == 0 and not done:
             detector = self._detector(network)
             detector.save(self.folder / "best.safetensors")
             facts = {**detector.describe(), "progress": vars(progress)}
-            checkpoint.save(self.folder / "last.safetensors", network.state_dict(), facts)
+            checkpoint.save(last, network.state_dict(), facts)
         return progress
 
     def _standing(self, count: int) -> Standing:

@@ -7,9 +7,11 @@ Legend: N objects of one image, H and W its height and width, P all pixels of th
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,6 +27,14 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
 OBJECT_COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y")
+
+
+def one_as_list(index: Any) -> tuple[Any, bool]:
+    """An index of objects, and whether it is one integer, of Python, NumPy or torch: then as a list of it."""
+    if getattr(index, "ndim", 0) == 0:
+        with contextlib.suppress(TypeError):
+            return [operator.index(index)], True
+    return index, False
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,10 @@ class Masks:
 
     def __getitem__(self, index: Any) -> Any:
         """One mask as bool ``[H, W]`` for an integer; otherwise the Masks that the index selects."""
-        if isinstance(index, int):
-            return self[[index]].dense()[0]
+        index, one = one_as_list(index)
         patches, chosen = list(self.patches()), np.arange(len(self))[index]
-        return Masks.from_patches([patches[i] for i in chosen], self.windows[chosen], self.size)
+        picked = Masks.from_patches([patches[i] for i in chosen], self.windows[chosen], self.size)
+        return picked.dense()[0] if one else picked
 
     def dense(self) -> Array:
         """Full bitmaps, bool ``[N, H, W]``."""
@@ -212,7 +222,7 @@ class Instances:
 
     def __getitem__(self, index: Any) -> Instances:
         """The objects that a slice, a bool mask or integer indices ``[M]`` select; an integer selects one."""
-        index = [index] if isinstance(index, int) else index
+        index, _ = one_as_list(index)
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         return replace(self, **{k: v[index] for k, v in values.items() if isinstance(v, np.ndarray | Masks)})
 

@@ -293,7 +293,6 @@ def evaluate(
     from rcnn.evaluation import evaluate_results
     from rcnn.files import write_atomically
     from rcnn.metrics.families import check_names
-    from rcnn.predict import TensorResults
     from rcnn.proposals import with_proposals
     from rcnn.runtime import is_exported, load
     from rcnn.tables import family_tables
@@ -309,7 +308,7 @@ def evaluate(
         detector = _compressed(load(sources[0], device, half=half), svd)
         if is_exported(sources[0]):
             boxes_only = detector.info["model"].get("mask") is None
-            detector = TensorResults(detector)
+            detector = detector.tensors()
         else:
             boxes_only = not getattr(getattr(detector, "network", None), "needs_masks", True)
         if families and not detector.class_names:
@@ -336,7 +335,7 @@ def evaluate(
     if json_file is not None:
         measured = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
         content = {**measured, "data": sources[-1], **evaluation.to_json()}
-        write_atomically(json_file, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        write_atomically(json_file, json.dumps(content, indent=1).encode())
         _say(f"written: {json_file}")
 
 
@@ -416,6 +415,8 @@ def bench(
     if data is not None:
         dataset = _open(data, images)
         pictures = [dataset[i].image for i in dataset.evenly(count)]
+        if not pictures:
+            raise ValueError(f"{data}: no images to measure on; leave DATA out for an image of noise")
     _console().print(measure(load(model, device), pictures, rounds).table())
 
 
@@ -449,7 +450,7 @@ def export(
     Use the file as MODEL in predict and evaluate.
     """
     from rcnn.export import export as write
-    from rcnn.predict import TensorResults, load
+    from rcnn.predict import load
     from rcnn.runtime import open_exported
 
     detector = load(model, "cpu")
@@ -467,7 +468,7 @@ def export(
 
     with _progress("measuring what it costs") as progress:
         exact, _ = measure(detector, dataset, metrics=["coco"], progress=progress)
-        rounded, _ = measure(TensorResults(open_exported(out)), dataset, metrics=["coco"], progress=progress)
+        rounded, _ = measure(open_exported(out), dataset, metrics=["coco"], progress=progress)
     for name in (f"{kind}/{metric}" for kind in KINDS for metric in ("AP", "AP50")):
         if name in exact.metrics:
             _say(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
@@ -493,7 +494,9 @@ def propose(
     method: Annotated[
         str | None, typer.Option(help="selective_search, or rpn, which needs --model and is then meant.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Most proposals of an image.")] = 2000,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Most proposals of an image; 2000 unless --set says otherwise.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the search, such as min_side=8."),

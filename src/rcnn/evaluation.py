@@ -198,7 +198,7 @@ def evaluate(
     as missed, under a row of their own, with a warning.
 
     Args:
-        detector: anything with ``predict`` and ``class_names``.
+        detector: anything with ``predict`` and ``class_names``, an exported model too.
         dataset: images with truth, or the place of some that :func:`rcnn.open_data` reads; of a place all
             must be without errors.
         batch_size: images given to ``predict`` at once.
@@ -222,6 +222,8 @@ def evaluate(
             are unknown or lack something.
     """
     check_names(metrics or ())
+    if hasattr(detector, "tensors"):  # its own results hold arrays
+        detector = detector.tensors()
     if not isinstance(dataset, Dataset):
         opened = open_data(dataset)
         dataset, _ = refuse_or_skip(opened, False, report=check(opened, decode=False))
@@ -248,11 +250,11 @@ def evaluate(
         brought = {} if any(b is None for b in boxes) else {"proposals": boxes}
         with watch:
             found = predict(images, min_score=min_score, max_detections=cap, **brought)
+        seconds["decoding"] += (decoded - began) / len(dataset)
+        seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
         for sample, instances in zip(samples, found, strict=True):
             tallies.add(sample.truth, instances)
             predictions.append(_compact(instances.to("cpu")))
-        seconds["decoding"] += (decoded - began) / len(dataset)
-        seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
         paths = (dataset.records[start + i].path for i in range(len(samples)))
         for sample, path in zip(samples, paths, strict=True):
             truth = _compact(replace(sample.truth, path=path))

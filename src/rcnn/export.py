@@ -57,7 +57,7 @@ class DetectionGraph(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network: Any = _statically_padded(copy.deepcopy(network)).eval()
+        self.network: Any = _statically_padded(copy.deepcopy(network).cpu()).eval()
 
     def forward(
         self, images: Tensor, sizes: Tensor, min_score: Tensor, max_detections: Tensor
@@ -369,7 +369,7 @@ CONVENTIONS = (
 
 def trace(detector: Detector) -> torch.export.ExportedProgram:
     """The graph with dynamic batch, height and width."""
-    graph = DetectionGraph(detector.network.cpu()).eval()
+    graph = DetectionGraph(detector.network).eval()
     divisor = detector.transform.divisor
     side = divisor * math.ceil(192 / divisor)
     images, sizes = (
@@ -386,7 +386,7 @@ def trace(detector: Detector) -> torch.export.ExportedProgram:
 
 def trace_whole(detector: Detector) -> torch.export.ExportedProgram:
     """The graph with the transform inside; batch, height and width are dynamic."""
-    graph = WholeGraph(DetectionGraph(detector.network.cpu()), detector.transform).eval()
+    graph = WholeGraph(DetectionGraph(detector.network), detector.transform).eval()
     any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     images = torch.randint(256, (2, 3, 200, 230), dtype=torch.uint8)
     with torch.no_grad(), _quiet():

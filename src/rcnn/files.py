@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -27,8 +28,9 @@ def read_lines(path: Path) -> list[str]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Put ``content`` at ``path`` in one step; on any failure the previous file stays, alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One fixed name: what a killed process left is overwritten by the next save.
-    part = path.with_name(f".{path.name}.part")
+    # One fixed name: what a killed process left is overwritten by the next save. 255 bytes is the most.
+    name = path.name.encode(errors="surrogateescape")
+    part = path.with_name(f".{path.name if len(name) < 249 else hashlib.sha256(name).hexdigest()}.part")
     try:
         with part.open("wb") as file:
             file.write(content)

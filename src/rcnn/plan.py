@@ -24,7 +24,7 @@ from rcnn.models.fcn import FCNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.models.panoptic_fpn import PanopticFPNSettings
-from rcnn.models.rcnn import RCNNSettings
+from rcnn.models.rcnn import RCNNSettings, RidgeSettings
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
@@ -268,8 +268,9 @@ def light_settings(
         # A warped box has 96 pixels, a twelfth of the paper's area of work; 4 x 4 cells remain of it.
         last = TrunkSettings(trunk, (LAST_STAGE.get(trunk, 4),), frozen_stages=trunk_settings.frozen_stages)
         return RCNNSettings(
-            last, side=128, pool=4, layers=0, sampling=SamplingSettings(32, 0.25), max_detections=detections
-        )
+            last, side=128, pool=4, layers=0, sampling=SamplingSettings(32, 0.25),
+            ridge=RidgeSettings(pairs=2000), max_detections=detections,
+        )  # fmt: skip
     known = ", ".join(MODELS)
     raise ValueError(f"model {model!r}: expected one of {known}")
 

@@ -18,14 +18,14 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from rcnn import arrays, checkpoint, tiles
-from rcnn.data.image import read_image, rgb_pixels, to_rgb
+from rcnn.data.image import image_size, read_image, rgb_pixels, to_rgb
 from rcnn.hardware import choose_device, fast_bfloat16, keep_memory
 from rcnn.ops.panoptic import MergeSettings
 from rcnn.parts.selective_search import selective_search
 from rcnn.prepared import Prepared
 from rcnn.recipe import build_settings, plain
 from rcnn.runtime import Exported, is_exported
-from rcnn.structures import ImageBatch, Instances, Masks, Output, Skeleton
+from rcnn.structures import ImageBatch, Instances, Masks, Output, Size, Skeleton
 from rcnn.transform import Transform
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
@@ -83,6 +83,12 @@ class Detector:
         most: int | None = getattr(getattr(settings, "box", settings), "max_detections", None)
         return most
 
+    def cap(self, size: Size) -> int | None:
+        """The most objects of an image of ``size`` (height, width): of one seen in tiles, those of each."""
+        resized = self.transform.resized(size)
+        parts = len(tiles.cut(resized)) if tiles.needed(resized) else 1
+        return None if self.max_detections is None else self.max_detections * parts
+
     @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
@@ -110,9 +116,9 @@ class Detector:
                 or floats in [0, 1].
             min_score: the lowest score returned; the detector's own where None.
             max_detections: the most objects an image; the model's setting where None.
-            batch_size: images the network sees at once.
-            proposals: ``[P, 4]`` in pixels of each image, best first, for models that are given theirs; None
-                searches for them with the model's own settings.
+            batch_size: images the network sees at once; those of like size go together, of eight batches.
+            proposals: ``[P, 4]`` in pixels of each image, best first, for models that are given theirs (the
+                others take no notice); None searches for them with the model's own settings.
 
         Returns:
             One an image, on the CPU, in the image's own coordinates, best score first.
@@ -131,33 +137,42 @@ class Detector:
         lowest = self.min_score if min_score is None else min_score
         if proposals is not None and len(proposals) != len(given):
             raise ValueError(f"proposals are of {len(proposals)} images, but there are {len(given)}")
+        if (kind := next(self.network.parameters()).dtype) != torch.float32:
+            raise ValueError(
+                f"the network's weights are {kind}: make them float32, and predict with half=True"
+            )
         results: list[Instances] = []
         # Of some batches' images those of like size go together, so that little is padded.
         window = batch_size if batch_size == 1 else BATCHES_TO_SORT * batch_size
         for start in range(0, len(given), window):
             part = slice(start, start + window)
-            tensors = [_tensor(image) for image in given[part]]
             boxes = None if proposals is None else proposals[part]
-            found = self._predict_sorted(tensors, batch_size, lowest, max_detections, boxes)
+            found = self._predict_sorted(given[part], batch_size, lowest, max_detections, boxes)
             results += [self._named(f, image) for f, image in zip(found, given[part], strict=True)]
         return results
 
     def _predict_sorted(
         self,
-        images: Sequence[Tensor],
+        given: Sequence[ImageLike],
         batch_size: int,
         min_score: float,
         max_detections: int | None,
         proposals: Sequence[Tensor] | None,
     ) -> list[Instances]:
         """The objects of each image, in the order of the images; batches are of images of like size."""
-        sizes = [self.transform.resized((image.shape[1], image.shape[2])) for image in images]
+        # Files are decoded when their batch comes: all at once may not fit into memory.
+        images = [image if isinstance(image, str | Path) else _tensor(image) for image in given]
+        sizes = [
+            self.transform.resized(_size(image) if isinstance(image, Tensor) else image_size(image))
+            for image in images
+        ]
         order = sorted(range(len(images)), key=lambda i: (sizes[i][0] > sizes[i][1], math.prod(sizes[i])))
         results: dict[int, Instances] = {}
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             boxes = None if proposals is None else [proposals[i] for i in chosen]
-            found = self._predict_batch([images[i] for i in chosen], min_score, max_detections, boxes)
+            tensors = [i if isinstance(i, Tensor) else read_image(i) for i in (images[j] for j in chosen)]
+            found = self._predict_batch(tensors, min_score, max_detections, boxes)
             results |= zip(chosen, found, strict=True)
         return [results[i] for i in range(len(images))]
 
@@ -167,7 +182,7 @@ class Detector:
         named = replace(instances, class_names=self.class_names, semantic_names=self.semantic_names)
         return replace(named, skeleton=self.skeleton, path=path)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _predict_batch(
         self,
         tensors: Sequence[Tensor],
@@ -177,18 +192,26 @@ class Detector:
     ) -> list[Instances]:
         resized = [self.transform.resize(tensor) for tensor in tensors]
         boxes = [
-            self.transform.resize_boxes(given, (tensor.shape[1], tensor.shape[2])).to(self.device)
+            self.transform.resize_boxes(given, _size(tensor)).to(self.device)
             for tensor, given in zip(tensors, self._proposals(tensors, proposals), strict=False)
         ]
-        self.network.eval()
         # Proposals are of the whole image, and a model that is given them looks at nothing else.
-        if not boxes and any(image.shape[1] * image.shape[2] > tiles.TILED_FROM for image in resized):
-            detections = [self._detect_in_tiles(image, min_score, max_detections) for image in resized]
-        else:
-            detections = self._detect(resized, min_score, max_detections, boxes)
+        large = [] if boxes else [i for i, image in enumerate(resized) if tiles.needed(_size(image))]
+        whole = [i for i in range(len(resized)) if i not in large]
+        detections: dict[int, Instances] = {}
+        training = self.network.training
+        try:
+            self.network.eval()
+            if whole:
+                found = self._detect([resized[i] for i in whole], min_score, max_detections, boxes)
+                detections |= zip(whole, found, strict=True)
+            for i in large:
+                detections[i] = self._detect_in_tiles(resized[i], min_score, max_detections)
+        finally:
+            if training:
+                self.network.train()
         return [
-            self.transform.invert(found.to("cpu"), (int(tensor.shape[1]), int(tensor.shape[2])))
-            for tensor, found in zip(tensors, detections, strict=True)
+            self.transform.invert(detections[i].to("cpu"), _size(tensor)) for i, tensor in enumerate(tensors)
         ]
 
     def _detect(
@@ -206,7 +229,7 @@ class Detector:
         return list(found.detections)
 
     def _detect_in_tiles(self, resized: Tensor, min_score: float, max_detections: int | None) -> Instances:
-        size = (int(resized.shape[1]), int(resized.shape[2]))
+        size = _size(resized)
         parts = tiles.cut(size)
         found = [self._detect([part.pixels(resized)], min_score, max_detections)[0] for part in parts]
         box: Any = getattr(self.network.settings, "box", None)
@@ -412,6 +435,11 @@ def _weights(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if found:
             return found
     return tensors
+
+
+def _size(image: Tensor) -> Size:
+    """(height, width) of ``[3, H, W]``."""
+    return int(image.shape[1]), int(image.shape[2])
 
 
 def to_bytes(image: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,14 @@ LEAST_TILES = 50
 
 
 class Prepared:
-    """The prepared form of one network, made when it is first asked for and again when weights change."""
+    """The prepared form of one network, made when it is first asked for and again when weights change.
+
+    Changes are seen by the tensors' versions and, as ``tensor.data`` and some optimisers leave these as they
+    are, by the size of the first row of each.
+    """
 
     def __init__(self) -> None:
-        self._state: tuple[tuple[int, int], ...] = ()
+        self._state: tuple[Any, ...] = ()
         self._network: nn.Module | None = None
 
     def of(self, network: nn.Module, *, half: bool = False) -> nn.Module:
@@ -39,10 +44,13 @@ class Prepared:
             half: it will run under autocast to bfloat16; always the same of one network.
         """
         tensors = list(chain(network.parameters(), network.buffers()))
-        if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in floats(tensors)):
+        numbers = floats(tensors)
+        if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in numbers):
             return network
+        rows = [tensor.detach()[:1] for tensor in numbers if tensor.ndim]
+        sums = torch.stack(torch._foreach_norm(rows)).tolist() if rows else []
         # Tensors made in inference mode have no version, and cannot be written to outside it.
-        state = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+        state = (*((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors), *sums)
         if self._network is None or state != self._state:
             self._network, self._state = prepare(network, half=half), state
         return self._network

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,6 @@ import torch
 from torch import Tensor
 
 from rcnn.data.dataset import Dataset, Record
-from rcnn.data.image import read_image
 from rcnn.download import cache_folder
 from rcnn.files import write_atomically
 from rcnn.ops.boxes import clip, larger_than
@@ -39,6 +39,9 @@ SELECTIVE_SEARCH = "selective_search"
 ENDINGS = ".npz, .mat (as published with Fast R-CNN) or .json (COCO proposals)"
 # Part of the key of what is kept on disk: raised when the same settings give other boxes.
 _SEARCH_VERSION = 1
+
+# Pixels by which boxes may lie outside their image: codes round in many ways.
+OUTSIDE = 3.0
 
 ImageId = int | str
 Progress = Callable[[int, int], None]
@@ -93,8 +96,9 @@ def with_proposals(
 ) -> Dataset:
     """The same data set with ``truth.proposals`` in every record.
 
-    Images are found in a file by their id, or else by their file's name without its ending. Boxes are cut to
-    the image, and dropped where nothing is left of them.
+    Images are found in a file by their id, or else by their file's name without its ending; in a ``.mat``,
+    which has no ids, by name. Boxes are cut to the image, and dropped where nothing is left of them. COCO's
+    JSON cannot say that an image has none: one that it does not name has none, with a warning.
 
     Args:
         dataset: the images.
@@ -105,8 +109,8 @@ def with_proposals(
         progress: called with the number of images searched and of all.
 
     Raises:
-        ValueError: a file that cannot be used, or that lacks images of the data set; names them. Selective
-            search without OpenCV's contrib module.
+        ValueError: a file that cannot be used, that lacks images of the data set, or whose boxes lie outside
+            them; names them. Selective search without OpenCV's contrib module.
     """
     if isinstance(source, str) and source == SELECTIVE_SEARCH:
         found = search_all(dataset, cache=cache, settings=settings, progress=progress)
@@ -131,13 +135,14 @@ def search_all(
     """
     chosen = settings or SelectiveSearchSettings()
     folder = None if cache is None else Path(cache)
+    bare = dataset.bare()
 
-    def search(record: Record) -> Tensor:
-        return cached_search(read_image(record.path), chosen, folder)
+    def search(index: int) -> Tensor:
+        return cached_search(bare[index].image, chosen, folder)
 
     found = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for boxes in pool.map(search, dataset.records):
+        for boxes in pool.map(search, range(len(bare))):
             found.append(boxes)
             if progress is not None:
                 progress(len(found), len(dataset))
@@ -185,15 +190,27 @@ def _of_records(dataset: Dataset, known: Mapping[ImageId, Tensor], name: str) ->
     by_id = [str(record.image_id) for record in dataset.records]
     by_name = [record.path.stem for record in dataset.records]
     missing = [[key for key in keys if key not in by_text] for keys in (by_id, by_name)]
-    keys, absent = (by_id, missing[0]) if len(missing[0]) <= len(missing[1]) else (by_name, missing[1])
-    if absent:
+    ids = len(missing[0]) <= len(missing[1]) and not name.lower().endswith(".mat")
+    keys, absent = (by_id, missing[0]) if ids else (by_name, missing[1])
+    if absent and name.lower().endswith(".json") and 2 * len(absent) < len(dataset):
+        warnings.warn(f"{name}: no proposals for {len(absent)} of {len(dataset)} images", stacklevel=3)
+        by_text |= dict.fromkeys(absent, torch.zeros((0, 4)))
+    elif absent:
         shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
         has = ", ".join(list(by_text)[:3]) or "nothing"
         raise ValueError(
             f"{name}: no proposals for {len(absent)} of the {len(dataset)} images of {dataset.source}: "
             f"{shown}; it has {has}, …: give a file made from the same images, or leave these images out"
         )
-    return [by_text[key] for key in keys]
+    found = [by_text[key] for key in keys]
+    for record, boxes in zip(dataset.records, found, strict=True):
+        height, width = record.truth.size
+        if len(boxes) and (boxes[:, 2].max() > width + OUTSIDE or boxes[:, 3].max() > height + OUTSIDE):
+            raise ValueError(
+                f"{name}: boxes of {record.path.name} reach beyond its {width} x {height} pixels, to "
+                f"{boxes[:, 2:].max(0).values.tolist()}: are these the proposals of other images?"
+            )
+    return found
 
 
 def _npz_bytes(proposals: Mapping[ImageId, Tensor]) -> bytes:

@@ -37,7 +37,7 @@ def propose(
     *,
     detector: Detector | None = None,
     search: SelectiveSearchSettings | None = None,
-    count: int = 2000,
+    count: int | None = None,
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ProposalRecall:
@@ -48,7 +48,7 @@ def propose(
         out: ``.npz`` or COCO's ``.json``; the page is its name with ``.html``.
         detector: one with an RPN, whose proposals are written; None: selective search.
         search: settings of the search, R-CNN's where None.
-        count: the most proposals of an image.
+        count: the most proposals of an image; None: those of the search's settings, of an RPN 2000.
         cache: a folder that keeps what the search finds.
         progress: called with the number of images done and of all.
 
@@ -58,10 +58,11 @@ def propose(
     out = Path(out)
     if out.suffix.lower() not in (".npz", ".json"):
         raise ValueError(f"{out}: proposals are written as .npz or .json")
+    settings = search or SelectiveSearchSettings()
+    settings = settings if count is None else replace(settings, count=count)
     if detector is not None:
-        data = with_proposals(data, rpn_proposals(detector, data, count, progress))
+        data = with_proposals(data, rpn_proposals(detector, data, settings.count, progress))
     else:
-        settings = replace(search or SelectiveSearchSettings(), count=count)
         data = with_proposals(data, cache=cache, settings=settings, progress=progress)
     write_proposals(out, _by_id(data))
     recall = proposal_recall([record.truth for record in data.records])
@@ -71,9 +72,11 @@ def propose(
 
 
 def rpn_proposals(
-    detector: Detector, data: Dataset, count: int, progress: Progress | None = None
+    detector: Detector, data: Dataset, count: int, progress: Progress | None = None, *, among: int = 0
 ) -> dict[ImageId, Tensor]:
     """What the first stage of a model proposes: by image id, ``[P, 4]`` in pixels of the image, best first.
+
+    ``among``: at least so many anchors of a level are looked at.
 
     Raises:
         ValueError: the model has no RPN.
@@ -83,27 +86,26 @@ def rpn_proposals(
         what = "an exported file" if network is None else type(network).__name__
         raise ValueError(f"{what} has no RPN to ask; expected a Faster or Mask R-CNN's checkpoint")
     found: dict[ImageId, Tensor] = {}
-    # Masks are not needed here, and take time to decode.
-    bare = replace(data, records=[replace(record, masks=None, semantic=None) for record in data.records])
+    bare = data.bare()
     for index, record in enumerate(data.records):
-        found[record.image_id] = _rpn_boxes(detector, bare[index].image, count)
+        found[record.image_id] = _rpn_boxes(detector, bare[index].image, count, among)
         if progress is not None:
             progress(len(found), len(data))
     return found
 
 
-@torch.inference_mode()
-def _rpn_boxes(detector: Detector, image: Tensor, count: int) -> Tensor:
+@torch.no_grad()
+def _rpn_boxes(detector: Detector, image: Tensor, count: int, among: int) -> Tensor:
     network: Any = detector.network.eval()
     batch = detector.transform([image])
     batch = ImageBatch(batch.tensors.to(detector.device), batch.sizes)
     # Of a Faster R-CNN whose stages share nothing the RPN has its own.
     trunk, neck = getattr(network, "rpn_trunk", network.trunk), getattr(network, "rpn_neck", network.neck)
     output = network.rpn(neck(trunk(batch.tensors)))
-    (boxes,) = network.rpn.decode(output, batch.sizes, at_least=count)
+    (boxes,) = network.rpn.decode(output, batch.sizes, at_least=count, among=among)
     (height, width), (h, w) = batch.sizes[0], image.shape[1:]
     scaled: Tensor = boxes[:count].cpu() * torch.tensor([w / width, h / height] * 2)
-    return scaled.clone()
+    return scaled
 
 
 def recall_table(recall: ProposalRecall) -> Table:

@@ -109,16 +109,26 @@ def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     Raises:
         ValueError: no ``=``, an unknown key (the nearest valid one is named), or a value of a wrong type.
     """
+    # All at once: what belongs together, such as the two lists of a cascade, may come one by one.
+    document: dict[str, Any] = {}
     for assignment in assignments:
-        recipe = _updated(recipe, _document(assignment))
-    return recipe
+        document = _laid_over(document, _document(assignment))
+    return _updated(recipe, document)
 
 
 def assigned(base: T, assignments: Sequence[str], where: str) -> T:
     """A frozen dataclass with some settings changed, each given as ``key=value``; raises as with_settings."""
+    document: dict[str, Any] = {}
     for assignment in assignments:
-        base = build_settings(base, _document(assignment), where)
-    return base
+        document = _laid_over(document, _document(assignment))
+    return build_settings(base, document, where)
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    """Nested tables, of which the later ones win."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
 
 
 def _document(assignment: str) -> Any:

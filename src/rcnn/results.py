@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rcnn.predict import Detector
     from rcnn.structures import Instances
 
+PICTURES = ("overlays", "maps", "panoptic")
 COUNT_COLUMNS = ("image", "class", "count")
 AREA_COLUMNS = ("image", "class", "pixels", "share")
 # How data sets name the folders of their images, and those of the true masks beside them.
@@ -54,7 +56,7 @@ def save_instances(instances: Instances, path: Path) -> Path:
         head, rows = (
             (OBJECT_COLUMNS, instances.numpy().rows()) if of_objects else (AREA_COLUMNS, area_rows(instances))
         )
-        content = arrays.table([head, *([name, *row] for row in rows)]).encode()
+        content = arrays.table([head, *([name, *row] for row in rows)]).encode(errors="surrogateescape")
     elif ending in (".png", ".jpg", ".jpeg"):
         if instances.path is None:
             raise ValueError(
@@ -131,8 +133,8 @@ def predict_to_files(
     It then holds ``overlays/NAME.png``, ``predictions.json`` (COCO results; ``image_id`` is the image's path
     below the given folder, ``category_id`` that of the data which the model was trained on), ``objects.csv``
     and ``counts.csv``; of a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``. The tables
-    appear when all images are done, or with what is done when the user interrupts. An image that cannot be
-    read is passed over and reported.
+    appear when all images are done, or with what is done when the user interrupts or anything fails but the
+    disk. An image that cannot be read is passed over and reported.
 
     Of a model that tells objects and the classes of pixels there are ``panoptic.json`` and
     ``panoptic/NAME.png`` too, in COCO's form, and overlays show these partitions.
@@ -157,7 +159,6 @@ def predict_to_files(
     ids = {} if image_ids is None else listed_ids(Path(image_ids), images)
     categories = getattr(detector, "category_ids", None)
     overlays = _overlay_names(list(images))
-    most = detector.max_detections if max_detections is None else max_detections
     failed: list[str] = []
     full: list[str] = []
     read: Callable[[Path], Any] = read_pixels if isinstance(detector, Exported) else read_image
@@ -172,6 +173,9 @@ def predict_to_files(
                 name = overlays[image_id]
                 _write_pictures(image, shown(image_id, found, name), out, name)
                 tables.add(image_id, found)
+                most = max_detections or (
+                    detector.max_detections if isinstance(detector, Exported) else detector.cap(found.size)
+                )
                 full += [image_id] if most is not None and len(found) >= most else []
             if progress is not None:
                 progress(done, len(images))
@@ -185,7 +189,7 @@ def _partitions(
     """What pictures show of an image: what was found or, where that parts the image, the partition.
 
     Partitions are written on the way; their JSON file, with the ids of images and categories that the tables
-    have, in the end or when the user interrupts.
+    have, when the tables are.
     """
     merging = getattr(detector, "merge", None)
     if merging is None:
@@ -205,7 +209,9 @@ def _partitions(
 
     try:
         yield merged
-    except KeyboardInterrupt:
+    except OSError:
+        raise
+    except BaseException:
         writer.close()
         raise
     writer.close()
@@ -239,6 +245,10 @@ def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
     short = Counter(Path(name).name for name in listed)
     bare = {Path(name).name: i for name, i in listed.items() if short[Path(name).name] == 1}
     ids = {name: listed.get(name, bare.get(path.name)) for name, path in images.items()}
+    given: dict[int | str, str] = {}
+    for name, found in ids.items():
+        if found is not None and (other := given.setdefault(found, name)) != name:
+            raise ValueError(f"{file}: {other} and {name} are both its image {found}; give only one of them")
     missing = [name for name, found in ids.items() if found is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -258,6 +268,7 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
         ValueError: an input folder without images.
     """
     named: dict[str, Path] = {}
+    taken: set[str] = set()
     seen: set[Path] = set()
     for given in map(Path, inputs):
         for path in _images_of(given, exclude):
@@ -266,8 +277,11 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
             seen.add(path.resolve())
             below = path.relative_to(given if given.is_dir() else given.parent).as_posix()
             folder = (given if given.is_dir() else given.parent).resolve().name
-            names = (below, f"{folder}/{below}", *(f"{folder}-{i}/{below}" for i in range(2, len(named) + 3)))
-            named[next(name for name in names if name not in named)] = path
+            numbered = (f"{folder}-{i}/{below}" for i in itertools.count(2))
+            names = itertools.chain((below, f"{folder}/{below}"), numbered)
+            name = next(name for name in names if name.casefold() not in taken)
+            named[name] = path
+            taken.add(name.casefold())  # not all file systems tell upper from lower case
     return named
 
 
@@ -277,19 +291,25 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
         raise FileNotFoundError(f"{given}: no such image or folder")
     if not given.is_dir():
         return [given]
-    hidden = None if exclude is None else exclude.resolve()
+    hidden = [] if exclude is None else _results_in(exclude.resolve(), given.resolve())
     found = [
         path
         for path in sorted(given.rglob("*"))
         if path.suffix.lower() in IMAGE_ENDINGS
         and not any(part.startswith(".") for part in path.relative_to(given).parts)
-        and (hidden is None or hidden not in path.resolve().parents)
+        and not any(folder in path.resolve().parents for folder in hidden)
         and path.is_file()
     ]
     if not found:
         endings = " ".join(sorted(IMAGE_ENDINGS))
         raise ValueError(f"{given}: no images in this folder; looked for {endings}")
     return [path for path in found if not _is_truth(path, given)] or found
+
+
+def _results_in(out: Path, given: Path) -> list[Path]:
+    """The folders below ``given`` in which images are results, if results are written to ``out``."""
+    folders = [out] if given in out.parents else [out / name for name in PICTURES]
+    return [folder for folder in folders if given in folder.parents]
 
 
 def _is_truth(path: Path, given: Path) -> bool:
@@ -331,7 +351,11 @@ class _Tables:
         self.paths = [out / name for name in (*names, *(["areas.csv"] if semantic_names else []))]
 
     def __enter__(self) -> _Tables:
-        files: list[IO[str]] = [_part(path).open("w", encoding="utf-8", newline="") for path in self.paths]
+        files: list[IO[str]] = [
+            # Names of files need not be UTF-8.
+            _part(path).open("w", encoding="utf-8", errors="surrogateescape", newline="")
+            for path in self.paths
+        ]
         self.files = {path.stem: file for path, file in zip(self.paths, files, strict=True)}
         self._write("predictions", "[")
         for name, head in (
@@ -349,12 +373,15 @@ class _Tables:
 
     def add(self, image_id: str, found: Instances | arrays.Instances) -> None:
         """Append one image's objects and areas; every class has its row, with 0 too."""
-        for result in found.to_coco(self.image_ids.get(image_id, image_id), self.category_ids):
-            text = json.dumps(result, ensure_ascii=False)
-            self._write("predictions", (",\n" if self.results else "\n") + text)
-            self.results += 1
+        results = found.to_coco(self.image_ids.get(image_id, image_id), self.category_ids)
+        commas = ("," if place else "" for place in range(self.results, self.results + len(results)))
+        texts = "".join(f"{comma}\n{json.dumps(one)}" for comma, one in zip(commas, results, strict=True))
         objects = found if isinstance(found, arrays.Instances) else found.numpy()
-        self._write("objects", arrays.table([image_id, *row] for row in objects.rows()))
+        rows = arrays.table([image_id, *row] for row in objects.rows())
+        # From here on nothing can fail but the disk.
+        self._write("predictions", texts)
+        self.results += len(results)
+        self._write("objects", rows)
         counts = Counter(found.names)
         self._write("counts", arrays.table([image_id, name, counts[name]] for name in self.class_names))
         areas = area_rows(found)
@@ -371,7 +398,7 @@ class _Tables:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        keep = kind is None or issubclass(kind, KeyboardInterrupt)
+        keep = kind is None or not issubclass(kind, OSError)
         if keep:
             self._write("predictions", "\n]\n")
         for file, path in zip(self.files.values(), self.paths, strict=True):

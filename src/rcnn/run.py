@@ -591,6 +591,11 @@ def _fits(recipe: Recipe, parts: Parts) -> None:
             "train.start: the four steps of alternating training begin with ImageNet weights, as published; "
             "leave it out, or train jointly"
         )
+    if _in_steps(recipe) and recipe.settings.box.cascade is not None:
+        raise ValueError(
+            "model.box.cascade: Fast R-CNN, which the four steps of alternating training train, has a single "
+            "head; leave the cascade out, or train jointly"
+        )
     if getattr(recipe.settings, "ranks", None) is not None:
         raise ValueError("model.ranks: layers are trained whole; `rcnn predict --svd` compresses them after")
     for part in (parts.train, parts.val):
@@ -739,6 +744,8 @@ def _identity(part: Dataset) -> dict[str, Any]:
         # Not the whole path: data may have moved.
         digest.update(repr((record.path.name, truth.size)).encode())
         digest.update(truth.boxes.numpy().tobytes() + truth.labels.numpy().tobytes())
+        if truth.proposals is not None:
+            digest.update(truth.proposals.numpy().tobytes())
     return {"images": len(part), "sha256": digest.hexdigest()}
 
 
@@ -751,7 +758,8 @@ def _same_parts(folder: Path, parts: Mapping[str, Dataset], asked: Mapping[str, 
         if before != now:
             raise ValueError(
                 f"{folder}: its {name} part had {before['images']} images when the run began, now it has "
-                f"{now['images']}, or their objects are others: put the data back as they were, {advice}"
+                f"{now['images']}, or their objects or proposals are others: put the data back as they were, "
+                f"{advice}"
             )
 
 
@@ -765,6 +773,8 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
         return parts
     of_train = places["proposals"] or SELECTIVE_SEARCH
     of_val = places["val_proposals"] or of_train
+    if of_val is of_train and places["proposals"] and not str(of_train).lower().endswith(".mat"):
+        _told_apart(parts, of_train)
     if rank() > 0:
         wait_for_all()  # the first process searches; the others find what it kept
     with console.status("searching for proposals"):
@@ -779,6 +789,18 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
         parts, train=train_part, val=val_part,
         lines=(*parts.lines, f"proposals: {of_train}, {mean:.0f} an image"),
     )  # fmt: skip
+
+
+def _told_apart(parts: Parts, proposals: str) -> None:
+    """Refuse one file of proposals for images of both parts that share an id, as each part of COCO's may."""
+    names = {str(record.image_id): record.path.name for record in parts.train.records}
+    for record in parts.val.records:
+        other = names.get(str(record.image_id), record.path.name)
+        if other != record.path.name:
+            raise ValueError(
+                f"{proposals}: {other}, to train on, and {record.path.name}, to validate on, share the id "
+                f"{record.image_id}: give those to validate on as --val-proposals"
+            )
 
 
 def _device(name: str | None) -> torch.device:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from rcnn.arrays import Array, Instances, Masks, Size, Skeleton
 from rcnn.data.image import read_pixels, rgb_pixels, to_rgb
 
 if TYPE_CHECKING:
-    from rcnn.predict import Detector
+    from rcnn.predict import Detector, TensorResults
 
     ImageLike = str | Path | Image.Image | npt.NDArray[Any]
 Run = Callable[[dict[str, Array]], dict[str, Array]]
@@ -121,6 +122,12 @@ class Exported:
         for start in range(0, len(given), batch_size):
             results += self._predict_batch(given[start : start + batch_size], lowest, count)
         return results
+
+    def tensors(self) -> TensorResults:
+        """The same model for what works on torch's tensors, such as the evaluation."""
+        from rcnn.predict import TensorResults
+
+        return TensorResults(self)
 
     def inputs(self, images: Sequence[Array], min_score: float, count: int) -> dict[str, Array]:
         """What the graph takes of RGB images ``[H, W, 3]`` (docs/export.md lists it)."""
@@ -270,8 +277,12 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
         settings["INFERENCE_NUM_THREADS"] = threads
     model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", settings)
 
+    own = threading.local()  # a model called by itself has one request, whose results threads would share
+
     def run(inputs: dict[str, Array]) -> dict[str, Array]:
-        return {output.any_name: np.array(values) for output, values in model(inputs).items()}
+        if not hasattr(own, "request"):
+            own.request = model.create_infer_request()
+        return {output.any_name: np.array(values) for output, values in own.request.infer(inputs).items()}
 
     return Exported(run, info)
 

@@ -132,14 +132,13 @@ class Masks:
     def __getitem__(self, index: Any) -> Masks: ...
     def __getitem__(self, index: Any) -> Masks | Tensor:
         """One mask as bool ``[H, W]`` for an integer; otherwise the Masks that the index selects."""
-        if isinstance(index, int):
-            return self[[index]].dense()[0]
+        index, one = arrays.one_as_list(index)
         chosen = torch.arange(len(self), device=self.windows.device)[index]
         patches = list(self.patches())
         windows = self.windows[chosen]
-        picked = [patches[i].reshape(-1) for i in chosen.tolist()]
-        pixels = torch.cat(picked) if picked else self.pixels[:0]
-        return Masks(pixels, windows, self.size)
+        parts = [patches[i].reshape(-1) for i in chosen.tolist()]
+        picked = Masks(torch.cat(parts) if parts else self.pixels[:0], windows, self.size)
+        return picked.dense()[0] if one else picked
 
     def dense(self) -> Tensor:
         """Full bitmaps, bool ``[N, H, W]``."""
@@ -245,8 +244,7 @@ class Instances:
 
     def __getitem__(self, index: Any) -> Instances:
         """The objects that a slice, a bool mask or integer indices ``[M]`` select; an integer selects one."""
-        if isinstance(index, int):
-            index = [index]
+        index, _ = arrays.one_as_list(index)
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         per_object: dict[str, Any] = {
             k: v[index] for k, v in values.items() if isinstance(v, Tensor | Masks) and k not in OF_THE_IMAGE

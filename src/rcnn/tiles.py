@@ -39,6 +39,11 @@ class Tile:
         return image[:, y1:y2, x1:x2]
 
 
+def needed(size: Size) -> bool:
+    """Whether an image of ``size`` (height, width), as the network would see it, is too large for that."""
+    return size[0] * size[1] > TILED_FROM
+
+
 def cut(size: Size, side: int = SIDE, overlap: int = OVERLAP) -> list[Tile]:
     """Tiles that cover an image of ``size`` (height, width), row by row; their cores cover it just once."""
     if not 0 <= overlap < side:

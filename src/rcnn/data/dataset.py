@@ -163,6 +163,10 @@ class Dataset:
         """The same data set with some of its images, in the given order."""
         return replace(self, records=[self.records[i] for i in indices])
 
+    def bare(self) -> Dataset:
+        """The same data set without masks and semantic maps, which take time to decode."""
+        return replace(self, records=[replace(r, masks=None, semantic=None) for r in self.records])
+
     def evenly(self, count: int) -> list[int]:
         """So many indices, spread evenly over the images; all where there are fewer."""
         last = len(self.records) - 1

@@ -37,6 +37,7 @@ IMAGE_ENDINGS = (
 )  # fmt: skip
 # Whatever Pillow's decoders throw at a damaged file.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+SLACK = 1e-3  # of floats that rounding brought beyond 0 or 1
 PILLOW_LIMIT_LOCK = threading.Lock()
 
 
@@ -277,8 +278,8 @@ def _pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.f
     if array.dtype.kind != "f":
         raise ValueError(f"an image array must hold integers or floats; got {array.dtype}")
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):
+    if not (low >= -SLACK and high <= 1 + SLACK):
         raise ValueError(
             f"a float image must lie in [0, 1]; got {low:g} to {high:g}: divide, or pass integers"
         )
-    return array.astype(np.float32)
+    return array.astype(np.float32).clip(0, 1)

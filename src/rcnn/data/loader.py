@@ -193,7 +193,7 @@ def _unpacked_batches(data: bytes) -> Batches:
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> tuple[npt.NDArray[np.int64], float]:
-    """The order of an epoch's places, and where in [0, 1) each is; two are kept, for batches across epochs."""
+    """The order of an epoch's places, and where each lies between 0 and 1; two are kept, as batches do."""
     rng = np.random.default_rng([seed, ORDER, epoch])
     return rng.permutation(count), rng.random()
 

@@ -128,7 +128,7 @@ def compress(network: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastRCN
         state[f"{key}.1.bias"] = state.pop(f"{key}.bias")
         del state[f"{key}.weight"]
     smaller.load_state_dict(state)
-    return smaller.train(network.training)
+    return smaller.to(layers[0][1].weight.device).train(network.training)
 
 
 def _linear(head: BoxHead) -> list[tuple[str, nn.Linear]]:

@@ -100,7 +100,7 @@ class SamplingSettings:
         positive_share: at most this share is positive.
         positive_iou: at or above it a proposal is positive.
         background_iou: below the second and at or above the first it is background (Fast R-CNN 0.1, later 0).
-        append_truth: true boxes join the proposals (all modern codes; not the 4-step training).
+        append_truth: true boxes join the proposals (py-faster-rcnn and all later codes).
         crowd_share: a background proposal with more of its area inside a crowd region is left out (Detectron:
             0.7).
     """

@@ -226,7 +226,9 @@ class RPN(nn.Module):
         return {"rpn_objectness": objectness / norms[0], "rpn_boxes": boxes / norms[1]}
 
     @torch.no_grad()
-    def decode(self, output: RPNOutput, sizes: Sequence[Size], *, at_least: int = 0) -> list[Tensor]:
+    def decode(
+        self, output: RPNOutput, sizes: Sequence[Size], *, at_least: int = 0, among: int = 0
+    ) -> list[Tensor]:
         """Proposals ``[P, 4]`` of each image, best first: top-k per level, clip, suppression, top-k (§3.3).
 
         Args:
@@ -234,11 +236,11 @@ class RPN(nn.Module):
             sizes: the images' true sizes.
             at_least: raises both top-k to this number, so that a caller who wants more detections can have
                 them.
+            among: raises the first top-k alone.
         """
         mode = 0 if self.training else 1
-        pre, post = (
-            max(counts[mode], at_least) for counts in (self.settings.pre_nms, self.settings.post_nms)
-        )
+        pre = max(self.settings.pre_nms[mode], at_least, among)
+        post = max(self.settings.post_nms[mode], at_least)
         proposals = []
         for logits, deltas, size in zip(output.objectness, output.deltas, sizes, strict=True):
             index, level = self._best_per_level(logits, output.level_sizes, pre)
