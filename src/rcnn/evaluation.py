@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy.typing as npt
 import torch
@@ -57,6 +57,14 @@ class Detector(Protocol):
         max_detections: int | None = None,
     ) -> list[Instances]:
         """The objects of each image in its own coordinates, best score first."""
+
+
+@runtime_checkable
+class Exported(Protocol):
+    """An exported model, whose results hold arrays."""
+
+    def tensors(self) -> Detector:
+        """The same model with results that can be evaluated."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +190,7 @@ def _json_ready(value: Any) -> Any:
 
 
 def evaluate(
-    detector: Detector,
+    detector: Detector | Exported,
     dataset: Dataset | str | Path,
     *,
     batch_size: int = 1,
@@ -222,7 +230,7 @@ def evaluate(
             are unknown or lack something.
     """
     check_names(metrics or ())
-    if hasattr(detector, "tensors"):  # its own results hold arrays
+    if isinstance(detector, Exported):
         detector = detector.tensors()
     if not isinstance(dataset, Dataset):
         opened = open_data(dataset)
