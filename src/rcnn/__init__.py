@@ -36,38 +36,26 @@ if TYPE_CHECKING:
     from rcnn.structures import ImageBatch, Instances, Masks, Output
     from rcnn.transform import Transform
 
-# Where each public name lives: importing rcnn must not cost the seconds that importing torch does.
-_HOMES = {
-    "Dataset": "rcnn.data.dataset",
-    "Sample": "rcnn.data.dataset",
-    "open_data": "rcnn.data.open",
-    "evaluate": "rcnn.evaluation",
-    "FastRCNN": "rcnn.models.fast_rcnn",
-    "FastRCNNSettings": "rcnn.models.fast_rcnn",
-    "FasterRCNN": "rcnn.models.faster_rcnn",
-    "FasterRCNNSettings": "rcnn.models.faster_rcnn",
-    "FCN": "rcnn.models.fcn",
-    "FCNSettings": "rcnn.models.fcn",
-    "KeypointRCNN": "rcnn.models.keypoint_rcnn",
-    "KeypointRCNNSettings": "rcnn.models.keypoint_rcnn",
-    "MaskRCNN": "rcnn.models.mask_rcnn",
-    "MaskRCNNSettings": "rcnn.models.mask_rcnn",
-    "PanopticFPN": "rcnn.models.panoptic_fpn",
-    "PanopticFPNSettings": "rcnn.models.panoptic_fpn",
-    "RCNN": "rcnn.models.rcnn",
-    "RCNNSettings": "rcnn.models.rcnn",
-    "MergeSettings": "rcnn.ops.panoptic",
-    "Panoptic": "rcnn.ops.panoptic",
-    "merge": "rcnn.ops.panoptic",
-    "Detector": "rcnn.predict",
-    "load": "rcnn.runtime",
-    "train": "rcnn.run",
-    "ImageBatch": "rcnn.structures",
-    "Instances": "rcnn.structures",
-    "Masks": "rcnn.structures",
-    "Output": "rcnn.structures",
-    "Transform": "rcnn.transform",
+# Where the public names live: importing rcnn must not cost the seconds that importing torch does.
+_MODULES = {
+    "rcnn.data.dataset": "Dataset Sample",
+    "rcnn.data.open": "open_data",
+    "rcnn.evaluation": "evaluate",
+    "rcnn.models.fast_rcnn": "FastRCNN FastRCNNSettings",
+    "rcnn.models.faster_rcnn": "FasterRCNN FasterRCNNSettings",
+    "rcnn.models.fcn": "FCN FCNSettings",
+    "rcnn.models.keypoint_rcnn": "KeypointRCNN KeypointRCNNSettings",
+    "rcnn.models.mask_rcnn": "MaskRCNN MaskRCNNSettings",
+    "rcnn.models.panoptic_fpn": "PanopticFPN PanopticFPNSettings",
+    "rcnn.models.rcnn": "RCNN RCNNSettings",
+    "rcnn.ops.panoptic": "MergeSettings Panoptic merge",
+    "rcnn.predict": "Detector",
+    "rcnn.runtime": "load",
+    "rcnn.run": "train",
+    "rcnn.structures": "ImageBatch Instances Masks Output",
+    "rcnn.transform": "Transform",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "FCN",

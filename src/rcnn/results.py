@@ -34,7 +34,7 @@ PICTURES = ("overlays", "maps", "panoptic")
 COUNT_COLUMNS = ("image", "class", "count")
 AREA_COLUMNS = ("image", "class", "pixels", "share")
 # How data sets name the folders of their images, and those of the true masks beside them.
-IMAGE_FOLDERS = ("images", "PNGImages", "JPEGImages", "leftImg8bit")
+IMAGE_FOLDERS = ("images", "Images", "PNGImages", "JPEGImages", "leftImg8bit")
 TRUTH_FOLDERS = ("masks", "labels", "PedMasks", "SegmentationClass", "SegmentationObject", "gtFine")
 
 

@@ -26,7 +26,7 @@ from rcnn.data.image import ImageError, image_files, image_size, read_numbers
 from rcnn.structures import Instances, Masks, Size
 
 CLASS_NAMES = ("object",)
-NAMES_FILE = "classes.txt"  # of semantic maps
+NAMES_FILE = "classes.txt"  # of semantic maps, and of YOLO labels
 IMAGE_FOLDERS = ("images", "PNGImages")  # the second pair of names is of Penn-Fudan's pedestrians
 LABEL_FOLDERS = ("labels", "masks", "PedMasks")
 LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # the longest first

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -231,23 +232,9 @@ class _Prepared:
             return pickle.dumps(error)
 
 
-@dataclass(frozen=True)
-class _Count:
-    """Numbers from ``start`` without end; a DataLoader's sampler must be an object to iterate anew."""
-
-    start: int
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start)
-
-
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _as_it_is(value: bytes) -> bytes:
-    return value
 
 
 def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[Sample]]:
@@ -256,9 +243,8 @@ def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[Sample]
     loader = DataLoader(
         cast(Any, _Prepared(batches)),
         batch_size=None,  # an item is a whole batch already
-        sampler=cast(Any, _Count(start)),
+        sampler=range(start, sys.maxsize),
         num_workers=workers,
-        collate_fn=cast(Any, _as_it_is),
         generator=torch.Generator(),  # the default draws from the one that the model's training uses
     )
     for data in loader:

@@ -27,11 +27,11 @@ from rcnn.data.check import Box, judge_box
 from rcnn.data.coco import Annotation, Picture, Reader
 from rcnn.data.dataset import Dataset, some_of
 from rcnn.data.image import ImageError, image_files, image_size, visible_files
+from rcnn.data.label_image import NAMES_FILE
 from rcnn.files import read_lines
 from rcnn.structures import Skeleton
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-NAMES_FILE = "classes.txt"
 SPLITS = ("train", "val", "valid", "test")
 SLACK = 0.01  # beyond 0 and 1: rounding of the tools that write
 ABOVE = 4  # folders above the images in which data.yaml is looked for
