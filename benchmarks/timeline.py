@@ -113,10 +113,11 @@ def described(name: str, val: Dataset, options: argparse.Namespace) -> dict[str,
 def trained(name: str, seed: int, data: Dataset, val: Dataset, options: argparse.Namespace) -> Path:
     """The folder of a finished run: found, resumed or made."""
     folder: Path = options.out / f"{name}-seed{seed}"
-    facts, file = described(name, val, options), folder.with_suffix(".json")
-    if folder.is_dir() and (not file.is_file() or json.loads(file.read_text(encoding="utf-8")) != facts):
-        raise ValueError(f"{folder}: not made with {facts}; choose another --out")
-    write_atomically(file, json.dumps(facts).encode())
+    file = folder.with_suffix(".json")
+    facts = json.dumps(described(name, val, options))
+    if folder.is_dir() and (not file.is_file() or file.read_text(encoding="utf-8") != facts):
+        raise SystemExit(f"{folder}: not made with {facts}; choose another --out")
+    write_atomically(file, facts.encode())
     if (folder / "report.html").is_file():
         return folder
     console = Console(quiet=True)

@@ -260,8 +260,8 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
     """The image files in files and folders, by a name that tells them apart.
 
     The name is the path below the given folder with ``/`` between its parts; where two inputs share it, the
-    folder's own name comes before it, then a number. A file reached twice counts once. Hidden files,
-    everything below ``exclude``, and the true masks of a data set beside its images are left out.
+    folder's own name comes before it, then a number. A file reached twice counts once. Hidden files, pictures
+    written to ``exclude`` before, and the true masks of a data set beside its images are left out.
 
     Raises:
         FileNotFoundError: an input that does not exist.
@@ -291,7 +291,9 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
         raise FileNotFoundError(f"{given}: no such image or folder")
     if not given.is_dir():
         return [given]
-    hidden = [] if exclude is None else _results_in(exclude.resolve(), given.resolve())
+    # Pictures of earlier results are none, unless they are asked for.
+    results = [] if exclude is None else [exclude.resolve() / name for name in PICTURES]
+    hidden = [folder for folder in results if given.resolve() in folder.parents]
     found = [
         path
         for path in sorted(given.rglob("*"))
@@ -304,12 +306,6 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
         endings = " ".join(sorted(IMAGE_ENDINGS))
         raise ValueError(f"{given}: no images in this folder; looked for {endings}")
     return [path for path in found if not _is_truth(path, given)] or found
-
-
-def _results_in(out: Path, given: Path) -> list[Path]:
-    """The folders below ``given`` in which images are results, if results are written to ``out``."""
-    folders = [out] if given in out.parents else [out / name for name in PICTURES]
-    return [folder for folder in folders if given in folder.parents]
 
 
 def _is_truth(path: Path, given: Path) -> bool:
