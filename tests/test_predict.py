@@ -13,6 +13,7 @@ from dark import BOX, Dark, DarkSettings, detector, picture, picture_file
 from rcnn import checkpoint, models
 from rcnn.predict import Detector, load
 from rcnn.transform import Transform
+from tiny import NAMES, tiny_network, tiny_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +175,28 @@ def test_a_saved_detector_loads_equal(tmp_path: Path) -> None:
     assert_close(loaded.network.weight, original.network.weight)
     again = load(loaded.save(tmp_path / "n.safetensors"))
     assert again.info == loaded.info
+
+
+def test_settings_of_prediction_can_be_changed(tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn")
+    file = Detector(tiny_network(recipe), recipe.transform, NAMES).save(tmp_path / "a.safetensors")
+    changed = load(file, settings=["model.box.nms_iou=0.3", "transform.scale=2"])
+    plain = load(file)
+    assert (plain.network.settings.box.nms_iou, changed.network.settings.box.nms_iou) == (0.5, 0.3)
+    assert changed.network.box.settings.nms_iou == 0.3
+    assert changed.transform.scale == 2.0
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.network.parameters(), changed.network.parameters(), strict=True)
+    )
+    with pytest.raises(
+        ValueError, match=r"model\.box\.channels=7: the model was trained with other settings"
+    ):
+        load(file, settings=["model.box.channels=7"])
+    with pytest.raises(
+        ValueError, match=r"--set train\.lr=1: a trained model has the tables model and transform"
+    ):
+        load(file, settings=["train.lr=1"])
 
 
 def test_other_weights_can_be_stored_in_place_of_the_networks(tmp_path: Path) -> None:

@@ -124,6 +124,13 @@ Svd = Annotated[
         help="Of a Fast R-CNN: its two fully connected layers by truncated SVD of these ranks (1024,256).",
     ),
 ]  # fmt: skip
+ModelSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE",
+        help="Predict with another setting than it was trained with: model.box.nms_iou=0.4. Repeatable.",
+    ),
+]  # fmt: skip
 MaxDetections = Annotated[
     int | None, typer.Option(min=1, help="Most objects in an image; by default the model's.")
 ]
@@ -276,6 +283,7 @@ def evaluate(
     device: Device = None,
     half: Half = False,
     svd: Svd = None,
+    settings: ModelSettings = None,
 ) -> None:
     """Measure a model, or detections in a file, on annotated images."""
     expected = 1 if predictions is not None else 2
@@ -305,7 +313,7 @@ def evaluate(
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:
-        detector = _compressed(load(sources[0], device, half=half), svd)
+        detector = _compressed(load(sources[0], device, half=half, settings=settings or ()), svd)
         if is_exported(sources[0]):
             boxes_only = detector.info["model"].get("mask") is None
             detector = detector.tensors()
@@ -368,6 +376,7 @@ def predict(
     device: Device = None,
     half: Half = False,
     svd: Svd = None,
+    settings: ModelSettings = None,
 ) -> None:
     """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv.
 
@@ -377,7 +386,7 @@ def predict(
     from rcnn.runtime import load
 
     find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
-    detector = _compressed(load(model, device, half=half), svd)
+    detector = _compressed(load(model, device, half=half, settings=settings or ()), svd)
     with _progress("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
@@ -444,6 +453,7 @@ def export(
         ),
     ] = None,
     images: ImagesFolder = None,
+    settings: ModelSettings = None,
 ) -> None:
     """Write a model as ONNX or OpenVINO, which predict without torch, or as a torch.export program.
 
@@ -453,7 +463,7 @@ def export(
     from rcnn.predict import load
     from rcnn.runtime import open_exported
 
-    detector = load(model, "cpu")
+    detector = load(model, "cpu", settings=settings or ())
     dataset = None if int8 is None else _open(int8, images)
     if dataset is None:
         _say(f"written: {write(detector, out, format, transform_inside=transform_inside)}")

@@ -23,7 +23,7 @@ from rcnn.hardware import choose_device, fast_bfloat16, keep_memory
 from rcnn.ops.panoptic import MergeSettings
 from rcnn.parts.selective_search import selective_search
 from rcnn.prepared import Prepared
-from rcnn.recipe import build_settings, plain
+from rcnn.recipe import build_settings, plain, with_model_settings
 from rcnn.runtime import Exported, is_exported
 from rcnn.structures import ImageBatch, Instances, Masks, Output, Size, Skeleton
 from rcnn.transform import Transform
@@ -280,7 +280,13 @@ class Detector:
         return checkpoint.save(path, weights, self.describe())
 
 
-def load(path: str | Path, device: str | torch.device | None = None, *, half: bool = False) -> Detector:
+def load(
+    path: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    half: bool = False,
+    settings: Sequence[str] = (),
+) -> Detector:
     """Open a trained model.
 
     Args:
@@ -289,10 +295,12 @@ def load(path: str | Path, device: str | torch.device | None = None, *, half: bo
             which are downloaded.
         device: where it runs; None takes a GPU where there is one.
         half: predict in bfloat16, see :class:`Detector`; warns where the device is not quicker in it.
+        settings: changes for prediction, such as ``model.box.nms_iou=0.4`` or ``transform.short_side=1000``.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
-        ValueError: the file is no checkpoint, or does not fit this version of the package; no such device.
+        ValueError: the file is no checkpoint, or does not fit this version of the package; no such device; a
+            setting that is unknown or asks for other weights.
     """
     if is_exported(path):
         raise ValueError(
@@ -302,6 +310,7 @@ def load(path: str | Path, device: str | torch.device | None = None, *, half: bo
     where = choose_device(device)
     file = _checkpoint_file(path)
     detector = _published(str(path)) if file is None else _read(file)
+    detector = _changed(detector, settings) if settings else detector
     keep_memory()
     detector.network.to(where).eval()
     if half and not fast_bfloat16(where):
@@ -426,6 +435,23 @@ def _read(file: Path) -> Detector:
     return Detector(
         network, transform, class_names, float(metadata["min_score"]), info, skeleton, semantic_names
     )
+
+
+def _changed(detector: Detector, assignments: Sequence[str]) -> Detector:
+    """The detector with some settings changed that its weights do not depend on."""
+    from rcnn.models import build_model
+
+    architecture, network = detector.describe()["architecture"], detector.network
+    settings, transform = with_model_settings(architecture, network.settings, detector.transform, assignments)
+    changed = build_model(architecture, settings, detector.class_names, detector.semantic_names)
+    try:
+        changed.load_state_dict(network.state_dict())
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise ValueError(
+            f"{', '.join(assignments)}: the weights are not for these settings: {first}"
+        ) from error
+    return replace(detector, network=changed, transform=transform)
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

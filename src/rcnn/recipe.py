@@ -116,6 +116,18 @@ def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     return _updated(recipe, document)
 
 
+def with_model_settings(
+    model: str, settings: Any, transform: Transform, assignments: Sequence[str]
+) -> tuple[Any, Transform]:
+    """The settings of a trained model and its transform with some changed; raises as :func:`with_settings`."""
+    for assignment in assignments:
+        if assignment.partition(".")[0].strip() not in ("model", "transform"):
+            raise ValueError(f"--set {assignment}: a trained model has the tables model and transform")
+    changed = replace(default_recipe(model), settings=settings, transform=transform)
+    changed = with_settings(changed, assignments)
+    return changed.settings, changed.transform
+
+
 def assigned(base: T, assignments: Sequence[str], where: str) -> T:
     """A frozen dataclass with some settings changed, each given as ``key=value``; raises as with_settings."""
     document: dict[str, Any] = {}

@@ -187,7 +187,9 @@ def is_exported(path: str | Path) -> bool:
     return path.suffix in (".onnx", ".pt2") or (path / DESCRIPTION).is_file() or path.suffix == ".xml"
 
 
-def load(path: str | Path, device: Any = None, *, half: bool = False) -> Detector | Exported:
+def load(
+    path: str | Path, device: Any = None, *, half: bool = False, settings: Sequence[str] = ()
+) -> Detector | Exported:
     """Open a trained model: what ``rcnn.predict.load`` takes, or an exported file or folder.
 
     Args:
@@ -195,6 +197,7 @@ def load(path: str | Path, device: Any = None, *, half: bool = False) -> Detecto
             an ``.onnx`` file or the folder of an OpenVINO model.
         device: where a network runs; None takes a GPU where there is one. Exported models run on the CPU.
         half: predict in bfloat16, see :class:`rcnn.predict.Detector`; not for exported models.
+        settings: changes such as ``model.box.nms_iou=0.4``, see :func:`rcnn.predict.load`; likewise.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
@@ -205,12 +208,14 @@ def load(path: str | Path, device: Any = None, *, half: bool = False) -> Detecto
             raise ValueError(
                 f"{path}: half precision is for networks; an exported file has its own precision"
             )
+        if settings:
+            raise ValueError(f"{path}: an exported file's settings are fixed; export the model with --set")
         if device is not None and str(device) != "cpu":
             raise ValueError(f"{path}: exported models run on the CPU; found device {device}")
         return open_exported(path)
     from rcnn.predict import load as load_network
 
-    return load_network(path, device, half=half)
+    return load_network(path, device, half=half, settings=settings)
 
 
 def open_exported(path: str | Path, *, threads: int | None = None) -> Exported:

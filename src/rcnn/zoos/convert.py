@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rcnn.data.augment import Augment
 from rcnn.data.coco import PERSON
 from rcnn.models import MODELS
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.predict import Detector
-from rcnn.recipe import Recipe, with_settings
-from rcnn.training import TrainSettings
+from rcnn.recipe import with_model_settings
 from rcnn.weights import coco_labels
 from rcnn.zoos import detectron2, mmdetection, torchvision
 from rcnn.zoos.files import read_weights
@@ -24,7 +22,6 @@ SOURCES: dict[str, Callable[[Mapping[str, Any], str], Found]] = {
     "detectron2": detectron2.read,
     "mmdetection": mmdetection.read,
 }
-_TABLES = ("model", "transform")
 
 
 @dataclass(frozen=True)
@@ -86,13 +83,9 @@ def import_weights(
 
 def _changed(found: Found, settings: Sequence[str]) -> tuple[Found, str]:
     """The file's settings with some changed, and the model's name."""
-    for text in settings:
-        if text.partition(".")[0].strip() not in _TABLES:
-            raise ValueError(f"--set {text}: an imported model has the tables {' and '.join(_TABLES)}")
     architecture = next(name for name, model in MODELS.items() if model.Settings is type(found.settings))
-    recipe = Recipe(architecture, found.settings, found.transform, Augment(), TrainSettings())
-    recipe = with_settings(recipe, settings)
-    return replace(found, settings=recipe.settings, transform=recipe.transform), architecture
+    changed, transform = with_model_settings(architecture, found.settings, found.transform, settings)
+    return replace(found, settings=changed, transform=transform), architecture
 
 
 def _class_names(found: Found, classes: str | Path | None, what: str) -> tuple[str, ...]:
