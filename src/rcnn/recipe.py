@@ -119,7 +119,7 @@ def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 def with_model_settings(
     model: str, settings: Any, transform: Transform, assignments: Sequence[str]
 ) -> tuple[Any, Transform]:
-    """The settings of a trained model and its transform with some changed; raises as :func:`with_settings`."""
+    """A trained model's settings and transform with some changed; raises as :func:`with_settings`."""
     for assignment in assignments:
         if assignment.partition(".")[0].strip() not in ("model", "transform"):
             raise ValueError(f"--set {assignment}: a trained model has the tables model and transform")
