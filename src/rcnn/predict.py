@@ -448,9 +448,7 @@ def _changed(detector: Detector, assignments: Sequence[str]) -> Detector:
         changed.load_state_dict(network.state_dict())
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
-        raise ValueError(
-            f"{', '.join(assignments)}: the weights are not for these settings: {first}"
-        ) from error
+        raise ValueError(f"{', '.join(assignments)}: the weights are for other settings: {first}") from error
     return replace(detector, network=changed, transform=transform)
 
 
