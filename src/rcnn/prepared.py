@@ -29,7 +29,7 @@ class Prepared:
     """The prepared form of one network, made when it is first asked for and again when weights change.
 
     Changes are seen by the tensors' versions and, as ``tensor.data`` and some optimisers leave these as they
-    are, by the size of the first row of each.
+    are, by the size of the first row of each matrix.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Prepared:
         numbers = floats(tensors)
         if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in numbers):
             return network
-        rows = [tensor.detach()[:1] for tensor in numbers if tensor.ndim]
+        rows = [tensor.detach()[:1] for tensor in numbers if tensor.ndim > 1]
         sums = torch.stack(torch._foreach_norm(rows)).tolist() if rows else []
         # Tensors made in inference mode have no version, and cannot be written to outside it.
         state = (*((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors), *sums)
