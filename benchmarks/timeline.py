@@ -101,23 +101,28 @@ def settings_of(name: str, options: argparse.Namespace) -> tuple[str, list[str]]
     return name, settings
 
 
-def described(name: str, val: Dataset, options: argparse.Namespace) -> dict[str, Any]:
-    """What a run of the folder must have been made with to be taken as it is."""
+def refuse_others(name: str, seed: int, val: Dataset, options: argparse.Namespace) -> None:
+    """Stop where a folder of this name was made with other options, instead of telling of them as these."""
+    folder: Path = options.out / f"{name}-seed{seed}"
+    file, facts = folder.with_suffix(".json"), described(name, val, options)
+    if folder.is_dir() and (not file.is_file() or file.read_text(encoding="utf-8") != facts):
+        raise SystemExit(f"{folder}: not made with {facts}; choose another --out")
+
+
+def described(name: str, val: Dataset, options: argparse.Namespace) -> str:
+    """What a run must have been made with to be taken as it is, as JSON."""
     settings = [text for text in settings_of(name, options)[1] if "workers" not in text]
-    return {
+    facts = {
         "minutes": options.minutes, "trunk": options.trunk, "settings": settings, "test images": len(val),
-        "data": str(options.data),
+        "data": str(options.data), "val": str(options.val),
     }  # fmt: skip
+    return json.dumps(facts)
 
 
 def trained(name: str, seed: int, data: Dataset, val: Dataset, options: argparse.Namespace) -> Path:
     """The folder of a finished run: found, resumed or made."""
     folder: Path = options.out / f"{name}-seed{seed}"
-    file = folder.with_suffix(".json")
-    facts = json.dumps(described(name, val, options))
-    if folder.is_dir() and (not file.is_file() or file.read_text(encoding="utf-8") != facts):
-        raise SystemExit(f"{folder}: not made with {facts}; choose another --out")
-    write_atomically(file, facts.encode())
+    write_atomically(folder.with_suffix(".json"), described(name, val, options).encode())
     if (folder / "report.html").is_file():
         return folder
     console = Console(quiet=True)
@@ -288,10 +293,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(text, flush=True)
         append_line(options.out / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
+    few = options.rcnn_images
+    parts = {n: val if n != "rcnn" or few is None else val.subset(val.evenly(few)) for n in names}
     for seed in options.seeds:
         for name in names:
-            few = options.rcnn_images if name == "rcnn" else None
-            own = val if few is None else val.subset(val.evenly(few))
+            refuse_others(name, seed, parts[name], options)
+    for seed in options.seeds:
+        for name in names:
+            own = parts[name]
             say(f"{name}, seed {seed}")
             try:
                 folder = trained(name, seed, data, own, options)

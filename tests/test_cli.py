@@ -33,6 +33,9 @@ class Fixed:
     class_names = ("object",)
     max_detections = 1
 
+    def cap(self, size: tuple[int, int]) -> int:
+        return self.max_detections
+
     def predict(
         self, images: Any, *, min_score: float | None = None, max_detections: int | None = None
     ) -> list[Instances]:
@@ -51,7 +54,7 @@ class Fixed:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(predict, "load", lambda path, device=None, half=False: Fixed())
+    monkeypatch.setattr(predict, "load", lambda path, device=None, half=False, settings=(): Fixed())
     return "runs/fixed"
 
 

@@ -106,8 +106,13 @@ class TestWithProposals:
         assert_close(record.truth.proposals, torch.tensor([[0.0, 0, 10, 40]]))
 
     def test_proposals_of_other_images_are_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"a\.png reach beyond its 30 x 40 pixels, to \[64\.0, 10\.0\]"):
+        with pytest.raises(ValueError, match=r"a\.png such as \[0\.0, 0\.0, 64\.0, 10\.0\] reach beyond its"):
             with_proposals(records("a"), {"a": torch.tensor([[0.0, 0, 64, 10]])})
+
+    @pytest.mark.parametrize("box", [[-9.0, 0, 10, 10], [0, 0, 10, float("nan")]])
+    def test_boxes_left_of_the_image_and_of_no_numbers(self, box: list[float]) -> None:
+        with pytest.raises(ValueError, match="are these the proposals of other images"):
+            with_proposals(records("a"), {"a": torch.tensor([box])})
 
     def test_of_a_matlab_file_only_names_count(self, tmp_path: Path, monkeypatch) -> None:
         monkeypatch.setattr(module, "read_proposals", lambda _: {"1": BOXES, "2": BOXES[:1]})
@@ -119,8 +124,8 @@ class TestWithProposals:
         with pytest.warns(UserWarning, match=r"p\.json: no proposals for 1 of 3 images"):
             found = with_proposals(records("a", "b", "c"), file)
         assert [len(r.truth.proposals) for r in found.records] == [2, 0, 2]
-        with pytest.raises(ValueError, match="no proposals for 2 of the 3 images"):
-            with_proposals(records("a", "d", "e"), file)
+        with pytest.raises(ValueError, match="no proposals for 2 of the 2 images"):
+            with_proposals(records("d", "e"), file)
 
     def test_missing_images_are_listed(self) -> None:
         with pytest.raises(ValueError, match=r"no proposals for 2 of the 3 images of cells: b, c; it has a"):

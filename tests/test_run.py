@@ -23,7 +23,7 @@ from rcnn import checkpoint, run
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.open import open_data
 from rcnn.predict import load
-from rcnn.proposals import with_proposals
+from rcnn.proposals import with_proposals, write_proposals
 from rcnn.recipe import dump_recipe, load_recipe, with_settings
 from rcnn.run import HELD_OUT, _normalised, read_history, rewrite_report, train
 from rcnn.structures import Instances
@@ -572,10 +572,12 @@ def test_resume_with_other_data(tmp_path: Path) -> None:
     elsewhere = [replace(r, path=Path("elsewhere") / r.path.name) for r in shapes.records]
     moved = replace(shapes, records=elsewhere)
     before, now = (run._hold_out(data, (), 0) for data in (shapes, moved))
-    assert run._identity(before.train) == run._identity(now.train)
-    assert run._identity(before.val) == run._identity(now.val)
+    for part, moved in ((before.train, now.train), (before.val, now.val)):
+        assert run._identity(part, with_proposals=False) == run._identity(moved, with_proposals=False)
     boxes = {r.image_id: r.truth.boxes for r in shapes.records}
-    assert run._identity(with_proposals(shapes, boxes)) != run._identity(shapes)
+    some = run._identity(with_proposals(shapes, boxes), with_proposals=True)
+    others = {key: value + 0.25 for key, value in boxes.items()}
+    assert run._identity(with_proposals(shapes, others), with_proposals=True) != some
     assert train(shapes, resume=out, console=quiet()) == out
     asked = json.loads((out / "run.json").read_text(encoding="utf-8"))
     (out / "run.json").write_text(json.dumps({**asked, "parts": None}), encoding="utf-8")
@@ -615,3 +617,24 @@ def test_a_row_that_a_kill_cut_short_is_not_read(tmp_path: Path) -> None:
 def test_the_written_shapes_are_those_drawn(data: Path) -> None:
     """What the tests above train on."""
     assert [len(r.truth) for r in open_data(data).records] == [len(r.truth) for r in tiny_shapes(12).records]
+
+
+def test_one_file_of_proposals_for_parts_whose_images_share_names(tmp_path: Path) -> None:
+    """COCO's files number each part from 1: images to validate on would get the boxes of those trained on."""
+    shapes = tiny_shapes(2)
+    parts = []
+    for part in ("train", "val"):
+        kept = [
+            replace(r, path=tmp_path / part / f"{part}{i}.png", image_id=i)
+            for i, r in enumerate(shapes.records)
+        ]
+        parts.append(replace(shapes, records=kept))
+    boxes = shapes.records[0].truth.boxes
+    by_id = write_proposals(tmp_path / "by_id.npz", {0: boxes, 1: boxes})
+    with pytest.raises(
+        ValueError, match=r"train0\.png, to train on, and .*val0\.png, to validate on, are both 0"
+    ):
+        run._told_apart(run.Parts(*parts, ()), str(by_id))
+    names = ("train0", "train1", "val0", "val1")
+    by_name = write_proposals(tmp_path / "by_name.npz", dict.fromkeys(names, boxes))
+    run._told_apart(run.Parts(*parts, ()), str(by_name))

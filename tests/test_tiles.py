@@ -143,6 +143,8 @@ def test_the_cap_of_an_image_in_tiles_is_that_of_all_tiles():
     most = detector.max_detections
     assert detector.cap((2000, 2000)) == most
     assert detector.cap((4000, 3000)) == most * len(cut((4000, 3000)))
+    detector.network.needs_proposals = True
+    assert detector.cap((4000, 3000)) == most, "a model that is given its proposals sees the whole image"
 
 
 def test_images_of_usual_size_are_seen_whole():

@@ -221,7 +221,7 @@ class Alternation:
             if step == 3:
                 _take(network, self._state(2), ("box.",))
             began = time.perf_counter()
-            # Of all anchors, as in training and in py-faster-rcnn, and not of those prediction looks at.
+            # Of as many anchors as in training, and not as few as prediction looks at.
             pre, post = self.settings.rpn.pre_nms[0], self.settings.rpn.post_nms[0]
             boxes = self._proposals(network, self.data, post, pre)
             write_proposals(self.file(step, "npz"), boxes)

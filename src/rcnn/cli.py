@@ -310,6 +310,8 @@ def evaluate(
     dataset = _open(Path(sources[-1]), images)
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
     if predictions is not None:
+        if settings:
+            raise ValueError("evaluate: --set changes a model, but --predictions needs none; leave it out")
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:

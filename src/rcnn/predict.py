@@ -86,7 +86,9 @@ class Detector:
     def cap(self, size: Size) -> int | None:
         """The most objects of an image of ``size`` (height, width): of one seen in tiles, those of each."""
         resized = self.transform.resized(size)
-        parts = len(tiles.cut(resized)) if tiles.needed(resized) else 1
+        # A model that is given its proposals looks at the whole image.
+        whole = getattr(self.network, "needs_proposals", False) or not tiles.needed(resized)
+        parts = 1 if whole else len(tiles.cut(resized))
         return None if self.max_detections is None else self.max_detections * parts
 
     @property
@@ -124,7 +126,8 @@ class Detector:
             One an image, on the CPU, in the image's own coordinates, best score first.
 
         Raises:
-            ValueError: an image that cannot be read, an array of another shape or range, a bad setting.
+            ValueError: an image that cannot be read, an array of another shape or range, a bad setting, or a
+                network that is not in float32.
         """
         if min_score is not None and not 0 <= min_score <= 1:
             raise ValueError(f"min_score must lie between 0 and 1, not {min_score}")
@@ -137,7 +140,8 @@ class Detector:
         lowest = self.min_score if min_score is None else min_score
         if proposals is not None and len(proposals) != len(given):
             raise ValueError(f"proposals are of {len(proposals)} images, but there are {len(given)}")
-        if (kind := next(self.network.parameters()).dtype) != torch.float32:
+        kind = next(self.network.parameters()).dtype
+        if kind != torch.float32 and not self.half:
             raise ValueError(
                 f"the network's weights are {kind}: make them float32, and predict with half=True"
             )
@@ -160,6 +164,8 @@ class Detector:
         proposals: Sequence[Tensor] | None,
     ) -> list[Instances]:
         """The objects of each image, in the order of the images; batches are of images of like size."""
+        if len(given) <= batch_size:
+            return self._predict_batch([_tensor(i) for i in given], min_score, max_detections, proposals)
         # Files are decoded when their batch comes: all at once may not fit into memory.
         images = [image if isinstance(image, str | Path) else _tensor(image) for image in given]
         sizes = [
@@ -449,7 +455,9 @@ def _changed(detector: Detector, assignments: Sequence[str]) -> Detector:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise ValueError(f"{', '.join(assignments)}: the weights are for other settings: {first}") from error
-    return replace(detector, network=changed, transform=transform)
+    # What was measured of it was measured with its own settings.
+    info = {key: value for key, value in detector.info.items() if key != "metrics"}
+    return replace(detector, network=changed, transform=transform, info=info)
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -48,7 +48,7 @@ class Prepared:
         if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in numbers):
             return network
         rows = [tensor.detach()[:1] for tensor in numbers if tensor.ndim > 1]
-        sums = torch.stack(torch._foreach_norm(rows)).tolist() if rows else []
+        sums = torch.stack(torch._foreach_norm(rows)).nan_to_num().tolist() if rows else []
         # Tensors made in inference mode have no version, and cannot be written to outside it.
         state = (*((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors), *sums)
         if self._network is None or state != self._state:

@@ -16,7 +16,7 @@ import os
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import chain
@@ -98,7 +98,8 @@ def with_proposals(
 
     Images are found in a file by their id, or else by their file's name without its ending; in a ``.mat``,
     which has no ids, by name. Boxes are cut to the image, and dropped where nothing is left of them. COCO's
-    JSON cannot say that an image has none: one that it does not name has none, with a warning.
+    JSON cannot say that an image has none: where it names others of the data set, one that it does not name
+    has none, with a warning.
 
     Args:
         dataset: the images.
@@ -109,8 +110,8 @@ def with_proposals(
         progress: called with the number of images searched and of all.
 
     Raises:
-        ValueError: a file that cannot be used, that lacks images of the data set, or whose boxes lie outside
-            them; names them. Selective search without OpenCV's contrib module.
+        ValueError: a file that cannot be used, lacks images of the data set, or has boxes that reach beyond
+            them by more than ``OUTSIDE`` pixels; named. Selective search without OpenCV's contrib module.
     """
     if isinstance(source, str) and source == SELECTIVE_SEARCH:
         found = search_all(dataset, cache=cache, settings=settings, progress=progress)
@@ -187,12 +188,9 @@ def _equipped(record: Record, boxes: Tensor) -> Record:
 def _of_records(dataset: Dataset, known: Mapping[ImageId, Tensor], name: str) -> list[Tensor]:
     """The boxes of each record: all found by id, or all by the file's name."""
     by_text = {str(key): boxes for key, boxes in known.items()}
-    by_id = [str(record.image_id) for record in dataset.records]
-    by_name = [record.path.stem for record in dataset.records]
-    missing = [[key for key in keys if key not in by_text] for keys in (by_id, by_name)]
-    ids = len(missing[0]) <= len(missing[1]) and not name.lower().endswith(".mat")
-    keys, absent = (by_id, missing[0]) if ids else (by_name, missing[1])
-    if absent and name.lower().endswith(".json") and 2 * len(absent) < len(dataset):
+    keys = keys_in(dataset, by_text, name)
+    absent = [key for key in keys if key not in by_text]
+    if absent and name.lower().endswith(".json") and len(absent) < len(dataset):
         warnings.warn(f"{name}: no proposals for {len(absent)} of {len(dataset)} images", stacklevel=3)
         by_text |= dict.fromkeys(absent, torch.zeros((0, 4)))
     elif absent:
@@ -205,12 +203,22 @@ def _of_records(dataset: Dataset, known: Mapping[ImageId, Tensor], name: str) ->
     found = [by_text[key] for key in keys]
     for record, boxes in zip(dataset.records, found, strict=True):
         height, width = record.truth.size
-        if len(boxes) and (boxes[:, 2].max() > width + OUTSIDE or boxes[:, 3].max() > height + OUTSIDE):
+        room = torch.tensor([width, height] * 2) + OUTSIDE
+        inside = ((boxes >= -OUTSIDE) & (boxes <= room)).all(1)  # NaN is not
+        if not inside.all():
             raise ValueError(
-                f"{name}: boxes of {record.path.name} reach beyond its {width} x {height} pixels, to "
-                f"{boxes[:, 2:].max(0).values.tolist()}: are these the proposals of other images?"
+                f"{name}: boxes of {record.path.name} such as {boxes[~inside][0].tolist()} reach beyond its "
+                f"{width} x {height} pixels: are these the proposals of other images?"
             )
     return found
+
+
+def keys_in(dataset: Dataset, known: Collection[str], name: str) -> list[str]:
+    """What each image is called among proposals: all by their ids, or all by their files' names."""
+    by_id = [str(record.image_id) for record in dataset.records]
+    by_name = [record.path.stem for record in dataset.records]
+    missing = [sum(key not in known for key in keys) for keys in (by_id, by_name)]
+    return by_id if missing[0] <= missing[1] and not name.lower().endswith(".mat") else by_name
 
 
 def _npz_bytes(proposals: Mapping[ImageId, Tensor]) -> bytes:

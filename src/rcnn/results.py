@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from rcnn.predict import Detector
     from rcnn.structures import Instances
 
-PICTURES = ("overlays", "maps", "panoptic")
 COUNT_COLUMNS = ("image", "class", "count")
 AREA_COLUMNS = ("image", "class", "pixels", "share")
 # How data sets name the folders of their images, and those of the true masks beside them.
@@ -133,8 +132,8 @@ def predict_to_files(
     It then holds ``overlays/NAME.png``, ``predictions.json`` (COCO results; ``image_id`` is the image's path
     below the given folder, ``category_id`` that of the data which the model was trained on), ``objects.csv``
     and ``counts.csv``; of a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``. The tables
-    appear when all images are done, or with what is done when the user interrupts or anything fails but the
-    disk. An image that cannot be read is passed over and reported.
+    appear when all images are done, or with what is done when the user interrupts. An image that cannot be
+    read is passed over and reported.
 
     Of a model that tells objects and the classes of pixels there are ``panoptic.json`` and
     ``panoptic/NAME.png`` too, in COCO's form, and overlays show these partitions.
@@ -189,7 +188,7 @@ def _partitions(
     """What pictures show of an image: what was found or, where that parts the image, the partition.
 
     Partitions are written on the way; their JSON file, with the ids of images and categories that the tables
-    have, when the tables are.
+    have, in the end or when the user interrupts.
     """
     merging = getattr(detector, "merge", None)
     if merging is None:
@@ -209,9 +208,7 @@ def _partitions(
 
     try:
         yield merged
-    except OSError:
-        raise
-    except BaseException:
+    except KeyboardInterrupt:
         writer.close()
         raise
     writer.close()
@@ -244,7 +241,13 @@ def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
         raise ValueError(f"{file}: expected a COCO file with images that have id and file_name") from error
     short = Counter(Path(name).name for name in listed)
     bare = {Path(name).name: i for name, i in listed.items() if short[Path(name).name] == 1}
-    ids = {name: listed.get(name, bare.get(path.name)) for name, path in images.items()}
+
+    def id_of(name: str, path: Path) -> int | str | None:
+        # A folder's own name may stand before the path below it.
+        names = (name, name.partition("/")[2], path.name)
+        return next((listed[n] for n in names[:2] if n in listed), bare.get(path.name))
+
+    ids = {name: id_of(name, path) for name, path in images.items()}
     given: dict[int | str, str] = {}
     for name, found in ids.items():
         if found is not None and (other := given.setdefault(found, name)) != name:
@@ -260,12 +263,13 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
     """The image files in files and folders, by a name that tells them apart.
 
     The name is the path below the given folder with ``/`` between its parts; where two inputs share it, the
-    folder's own name comes before it, then a number. A file reached twice counts once. Hidden files, pictures
-    written to ``exclude`` before, and the true masks of a data set beside its images are left out.
+    folder's own name comes before it, then a number. So it does where they differ in upper and lower case
+    alone, which not all file systems tell. A file reached twice counts once. Hidden files, everything below
+    ``exclude``, and the true masks of a data set beside its images are left out.
 
     Raises:
         FileNotFoundError: an input that does not exist.
-        ValueError: an input folder without images.
+        ValueError: an input folder without images, or one that lies in ``exclude``.
     """
     named: dict[str, Path] = {}
     taken: set[str] = set()
@@ -281,7 +285,7 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
             names = itertools.chain((below, f"{folder}/{below}"), numbered)
             name = next(name for name in names if name.casefold() not in taken)
             named[name] = path
-            taken.add(name.casefold())  # not all file systems tell upper from lower case
+            taken.add(name.casefold())
     return named
 
 
@@ -291,15 +295,15 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
         raise FileNotFoundError(f"{given}: no such image or folder")
     if not given.is_dir():
         return [given]
-    # Pictures of earlier results are none, unless they are asked for.
-    results = [] if exclude is None else [exclude.resolve() / name for name in PICTURES]
-    hidden = [folder for folder in results if given.resolve() in folder.parents]
+    hidden = None if exclude is None else exclude.resolve()
+    if hidden is not None and hidden in (given.resolve(), *given.resolve().parents):
+        raise ValueError(f"{given}: these images lie in {exclude}, where results are to go; choose another")
     found = [
         path
         for path in sorted(given.rglob("*"))
         if path.suffix.lower() in IMAGE_ENDINGS
         and not any(part.startswith(".") for part in path.relative_to(given).parts)
-        and not any(folder in path.resolve().parents for folder in hidden)
+        and (hidden is None or hidden not in path.resolve().parents)
         and path.is_file()
     ]
     if not found:
@@ -394,7 +398,7 @@ class _Tables:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        keep = kind is None or not issubclass(kind, OSError)
+        keep = kind is None or issubclass(kind, KeyboardInterrupt)
         if keep:
             self._write("predictions", "\n]\n")
         for file, path in zip(self.files.values(), self.paths, strict=True):

@@ -55,7 +55,7 @@ from rcnn.models import MODELS, build_model, finds_objects, is_box_model, needs_
 from rcnn.models.rcnn import RCNN
 from rcnn.plan import describe_schedule, plan
 from rcnn.predict import Detector, load, versions
-from rcnn.proposals import SELECTIVE_SEARCH, default_cache, with_proposals
+from rcnn.proposals import SELECTIVE_SEARCH, default_cache, keys_in, read_proposals, with_proposals
 from rcnn.recipe import Recipe, dump_recipe, load_recipe, with_settings
 from rcnn.report import write_report
 from rcnn.structures import Instances
@@ -204,7 +204,11 @@ def train(
         # Before there is a run: what it refuses leaves nothing behind.
         network = _network(chosen, parts, pretrained=True)
     asked = {"skip_bad": skip_bad, "seed": split_seed, "reasons": reasons}
-    asked["parts"] = {"training": _identity(parts.train), "validation": _identity(parts.val)}
+    from_file = places["proposals"] is not None
+    asked["parts"] = {
+        "training": _identity(parts.train, with_proposals=from_file),
+        "validation": _identity(parts.val, with_proposals=from_file),
+    }
     _describe_run(folder, chosen, places, asked)
     return _run(folder, chosen, parts, reasons, device, console, network, resumed=False)
 
@@ -735,8 +739,11 @@ def _opened_run(
     return recipe, _proposed(parts, recipe, places, console), asked
 
 
-def _identity(part: Dataset) -> dict[str, Any]:
-    """What tells a part of the data from others: a sum over classes and the images' names and boxes."""
+def _identity(part: Dataset, *, with_proposals: bool) -> dict[str, Any]:
+    """What tells a part of the data from others: a sum over classes and the images' names and boxes.
+
+    Proposals have a sum of their own, where they come of a file.
+    """
     points = None if part.skeleton is None else part.skeleton.names
     digest = hashlib.sha256(repr((part.class_names, part.semantic_names, points)).encode())
     for record in part.records:
@@ -744,18 +751,21 @@ def _identity(part: Dataset) -> dict[str, Any]:
         # Not the whole path: data may have moved.
         digest.update(repr((record.path.name, truth.size)).encode())
         digest.update(truth.boxes.numpy().tobytes() + truth.labels.numpy().tobytes())
-        if truth.proposals is not None:
-            digest.update(truth.proposals.numpy().tobytes())
-    return {"images": len(part), "sha256": digest.hexdigest()}
+    found = {"images": len(part), "sha256": digest.hexdigest()}
+    if with_proposals:
+        given = [r.truth.proposals.numpy().tobytes() for r in part.records if r.truth.proposals is not None]
+        found["proposals"] = hashlib.sha256(b"".join(given)).hexdigest()
+    return found
 
 
 def _same_parts(folder: Path, parts: Mapping[str, Dataset], asked: Mapping[str, Any], advice: str) -> None:
     """Refuse data that are not those with which the run began: they might be split otherwise."""
     if asked.get("parts") is None:
         raise ValueError(f"{folder}: begun by an earlier rcnn, which split data otherwise; {advice}")
+    from_file = asked.get("proposals") is not None
     for name, part in parts.items():
-        before, now = asked["parts"][name], _identity(part)
-        if before != now:
+        before, now = asked["parts"][name], _identity(part, with_proposals=from_file)
+        if before != {key: now.get(key) for key in before}:
             raise ValueError(
                 f"{folder}: its {name} part had {before['images']} images when the run began, now it has "
                 f"{now['images']}, or their objects or proposals are others: put the data back as they were, "
@@ -773,7 +783,7 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
         return parts
     of_train = places["proposals"] or SELECTIVE_SEARCH
     of_val = places["val_proposals"] or of_train
-    if of_val is of_train and places["proposals"] and not str(of_train).lower().endswith(".mat"):
+    if of_val == of_train != SELECTIVE_SEARCH:
         _told_apart(parts, of_train)
     if rank() > 0:
         wait_for_all()  # the first process searches; the others find what it kept
@@ -792,14 +802,16 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
 
 
 def _told_apart(parts: Parts, proposals: str) -> None:
-    """Refuse one file of proposals for images of both parts that share an id, as each part of COCO's may."""
-    names = {str(record.image_id): record.path.name for record in parts.train.records}
-    for record in parts.val.records:
-        other = names.get(str(record.image_id), record.path.name)
-        if other != record.path.name:
+    """Refuse one file of proposals in which two images have one name, as ids of COCO's parts may be alike."""
+    known = {str(key) for key in read_proposals(proposals)}
+    train, val = (zip(keys_in(p, known, proposals), p.records, strict=True) for p in (parts.train, parts.val))
+    paths = {key: record.path for key, record in train}
+    for key, record in val:
+        other = paths.get(key, record.path)
+        if other.resolve() != record.path.resolve():
             raise ValueError(
-                f"{proposals}: {other}, to train on, and {record.path.name}, to validate on, share the id "
-                f"{record.image_id}: give those to validate on as --val-proposals"
+                f"{proposals}: {other}, to train on, and {record.path}, to validate on, are both {key}: give "
+                "the proposals of those to validate on as --val-proposals"
             )
 
 

@@ -119,8 +119,8 @@ class Augment:
         drop_cut: what the crop leaves less of is background instead, as at the borders of images where
             annotators leave such objects out.
         on_object: probability that the crop is placed on an object, where the image has any; else anywhere.
-        repeat: how much more often an image is shown that holds several crops: the power of their number.
-            0: all images equally often, as published; 1: all parts of all images.
+        repeat: how much more often an image is shown that holds several crops: the power of their number,
+            which is at most that of its objects. 0: all images equally often, as published.
     """
 
     crop: int = 512

@@ -296,7 +296,7 @@ class PanopticWriter:
         """Write the JSON file."""
         content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         try:
-            write_atomically(self.path, json.dumps(content, ensure_ascii=False).encode())
+            write_atomically(self.path, json.dumps(content).encode())
         except OSError as error:
             raise self._refused(error) from error
         return self.path
