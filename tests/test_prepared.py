@@ -15,7 +15,7 @@ from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.parts.rpn import RPNSettings
 from rcnn.plan import light_settings
 from rcnn.predict import Detector
-from rcnn.prepared import Prepared, Winograd, prepare
+from rcnn.prepared import FlattenLast, Prepared, Winograd, prepare
 from rcnn.transform import Transform
 from rcnn.weights import torchvision_settings
 from tiny import tiny_network, tiny_recipe
@@ -57,8 +57,22 @@ def test_a_prepared_network_computes_the_same(name: str) -> None:
         for found, same in zip(maps, expected, strict=True):
             assert_close(found, same, rtol=1e-3, atol=1e-3 * float(same.std()))
         assert_close(ready.rpn(expected).objectness, network.rpn(expected).objectness, rtol=1e-3, atol=1e-4)
+        regions = torch.rand(3, 256, 7, 7).to(memory_format=torch.channels_last)
+        assert_close(ready.box.layers(regions), network.box.layers(regions), rtol=1e-3, atol=1e-4)
         pooled = torch.rand(3, 256, 14, 14)
         assert_close(ready.mask.head(pooled), network.mask.head(pooled), rtol=1e-3, atol=1e-4)
+
+
+def test_pooled_regions_are_taken_as_they_lie() -> None:
+    network: Any = tiny_network(tiny_recipe("faster_rcnn"))
+    ready: Any = prepare(network)
+    flatten = ready.box.layers[0]
+    assert isinstance(flatten, FlattenLast)
+    size = network.settings.box.pool.size
+    pooled = torch.rand(3, network.neck.channels, size, size).to(memory_format=torch.channels_last)
+    assert flatten(pooled).data_ptr() == pooled.data_ptr()
+    assert_close(ready.box.layers(pooled), network.box.layers(pooled))
+    assert not isinstance(network.box.layers[0], FlattenLast)
 
 
 def test_tensors_that_stay_are_shared() -> None:
