@@ -2,9 +2,9 @@
 
 Batch norms are merged into the convolutions before them, 3x3 convolutions of wide maps take Winograd's way
 (``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the cache. Box heads take
-pooled regions as they lie in memory, channels last, instead of copying each into the order of channels. In half
-precision there is no Winograd, whose differences of neighbours bfloat16 cannot hold, and the weights are
-converted once. Nothing of it is for training, and nothing of it is stored: a checkpoint has the network as it
+pooled regions as they lie in memory, channels last, without a copy. In half precision there is no Winograd,
+whose differences of neighbours bfloat16 cannot hold, and the weights are converted once. Nothing of it is for
+training, and nothing of it is stored: a checkpoint has the network as it
 was built.
 """
 
@@ -114,7 +114,7 @@ def _take_channels_last(head: BoxHead) -> None:
     for (name, flatten), (next_name, linear) in pairwise(children):
         if isinstance(flatten, nn.Flatten) and isinstance(linear, nn.Linear):
             moved = nn.Linear(linear.in_features, linear.out_features, device="meta")
-            weight = linear.weight.unflatten(1, (-1, cells)).transpose(1, 2).flatten(1)
+            weight = linear.weight.view(linear.out_features, -1, cells).transpose(1, 2).flatten(1)
             moved.weight, moved.bias = nn.Parameter(weight, requires_grad=False), linear.bias
             setattr(head.layers, name, FlattenLast())
             setattr(head.layers, next_name, moved)
