@@ -4,8 +4,7 @@ Batch norms are merged into the convolutions before them, 3x3 convolutions of wi
 (``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the cache. Box heads take
 pooled regions as they lie in memory, channels last, without a copy. In half precision there is no Winograd,
 whose differences of neighbours bfloat16 cannot hold, and the weights are converted once. Nothing of it is for
-training, and nothing of it is stored: a checkpoint has the network as it
-was built.
+training, and nothing of it is stored: a checkpoint has the network as it was built.
 """
 
 from __future__ import annotations
