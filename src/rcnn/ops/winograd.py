@@ -34,8 +34,8 @@ _OUTPUT = (
     (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
     (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
 )
-# Tiles times channels at a time: what is made of them, some 40 megabytes, mostly stays in the last cache, and the
-# kernels are read seldom.
+# Tiles times channels at a time: what is made of them, some 40 megabytes, mostly stays in the last cache, and
+# the kernels are read seldom.
 CHUNK = 2**17
 
 
