@@ -784,7 +784,7 @@ def _proposed(parts: Parts, recipe: Recipe, places: Mapping[str, Any], console: 
     of_train = places["proposals"] or SELECTIVE_SEARCH
     of_val = places["val_proposals"] or of_train
     if of_val == of_train != SELECTIVE_SEARCH:
-        _told_apart(parts, of_train)
+        _told_apart(parts, str(of_train))
     if rank() > 0:
         wait_for_all()  # the first process searches; the others find what it kept
     with console.status("searching for proposals"):
