@@ -173,7 +173,7 @@ def on_disk(folder: Path, count: int, first: int) -> Dataset:
         corners = torch.from_numpy(rng.uniform(0, SIDE - 16, (24, 2))).float()
         far = torch.cat([corners, corners + torch.from_numpy(rng.uniform(8, 32, (24, 2))).float()], 1)
         records.append(replace(shapes.records[index], path=path, image_id=path.stem, masks=None))
-        boxes[path.stem] = torch.cat([far, near])
+        boxes[path.stem] = torch.cat([far, near]).clamp(0, SIDE)
     return with_proposals(Dataset("shapes", folder, NAMES, records), boxes)
 
 

@@ -88,7 +88,7 @@ def scripts():
     """Cityscapes' own evaluation."""
     pytest.importorskip(
         "cityscapesscripts",
-        reason="needs: pip install --no-deps cityscapesscripts pyquaternion appdirs coloredlogs",
+        reason="pip install --no-deps cityscapesscripts pyquaternion appdirs coloredlogs humanfriendly",
     )
     from cityscapesscripts import evaluation
     from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling  # noqa: F401

@@ -141,7 +141,7 @@ def test_equals_tidecv(seed) -> None:
         warnings.simplefilter("ignore")
         # Not among the tools of development: it brings an OpenCV that clashes with that of selective search.
         tidecv = pytest.importorskip(
-            "tidecv", reason="needs: pip install tidecv, in an environment of its own"
+            "tidecv", reason="needs: pip install seaborn; pip install --no-deps tidecv"
         )
     truths, predictions = crowded_set(seed)
     true, found = tidecv.Data("truth"), tidecv.Data("found")
