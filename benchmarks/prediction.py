@@ -2,12 +2,13 @@
 
     python -m benchmarks.prediction                    # all cases, about 12 minutes on two cores
     python -m benchmarks.prediction mask_rcnn nuclei   # some of them
-    python -m benchmarks.prediction mask_rcnn --openvino   # as an exported file, too
+    python -m benchmarks.prediction mask_rcnn --openvino   # as an exported file, too; --half in bfloat16
     python -m benchmarks.prediction --memory           # peak memory too, each side in a process of its own
 
 Published architectures have the same random, lively weights on both sides, and what both find is compared
 (masks of networks only). ``--openvino`` adds our exported file as a third side: the graph in OpenVINO, images
-and masks before and after it in NumPy.
+and masks before and after it in NumPy. ``--half`` adds ours in bfloat16; of random weights it finds other
+boxes, what it costs with trained ones is ``benchmarks.half``'s to say.
 The default nuclei model (``rcnn train`` on ``nuclei``) stands against torchvision's Mask R-CNN with its
 default heads on the same trunk and a 128-channel pyramid: the same task, not the same network. The case
 ``trunk`` sets the rate of ResNet-50-FPN, as trained and as prepared, beside the best that torch reaches here
@@ -167,7 +168,7 @@ def in_openvino(detector: Detector) -> TensorResults:
         return TensorResults(open_exported(out, threads=torch.get_num_threads()))
 
 
-def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: bool) -> None:
+def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: bool, half: bool) -> None:
     """Time a case and print it, a line for each of our sides."""
     case = CASES[name]()
     if case.theirs is None:
@@ -179,6 +180,8 @@ def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: boo
     ours: dict[str, Detector | TensorResults] = {"rcnn": case.detector}
     if openvino:
         ours["OpenVINO"] = in_openvino(case.detector)
+    if half:
+        ours["bfloat16"] = replace(case.detector, half=True)
     sides: dict[str, Callable[[], object]] = {side: partial(case.ours, one) for side, one in ours.items()}
     seconds = alternate(sides | {"torchvision": case.theirs}, rounds, clock)
     expected = case.theirs()
@@ -190,7 +193,7 @@ def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: boo
             f"ratio {spread(ratios(seconds, 'torchvision', side))}; "
             f"{len(found)} and {len(expected['boxes'])} objects"
         )
-        if case.maps is not None:
+        if case.maps is not None and side != "bfloat16":
             line += "; " + compare(found, expected, case.maps() if side == "rcnn" else None)
         print(line, flush=True)
 
@@ -250,6 +253,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--openvino", action="store_true")
+    parser.add_argument("--half", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument(
         "--busy", action="store_true", help="processor time, for a machine that does other work"
@@ -267,7 +271,7 @@ def main() -> None:
         if name == TRUNK:
             measure_trunk(options.rounds)
             continue
-        measure(name, options.rounds, clock, openvino=options.openvino)
+        measure(name, options.rounds, clock, openvino=options.openvino, half=options.half)
         if options.memory:
             measure_memory(name)
 

@@ -75,6 +75,15 @@ def test_pooled_regions_are_taken_as_they_lie() -> None:
     assert not isinstance(network.box.layers[0], FlattenLast)
 
 
+def test_max_pooling_comes_before_the_relu() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3), nn.ReLU())
+    ready: Any = prepare(layers)
+    assert [type(layer) for layer in ready][1:3] == [nn.MaxPool2d, nn.ReLU]
+    image = torch.randn(2, 3, 20, 21)
+    assert torch.equal(ready(image), layers(image))
+    assert isinstance(layers[1], nn.ReLU)
+
+
 def test_tensors_that_stay_are_shared() -> None:
     network: Any = tiny_network(tiny_recipe())
     ready: Any = prepare(network)
