@@ -9,9 +9,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from rcnn import prepared
 from rcnn.models.fcn import FCN
 from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.ops import winograd
 from rcnn.parts.rpn import RPNSettings
 from rcnn.plan import light_settings
 from rcnn.predict import Detector
@@ -23,8 +23,8 @@ from tiny import tiny_network, tiny_recipe
 
 @pytest.fixture(autouse=True)
 def every_convolution_is_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "LEAST_CHANNELS", 1)
-    monkeypatch.setattr(prepared, "LEAST_TILES", 4)
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "LEAST_TILES", 4)
 
 
 def lively(network: nn.Module) -> nn.Module:

@@ -22,10 +22,6 @@ from rcnn.ops import winograd
 from rcnn.parts.backbone import fold_batch_norm
 from rcnn.parts.box_head import BoxHead
 
-# Below these the transformations cost more than the products save.
-LEAST_CHANNELS = 256
-LEAST_TILES = 50
-
 
 class Prepared:
     """The prepared form of one network, made when it is first asked for and again when weights change.
@@ -134,7 +130,7 @@ def _is_wide(convolution: nn.Conv2d) -> bool:
     return (
         (convolution.kernel_size, convolution.stride, convolution.dilation) == ((3, 3), (1, 1), (1, 1))
         and (convolution.padding, convolution.padding_mode, convolution.groups) == ((1, 1), "zeros", 1)
-        and min(convolution.in_channels, convolution.out_channels) >= LEAST_CHANNELS
+        and min(convolution.in_channels, convolution.out_channels) >= winograd.LEAST_CHANNELS
     )
 
 
@@ -149,8 +145,7 @@ class Winograd(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
-        batch, _, height, width = images.shape
-        if batch * -(-height // 4) * -(-width // 4) < LEAST_TILES:
+        if not winograd.pays(images, self.convolution.out_channels):
             output: Tensor = self.convolution(images)
             return output.relu_() if self.relu else output
         if self._transformed is None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.ops.winograd import convolve, transform_kernels
+from rcnn.ops.winograd import convolve, convolve_trained, transform_kernels
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -55,3 +55,27 @@ def test_equals_the_direct_convolution(
         assert_close(found, expected, rtol=1e-4, atol=2e-4 * channels**0.5)
     exact = convolve(images.double(), transform_kernels(weight.double()), bias.double(), relu=relu)
     assert_close(exact.float(), expected, rtol=1e-4, atol=1e-5 * channels**0.5)
+
+
+@pytest.mark.parametrize("trained", [("images",), ("kernels", "bias"), ("images", "kernels", "bias")])
+def test_gradients_are_those_of_the_direct_convolution(trained: tuple[str, ...]) -> None:
+    given = {"images": random(3, 6, 9, 14), "kernels": random(5, 6, 3, 3), "bias": random(5)}
+    given = {name: value.double().requires_grad_(name in trained) for name, value in given.items()}
+    found = convolve_trained(*given.values())
+    expected = functional.conv2d(*given.values(), padding=1)
+    assert_close(found, expected)
+    weights = random(*found.shape).double()
+    inputs = [given[name] for name in trained]
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), inputs),
+        torch.autograd.grad((expected * weights).sum(), inputs),
+        strict=True,
+    ):
+        assert_close(one, other)
+
+
+def test_without_a_bias() -> None:
+    images, kernels = random(1, 4, 8, 8), random(4, 4, 3, 3).requires_grad_()
+    (found,) = torch.autograd.grad(convolve_trained(images, kernels, None).square().sum(), kernels)
+    (expected,) = torch.autograd.grad(functional.conv2d(images, kernels, padding=1).square().sum(), kernels)
+    assert_close(found, expected, rtol=1e-4, atol=1e-2)

@@ -2,13 +2,20 @@
 
 A tile of 4 x 4 outputs is a product of 6 x 6 numbers instead of 16 times 9: a quarter of the arithmetic, in
 exchange for linear maps of the tiles before and after. Here all three steps are matrix products: what a CPU
-does best, in torch alone.
+does best, in torch alone. The gradient of the images is a convolution of its own; that of the kernels is a
+sum of products of the same transformed tiles, with the last map turned round.
 
 Legend: B images, C channels in, K channels out, T tiles.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 # F(4 x 4, 3 x 3): §4.1 of the paper gives F(2 x 2); these are its maps for the points 0, 1, -1, 2, -2.
@@ -39,12 +46,52 @@ _OUTPUT = (
 CHUNK = 2**17
 
 
+# Below these the transformations cost more than the products save.
+LEAST_CHANNELS = 192
+LEAST_TILES = 50
+
+
+def pays(images: Tensor, kernels: int) -> bool:
+    """Whether this way is the quicker one for maps ``[B, C, H, W]`` and so many kernels."""
+    batch, channels, height, width = images.shape
+    return (
+        images.device.type == "cpu"
+        and images.dtype == torch.float32
+        and min(channels, kernels) >= LEAST_CHANNELS
+        and batch * -(-height // 4) * -(-width // 4) >= LEAST_TILES
+    )
+
+
 def transform_kernels(kernels: Tensor) -> Tensor:
     """``[36 K, C, 1, 1]`` of the kernels ``[K, C, 3, 3]`` of a convolution, for :func:`convolve`."""
-    into = kernels.new_tensor(_KERNEL, dtype=torch.float64)
-    # In double precision: it is done once, and its rounding would be in every result.
-    transformed = torch.einsum("ip,kcpq,jq->ijkc", into, kernels.double(), into)
-    return transformed.to(kernels.dtype).flatten(0, 2)[:, :, None, None].contiguous()
+    into = kernels.new_tensor(_KERNEL)
+    flat = kernels.permute(2, 3, 0, 1).reshape(9, -1)
+    return (torch.kron(into, into) @ flat).view(-1, kernels.shape[1], 1, 1)
+
+
+def convolve_trained(images: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+    """:func:`convolve` with kernels ``[K, C, 3, 3]``, gradients of images, kernels and bias included."""
+    result: Tensor = _Trained.apply(images, kernels, bias)
+    return result
+
+
+class _Trained(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(images, kernels)
+        return convolve(images, transform_kernels(kernels), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, kernels = ctx.saved_tensors
+        of_images, of_kernels, of_bias = ctx.needs_input_grad
+        turned = kernels.flip(2, 3).transpose(0, 1)
+        return (
+            convolve(gradient, transform_kernels(turned)) if of_images else None,
+            _of_kernels(images, gradient) if of_kernels else None,
+            gradient.sum((0, 2, 3)) if of_bias else None,
+        )
 
 
 def convolve(
@@ -60,10 +107,54 @@ def convolve(
         bias: ``[K]``.
         relu: whether negative results become 0.
     """
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     kernels = len(transformed) // 36
+    output = torch.empty(
+        (batch, kernels, height, width), dtype=images.dtype, device=images.device,
+        memory_format=torch.channels_last,
+    )  # fmt: skip
+    _, out = _maps(images)
+    results = images.new_empty(0)
+    for some, rows, inputs in _chunks(images, kernels):
+        tiles = len(inputs)
+        # The 36 products [T, C] x [C, K] as a convolution in groups: torch's quickest way on a CPU.
+        points = inputs.view(1, tiles, 1, -1).permute(0, 3, 1, 2)
+        products = functional.conv2d(points, transformed, groups=36)  # [1, 36 K, T, 1], channels last
+        products = products.permute(0, 2, 3, 1).view(tiles, 36, kernels)
+        results = torch.bmm(out.expand(tiles, -1, -1), products, out=results.resize_(tiles, 16, kernels))
+        target = output[some, :, rows].permute(0, 2, 3, 1)
+        for place, tile in _cells(target, results):
+            if bias is None:
+                place.copy_(tile)
+            else:
+                torch.add(tile, bias, out=place)
+        if relu:
+            target.relu_()
+    return output
+
+
+def _of_kernels(images: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient ``[K, C, 3, 3]`` of the kernels, from that of the results ``[B, K, H, W]``."""
+    channels, kernels = images.shape[1], gradient.shape[1]
+    total = images.new_zeros((36, kernels, channels))
+    _, out = _maps(images)
+    cells, lifted = images.new_empty(0), images.new_empty(0)
+    for some, rows, inputs in _chunks(images, kernels):
+        tiles = len(inputs)
+        cells.resize_(tiles, 16, kernels).zero_()  # zeros remain where tiles reach beyond the map
+        for place, tile in _cells(gradient[some, :, rows].permute(0, 2, 3, 1), cells):
+            tile.copy_(place)
+        torch.bmm(out.T.expand(tiles, -1, -1), cells, out=lifted.resize_(tiles, 36, kernels))
+        total.baddbmm_(lifted.permute(1, 2, 0), inputs.transpose(0, 1))
+    into = images.new_tensor(_KERNEL)
+    flat = torch.kron(into, into).T @ total.view(36, -1)
+    return flat.view(3, 3, kernels, channels).permute(2, 3, 0, 1).contiguous()
+
+
+def _chunks(images: Tensor, kernels: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The transformed tiles ``[T, 36, C]`` of some images and rows at a time; the next take their place."""
+    batch, channels, height, width = images.shape
     rows, columns = -(-height // 4), -(-width // 4)
-    output = images.new_empty((batch, 4 * rows, 4 * columns, kernels))
     # As many whole rows of tiles at a time as fill a chunk; of small maps as many whole images.
     chunk = CHUNK / max(channels, kernels)
     deep = _even(rows, chunk / columns)
@@ -72,25 +163,17 @@ def convolve(
     count = many * deep * columns
     padded = images.new_empty((many, 4 * deep + 2, 4 * columns + 2, channels))
     cut, inputs = (images.new_empty((count, 36, channels)) for _ in range(2))
-    results = images.new_empty((count, 16, kernels))
-    into, out = (table.expand(count, -1, -1) for table in _maps(images))
+    into = _maps(images)[0].expand(count, -1, -1)
     for first in range(0, batch, many):
         for top in range(0, rows, deep):
-            target = output[first : first + many, 4 * top : 4 * (top + deep)]
-            part = padded[: len(target), : target.shape[1] + 2]
-            _pad(images[first : first + many], 4 * top - 1, part)
+            some, last = slice(first, first + many), min(top + deep, rows)
+            part = padded[: len(images[some]), : 4 * (last - top) + 2]
+            _pad(images[some], 4 * top - 1, part)
             places = _tiles(part)
-            t = places.shape[:3].numel()
-            cut[:t].view(places.shape).copy_(places)
-            torch.bmm(into[:t], cut[:t], out=inputs[:t])
-            # The 36 products [T, C] x [C, K] as a convolution in groups: torch's quickest way on a CPU.
-            points = inputs[:t].view(1, t, 1, -1).permute(0, 3, 1, 2)
-            products = functional.conv2d(points, transformed, groups=36)  # [1, 36 K, T, 1], channels last
-            torch.bmm(out[:t], products.permute(0, 2, 3, 1).view(t, 36, kernels), out=results[:t])
-            _put(results[:t], bias, target)
-            if relu:
-                target.relu_()
-    return output[:, :height, :width].permute(0, 3, 1, 2)
+            tiles = places.shape[:3].numel()
+            cut[:tiles].view(places.shape).copy_(places)
+            torch.bmm(into[:tiles], cut[:tiles], out=inputs[:tiles])
+            yield some, slice(4 * top, 4 * last), inputs[:tiles]
 
 
 def _even(total: int, size: float) -> int:
@@ -123,12 +206,11 @@ def _tiles(padded: Tensor) -> Tensor:
     return padded.as_strided(shape, (image, 4 * row, 4 * column, row, column, channel))
 
 
-def _put(results: Tensor, bias: Tensor | None, output: Tensor) -> None:
-    """Write tiles ``[T, 16, K]`` to their places in ``[B, 4 r, 4 c, K]``."""
-    batch, height, width, channels = output.shape
-    places = output.view(batch, height // 4, 4, width // 4, 4, channels).transpose(2, 3)
-    tiles = results.view(places.shape)
-    if bias is None:
-        places.copy_(tiles)
-    else:
-        torch.add(tiles, bias, out=places)
+def _cells(maps: Tensor, tiles: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each cell of a 4x4 tile the places that it has in ``[B, h, w, K]`` and in ``[T, 16, K]``."""
+    batch, height, width, channels = maps.shape
+    tiles = tiles.view(batch, -(-height // 4), -(-width // 4), 4, 4, channels)
+    for row in range(min(4, height)):
+        for column in range(min(4, width)):
+            place = maps[:, row::4, column::4]
+            yield place, tiles[:, : place.shape[1], : place.shape[2], row, column]

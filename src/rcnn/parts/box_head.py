@@ -16,6 +16,7 @@ from rcnn.ops.boxes import BoxWeights
 from rcnn.ops.losses import mean_over, smooth_l1
 from rcnn.ops.roi import Pooling, assign_levels, roi_pool
 from rcnn.parts.backbone import TrunkSettings, build_stage
+from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.proposals import Regions, SampledRegions, SamplingSettings
 from rcnn.structures import Instances, Size
 
@@ -267,7 +268,7 @@ def _layers(in_channels: int, settings: BoxHeadSettings) -> nn.Sequential:
     if settings.layers == "conv":
         blocks: list[nn.Module] = []
         for _ in range(4):
-            conv = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
+            conv = Conv3x3(in_channels, in_channels, bias=False)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             blocks += [conv, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)]
         return nn.Sequential(

@@ -10,6 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.parts.convolution import Conv3x3
+
 
 @dataclass(frozen=True)
 class FPNSettings:
@@ -85,7 +87,12 @@ def build_neck(
 
 
 def _block(in_channels: int, channels: int, kernel: int, norm: str) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=norm == "none")
+    bias = norm == "none"
+    conv = (
+        nn.Conv2d(in_channels, channels, 1, bias=bias)
+        if kernel == 1
+        else Conv3x3(in_channels, channels, bias=bias)
+    )
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
 from rcnn.ops.losses import mean_over
 from rcnn.parts.box_head import PoolSettings, RegionPool
+from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.proposals import Regions, SampledRegions
 from rcnn.structures import Instances
 
@@ -48,7 +49,7 @@ class KeypointHead(nn.Module):
         layers: list[nn.Module] = []
         channels = in_channels
         for _ in range(settings.convs):
-            layers += [nn.Conv2d(channels, settings.channels, 3, padding=1), nn.ReLU(inplace=True)]
+            layers += [Conv3x3(channels, settings.channels), nn.ReLU(inplace=True)]
             channels = settings.channels
         self.layers = nn.Sequential(*layers)
         self.logits = nn.ConvTranspose2d(channels, settings.count, 4, stride=2, padding=1)

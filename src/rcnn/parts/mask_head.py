@@ -19,6 +19,7 @@ from torch.nn import functional
 from rcnn.ops.losses import mean_over
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
+from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.proposals import Regions, SampledRegions
 from rcnn.structures import Instances, Masks
 
@@ -152,7 +153,7 @@ def _convolutional(
     width = settings.channels
     layers: list[nn.Module] = []
     for i in range(settings.convs):
-        conv = nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1, bias=not settings.norm)
+        conv = Conv3x3(in_channels if i == 0 else width, width, bias=not settings.norm)
         norm = [nn.BatchNorm2d(width)] if settings.norm else []
         layers += [nn.Sequential(conv, *norm, nn.ReLU(inplace=True))]
     hidden = nn.Sequential(*layers)

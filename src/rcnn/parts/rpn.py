@@ -19,6 +19,7 @@ from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
 from rcnn.ops.losses import mean_over, smooth_l1
 from rcnn.ops.matching import IGNORED, match_parts, sample
+from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.fpn import separable
 from rcnn.parts.proposals import ignore_in_crowds, split_crowds
 from rcnn.structures import Instances, Size
@@ -119,7 +120,7 @@ class RPN(nn.Module):
         layers: list[nn.Module] = []
         for i in range(settings.convs):
             channels = in_channels if i == 0 else width
-            conv = nn.Conv2d(channels, width, 3, padding=1)
+            conv = Conv3x3(channels, width)
             block = (
                 separable(channels, width, 3, "none") if settings.conv == "separable" else nn.Sequential(conv)
             )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.ops.semantic import pixel_loss, stacked_maps
+from rcnn.parts.convolution import Conv3x3
 from rcnn.structures import VOID, ImageBatch, Instances
 
 
@@ -117,7 +118,7 @@ class SemanticHead(nn.Module):
 
 def _block(in_channels: int, settings: SemanticHeadSettings) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, settings.channels, 3, padding=1, bias=False),
+        Conv3x3(in_channels, settings.channels, bias=False),
         nn.GroupNorm(settings.groups, settings.channels),
         nn.ReLU(inplace=True),
     )
