@@ -76,6 +76,26 @@ def test_only_the_true_class_counts():
     assert logits.grad[0, 2].abs().sum() > 0
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"class_agnostic": True}, {"activation": "softmax"}, {"layers": "mlp"}],
+    ids=["sigmoid", "agnostic", "softmax", "mlp"],
+)
+@pytest.mark.parametrize("count", [0, 3])
+def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(changed, count):
+    chosen = sampled([0, 0, 1][:count], [0, 1, 0][:count], [2, 0, 2][:count], [True] * count)
+    found = []
+    for labels in (None, chosen.labels):
+        module = head(replace(SETTINGS, **changed))
+        logits = module(maps(), chosen.regions, labels)
+        module.loss(logits, chosen, [truth(), truth()])["masks"].backward()
+        probabilities = module.probabilities(logits, chosen.labels).detach()
+        found.append([probabilities, *(p.grad for p in module.parameters())])
+    assert_close(found[0], found[1])
+    if not changed:
+        assert logits.shape == (count, 1, 8, 8)
+
+
 def test_class_agnostic_loss():
     chosen = sampled([0, 0], [0, 1], [2, 0], [True] * 2)
     loss = head(replace(SETTINGS, class_agnostic=True)).loss(torch.zeros((2, 1, 4, 4)), chosen, [truth()])

@@ -86,7 +86,8 @@ class KeypointRCNN(nn.Module):
             found = Regions.from_lists([d.boxes for d in detections])
             detections = self.keypoint.decode(self.keypoint(features, found), detections)
             if self.mask is not None:
-                detections = self.mask.decode(self.mask(features, found), detections)
+                labels = torch.cat([d.labels for d in detections])
+                detections = self.mask.decode(self.mask(features, found, labels), detections)
             return Output(detections=detections)
         proposals = self.rpn.decode(anchors, batch.sizes)
         draws = batch.generators()
@@ -99,5 +100,6 @@ class KeypointRCNN(nn.Module):
         losses |= self.keypoint.loss(self.keypoint(features, posed.regions), posed, targets)
         if self.mask is not None:
             outlined = self.mask.select(sampled)
-            losses |= self.mask.loss(self.mask(features, outlined.regions), outlined, targets)
+            maps = self.mask(features, outlined.regions, outlined.labels)
+            losses |= self.mask.loss(maps, outlined, targets)
         return Output(losses)

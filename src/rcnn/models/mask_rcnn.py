@@ -82,9 +82,9 @@ class MaskRCNN(nn.Module):
                 features, regions, batch.sizes, min_score=min_score, max_detections=most
             )
             # The mask branch runs on the detections that are left, not on the proposals (§3, inference).
-            maps = self.mask.head(
-                self.box.stage(self.mask.pool(features, Regions.from_lists([d.boxes for d in detections])))
-            )
+            found = Regions.from_lists([d.boxes for d in detections])
+            labels = torch.cat([d.labels for d in detections])
+            maps = self.mask.head(self.box.stage(self.mask.pool(features, found)), labels)
             return Output(detections=self.mask.decode(maps, detections))
         proposals = self.rpn.decode(anchors, batch.sizes)
         draws = batch.generators()
@@ -92,7 +92,7 @@ class MaskRCNN(nn.Module):
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
         positives = self.mask.select(sampled)
-        maps = self.mask.head(self.box.stage(self.mask.pool(features, positives.regions)))
+        maps = self.mask.head(self.box.stage(self.mask.pool(features, positives.regions)), positives.labels)
         return Output(
             self.rpn.loss(anchors, targets, draws)
             | self.box.losses(features, sampled, targets, draws)

@@ -102,7 +102,8 @@ class PanopticFPN(nn.Module):
                 features, regions, batch.sizes, min_score=min_score, max_detections=most
             )
             found = Regions.from_lists([d.boxes for d in detections])
-            detections = self.mask.decode(self.mask(features, found), detections)
+            labels = torch.cat([d.labels for d in detections])
+            detections = self.mask.decode(self.mask(features, found, labels), detections)
             return Output(detections=self.semantic.decode(pixels, batch, detections))
         proposals = self.rpn.decode(anchors, batch.sizes)
         draws = batch.generators()
@@ -111,7 +112,7 @@ class PanopticFPN(nn.Module):
         )
         positives = self.mask.select(sampled)
         of_objects = self.box.losses(features, sampled, targets, draws) | self.mask.loss(
-            self.mask(features, positives.regions), positives, targets
+            self.mask(features, positives.regions, positives.labels), positives, targets
         )
         s = self.settings
         return Output(

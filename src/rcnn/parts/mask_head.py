@@ -73,18 +73,29 @@ class MaskHead(nn.Module):
         )
         nn.init.normal_(self.logits.weight, std=0.001)  # Detectron
 
-    def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
-        """Logits ``[R, K, M, M]`` of regions on maps ``[B, C, H, W]``; K + 1 maps with ``softmax``."""
-        return self.head(self.pool(features, regions))
+    def forward(self, features: Sequence[Tensor], regions: Regions, labels: Tensor | None = None) -> Tensor:
+        """Logits of regions on maps ``[B, C, H, W]``, see :meth:`head`."""
+        return self.head(self.pool(features, regions), labels)
 
-    def head(self, pooled: Tensor) -> Tensor:
-        """Logits of pooled regions ``[R, C, P, P]``."""
+    def head(self, pooled: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits ``[R, K, M, M]`` of pooled regions ``[R, C, P, P]``; K + 1 maps with ``softmax``.
+
+        With ``labels [R]`` and ``sigmoid`` only the map of each region's class, ``[R, 1, M, M]``: no other is
+        looked at in training (§3), nor in prediction.
+        """
         hidden: Tensor = self.layers(pooled)
         if self.settings.layers == "mlp":
             side = 2 * self.settings.pool.size
             logits: Tensor = self.logits(hidden).unflatten(1, (self.maps, side, side))
+            return logits.float()
+        hidden = functional.relu(self.upsample(hidden), inplace=True)
+        if labels is None or self.maps == 1 or self.settings.activation == "softmax":
+            logits = self.logits(hidden)
         else:
-            logits = self.logits(functional.relu(self.upsample(hidden), inplace=True))
+            weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]  # [R, C], [R]
+            cells = hidden.flatten(2).transpose(1, 2)  # [R, M M, C], as they lie in memory
+            own = torch.baddbmm(bias[:, None, None], cells, weight[:, :, None])
+            logits = own.view(len(own), 1, *hidden.shape[2:])
         return logits.float()
 
     @torch.no_grad()
@@ -114,7 +125,7 @@ class MaskHead(nn.Module):
         With ``softmax`` the mean cross entropy between the true class, inside the mask, and the background.
         """
         goals = self.targets(positives, truths, logits.shape[-1])
-        own = self._column(positives.labels)
+        own = self._column(logits, positives.labels)
         if self.settings.activation == "softmax":
             classes = torch.where(goals > 0, own[:, None, None], self.maps - 1)
             total = functional.cross_entropy(logits, classes, reduction="sum")
@@ -131,14 +142,15 @@ class MaskHead(nn.Module):
         return [replace(d, mask_maps=part) for d, part in zip(detections, parts, strict=True)]
 
     def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``[R, M, M]`` of each region's class, from logits ``[R, K, M, M]`` and labels ``[R]``."""
-        own = self._column(labels)
+        """``[R, M, M]`` of each region's class, from logits ``[R, K or 1, M, M]`` and labels ``[R]``."""
+        own = self._column(logits, labels)
         softmax = self.settings.activation == "softmax"
         return _of_each(logits.softmax(1), own) if softmax else _of_each(logits, own).sigmoid()
 
-    def _column(self, labels: Tensor) -> Tensor:
+    def _column(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The map of each label."""
-        return torch.zeros_like(labels) if self.settings.class_agnostic else labels
+        only = self.settings.class_agnostic or logits.shape[1] == 1
+        return torch.zeros_like(labels) if only else labels
 
 
 def _of_each(maps: Tensor, column: Tensor) -> Tensor:
