@@ -1,6 +1,7 @@
 """Training throughput against torchvision: the same trunk, the same crops, the same truth, in one run.
 
     python -m benchmarks.training D/nuclei/train
+    python -m benchmarks.training D/nuclei/train --memory   # peak memory, each in a process of its own
 
 Both train on identical batches of four 256x256 crops with AdamW; rounds alternate, medians of the rounds
 are printed. Ours is the recipe that `rcnn train` chooses for the data; torchvision's MaskRCNN (FasterRCNN
@@ -10,8 +11,11 @@ for boxes) comes with its default heads on a 128-channel pyramid.
 import argparse
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +23,7 @@ import torch
 
 from benchmarks.peers import torchvision_detector, torchvision_inputs
 from rcnn import open_data
+from rcnn.bench import peak_memory
 from rcnn.data.dataset import Sample
 from rcnn.data.loader import training_batches
 from rcnn.hardware import fast_bfloat16, keep_memory
@@ -39,7 +44,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--amp", choices=("auto", "off"), default="auto")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--side", choices=("rcnn", "torchvision"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.memory:
+        for side in ("rcnn", "torchvision"):
+            command = [sys.executable, "-m", "benchmarks.training", str(options.data), "--side", side]
+            command += ["--crop", str(options.crop), "--amp", options.amp]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            print(f"{side:12} peak memory above the model {out.splitlines()[-1]}", flush=True)
+        return
     torch.manual_seed(0)
     data = open_data(options.data)
     recipe, _ = plan(data, epochs=1)
@@ -51,11 +65,18 @@ def main() -> None:
     source = training_batches(data, recipe.augment, recipe.transform, batch_size=4, seed=0)
     batches = [next(source) for _ in range(STEPS)]
     with tempfile.TemporaryDirectory() as folder:
-        ours = _ours(data, recipe, Path(folder))
-        theirs = _theirs(len(data.class_names), data.has_masks, options.crop)
-        seconds: dict[str, list[float]] = {"rcnn": [], "torchvision": []}
+        steps: dict[str, Callable[[list[Sample]], object]] = {}
+        if options.side != "torchvision":
+            steps["rcnn"] = _ours(data, recipe, Path(folder)).step
+        if options.side != "rcnn":
+            steps["torchvision"] = _theirs(len(data.class_names), data.has_masks, options.crop)
+        if options.side:
+            peak = peak_memory(lambda: [steps[options.side](batch) for batch in batches])
+            print("unknown on this system" if peak is None else f"{peak / 2**20:.0f} MB")
+            return
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
         for round_number in range(options.rounds + 1):
-            for name, step in (("rcnn", ours.step), ("torchvision", theirs)):
+            for name, step in steps.items():
                 began = time.perf_counter()
                 for batch in batches:
                     step(batch)

@@ -82,7 +82,11 @@ def test_only_the_true_class_counts():
     ids=["sigmoid", "agnostic", "softmax", "mlp"],
 )
 @pytest.mark.parametrize("count", [0, 3])
-def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(changed, count):
+@pytest.mark.parametrize("at_once", [2 * 4 * 6 * 4 * 4, 2**24], ids=["two regions at a time", "all at once"])
+def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(
+    changed, count, at_once, monkeypatch
+):
+    monkeypatch.setattr("rcnn.parts.mask_head.AT_ONCE", at_once)
     chosen = sampled([0, 0, 1][:count], [0, 1, 0][:count], [2, 0, 2][:count], [True] * count)
     found = []
     for labels in (None, chosen.labels):

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from rcnn.ops.losses import mean_over
 from rcnn.ops.masks import mask_targets
@@ -22,6 +23,9 @@ from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.proposals import Regions, SampledRegions
 from rcnn.structures import Instances, Masks
+
+# Numbers in the maps of doubled side that training computes at a time, 64 megabytes.
+AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,25 @@ class MaskHead(nn.Module):
             side = 2 * self.settings.pool.size
             logits: Tensor = self.logits(hidden).unflatten(1, (self.maps, side, side))
             return logits.float()
+        parts = -(-4 * hidden.numel() // AT_ONCE)
+        if parts <= 1 or not (torch.is_grad_enabled() and hidden.requires_grad):
+            return self._enlarged(hidden, labels)
+        # Nothing else that training keeps is as large: computed in parts, and once more for their gradients.
+        own = [None] * parts if labels is None else labels.tensor_split(parts)
+        some = zip(hidden.tensor_split(parts), own, strict=True)
+        return torch.cat([checkpoint(self._enlarged, *part, use_reentrant=False) for part in some])
+
+    def _enlarged(self, hidden: Tensor, labels: Tensor | None) -> Tensor:
+        """Logits of hidden maps ``[R, C, P, P]``: of all classes, or of ``labels [R]``."""
         hidden = functional.relu(self.upsample(hidden), inplace=True)
         if labels is None or self.maps == 1 or self.settings.activation == "softmax":
-            logits = self.logits(hidden)
-        else:
-            weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]  # [R, C], [R]
-            cells = hidden.flatten(2).transpose(1, 2)  # [R, M M, C], as they lie in memory
-            own = torch.baddbmm(bias[:, None, None], cells, weight[:, :, None])
-            logits = own.view(len(own), 1, *hidden.shape[2:])
-        return logits.float()
+            logits: Tensor = self.logits(hidden)
+            return logits.float()
+        assert self.logits.bias is not None
+        weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]  # [R, C], [R]
+        cells = hidden.flatten(2).transpose(1, 2)  # [R, M M, C], as they lie in memory
+        own = torch.baddbmm(bias[:, None, None], cells, weight[:, :, None])
+        return own.view(len(own), 1, *hidden.shape[2:]).float()
 
     @torch.no_grad()
     def targets(self, sampled: SampledRegions, truths: Sequence[Instances], size: int) -> Tensor:
