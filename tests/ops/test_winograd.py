@@ -36,6 +36,7 @@ def test_a_kernel_of_ones_sums_the_neighbours() -> None:
     ],
 )
 @pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("few", [1, 1000])
 def test_equals_the_direct_convolution(
     batch: int,
     channels: int,
@@ -43,9 +44,11 @@ def test_equals_the_direct_convolution(
     height: int,
     width: int,
     relu: bool,
+    few: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("rcnn.ops.winograd.CHUNK", 2**13)
+    monkeypatch.setattr("rcnn.ops.winograd.FEW_TILES", few)
     images = random(batch, channels, height, width)
     weight, bias = random(kernels, channels, 3, 3), random(kernels)
     expected = functional.conv2d(images, weight, bias, padding=1)

@@ -49,6 +49,7 @@ CHUNK = 2**17
 # Below these the transformations cost more than the products save.
 LEAST_CHANNELS = 192
 LEAST_TILES = 50
+FEW_TILES = 100  # below these, reordering the kernels costs more than the quicker product saves
 
 
 def pays(images: Tensor, kernels: int) -> bool:
@@ -117,10 +118,7 @@ def convolve(
     results = images.new_empty(0)
     for some, rows, inputs in _chunks(images, kernels):
         tiles = len(inputs)
-        # The 36 products [T, C] x [C, K] as a convolution in groups: torch's quickest way on a CPU.
-        points = inputs.view(1, tiles, 1, -1).permute(0, 3, 1, 2)
-        products = functional.conv2d(points, transformed, groups=36)  # [1, 36 K, T, 1], channels last
-        products = products.permute(0, 2, 3, 1).view(tiles, 36, kernels)
+        products = _products(inputs, transformed)
         results = torch.bmm(out.expand(tiles, -1, -1), products, out=results.resize_(tiles, 16, kernels))
         target = output[some, :, rows].permute(0, 2, 3, 1)
         for place, tile in _cells(target, results):
@@ -131,6 +129,18 @@ def convolve(
         if relu:
             target.relu_()
     return output
+
+
+def _products(inputs: Tensor, transformed: Tensor) -> Tensor:
+    """The 36 products of ``[T, C]`` and ``[C, K]``: ``[T, 36, K]`` of tiles ``[T, 36, C]``."""
+    tiles, _, channels = inputs.shape
+    if tiles < FEW_TILES:
+        kernels = transformed.view(36, -1, channels).transpose(1, 2)
+        return torch.bmm(inputs.transpose(0, 1).contiguous(), kernels).transpose(0, 1).contiguous()
+    # A convolution in groups is torch's quickest way on a CPU, but reorders the kernels each time.
+    points = inputs.view(1, tiles, 1, -1).permute(0, 3, 1, 2)
+    found = functional.conv2d(points, transformed, groups=36)  # [1, 36 K, T, 1], channels last
+    return found.permute(0, 2, 3, 1).view(tiles, 36, -1)
 
 
 def _of_kernels(images: Tensor, gradient: Tensor) -> Tensor:
