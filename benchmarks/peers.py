@@ -164,3 +164,5 @@ def enliven(model: nn.Module, layers: dict[nn.Module, float], call: Any) -> None
 
     handles = {layer: layer.register_forward_hook(rescale) for layer in layers}
     model.eval()(call)
+    if handles:
+        raise ValueError(f"layers that a call does not reach: {list(handles)}")

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.roi_heads import paste_masks_in_image
@@ -117,8 +117,8 @@ def light_detector(image: Tensor, num_classes: int = 1) -> Detector:
     detector = Detector(
         network.eval(), replace(recipe.transform, short_side=None), ("nucleus",) * num_classes
     )
-    last = {network.rpn.objectness: 2.0, network.rpn.deltas: 0.3}
-    last |= {network.box.logits: 2.0, network.mask.logits: 2.0}
+    nn.init.normal_(network.mask.logits.weight, std=0.1)  # of many classes only the wanted ones are computed
+    last = {network.rpn.objectness: 2.0, network.rpn.deltas: 0.3, network.box.logits: 2.0}
     enliven(network, last, detector.transform([image[:, :640, :640]]))
     return detector
 

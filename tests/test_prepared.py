@@ -129,6 +129,15 @@ def test_few_tiles_take_the_direct_way(monkeypatch: pytest.MonkeyPatch) -> None:
         layer(torch.randn(1, 4, 4, 13))
 
 
+@torch.no_grad()
+def test_autocast_leaves_nothing_behind() -> None:
+    convolution = nn.Conv2d(4, 4, 3, padding=1)
+    layer, image = Winograd(convolution, relu=False), torch.randn(1, 4, 20, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(image), convolution(image))
+    assert_close(layer(image), convolution(image), rtol=1e-4, atol=1e-4)
+
+
 def test_a_detector_finds_the_same_with_the_plain_network() -> None:
     torch.manual_seed(1)
     recipe = tiny_recipe()

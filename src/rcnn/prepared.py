@@ -1,11 +1,11 @@
 """The form of a network that predicts quickest on a CPU: the same weights, the same results, less work.
 
 Batch norms are merged into the convolutions before them, 3x3 convolutions of wide maps take Winograd's way
-(``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the cache. A ReLU before a
-max pooling comes after it. Box heads take pooled regions as they lie in memory, channels last, not copied. In
-half precision there is no Winograd, whose differences of neighbours bfloat16 cannot hold, and the weights are
-converted once. Nothing of it is for training, and nothing of it is stored: a checkpoint has the network as it
-was built.
+(``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the cache. ResNet's first
+ReLU comes after the max pooling. Box heads take pooled regions as they lie in memory, channels last, not
+copied. In half precision there is no Winograd, whose differences of neighbours bfloat16 cannot hold, and the
+weights are converted once. Nothing of it is for training, and nothing of it is stored: a checkpoint has the
+network as it was built.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class FlattenLast(nn.Module):
 
 
 def _pool_first(layers: nn.Sequential) -> None:
-    """Let ReLUs and the max pooling after them change places: the same, on a quarter of the cells."""
+    """Let a ReLU and the max pooling after it, as in ResNet's stem, change places: on fewer cells."""
     for (name, relu), (next_name, pool) in pairwise(list(layers.named_children())):
-        if isinstance(relu, nn.ReLU) and isinstance(pool, nn.MaxPool2d):
+        if isinstance(relu, nn.ReLU) and isinstance(pool, nn.MaxPool2d) and not pool.return_indices:
             setattr(layers, name, pool)
             setattr(layers, next_name, relu)
 

@@ -61,7 +61,11 @@ def test_equals_the_direct_convolution(
 
 
 @pytest.mark.parametrize("trained", [("images",), ("kernels", "bias"), ("images", "kernels", "bias")])
-def test_gradients_are_those_of_the_direct_convolution(trained: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("chunk", [24, 60, 100, 2**17])  # a row or two of tiles, two images of three, all
+def test_gradients_are_those_of_the_direct_convolution(
+    trained: tuple[str, ...], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rcnn.ops.winograd.CHUNK", chunk)
     given = {"images": random(3, 6, 9, 14), "kernels": random(5, 6, 3, 3), "bias": random(5)}
     given = {name: value.double().requires_grad_(name in trained) for name, value in given.items()}
     found = convolve_trained(*given.values())

@@ -92,8 +92,11 @@ class MaskHead(nn.Module):
             side = 2 * self.settings.pool.size
             logits: Tensor = self.logits(hidden).unflatten(1, (self.maps, side, side))
             return logits.float()
-        parts = -(-4 * hidden.numel() // AT_ONCE)
-        if parts <= 1 or not (torch.is_grad_enabled() and hidden.requires_grad):
+        if hidden.device.type != "cpu" or not (torch.is_grad_enabled() and hidden.requires_grad):
+            return self._enlarged(hidden, labels)
+        regions, _, height, width = hidden.shape
+        parts = -(-regions * self.settings.channels * 4 * height * width // AT_ONCE)
+        if parts <= 1:
             return self._enlarged(hidden, labels)
         # Nothing else that training keeps is as large: computed in parts, and once more for their gradients.
         own = [None] * parts if labels is None else labels.tensor_split(parts)
@@ -107,7 +110,9 @@ class MaskHead(nn.Module):
             logits: Tensor = self.logits(hidden)
             return logits.float()
         assert self.logits.bias is not None
-        weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]  # [R, C], [R]
+        # Gradients of `weight[labels]` would be summed in an order that changes from run to run.
+        weight = self.logits.weight.flatten(1).index_select(0, labels)  # [R, C]
+        bias = self.logits.bias.index_select(0, labels)
         cells = hidden.flatten(2).transpose(1, 2)  # [R, M M, C], as they lie in memory
         own = torch.baddbmm(bias[:, None, None], cells, weight[:, :, None])
         return own.view(len(own), 1, *hidden.shape[2:]).float()
