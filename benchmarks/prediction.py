@@ -114,9 +114,8 @@ def light_detector(image: Tensor, num_classes: int = 1) -> Detector:
     recipe = load_recipe("light_mask_rcnn")
     network = MaskRCNN(num_classes, recipe.settings)
     load_trunk(network.trunk, recipe.settings.trunk)
-    detector = Detector(
-        network.eval(), replace(recipe.transform, short_side=None), ("nucleus",) * num_classes
-    )
+    transform = replace(recipe.transform, short_side=None, max_long_side=None)  # images at their own size
+    detector = Detector(network.eval(), transform, ("nucleus",) * num_classes)
     nn.init.normal_(network.mask.logits.weight, std=0.1)  # of many classes only the wanted ones are computed
     last = {network.rpn.objectness: 2.0, network.rpn.deltas: 0.3, network.box.logits: 2.0}
     enliven(network, last, detector.transform([image[:, :640, :640]]))

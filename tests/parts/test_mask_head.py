@@ -90,8 +90,11 @@ def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(
     chosen = sampled([0, 0, 1][:count], [0, 1, 0][:count], [2, 0, 2][:count], [True] * count)
     found = []
     for labels in (None, chosen.labels):
-        module = head(replace(SETTINGS, **changed))
+        with torch.no_grad():
+            predicted = head(replace(SETTINGS, **changed))(maps(), chosen.regions, labels)
+        module = head(replace(SETTINGS, **changed)).train()
         logits = module(maps(), chosen.regions, labels)
+        assert_close(predicted, logits.detach())
         module.loss(logits, chosen, [truth(), truth()])["masks"].backward()
         probabilities = module.probabilities(logits, chosen.labels).detach()
         found.append([probabilities, *(p.grad for p in module.parameters())])

@@ -24,7 +24,7 @@ from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.proposals import Regions, SampledRegions
 from rcnn.structures import Instances, Masks
 
-# Numbers in the maps of doubled side that training computes at a time, 64 megabytes.
+# Numbers in the maps of doubled side that a CPU computes at a time, 64 megabytes.
 AT_ONCE = 2**24
 
 
@@ -87,19 +87,22 @@ class MaskHead(nn.Module):
         With ``labels [R]`` and ``sigmoid`` only the map of each region's class, ``[R, 1, M, M]``: no other is
         looked at in training (§3), nor in prediction.
         """
-        hidden: Tensor = self.layers(pooled)
         if self.settings.layers == "mlp":
             side = 2 * self.settings.pool.size
-            logits: Tensor = self.logits(hidden).unflatten(1, (self.maps, side, side))
+            logits: Tensor = self.logits(self.layers(pooled)).unflatten(1, (self.maps, side, side))
             return logits.float()
-        if hidden.device.type != "cpu" or not (torch.is_grad_enabled() and hidden.requires_grad):
-            return self._enlarged(hidden, labels)
-        regions, _, height, width = hidden.shape
-        parts = -(-regions * self.settings.channels * 4 * height * width // AT_ONCE)
-        if parts <= 1:
-            return self._enlarged(hidden, labels)
-        # Nothing else that training keeps is as large: computed in parts, and once more for their gradients.
+        if torch.compiler.is_exporting() or pooled.device.type != "cpu":
+            return self._enlarged(self.layers(pooled), labels)
+        regions, _, height, width = pooled.shape
+        parts = max(1, -(-regions * self.settings.channels * 4 * height * width // AT_ONCE))
         own = [None] * parts if labels is None else labels.tensor_split(parts)
+        if not self.training:
+            some = zip(pooled.tensor_split(parts), own, strict=True)
+            return torch.cat([self._enlarged(self.layers(part), label) for part, label in some])
+        hidden: Tensor = self.layers(pooled)  # its batch norm, if any, sees all at once
+        if parts == 1 or not hidden.requires_grad:
+            return self._enlarged(hidden, labels)
+        # Nothing else that training keeps is as large: each part is computed again for its gradients.
         some = zip(hidden.tensor_split(parts), own, strict=True)
         return torch.cat([checkpoint(self._enlarged, *part, use_reentrant=False) for part in some])
 
