@@ -4,8 +4,10 @@ Networks with random weights find nothing, and a time without objects tells litt
 last layers on an image, so that there are proposals and detections of all classes.
 """
 
+import subprocess
+import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
+from rcnn.bench import peak_memory
 from rcnn.parts.backbone import TrunkSettings, build_trunk
 from rcnn.predict import Detector
 from rcnn.structures import Instances, Size
@@ -145,6 +148,20 @@ def _settle(model: Any, image: Tensor) -> None:
 def _take_statistics(norm: Any, inputs: tuple[Tensor, ...]) -> None:
     norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
     norm.running_var.copy_(inputs[0].var((0, 2, 3)) + 1e-3)
+
+
+def print_peaks(module: str, arguments: Sequence[str]) -> None:
+    """Run ``python -m module arguments --side SIDE`` for each side; it calls :func:`print_peak`."""
+    for side in ("rcnn", "torchvision"):
+        command = [sys.executable, "-m", module, *arguments, "--side", side]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="", flush=True)
+
+
+def print_peak(side: str, run: Callable[[], object]) -> None:
+    """Print the memory that ``run`` takes above what the process has."""
+    peak = peak_memory(run)
+    shown = "unknown on this system" if peak is None else f"{peak / 2**20:.0f} MB"
+    print(f"{side:12} peak memory above the model {shown}")
 
 
 @torch.no_grad()

@@ -18,8 +18,6 @@ convolutions over seconds, so that Winograd's way may pass the best.
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,8 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import box_iou
 
-from benchmarks.peers import enliven, picture, published_pair, torchvision_detector
-from rcnn.bench import alternate, machine, peak_memory, ratios, spread
+from benchmarks.peers import enliven, picture, print_peak, print_peaks, published_pair, torchvision_detector
+from rcnn.bench import alternate, machine, ratios, spread
 from rcnn.export import export
 from rcnn.hardware import keep_memory
 from rcnn.models.mask_rcnn import MaskRCNN
@@ -226,23 +224,6 @@ def measure_trunk(rounds: int) -> None:
     print(f"{TRUNK:20} effective GFLOP/s: {shown}; the trunk at {shares} of the best", flush=True)
 
 
-def measure_memory(name: str) -> None:
-    """Print each side's peak, measured in a process of its own."""
-    for side in ("rcnn", "torchvision"):
-        command = [sys.executable, "-m", "benchmarks.prediction", name, "--side", side]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="", flush=True)
-
-
-def print_peak(name: str, side: str) -> None:
-    """Print the memory that one side of a case takes above its model."""
-    case = CASES[name]()
-    run = partial(case.ours, case.detector) if side == "rcnn" else case.theirs
-    if run is not None:
-        peak = peak_memory(run)
-        shown = "unknown on this system" if peak is None else f"{peak / 2**20:.0f} MB"
-        print(f"{name:20} {side:12} peak memory above the model {shown}")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -262,7 +243,10 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.side:
-        print_peak(options.cases[0], options.side)
+        case = CASES[options.cases[0]]()
+        run = partial(case.ours, case.detector) if options.side == "rcnn" else case.theirs
+        if run is not None:
+            print_peak(options.side, run)
         return
     print(machine())
     clock = time.process_time if options.busy else time.perf_counter
@@ -272,7 +256,7 @@ def main() -> None:
             continue
         measure(name, options.rounds, clock, openvino=options.openvino, half=options.half)
         if options.memory:
-            measure_memory(name)
+            print_peaks("benchmarks.prediction", [name])
 
 
 if __name__ == "__main__":

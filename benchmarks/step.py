@@ -11,8 +11,6 @@ bitmaps that it asks for; ours are kept in windows.
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,8 +23,8 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d
 
-from benchmarks.peers import picture, torchvision_inputs
-from rcnn.bench import alternate, machine, peak_memory, ratios, spread
+from benchmarks.peers import picture, print_peak, print_peaks, torchvision_inputs
+from rcnn.bench import alternate, machine, ratios, spread
 from rcnn.hardware import keep_memory
 from rcnn.structures import Instances, Masks
 from rcnn.weights import from_torchvision, torchvision_transform
@@ -107,16 +105,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.side:
         step = sides(options.side, half=options.half)[options.side]
-        peaks = [peak_memory(lambda: (step(), step()))]  # the second has the optimiser's state
-        print("".join("unknown on this system" if p is None else f"{p / 2**20:.0f} MB" for p in peaks))
+        print_peak(options.side, lambda: (step(), step()))  # the second has the optimiser's state
         return
     print(machine())
     if options.memory:
-        for side in ("rcnn", "torchvision"):
-            command = [sys.executable, "-m", "benchmarks.step", "--side", side]
-            command += ["--half"] * options.half
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            print(f"{side:12} peak memory above the model {out}", end="", flush=True)
+        print_peaks("benchmarks.step", ["--half"] * options.half)
         return
     clock = time.process_time if options.busy else time.perf_counter
     seconds = alternate(sides(half=options.half), options.rounds, clock)

@@ -11,8 +11,6 @@ for boxes) comes with its default heads on a 128-channel pyramid.
 import argparse
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,9 +19,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers import torchvision_detector, torchvision_inputs
+from benchmarks.peers import print_peak, print_peaks, torchvision_detector, torchvision_inputs
 from rcnn import open_data
-from rcnn.bench import peak_memory
 from rcnn.data.dataset import Sample
 from rcnn.data.loader import training_batches
 from rcnn.hardware import fast_bfloat16, keep_memory
@@ -48,11 +45,8 @@ def main() -> None:
     parser.add_argument("--side", choices=("rcnn", "torchvision"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
-        for side in ("rcnn", "torchvision"):
-            command = [sys.executable, "-m", "benchmarks.training", str(options.data), "--side", side]
-            command += ["--crop", str(options.crop), "--amp", options.amp]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            print(f"{side:12} peak memory above the model {out.splitlines()[-1]}", flush=True)
+        arguments = [str(options.data), "--crop", str(options.crop), "--amp", options.amp]
+        print_peaks("benchmarks.training", arguments)
         return
     torch.manual_seed(0)
     data = open_data(options.data)
@@ -71,8 +65,7 @@ def main() -> None:
         if options.side != "rcnn":
             steps["torchvision"] = _theirs(len(data.class_names), data.has_masks, options.crop)
         if options.side:
-            peak = peak_memory(lambda: [steps[options.side](batch) for batch in batches])
-            print("unknown on this system" if peak is None else f"{peak / 2**20:.0f} MB")
+            print_peak(options.side, lambda: [steps[options.side](batch) for batch in batches])
             return
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         for round_number in range(options.rounds + 1):

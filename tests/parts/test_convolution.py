@@ -5,14 +5,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from rcnn.ops import winograd
 from rcnn.parts.convolution import Conv3x3
 
 
 @pytest.fixture
 def taken(monkeypatch):
     """The shapes that went Winograd's way."""
-    from rcnn.ops import winograd
-
     shapes, way = [], winograd.convolve_trained
 
     def watched(images, kernels, bias):

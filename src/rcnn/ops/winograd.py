@@ -66,9 +66,8 @@ def pays(images: Tensor, kernels: int) -> bool:
 
 def transform_kernels(kernels: Tensor) -> Tensor:
     """``[36 K, C, 1, 1]`` of the kernels ``[K, C, 3, 3]`` of a convolution, for :func:`convolve`."""
-    into = kernels.new_tensor(_KERNEL)
     flat = kernels.permute(2, 3, 0, 1).reshape(9, -1)
-    return (torch.kron(into, into) @ flat).view(-1, kernels.shape[1], 1, 1)
+    return (_on_both_axes(_KERNEL, kernels) @ flat).view(-1, kernels.shape[1], 1, 1)
 
 
 def convolve_trained(images: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
@@ -117,7 +116,7 @@ def convolve(
         (batch, kernels, height, width), dtype=images.dtype, device=images.device,
         memory_format=torch.channels_last,
     )  # fmt: skip
-    _, out = _maps(images)
+    out = _on_both_axes(_OUTPUT, images)
     results = images.new_empty(0)
     for some, rows, inputs in _chunks(images, kernels):
         tiles = len(inputs)
@@ -150,7 +149,7 @@ def _of_kernels(images: Tensor, gradient: Tensor) -> Tensor:
     """The gradient ``[K, C, 3, 3]`` of the kernels, from that of the results ``[B, K, H, W]``."""
     channels, kernels = images.shape[1], gradient.shape[1]
     total = images.new_zeros((36, kernels, channels))
-    _, out = _maps(images)
+    out = _on_both_axes(_OUTPUT, images)
     cells, lifted = images.new_empty(0), images.new_empty(0)
     for some, rows, inputs in _chunks(images, kernels):
         tiles = len(inputs)
@@ -159,8 +158,7 @@ def _of_kernels(images: Tensor, gradient: Tensor) -> Tensor:
             tile.copy_(place)
         torch.bmm(out.T.expand(tiles, -1, -1), cells, out=lifted.resize_(tiles, 36, kernels))
         total.baddbmm_(lifted.permute(1, 2, 0), inputs.transpose(0, 1))
-    into = images.new_tensor(_KERNEL)
-    flat = torch.kron(into, into).T @ total.view(36, -1)
+    flat = _on_both_axes(_KERNEL, images).T @ total.view(36, -1)
     return flat.view(3, 3, kernels, channels).permute(2, 3, 0, 1).contiguous()
 
 
@@ -176,7 +174,7 @@ def _chunks(images: Tensor, kernels: int) -> Iterator[tuple[slice, slice, Tensor
     count = many * deep * columns
     padded = images.new_empty((many, 4 * deep + 2, 4 * columns + 2, channels))
     cut, inputs = (images.new_empty((count, 36, channels)) for _ in range(2))
-    into = _maps(images)[0].expand(count, -1, -1)
+    into = _on_both_axes(_INPUT, images).expand(count, -1, -1)
     for first in range(0, batch, many):
         for top in range(0, rows, deep):
             some, last = slice(first, first + many), min(top + deep, rows)
@@ -196,10 +194,10 @@ def _even(total: int, size: int) -> int:
     return max(1, -(-total // parts))
 
 
-def _maps(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps of flattened tiles: ``[36, 36]`` before and ``[16, 36]`` after the products."""
-    into, out = like.new_tensor(_INPUT), like.new_tensor(_OUTPUT)
-    return torch.kron(into, into), torch.kron(out, out)
+def _on_both_axes(table: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
+    """The map ``[n n, m m]`` of flattened tiles that takes ``table [n, m]`` along rows and columns."""
+    along = like.new_tensor(table)
+    return torch.kron(along, along)
 
 
 def _pad(images: Tensor, top: int, into: Tensor) -> None:
