@@ -15,7 +15,7 @@ from rcnn.ops import winograd
 from rcnn.parts.rpn import RPNSettings
 from rcnn.plan import light_settings
 from rcnn.predict import Detector
-from rcnn.prepared import FlattenLast, Prepared, Winograd, prepare
+from rcnn.prepared import Prepared, RegionLinear, Winograd, prepare
 from rcnn.transform import Transform
 from rcnn.weights import torchvision_settings
 from tiny import tiny_network, tiny_recipe
@@ -39,7 +39,12 @@ def lively(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
-def test_a_prepared_network_computes_the_same(name: str) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_prepared_network_computes_the_same(
+    name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr("rcnn.prepared.compiled_convolution", lambda: None)
     torch.manual_seed(0)
     network: Any = lively(MaskRCNN(3, torchvision_settings(name)))
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -63,16 +68,17 @@ def test_a_prepared_network_computes_the_same(name: str) -> None:
         assert_close(ready.mask.head(pooled), network.mask.head(pooled), rtol=1e-3, atol=1e-4)
 
 
-def test_pooled_regions_are_taken_as_they_lie() -> None:
+@pytest.mark.parametrize("count", [0, 3, 60])
+def test_pooled_regions_are_taken_as_they_lie(count: int) -> None:
     network: Any = tiny_network(tiny_recipe("faster_rcnn"))
     ready: Any = prepare(network)
-    flatten = ready.box.layers[0]
-    assert isinstance(flatten, FlattenLast)
+    assert isinstance(ready.box.layers[1], RegionLinear)
     size = network.settings.box.pool.size
-    pooled = torch.rand(3, network.neck.channels, size, size).to(memory_format=torch.channels_last)
-    assert flatten(pooled).data_ptr() == pooled.data_ptr()
-    assert_close(ready.box.layers(pooled), network.box.layers(pooled))
-    assert not isinstance(network.box.layers[0], FlattenLast)
+    pooled = torch.rand(count, network.neck.channels, size, size).to(memory_format=torch.channels_last)
+    found = ready.box.layers(pooled)
+    assert_close(found, network.box.layers(pooled))
+    assert found.is_contiguous()
+    assert not isinstance(network.box.layers[1], RegionLinear)
 
 
 def test_max_pooling_comes_before_the_relu() -> None:

@@ -20,6 +20,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from rcnn.compiled import convolution
 from rcnn.hardware import fast_bfloat16
 from rcnn.predict import Detector
 from rcnn.stopwatch import Stopwatch
@@ -61,6 +62,7 @@ class Bench:
         table.add_row("seconds an image", spread(self.seconds))
         for name, seconds in self.stages.items():
             table.add_row(f"  {name}", f"{seconds:.4f}")
+        table.add_row("3x3 convolutions are computed by", "compiled code" if convolution() else "torch")
         table.add_row("the network as trained, seconds", spread(self.plain))
         table.add_row("times quicker", spread([a / b for a, b in zip(self.plain, self.seconds, strict=True)]))
         if self.half:

@@ -97,20 +97,38 @@ def _align_as_weighted_rows(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """RoIAlign of all levels and images as one ``embedding_bag``: each bin is a weighted sum of cells.
+    """RoIAlign as ``embedding_bag``: each bin is a weighted sum of the maps' cells.
 
     With the maps as a table of cells ``[cells, C]`` and 4 corners of each of ``s * s`` samples, a bin has
     ``4 s²`` rows and weights. Exact, threaded forward and backward, and the output is channels_last.
     """
     channels = features[0].shape[1]
-    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
     # Sums of up to 16 rows are taken in full precision, also where the maps have half.
-    table = table.to(torch.promote_types(table.dtype, torch.float32))
+    dtype = torch.promote_types(features[0].dtype, torch.float32)
     rows, weights = _sample_rows(
         [f.shape for f in features], rois, images, levels, strides, size, sampling_ratio, aligned
     )
-    pooled = functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights.to(table.dtype))
+    weights = weights.to(dtype)
+    tables = [feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features]
+    if torch.is_grad_enabled():
+        # One table of all levels: the gradient of what is put together afterwards would be copied each time.
+        pooled = _sum_rows(torch.cat(tables).to(dtype), rows, weights)
+    else:
+        pooled = rois.new_empty((len(rois), size * size, channels), dtype=dtype)
+        first = 0
+        for level, table in enumerate(tables):
+            index = (levels == level).nonzero().squeeze(1)
+            pooled[index] = _sum_rows(table.to(dtype), rows[index] - first, weights[index])
+            first += len(table)
     return pooled.view(len(rois), size, size, channels).permute(0, 3, 1, 2)
+
+
+def _sum_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """``[R, P * P, C]`` of a table ``[cells, C]``."""
+    sums = functional.embedding_bag(
+        rows.flatten(0, 1), table, mode="sum", per_sample_weights=weights.flatten(0, 1)
+    )
+    return sums.view(*rows.shape[:2], table.shape[1])
 
 
 def _sample_rows(
@@ -123,7 +141,7 @@ def _sample_rows(
     sampling_ratio: int,
     aligned: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the table and their weights, both ``[R * P * P, 4 s²]``."""
+    """Rows of the table and their weights, both ``[R, P * P, 4 s²]``."""
     cells = [shape[0] * shape[2] * shape[3] for shape in shapes]
     per_level = rois.new_tensor(
         [[sum(cells[:i]), shape[2], shape[3], 1 / strides[i]] for i, shape in enumerate(shapes)],
@@ -138,8 +156,8 @@ def _sample_rows(
     column, weight_y, weight_x = torch.cat([x0, x1], 2), torch.cat([wy0, wy1], 2), torch.cat([wx0, wx1], 2)
     rows = row_of_y[:, :, None, :, None] + column[:, None, :, None, :]  # [R, P, P, 2s, 2s]
     weights = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]
-    bag = (2 * sampling_ratio) ** 2
-    return rows.reshape(-1, bag), weights.reshape(-1, bag)
+    shape = (len(rois), size * size, (2 * sampling_ratio) ** 2)
+    return rows.reshape(shape), weights.reshape(shape)
 
 
 def _axis_corners(

@@ -59,7 +59,7 @@ class FPN(nn.Module):
         levels = [self.output[-1](merged)]
         for i in reversed(range(len(features) - 1)):
             lateral = self.lateral[i](features[i])
-            merged = lateral + functional.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+            merged = functional.interpolate(merged, size=lateral.shape[-2:], mode="nearest").add_(lateral)
             levels.insert(0, self.output[i](merged))
         if len(self.strides) > len(levels):
             levels.append(functional.max_pool2d(levels[-1], kernel_size=1, stride=2))
