@@ -1,5 +1,7 @@
 """The prepared form of a network: same results, weights of the original untouched."""
 
+import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -121,6 +123,7 @@ def test_other_precisions_are_left_alone() -> None:
     assert Prepared().of(network) is network
 
 
+@torch.no_grad()
 def test_few_tiles_take_the_direct_way(monkeypatch: pytest.MonkeyPatch) -> None:
     convolution = nn.Conv2d(4, 4, 3, padding=1)
     layer = Winograd(convolution, relu=True)
@@ -142,6 +145,16 @@ def test_autocast_leaves_nothing_behind() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(image), convolution(image))
     assert_close(layer(image), convolution(image), rtol=1e-4, atol=1e-4)
+
+
+def test_a_detector_that_has_predicted_is_copied_and_pickled() -> None:
+    recipe = tiny_recipe()
+    detector = Detector(tiny_network(recipe), Transform(), ("disk", "square"), min_score=0.0)
+    image = torch.rand(3, 64, 96)
+    (expected,) = detector.predict(image)
+    for same in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))):
+        (found,) = same.predict(image)
+        assert torch.equal(found.boxes, expected.boxes)
 
 
 def test_a_detector_finds_the_same_with_the_plain_network() -> None:

@@ -20,9 +20,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
-from rcnn.compiled import convolution
 from rcnn.hardware import fast_bfloat16
 from rcnn.predict import Detector
+from rcnn.prepared import Winograd
 from rcnn.stopwatch import Stopwatch
 
 ROUNDS = 5
@@ -42,6 +42,7 @@ class Bench:
         half: the same in half precision; empty where the device is not quicker in it.
         stages: seconds of an image in each part, in order.
         peak: bytes taken above the model; None where nobody can tell.
+        compiled: whether convolutions ran in compiled code (``rcnn.compiled``).
     """
 
     machine: str
@@ -52,6 +53,7 @@ class Bench:
     half: list[float]
     stages: dict[str, float]
     peak: int | None
+    compiled: bool
 
     def table(self) -> Table:
         """The figures as text."""
@@ -62,7 +64,7 @@ class Bench:
         table.add_row("seconds an image", spread(self.seconds))
         for name, seconds in self.stages.items():
             table.add_row(f"  {name}", f"{seconds:.4f}")
-        table.add_row("3x3 convolutions are computed by", "compiled code" if convolution() else "torch")
+        table.add_row("convolutions in compiled code", "yes" if self.compiled else "no")
         table.add_row("the network as trained, seconds", spread(self.plain))
         table.add_row("times quicker", spread([a / b for a, b in zip(self.plain, self.seconds, strict=True)]))
         if self.half:
@@ -91,9 +93,11 @@ def bench(detector: Detector, images: Sequence[Tensor], rounds: int = ROUNDS) ->
     seconds = alternate({name: partial(run, side) for name, side in sides.items()}, rounds)
     per_image = {name: [s / len(given) for s in values] for name, values in seconds.items()}
     parts = {name: s / len(given) for name, s in _stages(detector, lambda: run(detector)).items()}
+    layers = [module for module in detector.running.modules() if isinstance(module, Winograd)]
+    compiled = any(layer.compiled() is not None for layer in layers)
     return Bench(
         machine(), len(given), sum(found), per_image["prepared"], per_image["plain"],
-        per_image.get("half", []), parts, peak,
+        per_image.get("half", []), parts, peak, compiled,
     )  # fmt: skip
 
 

@@ -1,11 +1,11 @@
 """The form of a network that predicts quickest on a CPU: the same weights, the same results, less work.
 
-Batch norms are merged into the convolutions before them, 3x3 convolutions of wide maps take Winograd's way
-(``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the cache. ResNet's first
-ReLU comes after the max pooling. Box heads take pooled regions as they lie in memory, channels last, not
-copied. In half precision there is no Winograd, whose differences of neighbours bfloat16 cannot hold, and the
-weights are converted once. Nothing of it is for training, and nothing of it is stored: a checkpoint has the
-network as it was built.
+Batch norms are merged into the convolutions before them, 3x3 convolutions take Winograd's way
+(``rcnn.compiled``, or ``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the
+cache. ResNet's first ReLU comes after the max pooling. Box heads take pooled regions as they lie in memory,
+channels last, not copied. In half precision there is no Winograd, whose differences of neighbours bfloat16
+cannot hold, and the weights are converted once. Nothing of it is for training, and nothing of it is stored: a
+checkpoint has the network as it was built.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.compiled import Convolution
 from rcnn.compiled import convolution as compiled_convolution
 from rcnn.ops import winograd
 from rcnn.parts.backbone import fold_batch_norm
@@ -37,6 +38,10 @@ class Prepared:
     def __init__(self) -> None:
         self._state: tuple[Any, ...] = ()
         self._network: nn.Module | None = None
+
+    def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:
+        """Copies and pickles make theirs anew."""
+        return (Prepared, ())
 
     def of(self, network: nn.Module, *, half: bool = False) -> nn.Module:
         """The network that predicts as ``network`` does; itself where there is nothing to gain.
@@ -104,14 +109,15 @@ def prepare(network: nn.Module, *, half: bool = False) -> nn.Module:
 class RegionLinear(nn.Linear):
     """A fully connected layer on regions ``[R, C, P, P]``, its inputs ordered as channels_last lie in memory.
 
-    No region is copied; of many, torch computes it a fifth quicker as the convolution with one result that it
+    No region is copied; of many, torch computes it a sixth quicker as the convolution with one result that it
     also is.
     """
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``[R, K]``."""
         _, channels, height, width = pooled.shape
-        if len(pooled) < MANY_REGIONS:
+        quick = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        if len(pooled) < MANY_REGIONS or not quick:
             return super().forward(pooled.permute(0, 2, 3, 1).flatten(1))
         kernels = self.weight.view(-1, height, width, channels).permute(0, 3, 1, 2)
         return functional.conv2d(pooled, kernels, self.bias).flatten(1)
@@ -139,40 +145,50 @@ def _take_channels_last(head: BoxHead) -> None:
 
 
 def _is_wide(convolution: nn.Conv2d) -> bool:
+    """Whether it may take Winograd's way: 3x3, of enough channels for the implementation there is."""
     channels, kernels = convolution.in_channels, convolution.out_channels
+    if (
+        (convolution.kernel_size, convolution.stride, convolution.dilation) != ((3, 3), (1, 1), (1, 1))
+        or (convolution.padding, convolution.padding_mode, convolution.groups) != ((1, 1), "zeros", 1)
+    ):  # fmt: skip
+        return False
     compiled = compiled_convolution()
-    return (
-        (convolution.kernel_size, convolution.stride, convolution.dilation) == ((3, 3), (1, 1), (1, 1))
-        and (convolution.padding, convolution.padding_mode, convolution.groups) == ((1, 1), "zeros", 1)
-        and (
-            min(channels, kernels) >= winograd.LEAST_CHANNELS
-            or (compiled is not None and compiled.fits(channels, kernels))
-        )
+    return min(channels, kernels) >= winograd.LEAST_CHANNELS or (
+        compiled is not None and compiled.fits(channels, kernels)
     )
 
 
 class Winograd(nn.Module):
-    """A 3x3 convolution that takes Winograd's way on maps with enough tiles."""
+    """A 3x3 convolution that takes Winograd's way on maps with enough tiles: compiled, or else with torch."""
 
     def __init__(self, convolution: nn.Conv2d, *, relu: bool) -> None:
         super().__init__()
         self.convolution = convolution
         self.relu = relu
-        compiled = compiled_convolution()
-        fits = compiled is not None and compiled.fits(convolution.in_channels, convolution.out_channels)
-        self._compiled = compiled if fits else None
-        self._transformed: Tensor | None = None
+        self._kernels: Tensor | None = None  # as the implementation of this machine wants them
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
-        weight, bias, compiled = self.convolution.weight, self.convolution.bias, self._compiled
-        if compiled is not None and compiled.pays(images):
-            if self._transformed is None:
-                self._transformed = compiled.pack(weight)
-            return compiled(images, self._transformed, bias, relu=self.relu)
-        if compiled is None and winograd.pays(images, self.convolution.out_channels):
-            if self._transformed is None:
-                self._transformed = winograd.transform_kernels(weight)
-            return winograd.convolve(images, self._transformed, bias, relu=self.relu)
-        output: Tensor = self.convolution(images)
+        plain = self.convolution
+        if not (torch.is_grad_enabled() and (images.requires_grad or plain.weight.requires_grad)):
+            compiled = self.compiled()
+            if compiled is not None and compiled.pays(images):
+                if self._kernels is None:
+                    self._kernels = compiled.pack(plain.weight)
+                return compiled(images, self._kernels, plain.bias, relu=self.relu)
+            if compiled is None and winograd.pays(images, plain.out_channels):
+                if self._kernels is None:
+                    self._kernels = winograd.transform_kernels(plain.weight)
+                return winograd.convolve(images, self._kernels, plain.bias, relu=self.relu)
+        output: Tensor = plain(images)
         return output.relu_() if self.relu else output
+
+    def compiled(self) -> Convolution | None:
+        """The compiled implementation, where there is one for so many channels and kernels."""
+        found = compiled_convolution()
+        fits = found is not None and found.fits(self.convolution.in_channels, self.convolution.out_channels)
+        return found if fits else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the kernels of this machine: another may compute otherwise."""
+        return {**self.__dict__, "_kernels": None}

@@ -1,4 +1,4 @@
-/* Winograd's F(4x4, 3x3) in one pass, for prediction: rcnn.ops.compiled builds it and says what it is.
+/* Winograd's F(4x4, 3x3) in one pass, for prediction; rcnn.compiled builds it. The algorithm is rcnn.ops.winograd's.
 
    The tiles go through in turns small enough for the caches. Each turn has three steps that the threads share:
    36 inputs of each tile, their products with the kernels, the results of each tile.
@@ -18,7 +18,7 @@ enum { LANES = 8, ROWS = 6 };
 #endif
 enum { POINTS = 36, WIDE = 2 * LANES };
 enum { SLICE = 56 / ROWS * ROWS }; /* tiles that a thread multiplies at a time */
-enum { TURN = 1 << 21 };           /* numbers that a turn writes: 8 MB */
+enum { TURN = 1 << 21 };           /* numbers that a turn of eight threads writes: 8 MB */
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t integers __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -118,7 +118,7 @@ int rcnn_winograd(const float *images, int64_t batch, int64_t height, int64_t wi
     const int64_t down = (height + 3) / 4, across = (width + 3) / 4, total = batch * down * across;
     /* A few numbers more a row: rows a power of two apart would share too few lines of the cache. */
     const int64_t input_stride = channels + LANES, product_stride = outputs + LANES, panels = outputs / WIDE;
-    int64_t most = TURN / (POINTS * (channels + outputs)) / ROWS * ROWS;
+    int64_t most = (int64_t)TURN * (1 + threads / 8) / (POINTS * (channels + outputs)) / ROWS * ROWS;
     if (most > total) most = (total + ROWS - 1) / ROWS * ROWS;
     if (most < ROWS) most = ROWS;
     const int64_t input_step = most * input_stride, product_step = most * product_stride;

@@ -24,8 +24,8 @@ from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.proposals import Regions, SampledRegions
 from rcnn.structures import Instances, Masks
 
-# Numbers in the maps of doubled side that a CPU computes at a time, 64 megabytes.
-AT_ONCE = 2**24
+# Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
+AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
