@@ -170,7 +170,8 @@ class Winograd(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
         plain = self.convolution
-        if not (torch.is_grad_enabled() and (images.requires_grad or plain.weight.requires_grad)):
+        differentiated = torch.is_grad_enabled() and (images.requires_grad or plain.weight.requires_grad)
+        if not differentiated and not torch.compiler.is_compiling():
             compiled = self.compiled()
             if compiled is not None and compiled.pays(images):
                 if self._kernels is None:
