@@ -159,3 +159,18 @@ def test_where_the_stride_lies():
         assert bool((block(features) != block(changed)).any()) == sees
     with pytest.raises(ValueError, match=r'stride_at "1x1" is for .* got resnet18'):
         TrunkSettings("resnet18", stride_at="1x1")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
+def test_frozen_norms_keep_half_precision(name: str) -> None:
+    torch.manual_seed(0)
+    trunk = build_trunk(TrunkSettings(name=name, frozen_stages=0))
+    images = torch.rand(1, 3, 64, 96)
+    expected = trunk(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = trunk(images)
+    assert [map.dtype for map in found] == [torch.bfloat16] * len(expected)
+    for half, full in zip(found, expected, strict=True):
+        assert full.dtype == torch.float32
+        assert float((half.float() - full).norm() / full.norm()) < 0.05

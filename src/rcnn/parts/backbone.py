@@ -158,8 +158,21 @@ def _quicken_depthwise(layers: nn.Module) -> None:
                 setattr(module, name, Depthwise(child))
 
 
+class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
+    """A batch norm that is a fixed affine map, computed in float32; its results have the type of its inputs.
+
+    torchvision's hands on float32 under autocast: every map between two convolutions then takes three times
+    the memory, once in each type.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` of maps ``[B, C, H, W]``."""
+        result: Tensor = super().forward(x)
+        return result.to(x.dtype)
+
+
 def _resnet_stages(settings: TrunkSettings) -> list[Stage]:
-    norm = FrozenBatchNorm2d if settings.norm == "frozen" else nn.BatchNorm2d
+    norm = FrozenBatchNorm if settings.norm == "frozen" else nn.BatchNorm2d
     net = getattr(torchvision.models, settings.name)(weights=None, norm_layer=norm)
     names = ("conv1", "bn1", "relu", "maxpool")
     stem = nn.Sequential(OrderedDict((name, getattr(net, name)) for name in names))
@@ -173,7 +186,7 @@ def _resnet_stages(settings: TrunkSettings) -> list[Stage]:
 
 
 def _mobilenet_stages(settings: TrunkSettings) -> list[Stage]:
-    norm = FrozenBatchNorm2d if settings.norm == "frozen" else nn.BatchNorm2d
+    norm = FrozenBatchNorm if settings.norm == "frozen" else nn.BatchNorm2d
     layers = torchvision.models.mobilenet_v3_large(weights=None, norm_layer=norm).features
     # Cut after the blocks that torchvision's detectors tap: the first of each stride, and the last
     # convolution.
