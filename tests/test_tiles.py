@@ -21,7 +21,10 @@ def test_windows_cover_the_image_and_cores_cover_it_once(size):
         x1, y1, x2, y2 = tile.window
         assert 0 <= x1 < x2 <= size[1]
         assert 0 <= y1 < y2 <= size[0]
-        assert (y2 - y1, x2 - x1) == (min(64, size[0]), min(64, size[1]))
+        # As small as so many can be that overlap by 16.
+        for side, length in ((y2 - y1, size[0]), (x2 - x1, size[1])):
+            count = max(1, -(-(length - 16) // 48))
+            assert side == -(-(length + 16 * (count - 1)) // count) <= 64
         seen[y1:y2, x1:x2] += 1
         left, top, right, bottom = tile.core
         inside = np.outer((rows >= top) & (rows < bottom), (columns >= left) & (columns < right))
@@ -119,7 +122,7 @@ def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(
         image[:, y1:y2, x1:x2] = 255
     network = Bright()
     (result,) = Detector(network, Transform(), ("square",)).predict(image)
-    assert max(max(size) for size in network.sizes) == 64
+    assert max(max(size) for size in network.sizes) <= 64
     assert sorted(result.boxes.int().tolist()) == sorted(truth)
     assert result.masks is not None
     # Zeros around their maps round the corners.

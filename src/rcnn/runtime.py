@@ -275,12 +275,15 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
     try:
         import openvino
     except ImportError as error:
-        raise ValueError(f'{folder} needs OpenVINO: pip install "rcnn[runtime]" openvino') from error
+        raise ValueError(f'{folder} needs OpenVINO: pip install "rcnn[runtime]"') from error
     # Its default on some processors is bfloat16.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", settings)
+    try:
+        model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", settings)
+    except Exception as error:  # the runtime's own errors share no base class
+        raise ValueError(f"{folder}: OpenVINO {openvino.__version__} does not take it: {error}") from error
 
     own = threading.local()  # a model called by itself has one request, whose results threads would share
 

@@ -60,6 +60,8 @@ def _ranges(length: int, side: int, overlap: int) -> list[tuple[int, int, float,
     """Along one side of the image: first and last pixel of each window, and of its core."""
     side = min(side, length)
     count = 1 if length <= side else -(-(length - overlap) // (side - overlap))
+    # No larger than so many need to be: what tiles share is looked at twice.
+    side = -(-(length + (count - 1) * overlap) // count)
     starts = [round(i * (length - side) / max(count - 1, 1)) for i in range(count)]
     borders = [(a + b + side) / 2 for a, b in pairwise(starts)]
     lows, highs = [0.0, *borders], [*borders, float(length)]
