@@ -1,14 +1,13 @@
 """Makes the model that comes with the package, and its card, out of a run on nuclei.
 
-    python docs/model_card.py runs/nuclei D/nuclei/val
+    python docs/model_card.py runs/nuclei4 D/nuclei/val
 
-The runs are in the card (docs/nuclei.md).
+The runs' recipes are docs/nuclei/*.toml.
 
 The run's best weights go to ``trained/nuclei.safetensors`` in half precision; what the card says is measured
 with that file, and ``model_card.txt`` is what it says.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ from rcnn.data.dataset import Dataset
 from rcnn.draw import draw_comparison
 from rcnn.evaluation import Evaluation, evaluate_predictions
 from rcnn.metrics.nuclei import nuclei_metrics
-from rcnn.recipe import load_recipe
 from rcnn.results import write_picture
 
 ROOT = Path(__file__).parents[1]
@@ -68,8 +66,7 @@ def main() -> None:
     text = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").format(
         megabytes=file.stat().st_size / 1e6, threshold=best.min_score, header=" | ".join(COLUMNS),
         rule="|---" * (len(COLUMNS) + 3) + "|", rows="\n".join(rows), pictures=pictures,
-        seconds=evaluation.seconds["predicting"], threads=torch.get_num_threads(), command=command(run),
-        versions=versions, iteration=best.info.get("best_iteration"),
+        seconds=evaluation.seconds["predicting"], threads=torch.get_num_threads(), versions=versions,
     )  # fmt: skip
     (ROOT / "docs" / "nuclei.md").write_text(text, encoding="utf-8")
 
@@ -118,17 +115,6 @@ def wrong(evaluation: Evaluation, index: int) -> float:
     match = evaluation.matches[index]
     bad = len(match.missed_truths) + len(match.spurious_predictions)
     return bad / max(1, bad + len(match.matched_truths))
-
-
-def command(run: Path) -> str:
-    """What the run was trained with."""
-    train = load_recipe(run / "recipe.toml").train
-    length = f"--minutes {train.minutes:g}" if train.minutes else f"--epochs {train.epochs:g}"
-    said = json.loads((run / "run.json").read_text(encoding="utf-8"))["reasons"]
-    changed = (line.removeprefix("setting: ") for line in said if line.startswith("setting: "))
-    settings = "".join(f' --set "{text}"' for text in changed)
-    start = "rcnn train D/nuclei/train --val D/nuclei/val"
-    return f"{start} {length} --seed {train.seed}{settings} --out runs/nuclei"
 
 
 if __name__ == "__main__":

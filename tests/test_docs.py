@@ -23,7 +23,7 @@ from rcnn.parts.fpn import FPN
 from rcnn.parts.mask_head import MaskHead
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.plan import TRUNK, light_settings
-from rcnn.predict import Detector
+from rcnn.predict import Detector, load
 from rcnn.recipe import _keys, _tables, default_recipe, dump_recipe, load_recipe
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
@@ -229,3 +229,16 @@ def test_recipes_normalise_as_their_trunk_was_trained() -> None:
         expected = (0.5, 0.5, 0.5) if recipe.settings.trunk.name == TRUNK else (0.485, 0.456, 0.406)
         assert isinstance(recipe.transform, Transform)
         assert recipe.transform.mean == expected
+
+
+def test_the_shipped_model_has_the_settings_of_its_last_recipe() -> None:
+    recipes = [load_recipe(file) for file in sorted((ROOT / "docs" / "nuclei").glob("*.toml"))]
+    assert [recipe.train.start for recipe in recipes] == [
+        None,
+        "runs/nuclei1",
+        "runs/nuclei2",
+        "runs/nuclei3",
+    ]
+    shipped = load("nuclei", device="cpu")
+    assert shipped.network.settings == recipes[-1].settings
+    assert shipped.transform == recipes[-1].transform
