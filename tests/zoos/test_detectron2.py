@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
@@ -240,6 +242,20 @@ def test_images_are_resized_to_their_sizes(height: int, width: int) -> None:
     scale = min(800 / min(height, width), 1333 / max(height, width))
     expected = int(height * scale + 0.5), int(width * scale + 0.5)
     assert detectron2.read(written(zeros), "a.pkl").transform.resized((height, width)) == expected
+
+
+def test_images_are_smoothed_as_pillow_does() -> None:
+    """``ResizeTransform`` is Pillow's bilinear filter, which widens where an image shrinks."""
+    image = torch.randint(256, (3, 1203, 1604), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    transform = detectron2.read(written(zeros), "a.pkl").transform
+    assert transform.antialias
+    (found,) = transform([image]).tensors
+    height, width = transform.resized((1203, 1604))
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    there = np.array(picture.resize((width, height), Image.BILINEAR))
+    deviation = torch.tensor(transform.std)[:, None, None] * 255
+    back = found[:, :height, :width] * deviation + torch.tensor(transform.mean)[:, None, None] * 255
+    assert float((back - torch.from_numpy(there).permute(2, 0, 1)).abs().max()) < 2
 
 
 REFUSED = {
