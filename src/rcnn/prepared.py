@@ -152,10 +152,14 @@ def _is_wide(convolution: nn.Conv2d) -> bool:
         or (convolution.padding, convolution.padding_mode, convolution.groups) != ((1, 1), "zeros", 1)
     ):  # fmt: skip
         return False
-    compiled = compiled_convolution()
-    return min(channels, kernels) >= winograd.LEAST_CHANNELS or (
-        compiled is not None and compiled.fits(channels, kernels)
-    )
+    return min(channels, kernels) >= winograd.LEAST_CHANNELS or _compiled_for(convolution) is not None
+
+
+def _compiled_for(convolution: nn.Conv2d) -> Convolution | None:
+    """The compiled implementation, where there is one for so many channels and kernels."""
+    found = compiled_convolution()
+    fits = found is not None and found.fits(convolution.in_channels, convolution.out_channels)
+    return found if fits else None
 
 
 class Winograd(nn.Module):
@@ -185,10 +189,8 @@ class Winograd(nn.Module):
         return output.relu_() if self.relu else output
 
     def compiled(self) -> Convolution | None:
-        """The compiled implementation, where there is one for so many channels and kernels."""
-        found = compiled_convolution()
-        fits = found is not None and found.fits(self.convolution.in_channels, self.convolution.out_channels)
-        return found if fits else None
+        """What computes it, where that is compiled."""
+        return _compiled_for(self.convolution)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the kernels of this machine: another may compute otherwise."""
