@@ -46,7 +46,7 @@ def test_a_prepared_network_computes_the_same(
     name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not compiled:
-        monkeypatch.setattr("rcnn.prepared.compiled_convolution", lambda: None)
+        monkeypatch.setattr("rcnn.ops.kernels.kernels", lambda: None)
     torch.manual_seed(0)
     network: Any = lively(MaskRCNN(3, torchvision_settings(name)))
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -126,7 +126,7 @@ def test_other_precisions_are_left_alone() -> None:
 @torch.no_grad()
 def test_few_tiles_take_the_direct_way(monkeypatch: pytest.MonkeyPatch) -> None:
     convolution = nn.Conv2d(4, 4, 3, padding=1)
-    layer = Winograd(convolution, relu=True)
+    layer = Winograd(convolution, "relu")
 
     def refuse(*_: Any, **__: Any) -> Tensor:
         raise AssertionError
@@ -141,7 +141,7 @@ def test_few_tiles_take_the_direct_way(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.no_grad()
 def test_autocast_leaves_nothing_behind() -> None:
     convolution = nn.Conv2d(4, 4, 3, padding=1)
-    layer, image = Winograd(convolution, relu=False), torch.randn(1, 4, 20, 20)
+    layer, image = Winograd(convolution), torch.randn(1, 4, 20, 20)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(image), convolution(image))
     assert_close(layer(image), convolution(image), rtol=1e-4, atol=1e-4)

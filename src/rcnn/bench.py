@@ -21,8 +21,9 @@ from rich.table import Table
 from torch import Tensor
 
 from rcnn.hardware import fast_bfloat16
+from rcnn.ops import kernels
 from rcnn.predict import Detector
-from rcnn.prepared import Winograd
+from rcnn.prepared import Fused
 from rcnn.stopwatch import Stopwatch
 
 ROUNDS = 5
@@ -93,8 +94,8 @@ def bench(detector: Detector, images: Sequence[Tensor], rounds: int = ROUNDS) ->
     seconds = alternate({name: partial(run, side) for name, side in sides.items()}, rounds)
     per_image = {name: [s / len(given) for s in values] for name, values in seconds.items()}
     parts = {name: s / len(given) for name, s in _stages(detector, lambda: run(detector)).items()}
-    layers = [module for module in detector.running.modules() if isinstance(module, Winograd)]
-    compiled = any(layer.compiled() is not None for layer in layers)
+    fused = any(isinstance(module, Fused) for module in detector.running.modules())
+    compiled = fused and kernels.kernels() is not None
     return Bench(
         machine(), len(given), sum(found), per_image["prepared"], per_image["plain"],
         per_image.get("half", []), parts, peak, compiled,

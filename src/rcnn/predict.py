@@ -207,7 +207,8 @@ class Detector:
         detections: dict[int, Instances] = {}
         training = self.network.training
         try:
-            self.network.eval()
+            if any(module.training for module in self.network.modules()):
+                self.network.eval()
             if whole:
                 found = self._detect([resized[i] for i in whole], min_score, max_detections, boxes)
                 detections |= zip(whole, found, strict=True)

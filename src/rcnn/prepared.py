@@ -1,31 +1,38 @@
 """The form of a network that predicts quickest on a CPU: the same weights, the same results, less work.
 
-Batch norms are merged into the convolutions before them, 3x3 convolutions take Winograd's way
-(``rcnn.compiled``, or ``rcnn.ops.winograd``), and the ReLU after one is applied while its results are in the
-cache. ResNet's first ReLU comes after the max pooling. Box heads take pooled regions as they lie in memory,
-channels last, not copied. In half precision there is no Winograd, whose differences of neighbours bfloat16
-cannot hold, and the weights are converted once. Nothing of it is for training, and nothing of it is stored: a
-checkpoint has the network as it was built.
+Batch norms are merged into the convolutions before them. 3x3 convolutions take Winograd's way, and these and
+the 1x1 ones are computed in C where that can be built (``rcnn.ops.kernels``): what is added to their results,
+as in a residual block or a pyramid, and the activation after them come in while these are in registers.
+ResNet's first ReLU comes after the max pooling. Box heads take pooled regions as they lie in memory, channels
+last, not copied. In half precision there is nothing in C and no Winograd, whose differences of neighbours
+bfloat16 cannot hold, and the weights are converted once. Nothing of it is for training, and nothing of it is
+stored: a checkpoint has the network as it was built.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from rcnn.compiled import Convolution
-from rcnn.compiled import convolution as compiled_convolution
-from rcnn.ops import winograd
+from rcnn.ops import kernels, winograd
+from rcnn.ops.kernels import Activation
 from rcnn.parts.backbone import fold_batch_norm
 from rcnn.parts.box_head import BoxHead
+from rcnn.parts.fpn import Lateral
 
 MANY_REGIONS = 50  # as a convolution the layer orders its weights anew each time
+_ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.Hardswish: "hardswish",
+}
 
 
 class Prepared:
@@ -95,15 +102,168 @@ def prepare(network: nn.Module, *, half: bool = False) -> nn.Module:
                     setattr(module, name, nn.Parameter(tensor.to(torch.bfloat16), requires_grad=False))
         return ready
     for module in list(ready.modules()):
-        children = [*module.named_children(), ("", nn.Identity())]
-        for (name, child), (next_name, following) in pairwise(children):
-            if isinstance(child, nn.Conv2d) and _is_wide(child):
-                # In a Sequential the next module is the next step; elsewhere the order says nothing.
-                fuse = isinstance(module, nn.Sequential) and isinstance(following, nn.ReLU)
-                setattr(module, name, Winograd(child, relu=fuse))
-                if fuse:
+        for name, child in list(module.named_children()):
+            if isinstance(child, Lateral):
+                setattr(module, name, _fused(child[0], added=True) or child)
+            elif isinstance(child, BasicBlock | Bottleneck):
+                setattr(module, name, Residual.of(child) or child)
+    for module in list(ready.modules()):
+        for (name, child), (next_name, following) in _steps(module):
+            activation = _ACTIVATIONS.get(type(following), "none")
+            fused = _fused(child, activation)
+            if fused is None and activation != "none":
+                activation, fused = "none", _fused(child)
+            if fused is not None:
+                setattr(module, name, fused)
+                if activation != "none":
                     setattr(module, next_name, nn.Identity())
     return ready
+
+
+def _steps(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], tuple[str, nn.Module]]]:
+    """Each child that computes something and the next step after it, nothing where that is not known.
+
+    In a Sequential that is the next module, elsewhere what came in the place of a batch norm: the order of
+    others says nothing.
+    """
+    nothing = ("", nn.Identity())
+    children = [(name, child) for name, child in module.named_children() if type(child) is not nn.Identity]
+    for one, (name, following) in pairwise([*children, nothing]):
+        known = isinstance(module, nn.Sequential) or name.startswith("bn")
+        yield one, (name, following) if known else nothing
+
+
+def _fused(layer: nn.Module, activation: Activation = "none", *, added: bool = False) -> Fused | None:
+    """A quicker form of a convolution, what is added to it, and the activation, where there is one."""
+    if isinstance(layer, nn.Conv2d) and not isinstance(layer, Fused):
+        for form in (Winograd, Pointwise):
+            if form.takes(layer, activation, added=added):
+                return form(layer, activation)
+    return None
+
+
+class Fused(nn.Conv2d):
+    """A convolution with another's parameters, what is added to its results, and the activation after it."""
+
+    def __init__(self, convolution: nn.Conv2d, activation: Activation = "none") -> None:
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding")
+        same: dict[str, Any] = {name: getattr(convolution, name) for name in names}
+        # On no device: weights that are replaced at once need not be drawn.
+        super().__init__(**same, bias=convolution.bias is not None, device="meta")
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.activation = activation
+        self._packed: Any = None  # the weights as the kernels of this machine want them
+
+    @staticmethod
+    def takes(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
+        """Whether there is such a form of these on this machine; ``added``: with a map to be added."""
+        raise NotImplementedError
+
+    def quickly(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
+        """The results, if there is a quicker way for these maps than torch's."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, addend: Tensor | None = None) -> Tensor:
+        """``[B, K, h, w]`` of maps ``[B, C, H, W]``; ``addend`` is resized if need be, to the nearest."""
+        read = [each for each in (images, self.weight, self.bias, addend) if each is not None]
+        found = self.quickly(images, addend) if kernels.usable(*read) else None
+        if found is not None:
+            return found
+        output = super().forward(images)
+        if addend is not None:
+            same = addend.shape[-2:] == output.shape[-2:]
+            output = output + (addend if same else functional.interpolate(addend, size=output.shape[-2:]))
+        forms = {"relu": functional.relu_, "relu6": functional.relu6, "hardswish": functional.hardswish}
+        return forms[self.activation](output) if self.activation in forms else output
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the weights as this machine wants them: another may compute otherwise."""
+        return {**self.__dict__, "_packed": None}
+
+
+class Winograd(Fused):
+    """A 3x3 convolution that takes Winograd's way on maps with enough tiles: compiled, or else with torch."""
+
+    @staticmethod
+    def takes(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
+        """3x3, of enough channels for the implementation there is; no activation but ReLU."""
+        channels, count = convolution.in_channels, convolution.out_channels
+        if (
+            (convolution.kernel_size, convolution.stride, convolution.dilation) != ((3, 3), (1, 1), (1, 1))
+            or (convolution.padding, convolution.padding_mode, convolution.groups) != ((1, 1), "zeros", 1)
+            or activation not in ("none", "relu")
+        ):  # fmt: skip
+            return False
+        compiled = kernels.kernels()
+        if compiled is not None and compiled.takes_3x3(channels, count):
+            return True
+        return min(channels, count) >= winograd.LEAST_CHANNELS
+
+    def quickly(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
+        """In C where that is built, else as products of torch."""
+        relu, compiled = self.activation == "relu", kernels.kernels()
+        if compiled is not None and compiled.takes_3x3(self.in_channels, self.out_channels):
+            if not compiled.pays_3x3(images):
+                return None
+            if self._packed is None:
+                self._packed = compiled.pack_3x3(self.weight)
+            return compiled.convolve_3x3(images, self._packed, self.bias, addend=addend, relu=relu)
+        if addend is not None or not winograd.pays(images, self.out_channels):
+            return None
+        if self._packed is None:
+            self._packed = winograd.transform_kernels(self.weight)
+        return winograd.convolve(images, self._packed, self.bias, relu=relu)
+
+
+class Pointwise(Fused):
+    """A 1x1 convolution in C, on maps that are not tiny."""
+
+    @staticmethod
+    def takes(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
+        """1x1, not in groups, where C is built."""
+        compiled = kernels.kernels()
+        return (
+            compiled is not None
+            and convolution.kernel_size == (1, 1)
+            and convolution.stride[0] == convolution.stride[1]
+            and (convolution.padding, convolution.groups) == ((0, 0), 1)
+            and compiled.takes_1x1(convolution.in_channels, convolution.out_channels, added=added)
+        )
+
+    def quickly(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
+        """In C."""
+        compiled = kernels.kernels()
+        if compiled is None or not compiled.pays_1x1(images):
+            return None
+        if self._packed is None:
+            self._packed = compiled.pack_1x1(self.weight, self.bias)
+        return compiled.convolve_1x1(
+            images, self._packed, self.out_channels, stride=self.stride[0], addend=addend,
+            activation=self.activation,
+        )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """A residual block (He et al. 2015, fig. 5) whose last convolution adds the shortcut itself."""
+
+    def __init__(self, steps: Sequence[nn.Module], last: Fused, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.steps, self.last, self.shortcut = nn.Sequential(*steps), last, shortcut
+
+    @staticmethod
+    def of(block: BasicBlock | Bottleneck) -> Residual | None:
+        """The form of a block of torchvision whose batch norms are folded; None where it gains nothing."""
+        convolutions = [block.conv1, block.conv2, *([block.conv3] if isinstance(block, Bottleneck) else [])]
+        last = _fused(convolutions[-1], "relu", added=True)
+        if last is None:
+            return None
+        steps = [step for each in convolutions[:-1] for step in (each, nn.ReLU(inplace=True))]
+        return Residual(steps, last, block.downsample or nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, K, h, w]`` of maps ``[B, C, H, W]``."""
+        result: Tensor = self.last(self.steps(images), self.shortcut(images))
+        return result
 
 
 class RegionLinear(nn.Linear):
@@ -142,56 +302,3 @@ def _take_channels_last(head: BoxHead) -> None:
             moved.weight, moved.bias = nn.Parameter(weight, requires_grad=False), linear.bias
             setattr(head.layers, name, nn.Identity())
             setattr(head.layers, next_name, moved)
-
-
-def _is_wide(convolution: nn.Conv2d) -> bool:
-    """Whether it may take Winograd's way: 3x3, of enough channels for the implementation there is."""
-    channels, kernels = convolution.in_channels, convolution.out_channels
-    if (
-        (convolution.kernel_size, convolution.stride, convolution.dilation) != ((3, 3), (1, 1), (1, 1))
-        or (convolution.padding, convolution.padding_mode, convolution.groups) != ((1, 1), "zeros", 1)
-    ):  # fmt: skip
-        return False
-    return min(channels, kernels) >= winograd.LEAST_CHANNELS or _compiled_for(convolution) is not None
-
-
-def _compiled_for(convolution: nn.Conv2d) -> Convolution | None:
-    """The compiled implementation, where there is one for so many channels and kernels."""
-    found = compiled_convolution()
-    fits = found is not None and found.fits(convolution.in_channels, convolution.out_channels)
-    return found if fits else None
-
-
-class Winograd(nn.Module):
-    """A 3x3 convolution that takes Winograd's way on maps with enough tiles: compiled, or else with torch."""
-
-    def __init__(self, convolution: nn.Conv2d, *, relu: bool) -> None:
-        super().__init__()
-        self.convolution = convolution
-        self.relu = relu
-        self._kernels: Tensor | None = None  # as the implementation of this machine wants them
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
-        plain = self.convolution
-        differentiated = torch.is_grad_enabled() and (images.requires_grad or plain.weight.requires_grad)
-        if not differentiated and not torch.compiler.is_compiling():
-            compiled = self.compiled()
-            if compiled is not None and compiled.pays(images):
-                if self._kernels is None:
-                    self._kernels = compiled.pack(plain.weight)
-                return compiled(images, self._kernels, plain.bias, relu=self.relu)
-            if compiled is None and winograd.pays(images, plain.out_channels):
-                if self._kernels is None:
-                    self._kernels = winograd.transform_kernels(plain.weight)
-                return winograd.convolve(images, self._kernels, plain.bias, relu=self.relu)
-        output: Tensor = plain(images)
-        return output.relu_() if self.relu else output
-
-    def compiled(self) -> Convolution | None:
-        """What computes it, where that is compiled."""
-        return _compiled_for(self.convolution)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the kernels of this machine: another may compute otherwise."""
-        return {**self.__dict__, "_kernels": None}

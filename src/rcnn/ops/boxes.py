@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from rcnn.ops import kernels
 from rcnn.structures import Size
 
 # Detectron's limit on the log-size deltas: exp of it enlarges a box from 16 to 1000 pixels.
@@ -103,6 +104,9 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor
     if boxes.device.type != "cpu" or len(boxes) < MANY or torch.compiler.is_exporting():
         kept: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, max_iou)
         return kept
+    compiled = kernels.kernels() if kernels.usable(boxes) else None
+    if compiled is not None:
+        return compiled.nms(boxes, scores, groups, max_iou)
     # torchvision goes through all boxes once for every group; here each group is looked at alone.
     order = groups.argsort(stable=True)
     counts = torch.bincount(groups[order])

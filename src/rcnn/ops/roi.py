@@ -12,6 +12,8 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional
 
+from rcnn.ops import kernels
+
 Pooling = Literal["align", "pool"]
 
 
@@ -97,12 +99,17 @@ def _align_as_weighted_rows(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """RoIAlign as ``embedding_bag``: each bin is a weighted sum of the maps' cells.
+    """RoIAlign as ``embedding_bag``: each bin is a weighted sum of the maps' cells. For prediction in C.
 
     With the maps as a table of cells ``[cells, C]`` and 4 corners of each of ``s * s`` samples, a bin has
     ``4 s²`` rows and weights. Exact, threaded forward and backward, and the output is channels_last.
     """
     channels = features[0].shape[1]
+    compiled = kernels.kernels() if kernels.usable(*features, rois) else None
+    if compiled is not None and compiled.takes_regions(channels):
+        return compiled.roi_align(
+            features, rois, images, levels, strides, size, sampling_ratio, aligned=aligned
+        )
     # Sums of up to 16 rows are taken in full precision, also where the maps have half.
     dtype = torch.promote_types(features[0].dtype, torch.float32)
     rows, weights = _sample_rows(

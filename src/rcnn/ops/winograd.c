@@ -1,4 +1,4 @@
-/* Winograd's F(4x4, 3x3) in one pass, for prediction; rcnn.compiled builds it. The algorithm is rcnn.ops.winograd's.
+/* Winograd's F(4x4, 3x3) in one pass, for prediction; rcnn.ops.kernels calls it. The algorithm is rcnn.ops.winograd's.
 
    The tiles go through in turns small enough for the caches. Each turn has three steps that the threads share:
    36 inputs of each tile, their products with the kernels, the results of each tile.
@@ -6,32 +6,18 @@
    Legend: B images, H x W their size, C channels in, K channels out, T tiles of a turn. */
 
 #define _GNU_SOURCE
-#include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* The lanes of a vector register, and as many rows of products as there are registers for. */
-#if defined(__AVX512F__)
-enum { LANES = 16, ROWS = 14 };
-#elif defined(__AVX__)
-enum { LANES = 8, ROWS = 6 };
-#else
-#error "not quicker than torch's own convolution without AVX"
-#endif
-enum { POINTS = 36, WIDE = 2 * LANES };
+#include "vectors.h"
+
+enum { POINTS = 36 };
 enum { SLICE = 56 / ROWS * ROWS }; /* tiles that a thread multiplies at a time */
 enum { TURN = 1 << 20 };           /* numbers that a turn of up to seven threads writes: 4 MB */
 
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t integers __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
 /* Sizes that the caller must keep to: C a multiple of the first, K of the second. */
-int rcnn_winograd_lanes(void) { return LANES; }
-int rcnn_winograd_wide(void) { return WIDE; }
-
-static inline vector load(const float *from) { return *(const vector *)from; }
-static inline void store(float *to, vector value) { *(vector *)to = value; }
-static inline vector all(float x) { return x - (vector){0}; }
+int rcnn_lanes(void) { return LANES; }
+int rcnn_wide(void) { return WIDE; }
 
 /* Memory in pages of 2 MB, where the system has them: a tile's 36 points lie in as many places. */
 static float *allocate(int64_t numbers) {
@@ -81,20 +67,10 @@ static void transform(const float *const cells[POINTS], int64_t channels, float 
 }
 
 /* products [ROWS][WIDE] of inputs [ROWS][C] and kernels [C][WIDE]; the strides are those of the rows. */
-static void multiply(const float *inputs, int64_t input_stride, const float *kernels, int64_t channels,
-                     float *products, int64_t product_stride) {
+static void products_of(const float *inputs, int64_t input_stride, const float *kernels, int64_t channels,
+                        float *products, int64_t product_stride) {
     vector sums[ROWS][2];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = all(0);
-    for (int64_t c = 0; c < channels; c++) {
-        const vector left = load(kernels + c * WIDE), right = load(kernels + c * WIDE + LANES);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) {
-            const vector input = all(inputs[r * input_stride + c]);
-            sums[r][0] += input * left;
-            sums[r][1] += input * right;
-        }
-    }
+    multiply(inputs, input_stride, kernels, channels, sums);
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++) {
         store(products + r * product_stride, sums[r][0]);
@@ -103,7 +79,7 @@ static void multiply(const float *inputs, int64_t input_stride, const float *ker
 }
 
 /* The 4 x 4 results of LANES channels, of products `step` numbers apart. */
-static inline void finish(const float *products, int64_t step, vector shift, int relu, vector results[4][4]) {
+static inline void finish(const float *products, int64_t step, vector shift, vector results[4][4]) {
     vector rows[6][4];
     for (int i = 0; i < 6; i++) {
         vector product[6];
@@ -114,17 +90,16 @@ static inline void finish(const float *products, int64_t step, vector shift, int
         const vector column[6] = {rows[0][j], rows[1][j], rows[2][j], rows[3][j], rows[4][j], rows[5][j]};
         vector both[4];
         map_output(column, both);
-        for (int i = 0; i < 4; i++) {
-            const vector value = both[i] + shift;
-            results[i][j] = relu ? (vector)(~(value < 0) & (integers)value) : value; /* NaN stays */
-        }
+        for (int i = 0; i < 4; i++) results[i][j] = both[i] + shift;
     }
 }
 
-/* output [B, H, W, K] of images [B, H, W, C] and kernels [36][K / WIDE][C][WIDE]; bias [K] or NULL.
+/* output [B, H, W, K] of images [B, H, W, C] and kernels [36][K / WIDE][C][WIDE]; bias [K] and addend [B, H, W, K],
+   each or NULL.
    Returns 0, or 1 where there is no memory. */
 int rcnn_winograd(const float *images, int64_t batch, int64_t height, int64_t width, int64_t channels,
-                  const float *kernels, const float *bias, int64_t outputs, int relu, float *output, int threads) {
+                  const float *kernels, const float *bias, int64_t outputs, const float *addend, int rectify,
+                  float *output, int threads) {
     const int64_t down = (height + 3) / 4, across = (width + 3) / 4, total = batch * down * across;
     /* A few numbers more a row: rows a power of two apart would share too few lines of the cache. */
     const int64_t input_stride = channels + LANES, product_stride = outputs + LANES, panels = outputs / WIDE;
@@ -157,22 +132,24 @@ int rcnn_winograd(const float *images, int64_t batch, int64_t height, int64_t wi
             for (int64_t slice = 0; slice < filled; slice += SLICE)
                 for (int64_t t = slice; t < filled && t < slice + SLICE; t += ROWS)
                     for (int64_t panel = 0; panel < panels; panel++)
-                        multiply(inputs + point * input_step + t * input_stride, input_stride,
-                                 kernels + (point * panels + panel) * channels * WIDE, channels,
-                                 products + point * product_step + t * product_stride + panel * WIDE,
-                                 product_stride);
+                        products_of(inputs + point * input_step + t * input_stride, input_stride,
+                                    kernels + (point * panels + panel) * channels * WIDE, channels,
+                                    products + point * product_step + t * product_stride + panel * WIDE,
+                                    product_stride);
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t tile = first + t, image = tile / (down * across);
             const int64_t top = tile / across % down * 4, left = tile % across * 4;
             for (int64_t k = 0; k < outputs; k += LANES) {
                 vector results[4][4];
-                finish(products + t * product_stride + k, product_step, bias ? load(bias + k) : all(0), relu,
-                       results);
+                finish(products + t * product_stride + k, product_step, bias ? load(bias + k) : all(0), results);
                 for (int i = 0; i < 4 && top + i < height; i++)
-                    for (int j = 0; j < 4 && left + j < width; j++)
-                        store(output + ((image * height + top + i) * width + left + j) * outputs + k,
-                              results[i][j]);
+                    for (int j = 0; j < 4 && left + j < width; j++) {
+                        const int64_t place = ((image * height + top + i) * width + left + j) * outputs + k;
+                        vector value = results[i][j];
+                        if (addend) value += load(addend + place);
+                        store(output + place, rectify ? relu(value) : value);
+                    }
             }
         }
     }

@@ -43,7 +43,9 @@ class FPN(nn.Module):
         self.channels = width
         self.roi_strides = tuple(strides)
         self.strides = (*strides, strides[-1] * 2) if settings.coarsest == "pool" else tuple(strides)
-        self.lateral = nn.ModuleList(_block(channels, width, 1, settings.norm) for channels in in_channels)
+        self.lateral = nn.ModuleList(
+            Lateral(*_block(channels, width, 1, settings.norm)) for channels in in_channels
+        )
         make = separable if settings.output == "separable" else _block
         self.output = nn.ModuleList(make(width, width, 3, settings.norm) for _ in in_channels)
         self.frozen = False
@@ -58,12 +60,22 @@ class FPN(nn.Module):
         merged = self.lateral[-1](features[-1])
         levels = [self.output[-1](merged)]
         for i in reversed(range(len(features) - 1)):
-            lateral = self.lateral[i](features[i])
-            merged = functional.interpolate(merged, size=lateral.shape[-2:], mode="nearest").add_(lateral)
+            merged = self.lateral[i](features[i], merged)
             levels.insert(0, self.output[i](merged))
         if len(self.strides) > len(levels):
             levels.append(functional.max_pool2d(levels[-1], kernel_size=1, stride=2))
         return levels
+
+
+class Lateral(nn.Sequential):
+    """A 1x1 convolution, on whose results the coarser map is laid (§3)."""
+
+    def forward(self, features: Tensor, above: Tensor | None = None) -> Tensor:
+        """``[B, C, H, W]`` of a trunk's map and the map above ``[B, C, H / 2, W / 2]``."""
+        lateral: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
+        if above is None:
+            return lateral
+        return functional.interpolate(above, size=lateral.shape[-2:], mode="nearest").add_(lateral)
 
 
 class SingleMap(nn.Module):
