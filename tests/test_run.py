@@ -488,6 +488,29 @@ def test_few_of_many_warnings_are_shown_before_the_plan(
     assert lines[-1].startswith("and 25 more warnings, listed by: rcnn data check")
 
 
+@pytest.mark.parametrize(
+    ("amp", "fast", "half"), [("auto", True, True), ("auto", False, False), ("off", True, False)]
+)
+def test_evaluations_between_compute_as_training_does(
+    amp: Any, fast: bool, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "fast_bfloat16", lambda device: fast)
+    recipe, seen = tiny_recipe(amp=amp, eval_images=2), []
+    validation = run.Validation(
+        tiny_network(recipe), recipe, run.Parts(tiny_shapes(2), tiny_shapes(3), ()), torch.device("cpu")
+    )
+    evaluated = run.evaluate
+
+    def watched(detector: Any, data: Any, **settings: Any) -> Any:
+        seen.append((detector.half, len(data)))
+        return evaluated(detector, data, **settings)
+
+    monkeypatch.setattr(run, "evaluate", watched)
+    for full in (False, True):
+        validation(full)
+    assert seen == [(half, 2), (False, 3)]
+
+
 @pytest.mark.parametrize(("side", "count"), [(64, 6), (2048, 1), (8192, 1)])
 def test_few_large_images_are_looked_at_while_training(side: int, count: int) -> None:
     data = tiny_shapes(6)

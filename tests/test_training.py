@@ -117,6 +117,27 @@ def test_the_rate_of_each_step_is_that_of_the_way_done(tmp_path: Path) -> None:
     assert_close(rates, [[0.005 * c, 0.01 * c] for c in cosine])
 
 
+@pytest.mark.parametrize(("patience", "seconds", "count"), [(0, 7.0, 2), (0, 5.0, 3), (9, 7.0, 4)])
+def test_evaluations_take_a_small_part_of_the_clock(
+    patience: int, seconds: float, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = {"now": 0.0, "evaluations": 0}
+
+    def evaluate(full: bool) -> dict[str, float]:
+        clock["now"] += seconds
+        clock["evaluations"] += 1
+        return {"score": 0.5}
+
+    def tick(fraction: float, losses: Losses) -> None:
+        clock["now"] += 30.0
+
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock["now"])
+    recipe = tiny_recipe("faster_rcnn", minutes=2.0, eval_every=0.25, patience=patience)
+    trainer = trained(recipe, tmp_path, evaluate=evaluate, tick=tick)
+    assert trainer.progress.iteration == 4
+    assert clock["evaluations"] == count
+
+
 def test_minutes_end_by_the_clock_and_evaluation_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

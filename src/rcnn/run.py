@@ -49,7 +49,7 @@ from rcnn.evaluation import (
     semantic_evaluation,
 )
 from rcnn.files import write_atomically
-from rcnn.hardware import choose_device, rank, wait_for_all
+from rcnn.hardware import choose_device, fast_bfloat16, rank, wait_for_all
 from rcnn.metrics.families import BASIC
 from rcnn.models import MODELS, build_model, finds_objects, is_box_model, needs_semantic, pixel_names
 from rcnn.models.rcnn import RCNN
@@ -309,6 +309,9 @@ class Validation:
             # So that predictions can be compared with the data's own file.
             info=info | ({"stuff_ids": list(stuff)} if stuff else {}),
         )  # fmt: skip
+        # Between, as it is trained; the figures that stay are those of full precision.
+        half = recipe.train.amp == "auto" and fast_bfloat16(device)
+        self.between = replace(self.detector, half=half)
         self.few = self._some(recipe.train.eval_images)
         self.last: tuple[Evaluation, list[Instances]] | None = None
 
@@ -331,7 +334,8 @@ class Validation:
         # R-CNN is not finished when the loop is: all images are looked at once its SVMs are there.
         full = full and not isinstance(self.detector.network, RCNN)
         val = self.parts.val if full else self.parts.val.subset(self.few)
-        evaluation, predictions = evaluate(self.detector, val, metrics=None if full else BASIC)
+        detector = self.detector if full else self.between
+        evaluation, predictions = evaluate(detector, val, metrics=None if full else BASIC)
         if full:
             self.last = (evaluation, predictions)
             evaluation = self._on_few(predictions, evaluation) if len(self.few) < len(val) else evaluation

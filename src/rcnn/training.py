@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rcnn.recipe import Recipe
 
 Losses = dict[str, float]
+EVAL_SHARE = 0.05  # of a run by the clock, for evaluations between; the last one and the report come on top
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class TrainSettings:
             off.
         amp: half precision in training: ``auto`` is bfloat16 where the device computes in it markedly
             quicker (GPUs, CPUs with instructions for it), full precision elsewhere.
-        eval_every: fraction of the way between two evaluations; 0 is one after each step.
+        eval_every: fraction of the way between two evaluations; 0 is one after each step. By the clock,
+            without ``patience``, once they have taken a twentieth of it only the last one follows.
         eval_images: at most this many validation images in each of them (the last one takes all).
         patience: stop after this many evaluations without a better result; 0 is never.
         bad_steps: losses that are not finite in a row before the run gives up.
@@ -263,9 +265,7 @@ class Trainer:
             began = time.perf_counter()
             self.step(next(batches))
             progress.seconds += self._agreed(time.perf_counter() - began)
-            better = False
-            if self.fraction() >= progress.next_eval or self.fraction() >= 1:
-                better = self._evaluate()
+            better = self._evaluate() if self._evaluation_is_due() else False
             # While losses are not finite the last good checkpoint stays. A run that is killed and resumed
             # must know of the best weights that it has stored.
             if (better or time.monotonic() - saved > pause) and not progress.skipped_in_a_row:
@@ -363,6 +363,19 @@ class Trainer:
         if self.rank == 0:
             _cut_metrics(self.out / "metrics.jsonl", self.progress.iteration)
 
+    def _evaluation_is_due(self) -> bool:
+        """By the clock, those between are left out where they would take more than a small part of a run."""
+        progress, settings = self.progress, self.settings
+        if self.fraction() >= 1:
+            return True
+        if self.fraction() < progress.next_eval:
+            return False
+        if settings.minutes and not settings.patience:
+            if progress.eval_seconds > EVAL_SHARE * 60 * settings.minutes:
+                progress.next_eval += settings.eval_every
+                return False
+        return True
+
     def _evaluate(self) -> bool:
         """Measure, and keep the weights if they are the best so far; whether they were kept."""
         progress = self.progress
@@ -385,7 +398,7 @@ class Trainer:
                         self.out / "best.safetensors", weights, {**self.describe, "metrics": dict(metrics)}
                     )
         self.network.train()
-        progress.eval_seconds += time.perf_counter() - began
+        progress.eval_seconds += self._agreed(time.perf_counter() - began)
         self._write({k: v for k, v in metrics.items() if k != "score"})
         return kept
 
