@@ -280,6 +280,8 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
+    if info.get("precision") == "int8" and _has_matrix_units():
+        settings["LP_TRANSFORMS_MODE"] = False
     try:
         model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", settings)
     except Exception as error:  # the runtime's own errors share no base class
@@ -293,6 +295,18 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
         return {output.any_name: np.array(values) for output, values in own.request.infer(inputs).items()}
 
     return Exported(run, info)
+
+
+def _has_matrix_units() -> bool:
+    """Whether this is a CPU with AMX.
+
+    There OpenVINO (2026.4 and before, its issue 37577) ends the process at integer models whose images may
+    have any size: they are computed in float32, rounded as integers would be.
+    """
+    try:
+        return " amx_int8 " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def _load_torch(path: Path) -> Exported:
