@@ -115,6 +115,8 @@ def test_what_does_not_go_together_is_refused(built: Kernels) -> None:
         built.convolve_3x3(images.double(), packed)
     with pytest.raises(ValueError, match="float32"):
         built.convolve_3x3(images, packed, torch.zeros(32, dtype=torch.float64))
+    with pytest.raises(ValueError, match="36 channels: expected a multiple"):
+        built.convolve_3x3(torch.zeros(1, 36, 8, 8), torch.zeros(36, 1, 36, built.wide))
     bias = torch.arange(64.0)[::2]
     assert torch.equal(built.convolve_3x3(images, packed, bias)[0, :, 0, 0], bias)
 
@@ -133,7 +135,7 @@ def map_of(*shape: int) -> torch.Tensor:
         (1, 64, 64, 14, 56),  # whole tiles
         (1, 512, 160, 30, 31),  # few tiles at a time
         (3, 16, 5, 40, 50),  # less than a panel
-        (1, 4096, 64, 5, 5),
+        (1, 2048, 64, 5, 5),
         (0, 32, 64, 14, 14),  # no images
     ],
 )
@@ -233,6 +235,8 @@ def test_regions_that_are_no_numbers_or_of_no_image_read_nothing_foreign(built: 
     for images, levels in ((index + 1, index), (index - 1, index), (index, index + 1)):
         with pytest.raises(IndexError, match="on the levels"):
             built.roi_align(maps, rois, images, levels, [1], 2, 2, aligned=True)
+    with pytest.raises(ValueError, match="cells in all"):
+        built.roi_align([torch.ones(1, 32, 0, 5)], rois, index, index, [1], 2, 2, aligned=True)
     with pytest.raises(ValueError, match="2 images"):
         built.roi_align(maps, rois, index[:2], index, [1], 2, 2, aligned=True)
     empty = built.roi_align(maps, rois[:0], index[:0], index[:0], [1], 2, 2, aligned=True)
@@ -311,7 +315,15 @@ def test_a_damaged_library_is_built_anew(tmp_path: Path, damage: bytes) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("old", "new"), [("4 * d[0] - 5 * d[2]", "4 * d[0] - 4 * d[2]"), ("int rcnn_winograd(", "int other(")]
+    ("old", "new"),
+    [
+        ("4 * d[0] - 5 * d[2]", "4 * d[0] - 4 * d[2]"),
+        ("int rcnn_winograd(", "int other("),
+        ("load(bias + half * LANES)", "load(bias)"),
+        ("(i + 0.5f) / samples", "(i + 0.4f) / samples"),
+        ("kept[j] &= !", "kept[j] &= !!"),
+        ("kept[j] &= !", "if (0) kept[j] &= !"),
+    ],
 )
 def test_a_library_that_does_something_else_is_not_used(old: str, new: str, tmp_path: Path) -> None:
     sources = [tmp_path / source.name for source in SOURCES]
@@ -395,13 +407,14 @@ def test_prepared_convolutions_use_it(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @needs_compiler
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("state", ["float64", "bfloat16", "autocast"])
+@pytest.mark.parametrize("state", ["float64", "bfloat16", "autocast", "meta"])
 def test_the_state_of_torch_does_not_matter(state: str) -> None:
     before = torch.get_default_dtype()
     try:
-        if state != "autocast":
+        if state in ("float64", "bfloat16"):
             torch.set_default_dtype(getattr(torch, state))
-        with torch.autocast("cpu", torch.bfloat16, enabled=state == "autocast"):
+        device = torch.device("meta" if state == "meta" else "cpu")
+        with torch.autocast("cpu", torch.bfloat16, enabled=state == "autocast"), device:
             assert kernels.kernels() is not None
     finally:
         torch.set_default_dtype(before)
@@ -465,6 +478,43 @@ def test_residual_blocks_add_their_shortcut_themselves(name: str, stride_at: Any
     images = torch.rand(2, 3, 96, 160)
     for found, expected in zip(ready(images), plain(images), strict=True):
         assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+
+
+@needs_compiler
+@torch.no_grad()
+def test_norms_that_cannot_be_folded_stay() -> None:
+    torch.manual_seed(0)
+    trunk: Any = build_trunk(TrunkSettings("resnet18", norm="batch"))
+    fpn: Any = FPN(trunk.channels, trunk.strides, FPNSettings(channels=64, norm="batch"))
+    plain: Any = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(trunk, fpn)).eval()
+    for norm in plain.modules():
+        if isinstance(norm, nn.SyncBatchNorm):
+            norm.running_mean.uniform_(-0.5, 0.5)
+            norm.running_var.uniform_(0.5, 1.5)
+    images = torch.rand(1, 3, 64, 96)
+    for found, expected in zip(prepare(plain)(images), plain(images), strict=True):
+        assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+
+
+@torch.no_grad()
+def test_without_c_wide_convolutions_of_residual_blocks_still_take_winograds_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernels, "kernels", lambda: None)
+    ready: Any = prepare(build_trunk(TrunkSettings("resnet34")).eval())
+    wide = [module for module in ready.modules() if isinstance(module, Winograd)]
+    assert len(wide) == 11 + 5  # of the stages of 256 and 512 channels, but for the two with stride
+    assert not any(isinstance(module, Residual) for module in ready.modules())
+
+
+@needs_compiler
+@torch.no_grad()
+def test_a_norm_that_comes_twice_stands_between_twice() -> None:
+    norm = nn.BatchNorm2d(192, affine=False).eval()
+    norm.running_mean.fill_(0.5)
+    plain = nn.Sequential(norm, nn.Conv2d(192, 192, 1), norm, nn.ReLU()).eval()
+    images = torch.rand(1, 192, 20, 20)
+    assert_close(prepare(plain)(images), plain(images), rtol=1e-4, atol=1e-4)
 
 
 @needs_compiler

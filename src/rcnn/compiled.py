@@ -82,7 +82,7 @@ def _compile(compiler: str, flags: tuple[str, ...], sources: Sequence[Path], lib
     files = [str(source) for source in sources if source.suffix == ".c"]
     try:
         subprocess.run(
-            [compiler, *flags, "-o", str(library), *files], check=True, capture_output=True, timeout=60
+            [compiler, *flags, "-o", str(library), *files, "-lm"], check=True, capture_output=True, timeout=60
         )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{compiler} does not end") from error

@@ -12,7 +12,7 @@ stored: a checkpoint has the network as it was built.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -33,13 +33,14 @@ _ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU6: "relu6",
     nn.Hardswish: "hardswish",
 }
+_FORMS = {"relu": functional.relu_, "relu6": functional.relu6, "hardswish": functional.hardswish}
 
 
 class Prepared:
     """The prepared form of one network, made when it is first asked for and again when weights change.
 
     Changes are seen by the tensors' versions and, as ``tensor.data`` and some optimisers leave these as they
-    are, by the size of the first row of each matrix.
+    are, by the size of each vector and of the first row of each matrix.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class Prepared:
         numbers = floats(tensors)
         if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in numbers):
             return network
-        rows = [tensor.detach()[:1] for tensor in numbers if tensor.ndim > 1]
+        rows = [tensor.detach()[:1] if tensor.ndim > 1 else tensor.detach() for tensor in numbers]
         sums = torch.stack(torch._foreach_norm(rows)).nan_to_num().tolist() if rows else []
         # Tensors made in inference mode have no version, and cannot be written to outside it.
         state = (*((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors), *sums)
@@ -103,9 +104,9 @@ def prepare(network: nn.Module, *, half: bool = False) -> nn.Module:
         return ready
     for module in list(ready.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, Lateral):
+            if isinstance(child, Lateral) and _are_folded(child[1:]):
                 setattr(module, name, _fused(child[0], added=True) or child)
-            elif isinstance(child, BasicBlock | Bottleneck):
+            elif type(child) in (BasicBlock, Bottleneck):
                 setattr(module, name, Residual.of(child) or child)
     for module in list(ready.modules()):
         for (name, child), (next_name, following) in _steps(module):
@@ -117,7 +118,12 @@ def prepare(network: nn.Module, *, half: bool = False) -> nn.Module:
                 setattr(module, name, fused)
                 if activation != "none":
                     setattr(module, next_name, nn.Identity())
-    return ready
+    return ready.eval()
+
+
+def _are_folded(norms: Iterable[nn.Module]) -> bool:
+    """Whether nothing is left of these norms; a SyncBatchNorm, say, stays."""
+    return all(type(norm) is nn.Identity for norm in norms)
 
 
 def _steps(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], tuple[str, nn.Module]]]:
@@ -127,7 +133,9 @@ def _steps(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], tuple[str
     others says nothing.
     """
     nothing = ("", nn.Identity())
-    children = [(name, child) for name, child in module.named_children() if type(child) is not nn.Identity]
+    # Not named_children, which names a module that comes twice once.
+    steps = ((name, child) for name, child in module._modules.items() if child is not None)
+    children = [(name, child) for name, child in steps if type(child) is not nn.Identity]
     for one, (name, following) in pairwise([*children, nothing]):
         known = isinstance(module, nn.Sequential) or name.startswith("bn")
         yield one, (name, following) if known else nothing
@@ -173,8 +181,7 @@ class Fused(nn.Conv2d):
         if addend is not None:
             same = addend.shape[-2:] == output.shape[-2:]
             output = output + (addend if same else functional.interpolate(addend, size=output.shape[-2:]))
-        forms = {"relu": functional.relu_, "relu6": functional.relu6, "hardswish": functional.hardswish}
-        return forms[self.activation](output) if self.activation in forms else output
+        return _FORMS[self.activation](output) if self.activation in _FORMS else output
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the weights as this machine wants them: another may compute otherwise."""
@@ -197,7 +204,7 @@ class Winograd(Fused):
         compiled = kernels.kernels()
         if compiled is not None and compiled.takes_3x3(channels, count):
             return True
-        return min(channels, count) >= winograd.LEAST_CHANNELS
+        return not added and min(channels, count) >= winograd.LEAST_CHANNELS
 
     def quickly(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
         """In C where that is built, else as products of torch."""
@@ -254,7 +261,8 @@ class Residual(nn.Module):
     def of(block: BasicBlock | Bottleneck) -> Residual | None:
         """The form of a block of torchvision whose batch norms are folded; None where it gains nothing."""
         convolutions = [block.conv1, block.conv2, *([block.conv3] if isinstance(block, Bottleneck) else [])]
-        last = _fused(convolutions[-1], "relu", added=True)
+        norms = (norm for name, norm in block.named_children() if name.startswith("bn"))
+        last = _fused(convolutions[-1], "relu", added=True) if _are_folded(norms) else None
         if last is None:
             return None
         steps = [step for each in convolutions[:-1] for step in (each, nn.ReLU(inplace=True))]

@@ -370,11 +370,11 @@ class Trainer:
             return True
         if self.fraction() < progress.next_eval:
             return False
-        if settings.minutes and not settings.patience:
-            if progress.eval_seconds > EVAL_SHARE * 60 * settings.minutes:
-                progress.next_eval += settings.eval_every
-                return False
-        return True
+        most = 60 * EVAL_SHARE * settings.minutes if settings.minutes and not settings.patience else math.inf
+        if progress.eval_seconds <= most:
+            return True
+        progress.next_eval += settings.eval_every
+        return False
 
     def _evaluate(self) -> bool:
         """Measure, and keep the weights if they are the best so far; whether they were kept."""

@@ -15,13 +15,12 @@ enum { NOTHING, RELU, RELU6, HARDSWISH }; /* rcnn.ops.kernels.ACTIVATIONS */
 enum { TILES = 4 };                       /* at a time with one panel, so that it is read from a cache */
 enum { NUMBERS = 1 << 16 };               /* of their inputs at most: 256 KB */
 
+static inline vector relu6(vector x) { return choose(x > 6, all(6), relu(x)); }
+
 static inline vector activate(vector x, int activation) {
     if (activation == RELU) return relu(x);
-    if (activation == RELU6) return choose(x > 6, all(6), relu(x));
-    if (activation == HARDSWISH) {
-        const vector shifted = relu(x + 3);
-        return x * choose(shifted > 6, all(6), shifted) / 6;
-    }
+    if (activation == RELU6) return relu6(x);
+    if (activation == HARDSWISH) return x * relu6(x + 3) / 6;
     return x;
 }
 
