@@ -431,11 +431,11 @@ def _write_openvino(
             model = _quantised(model, runtime.Exported(dict, metadata), calibration)
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         sums = {}
-        for name in ("model.xml", "model.bin"):
+        for name in runtime.PARTS:
             content = (Path(folder) / name).read_bytes()
             sums[name] = hashlib.sha256(content).hexdigest()
             write_atomically(out / name, content)
-    write_atomically(out / runtime.DESCRIPTION, json.dumps(metadata | {"sha256": sums}, indent=1).encode())
+    write_atomically(out / runtime.DESCRIPTION, runtime.described(metadata | {"sha256": sums}))
 
 
 def _keep_antialias(model: Any) -> None:
