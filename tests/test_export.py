@@ -21,7 +21,7 @@ from rcnn import runtime
 from rcnn.evaluation import evaluate
 from rcnn.export import DetectionGraph, WholeGraph, _onnx_bytes, export, trace_whole
 from rcnn.models import MODELS
-from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.ops.keypoints import find_keypoints
@@ -31,7 +31,7 @@ from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.predict import Detector, TensorResults
 from rcnn.structures import ImageBatch, Skeleton
 from rcnn.transform import Transform
-from tiny import MASK, NAMES, SHARED, tiny_shapes
+from tiny import BOX, MASK, NAMES, ONE_LEVEL, SHARED, tiny_shapes
 
 KEYPOINT = KeypointHeadSettings(3, 1, 8, PoolSettings(size=4))
 SETTINGS: dict[str, Any] = {
@@ -43,12 +43,12 @@ SETTINGS: dict[str, Any] = {
 SIZES = ((90, 120), (61, 200), (224, 31))
 
 
-def detector(model: str) -> Detector:
+def detector(model: str, settings: Any = None) -> Detector:
     torch.manual_seed(0)
-    network = MODELS[model](len(NAMES), SETTINGS[model])
+    network = MODELS[model](len(NAMES), settings or SETTINGS[model])
     torch.nn.init.normal_(network.box.logits.weight, std=0.5)
     torch.nn.init.normal_(network.box.deltas.weight, std=0.05)
-    if model == "mask_rcnn":
+    if getattr(network, "mask", None) is not None:
         torch.nn.init.normal_(network.mask.logits.weight, std=0.5)
     skeleton = Skeleton(("a", "b", "c")) if model == "keypoint_rcnn" else None
     return Detector(network.eval(), Transform(scale=1.25), NAMES, 0.4, {}, skeleton)
@@ -72,15 +72,31 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return made, folder
 
 
-def test_a_network_whose_stages_share_nothing() -> None:
-    torch.manual_seed(0)
-    network = FasterRCNN(len(NAMES), dataclasses.replace(SETTINGS["faster_rcnn"], shared=False)).eval()
+STAGE = ONE_LEVEL | {"box": dataclasses.replace(BOX, layers="stage")}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("faster_rcnn", dataclasses.replace(SETTINGS["faster_rcnn"], shared=False)),
+        ("mask_rcnn", MaskRCNNSettings(**STAGE, mask=MASK)),
+        ("keypoint_rcnn", KeypointRCNNSettings(**STAGE, keypoint=KEYPOINT, mask=MASK)),
+    ],
+    ids=["nothing shared", "masks after the trunk's stage", "masks beside the trunk's stage"],
+)
+def test_the_graph_finds_what_the_network_finds(model: str, settings: Any) -> None:
+    network: Any = detector(model, settings).network
     images, sizes = torch.rand(2, 3, 96, 64), ((96, 60), (90, 64))
     found = DetectionGraph(network)(images, torch.tensor(sizes).float(), torch.tensor(0.0), torch.tensor(9))
     expected = network(ImageBatch(images, sizes), min_score=0.0, max_detections=9).detections
     for i, one in enumerate(expected):
-        for name in ("boxes", "scores", "labels"):
-            torch.testing.assert_close(found[name][found["image_index"] == i], getattr(one, name))
+        own = {name: values[found["image_index"] == i] for name, values in found.items()}
+        for name in ("boxes", "scores", "labels", "keypoints"):
+            if getattr(one, name) is not None:
+                torch.testing.assert_close(own[name], getattr(one, name))
+        if one.masks is not None:
+            pasted = paste_masks(own["mask_maps"], one.boxes, one.size)
+            assert torch.equal(pasted.dense(), one.masks.dense())
 
 
 @pytest.mark.parametrize("size", [(480, 640), (426, 640), (1, 7), (1333, 31)], ids=str)
