@@ -276,6 +276,21 @@ def test_eight_bit_integers(tmp_path: Path) -> None:
     assert abs(found.scores.mean() - float(expected.scores.mean())) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("package", "format", "extra"),
+    [("onnxscript", "onnx", "export"), ("openvino", "openvino", "export"), ("nncf", "openvino", "int8")],
+)
+def test_a_package_that_is_not_installed(
+    package: str, format: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("rcnn.export.trace", lambda _: pytest.fail("traced, which takes its time, in vain"))
+    images = [torch.zeros((3, 64, 64), dtype=torch.uint8)] if package == "nncf" else []
+    out = tmp_path / ("a.onnx" if format == "onnx" else "a")
+    with pytest.raises(ValueError, match=rf'^{package} not installed; needed is: .*"rcnn\[{extra}\]"'):
+        export(detector("faster_rcnn"), out, format, calibration=images)
+
+
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     made = detector("faster_rcnn")
     with pytest.raises(ValueError, match="eight-bit integers are for openvino"):

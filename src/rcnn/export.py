@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from rcnn.predict import Detector
     from rcnn.transform import Transform
 
-FORMATS = ("onnx", "openvino", "torch")
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+FORMATS = {"onnx": ONNX, "openvino": (*ONNX, "openvino"), "torch": ()}
+"""The formats, and the packages that each needs beside torch."""
 EXPORTED = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn")
 OPSET = 18
 INPUTS = ("images", "sizes", "min_score", "max_detections")
@@ -315,8 +317,8 @@ def export(
     if calibration:
         if format != "openvino":
             raise ValueError(f"format {format}: eight-bit integers are for openvino; leave them out")
-        _needs("nncf")
         metadata["precision"] = "int8"
+    _needs(*FORMATS[format], *(("nncf",) if calibration else ()))
     program = trace_whole(detector) if transform_inside else trace(detector)
     if format == "torch":
         _write_torch(program, metadata, out)
@@ -417,7 +419,6 @@ def trace_whole(detector: Detector) -> torch.export.ExportedProgram:
 
 
 def _onnx_bytes(program: torch.export.ExportedProgram) -> bytes:
-    _needs("onnx", "onnxscript", "onnxruntime")
     taken = len(program.graph_signature.user_inputs)
     with _quiet():
         written = torch.onnx.export(
@@ -440,7 +441,6 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str]:
 def _write_openvino(
     body: bytes, metadata: dict[str, Any], out: Path, calibration: Sequence[Tensor] = ()
 ) -> None:
-    _needs("openvino")
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -518,7 +518,7 @@ def _needs(*packages: str) -> None:
 
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        extra = "int8" if missing == ["nncf"] else "export"
+        extra = "int8" if "nncf" in missing else "export"
         raise ValueError(f'{", ".join(missing)} not installed; needed is: pip install "rcnn[{extra}]"')
 
 
