@@ -19,7 +19,7 @@ from PIL import Image
 import rcnn
 from rcnn import runtime
 from rcnn.evaluation import evaluate
-from rcnn.export import DetectionGraph, WholeGraph, _onnx_bytes, export, trace_whole
+from rcnn.export import DetectionGraph, WholeGraph, _onnx_bytes, export, trace, trace_whole
 from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
@@ -34,6 +34,7 @@ from rcnn.transform import Transform
 from tiny import BOX, MASK, NAMES, ONE_LEVEL, SHARED, tiny_shapes
 
 KEYPOINT = KeypointHeadSettings(3, 1, 8, PoolSettings(size=4))
+ADAPTIVE = PoolSettings(size=3, sampling_ratio=0)
 SETTINGS: dict[str, Any] = {
     "faster_rcnn": FasterRCNNSettings(**SHARED),
     "mask_rcnn": MaskRCNNSettings(**SHARED, mask=MASK),
@@ -148,6 +149,46 @@ def test_the_same_detections(files: tuple[Detector, Path], name: str) -> None:
             compare(one, other)
 
 
+FORMATS = {"onnx": "model.onnx", "openvino": "openvino", "torch": "model.pt2"}
+
+
+def in_every_format(made: Detector, folder: Path, **settings: Any) -> list[runtime.Exported]:
+    """The detector's exports: its graph, which takes the time, is exported once."""
+    program = trace_whole(made) if settings.get("transform_inside") else trace(made)
+    body = _onnx_bytes(program)
+    with (
+        mock.patch("rcnn.export.trace_whole", return_value=program),
+        mock.patch("rcnn.export.trace", return_value=program),
+        mock.patch("rcnn.export._onnx_bytes", return_value=body),
+    ):
+        written = [export(made, folder / file, name, **settings) for name, file in FORMATS.items()]
+    return [runtime.open_exported(file) for file in written]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        KeypointRCNNSettings(
+            **ONE_LEVEL | {"box": dataclasses.replace(BOX, pool=ADAPTIVE)},
+            keypoint=dataclasses.replace(KEYPOINT, pool=ADAPTIVE),
+        ),
+        KeypointRCNNSettings(**ONE_LEVEL, keypoint=dataclasses.replace(KEYPOINT, refine=False), mask=MASK),
+    ],
+    ids=["adaptive RoIAlign", "keypoints at whole pixels, and masks"],
+)
+def test_small_ones_in_every_format(settings: KeypointRCNNSettings, tmp_path: Path) -> None:
+    made, images = detector("keypoint_rcnn", settings), pictures()
+    best = sorted(one.scores.max().item() for one in made.predict(images, min_score=0.0))
+    beside = (best[0] + best[1]) / 2  # nothing in one image of the three
+    assert sorted(map(bool, map(len, made.predict(images, min_score=beside)))) == [False, True, True]
+    for loaded in in_every_format(made, tmp_path):
+        for some, lowest, batch_size in ((images, 0.0, 1), (images, beside, 3), (images[::-1], beside, 3)):
+            expected = made.predict(some, min_score=lowest)
+            found = loaded.predict(some, min_score=lowest, batch_size=batch_size)
+            for one, other in zip(found, expected, strict=True):
+                compare(one, other)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "openvino"])
 def test_no_detection_and_few(files: tuple[Detector, Path], name: str) -> None:
     made, folder = files
@@ -227,25 +268,25 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
             compare(one, other)
 
 
-@pytest.mark.parametrize("transform", [Transform(antialias=False), Transform(100, max_long_side=190)])
-def test_the_transform_inside(transform: Transform, tmp_path: Path) -> None:
-    made = dataclasses.replace(detector("mask_rcnn"), transform=transform)
-    program = trace_whole(made)
-    body = _onnx_bytes(program)
-    formats = {"onnx": "model.onnx", "openvino": "folder", "torch": "model.pt2"}
+@pytest.mark.parametrize(
+    ("transform", "shared"),
+    [
+        (Transform(antialias=False), SHARED),
+        (Transform(100, max_long_side=190), ONE_LEVEL),
+        pytest.param(Transform(100, max_long_side=190), SHARED, marks=pytest.mark.slow),
+    ],
+    ids=["scale", "sides", "sides and levels"],
+)
+def test_the_transform_inside(transform: Transform, shared: dict[str, Any], tmp_path: Path) -> None:
+    made = detector("mask_rcnn", MaskRCNNSettings(**shared, mask=MASK))
+    made = dataclasses.replace(made, transform=transform, min_score=0.2)
     first, *rest = pictures()
     images: list[Any] = [first, first[::-1].copy(), *rest, first[:5, :7]]  # the first two are a batch
     expected = made.predict(images)
     assert any(len(one) for one in expected)
-    with (
-        mock.patch("rcnn.export.trace_whole", return_value=program),
-        mock.patch("rcnn.export._onnx_bytes", return_value=body),
-    ):
-        for name, file in formats.items():
-            export(made, tmp_path / file, name, transform_inside=True)
-            loaded = runtime.open_exported(tmp_path / file)
-            for one, other in zip(loaded.predict(images, batch_size=2), expected, strict=True):
-                compare(one, other)
+    for loaded in in_every_format(made, tmp_path, transform_inside=True):
+        for one, other in zip(loaded.predict(images, batch_size=2), expected, strict=True):
+            compare(one, other)
 
 
 def test_a_scale_that_is_no_fraction_stays_beside(tmp_path: Path) -> None:
