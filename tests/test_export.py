@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +21,7 @@ from PIL import Image
 import rcnn
 from rcnn import runtime
 from rcnn.evaluation import evaluate
-from rcnn.export import DetectionGraph, WholeGraph, _onnx_bytes, export, trace, trace_whole
+from rcnn.export import DetectionGraph, WholeGraph, _before, _onnx_bytes, export, trace, trace_whole
 from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
@@ -55,6 +57,17 @@ def detector(model: str, settings: Any = None) -> Detector:
     return Detector(network.eval(), Transform(scale=1.25), NAMES, 0.4, {}, skeleton)
 
 
+@contextmanager
+def traced_as(body: bytes, program: Any = None) -> Iterator[None]:
+    """Exports write this graph: to trace and convert it takes most of these tests' time."""
+    with (
+        mock.patch("rcnn.export.trace", return_value=program),
+        mock.patch("rcnn.export.trace_whole", return_value=program),
+        mock.patch("rcnn.export._onnx_bytes", return_value=body),
+    ):
+        yield
+
+
 OFTEN, SELDOM = "mask_rcnn", ("faster_rcnn", "keypoint_rcnn")
 
 
@@ -64,11 +77,7 @@ OFTEN, SELDOM = "mask_rcnn", ("faster_rcnn", "keypoint_rcnn")
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
     made, folder = detector(request.param), tmp_path_factory.mktemp(request.param)
     export(made, folder / "model.onnx")
-    body = (folder / "model.onnx").read_bytes()
-    with (  # the same graph: exporting it takes most of these tests' time
-        mock.patch("rcnn.export.trace", return_value=None),
-        mock.patch("rcnn.export._onnx_bytes", return_value=body),
-    ):
+    with traced_as((folder / "model.onnx").read_bytes()):
         export(made, folder / "openvino", "openvino")
     return made, folder
 
@@ -153,14 +162,9 @@ FORMATS = {"onnx": "model.onnx", "openvino": "openvino", "torch": "model.pt2"}
 
 
 def in_every_format(made: Detector, folder: Path, **settings: Any) -> list[runtime.Exported]:
-    """The detector's exports: its graph, which takes the time, is exported once."""
+    """The detector's exports, of one graph."""
     program = trace_whole(made) if settings.get("transform_inside") else trace(made)
-    body = _onnx_bytes(program)
-    with (
-        mock.patch("rcnn.export.trace_whole", return_value=program),
-        mock.patch("rcnn.export.trace", return_value=program),
-        mock.patch("rcnn.export._onnx_bytes", return_value=body),
-    ):
+    with traced_as(_onnx_bytes(program), program):
         written = [export(made, folder / file, name, **settings) for name, file in FORMATS.items()]
     return [runtime.open_exported(file) for file in written]
 
@@ -303,18 +307,27 @@ def test_keypoints_read_off_the_image_need_the_transform_beside(tmp_path: Path) 
         export(made, tmp_path / "model.onnx", transform_inside=True)
 
 
-@pytest.mark.slow
-def test_eight_bit_integers(tmp_path: Path) -> None:
+def test_eight_bit_integers(files: tuple[Detector, Path], tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason='needs the extra "int8"')
-    made = detector("mask_rcnn")
+    import openvino
+
+    made, folder = files
     images = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures()]
-    loaded = runtime.open_exported(export(made, tmp_path / "int8", "openvino", calibration=images))
+    with traced_as((folder / "model.onnx").read_bytes()):
+        loaded = runtime.open_exported(export(made, tmp_path / "int8", "openvino", calibration=images))
     assert loaded.info["precision"] == "int8"
-    assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
     (found,), (expected,) = (one.predict(pictures()[0], min_score=0.0) for one in (loaded, made))
     assert len(found) == len(expected)
     # Rounded, but the same objects.
     assert abs(found.scores.mean() - float(expected.scores.mean())) < 0.1
+    model = openvino.Core().read_model(tmp_path / "int8" / "model.xml")
+    before = {output.any_name: _before(output.node) for output in model.outputs}
+    rounded = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "FakeQuantize"}
+    assert rounded & before["scores"]
+    for name in before.keys() & {"mask_maps", "keypoints"}:
+        branch = before[name] - before["boxes"] - before["labels"] - before["scores"]
+        assert branch
+        assert not rounded & branch
 
 
 @pytest.mark.parametrize(
