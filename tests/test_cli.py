@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,13 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from rcnn import predict, run
+from rcnn import evaluation, export, predict, run, runtime
 from rcnn.cli import app
 from rcnn.metrics.families import FAMILIES
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.structures import Instances, Masks
+from rcnn.transform import Transform
+from tiny import ONE_LEVEL
 
 
 def call(*arguments: str | Path) -> Result:
@@ -97,6 +102,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
         ["train"],
         ["evaluate"],
         ["predict"],
+        ["export"],
         ["propose"],
         ["data", "check"],
         ["data", "show"],
@@ -373,3 +379,126 @@ def test_demo_and_report_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "rewrite_report", lambda folder: folder / "report.html", raising=False)
     assert "runs/x/report.html" in call("report", "runs/x").output
     assert calls == [(Path("x"), 1.0)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a Faster R-CNN that finds some objects in any image."""
+    torch.manual_seed(0)
+    network = FasterRCNN(1, FasterRCNNSettings(**ONE_LEVEL)).eval()
+    torch.nn.init.normal_(network.box.logits.weight, std=0.5)
+    made = predict.Detector(network, Transform(), ("object",), 0.01)
+    return made.save(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def traced(checkpoint: Path) -> tuple[Any, bytes]:
+    """Its graph, which takes an export's time, as a program and as an ONNX model."""
+    program = export.trace(predict.load(checkpoint))
+    return program, export._onnx_bytes(program)
+
+
+@pytest.fixture
+def exportable(checkpoint: Path, traced: tuple[Any, bytes], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(export, "trace", lambda _: traced[0])
+    monkeypatch.setattr(export, "_onnx_bytes", lambda _: traced[1])
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("model.onnx", ()),
+        ("openvino", ("--format", "openvino")),
+        ("model.pt2", ("--format", "torch", "--set", "model.box.max_detections=7")),
+    ],
+)
+def test_export_writes_what_predict_takes(
+    exportable: Path, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    result = call("export", exportable, "--out", tmp_path / name, *options)
+    assert (result.exit_code, result.output) == (0, f"written: {tmp_path / name}\n")
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)  # no ties of scores
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    objects: list[Any] = []
+    for model in (exportable, tmp_path / name):
+        result = call("predict", model, tmp_path / "noise.png", "--out", tmp_path / "found")
+        assert result.exit_code == 0, result.output
+        objects.append(json.loads((tmp_path / "found" / "predictions.json").read_text()))
+    expected, found = objects
+    assert len(found) == (7 if "--set" in options else 10)
+    for one, other in zip(found, expected, strict=False):
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-3)
+        assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+
+
+def test_export_passes_everything_on(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[Any] = []
+
+    def write(detector: Any, out: Path, format: str, **settings: Any) -> Path:
+        passed.append((type(detector), out, format, settings))
+        return out
+
+    monkeypatch.setattr(export, "export", write)
+    result = call("export", model, "--out", "o.pt2", "--format", "torch", "--transform-inside")
+    assert result.output == "written: o.pt2\n"
+    assert passed == [(Fixed, Path("o.pt2"), "torch", {"transform_inside": True})]
+
+
+def test_export_in_int8_says_what_it_costs(
+    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: Any, calibration: list[Tensor], transform_inside: bool) -> Path:
+        assert [image.shape for image in calibration] == [(3, 40, 60)] * 2
+        assert not transform_inside
+        return tmp_path / "o"
+
+    def measure(detector: Any, *_: Any, metrics: list[str], **__: Any) -> tuple[Any, None]:
+        ap, seconds = (0.625, 0.25) if isinstance(detector, Fixed) else (0.5, 0.125)
+        found = {"mask/AP": ap, "mask/AP50": ap + 0.125}
+        return SimpleNamespace(metrics=found, seconds={"predicting": seconds}), None
+
+    monkeypatch.setattr(export, "export", write)
+    monkeypatch.setattr(runtime, "open_exported", lambda path: path)
+    monkeypatch.setattr(evaluation, "evaluate", measure)
+    result = call("export", model, "--out", tmp_path / "o", "--format", "openvino", "--int8", data)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        f"written: {tmp_path / 'o'}",
+        "mask/AP: 0.6250, in int8 0.5000",
+        "mask/AP50: 0.7500, in int8 0.6250",
+        "seconds an image: 0.250 of the network, in int8 0.125",
+    ]
+
+
+def test_export_in_int8(exportable: Path, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason='needs the extra "int8"')
+    result = call("export", exportable, "--out", tmp_path / "o", "--format", "openvino", "--int8", data)
+    assert result.exit_code == 0, result.output
+    number = r"\d\.\d{3,4}"
+    for line in (
+        f"box/AP: {number}, in int8 {number}",
+        f"box/AP50: {number}, in int8 {number}",
+        f"seconds an image: {number} of the network, in int8 {number}",
+    ):
+        assert re.search(f"^{line}$", result.stdout, re.MULTILINE), result.stdout
+    assert runtime.load(tmp_path / "o").info["precision"] == "int8"
+    assert "FakeQuantize" in (tmp_path / "o" / "model.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "o.onnx", "--format", "caffe"], "expected one of onnx, openvino, torch"),
+        (["--out", "o.pt2"], "o.pt2: expected a file *.onnx"),
+        (["--out", "o.onnx", "--int8", "DATA"], "format onnx: eight-bit integers are for openvino"),
+        (["--out", "o.onnx", "--set", "model.box.nms=1"], "model.box.nms: no such setting"),
+        (["--out", "o.onnx", "--int8", "nowhere"], "nowhere"),
+    ],
+    ids=["format", "ending", "int8", "setting", "no data"],
+)
+def test_export_refuses(checkpoint: Path, data: Path, arguments: list[str], message: str) -> None:
+    result = call("export", checkpoint, *(data if a == "DATA" else a for a in arguments))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr

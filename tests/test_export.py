@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,9 +21,9 @@ from PIL import Image
 import rcnn
 from rcnn import runtime
 from rcnn.evaluation import evaluate
-from rcnn.export import DetectionGraph, WholeGraph, _onnx_bytes, export, trace_whole
+from rcnn.export import DetectionGraph, WholeGraph, _before, _onnx_bytes, export, trace, trace_whole
 from rcnn.models import MODELS
-from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.ops.keypoints import find_keypoints
@@ -31,9 +33,10 @@ from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.predict import Detector, TensorResults
 from rcnn.structures import ImageBatch, Skeleton
 from rcnn.transform import Transform
-from tiny import MASK, NAMES, SHARED, tiny_shapes
+from tiny import BOX, MASK, NAMES, ONE_LEVEL, SHARED, tiny_shapes
 
 KEYPOINT = KeypointHeadSettings(3, 1, 8, PoolSettings(size=4))
+ADAPTIVE = PoolSettings(size=3, sampling_ratio=0)
 SETTINGS: dict[str, Any] = {
     "faster_rcnn": FasterRCNNSettings(**SHARED),
     "mask_rcnn": MaskRCNNSettings(**SHARED, mask=MASK),
@@ -43,15 +46,26 @@ SETTINGS: dict[str, Any] = {
 SIZES = ((90, 120), (61, 200), (224, 31))
 
 
-def detector(model: str) -> Detector:
+def detector(model: str, settings: Any = None) -> Detector:
     torch.manual_seed(0)
-    network = MODELS[model](len(NAMES), SETTINGS[model])
+    network = MODELS[model](len(NAMES), settings or SETTINGS[model])
     torch.nn.init.normal_(network.box.logits.weight, std=0.5)
     torch.nn.init.normal_(network.box.deltas.weight, std=0.05)
-    if model == "mask_rcnn":
+    if getattr(network, "mask", None) is not None:
         torch.nn.init.normal_(network.mask.logits.weight, std=0.5)
     skeleton = Skeleton(("a", "b", "c")) if model == "keypoint_rcnn" else None
     return Detector(network.eval(), Transform(scale=1.25), NAMES, 0.4, {}, skeleton)
+
+
+@contextmanager
+def traced_as(body: bytes, program: Any = None) -> Iterator[None]:
+    """Exports write this graph: to trace and convert it takes most of these tests' time."""
+    with (
+        mock.patch("rcnn.export.trace", return_value=program),
+        mock.patch("rcnn.export.trace_whole", return_value=program),
+        mock.patch("rcnn.export._onnx_bytes", return_value=body),
+    ):
+        yield
 
 
 OFTEN, SELDOM = "mask_rcnn", ("faster_rcnn", "keypoint_rcnn")
@@ -63,24 +77,36 @@ OFTEN, SELDOM = "mask_rcnn", ("faster_rcnn", "keypoint_rcnn")
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
     made, folder = detector(request.param), tmp_path_factory.mktemp(request.param)
     export(made, folder / "model.onnx")
-    body = (folder / "model.onnx").read_bytes()
-    with (  # the same graph: exporting it takes most of these tests' time
-        mock.patch("rcnn.export.trace", return_value=None),
-        mock.patch("rcnn.export._onnx_bytes", return_value=body),
-    ):
+    with traced_as((folder / "model.onnx").read_bytes()):
         export(made, folder / "openvino", "openvino")
     return made, folder
 
 
-def test_a_network_whose_stages_share_nothing() -> None:
-    torch.manual_seed(0)
-    network = FasterRCNN(len(NAMES), dataclasses.replace(SETTINGS["faster_rcnn"], shared=False)).eval()
+STAGE = ONE_LEVEL | {"box": dataclasses.replace(BOX, layers="stage")}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("faster_rcnn", dataclasses.replace(SETTINGS["faster_rcnn"], shared=False)),
+        ("mask_rcnn", MaskRCNNSettings(**STAGE, mask=MASK)),
+        ("keypoint_rcnn", KeypointRCNNSettings(**STAGE, keypoint=KEYPOINT, mask=MASK)),
+    ],
+    ids=["nothing shared", "masks after the trunk's stage", "masks beside the trunk's stage"],
+)
+def test_the_graph_finds_what_the_network_finds(model: str, settings: Any) -> None:
+    network: Any = detector(model, settings).network
     images, sizes = torch.rand(2, 3, 96, 64), ((96, 60), (90, 64))
     found = DetectionGraph(network)(images, torch.tensor(sizes).float(), torch.tensor(0.0), torch.tensor(9))
     expected = network(ImageBatch(images, sizes), min_score=0.0, max_detections=9).detections
     for i, one in enumerate(expected):
-        for name in ("boxes", "scores", "labels"):
-            torch.testing.assert_close(found[name][found["image_index"] == i], getattr(one, name))
+        own = {name: values[found["image_index"] == i] for name, values in found.items()}
+        for name in ("boxes", "scores", "labels", "keypoints"):
+            if getattr(one, name) is not None:
+                torch.testing.assert_close(own[name], getattr(one, name))
+        if one.masks is not None:
+            pasted = paste_masks(own["mask_maps"], one.boxes, one.size)
+            assert torch.equal(pasted.dense(), one.masks.dense())
 
 
 @pytest.mark.parametrize("size", [(480, 640), (426, 640), (1, 7), (1333, 31)], ids=str)
@@ -130,6 +156,41 @@ def test_the_same_detections(files: tuple[Detector, Path], name: str) -> None:
         assert any(len(one) for one in expected)
         for one, other in zip(loaded.predict(pictures(), batch_size=batch_size), expected, strict=True):
             compare(one, other)
+
+
+FORMATS = {"onnx": "model.onnx", "openvino": "openvino", "torch": "model.pt2"}
+
+
+def in_every_format(made: Detector, folder: Path, **settings: Any) -> list[runtime.Exported]:
+    """The detector's exports, of one graph."""
+    program = trace_whole(made) if settings.get("transform_inside") else trace(made)
+    with traced_as(_onnx_bytes(program), program):
+        written = [export(made, folder / file, name, **settings) for name, file in FORMATS.items()]
+    return [runtime.open_exported(file) for file in written]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        KeypointRCNNSettings(
+            **ONE_LEVEL | {"box": dataclasses.replace(BOX, pool=ADAPTIVE)},
+            keypoint=dataclasses.replace(KEYPOINT, pool=ADAPTIVE),
+        ),
+        KeypointRCNNSettings(**ONE_LEVEL, keypoint=dataclasses.replace(KEYPOINT, refine=False), mask=MASK),
+    ],
+    ids=["adaptive RoIAlign", "keypoints at whole pixels, and masks"],
+)
+def test_small_ones_in_every_format(settings: KeypointRCNNSettings, tmp_path: Path) -> None:
+    made, images = detector("keypoint_rcnn", settings), pictures()
+    best = sorted(one.scores.max().item() for one in made.predict(images, min_score=0.0))
+    beside = (best[0] + best[1]) / 2  # nothing in one image of the three
+    assert sorted(map(bool, map(len, made.predict(images, min_score=beside)))) == [False, True, True]
+    for loaded in in_every_format(made, tmp_path):
+        for some, lowest, batch_size in ((images, 0.0, 1), (images, beside, 3), (images[::-1], beside, 3)):
+            expected = made.predict(some, min_score=lowest)
+            found = loaded.predict(some, min_score=lowest, batch_size=batch_size)
+            for one, other in zip(found, expected, strict=True):
+                compare(one, other)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "openvino"])
@@ -191,15 +252,14 @@ def test_damaged_files_are_refused(files: tuple[Detector, Path], tmp_path: Path)
             runtime.open_exported(tmp_path / "wrong.onnx")
 
 
-def test_a_damaged_folder_is_refused(files: tuple[Detector, Path], tmp_path: Path) -> None:
-    shutil.copytree(files[1] / "openvino", tmp_path / "copy")
-    weights = tmp_path / "copy" / "model.bin"
-    weights.write_bytes(weights.read_bytes()[:-4])
-    with pytest.raises(ValueError, match=r"model\.bin: missing, truncated or changed"):
-        runtime.open_exported(tmp_path / "copy")
-    (tmp_path / "copy" / "rcnn.json").unlink()
-    with pytest.raises(ValueError, match=r"no rcnn.json in this folder"):
-        runtime.open_exported(tmp_path / "copy")
+def test_a_folder_whose_description_has_no_sum_of_its_own(
+    files: tuple[Detector, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(files[1] / "openvino", tmp_path / "first")  # as the first ones were
+    description = json.loads((tmp_path / "first" / "rcnn.json").read_text())
+    del description["rcnn_sha256"]
+    (tmp_path / "first" / "rcnn.json").write_text(json.dumps(description))
+    assert runtime.load(tmp_path / "first" / "model.xml").class_names == NAMES
 
 
 @pytest.mark.slow
@@ -212,25 +272,25 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
             compare(one, other)
 
 
-@pytest.mark.parametrize("transform", [Transform(antialias=False), Transform(100, max_long_side=190)])
-def test_the_transform_inside(transform: Transform, tmp_path: Path) -> None:
-    made = dataclasses.replace(detector("mask_rcnn"), transform=transform)
-    program = trace_whole(made)
-    body = _onnx_bytes(program)
-    formats = {"onnx": "model.onnx", "openvino": "folder", "torch": "model.pt2"}
+@pytest.mark.parametrize(
+    ("transform", "shared"),
+    [
+        (Transform(antialias=False), SHARED),
+        (Transform(100, max_long_side=190), ONE_LEVEL),
+        pytest.param(Transform(100, max_long_side=190), SHARED, marks=pytest.mark.slow),
+    ],
+    ids=["scale", "sides", "sides and levels"],
+)
+def test_the_transform_inside(transform: Transform, shared: dict[str, Any], tmp_path: Path) -> None:
+    made = detector("mask_rcnn", MaskRCNNSettings(**shared, mask=MASK))
+    made = dataclasses.replace(made, transform=transform, min_score=0.2)
     first, *rest = pictures()
     images: list[Any] = [first, first[::-1].copy(), *rest, first[:5, :7]]  # the first two are a batch
     expected = made.predict(images)
     assert any(len(one) for one in expected)
-    with (
-        mock.patch("rcnn.export.trace_whole", return_value=program),
-        mock.patch("rcnn.export._onnx_bytes", return_value=body),
-    ):
-        for name, file in formats.items():
-            export(made, tmp_path / file, name, transform_inside=True)
-            loaded = runtime.open_exported(tmp_path / file)
-            for one, other in zip(loaded.predict(images, batch_size=2), expected, strict=True):
-                compare(one, other)
+    for loaded in in_every_format(made, tmp_path, transform_inside=True):
+        for one, other in zip(loaded.predict(images, batch_size=2), expected, strict=True):
+            compare(one, other)
 
 
 def test_a_scale_that_is_no_fraction_stays_beside(tmp_path: Path) -> None:
@@ -247,18 +307,42 @@ def test_keypoints_read_off_the_image_need_the_transform_beside(tmp_path: Path) 
         export(made, tmp_path / "model.onnx", transform_inside=True)
 
 
-@pytest.mark.slow
-def test_eight_bit_integers(tmp_path: Path) -> None:
+def test_eight_bit_integers(files: tuple[Detector, Path], tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason='needs the extra "int8"')
-    made = detector("mask_rcnn")
+    import openvino
+
+    made, folder = files
     images = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures()]
-    loaded = runtime.open_exported(export(made, tmp_path / "int8", "openvino", calibration=images))
+    with traced_as((folder / "model.onnx").read_bytes()):
+        loaded = runtime.open_exported(export(made, tmp_path / "int8", "openvino", calibration=images))
     assert loaded.info["precision"] == "int8"
-    assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
     (found,), (expected,) = (one.predict(pictures()[0], min_score=0.0) for one in (loaded, made))
     assert len(found) == len(expected)
     # Rounded, but the same objects.
     assert abs(found.scores.mean() - float(expected.scores.mean())) < 0.1
+    model = openvino.Core().read_model(tmp_path / "int8" / "model.xml")
+    before = {output.any_name: _before(output.node) for output in model.outputs}
+    rounded = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "FakeQuantize"}
+    assert rounded & before["scores"]
+    for name in before.keys() & {"mask_maps", "keypoints"}:
+        branch = before[name] - before["boxes"] - before["labels"] - before["scores"]
+        assert branch
+        assert not rounded & branch
+
+
+@pytest.mark.parametrize(
+    ("package", "format", "extra"),
+    [("onnxscript", "onnx", "export"), ("openvino", "openvino", "export"), ("nncf", "openvino", "int8")],
+)
+def test_a_package_that_is_not_installed(
+    package: str, format: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr("rcnn.export.trace", lambda _: pytest.fail("traced, which takes its time, in vain"))
+    images = [torch.zeros((3, 64, 64), dtype=torch.uint8)] if package == "nncf" else []
+    out = tmp_path / ("a.onnx" if format == "onnx" else "a")
+    with pytest.raises(ValueError, match=rf'^{package} not installed; needed is: .*"rcnn\[{extra}\]"'):
+        export(detector("faster_rcnn"), out, format, calibration=images)
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:

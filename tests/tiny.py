@@ -31,6 +31,12 @@ SHARED: dict[str, Any] = {
     "rpn": RPNSettings(sizes=((16,), (32,)), pre_nms=(50, 50), post_nms=(30, 30), count=32),
     "box": BOX,
 }
+ONE_LEVEL: dict[str, Any] = {  # the graph is half as large, and exported in half the time
+    **SHARED,
+    "trunk": TrunkSettings("efficientnet_lite0", (0,)),
+    "fpn": None,
+    "rpn": RPNSettings(sizes=((16, 32),), pre_nms=(50, 50), post_nms=(30, 30), count=32),
+}
 MASK = MaskHeadSettings(convs=1, channels=8, pool=PoolSettings(size=4))
 
 

@@ -28,12 +28,14 @@ import numpy as np
 import torch
 import torchvision
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn import runtime
 from rcnn.files import write_atomically
 from rcnn.models import MODELS
+from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.keypoints import find_keypoints
 from rcnn.parts.backbone import Depthwise
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
     from rcnn.predict import Detector
     from rcnn.transform import Transform
 
-FORMATS = ("onnx", "openvino", "torch")
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+FORMATS = {"onnx": ONNX, "openvino": (*ONNX, "openvino"), "torch": ()}
+"""The formats, and the packages that each needs beside torch."""
 EXPORTED = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn")
 OPSET = 18
 INPUTS = ("images", "sizes", "min_score", "max_detections")
@@ -90,8 +94,10 @@ class DetectionGraph(nn.Module):
                 {"keypoints": find_keypoints(maps, regions.boxes)} if refined else {"keypoint_maps": maps}
             )
         if (branch := getattr(network, "mask", None)) is not None:
-            maps = branch.head(network.box.stage(branch.pool(features, regions)))
-            found["mask_maps"] = branch.probabilities(maps, found["labels"])
+            pooled = branch.pool(features, regions)
+            if isinstance(network, MaskRCNN):  # whose masks share the box head's stage of the trunk
+                pooled = network.box.stage(pooled)
+            found["mask_maps"] = branch.probabilities(branch.head(pooled), found["labels"])
         return found
 
     def _proposals(self, output: RPNOutput, sizes: Tensor, at_least: Tensor) -> Regions:
@@ -246,17 +252,34 @@ def _ranks(owners: Tensor, sizes: Tensor) -> Tensor:
     return (own.cumsum(0) * own).sum(1) - 1
 
 
-def _statically_padded(network: nn.Module) -> nn.Module:
+class _PadSame(nn.Module):
+    """TensorFlow's "same" padding of maps whose size is known when the graph is traced."""
+
+    def __init__(self, kernel_size: Sequence[int], stride: Sequence[int]) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = list(kernel_size), list(stride)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``[R, C, H, W]`` with rows and columns of zeros around."""
+        padded: Tensor = pad_same(maps, self.kernel_size, self.stride)
+        return padded
+
+
+def _statically_padded(network: Any) -> Any:
     """The network, changed in place, with plain convolutions, and TensorFlow's "same" padding as a constant.
 
-    The padding follows from the size of the map; where the stride divides that, it is kernel - stride.
+    The padding follows from the size of the map; where the stride divides that, it is kernel - stride. So it
+    is in the trunk, but not where a head runs a stage of the trunk on pooled maps, whose size is fixed.
     """
+    pooled = set(network.box.stage.modules())
     for module in list(network.modules()):
         for name, conv in list(module.named_children()):
             if isinstance(conv, Conv2dSame | Depthwise):
                 same = isinstance(conv, Conv2dSame) or conv.same
                 rest = conv.kernel_size[0] - conv.stride[0] if same else 0
-                pad = nn.ZeroPad2d((rest // 2, rest - rest // 2) * 2)
+                pad: nn.Module = nn.ZeroPad2d((rest // 2, rest - rest // 2) * 2)
+                if module in pooled:
+                    pad = _PadSame(conv.kernel_size, conv.stride)
                 settings: Any = {k: getattr(conv, k) for k in ("kernel_size", "stride", "padding", "groups")}
                 settings |= {"padding": 0} if same else {}
                 plain = nn.Conv2d(conv.in_channels, conv.out_channels, **settings, bias=conv.bias is not None)
@@ -294,8 +317,8 @@ def export(
     if calibration:
         if format != "openvino":
             raise ValueError(f"format {format}: eight-bit integers are for openvino; leave them out")
-        _needs("nncf")
         metadata["precision"] = "int8"
+    _needs(*FORMATS[format], *(("nncf",) if calibration else ()))
     program = trace_whole(detector) if transform_inside else trace(detector)
     if format == "torch":
         _write_torch(program, metadata, out)
@@ -396,7 +419,6 @@ def trace_whole(detector: Detector) -> torch.export.ExportedProgram:
 
 
 def _onnx_bytes(program: torch.export.ExportedProgram) -> bytes:
-    _needs("onnx", "onnxscript", "onnxruntime")
     taken = len(program.graph_signature.user_inputs)
     with _quiet():
         written = torch.onnx.export(
@@ -419,7 +441,6 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str]:
 def _write_openvino(
     body: bytes, metadata: dict[str, Any], out: Path, calibration: Sequence[Tensor] = ()
 ) -> None:
-    _needs("openvino")
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -431,11 +452,11 @@ def _write_openvino(
             model = _quantised(model, runtime.Exported(dict, metadata), calibration)
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         sums = {}
-        for name in ("model.xml", "model.bin"):
+        for name in runtime.PARTS:
             content = (Path(folder) / name).read_bytes()
             sums[name] = hashlib.sha256(content).hexdigest()
             write_atomically(out / name, content)
-    write_atomically(out / runtime.DESCRIPTION, json.dumps(metadata | {"sha256": sums}, indent=1).encode())
+    write_atomically(out / runtime.DESCRIPTION, runtime.described(metadata | {"sha256": sums}))
 
 
 def _keep_antialias(model: Any) -> None:
@@ -499,7 +520,7 @@ def _needs(*packages: str) -> None:
 
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        extra = "int8" if missing == ["nncf"] else "export"
+        extra = "int8" if "nncf" in missing else "export"
         raise ValueError(f'{", ".join(missing)} not installed; needed is: pip install "rcnn[{extra}]"')
 
 

@@ -12,6 +12,7 @@ Legend: B images, H and W height and width, M and S sides of maps, N objects of 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import threading
@@ -36,6 +37,7 @@ Run = Callable[[dict[str, Array]], dict[str, Array]]
 FORMAT = 2
 """The layout of inputs, outputs and metadata; a change that older readers would misread raises it."""
 DESCRIPTION = "rcnn.json"
+PARTS = ("model.xml", "model.bin")
 _HEAD, _SEAL = b"rcnn", b"rcnn_sha256"
 
 
@@ -223,7 +225,7 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> Exported:
 
     Args:
         path: an ``.onnx`` file, the folder of an OpenVINO model, or a ``.pt2`` file (which needs torch).
-        threads: processor threads used; None leaves it to the runtime.
+        threads: processor threads used; None leaves it to the runtime, as a ``.pt2`` file always does.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -253,8 +255,8 @@ def _load_onnx(path: Path, threads: int | None) -> Exported:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own errors share no base class
         raise ValueError(
-            f"{path}: ONNX Runtime {onnxruntime.__version__} does not take it (opset {info['opset']}): "
-            f"{error}"
+            f"{path}: ONNX Runtime {onnxruntime.__version__} does not take it (opset {info['opset']}): pip "
+            f"install --upgrade onnxruntime; it says: {error}"
         ) from error
     names = [output.name for output in session.get_outputs()]
     return Exported(lambda inputs: dict(zip(names, session.run(names, inputs), strict=True)), info)
@@ -265,11 +267,16 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
     if not file.is_file():
         raise ValueError(f"{folder}: no {DESCRIPTION} in this folder; expected one that rcnn export wrote")
     try:
-        info = _checked(json.loads(file.read_bytes()), file)
-    except json.JSONDecodeError as error:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:  # of JSON, or of UTF-8
         raise ValueError(f"{file}: truncated or damaged; export the model anew") from error
-    for name, expected in info["sha256"].items():
+    info = _checked(content, file)
+    seal = info.pop(_SEAL.decode(), None)  # the first files had none
+    if seal not in (None, _sum_of(info)):
+        raise ValueError(f"{file}: changed since its export; export the model anew")
+    for name in PARTS:
         part = folder / name
+        expected = info.get("sha256", {}).get(name)
         if not part.is_file() or hashlib.sha256(part.read_bytes()).hexdigest() != expected:
             raise ValueError(f"{part}: missing, truncated or changed since its export; export the model anew")
     try:
@@ -285,7 +292,10 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
     try:
         model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", settings)
     except Exception as error:  # the runtime's own errors share no base class
-        raise ValueError(f"{folder}: OpenVINO {openvino.__version__} does not take it: {error}") from error
+        raise ValueError(
+            f"{folder}: OpenVINO {openvino.__version__} does not take it: pip install --upgrade openvino; "
+            f"it says: {error}"
+        ) from error
 
     own = threading.local()  # a model called by itself has one request, whose results threads would share
 
@@ -310,24 +320,19 @@ def _has_matrix_units() -> bool:
 
 
 def _load_torch(path: Path) -> Exported:
-    import zipfile
-
+    info = _torch_metadata(path)
     try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-            name = next((n for n in file.namelist() if n.endswith(DESCRIPTION)), None)
-            described = None if name is None else json.loads(file.read(name))
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: truncated, or no file of rcnn export") from error
-    if damaged is not None:
-        raise ValueError(f"{path}: {damaged} in it is damaged; export the model anew")
-    if described is None:
-        raise ValueError(f"{path}: not written by rcnn export")
-    info = _checked(described, path)
-    import torch
-    import torchvision  # noqa: F401 - brings the operators that the program calls
-
-    program: Any = torch.export.load(path).module()
+        import torch
+        import torchvision  # noqa: F401 - brings the operators that the program calls
+    except ImportError as error:
+        raise ValueError(f"{path} needs torch: pip install torch torchvision; or export to onnx") from error
+    try:
+        program: Any = torch.export.load(path).module()
+    except Exception as error:  # of its schema, of operators, of the archive: they share no base class
+        raise ValueError(
+            f"{path}: torch {torch.__version__} does not take what {_written_by(info, 'torch')} wrote: "
+            f"export the model anew with the torch that is to run it; it says: {error}"
+        ) from error
 
     def run(inputs: dict[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
@@ -335,6 +340,34 @@ def _load_torch(path: Path) -> Exported:
         return {name: values.numpy() for name, values in found.items()}
 
     return Exported(run, info)
+
+
+def _torch_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a ``.pt2`` file, once the archive's checksums are verified."""
+    import zipfile
+    import zlib
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as file:
+            damaged = file.testzip()
+            name = next((n for n in file.namelist() if n.endswith(DESCRIPTION)), None)
+            content = None if name is None else json.loads(file.read(name))
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # kinds of damage
+        raise ValueError(
+            f"{path}: truncated or damaged, or no file of rcnn export; export the model anew"
+        ) from error
+    if damaged is not None:
+        raise ValueError(f"{path}: {damaged} in it is damaged; export the model anew")
+    return _checked(content, path)
+
+
+def described(metadata: Mapping[str, Any]) -> bytes:
+    """The description beside an OpenVINO model, with the checksum of what it says."""
+    return json.dumps({**metadata, _SEAL.decode(): _sum_of(metadata)}, indent=1).encode()
+
+
+def _sum_of(metadata: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata).encode()).hexdigest()
 
 
 def sealed(model: bytes, metadata: Mapping[str, Any]) -> bytes:
@@ -391,10 +424,15 @@ def _checked(info: Any, path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not written by rcnn export")
     if info["export"] > FORMAT:
         raise ValueError(
-            f"{path}: written by a newer rcnn ({info['versions'].get('rcnn', 'unknown')}, layout "
-            f"{info['export']}; this one reads {FORMAT}): pip install --upgrade rcnn"
+            f"{path}: written by a newer rcnn ({_written_by(info, 'rcnn')}, layout {info['export']}; this "
+            f"one reads {FORMAT}): pip install --upgrade rcnn"
         )
     return info
+
+
+def _written_by(info: Mapping[str, Any], package: str) -> str:
+    """The version of a package that a file was made with, as far as it says so."""
+    return str(info.get("versions", {}).get(package, "unknown"))
 
 
 def _rgb(image: ImageLike) -> Array:
