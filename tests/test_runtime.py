@@ -188,3 +188,20 @@ def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_pa
     refused(tmp_path / "a.onnx", r'needs ONNX Runtime: pip install "rcnn\[runtime\]"')
     refused(tmp_path / "a", r'needs OpenVINO: pip install "rcnn\[runtime\]"')
     refused(tmp_path / "a.pt2", "needs torch: pip install torch torchvision")
+
+
+@pytest.mark.parametrize(
+    ("precision", "units", "floats"), [("int8", True, True), ("int8", False, False), (None, True, False)]
+)
+def test_integers_are_computed_in_floats_where_they_would_end_the_process(
+    precision: str | None, units: bool, floats: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    folder = openvino_folder(tmp_path / "a", INFO | ({"precision": precision} if precision else {}))
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        openvino.Core, "compile_model", lambda self, model, device, settings: given.update(settings)
+    )
+    monkeypatch.setattr(runtime, "_has_matrix_units", lambda: units)
+    runtime.open_exported(folder)
+    assert (given.get("LP_TRANSFORMS_MODE") is False) == floats
