@@ -324,6 +324,10 @@ def test_eight_bit_integers(files: tuple[Detector, Path], tmp_path: Path) -> Non
     before = {output.any_name: _before(output.node) for output in model.outputs}
     rounded = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "FakeQuantize"}
     assert rounded & before["scores"]
+    connected = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
+    assert connected
+    for value in (value for op in connected for value in op.inputs()):
+        assert value.get_source_output().get_node().get_friendly_name() not in rounded
     for name in before.keys() & {"mask_maps", "keypoints"}:
         branch = before[name] - before["boxes"] - before["labels"] - before["scores"]
         assert branch
