@@ -205,3 +205,11 @@ def test_integers_are_computed_in_floats_where_they_would_end_the_process(
     monkeypatch.setattr(runtime, "_has_matrix_units", lambda: units)
     runtime.open_exported(folder)
     assert (given.get("LP_TRANSFORMS_MODE") is False) == floats
+
+
+def test_a_limit_of_instructions_keeps_the_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda self: "flags\t\t: fpu amx_tile amx_int8 flush_l1d")
+    assert runtime._has_matrix_units()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+    assert not runtime._has_matrix_units()

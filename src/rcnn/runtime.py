@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -308,11 +309,13 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
 
 
 def _has_matrix_units() -> bool:
-    """Whether this is a CPU with AMX.
+    """Whether this is a CPU with AMX, and nobody has forbidden that OpenVINO uses it.
 
     There OpenVINO (2026.4 and before, its issue 37577) ends the process at integer models whose images may
     have any size: they are computed in float32, rounded as integers would be.
     """
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        return False
     try:
         return " amx_int8 " in Path("/proc/cpuinfo").read_text()
     except OSError:
