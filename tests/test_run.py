@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
-from rcnn import checkpoint, run
+from rcnn import checkpoint, run, training
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.open import open_data
 from rcnn.predict import load
@@ -494,7 +494,7 @@ def test_few_of_many_warnings_are_shown_before_the_plan(
 def test_evaluations_between_compute_as_training_does(
     amp: Any, fast: bool, half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(training, "fast_bfloat16", lambda device: fast)
     recipe, seen = tiny_recipe(amp=amp, eval_images=2), []
     validation = run.Validation(
         tiny_network(recipe), recipe, run.Parts(tiny_shapes(2), tiny_shapes(3), ()), torch.device("cpu")

@@ -49,7 +49,7 @@ from rcnn.evaluation import (
     semantic_evaluation,
 )
 from rcnn.files import write_atomically
-from rcnn.hardware import choose_device, fast_bfloat16, rank, wait_for_all
+from rcnn.hardware import choose_device, rank, wait_for_all
 from rcnn.metrics.families import BASIC
 from rcnn.models import MODELS, build_model, finds_objects, is_box_model, needs_semantic, pixel_names
 from rcnn.models.rcnn import RCNN
@@ -310,8 +310,7 @@ class Validation:
             info=info | ({"stuff_ids": list(stuff)} if stuff else {}),
         )  # fmt: skip
         # Between, as it is trained; the figures that stay are those of full precision.
-        half = recipe.train.amp == "auto" and fast_bfloat16(device)
-        self.between = replace(self.detector, half=half)
+        self.between = replace(self.detector, half=recipe.train.half(device))
         self.few = self._some(recipe.train.eval_images)
         self.last: tuple[Evaluation, list[Instances]] | None = None
 

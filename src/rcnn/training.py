@@ -121,6 +121,10 @@ class TrainSettings:
             if not good:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected {expected}")
 
+    def half(self, device: torch.device) -> bool:
+        """Whether ``amp`` means bfloat16 on this device."""
+        return self.amp == "auto" and fast_bfloat16(device)
+
     def rate(self, fraction: float) -> float:
         """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""
         warm = min(1.0, (fraction + 1e-3) / self.warmup) if self.warmup else 1.0
@@ -265,7 +269,7 @@ class Trainer:
             began = time.perf_counter()
             self.step(next(batches))
             progress.seconds += self._agreed(time.perf_counter() - began)
-            better = self._evaluate() if self._evaluation_is_due() else False
+            better = self._evaluation_is_due() and self._evaluate()
             # While losses are not finite the last good checkpoint stays. A run that is killed and resumed
             # must know of the best weights that it has stored.
             if (better or time.monotonic() - saved > pause) and not progress.skipped_in_a_row:
@@ -409,7 +413,7 @@ class Trainer:
         return stop
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        half = self.settings.amp == "auto" and fast_bfloat16(self.device)
+        half = self.settings.half(self.device)
         return torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
     def _clip(self) -> bool:

@@ -65,14 +65,19 @@ def roi_pool(
         aligned: shift by half a cell, so that continuous coordinates mean what they say. False is the legacy
             form.
     """
-    # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores; the kernel
-    # of torchvision runs on one.
+    # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores (to predict,
+    # in C); the kernel of torchvision runs on one.
     if (
         pooling == "align"
         and sampling_ratio > 0
         and rois.device.type == "cpu"
         and not torch.compiler.is_exporting()
     ):
+        compiled = kernels.kernels() if kernels.usable(*features, rois) else None
+        if compiled is not None and compiled.takes_regions(features[0].shape[1]):
+            return compiled.roi_align(
+                features, rois, images, levels, strides, size, sampling_ratio, aligned=aligned
+            )
         return _align_as_weighted_rows(features, rois, images, levels, strides, size, sampling_ratio, aligned)
     boxes = torch.cat([images[:, None].to(rois.dtype), rois], 1)
     # The kernels want maps and boxes of one type, and boxes in half precision would be pixels off.
@@ -99,17 +104,12 @@ def _align_as_weighted_rows(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """RoIAlign as ``embedding_bag``: each bin is a weighted sum of the maps' cells. For prediction in C.
+    """RoIAlign as ``embedding_bag``: each bin is a weighted sum of the maps' cells.
 
     With the maps as a table of cells ``[cells, C]`` and 4 corners of each of ``s * s`` samples, a bin has
     ``4 s²`` rows and weights. Exact, threaded forward and backward, and the output is channels_last.
     """
     channels = features[0].shape[1]
-    compiled = kernels.kernels() if kernels.usable(*features, rois) else None
-    if compiled is not None and compiled.takes_regions(channels):
-        return compiled.roi_align(
-            features, rois, images, levels, strides, size, sampling_ratio, aligned=aligned
-        )
     # Sums of up to 16 rows are taken in full precision, also where the maps have half.
     dtype = torch.promote_types(features[0].dtype, torch.float32)
     rows, weights = _sample_rows(
