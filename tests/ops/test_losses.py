@@ -1,11 +1,14 @@
 """Losses: worked cases, a published implementation, gradients."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.ops.losses import mean_over, smooth_l1
+from rcnn.ops.losses import mean_over, smooth_l1, sum_of_parts
 
 
 def test_smooth_l1_of_a_worked_case():
@@ -48,3 +51,60 @@ def test_smooth_l1_of_nothing_is_zero_with_a_gradient(beta):
 def test_mean_over_in_one_process():
     assert mean_over(7, torch.device("cpu")) == 7
     assert mean_over(0, torch.device("cpu")) == 1
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 9])
+def test_the_sum_of_parts_has_the_value_and_gradients_of_the_whole(parts):
+    torch.manual_seed(0)
+    layer, goals = nn.Conv2d(3, 2, 3), torch.randn(5, 2, 4, 4)
+    found = []
+    for whole in (False, True):
+        maps = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        layer.zero_grad()
+
+        def total(part, some):
+            assert len(part) <= math.ceil(5 / parts)
+            return (layer(part.tanh()) - goals[some]).square().sum()
+
+        hidden = maps * 2
+        parameters = list(layer.parameters())
+        loss = (
+            (layer(hidden.tanh()) - goals).square().sum()
+            if whole
+            else sum_of_parts(total, hidden, parameters, parts)
+        )
+        (3 * loss).backward()
+        found.append([loss.detach(), maps.grad, layer.weight.grad.clone(), layer.bias.grad.clone()])
+    assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+def test_the_sum_of_parts_of_nothing_is_zero_and_reaches_every_weight():
+    layer, maps = nn.Linear(3, 1), torch.zeros((0, 3), requires_grad=True)
+    loss = sum_of_parts(lambda part, _: layer(part).sum(), maps, list(layer.parameters()), 2)
+    loss.backward()
+    assert loss == 0
+    assert maps.grad.shape == (0, 3)
+    assert all(p.grad.abs().sum() == 0 for p in layer.parameters())
+
+
+def test_the_sum_of_parts_keeps_gradients_but_not_what_layers_computed():
+    layers = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(4)))
+    maps = torch.randn(64, 8, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        sum_of_parts(lambda part, _: layers(part).sum(), maps, list(layers.parameters()), 8)
+    outside = [shape for shape in kept if shape[0] == 64]
+    assert outside == [(64, 8)]
+
+
+def test_the_sum_of_parts_under_autocast():
+    torch.manual_seed(0)
+    layer, maps = nn.Conv2d(3, 2, 3), torch.randn(4, 3, 6, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sum_of_parts(lambda p, _: layer(p).float().square().sum(), maps, list(layer.parameters()), 2)
+    loss.backward()
+    given = layer.weight.grad, maps.grad
+    assert [g.dtype for g in given] == [torch.float32] * 2
+    layer.zero_grad()
+    (expected,) = torch.autograd.grad(layer(maps).square().sum(), maps)
+    assert_close(given[1], expected, rtol=0.05, atol=0.05)

@@ -103,6 +103,38 @@ def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(
         assert logits.shape == (count, 1, 8, 8)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"norm": True},
+        {"convs": 0},
+        {"class_agnostic": True},
+        {"activation": "softmax"},
+        {"layers": "mlp"},
+    ],
+    ids=["sigmoid", "norm", "no convolutions", "agnostic", "softmax", "mlp"],
+)
+@pytest.mark.parametrize("frozen", [False, True], ids=["", "frozen upsampling"])
+def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(changed, frozen, monkeypatch):
+    chosen, found = sampled([0, 0, 1], [0, 1, 0], [2, 0, 2], [True] * 3), []
+    for at_once in (2**24, 2 * 4 * 6 * 4 * 4):  # all; two
+        monkeypatch.setattr("rcnn.parts.mask_head.AT_ONCE", at_once)
+        module = head(replace(SETTINGS, **changed)).train()
+        module.upsample.requires_grad_(not frozen)
+        sizes, upsample = [], module._enlarged
+        module._enlarged = lambda hidden, labels: (sizes.append(len(hidden)), upsample(hidden, labels))[1]  # noqa: B023
+        features = [m.requires_grad_() for m in maps()]
+        loss = module.losses(module.pool(features, chosen.regions), chosen, [truth(), truth()])["masks"]
+        assert sizes == ([] if "layers" in changed else [3] if at_once == 2**24 else [2, 1])
+        (2 * loss).backward()
+        found.append([loss.detach(), *(f.grad for f in features), *(p.grad for p in module.parameters())])
+        with torch.no_grad():
+            again = module.losses(module.pool(features, chosen.regions), chosen, [truth(), truth()])
+        assert_close(again["masks"], loss.detach())
+    assert_close(found[0], found[1])
+
+
 def test_class_agnostic_loss():
     chosen = sampled([0, 0], [0, 1], [2, 0], [True] * 2)
     loss = head(replace(SETTINGS, class_agnostic=True)).loss(torch.zeros((2, 1, 4, 4)), chosen, [truth()])

@@ -97,9 +97,8 @@ class KeypointRCNN(nn.Module):
         losses = self.rpn.loss(anchors, targets, draws)
         losses |= self.box.losses(features, sampled, targets, draws)
         posed = self.keypoint.select(sampled)
-        losses |= self.keypoint.loss(self.keypoint(features, posed.regions), posed, targets)
+        losses |= self.keypoint.losses(features, posed, targets)
         if self.mask is not None:
             outlined = self.mask.select(sampled)
-            maps = self.mask(features, outlined.regions, outlined.labels)
-            losses |= self.mask.loss(maps, outlined, targets)
+            losses |= self.mask.losses(self.mask.pool(features, outlined.regions), outlined, targets)
         return Output(losses)

@@ -92,9 +92,10 @@ class MaskRCNN(nn.Module):
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
         positives = self.mask.select(sampled)
-        maps = self.mask.head(self.box.stage(self.mask.pool(features, positives.regions)), positives.labels)
+        pooled = self.box.stage(self.mask.pool(features, positives.regions))
+        masks = self.mask.losses(pooled, positives, targets)
         return Output(
             self.rpn.loss(anchors, targets, draws)
             | self.box.losses(features, sampled, targets, draws)
-            | self.mask.loss(maps, positives, targets)
+            | masks
         )

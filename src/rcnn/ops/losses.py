@@ -1,8 +1,12 @@
 """The losses of Fast R-CNN §2.3 in the forms that the published codes use."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -30,3 +34,47 @@ def mean_over(count: int, device: torch.device) -> float:
     total = torch.tensor([count], dtype=torch.float64, device=device)
     torch.distributed.all_reduce(total)
     return max(float(total), 1.0) / torch.distributed.get_world_size()
+
+
+def sum_of_parts(
+    total: Callable[[Tensor, slice], Tensor], maps: Tensor, weights: Sequence[nn.Parameter], parts: int
+) -> Tensor:
+    """The sum of what ``total`` gives for some of the maps ``[R, ...]`` at a time, with their gradients.
+
+    The gradients of a part are computed right after its loss: what layers keep for them is that of one part,
+    never of all, and nothing is computed twice. It can be differentiated once.
+
+    Args:
+        total: a sum over the given maps, which are those of the slice.
+        maps: cut along their first dimension.
+        weights: all that ``total`` computes with and that is trained.
+        parts: into how many; at least 1.
+    """
+    result: Tensor = _InParts.apply(total, parts, maps, *weights)
+    return result
+
+
+class _InParts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, total: Callable[[Tensor, slice], Tensor], parts: int, maps: Tensor, *weights: Tensor
+    ) -> Tensor:
+        of_maps = torch.empty_like(maps)
+        sums = [torch.zeros_like(w) for w in weights]
+        result = torch.zeros((), device=maps.device)
+        size = max(1, -(-len(maps) // parts))
+        for some in (slice(first, first + size) for first in range(0, len(maps), size)):
+            with torch.enable_grad():
+                part = maps[some].detach().requires_grad_()
+                loss = total(part, some)
+            with torch.autocast(maps.device.type, enabled=False):
+                of_maps[some], *found = torch.autograd.grad(loss, [part, *weights])
+            torch._foreach_add_(sums, found)
+            result += loss.detach()
+        ctx.save_for_backward(of_maps, *sums)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(gradient.to(g.dtype) * g for g in ctx.saved_tensors)

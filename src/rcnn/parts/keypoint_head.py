@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
-from rcnn.ops.losses import mean_over
+from rcnn.ops.losses import mean_over, sum_of_parts
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.proposals import Regions, SampledRegions
 from rcnn.structures import Instances
+
+# Regions that a CPU trains on at a time.
+AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,38 @@ class KeypointHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
         """Logits ``[R, K, S, S]`` of regions on maps ``[B, C, H, W]``."""
-        coarse: Tensor = self.logits(self.layers(self.pool(features, regions)))
+        return self.head(self.pool(features, regions))
+
+    def head(self, pooled: Tensor) -> Tensor:
+        """Logits ``[R, K, S, S]`` of pooled regions ``[R, C, P, P]``."""
+        coarse: Tensor = self.logits(self.layers(pooled))
         return functional.interpolate(coarse.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
 
     def select(self, sampled: SampledRegions) -> SampledRegions:
         """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
         return sampled.first_positives(self.settings.max_regions)
 
-    def loss(
-        self, logits: Tensor, positives: SampledRegions, truths: Sequence[Instances]
+    def losses(
+        self, features: Sequence[Tensor], positives: SampledRegions, truths: Sequence[Instances]
     ) -> dict[str, Tensor]:
-        """Mean cross entropy over the S² cells of each keypoint that is annotated and in its region."""
-        cells, seen = self._targets(positives, truths, logits.shape[-1])
-        total = functional.cross_entropy(logits.flatten(2)[seen], cells[seen], reduction="sum")
-        return {"keypoints": total / mean_over(int(seen.sum()), logits.device)}
+        """Mean cross entropy over the S² cells of each keypoint that is annotated and in its region.
+
+        On a CPU some regions at a time: nothing else that training keeps is as large.
+        """
+        pooled = self.pool(features, positives.regions)
+        cells, seen = self._targets(positives, truths, 4 * pooled.shape[-1])
+
+        def total(part: Tensor, some: slice) -> Tensor:
+            logits = self.head(part).flatten(2)
+            return functional.cross_entropy(logits[seen[some]], cells[some][seen[some]], reduction="sum")
+
+        parts = -(-len(pooled) // AT_ONCE) if pooled.device.type == "cpu" and torch.is_grad_enabled() else 1
+        if parts > 1:
+            weights = [p for m in (self.layers, self.logits) for p in m.parameters() if p.requires_grad]
+            loss = sum_of_parts(total, pooled, weights, parts)
+        else:
+            loss = total(pooled, slice(None))
+        return {"keypoints": loss / mean_over(int(seen.sum()), pooled.device)}
 
     def _targets(
         self, positives: SampledRegions, truths: Sequence[Instances], side: int

@@ -15,9 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from rcnn.ops.losses import mean_over
+from rcnn.ops.losses import mean_over, sum_of_parts
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.convolution import Conv3x3
@@ -93,18 +92,17 @@ class MaskHead(nn.Module):
             return logits.float()
         if torch.compiler.is_exporting() or pooled.device.type != "cpu":
             return self._enlarged(self.layers(pooled), labels)
-        regions, _, height, width = pooled.shape
-        parts = max(1, -(-regions * self.settings.channels * 4 * height * width // AT_ONCE))
+        if self.training and self.settings.norm:  # which sees all at once
+            return self._enlarged(self.layers(pooled), labels)
+        parts = self._parts(pooled)
         own = [None] * parts if labels is None else labels.tensor_split(parts)
-        if not self.training:
-            some = zip(pooled.tensor_split(parts), own, strict=True)
-            return torch.cat([self._enlarged(self.layers(part), label) for part, label in some])
-        hidden: Tensor = self.layers(pooled)  # its batch norm, if any, sees all at once
-        if parts == 1 or not hidden.requires_grad:
-            return self._enlarged(hidden, labels)
-        # Nothing else that training keeps is as large: each part is computed again for its gradients.
-        some = zip(hidden.tensor_split(parts), own, strict=True)
-        return torch.cat([checkpoint(self._enlarged, *part, use_reentrant=False) for part in some])
+        some = zip(pooled.tensor_split(parts), own, strict=True)
+        return torch.cat([self._enlarged(self.layers(part), label) for part, label in some])
+
+    def _parts(self, pooled: Tensor) -> int:
+        """How many times some of the pooled regions are computed on a CPU."""
+        regions, _, height, width = pooled.shape
+        return max(1, -(-regions * self.settings.channels * 4 * height * width // AT_ONCE))
 
     def _enlarged(self, hidden: Tensor, labels: Tensor | None) -> Tensor:
         """Logits of hidden maps ``[R, C, P, P]``: of all classes, or of ``labels [R]``."""
@@ -139,6 +137,28 @@ class MaskHead(nn.Module):
         """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
         return sampled.first_positives(self.settings.max_regions)
 
+    def losses(
+        self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Instances]
+    ) -> dict[str, Tensor]:
+        """:meth:`loss` of the pooled positive regions ``[R, C, P, P]``, on a CPU some regions at a time.
+
+        No other maps that training keeps are as large. Batch norm sees all regions at once, and what comes
+        after it some.
+        """
+        labels, convolutional = positives.labels, self.settings.layers == "fcn"
+        parts = self._parts(pooled) if convolutional and pooled.device.type == "cpu" else 1
+        if parts == 1 or not torch.is_grad_enabled():
+            return self.loss(self.head(pooled, labels), positives, truths)
+        layers: nn.Module = nn.Sequential() if self.settings.norm else self.layers
+        maps = self.layers(pooled) if self.settings.norm else pooled
+        goals = self.targets(positives, truths, 2 * pooled.shape[-1])
+
+        def total(part: Tensor, some: slice) -> Tensor:
+            return self._total(self._enlarged(layers(part), labels[some]), labels[some], goals[some])
+
+        weights = [p for m in (layers, self.upsample, self.logits) for p in m.parameters() if p.requires_grad]
+        return self._mean(sum_of_parts(total, maps, weights, parts), goals)
+
     def loss(
         self, logits: Tensor, positives: SampledRegions, truths: Sequence[Instances]
     ) -> dict[str, Tensor]:
@@ -147,14 +167,18 @@ class MaskHead(nn.Module):
         With ``softmax`` the mean cross entropy between the true class, inside the mask, and the background.
         """
         goals = self.targets(positives, truths, logits.shape[-1])
-        own = self._column(logits, positives.labels)
+        return self._mean(self._total(logits, positives.labels, goals), goals)
+
+    def _total(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+        """The sum of the loss over the pixels of ``goals [R, M, M]``."""
+        own = self._column(logits, labels)
         if self.settings.activation == "softmax":
             classes = torch.where(goals > 0, own[:, None, None], self.maps - 1)
-            total = functional.cross_entropy(logits, classes, reduction="sum")
-        else:
-            maps = _of_each(logits, own)
-            total = functional.binary_cross_entropy_with_logits(maps, goals, reduction="sum")
-        return {"masks": total / mean_over(goals.numel(), logits.device)}
+            return functional.cross_entropy(logits, classes, reduction="sum")
+        return functional.binary_cross_entropy_with_logits(_of_each(logits, own), goals, reduction="sum")
+
+    def _mean(self, total: Tensor, goals: Tensor) -> dict[str, Tensor]:
+        return {"masks": total / mean_over(goals.numel(), goals.device)}
 
     @torch.no_grad()
     def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:
