@@ -185,13 +185,13 @@ class Kernels:
             raise ValueError(f"a map {list(addend.shape)} to be added to {[batch, count, height, width]}")
         maps, shift = _cells(images), None if bias is None else bias.contiguous()
         added = None if addend is None else _cells(addend)
-        output = images.new_empty((batch, height, width, count))
+        output = _channels_last(batch, count, height, width)
         if output.numel() and self._library.rcnn_winograd(
             maps.data_ptr(), batch, height, width, channels, packed.data_ptr(), _address(shift), count,
             _address(added), relu, output.data_ptr(), torch.get_num_threads(),
         ):  # fmt: skip
             raise MemoryError(f"no memory for a convolution of maps {list(images.shape)}")
-        return output.permute(0, 3, 1, 2)
+        return output
 
     def takes_1x1(self, channels: int, count: int, *, added: bool) -> bool:
         """Whether it computes, and quicker than torch, a 1x1 convolution of C channels and K kernels.
@@ -245,14 +245,14 @@ class Kernels:
             raise ValueError(f"a map {list(addend.shape)} to be added to {batch} of {count} channels")
         maps, added = _cells(images), None if addend is None else _cells(addend)
         rows, columns = (0, 0) if added is None else added.shape[1:3]
-        output = images.new_empty((batch, -(-height // stride), -(-width // stride), count))
+        output = _channels_last(batch, count, -(-height // stride), -(-width // stride))
         if output.numel() and self._library.rcnn_pointwise(
             maps.data_ptr(), batch, height, width, channels, stride, panels.data_ptr(), shift.data_ptr(),
             count, _address(added), rows, columns, ACTIVATIONS.index(activation), output.data_ptr(),
             torch.get_num_threads(),
         ):  # fmt: skip
             raise MemoryError(f"no memory for a convolution of maps {list(images.shape)}")
-        return output.permute(0, 3, 1, 2)
+        return output
 
     def takes_regions(self, channels: int) -> bool:
         """Whether :meth:`roi_align` pools maps of C channels."""
@@ -335,6 +335,11 @@ class Kernels:
         )  # fmt: skip
         best = order[kept]
         return best[scores[best].argsort(descending=True, stable=True)]
+
+
+def _channels_last(*shape: int) -> Tensor:
+    """A map ``[B, K, h, w]`` to be filled."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
 
 def _cells(maps: Tensor) -> Tensor:

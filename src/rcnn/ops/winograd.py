@@ -11,11 +11,9 @@ Legend: B images, C channels in, K channels out, T tiles.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 # F(4 x 4, 3 x 3): §4.1 of the paper gives F(2 x 2); these are its maps for the points 0, 1, -1, 2, -2.
@@ -70,39 +68,14 @@ def transform_kernels(kernels: Tensor) -> Tensor:
     return (_on_both_axes(_KERNEL, kernels) @ flat).view(-1, kernels.shape[1], 1, 1)
 
 
-def convolve_trained(images: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
-    """:func:`convolve` with kernels ``[K, C, 3, 3]``, gradients of images, kernels and bias included."""
-    result: Tensor = _Trained.apply(images, kernels, bias)
-    return result
-
-
-class _Trained(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(images, kernels)
-        return convolve(images, transform_kernels(kernels), bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, kernels = ctx.saved_tensors
-        of_images, of_kernels, of_bias = ctx.needs_input_grad
-        turned = kernels.flip(2, 3).transpose(0, 1)
-        with torch.autocast("cpu", enabled=False):
-            return (
-                convolve(gradient, transform_kernels(turned)) if of_images else None,
-                _of_kernels(images, gradient) if of_kernels else None,
-                gradient.sum((0, 2, 3)) if of_bias else None,
-            )
-
-
 def convolve(
     images: Tensor, transformed: Tensor, bias: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
     """The 3x3 convolution of ``[B, C, H, W]`` with stride 1 and padding 1: ``[B, K, H, W]``, channels last.
 
     Equal to ``conv2d`` up to rounding, of which it has more than ten times as much: 3e-6 of the values'
-    spread, 5e-5 at most. Not for autograd, see :func:`convolve_trained`.
+    spread, 5e-5 at most. Not for autograd, see
+    :mod:`rcnn.parts.convolution`.
 
     Args:
         images: quickest in channels_last.
@@ -145,7 +118,7 @@ def _products(inputs: Tensor, transformed: Tensor) -> Tensor:
     return found.permute(0, 2, 3, 1).view(tiles, 36, -1)
 
 
-def _of_kernels(images: Tensor, gradient: Tensor) -> Tensor:
+def kernel_gradient(images: Tensor, gradient: Tensor) -> Tensor:
     """The gradient ``[K, C, 3, 3]`` of the kernels, from that of the results ``[B, K, H, W]``."""
     channels, kernels = images.shape[1], gradient.shape[1]
     total = images.new_zeros((36, kernels, channels))
