@@ -69,10 +69,9 @@ def _compiled(images: Tensor, weight: Tensor) -> kernels.Kernels | None:
     tiles = len(images) * -(-images.shape[-2] // 4) * -(-images.shape[-1] // 4)
     if images.ndim != 4 or tiles < LEAST_TILES or min(channels, count) < LEAST_CHANNELS:
         return None
-    found = kernels.kernels()
     with torch.no_grad():
-        usable = found is not None and found.takes_3x3(channels, count) and kernels.usable(images, weight)
-    return found if usable else None
+        found = kernels.kernels() if kernels.usable(images, weight) else None
+    return found if found is not None and found.takes_3x3(channels, count) else None
 
 
 def _convolve(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
