@@ -328,6 +328,8 @@ def say(line):
     os.write(1, (line + chr(10)).encode())  # at once: two processes write to one pipe
 torch.set_num_threads(1)
 from rcnn import run
+from rcnn.parts import mask_head
+mask_head.AT_ONCE = 1  # one region at a time, where the single process takes all
 data, recipe = sys.argv[1:]
 evaluate = run.evaluate
 def told(*given, **settings):

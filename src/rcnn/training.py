@@ -289,10 +289,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["multiple"]
         statistics = [(buffer, buffer.clone()) for buffer in self._statistics()]
+        self.optimizer.zero_grad(set_to_none=True)  # before memory is needed for this step's
         with self._precision():
             output: Output = self.parallel(batch, truths)
         loss = torch.stack(list(output.losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
         losses = {k: self._agreed(float(v.detach())) for k, v in output.losses.items()}
         good = math.isfinite(sum(losses.values()))
         if good:

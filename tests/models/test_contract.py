@@ -1,5 +1,6 @@
 """One contract for every model: what goes in, what comes out, what has a gradient."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -181,6 +182,24 @@ def check_detections(model, batch, detections, most=20):
             assert ((found.mask_maps >= 0) & (found.mask_maps <= 1)).all()
         else:
             assert found.mask_maps is None
+
+
+def test_heads_that_train_on_a_region_at_a_time_have_the_same_losses_and_gradients(model, monkeypatch):
+    """All models' losses and gradients, where mask and keypoint heads take one region after the other."""
+    sizes = (64, 96), (50, 70)
+    truths = [truth_on(sizes[0], (4, 4, 30, 40), (40, 10, 90, 60)), truth_on(sizes[1], (5, 5, 25, 45))]
+    found = []
+    for at_once in (None, 1):
+        if at_once is not None:
+            monkeypatch.setattr("rcnn.parts.mask_head.AT_ONCE", at_once)
+            monkeypatch.setattr("rcnn.parts.keypoint_head.AT_ONCE", at_once)
+        copied = copy.deepcopy(model)
+        losses = losses_of(copied, replace(batch_of(*sizes), seeds=(1, 2)), truths)
+        sum(losses.values()).backward()
+        found.append((losses, {n: p.grad for n, p in copied.named_parameters() if p.grad is not None}))
+    assert list(found[0][0]) == list(found[1][0])
+    assert found[0][1].keys() == found[1][1].keys()
+    assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
 def test_models_by_name():

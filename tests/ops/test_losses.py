@@ -87,6 +87,37 @@ def test_the_sum_of_parts_of_nothing_is_zero_and_reaches_every_weight():
     assert all(p.grad.abs().sum() == 0 for p in layer.parameters())
 
 
+@pytest.mark.parametrize("of_maps", [False, True])
+def test_the_sum_of_parts_without_trained_weights(of_maps):
+    layer = nn.Linear(3, 1).requires_grad_(False)
+    maps = torch.randn((4, 3), requires_grad=of_maps)
+    loss = sum_of_parts(lambda part, _: layer(part).square().sum(), maps, [], 2)
+    assert_close(loss, layer(maps).square().sum())
+    assert loss.requires_grad == of_maps
+    if of_maps:
+        assert_close(*torch.autograd.grad(loss, maps), *torch.autograd.grad(layer(maps).square().sum(), maps))
+
+
+def test_the_sum_of_parts_of_maps_that_need_no_gradient():
+    layer, maps = nn.Linear(3, 1), torch.randn(4, 3)
+    given = [
+        torch.autograd.grad(loss, list(layer.parameters()))
+        for loss in (
+            sum_of_parts(lambda part, _: layer(part).square().sum(), maps, list(layer.parameters()), 2),
+            layer(maps).square().sum(),
+        )
+    ]
+    assert_close(given[0], given[1])
+
+
+def test_the_sum_of_parts_scales_half_precision_without_rounding_the_scale():
+    maps = torch.ones((4, 3), dtype=torch.bfloat16, requires_grad=True)
+    loss = sum_of_parts(lambda part, _: part.float().sum() * 3, maps, [], 2)
+    (found,) = torch.autograd.grad(loss / 3.01, maps)
+    assert found.dtype == torch.bfloat16
+    assert_close(found, torch.full_like(found, 3 / 3.01), rtol=0, atol=0)
+
+
 def test_the_sum_of_parts_keeps_gradients_but_not_what_layers_computed():
     layers = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(4)))
     maps = torch.randn(64, 8, requires_grad=True)

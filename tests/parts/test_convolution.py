@@ -73,6 +73,13 @@ def test_each_way_has_the_results_and_gradients_of_the_direct_convolution(
         assert_close(one, other, rtol=1e-3, atol=2e-2)
 
 
+def test_without_a_bias() -> None:
+    images, weight = torch.randn(1, 64, 64, 64), torch.randn(64, 64, 3, 3).requires_grad_()
+    (found,) = torch.autograd.grad(convolve_trained(images, weight, None).square().mean(), weight)
+    (expected,) = torch.autograd.grad(functional.conv2d(images, weight, padding=1).square().mean(), weight)
+    assert_close(found, expected, rtol=1e-3, atol=1e-2)
+
+
 def test_maps_of_128_channels_are_trained_in_c(taken) -> None:
     """The pyramid of `rcnn train`; without a compiler it has too few channels."""
     ours, plain = pair(128)
@@ -83,7 +90,7 @@ def test_maps_of_128_channels_are_trained_in_c(taken) -> None:
 
 def test_gradients_under_autocast_are_in_full_precision(taken) -> None:
     ours, plain = pair()
-    image = torch.randn(1, 256, 28, 32)
+    image = torch.randn(1, 256, 60, 64)
     losses = [layer(image).square().mean() for layer in (ours, plain)]
     with torch.autocast("cpu", torch.bfloat16):
         losses[0].backward()

@@ -37,10 +37,16 @@ def all_of(truth: Instances) -> SampledRegions:
     return SampledRegions(Regions(truth.boxes, nothing), nothing, torch.arange(count), positive, truth.boxes)
 
 
+def losses(module: KeypointHead, features: list[torch.Tensor], of: Instances | None = None) -> torch.Tensor:
+    chosen = all_of(truth() if of is None else of)
+    pooled = module.pool(features, chosen.regions)
+    return module.losses(pooled, chosen, [truth() if of is None else of])["keypoints"]
+
+
 def test_a_flat_map_costs_the_logarithm_of_its_cells():
     module = head()
     module.logits.weight.data.zero_()
-    loss = module.losses(maps(), all_of(truth()), [truth()])["keypoints"]
+    loss = losses(module, maps())
     assert_close(loss.item(), math.log(16 * 16))
 
 
@@ -51,7 +57,7 @@ def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(monkeypatch):
         module, features = head(), maps()
         sizes, whole = [], module.head
         module.head = lambda pooled: (sizes.append(len(pooled)), whole(pooled))[1]  # noqa: B023
-        loss = module.losses(features, all_of(truth()), [truth()])["keypoints"]
+        loss = losses(module, features)
         assert sizes == {3: [3], 2: [2, 1], 1: [1, 1, 1]}[at_once]
         (2 * loss).backward()
         found.append([loss.detach(), features[0].grad, *(p.grad for p in module.parameters())])
@@ -62,7 +68,7 @@ def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(monkeypatch):
 
 def test_no_regions_cost_nothing_and_reach_every_parameter():
     module, empty = head(), Instances.empty((20, 20))
-    loss = module.losses(maps(), all_of(empty), [empty])["keypoints"]
+    loss = losses(module, maps(), empty)
     loss.backward()
     assert loss == 0
     assert all(p.grad is not None and p.grad.abs().sum() == 0 for p in module.parameters())

@@ -115,13 +115,14 @@ def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(
     ],
     ids=["sigmoid", "norm", "no convolutions", "agnostic", "softmax", "mlp"],
 )
-@pytest.mark.parametrize("frozen", [False, True], ids=["", "frozen upsampling"])
+@pytest.mark.parametrize("frozen", ["none", "upsample", "all"])
 def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(changed, frozen, monkeypatch):
     chosen, found = sampled([0, 0, 1], [0, 1, 0], [2, 0, 2], [True] * 3), []
     for at_once in (2**24, 2 * 4 * 6 * 4 * 4):  # all; two
         monkeypatch.setattr("rcnn.parts.mask_head.AT_ONCE", at_once)
         module = head(replace(SETTINGS, **changed)).train()
-        module.upsample.requires_grad_(not frozen)
+        module.requires_grad_(frozen != "all")
+        module.upsample.requires_grad_(frozen == "none")
         sizes, upsample = [], module._enlarged
         module._enlarged = lambda hidden, labels: (sizes.append(len(hidden)), upsample(hidden, labels))[1]  # noqa: B023
         features = [m.requires_grad_() for m in maps()]

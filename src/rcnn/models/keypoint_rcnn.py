@@ -94,11 +94,13 @@ class KeypointRCNN(nn.Module):
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
-        losses = self.rpn.loss(anchors, targets, draws)
-        losses |= self.box.losses(features, sampled, targets, draws)
         posed = self.keypoint.select(sampled)
-        losses |= self.keypoint.losses(features, posed, targets)
+        branches = self.keypoint.losses(self.keypoint.pool(features, posed.regions), posed, targets)
         if self.mask is not None:
             outlined = self.mask.select(sampled)
-            losses |= self.mask.losses(self.mask.pool(features, outlined.regions), outlined, targets)
-        return Output(losses)
+            branches |= self.mask.losses(self.mask.pool(features, outlined.regions), outlined, targets)
+        return Output(
+            self.rpn.loss(anchors, targets, draws)
+            | self.box.losses(features, sampled, targets, draws)
+            | branches
+        )

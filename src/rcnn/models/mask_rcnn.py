@@ -92,8 +92,9 @@ class MaskRCNN(nn.Module):
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
         positives = self.mask.select(sampled)
-        pooled = self.box.stage(self.mask.pool(features, positives.regions))
-        masks = self.mask.losses(pooled, positives, targets)
+        masks = self.mask.losses(
+            self.box.stage(self.mask.pool(features, positives.regions)), positives, targets
+        )
         return Output(
             self.rpn.loss(anchors, targets, draws)
             | self.box.losses(features, sampled, targets, draws)

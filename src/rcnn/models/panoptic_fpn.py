@@ -111,9 +111,8 @@ class PanopticFPN(nn.Module):
             proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
         )
         positives = self.mask.select(sampled)
-        of_objects = self.box.losses(features, sampled, targets, draws) | self.mask.losses(
-            self.mask.pool(features, positives.regions), positives, targets
-        )
+        masks = self.mask.losses(self.mask.pool(features, positives.regions), positives, targets)
+        of_objects = self.box.losses(features, sampled, targets, draws) | masks
         s = self.settings
         return Output(
             self.rpn.loss(anchors, targets, draws)

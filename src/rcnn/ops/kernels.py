@@ -2,8 +2,8 @@
 
 The files beside this one are built by ``rcnn.compiled`` in some seconds, at their first use. They do what
 ``rcnn.ops`` and ``conv2d`` do, the same up to rounding, with vectors of the CPU's full width and with what
-follows a convolution done while its results are in registers. Where nothing can be
-compiled these do it; ``RCNN_COMPILE=0`` asks for that.
+follows a convolution done while its results are in registers. Where nothing can be compiled these do it;
+``RCNN_COMPILE=0`` asks for that. Only the 3x3 convolution serves training, too: ``rcnn.parts.convolution``.
 
 Legend: B images, C channels in, K channels out, L levels, R regions, P the side of a pooled map.
 """

@@ -42,7 +42,7 @@ def sum_of_parts(
     """The sum of what ``total`` gives for some of the maps ``[R, ...]`` at a time, with their gradients.
 
     The gradients of a part are computed right after its loss: what layers keep for them is that of one part,
-    never of all, and nothing is computed twice. It can be differentiated once.
+    never of all, and nothing is computed twice. It can be differentiated once; hooks see gradients of parts.
 
     Args:
         total: a sum over the given maps, which are those of the slice.
@@ -59,22 +59,26 @@ class _InParts(torch.autograd.Function):
     def forward(
         ctx: Any, total: Callable[[Tensor, slice], Tensor], parts: int, maps: Tensor, *weights: Tensor
     ) -> Tensor:
-        of_maps = torch.empty_like(maps)
+        of_maps = torch.empty_like(maps) if maps.requires_grad else None
         sums = [torch.zeros_like(w) for w in weights]
-        result = torch.zeros((), device=maps.device)
+        result = torch.zeros((), dtype=torch.float32, device=maps.device)
         size = max(1, -(-len(maps) // parts))
         for some in (slice(first, first + size) for first in range(0, len(maps), size)):
             with torch.enable_grad():
-                part = maps[some].detach().requires_grad_()
+                part = maps[some].detach().requires_grad_(of_maps is not None)
                 loss = total(part, some)
-            with torch.autocast(maps.device.type, enabled=False):
-                of_maps[some], *found = torch.autograd.grad(loss, [part, *weights])
-            torch._foreach_add_(sums, found)
             result += loss.detach()
+            wanted = [part, *weights] if of_maps is not None else list(weights)
+            with torch.autocast(maps.device.type, enabled=False):
+                found = list(torch.autograd.grad(loss, wanted)) if wanted else []
+            if of_maps is not None:
+                of_maps[some] = found.pop(0)
+            for gradient in reversed(sums):
+                gradient += found.pop()  # which is freed before the next part needs memory
         ctx.save_for_backward(of_maps, *sums)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(gradient.to(g.dtype) * g for g in ctx.saved_tensors)
+        return None, None, *(None if g is None else gradient * g for g in ctx.saved_tensors)

@@ -1,4 +1,4 @@
-/* Winograd's F(4x4, 3x3) in one pass, for prediction; rcnn.ops.kernels calls it. The algorithm is rcnn.ops.winograd's.
+/* Winograd's F(4x4, 3x3) in one pass; rcnn.ops.kernels calls it. The algorithm is rcnn.ops.winograd's.
 
    The tiles go through in turns small enough for the caches. Each turn has three steps that the threads share:
    36 inputs of each tile, their products with the kernels, the results of each tile.

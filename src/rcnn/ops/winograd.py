@@ -74,8 +74,7 @@ def convolve(
     """The 3x3 convolution of ``[B, C, H, W]`` with stride 1 and padding 1: ``[B, K, H, W]``, channels last.
 
     Equal to ``conv2d`` up to rounding, of which it has more than ten times as much: 3e-6 of the values'
-    spread, 5e-5 at most. Not for autograd, see
-    :mod:`rcnn.parts.convolution`.
+    spread, 5e-5 at most. Not for autograd: see ``rcnn.parts.convolution``.
 
     Args:
         images: quickest in channels_last.

@@ -28,14 +28,10 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
-        if self.training and torch.is_grad_enabled() and pays(images, self.weight):
+        quick = _compiled(images, self.weight) is not None or winograd.pays(images, self.out_channels)
+        if self.training and torch.is_grad_enabled() and quick:
             return convolve_trained(images, self.weight, self.bias)
         return super().forward(images)
-
-
-def pays(images: Tensor, weight: Tensor) -> bool:
-    """Whether Winograd's way is quicker in training: maps ``[B, C, H, W]``, kernels ``[K, C, 3, 3]``."""
-    return _compiled(images, weight) is not None or winograd.pays(images, len(weight))
 
 
 def convolve_trained(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -149,7 +149,7 @@ class MaskHead(nn.Module):
         parts = self._parts(pooled) if convolutional and pooled.device.type == "cpu" else 1
         if parts == 1 or not torch.is_grad_enabled():
             return self.loss(self.head(pooled, labels), positives, truths)
-        layers: nn.Module = nn.Sequential() if self.settings.norm else self.layers
+        layers: nn.Module = nn.Identity() if self.settings.norm else self.layers
         maps = self.layers(pooled) if self.settings.norm else pooled
         goals = self.targets(positives, truths, 2 * pooled.shape[-1])
 
