@@ -28,8 +28,7 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
-        quick = _compiled(images, self.weight) is not None or winograd.pays(images, self.out_channels)
-        if self.training and torch.is_grad_enabled() and quick:
+        if self.training and torch.is_grad_enabled() and _pays(images, self.weight):
             return convolve_trained(images, self.weight, self.bias)
         return super().forward(images)
 
@@ -57,6 +56,10 @@ class _Trained(torch.autograd.Function):
                 _of_weight(images, weight, gradient) if of_weight else None,
                 gradient.sum((0, 2, 3)) if of_bias else None,
             )
+
+
+def _pays(images: Tensor, weight: Tensor) -> bool:
+    return _compiled(images, weight) is not None or winograd.pays(images, len(weight))
 
 
 def _compiled(images: Tensor, weight: Tensor) -> kernels.Kernels | None:
