@@ -30,14 +30,14 @@ from torch import Tensor, nn
 
 from benchmarks.peers import keep_scale, lighten, torchvision_detector, torchvision_inputs
 from rcnn import load, open_data, train
-from rcnn.bench import machine
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
 from rcnn.data.loader import training_batches
-from rcnn.evaluation import Evaluation, evaluate
+from rcnn.evaluation.evaluator import Evaluation, evaluate
+from rcnn.inference.benchmark import machine
 from rcnn.ops.masks import paste_masks
-from rcnn.run import read_history
 from rcnn.structures import Instances
+from rcnn.training.run import read_history
 from rcnn.transform import Transform
 
 SIDES = ("rcnn", "torchvision")

@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.peers import picture
 from benchmarks.prediction import light_detector
-from rcnn.bench import machine, peak_memory
-from rcnn.hardware import keep_memory
+from rcnn.device import keep_memory
+from rcnn.inference.benchmark import machine, peak_memory
 
 CURVES: dict[str, tuple[float, ...]] = {
     "objects": (1, 10, 100, 300, 1000, 2000),

@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 
 from rcnn import evaluate, load, open_data
-from rcnn.bench import machine
+from rcnn.inference.benchmark import machine
 
 SHOWN = ("mask/AP", "mask/AP50", "box/AP", "box/AP50", "voc07/mAP")
 

@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 
 from rcnn import open_data, train
-from rcnn.bench import machine
 from rcnn.data.dataset import Dataset
-from rcnn.run import read_history
+from rcnn.inference.benchmark import machine
+from rcnn.training.run import read_history
 
 PYRAMID = ("model.fpn.channels=256", "model.rpn.channels=256")
 BOX = ("model.box.channels=1024", "model.box.sampling.count=512", "model.box.sampling.positive_share=0.25")

@@ -19,11 +19,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from rcnn.bench import peak_memory
+from rcnn.inference.benchmark import peak_memory
+from rcnn.inference.detector import Detector
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.predict import Detector
+from rcnn.parts.pretrained import from_torchvision, load_trunk, torchvision_transform, trunk_normalisation
 from rcnn.structures import Instances, Size
-from rcnn.weights import from_torchvision, load_trunk, torchvision_transform, trunk_normalisation
 
 
 class PyramidTrunk(nn.Module):

@@ -34,15 +34,15 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import box_iou
 
 from benchmarks.peers import enliven, picture, print_peak, print_peaks, published_pair, torchvision_detector
-from rcnn.bench import alternate, machine, ratios, spread
-from rcnn.export import export
-from rcnn.hardware import keep_memory
+from rcnn.device import keep_memory
+from rcnn.inference.benchmark import alternate, machine, ratios, spread
+from rcnn.inference.detector import Detector, TensorResults
+from rcnn.inference.exported import open_exported
+from rcnn.inference.exporters import export
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.predict import Detector, TensorResults
-from rcnn.recipe import load_recipe
-from rcnn.runtime import open_exported
+from rcnn.parts.pretrained import load_trunk
 from rcnn.structures import Instances
-from rcnn.weights import load_trunk
+from rcnn.training.recipe import load_recipe
 
 Found = dict[str, Tensor]
 NUCLEI = 150

@@ -24,10 +24,10 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d
 
 from benchmarks.peers import picture, print_peak, print_peaks, torchvision_inputs
-from rcnn.bench import alternate, machine, ratios, spread
-from rcnn.hardware import keep_memory
+from rcnn.device import keep_memory
+from rcnn.inference.benchmark import alternate, machine, ratios, spread
+from rcnn.parts.pretrained import from_torchvision, torchvision_transform
 from rcnn.structures import Instances, Masks
-from rcnn.weights import from_torchvision, torchvision_transform
 
 SIDE, OBJECTS, IMAGES, CLASSES = 512, 30, 2, 80
 NAME = "maskrcnn_resnet50_fpn"

@@ -31,15 +31,15 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from rcnn import load, open_data, train
-from rcnn.checkpoint import write_atomically
 from rcnn.data.dataset import Dataset
-from rcnn.metrics.proposals import proposal_recall
+from rcnn.data.external_proposals import default_cache, with_proposals
+from rcnn.evaluation.proposal_recall import rpn_proposals
+from rcnn.inference.detector import Detector
+from rcnn.inference.stopwatch import Stopwatch
+from rcnn.io.checkpoint import write_atomically
+from rcnn.metrics.recall import proposal_recall
 from rcnn.parts.selective_search import selective_search
-from rcnn.predict import Detector
-from rcnn.proposals import default_cache, with_proposals
-from rcnn.propose import rpn_proposals
-from rcnn.stopwatch import Stopwatch
-from rcnn.training import append_line
+from rcnn.training.trainer import append_line
 
 STAGES = ("proposals", "trunk", "heads")
 NAMES = {

@@ -23,11 +23,11 @@ from benchmarks.peers import print_peak, print_peaks, torchvision_detector, torc
 from rcnn import open_data
 from rcnn.data.dataset import Sample
 from rcnn.data.loader import training_batches
-from rcnn.hardware import fast_bfloat16, keep_memory
+from rcnn.device import fast_bfloat16, keep_memory
 from rcnn.models import MODELS
-from rcnn.plan import plan
-from rcnn.training import Trainer
-from rcnn.weights import load_trunk
+from rcnn.parts.pretrained import load_trunk
+from rcnn.training.defaults import plan
+from rcnn.training.trainer import Trainer
 
 STEPS = 4  # of a round
 

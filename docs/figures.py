@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_i
 
 from rcnn import Instances, open_data
 from rcnn.draw import FOUND, MISSED, SPURIOUS, contact_sheet, draw, palette
+from rcnn.inference.writers import write_picture
 from rcnn.models.fast_rcnn import FastRCNNSettings
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import cell_anchors, grid_anchors
@@ -25,10 +26,9 @@ from rcnn.ops.masks import mask_targets, paste_masks
 from rcnn.ops.matching import NEGATIVE, POSITIVE, sample
 from rcnn.ops.roi import assign_levels
 from rcnn.ops.warp import warp
-from rcnn.parts.proposals import sample_proposals
+from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
-from rcnn.results import write_picture
 from rcnn.structures import Masks
 
 IMAGE = "2e2d29fc"  # the first letters of its name

@@ -19,9 +19,9 @@ from torch import Tensor
 from rcnn import Instances, evaluate, load, open_data
 from rcnn.data.dataset import Dataset
 from rcnn.draw import draw_comparison
-from rcnn.evaluation import Evaluation, evaluate_predictions
+from rcnn.evaluation.evaluator import Evaluation, evaluate_predictions
+from rcnn.inference.writers import write_picture
 from rcnn.metrics.nuclei import nuclei_metrics
-from rcnn.results import write_picture
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("fluorescence", "stained", "brightfield")

@@ -6,7 +6,7 @@ from pathlib import Path
 from rcnn import load
 from rcnn.data.shapes import draw_shapes
 from rcnn.draw import contact_sheet, draw
-from rcnn.results import write_picture
+from rcnn.inference.writers import write_picture
 
 detector = load(sys.argv[1])
 held_out = [draw_shapes(1, first=400 + i, size=(160, 160))[0] for i in range(4)]

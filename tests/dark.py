@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rcnn.predict import Detector
+from rcnn.inference.detector import Detector
 from rcnn.structures import ImageBatch, Instances, Masks, Output
 from rcnn.transform import Transform
 

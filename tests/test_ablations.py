@@ -19,10 +19,10 @@ from rcnn.models.rcnn import RCNN, STEEPNESS, RCNNSettings
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.parts.rpn import RPN, RPNSettings
-from rcnn.recipe import default_recipe, with_settings
 from rcnn.structures import ImageBatch, Instances, Masks
+from rcnn.training.recipe import default_recipe, with_settings
 from tiny import tiny_recipe, tiny_shapes
 
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes.md"

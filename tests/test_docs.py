@@ -15,16 +15,17 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import ROOT
-from rcnn import cli, run
+from rcnn import cli
+from rcnn.inference.detector import Detector, load
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.parts.backbone import TrunkSettings, build_trunk
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.fpn import FPN
 from rcnn.parts.mask_head import MaskHead
 from rcnn.parts.rpn import RPN, RPNSettings
-from rcnn.plan import TRUNK, light_settings
-from rcnn.predict import Detector, load
-from rcnn.recipe import _keys, _tables, default_recipe, dump_recipe, load_recipe
+from rcnn.training import run
+from rcnn.training.defaults import TRUNK, light_settings
+from rcnn.training.recipe import _keys, _tables, default_recipe, dump_recipe, load_recipe
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
 
@@ -121,26 +122,11 @@ def test_tests_and_files_named_exist(document: Path) -> None:
         )
 
 
-def tree() -> set[str]:
-    """The files below ``src/rcnn`` in the README's tree; those of a folder stand after or below it."""
-    (drawn,) = (block for block in blocks(ROOT / "README.md", "") if block.startswith("src/rcnn/"))
-    paths, folder = set(), ""
-    for line in drawn[: drawn.index("\nrecipes/")].splitlines()[1:]:
-        indent = len(line) - len(line.lstrip())
-        first = line.split()[0]
-        if indent == 2:
-            folder = first if first.endswith("/") else ""
-        paths |= {
-            folder + word.strip("();") for word in line.split() if re.fullmatch(r"\(?\w+\.(py|html)\)?", word)
-        }
-    return paths
-
-
 def test_the_readmes_tree_is_that_of_the_package() -> None:
     source = ROOT / "src" / "rcnn"
-    files = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.suffix in (".py", ".html")}
-    assert tree() == {name for name in files if not name.endswith("__init__.py")}
+    folders = {f"{path.parent.name}/" for path in source.glob("*/__init__.py")}
     (drawn,) = (block for block in blocks(ROOT / "README.md", "") if block.startswith("src/rcnn/"))
+    assert set(re.findall(r"^  (\w+/)", drawn, re.M)) == folders
     for top in re.findall(r"^(\S+)", drawn, re.M):
         assert (ROOT / top).exists(), f"README's tree has {top}"
 
@@ -154,7 +140,7 @@ def test_the_architecture_names_every_file() -> None:
 
 
 def test_constants_are_those_of_the_plan() -> None:
-    code = (ROOT / "src" / "rcnn" / "plan.py").read_text(encoding="utf-8")
+    code = (ROOT / "src" / "rcnn" / "training" / "defaults.py").read_text(encoding="utf-8")
     said = re.findall(r"`([A-Z]+ = [^`]+)`", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"))
     assert said
     for line in said:

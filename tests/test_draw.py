@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from rcnn.data.coco import PERSON
+from rcnn.data.formats.coco import PERSON
 from rcnn.draw import (
     FOUND,
     IGNORED,

@@ -35,11 +35,17 @@ def test_an_unknown_name() -> None:
 
 
 def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
-    for module in ("rcnn.training", "rcnn.run", "rcnn.evaluation", "rcnn.predict", "rcnn.data.open"):
+    for module in (
+        "rcnn.training.trainer",
+        "rcnn.training.run",
+        "rcnn.evaluation.evaluator",
+        "rcnn.inference.detector",
+        "rcnn.data.formats.open",
+    ):
         importlib.import_module(module)
     for function in (rcnn.train, rcnn.evaluate, rcnn.load, rcnn.open_data):
         assert isinstance(function, Callable)
-    assert rcnn.train is importlib.import_module("rcnn.run").train
+    assert rcnn.train is importlib.import_module("rcnn.training.run").train
 
 
 CODE = """

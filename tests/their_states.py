@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
+from rcnn.importers.recognise import Found, num_classes
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.keypoint_rcnn import KeypointRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.zoos.structure import Found, num_classes
 
 Make = Callable[[tuple[int, ...]], Tensor]
 State = dict[str, Tensor]

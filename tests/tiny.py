@@ -13,12 +13,12 @@ from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
-from rcnn.recipe import Recipe
-from rcnn.training import TrainSettings
+from rcnn.training.recipe import Recipe
+from rcnn.training.trainer import TrainSettings
 from rcnn.transform import Transform
-from rcnn.weights import load_trunk
 
 SIDE = 64
 NAMES = ("disk", "square")

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset, Sample
-    from rcnn.data.open import open_data
-    from rcnn.evaluation import evaluate
+    from rcnn.data.formats.open import open_data
+    from rcnn.evaluation.evaluator import evaluate
+    from rcnn.inference.detector import Detector
+    from rcnn.inference.exported import load
     from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
     from rcnn.models.fcn import FCN, FCNSettings
@@ -30,17 +32,15 @@ if TYPE_CHECKING:
     from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
     from rcnn.models.rcnn import RCNN, RCNNSettings
     from rcnn.ops.panoptic import MergeSettings, Panoptic, merge
-    from rcnn.predict import Detector
-    from rcnn.run import train
-    from rcnn.runtime import load
     from rcnn.structures import ImageBatch, Instances, Masks, Output
+    from rcnn.training.run import train
     from rcnn.transform import Transform
 
 # Where the public names live: importing rcnn must not cost the seconds that importing torch does.
 _MODULES = {
     "rcnn.data.dataset": "Dataset Sample",
-    "rcnn.data.open": "open_data",
-    "rcnn.evaluation": "evaluate",
+    "rcnn.data.formats.open": "open_data",
+    "rcnn.evaluation.evaluator": "evaluate",
     "rcnn.models.fast_rcnn": "FastRCNN FastRCNNSettings",
     "rcnn.models.faster_rcnn": "FasterRCNN FasterRCNNSettings",
     "rcnn.models.fcn": "FCN FCNSettings",
@@ -49,9 +49,9 @@ _MODULES = {
     "rcnn.models.panoptic_fpn": "PanopticFPN PanopticFPNSettings",
     "rcnn.models.rcnn": "RCNN RCNNSettings",
     "rcnn.ops.panoptic": "MergeSettings Panoptic merge",
-    "rcnn.predict": "Detector",
-    "rcnn.runtime": "load",
-    "rcnn.run": "train",
+    "rcnn.inference.detector": "Detector",
+    "rcnn.inference.exported": "load",
+    "rcnn.training.run": "train",
     "rcnn.structures": "ImageBatch Instances Masks Output",
     "rcnn.transform": "Transform",
 }

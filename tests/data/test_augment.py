@@ -9,7 +9,7 @@ import torch
 from blobs import blobs
 from rcnn.data.augment import QUARTER_TURNS, Augment, paste
 from rcnn.data.dataset import Sample
-from rcnn.data.view import View, view_sample
+from rcnn.data.geometry import View, view_sample
 from rcnn.structures import Instances, Masks
 from rcnn.transform import Transform
 

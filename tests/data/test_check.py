@@ -19,7 +19,7 @@ from rcnn.data.check import (
     refuse_or_skip,
 )
 from rcnn.data.dataset import Dataset
-from rcnn.data.open import open_data
+from rcnn.data.formats.open import open_data
 
 SIZE = (10, 20)
 

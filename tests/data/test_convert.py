@@ -16,8 +16,8 @@ from rcnn.data import convert as module
 from rcnn.data.check import DataError
 from rcnn.data.convert import Conversion, convert
 from rcnn.data.dataset import Dataset
-from rcnn.data.open import open_data
-from rcnn.data.outlines import joined, rasterise, trace
+from rcnn.data.formats.open import open_data
+from rcnn.data.formats.outlines import joined, rasterise, trace
 from rcnn.structures import Masks
 
 SIZE = (24, 40)

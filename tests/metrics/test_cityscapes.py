@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from objects import FAR, SIZE, A, B, filled, instances
-from rcnn.data.cityscapes import THINGS
-from rcnn.data.open import open_data
+from rcnn.data.formats.cityscapes import THINGS
+from rcnn.data.formats.open import open_data
 from rcnn.metrics.cityscapes import IOUS, cityscapes_metrics, shared_pixels
 from rcnn.structures import Instances, Masks
 

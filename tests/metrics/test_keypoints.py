@@ -11,7 +11,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rcnn.data.coco import PERSON
+from rcnn.data.formats.coco import PERSON
 from rcnn.metrics.coco import coco_metrics
 from rcnn.metrics.keypoints import keypoint_errors
 from rcnn.structures import Instances, Skeleton

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rcnn.data.coco_panoptic import write_panoptic
+from rcnn.data.formats.coco_panoptic import write_panoptic
 from rcnn.metrics.panoptic import Quality, panoptic_quality
 from rcnn.ops.panoptic import Panoptic
 

@@ -21,11 +21,11 @@ from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
-from rcnn.recipe import load_recipe, with_settings
 from rcnn.structures import ImageBatch, Instances, Masks
+from rcnn.training.recipe import load_recipe, with_settings
 from rcnn.transform import Transform
 
 NUM_CLASSES = 3

@@ -10,15 +10,15 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from rcnn.cli import app
-from rcnn.data.open import open_data
+from rcnn.data.external_proposals import write_proposals
+from rcnn.data.formats.open import open_data
+from rcnn.inference.detector import Detector, load
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings, compress
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
-from rcnn.parts.proposals import SamplingSettings
-from rcnn.predict import Detector, load
-from rcnn.proposals import write_proposals
-from rcnn.run import train
+from rcnn.parts.regions import SamplingSettings
 from rcnn.structures import ImageBatch, Instances
+from rcnn.training.run import train
 from rcnn.transform import Transform
 from tiny import tiny_recipe, tiny_shapes
 

@@ -7,16 +7,16 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn import weights
 from rcnn.data.shapes import draw_shapes
+from rcnn.inference.detector import Detector
 from rcnn.metrics.semantic import SemanticTally
 from rcnn.models.fcn import FCN, FCNSettings
 from rcnn.ops.semantic import bilinear_kernel
+from rcnn.parts import pretrained as weights
 from rcnn.parts.backbone import TrunkSettings
-from rcnn.predict import Detector
+from rcnn.parts.pretrained import load_pretrained, load_trunk
 from rcnn.structures import Instances
 from rcnn.transform import Transform
-from rcnn.weights import load_pretrained, load_trunk
 
 LIGHT = FCNSettings(
     TrunkSettings("efficientnet_lite0", (2, 3, 4), frozen_stages=1), pool=False, kernel=3, channels=16,

@@ -15,11 +15,11 @@ from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.structures import Instances, Skeleton
 from rcnn.transform import Transform
-from rcnn.weights import load_trunk
 
 NAMES = ("disk", "square", "star")
 SAMPLING = SamplingSettings(count=64)

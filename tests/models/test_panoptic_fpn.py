@@ -14,11 +14,11 @@ from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
 from rcnn.transform import Transform
-from rcnn.weights import load_trunk
 
 NAMES = ("disk", "square", "star")
 GROUNDS = ("stripes", "checks")

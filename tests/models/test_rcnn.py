@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import TrunkSettings
-from rcnn.parts.proposals import SamplingSettings
+from rcnn.parts.regions import SamplingSettings
 from rcnn.structures import ImageBatch, Instances
 
 TINY = RCNNSettings(
@@ -70,7 +70,7 @@ def test_fine_tuning_reaches_the_network_and_not_what_is_fitted(model: RCNN) -> 
 
 def test_a_quarter_is_positive_as_in_the_paper() -> None:
     """Two images of 64 regions each: 32 positives and 96 others, where there are as many."""
-    from rcnn.parts.proposals import sample_proposals
+    from rcnn.parts.regions import sample_proposals
 
     sampling = RCNNSettings().sampling
     near = torch.tensor([[10.0, 10, 40, 40]]).repeat(50, 1) + torch.arange(50)[:, None] / 20

@@ -24,10 +24,10 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image, project
 
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.parts.proposals import Regions
+from rcnn.parts.pretrained import DETECTORS, from_torchvision, torchvision_settings, torchvision_transform
+from rcnn.parts.regions import Regions
 from rcnn.structures import ImageBatch, Instances, Masks
 from rcnn.transform import Transform
-from rcnn.weights import DETECTORS, from_torchvision, torchvision_settings, torchvision_transform
 
 SIZES = ((150, 230), (101, 120), (200, 160))
 # Padded to 96 x 128: the coarsest map has 2 x 2 cells, whose strides torchvision takes for 48 and 64.

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from rcnn.ops import boxes as box_ops
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings, RegionPool
-from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.parts.regions import Regions, SampledRegions
 
 SETTINGS = BoxHeadSettings(channels=16, pool=PoolSettings(size=3))
 NUM_CLASSES = 3

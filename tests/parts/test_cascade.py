@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.cascade import CascadeHead, build_box_head
-from rcnn.parts.proposals import Regions, SamplingSettings, sample_proposals
+from rcnn.parts.regions import Regions, SamplingSettings, sample_proposals
 from rcnn.structures import Instances
 
 SIZE = (100, 100)

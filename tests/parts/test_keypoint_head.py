@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.keypoint_head import KeypointHead, KeypointHeadSettings
-from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.structures import Instances
 
 SETTINGS = KeypointHeadSettings(count=2, convs=2, channels=6, pool=PoolSettings(size=4))

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.structures import Instances, Masks
 
 SETTINGS = MaskHeadSettings(convs=2, channels=6, pool=PoolSettings(size=4))

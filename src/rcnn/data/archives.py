@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rcnn.download import download
+from rcnn.io.download import download
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar file: its address and checksum (as :func:`rcnn.download.download` takes it), its size in MB."""
+    """A tar file: its address and checksum (as :func:`rcnn.io.download.download` takes it), megabytes."""
 
     url: str
     checksum: str

@@ -2,7 +2,7 @@
 
 The window of the source image is drawn first and only that window is resized, so that a crop out of a large
 image with hundreds of objects costs no more than a small image. The image goes through torchvision's
-transforms.v2 functions; boxes, keypoints and masks follow it in closed form, see ``rcnn.data.view``.
+transforms.v2 functions; boxes, keypoints and masks follow it in closed form, see ``rcnn.data.geometry``.
 
 Every random number comes from the generator passed in: the same generator state gives the same sample.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rcnn.data.dataset import Sample
-from rcnn.data.view import View, keep, marked, set_pixels, tightened, view_sample, window_pixels
+from rcnn.data.geometry import View, keep, marked, set_pixels, tightened, view_sample, window_pixels
 from rcnn.structures import VOID, Instances, Masks
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from rcnn.data.dataset import Dataset, Problem, Record
-from rcnn.data.image import ImageError, image_size, read_image
+from rcnn.io.images import ImageError, image_size, read_image
 from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Size
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset, Problem
-from rcnn.data.writers import WRITERS, Item, Losses, Writer
+from rcnn.data.formats.writers import WRITERS, Item, Losses, Writer
 
 LOST_FILE = "lost.txt"
 SHOWN = 5  # places named of each kind; the file has them all

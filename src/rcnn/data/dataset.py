@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from rcnn.data.image import read_image, visible_files
+from rcnn.io.images import read_image, visible_files
 from rcnn.structures import Instances, Masks, Skeleton
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rcnn.data.coco_panoptic import PanopticWriter
 from rcnn.data.dataset import Dataset, Record, Sample
+from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.ops.panoptic import true_segments
 from rcnn.structures import Instances, Masks, Size
 

@@ -14,7 +14,7 @@ from torch import nn
 from rcnn.parts.backbone import TrunkSettings, build_trunk
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
-from rcnn.parts.proposals import Regions, SamplingSettings, given_proposals, sample_proposals
+from rcnn.parts.regions import Regions, SamplingSettings, given_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
@@ -57,7 +57,7 @@ class FastRCNN(nn.Module):
     needs_proposals = True
 
     def __init__(self, num_classes: int, settings: FastRCNNSettings | None = None) -> None:
-        """Build with random weights; see ``rcnn.weights`` for others."""
+        """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = s = settings or FastRCNNSettings()
         self.trunk = build_trunk(s.trunk)

@@ -1,7 +1,7 @@
 """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497), with FPN (Lin et al. 2016) or on a single map.
 
 Trained jointly and approximately (§3.2): both stages' losses at once, proposals taken as constants; the four
-steps of the paper are in ``rcnn.alternating``.
+steps of the paper are in ``rcnn.training.alternating``.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from rcnn.parts.backbone import TrunkSettings, build_trunk
 from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
-from rcnn.parts.proposals import Regions, sample_proposals
+from rcnn.parts.regions import Regions, sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
@@ -50,7 +50,7 @@ class FasterRCNN(nn.Module):
     needs_proposals = False
 
     def __init__(self, num_classes: int, settings: FasterRCNNSettings | None = None) -> None:
-        """Build with random weights; see ``rcnn.weights`` for others."""
+        """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = settings or FasterRCNNSettings()
         self.trunk = build_trunk(self.settings.trunk)

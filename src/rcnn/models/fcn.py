@@ -78,7 +78,7 @@ class FCN(nn.Module):
     needs_proposals = False
 
     def __init__(self, num_classes: int, settings: FCNSettings | None = None) -> None:
-        """Build with random weights and score layers of zeros; see ``rcnn.weights`` for others.
+        """Build with random weights and score layers of zeros; see ``rcnn.parts.pretrained`` for others.
 
         Raises:
             ValueError: levels that do not double, or that the published alignment does not fit.

@@ -15,7 +15,7 @@ from rcnn.parts.box_head import BoxHead, BoxHeadSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.keypoint_head import KeypointHead, KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.proposals import Regions, sample_proposals
+from rcnn.parts.regions import Regions, sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
@@ -48,7 +48,7 @@ class KeypointRCNN(nn.Module):
     needs_proposals = False
 
     def __init__(self, num_classes: int, settings: KeypointRCNNSettings | None = None) -> None:
-        """Build with random weights; see ``rcnn.weights`` for others."""
+        """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = s = settings or KeypointRCNNSettings()
         self.trunk = build_trunk(s.trunk)

@@ -15,7 +15,7 @@ from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.proposals import Regions, sample_proposals
+from rcnn.parts.regions import Regions, sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
@@ -47,7 +47,7 @@ class MaskRCNN(nn.Module):
     needs_proposals = False
 
     def __init__(self, num_classes: int, settings: MaskRCNNSettings | None = None) -> None:
-        """Build with random weights; see ``rcnn.weights`` for others."""
+        """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = settings or MaskRCNNSettings()
         self.trunk = build_trunk(self.settings.trunk)

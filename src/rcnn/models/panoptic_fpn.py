@@ -17,7 +17,7 @@ from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.proposals import Regions, sample_proposals
+from rcnn.parts.regions import Regions, sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.semantic_head import SemanticHead, SemanticHeadSettings
 from rcnn.structures import ImageBatch, Instances, Output
@@ -60,7 +60,7 @@ class PanopticFPN(nn.Module):
     def __init__(
         self, num_classes: int, settings: PanopticFPNSettings | None = None, *, num_stuff: int = 1
     ) -> None:
-        """Build with random weights for so many classes of things and of stuff; see ``rcnn.weights``.
+        """Build with random weights for so many classes of things and of stuff; ``rcnn.parts.pretrained``.
 
         Raises:
             ValueError: a trunk without padding.

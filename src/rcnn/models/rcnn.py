@@ -2,7 +2,7 @@
 
 Training is a sequence: the network is fine-tuned to tell the classes of warped proposals apart (by the loop
 that trains all models), then a linear SVM a class and a ridge regression of boxes a class are fitted on its
-features (``rcnn.svms``). Until they are, the softmax of the fine-tuning classifies and boxes stay.
+features (``rcnn.training.svms``). Until they are, the softmax of the fine-tuning classifies and boxes stay.
 
 Differs from the paper: features come from any trunk, pooled to P x P cells ("pool5"), with fully connected
 layers after it or not. A margin m is reported as the score sigmoid(4 m), between 0 and 1 as everywhere: only
@@ -25,7 +25,7 @@ from rcnn.ops import boxes as box_ops
 from rcnn.ops.losses import mean_over
 from rcnn.ops.warp import warp
 from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.proposals import SamplingSettings, given_proposals, sample_proposals
+from rcnn.parts.regions import SamplingSettings, given_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.structures import ImageBatch, Instances, Output, Size
 
@@ -146,7 +146,7 @@ class RCNN(nn.Module):
     needs_proposals = True
 
     def __init__(self, num_classes: int, settings: RCNNSettings | None = None) -> None:
-        """Build with random weights; see ``rcnn.weights`` for others."""
+        """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = settings or RCNNSettings()
         self.num_classes = num_classes

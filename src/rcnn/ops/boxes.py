@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from rcnn.ops import kernels
+from rcnn.kernels import kernels
 from rcnn.structures import Size
 
 # Detectron's limit on the log-size deltas: exp of it enlarges a box from 16 to 1000 pixels.

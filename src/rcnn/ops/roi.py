@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional
 
-from rcnn.ops import kernels
+from rcnn.kernels import kernels
 
 Pooling = Literal["align", "pool"]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
-from rcnn.ops import depthwise
+from rcnn.layers import depthwise
 
 Norm = Literal["frozen", "batch"]
 BOTTLENECKS = ("resnet50", "resnet101")
@@ -113,7 +113,7 @@ def build_stage(settings: TrunkSettings, index: int) -> tuple[nn.Module, int]:
 
 
 def build_trunk(settings: TrunkSettings) -> Trunk:
-    """The trunk that ``settings`` name, with random weights (``rcnn.weights`` has the pretrained ones).
+    """The trunk that ``settings`` name, with random weights (pretrained: ``rcnn.parts.pretrained``).
 
     Raises:
         ValueError: no such trunk.
@@ -131,7 +131,7 @@ def _stages(settings: TrunkSettings) -> list[Stage]:
 
 
 class Depthwise(nn.Conv2d):
-    """A depthwise convolution by ``rcnn.ops.depthwise``, with the parameters of the one it replaces."""
+    """A depthwise convolution by ``rcnn.layers.depthwise``, with the parameters of the one it replaces."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         channels = convolution.in_channels

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.boxes import BoxWeights
 from rcnn.ops.losses import mean_over, smooth_l1
 from rcnn.ops.roi import Pooling, assign_levels, roi_pool
 from rcnn.parts.backbone import TrunkSettings, build_stage
-from rcnn.parts.convolution import Conv3x3
-from rcnn.parts.proposals import Regions, SampledRegions, SamplingSettings
+from rcnn.parts.regions import Regions, SampledRegions, SamplingSettings
 from rcnn.structures import Instances, Size
 
 

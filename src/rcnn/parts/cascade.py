@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rcnn.ops import boxes as box_ops
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
-from rcnn.parts.proposals import Regions, SampledRegions, sample_proposals
+from rcnn.parts.regions import Regions, SampledRegions, sample_proposals
 from rcnn.structures import Instances, Size
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rcnn.parts.convolution import Conv3x3
+from rcnn.layers.conv import Conv3x3
 
 
 @dataclass(frozen=True)

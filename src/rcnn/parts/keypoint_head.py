@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.layers.conv import Conv3x3
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
 from rcnn.ops.losses import mean_over, sum_of_parts
 from rcnn.parts.box_head import PoolSettings, RegionPool
-from rcnn.parts.convolution import Conv3x3
-from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.structures import Instances
 
 # Regions that a CPU trains on at a time; with fewer the weights' gradients are as large as what it saves.

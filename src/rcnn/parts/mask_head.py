@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.layers.conv import Conv3x3
 from rcnn.ops.losses import mean_over, sum_of_parts
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
-from rcnn.parts.convolution import Conv3x3
-from rcnn.parts.proposals import Regions, SampledRegions
+from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.structures import Instances, Masks
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.

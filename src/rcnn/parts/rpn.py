@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
 from rcnn.ops.losses import mean_over, smooth_l1
 from rcnn.ops.matching import IGNORED, match_parts, sample
-from rcnn.parts.convolution import Conv3x3
 from rcnn.parts.fpn import separable
-from rcnn.parts.proposals import ignore_in_crowds, split_crowds
+from rcnn.parts.regions import ignore_in_crowds, split_crowds
 from rcnn.structures import Instances, Size
 
 PART = 64  # true boxes whose overlaps with all anchors are in memory at once

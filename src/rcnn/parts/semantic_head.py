@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.layers.conv import Conv3x3
 from rcnn.ops.semantic import pixel_loss, stacked_maps
-from rcnn.parts.convolution import Conv3x3
 from rcnn.structures import VOID, ImageBatch, Instances
 
 

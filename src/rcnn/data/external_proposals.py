@@ -1,0 +1,320 @@
+"""Proposals made beforehand: searched for, read from files, kept on disk, and brought to a data set.
+
+Files of proposals are ``.npz`` (our own: ``images``, text; ``counts``, int64; ``boxes``, float32, of all
+images one after the other), ``.mat`` as published with R-CNN and Fast R-CNN, and ``.json``, COCO's list of
+results. Their boxes are ours once read: ``x1 y1 x2 y2``, continuous, best first.
+
+Legend: P proposals of an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rcnn.data.dataset import Dataset, Record
+from rcnn.io.atomic import write_atomically
+from rcnn.io.download import cache_folder
+from rcnn.ops.boxes import clip, larger_than
+from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
+
+SELECTIVE_SEARCH = "selective_search"
+"""What stands in place of a file where the proposals are to be searched for."""
+
+ENDINGS = ".npz, .mat (as published with Fast R-CNN) or .json (COCO proposals)"
+# Part of the key of what is kept on disk: raised when the same settings give other boxes.
+_SEARCH_VERSION = 1
+
+# Pixels by which boxes may lie outside their image: codes round in many ways.
+OUTSIDE = 3.0
+
+ImageId = int | str
+Progress = Callable[[int, int], None]
+
+
+def read_proposals(path: str | Path) -> dict[ImageId, Tensor]:
+    """Read a file of proposals: by image id or name, float32 ``[P, 4]``, best first.
+
+    Convention: a MATLAB file's row ``1 1 10 20`` (y1 x1 y2 x2, from 1, both ends inside) is ``0 0 20 10``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another ending, a file without what its ending promises, or a ``.mat`` without SciPy,
+            which reads them.
+    """
+    path = Path(path)
+    readers = {".npz": _read_npz, ".mat": _read_mat, ".json": _read_json}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: cannot tell the format of these proposals; expected {ENDINGS}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of proposals")
+    return readers[path.suffix.lower()](path)
+
+
+def write_proposals(path: str | Path, proposals: Mapping[ImageId, Tensor]) -> Path:
+    """Write proposals, ``[P, 4]`` of each image, best first, as ``.npz`` or COCO's ``.json``.
+
+    In the JSON the scores fall evenly from 1 to 1 / P: they stand for the order.
+
+    Raises:
+        ValueError: another ending.
+        OSError: the file could not be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npz":
+        write_atomically(path, _npz_bytes(proposals))
+    elif path.suffix.lower() == ".json":
+        rows = list(chain.from_iterable(_coco_rows(image, boxes) for image, boxes in proposals.items()))
+        write_atomically(path, json.dumps(rows).encode())
+    else:
+        raise ValueError(f"{path}: proposals are written as .npz or .json")
+    return path
+
+
+def with_proposals(
+    dataset: Dataset,
+    source: str | Path | Mapping[ImageId, Tensor] = SELECTIVE_SEARCH,
+    *,
+    cache: str | Path | None = None,
+    settings: SelectiveSearchSettings | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The same data set with ``truth.proposals`` in every record.
+
+    Images are found in a file by their id, or else by their file's name without its ending; in a ``.mat``,
+    which has no ids, by name. Boxes are cut to the image, and dropped where nothing is left of them. COCO's
+    JSON cannot say that an image has none: where it names others of the data set, one that it does not name
+    has none, with a warning.
+
+    Args:
+        dataset: the images.
+        source: a file of proposals, ``"selective_search"``, or boxes ``[P, 4]`` by image id.
+        cache: a folder that keeps what the search finds, by content of the image and settings; None keeps
+            nothing.
+        settings: of the search.
+        progress: called with the number of images searched and of all.
+
+    Raises:
+        ValueError: a file that cannot be used, lacks images of the data set, or has boxes that reach beyond
+            them by more than ``OUTSIDE`` pixels; named. Selective search without OpenCV's contrib module.
+    """
+    if isinstance(source, str) and source == SELECTIVE_SEARCH:
+        found = search_all(dataset, cache=cache, settings=settings, progress=progress)
+    else:
+        name = "the proposals given" if isinstance(source, Mapping) else str(source)
+        known = source if isinstance(source, Mapping) else read_proposals(source)
+        found = _of_records(dataset, known, name)
+    records = [_equipped(record, boxes) for record, boxes in zip(dataset.records, found, strict=True)]
+    return replace(dataset, records=records)
+
+
+def search_all(
+    dataset: Dataset,
+    *,
+    cache: str | Path | None = None,
+    settings: SelectiveSearchSettings | None = None,
+    progress: Progress | None = None,
+) -> list[Tensor]:
+    """Selective search in every image of a data set, in the order of its records; see :func:`with_proposals`.
+
+    Uses as many threads as torch does.
+    """
+    chosen = settings or SelectiveSearchSettings()
+    folder = None if cache is None else Path(cache)
+    bare = dataset.bare()
+
+    def search(index: int) -> Tensor:
+        return cached_search(bare[index].image, chosen, folder)
+
+    found = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for boxes in pool.map(search, range(len(bare))):
+            found.append(boxes)
+            if progress is not None:
+                progress(len(found), len(dataset))
+    return found
+
+
+def cached_search(image: Tensor, settings: SelectiveSearchSettings, folder: Path | None) -> Tensor:
+    """:func:`selective_search`, or what it found in the same pixels (uint8 ``[3, H, W]``) before.
+
+    What is kept is a file an image in ``folder``, named by a SHA-256 of pixels and settings.
+    """
+    if folder is None:
+        return selective_search(image, settings)
+    file = folder / f"{_key(image, settings)}.npz"
+    if file.is_file():
+        return _read_npz(file)[""]
+    boxes = selective_search(image, settings)
+    # A name of its own: the same image may be searched by another thread or process at this moment.
+    part = file.with_name(f"{file.stem}.{os.getpid()}.{threading.get_ident()}.npz")
+    write_atomically(part, _npz_bytes({"": boxes}))
+    part.replace(file)
+    return boxes
+
+
+def default_cache() -> Path:
+    """Where searches are kept unless told otherwise: in ``RCNN_CACHE``, or ``~/.cache/rcnn``."""
+    return cache_folder() / "proposals"
+
+
+def _key(image: Tensor, settings: SelectiveSearchSettings) -> str:
+    facts = {"version": _SEARCH_VERSION, "shape": list(image.shape), **asdict(settings)}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest.update(image.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _equipped(record: Record, boxes: Tensor) -> Record:
+    boxes = clip(boxes, record.truth.size)
+    return replace(record, truth=replace(record.truth, proposals=boxes[larger_than(boxes, 1e-3)]))
+
+
+def _of_records(dataset: Dataset, known: Mapping[ImageId, Tensor], name: str) -> list[Tensor]:
+    """The boxes of each record: all found by id, or all by the file's name."""
+    by_text = {str(key): boxes for key, boxes in known.items()}
+    keys = keys_in(dataset, by_text, name)
+    absent = [key for key in keys if key not in by_text]
+    if absent and name.lower().endswith(".json") and len(absent) < len(dataset):
+        warnings.warn(f"{name}: no proposals for {len(absent)} of {len(dataset)} images", stacklevel=3)
+        by_text |= dict.fromkeys(absent, torch.zeros((0, 4)))
+    elif absent:
+        shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
+        has = ", ".join(list(by_text)[:3]) or "nothing"
+        raise ValueError(
+            f"{name}: no proposals for {len(absent)} of the {len(dataset)} images of {dataset.source}: "
+            f"{shown}; it has {has}, …: give a file made from the same images, or leave these images out"
+        )
+    found = [by_text[key] for key in keys]
+    for record, boxes in zip(dataset.records, found, strict=True):
+        height, width = record.truth.size
+        room = torch.tensor([width, height] * 2) + OUTSIDE
+        inside = ((boxes >= -OUTSIDE) & (boxes <= room)).all(1)  # NaN is not
+        if not inside.all():
+            raise ValueError(
+                f"{name}: boxes of {record.path.name} such as {boxes[~inside][0].tolist()} reach beyond its "
+                f"{width} x {height} pixels: are these the proposals of other images?"
+            )
+    return found
+
+
+def keys_in(dataset: Dataset, known: Collection[str], name: str) -> list[str]:
+    """What each image is called among proposals: all by their ids, or all by their files' names."""
+    by_id = [str(record.image_id) for record in dataset.records]
+    by_name = [record.path.stem for record in dataset.records]
+    missing = [sum(key not in known for key in keys) for keys in (by_id, by_name)]
+    return by_id if missing[0] <= missing[1] and not name.lower().endswith(".mat") else by_name
+
+
+def _npz_bytes(proposals: Mapping[ImageId, Tensor]) -> bytes:
+    data = io.BytesIO()
+    boxes = [value.reshape(-1, 4).to("cpu", torch.float32) for value in proposals.values()]
+    np.savez_compressed(
+        data,
+        images=np.array([str(key) for key in proposals], dtype=np.str_),
+        counts=np.array([len(value) for value in boxes], dtype=np.int64),
+        boxes=torch.cat([*boxes, torch.zeros((0, 4))]).numpy(),
+    )
+    return data.getvalue()
+
+
+def _read_npz(path: Path) -> dict[ImageId, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, counts, boxes = (arrays[name] for name in ("images", "counts", "boxes"))
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: no proposals: expected images, counts and boxes ({error})") from error
+    if boxes.shape != (int(counts.sum()), 4) or counts.shape != images.shape:
+        raise ValueError(
+            f"{path}: {len(images)} images, counts of {int(counts.sum())} boxes in all, and boxes of shape "
+            f"{list(boxes.shape)} do not fit together; write the file anew with `rcnn propose`"
+        )
+    pieces = torch.split(torch.from_numpy(boxes.astype(np.float32)), counts.tolist())
+    return dict(zip((str(image) for image in images), pieces, strict=True))
+
+
+def _read_mat(path: Path) -> dict[ImageId, Tensor]:
+    """The cells ``boxes`` and ``images`` of the files published with R-CNN and Fast R-CNN."""
+    content = _load_mat(path)
+    lacking = [name for name in ("boxes", "images") if name not in content]
+    if lacking:
+        raise ValueError(f"{path}: no cell array {' and '.join(lacking)}; expected boxes and images")
+    names = [str(np.asarray(cell).reshape(-1)[0]) for cell in content["images"].reshape(-1)]
+    cells = [np.asarray(cell, dtype=np.float32) for cell in content["boxes"].reshape(-1)]
+    if len(names) != len(cells):
+        raise ValueError(f"{path}: boxes of {len(cells)} images, but the names of {len(names)}")
+    pairs = zip(names, cells, strict=True)
+    return {name: _from_matlab(cell, f"{path}: image {name}") for name, cell in pairs}
+
+
+def _load_mat(path: Path) -> dict[str, Any]:
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise ValueError(f"{path}: MATLAB files are read by SciPy: pip install scipy") from error
+    try:
+        content: dict[str, Any] = loadmat(path)
+    except NotImplementedError as error:
+        raise ValueError(f"{path}: a MATLAB 7.3 file; save it in MATLAB with -v7") from error
+    except (MatReadError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path}: not a MATLAB file, or truncated: {error}") from error
+    return content
+
+
+def _from_matlab(rows: Any, place: str) -> Tensor:
+    """y1 x1 y2 x2 from 1 with both ends inside, to continuous x1 y1 x2 y2."""
+    if rows.size == 0:
+        return torch.zeros((0, 4))
+    if rows.ndim != 2 or rows.shape[1] != 4:
+        raise ValueError(f"{place}: boxes of shape {list(rows.shape)}, expected [P, 4] (y1 x1 y2 x2)")
+    return torch.from_numpy(rows[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], dtype=np.float32))
+
+
+def _read_json(path: Path) -> dict[ImageId, Tensor]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    wanted = "a list of objects with image_id, bbox [x, y, width, height] and score"
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: expected {wanted}, found {type(rows).__name__}")
+    by_image: dict[ImageId, list[tuple[float, list[float]]]] = {}
+    for number, row in enumerate(rows):
+        try:
+            x, y, width, height = (float(value) for value in row["bbox"])
+            scored = float(row["score"]), [x, y, x + width, y + height]
+            by_image.setdefault(row["image_id"], []).append(scored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: entry {number}: expected {wanted} ({error!r})") from error
+    return {
+        image: torch.tensor([box for _, box in sorted(boxes, key=lambda pair: -pair[0])], dtype=torch.float32)
+        for image, boxes in by_image.items()
+    }
+
+
+def _coco_rows(image: ImageId, boxes: Tensor) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": image,
+            "category_id": 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": (len(boxes) - place) / len(boxes),
+        }
+        for place, (x1, y1, x2, y2) in enumerate(boxes.tolist())
+    ]

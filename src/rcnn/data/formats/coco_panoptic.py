@@ -1,0 +1,328 @@
+"""COCO's panoptic format: a JSON file and a PNG an image whose colours are the ids of segments.
+
+Convention:
+    A pixel of colour (R, G, B) belongs to the segment ``R + 256 G + 65536 B``; 0 is void. ``(5, 1, 0)`` is
+    segment 261, listed in ``segments_info`` with its category.
+
+The things become objects with masks, crowds included; the semantic map has the things' classes first and then
+the stuff. PNGs are decoded when a sample is asked for; what is wrong in them (ids that are not listed, or
+listed and not there) is said by ``rcnn data check`` and when such a sample is used.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rcnn.data.check import Box, judge_box
+from rcnn.data.dataset import Dataset, Record
+from rcnn.data.formats.coco import Picture, Reader, find_file, has_fields, image_folder, is_crowd, load_coco
+from rcnn.data.formats.outlines import is_number
+from rcnn.io.atomic import write_atomically
+from rcnn.io.images import ImageError, read_image
+from rcnn.ops.panoptic import Panoptic
+from rcnn.structures import VOID, Instances, Masks, Size
+
+LARGEST_ID = 256**3 - 1
+
+
+def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) -> Dataset:
+    """Open a COCO panoptic JSON file; its PNGs lie in a folder of its name beside it, or right beside it.
+
+    The images are looked for as :func:`rcnn.data.formats.coco.read_coco` does.
+
+    Args:
+        json_path: the annotation file.
+        images: the folder that its image names start from, where it lies elsewhere.
+
+    Raises:
+        ValueError: the file is missing or no COCO panoptic file, its categories cannot be used, or no folder
+            has the images.
+    """
+    path = Path(json_path)
+    content = load_coco(path)
+    reader = _PanopticReader(path, image_folder(path, content["images"], images), content["categories"])
+    reader.read_images(content["images"])
+    reader.read_annotations(content["annotations"])
+    return reader.dataset()
+
+
+@dataclass
+class _Thing:
+    """A segment that is an object."""
+
+    number: int
+    box: Box
+    label: int
+    crowd: bool
+    area: float
+
+
+@dataclass
+class _Partition:
+    """One image's annotation that can be used: its PNG, the class of every id, and the things."""
+
+    png: Path
+    classes: dict[int, int]
+    things: list[_Thing]
+
+
+class _PanopticReader(Reader):
+    """Collects what can be used of a panoptic file, and every problem on the way."""
+
+    def __init__(self, source: Path, folder: Path, categories: list[Any]) -> None:
+        super().__init__(source, folder, categories)
+        self.partitions: dict[int | str, _Partition] = {}
+        names = dict(zip(self.category_ids, self.class_names, strict=True))
+        kinds = {c["id"]: c.get("isthing") for c in categories if has_fields(c, id=int, name=str)}
+        unsaid = [name for number, name in names.items() if kinds[number] not in (0, 1)]
+        if unsaid or not 0 < len(set(names.values())) == len(names) <= VOID:
+            found = f"isthing is missing of {', '.join(unsaid[:5])}" if unsaid else f"there are {len(names)}"
+            raise ValueError(
+                f"{source}: categories: {found}; expected 1 to {VOID} names, with isthing 0 or 1."
+            )
+        self.category_ids = tuple(number for number in names if kinds[number] == 1)
+        stuff = tuple(number for number in names if kinds[number] == 0)
+        self.semantic_ids = self.category_ids + stuff
+        self.class_names = tuple(names[number] for number in self.category_ids)
+        self.semantic_names = tuple(names[number] for number in self.semantic_ids)
+
+    def read_annotations(self, entries: list[Any]) -> None:
+        """Fill ``partitions``."""
+        for index, entry in enumerate(entries):
+            if not has_fields(entry, image_id=(int, str), file_name=str, segments_info=list):
+                what = "An annotation needs an image_id, a file_name and a list segments_info."
+                self.report(what, "Complete it.", f"annotations[{index}]")
+                continue
+            image_id, name = entry["image_id"], entry["file_name"]
+            picture = self.pictures.get(image_id)
+            if picture is None:
+                if image_id not in self.dropped:
+                    what = f"There is no image with the id {image_id!r}."
+                    self.report(what, "Add the image, correct image_id, or delete the annotation.", name)
+                continue
+            png = find_file(self.source.with_suffix(""), name) or find_file(self.source.parent, name)
+            if png is None:
+                what = "The PNG of its segments is missing."
+                advice = f"Put it into {self.source.with_suffix('')}, or delete the annotation."
+                self.report(what, advice, name, picture.path)
+            elif image_id in self.partitions:
+                self.report("The image has two annotations.", "Keep one.", name, picture.path)
+            else:
+                self.partitions[image_id] = self._partition(picture, png, entry["segments_info"])
+        said = {entry.get("image_id") for entry in entries if isinstance(entry, dict)}
+        for image_id, picture in self.pictures.items():
+            if image_id not in said:
+                self.report("The image has no annotation.", "Annotate it, or delete it.", None, picture.path)
+
+    def _partition(self, picture: Picture, png: Path, segments: list[Any]) -> _Partition:
+        labels = {number: label for label, number in enumerate(self.semantic_ids)}
+        partition = _Partition(png, {}, [])
+        for index, segment in enumerate(segments):
+            place = f"segments_info[{index}]"
+            if not has_fields(segment, id=int, category_id=int) or not 0 < segment["id"] <= LARGEST_ID:
+                what = f"A segment needs a category_id and an id of 1 to {LARGEST_ID}."
+                self.report(what, "Complete it.", place, picture.path)
+            elif segment["id"] in partition.classes:
+                what = f"The segment id {segment['id']} occurs twice."
+                self.report(what, "Give each its own.", place, picture.path)
+            elif segment["category_id"] not in labels:
+                what = f"There is no category with the id {segment['category_id']}."
+                self.report(what, "Declare it or correct category_id.", place, picture.path)
+                # Its pixels are void.
+                partition.classes[segment["id"]] = VOID
+            else:
+                label = labels[segment["category_id"]]
+                partition.classes[segment["id"]] = label
+                if label < len(self.class_names):
+                    self._add_thing(partition, picture, segment, label)
+        return partition
+
+    def _add_thing(self, partition: _Partition, picture: Picture, segment: Any, label: int) -> None:
+        bbox, name = segment.get("bbox"), str(segment["id"])
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v) for v in bbox):
+            what = f"Expected bbox as four numbers x, y, width, height; found {str(bbox)[:60]}."
+            self.report(what, "Correct it.", name, picture.path)
+            return
+        x, y, w, h = (float(v) for v in bbox)
+        box, fault = judge_box((x, y, x + w, y + h), picture.size)
+        if fault is not None:
+            self.problems.append(fault.of(picture.path, name))
+        if box is not None:
+            area = segment.get("area")
+            area = float(area) if is_number(area) and area >= 0 else w * h
+            thing = _Thing(segment["id"], box, label, is_crowd(segment), area)
+            partition.things.append(thing)
+
+    def dataset(self) -> Dataset:
+        """Everything read, as a data set."""
+        return Dataset(
+            format="coco panoptic",
+            source=self.source,
+            class_names=self.class_names,
+            records=[self._record_of(p) for p in self.pictures.values() if p.image_id in self.partitions],
+            problems=tuple(self.problems),
+            category_ids=self.category_ids,
+            semantic_names=self.semantic_names,
+            semantic_ids=self.semantic_ids,
+        )
+
+    def _record_of(self, picture: Picture) -> Record:
+        partition = self.partitions[picture.image_id]
+        things = partition.things
+        truth = Instances(
+            size=picture.size,
+            boxes=torch.tensor([t.box for t in things], dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor([t.label for t in things], dtype=torch.int64),
+            crowd=torch.tensor([t.crowd for t in things], dtype=torch.bool),
+            areas=torch.tensor([t.area for t in things], dtype=torch.float32),
+            class_names=self.class_names,
+            semantic_names=self.semantic_names,
+            path=picture.path,
+        )
+        masks = partial(read_things, partition.png, [t.number for t in things], picture.size)
+        semantic = partial(read_classes, partition.png, partition.classes, picture.size)
+        return Record(picture.path, picture.image_id, truth, masks, semantic)
+
+
+def read_ids(png: Path, size: Size) -> Tensor:
+    """The id of every pixel's segment, int64 ``[H, W]``; 0 is void.
+
+    Raises:
+        ImageError: no such picture, or of another size.
+    """
+    colours = read_image(png).to(torch.int64)  # [3, H, W]
+    ids = colours[0] + 256 * colours[1] + 65536 * colours[2]
+    if tuple(ids.shape) != size:
+        height, width = ids.shape
+        raise ImageError(f"{png}: it has {width} by {height} pixels, its image {size[1]} by {size[0]}.")
+    return ids
+
+
+def read_things(png: Path, numbers: Sequence[int], size: Size) -> Masks:
+    """The masks of the segments of these ids, in their order."""
+    ids = read_ids(png, size)
+    return Masks.joined([Masks.from_dense((ids == number)[None]) for number in numbers], size)
+
+
+def read_classes(png: Path, classes: dict[int, int], size: Size) -> Tensor:
+    """The class of every pixel, int64 ``[H, W]``, void where no segment is.
+
+    Args:
+        png: the picture of the ids.
+        classes: the class of each id.
+        size: (height, width) of the image.
+
+    Raises:
+        ImageError: the picture cannot be used, has an id that is not in ``classes``, or lacks one that is.
+    """
+    there, places = np.unique(read_ids(png, size).numpy(), return_inverse=True)
+    found = set(there.tolist()) - {0}
+    for stray, where in (
+        (found - classes.keys(), "are not in segments_info"),
+        (classes.keys() - found, "have no pixel"),
+    ):
+        if stray:
+            shown = ", ".join(map(str, sorted(stray)[:8]))
+            raise ImageError(f"{png}: {len(stray)} segments {where}, with the ids {shown}.")
+    table = torch.tensor([classes.get(number, VOID) for number in there.tolist()], dtype=torch.int64)
+    return table[torch.from_numpy(places)]
+
+
+def write_panoptic(
+    json_path: str | Path,
+    partitions: Iterable[tuple[int | str, str, Panoptic]],
+    *,
+    category_ids: Sequence[int] = (),
+) -> Path:
+    """Write partitions in COCO's format: the JSON file, and the PNGs in a folder of its name.
+
+    Args:
+        json_path: the file to write.
+        partitions: of each image its id, its file name and what was found in it; all of the same classes.
+        category_ids: the id of each of the classes, things first; label + 1 where left out.
+
+    Raises:
+        ValueError: not as many ``category_ids`` as classes, or nothing can be written there.
+    """
+    writer = PanopticWriter(json_path, category_ids)
+    for image_id, file_name, found in partitions:
+        writer.add(image_id, file_name, found)
+    return writer.close()
+
+
+class PanopticWriter:
+    """Writes a PNG for each image that is added, and the JSON file at the end; as :func:`write_panoptic`."""
+
+    def __init__(self, json_path: str | Path, category_ids: Sequence[int] = ()) -> None:
+        self.path = Path(json_path)
+        self.category_ids = tuple(category_ids)
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self.categories: list[dict[str, Any]] = []
+
+    def add(self, image_id: int | str, file_name: str, found: Panoptic, *, png: str | None = None) -> None:
+        """One image; ``png`` is its picture's name, by default the image's own with another ending."""
+        ids = self.category_ids or tuple(range(1, len(found.names) + 1))
+        if len(ids) != len(found.names):
+            raise ValueError(f"category_ids: {len(ids)} given, there are {len(found.names)} classes.")
+        self.categories = [
+            {"id": number, "name": name, "isthing": int(label < found.num_things)}
+            for label, (number, name) in enumerate(zip(ids, found.names, strict=True))
+        ]
+        png = png or Path(file_name).with_suffix(".png").name
+        picture = io.BytesIO()
+        Image.fromarray(_colours(found.segments)).save(picture, "png")
+        try:
+            write_atomically(self.path.with_suffix("") / png, picture.getvalue())
+        except OSError as error:
+            raise self._refused(error) from error
+        height, width = found.size
+        self.images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        segments = _segments_info(found, ids)
+        self.annotations.append({"image_id": image_id, "file_name": png, "segments_info": segments})
+
+    def close(self) -> Path:
+        """Write the JSON file."""
+        content = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+        try:
+            write_atomically(self.path, json.dumps(content).encode())
+        except OSError as error:
+            raise self._refused(error) from error
+        return self.path
+
+    def _refused(self, error: OSError) -> ValueError:
+        return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another place.")
+
+
+def _colours(segments: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 ``[H, W, 3]`` whose colours are the numbers."""
+    ids = segments.cpu().numpy()
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+
+
+def _segments_info(found: Panoptic, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    info = []
+    for index, (label, crowd) in enumerate(zip(found.labels.tolist(), found.crowd.tolist(), strict=True)):
+        mask = Masks.from_dense((found.segments == index + 1)[None])
+        x1, y1, x2, y2 = mask.windows[0].tolist()
+        info.append(
+            {
+                "id": index + 1,
+                "category_id": category_ids[label],
+                "iscrowd": int(crowd),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": int(mask.pixels.sum()),
+            }
+        )
+    return info

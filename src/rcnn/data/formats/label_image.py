@@ -1,0 +1,217 @@
+"""Label images, as of StarDist, Cellpose and ImageJ: one picture of integers an image.
+
+    images/a.png   labels/a.tif or masks/a.png      (or a_label.tif, a_masks.png, … in there)
+    a.png          a_label.tif, a_labels.…, a_mask.…, a_masks.…, a_cp_masks.…   in one folder
+    a_img.png      a_masks.png
+
+0 is background and each other number an object, which may have several parts and holes; objects cannot
+overlap. There is one class, called ``object``. The pictures are read once for their boxes, and again when the
+masks of a sample are asked for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rcnn.data.dataset import Dataset, Problem, Record, some_of
+from rcnn.io.images import ImageError, image_files, image_size, read_numbers
+from rcnn.structures import Instances, Masks, Size
+
+CLASS_NAMES = ("object",)
+NAMES_FILE = "classes.txt"  # of semantic maps, and of YOLO labels
+IMAGE_FOLDERS = ("images", "PNGImages")  # the second pair of names is of Penn-Fudan's pedestrians
+LABEL_FOLDERS = ("labels", "masks", "PedMasks")
+LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # the longest first
+IMAGE_MARKS = ("_img", "_image")
+
+Numbers = npt.NDArray[np.int64]
+
+
+def is_label_folder(folder: Path) -> bool:
+    """Whether a folder has label images in ``labels`` or ``masks``, or beside the images by their names."""
+    if _image_folder(folder) is not None:
+        return bool(_label_folders(folder))
+    files = image_files(folder)
+    keys = {_key(f, IMAGE_MARKS) for f in files if not _is_label(f)}
+    return any(_is_label(f) and _key(f, LABEL_MARKS) in keys for f in files)
+
+
+def read_label_images(folder: str | Path) -> Dataset:
+    """Open a folder of images and label images; an image without label image is left out.
+
+    Raises:
+        ValueError: there are none, or both ``labels`` and ``masks`` have pictures.
+    """
+    source = Path(folder)
+    if not is_label_folder(source):
+        raise ValueError(
+            f"{source}: expected images/ with labels/ or masks/, or pairs as a.png, a_label.tif."
+        )
+    problems: list[Problem] = []
+    pairs = _pairs(source, problems)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda pair: _read(*pair), pairs))
+    problems += [problem for _, problem in found if problem is not None]
+    records = [record for record, _ in found if record is not None]
+    if (source / NAMES_FILE).is_file():
+        what = f"There is a {NAMES_FILE}, but the pictures are read as numbers of objects."
+        advice = "If they are numbers of classes, call their folder labels."
+        problems.append(Problem(source, what, advice, "labels", "warning"))
+    _suspect_map(source, [values for _, values in map(_values, records)], problems)
+    return Dataset("label images", source, CLASS_NAMES, records, tuple(problems))
+
+
+def windows_of(numbers: Numbers) -> tuple[Numbers, Numbers]:
+    """The numbers above 0 that occur in a picture ``[H, W]``, and the tight window ``[N, 4]`` of each.
+
+    Convention: pixels 7 at x 2 to 4, y 1 give the window ``2 1 5 2``.
+    """
+    ys, xs = np.nonzero(numbers > 0)
+    values, owner = np.unique(numbers[ys, xs], return_inverse=True)
+    far = int(max(numbers.shape, default=0))
+    windows = np.tile(np.array([far, far, 0, 0], dtype=np.int64), (len(values), 1))
+    for column, (smallest, place) in enumerate(((True, xs), (True, ys), (False, xs), (False, ys))):
+        (np.minimum if smallest else np.maximum).at(
+            windows[:, column], owner, place if smallest else place + 1
+        )
+    return values, windows
+
+
+def masks_of(numbers: Numbers, values: Sequence[int], windows: Numbers) -> Masks:
+    """The masks of the objects with these numbers inside their windows."""
+    size = (int(numbers.shape[0]), int(numbers.shape[1]))
+    patches = [
+        torch.from_numpy(numbers[y1:y2, x1:x2] == value)
+        for value, (x1, y1, x2, y2) in zip(values, windows.tolist(), strict=True)
+    ]
+    return Masks.from_patches(patches, [(y, x) for x, y in windows[:, :2].tolist()], size)
+
+
+def read_masks(label: Path, values: Sequence[int], windows: Numbers) -> Masks:
+    """Decode a label image once more, for its masks."""
+    return masks_of(read_numbers(label), values, windows)
+
+
+def read_label(label: Path, size: Size) -> Numbers:
+    """The numbers of a label image, int64 ``[H, W]``.
+
+    Raises:
+        ImageError: no such picture, one of colours, of another size than its image, or negative numbers.
+    """
+    numbers = read_numbers(label)
+    if numbers.shape != size:
+        height, width = numbers.shape
+        raise ImageError(f"{label}: it has {width} by {height} pixels, its image {size[1]} by {size[0]}.")
+    if numbers.min(initial=0) < 0:
+        raise ImageError(f"{label}: it has the number {numbers.min()}; expected 0 and above.")
+    return numbers
+
+
+def _is_label(file: Path) -> bool:
+    return file.stem.endswith(LABEL_MARKS)
+
+
+def _key(file: Path, marks: Sequence[str]) -> str:
+    """The name that an image and its label image share."""
+    return next((file.stem.removesuffix(mark) for mark in marks if file.stem.endswith(mark)), file.stem)
+
+
+def _image_folder(source: Path) -> Path | None:
+    return next((source / name for name in IMAGE_FOLDERS if (source / name).is_dir()), None)
+
+
+def _label_folders(source: Path) -> list[Path]:
+    folders = [source / name for name in LABEL_FOLDERS]
+    return [folder for folder in folders if folder.is_dir() and image_files(folder)]
+
+
+def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
+    """Each image with its label image; what has no partner, or several, becomes a problem."""
+    image_folder = _image_folder(source)
+    if image_folder is not None:
+        folders = _label_folders(source)
+        if len(folders) > 1:
+            names = " and ".join(f"{folder.name}/" for folder in folders)
+            raise ValueError(f"{source}: both {names} have pictures; move one of them away.")
+        files = image_files(folders[0])
+        pictures = image_files(image_folder)
+        # The folders tell them apart: equal names belong together, whatever marks they have.
+        both = {f.stem for f in pictures} & {f.stem for f in files}
+    else:
+        both = set()
+        files = [f for f in image_files(source) if _is_label(f)]
+        pictures = [f for f in image_files(source) if not _is_label(f)]
+    images = by_key(pictures, IMAGE_MARKS, "image", problems, both)
+    labels = by_key(files, LABEL_MARKS, "label image", problems, both)
+    bare = [images[key].name for key in images if key not in labels]
+    if bare:
+        what = f"{len(bare)} images have no label image: {some_of(bare)}."
+        advice = "They are left out; a label image of zeros makes an image without objects."
+        problems.append(Problem(source, what, advice, severity="warning", annotation="images"))
+    for key in (key for key in labels if key not in images):
+        problems.append(Problem(labels[key], "Its image is missing.", "Put it there, or delete this."))
+    return [(image, labels[key]) for key, image in images.items() if key in labels]
+
+
+def by_key(
+    files: Sequence[Path],
+    marks: Sequence[str],
+    kind: str,
+    problems: list[Problem],
+    whole: Collection[str] = (),
+) -> dict[str, Path]:
+    """The files by the name that an image and its label share; several of one name become a problem.
+
+    A mark at its end is no part of the name, but of those in ``whole``.
+    """
+    groups = defaultdict(list)
+    for file in files:
+        groups[file.stem if file.stem in whole else _key(file, marks)].append(file)
+    for key, group in groups.items():
+        if len(group) > 1:
+            names = ", ".join(f.name for f in group)
+            what = f"There is more than one {kind} called {key}: {names}."
+            problems.append(Problem(group[0], what, "Keep one of them."))
+    return {key: group[0] for key, group in groups.items()}
+
+
+def _read(path: Path, label: Path) -> tuple[Record | None, Problem | None]:
+    try:
+        size = image_size(path)
+    except ImageError as error:
+        return None, Problem(path, str(error).removeprefix(f"{path}: "), "Replace the image.")
+    try:
+        values, windows = windows_of(read_label(label, size))
+    except ImageError as error:
+        return None, Problem(path, str(error), "Mend or export the label image anew.", label.name)
+    truth = Instances(
+        size=size,
+        boxes=torch.from_numpy(windows).float(),
+        labels=torch.zeros(len(values), dtype=torch.int64),
+        class_names=CLASS_NAMES,
+        path=path,
+    )
+    masks = partial(read_masks, label, values.tolist(), windows)
+    return Record(path, path.stem, truth, masks), None
+
+
+def _values(record: Record) -> tuple[Path, list[int]]:
+    assert isinstance(record.masks, partial)
+    return record.path, record.masks.args[1]
+
+
+def _suspect_map(source: Path, values: Sequence[Sequence[int]], problems: list[Problem]) -> None:
+    """One and the same number everywhere: probably foreground and background, objects not told apart."""
+    seen = {number for numbers in values for number in numbers}
+    if len(values) > 1 and len(seen) == 1:
+        what = f"No other number than {next(iter(seen))} occurs in the label images, one object an image."
+        advice = "If it marks the foreground, number its objects; otherwise ignore this."
+        problems.append(Problem(source, what, advice, "labels", "warning"))

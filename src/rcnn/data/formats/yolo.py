@@ -1,0 +1,374 @@
+"""YOLO: a text file an image, a line an object; classes and parts in ``data.yaml``.
+
+    data.yaml                   names, train, val, test; path; for keypoints kpt_shape, flip_idx, kpt_names
+    images/train/a.jpg          or train/images/a.jpg
+    labels/train/a.txt          or train/labels/a.txt: the last folder "images" of a path becomes "labels";
+                                or the text files beside the images
+
+Convention:
+    Everything is a share of the image's width or height. On an image of 100 by 50 pixels the line
+    ``0 0.5 0.5 0.2 0.4`` (class, centre, width, height) is the box ``40 15 60 35``; further pairs are the
+    keypoints (with kpt_shape), as continuous coordinates. ``0 x1 y1 x2 y2 x3 y3 …`` is an outline.
+
+Without ``data.yaml`` a ``classes.txt`` beside ``images`` or in ``labels`` names the classes. An image without
+text file has no objects, as the format says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rcnn.data.check import Box, judge_box
+from rcnn.data.dataset import Dataset, some_of
+from rcnn.data.formats.coco import Annotation, Picture, Reader
+from rcnn.data.formats.label_image import NAMES_FILE
+from rcnn.io.atomic import read_lines
+from rcnn.io.images import ImageError, image_files, image_size, visible_files
+from rcnn.structures import Skeleton
+
+YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+SPLITS = ("train", "val", "valid", "test")
+SLACK = 0.01  # beyond 0 and 1: rounding of the tools that write
+ABOVE = 4  # folders above the images in which data.yaml is looked for
+BOX, LEAST_OUTLINE = 5, 7  # numbers in a line
+
+
+@dataclass(frozen=True)
+class YoloPlace:
+    """What a path means.
+
+    Attributes:
+        source: what was named: the yaml file, a folder of images, or a list of them.
+        yaml: the file of the classes, or ``classes.txt``.
+        images: folders and lists of the images.
+    """
+
+    source: Path
+    yaml: Path
+    images: tuple[Path, ...]
+
+
+def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
+    """What a path means as YOLO data, None if nothing.
+
+    A path may be the yaml file, the folder that holds it, a folder of images beside which ``labels`` lies, or
+    a list of images that a yaml file names.
+
+    Raises:
+        ValueError: a yaml file that cannot be used, or one of several parts where ``split`` names none.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        return _of_yaml(path, split)
+    if path.is_file():
+        yaml = _yaml_above(path) if path.suffix == ".txt" else None
+        return None if yaml is None else YoloPlace(path, yaml, (path,))
+    own = _yaml_in(path)
+    if own is not None:
+        return _of_yaml(own, split)
+    if (path / "images").is_dir() and _has_texts(path / "labels"):
+        names = next((f for f in (path / NAMES_FILE, path / "labels" / NAMES_FILE) if f.is_file()), None)
+        names = names or _yaml_above(path)
+        if names is None:
+            raise ValueError(f"{path}: YOLO labels without names; add a data.yaml or {NAMES_FILE} to it.")
+        return YoloPlace(path, names, (path / "images",))
+    if (path / NAMES_FILE).is_file() and any(labels_of(f).parent == path for f in image_files(path)):
+        return YoloPlace(path, path / NAMES_FILE, (path,))  # as labelImg writes it
+    labels = labels_of(path / "image").parent
+    if "images" in path.parts and _has_texts(labels):
+        yaml = _yaml_above(path)
+        return None if yaml is None else YoloPlace(path, yaml, (path,))
+    return None
+
+
+def labels_of(image: Path) -> Path:
+    """The text file of an image: beside it, or in ``labels`` where its path has ``images``, the last time."""
+    beside = image.with_suffix(".txt")
+    if beside.is_file():
+        return beside
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def read_yolo(place: YoloPlace) -> Dataset:
+    """Open the images of a place; see :func:`find_yolo`.
+
+    Raises:
+        ValueError: the names of the classes cannot be used, or there is no image.
+    """
+    settings = load_yaml(place.yaml)
+    reader = _YoloReader(place, settings)
+    for entry in place.images:
+        reader.read_images_of(entry)
+    if not reader.pictures and not reader.problems:
+        raise ValueError(f"{place.source}: no image in {', '.join(map(str, place.images))}.")
+    reader.finish()
+    return replace(reader.dataset(), category_ids=())
+
+
+def load_yaml(file: Path) -> dict[str, Any]:
+    """The content of ``data.yaml``, or the names of ``classes.txt`` in that form.
+
+    Raises:
+        ValueError: missing, no YAML, or without names.
+    """
+    import yaml
+
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: the file cannot be read ({error}).") from error
+    if file.name == NAMES_FILE:
+        names = [line.strip() for line in text.strip().splitlines()]
+        if not all(names):
+            empty = names.index("") + 1
+            raise ValueError(f"{file}: line {empty} is empty; expected the name of class {empty - 1}.")
+        return {"names": names}
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{file}: this is not YAML ({error}). Mend it.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
+        raise ValueError(f"{file}: expected names: as a list, or as numbers with names.")
+    # As texts: YAML takes a class called "No" for the opposite of True.
+    return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
+
+
+def _of_yaml(file: Path, split: str | None) -> YoloPlace:
+    content = load_yaml(file)
+    splits: dict[str, tuple[Path, ...]] = {
+        name: _entries(file, content, name) for name in SPLITS if content.get(name)
+    }
+    if split is None and len(splits) > 1:
+        places = [folder for folders in splits.values() for folder in folders]
+        parts = ", ".join(str(p.resolve()) for p in places if p.exists()) or ", ".join(map(str, places))
+        raise ValueError(f"{file}: YOLO data in several parts; name one of their images: {parts}.")
+    if not splits:
+        raise ValueError(f"{file}: expected train: or val: with a folder or list of images.")
+    name = split or next(iter(splits))
+    if name not in splits:
+        raise ValueError(f"{file}: there is no part {name}; available: {', '.join(splits)}.")
+    return YoloPlace(file, file, splits[name])
+
+
+def _entries(file: Path, content: dict[str, Any], split: str) -> tuple[Path, ...]:
+    """The folders and lists of a part: below ``path``, or below the yaml file."""
+    entries = content[split] if isinstance(content[split], list) else [content[split]]
+    roots = [file.parent / str(content.get("path") or "."), file.parent]
+    found = []
+    for entry in (str(entry).replace("\\", "/") for entry in entries):
+        # Exports say "../train/images" of what lies beside their yaml file.
+        names = dict.fromkeys((entry, entry.removeprefix("../")))
+        places = [root / name for name in names for root in roots]
+        found.append(next((place for place in places if place.exists()), places[0]))
+    return tuple(found)
+
+
+def _yaml_in(folder: Path) -> Path | None:
+    named = next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
+    if named is not None or not folder.is_dir():
+        return named
+    files = [f for f in visible_files(folder, "*.y*ml") if "names:" in f.read_text("utf-8", "replace")]
+    return files[0] if len(files) == 1 else None
+
+
+def _yaml_above(path: Path) -> Path | None:
+    for folder in list(path.parents)[:ABOVE]:
+        found = _yaml_in(folder)
+        if found is not None:
+            return found
+        if (folder / NAMES_FILE).is_file():
+            return folder / NAMES_FILE
+    return None
+
+
+def _has_texts(folder: Path) -> bool:
+    return folder.is_dir() and any(f.name != NAMES_FILE for f in visible_files(folder, "*.txt"))
+
+
+class _YoloReader(Reader):
+    """Collects what can be used of the text files, and every problem on the way."""
+
+    format = "yolo"
+
+    def __init__(self, place: YoloPlace, settings: dict[str, Any]) -> None:
+        self.place = place
+        names = settings["names"]
+        numbered = names if isinstance(names, dict) else dict(enumerate(names))
+        if sorted(map(str, numbered)) != sorted(map(str, range(len(numbered)))) or not numbered:
+            raise ValueError(f"{place.yaml}: names: expected the numbers 0, 1, …; found {list(numbered)}.")
+        ordered = sorted((int(number), str(name)) for number, name in numbered.items())
+        categories = [{"id": number, "name": name} for number, name in ordered]
+        super().__init__(place.source, place.yaml.parent, categories)
+        self.per_keypoint = 0
+        if settings.get("kpt_shape"):
+            self._read_shape(settings)
+        self.bare: list[Path] = []
+        self.label_files: set[Path] = set()
+
+    def _read_shape(self, settings: dict[str, Any]) -> None:
+        shape, partners = settings["kpt_shape"], settings.get("flip_idx") or ()
+        if (
+            not isinstance(shape, list)
+            or len(shape) != 2
+            or not all(isinstance(v, int) for v in shape)
+            or shape[0] < 1
+            or shape[1] not in (2, 3)
+        ):
+            raise ValueError(f"{self.place.yaml}: kpt_shape: {shape}; expected [keypoints, 2 or 3].")
+        named = settings.get("kpt_names")
+        if isinstance(named, dict):  # of each class; one skeleton serves all
+            named = next(iter(named.values()), None)
+        fits = isinstance(named, list) and len(named) == shape[0]
+        names = tuple(map(str, named or ())) if fits else tuple(f"keypoint_{i}" for i in range(shape[0]))
+        try:
+            self.skeleton = Skeleton(names, mirror=tuple(partners))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.place.yaml}: flip_idx: {error}.") from error
+        self.per_keypoint = shape[1]
+
+    def read_images_of(self, entry: Path) -> None:
+        """The images of a folder, those in folders in it included, or of a list."""
+        if entry.is_dir():
+            folders = [entry, *sorted(f for f in entry.rglob("*") if f.is_dir())]
+            listed = [
+                file
+                for folder in folders
+                if not any(part.startswith(".") for part in folder.relative_to(entry).parts)
+                for file in image_files(folder)
+            ]
+        elif entry.is_file():
+            lines = [line.replace("\\", "/") for line in read_lines(entry) if line]
+            listed = [entry.parent / line.removeprefix("./") for line in lines]
+        else:
+            raise ValueError(f"{self.place.yaml}: there is no {entry}; correct the file, or its path.")
+        for path in listed:
+            key = str(path)
+            if key in self.pictures:
+                self.report("The image is listed twice.", "It is used once.", None, path, "warning")
+            else:
+                self._add_image(path, key)
+
+    def _add_image(self, path: Path, key: str) -> None:
+        try:
+            size = image_size(path)
+        except ImageError as error:
+            self.report(str(error).removeprefix(f"{path}: "), "Replace the image.", None, path)
+            return
+        finally:
+            self.label_files.add(labels_of(path))
+        self.pictures[key] = Picture(path, size, key)
+        label = labels_of(path)
+        if not label.is_file():
+            self.bare.append(path)
+            return
+        try:
+            lines = label.read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            self.report(f"{label.name} cannot be read ({error}).", "Export it anew.", label.name, path)
+            return
+        self._read_lines(self.pictures[key], label, lines)
+
+    def _read_lines(self, picture: Picture, label: Path, lines: list[str]) -> None:
+        seen: dict[tuple[str, ...], int] = {}
+        for number, line in enumerate(lines, 1):
+            fields = tuple(line.split())
+            if not fields:
+                continue
+            place = f"{label.name}, line {number}"
+            if fields in seen:
+                what = f"It is the same as line {seen[fields]}."
+                self.report(what, "It was left out; delete it.", place, picture.path, "warning")
+                continue
+            seen[fields] = number
+            try:
+                row = np.array([float(field) for field in fields])
+            except ValueError:
+                what = f"Expected numbers; found {line[:60]!r}."
+                self.report(what, "Correct or delete the line.", place, picture.path)
+                continue
+            self._read_row(picture, row, place)
+
+    def _read_row(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
+        wanted = BOX + self.num_keypoints * self.per_keypoint
+        outline = not self.num_keypoints and len(row) >= LEAST_OUTLINE and len(row) % 2 == 1
+        fault = None
+        if len(row) != wanted and not outline:
+            more = "" if self.num_keypoints else f", or {LEAST_OUTLINE}, 9, 11, … for an outline"
+            fault = f"{len(row)} numbers; expected {wanted}{more}."
+        elif not np.isfinite(row).all():
+            fault = "A value is not a finite number."
+        elif row[0] not in range(len(self.class_names)):
+            fault = f"The class {row[0]:g} is not among 0 to {len(self.class_names) - 1}."
+        else:
+            shares = row[1:] if outline or not self.num_keypoints else np.r_[row[1:BOX], self._shown(row)]
+            if shares.min() < -SLACK or shares.max() > 1 + SLACK:
+                worst = shares[np.abs(shares - 0.5).argmax()]
+                fault = f"{worst:g} is no share of the image, 0 to 1; are these pixels?"
+        if fault is not None:
+            self.report(fault, "Correct or delete the line.", place, picture.path)
+            return
+        (self._add_outline if outline else self._add_box)(picture, row, place)
+
+    def _shown(self, row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """X and y of the keypoints that are annotated."""
+        given = row[BOX:].reshape(self.num_keypoints, self.per_keypoint)
+        return (given if self.per_keypoint == 2 else given[given[:, 2] > 0])[:, :2].reshape(-1)
+
+    def _add_outline(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
+        polygon = row[1:].reshape(-1, 2) * picture.size[::-1]
+        (x1, y1), (x2, y2) = polygon.min(0).tolist(), polygon.max(0).tolist()
+        self._add(picture, (x1, y1, x2, y2), row, place, outline=[polygon])
+
+    def _add_box(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
+        height, width = picture.size
+        x, y, w, h = (row[1:BOX] * [width, height, width, height]).tolist()
+        points = self._points(picture, row[BOX:]) if self.num_keypoints else None
+        self._add(picture, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), row, place, keypoints=points)
+
+    def _points(self, picture: Picture, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """float32 ``[K, 3]``; without a visibility those at 0 0 are not annotated, the others visible."""
+        given = values.reshape(self.num_keypoints, self.per_keypoint)
+        points = np.zeros((self.num_keypoints, 3), dtype=np.float32)
+        points[:, :2] = given[:, :2] * picture.size[::-1]
+        points[:, 2] = given[:, 2] if self.per_keypoint == 3 else 2 * given[:, :2].any(1)
+        points[points[:, 2] <= 0] = 0
+        return points
+
+    def _add(
+        self, picture: Picture, corners: Box, row: npt.NDArray[np.float64], place: str, **drawn: Any
+    ) -> None:
+        box, fault = judge_box(corners, picture.size)
+        if fault is not None:
+            self.problems.append(fault.of(picture.path, place))
+        if box is not None:
+            parts: dict[str, Any] = {"outline": None, "keypoints": None, **drawn}
+            found = Annotation(box, int(row[0]), False, None, name=place, **parts)
+            self.objects[picture.image_id].append(found)
+
+    def finish(self) -> None:
+        """Say which images have no text file, and which text files no image; give the images short ids."""
+        if self.bare:
+            what = f"{len(self.bare)} images have no text file: {some_of([p.name for p in self.bare])}."
+            self.report(what, "They count as images without objects.", "images", severity="warning")
+        for folder in sorted({label.parent for label in self.label_files}):
+            for label in visible_files(folder, "*.txt") if folder.is_dir() else ():
+                if label not in self.label_files and label.name != NAMES_FILE and not self._is_list():
+                    self.report("Its image is missing.", "Put it there, or delete this.", None, label)
+        stems = [picture.path.stem for picture in self.pictures.values()]
+        if len(set(stems)) == len(stems):
+            self.pictures = {k: replace(p, image_id=p.path.stem) for k, p in self.pictures.items()}
+            self.objects.update({p.image_id: self.objects.pop(k, []) for k, p in self.pictures.items()})
+            self.pictures = {p.image_id: p for p in self.pictures.values()}
+
+    def _is_list(self) -> bool:
+        """A list names some of the images; the text files of the others are no fault."""
+        return any(entry.is_file() for entry in self.place.images)

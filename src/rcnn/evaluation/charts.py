@@ -1,0 +1,324 @@
+"""The charts of a run's report, as SVG elements to stand in its page.
+
+They are sharp in print and follow the reader's light or dark colours. A chart without anything to show is the
+empty string.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from rcnn.evaluation.evaluator import Evaluation
+    from rcnn.metrics.matches import ImageMatch
+    from rcnn.metrics.recall import ProposalRecall
+    from rcnn.metrics.semantic import SemanticResult
+
+# What stands where there is no number.
+DASH = "\N{EN DASH}"
+# Written by matplotlib, then replaced by the colour of the page's text.
+_INK = "#010203"
+KINDS = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}
+"""What is measured by COCO's metrics, and what it is called."""
+_LINES = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
+_TRUE, _FALSE = "#0a8fdc", "#e0a100"
+_POINTS = 300  # of a curve
+
+History = Sequence[Mapping[str, float]]
+Curve = tuple[list[float], list[float]]
+
+
+def number(value: float | None) -> str:
+    """Three digits after the point, or a dash where there is nothing finite."""
+    return f"{value:.3f}" if value is not None and math.isfinite(value) else DASH
+
+
+def _figure_and_axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=_INK, alpha=0.4)
+    axes.tick_params(colors=_INK, labelsize=9, length=0)
+    axes.set_xlabel(xlabel, color=_INK, fontsize=9)
+    axes.set_ylabel(ylabel, color=_INK, fontsize=9)
+    return figure, axes
+
+
+def _legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best") -> None:
+    if labelled:
+        handles = [handle for handle, _ in labelled]
+        texts = [_plain(text) for _, text in labelled]
+        axes.legend(handles, texts, loc=where, fontsize=8.5, frameon=False, labelcolor=_INK)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar starts a formula, a leading underscore hides an entry."""
+    return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element whose ids are its own and whose ink is the page's."""
+    text = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        # The browser has the glyphs of a class name that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    for mark in ('id="', "url(#", 'xlink:href="#'):
+        svg = svg.replace(mark, f"{mark}{name}-")
+    return svg
+
+
+def curve_of(history: History, key: str, axis: str) -> Curve:
+    """The finite values of a key, over ``axis``; a row without its position has the one before.
+
+    ``axis`` is ``iteration``, ``epoch``, or ``row`` for the number of the row.
+    """
+    xs, ys = [], []
+    position = 0.0
+    for index, row in enumerate(history):
+        position = row.get(axis, float(index) if axis == "row" else position)
+        value = row.get(key)
+        if value is not None and math.isfinite(value):
+            xs.append(position)
+            ys.append(value)
+    return xs, ys
+
+
+def thinned(curve: Curve, points: int = _POINTS) -> Curve:
+    """The means of as many neighbours as leave at most ``points``."""
+    size = math.ceil(len(curve[0]) / points)
+    if size <= 1:
+        return curve
+    starts = np.arange(0, len(curve[0]), size)
+    counts = np.diff(np.r_[starts, len(curve[0])])
+    xs, ys = (np.add.reduceat(np.array(values), starts) / counts for values in curve)
+    return xs.tolist(), ys.tolist()
+
+
+def smoothed(curve: Curve) -> Curve:
+    """A running mean over a fifteenth of the curve, shorter towards both ends."""
+    values = np.array(curve[1])
+    half = len(values) // 30
+    sums = np.r_[0.0, values.cumsum()]
+    positions = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(positions, len(values) - 1 - positions))
+    means = (sums[positions + reach + 1] - sums[positions - reach]) / (2 * reach + 1)
+    return curve[0], means.tolist()
+
+
+def loss_chart(history: History, axis: str) -> str:
+    """The loss of training, raw and smoothed, and that of the held-out images, over ``axis``."""
+    train, held_out = curve_of(history, "loss", axis), curve_of(history, "val/loss", axis)
+    if not train[0] and not held_out[0]:
+        return ""
+    figure, axes = _figure_and_axes(axis, "loss")
+    smooth = thinned(smoothed(train))
+    labelled = []
+    if train[0]:
+        axes.plot(*thinned(train), color=_LINES[0], alpha=0.3, linewidth=0.8)
+        labelled.append((axes.plot(*smooth, color=_LINES[0], linewidth=1.8)[0], "training"))
+    if held_out[0]:
+        labelled.append((axes.plot(*held_out, color=_LINES[1], marker="o", markersize=4)[0], "held out"))
+    # The first steps may lie so high that nothing else could be seen.
+    axes.set_ylim(0, 1.15 * float(np.quantile([*smooth[1], *held_out[1]], 0.98)) or 1.0)
+    _legend(axes, labelled, "upper right")
+    return _svg(figure, "loss")
+
+
+def lines_chart(
+    history: History,
+    keys: Sequence[str],
+    axis: str,
+    *,
+    average: bool = False,
+    top: float | None = None,
+) -> str:
+    """Values of the history over ``axis``, one line a key.
+
+    Args:
+        history: rows of ``metrics.jsonl``.
+        keys: what is drawn; those without values are left out.
+        axis: see :func:`curve_of`.
+        average: smooth the lines, for noisy values.
+        top: the upper end of the vertical axis; by default what the values need.
+    """
+    curves = {key: curve_of(history, key, axis) for key in keys}
+    curves = {
+        key: thinned(smoothed(curve) if average else curve) for key, curve in curves.items() if curve[0]
+    }
+    if not curves:
+        return ""
+    figure, axes = _figure_and_axes(axis, "")
+    labelled = []
+    for i, (key, curve) in enumerate(curves.items()):
+        marker = "o" if len(curve[0]) < 40 else ""
+        style = {"color": _LINES[i % len(_LINES)], "linewidth": 1.6, "marker": marker, "markersize": 4}
+        labelled.append((axes.plot(*curve, **style)[0], key.removeprefix("loss/")))
+    axes.set_ylim(0, top or 1.1 * max(float(np.quantile(ys, 0.98)) for _, ys in curves.values()) or 1.0)
+    if len(curves) > 1 or top:
+        _legend(axes, labelled)
+    return _svg(figure, "lines-" + keys[0].replace("/", "-"))
+
+
+def precision_recall_chart(evaluation: Evaluation, kind: str) -> str:
+    """Precision over recall at IoU 0.5; the classes with the most objects in colour, the others faint.
+
+    ``kind``, ``mask`` or ``box``, is that of the AP50 in the legend.
+    """
+    if not evaluation.pr_curves:
+        return ""
+    figure, axes = _figure_and_axes("recall", "precision")
+    values = evaluation.per_class
+    order = sorted(evaluation.pr_curves, key=lambda name: -values.get(name, {}).get("objects", 0))
+    labelled = []
+    for name in order[len(_LINES) :]:
+        axes.plot(*_reached(evaluation.pr_curves[name]), color=_INK, alpha=0.15, linewidth=0.8)
+    for name, colour in zip(order, _LINES, strict=False):
+        line = axes.plot(*_reached(evaluation.pr_curves[name]), color=colour, linewidth=1.8)[0]
+        ap50 = number(values.get(name, {}).get(f"{kind}/AP50"))
+        short = name if len(name) <= 24 else f"{name[:23]}…"
+        labelled.append((line, f"{short}, AP50 {ap50}"))
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
+    _legend(axes, labelled, "lower left")
+    return _svg(figure, "precision-recall")
+
+
+def _reached(curve: Mapping[str, list[float]]) -> Curve:
+    """The part of a precision-recall curve up to the highest recall; beyond it COCO's precision is 0."""
+    end = 1 + max((i for i, precision in enumerate(curve["precision"]) if precision > 0), default=-1)
+    return curve["recall"][:end], curve["precision"][:end]
+
+
+def recall_chart(recall: ProposalRecall) -> str:
+    """Recall at IoU 0.5 and 0.7, and the average recall, over the number of proposals of an image."""
+    if not recall.objects:
+        return ""
+    figure, axes = _figure_and_axes("proposals", "recall")
+    labelled = []
+    curves = {"IoU 0.5": recall.at_50, "IoU 0.7": recall.at_70, "average, 0.5 to 0.95": recall.average}
+    for (name, values), colour in zip(curves.items(), _LINES, strict=False):
+        line = axes.plot(recall.counts, values, color=colour, linewidth=1.8, marker="o", markersize=4)[0]
+        labelled.append((line, f"{name}: {number(values[-1])}"))
+    axes.set_xscale("log")
+    axes.set_xticks(recall.counts, [str(count) for count in recall.counts])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(0, 1.02)
+    _legend(axes, labelled, "upper left")
+    return _svg(figure, "recall")
+
+
+def size_chart(evaluation: Evaluation) -> str:
+    """AP of all objects, and of the small, medium and large ones."""
+    sizes = ("AP", "AP_small", "AP_medium", "AP_large")
+    kinds = [kind for kind in KINDS if f"{kind}/AP" in evaluation.metrics]
+    if not kinds:
+        return ""
+    figure, axes = _figure_and_axes("", "AP")
+    labelled = []
+    width = 0.76 / len(kinds)
+    for i, kind in enumerate(kinds):
+        values = [evaluation.metrics.get(f"{kind}/{size}", math.nan) for size in sizes]
+        places = [j + (i - (len(kinds) - 1) / 2) * width for j in range(len(sizes))]
+        heights = [value if value is not None and math.isfinite(value) else 0.0 for value in values]
+        bars = axes.bar(places, heights, width * 0.92, color=_LINES[i])
+        labelled.append((bars, KINDS[kind]))
+        for place, height, value in zip(places, heights, values, strict=True):
+            text = {"ha": "center", "va": "bottom", "color": _INK, "fontsize": 8.5}
+            axes.text(place, height + 0.012, number(value), **text)
+    axes.set_xticks(range(len(sizes)), ["all", "small\n< 32²", "medium", "large\n> 96²"])
+    axes.grid(visible=False, axis="x")
+    axes.set_ylim(0, 1.08 if len(kinds) == 1 else 1.1 + 0.12 * len(kinds))  # room for the legend
+    axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    if len(kinds) > 1:
+        _legend(axes, labelled, "upper right")
+    return _svg(figure, "sizes")
+
+
+def confusion_chart(result: SemanticResult) -> str:
+    """What the pixels of each class (row) were taken for (column), as shares of the class."""
+    matrix = np.array(result.confusion, dtype=float)
+    present = [i for i in range(len(matrix)) if matrix[i].sum() or matrix[:, i].sum()]
+    if not present:
+        return ""
+    matrix = matrix[np.ix_(present, present)]
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    names = [_plain(result.names[i][:16]) for i in present]
+    figure, axes = _figure_and_axes("predicted", "true")
+    axes.grid(visible=False)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    small = {"fontsize": 8 if len(names) <= 12 else 6}
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, **small)
+    axes.set_yticks(range(len(names)), names, **small)
+    for row, column in np.ndindex(shares.shape) if len(names) <= 8 else ():
+        share = shares[row, column]
+        colour = "#ffffff" if share > 0.5 else "#000000"
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    return _svg(figure, "confusion")
+
+
+def score_chart(evaluation: Evaluation) -> str:
+    """Histograms of the scores of true and false detections, with the threshold."""
+    true, false = evaluation.scores_true, evaluation.scores_false
+    if not true and not false:
+        return ""
+    figure, axes = _figure_and_axes("score", "detections")
+    edges = np.linspace(0, 1, 41)
+    labelled = []
+    highest = []
+    for scores, colour, name in ((false, _FALSE, "false"), (true, _TRUE, "true")):
+        counts, _ = np.histogram(scores, edges)
+        highest.append(int(counts.max()))
+        patch = axes.stairs(counts, edges, fill=True, color=colour, alpha=0.55)
+        axes.stairs(counts, edges, color=colour, linewidth=1.3)
+        labelled.append((patch, f"{name} ({len(scores):,})"))
+    line = axes.axvline(evaluation.f1_threshold, color=_INK, linestyle=(0, (4, 3)), linewidth=1.3)
+    labelled.append((line, f"threshold {number(evaluation.f1_threshold)}"))
+    # Weak false detections come in hordes, beside which the true ones would not be seen.
+    if max(highest) > 8 * max(1, min(highest)):
+        axes.set_yscale("symlog", linthresh=10)
+        axes.set_ylabel("detections (logarithmic above 10)", color=_INK, fontsize=9)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    _legend(axes, labelled, "upper center")
+    return _svg(figure, "scores")
+
+
+def count_chart(matches: Sequence[ImageMatch]) -> str:
+    """Objects predicted over objects true, a point an image."""
+    if not matches:
+        return ""
+    figure, axes = _figure_and_axes("true", "predicted")
+    times = Counter((match.num_true, match.num_predicted) for match in matches)
+    true, predicted = zip(*times, strict=True)
+    highest = max(1, *true, *predicted)
+    axes.plot([0, highest], [0, highest], color=_INK, alpha=0.45, linewidth=1, linestyle=(0, (4, 3)))
+    # A point's area says how many images lie there.
+    area = [18 * math.sqrt(number) for number in times.values()]
+    axes.scatter(
+        true, predicted, s=area, color=_LINES[0], alpha=0.55, linewidths=0, rasterized=len(times) > 1500
+    )
+    if highest > 60 and highest > 10 * float(np.median(true)):
+        ticks = [0, 5] + [m * 10**e for e in range(1, 6) for m in (1, 2, 5) if m * 10**e <= highest]
+        for set_scale, set_ticks in ((axes.set_xscale, axes.set_xticks), (axes.set_yscale, axes.set_yticks)):
+            set_scale("symlog", linthresh=10)
+            set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+            set_ticks([], minor=True)
+    axes.set(xlim=(0, 1.05 * highest), ylim=(0, 1.05 * highest))
+    return _svg(figure, "counts")

@@ -1,0 +1,112 @@
+"""One door for weights of other programs: a file of theirs in, a model of ours out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rcnn.data.formats.coco import PERSON
+from rcnn.importers import detectron2, mmdetection, torchvision
+from rcnn.importers.recognise import Found, build, num_classes
+from rcnn.importers.unpickle import read_weights
+from rcnn.inference.detector import Detector
+from rcnn.models import MODELS
+from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
+from rcnn.parts.pretrained import coco_labels
+from rcnn.training.recipe import with_model_settings
+
+SOURCES: dict[str, Callable[[Mapping[str, Any], str], Found]] = {
+    "torchvision": torchvision.read,
+    "detectron2": detectron2.read,
+    "mmdetection": mmdetection.read,
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A detector out of another program's file, and what there is to say about it."""
+
+    detector: Detector
+    notes: tuple[str, ...]
+
+
+def import_weights(
+    path: str | Path,
+    source: str,
+    *,
+    classes: str | Path | None = None,
+    channels: str | None = None,
+    settings: Sequence[str] = (),
+) -> Imported:
+    """Open a detector that another program trained.
+
+    Args:
+        path: its file; read without running code that it holds.
+        source: the program, a key of ``SOURCES``.
+        classes: a text file with the name of a class a line, in the order of the weights and without the
+            background. None: the file's own, or COCO's 80 where there are 80.
+        channels: the order of colours that the network was trained on; None: as the program usually has it.
+        settings: changes such as ``model.trunk.stride_at=3x3`` or ``transform.short_side=600``, where a model
+            was trained otherwise than its program's usual ones.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that cannot be read, no detector of ours, or names that are missing; it says what.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"--from {source}: expected one of {', '.join(SOURCES)}")
+    what = str(path)
+    found = SOURCES[source](read_weights(path), what)
+    if channels is not None:
+        if channels not in ("rgb", "bgr"):
+            raise ValueError(f"--channels {channels}: expected rgb or bgr")
+        order: Any = channels
+        found = replace(found, conventions=replace(found.conventions, channels=order))
+    found, architecture = _changed(found, settings)
+    network = build(found, what)
+    names = _class_names(found, classes, what)
+    ids, coco = coco_labels()
+    people = isinstance(found.settings, KeypointRCNNSettings) and found.settings.keypoint.count == 17
+    detector = Detector(
+        network,
+        found.transform,
+        names,
+        info={"source": f"{source}: {Path(path).name}"} | ({"category_ids": ids} if names == coco else {}),
+        skeleton=PERSON if people else None,
+    )
+    kind = "a pyramid" if found.settings.fpn else "a single map"
+    title = f"{architecture}: {found.settings.trunk.name}, {kind}, {len(names)} classes"
+    return Imported(detector, (title, *found.notes, *(f"setting: {text}" for text in settings)))
+
+
+def _changed(found: Found, settings: Sequence[str]) -> tuple[Found, str]:
+    """The file's settings with some changed, and the model's name."""
+    architecture = next(name for name, model in MODELS.items() if model.Settings is type(found.settings))
+    changed, transform = with_model_settings(architecture, found.settings, found.transform, settings)
+    return replace(found, settings=changed, transform=transform), architecture
+
+
+def _class_names(found: Found, classes: str | Path | None, what: str) -> tuple[str, ...]:
+    """One name for each class of the classifier."""
+    count = num_classes(found.state, what)
+    _, coco = coco_labels()
+    if classes is not None:
+        lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
+        where = str(classes)
+    elif found.class_names is not None:
+        names, where = found.class_names, "the file's own list"
+    elif count == len(coco):
+        return coco
+    elif count == 1 and isinstance(found.settings, KeypointRCNNSettings):
+        return ("person",)
+    else:
+        raise ValueError(
+            f"{what}: {count} classes without names; give them with --classes FILE, one a line, in the order "
+            "of the weights"
+        )
+    if len(names) != count:
+        raise ValueError(f"{where}: {len(names)} names, but {what} has {count} classes")
+    return names

@@ -1,0 +1,91 @@
+"""How many objects a given number of proposals covers, before anything is classified.
+
+An object is found if any of an image's first n proposals overlaps it enough, whatever its class, and whatever
+other object the same proposal covers (Hosang et al. 2016, arXiv 1502.05082, without their one-to-one
+matching). Crowds and VOC's difficult objects are left out. The average recall is the mean over the IoUs 0.5,
+0.55, …, 0.95.
+
+Legend: G objects of an image, P proposals, C counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rcnn.ops.boxes import iou
+from rcnn.structures import Instances
+
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000, 2000)
+IOUS = tuple(0.5 + 0.05 * i for i in range(10))
+
+
+@dataclass(frozen=True)
+class ProposalRecall:
+    """Recall by number of proposals, each in [0, 1], NaN where there are no objects.
+
+    Attributes:
+        counts: the numbers of proposals an image.
+        at_50: recall at IoU 0.5, one for each count.
+        at_70: likewise at IoU 0.7.
+        average: likewise, the mean over the IoUs from 0.5 to 0.95.
+        objects: how many there are in all.
+        per_image: proposals of an image, on average.
+    """
+
+    counts: tuple[int, ...]
+    at_50: tuple[float, ...]
+    at_70: tuple[float, ...]
+    average: tuple[float, ...]
+    objects: int
+    per_image: float
+
+
+def proposal_recall(truths: Sequence[Instances], counts: Sequence[int] = COUNTS) -> ProposalRecall:
+    """Measure the proposals that truths carry, best first, against their boxes.
+
+    Convention: of two objects, one covered with IoU 0.6 by the first proposal and the other with 1 by the
+    second, one proposal finds half at 0.5 and none at 0.7; two find all at 0.5 and half at 0.7.
+
+    Args:
+        truths: one an image, each with ``proposals``.
+        counts: how many of an image's proposals are looked at.
+
+    Raises:
+        ValueError: a truth without proposals.
+    """
+    overlaps = torch.cat([torch.zeros((0, len(counts))), *(best_overlaps(truth, counts) for truth in truths)])
+    reached = torch.stack([_share_reaching(overlaps, level) for level in (0.5, 0.7, *IOUS)])
+    numbers = [len(truth.proposals) for truth in truths if truth.proposals is not None]
+    return ProposalRecall(
+        tuple(counts),
+        tuple(reached[0].tolist()),
+        tuple(reached[1].tolist()),
+        tuple(reached[2:].mean(0).tolist()),
+        len(overlaps),
+        sum(numbers) / len(numbers) if numbers else float("nan"),
+    )
+
+
+def best_overlaps(truth: Instances, counts: Sequence[int]) -> Tensor:
+    """The highest IoU ``[G, C]`` of each object with any of the first so many proposals."""
+    if truth.proposals is None:
+        raise ValueError(
+            f"{truth.path}: no proposals to measure; bring them with rcnn.data.external_proposals"
+        )
+    counted = torch.ones(len(truth), dtype=torch.bool)
+    for mark in (truth.crowd, truth.difficult):
+        counted &= torch.ones_like(counted) if mark is None else ~mark
+    boxes = truth.boxes[counted]
+    # A column of zeros in front: the best of no proposals.
+    overlap = torch.cat([torch.zeros((len(boxes), 1)), iou(boxes, truth.proposals)], 1)
+    best = overlap.cummax(1).values
+    return best[:, torch.tensor(counts).clamp(max=len(truth.proposals))]
+
+
+def _share_reaching(overlaps: Tensor, level: float) -> Tensor:
+    """The share ``[C]`` of objects with at least this IoU; what is 0.7 but for float32's rounding counts."""
+    return (overlaps >= level - 1e-6).double().mean(0)

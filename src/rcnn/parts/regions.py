@@ -1,0 +1,188 @@
+"""Proposals: the regions that the second stage looks at, from the RPN or from outside.
+
+Legend: N proposals of one image, R regions of a batch, G true boxes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rcnn.ops import boxes as box_ops
+from rcnn.ops.matching import IGNORED, NEGATIVE, match, sample
+from rcnn.structures import ImageBatch, Instances
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions of a batch in flat form, the input of every head.
+
+    Attributes:
+        boxes: float32 ``[R, 4]``.
+        images: int64 ``[R]``, the image of the batch that each lies in.
+    """
+
+    boxes: Tensor
+    images: Tensor
+
+    @classmethod
+    def from_lists(cls, boxes: Sequence[Tensor]) -> "Regions":
+        """From one tensor ``[N, 4]`` for each image."""
+        images = [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
+        return cls(torch.cat(list(boxes)), torch.cat(images))
+
+
+def given_proposals(batch: ImageBatch, targets: Sequence[Instances] | None = None) -> list[Tensor]:
+    """What a model that makes no proposals of its own is given: those of the targets, or else of the batch.
+
+    Raises:
+        ValueError: an image without proposals.
+    """
+    given = []
+    for target in targets or ():
+        if target.proposals is None:
+            raise ValueError(
+                f"{target.path}: no proposals; this model is given them: see rcnn.data.external_proposals"
+            )
+        given.append(target.proposals)
+    if targets is None:
+        given += batch.proposals
+    if len(given) != len(batch):
+        raise ValueError(
+            f"this model is given its proposals: expected ImageBatch.proposals of {len(batch)} images, got "
+            f"those of {len(given)}"
+        )
+    return given
+
+
+@dataclass(frozen=True)
+class SampledRegions:
+    """Regions chosen for training, with what they should become.
+
+    Attributes:
+        regions: the R regions, image by image.
+        labels: int64 ``[R]``; the background is ``num_classes``.
+        truth: int64 ``[R]``, the true object of each region, an index into its image's instances; positives
+            only mean anything.
+        positive: bool ``[R]``.
+        gt_boxes: float32 ``[R, 4]``; the true box of each region, the region itself where it is background.
+    """
+
+    regions: Regions
+    labels: Tensor
+    truth: Tensor
+    positive: Tensor
+    gt_boxes: Tensor
+
+    def positives(self) -> "SampledRegions":
+        """Only the positive regions."""
+        keep = self.positive
+        regions = Regions(self.regions.boxes[keep], self.regions.images[keep])
+        return SampledRegions(
+            regions, self.labels[keep], self.truth[keep], self.positive[keep], self.gt_boxes[keep]
+        )
+
+    def first_positives(self, most: int | None) -> "SampledRegions":
+        """The positive regions, or at most so many of each image; they are in random order: a fair draw."""
+        positives = self.positives()
+        if most is None:
+            return positives
+        images = positives.regions.images
+        rank = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
+        return replace(positives, positive=rank < most).positives()
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Which proposals the heads are trained on (Fast R-CNN §2.3).
+
+    Attributes:
+        count: R per image; FPN and Mask R-CNN 512, Fast R-CNN 64.
+        positive_share: at most this share is positive.
+        positive_iou: at or above it a proposal is positive.
+        background_iou: below the second and at or above the first it is background (Fast R-CNN 0.1, later 0).
+        append_truth: true boxes join the proposals (py-faster-rcnn and all later codes).
+        crowd_share: a background proposal with more of its area inside a crowd region is left out (Detectron:
+            0.7).
+    """
+
+    count: int = 512
+    positive_share: float = 0.25
+    positive_iou: float = 0.5
+    background_iou: tuple[float, float] = (0.0, 0.5)
+    append_truth: bool = True
+    crowd_share: float = 0.7
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: nothing would be sampled.
+        """
+        if self.count < 1:
+            raise ValueError(f"sampling.count {self.count}: expected at least 1 region of an image")
+
+
+def sample_proposals(
+    proposals: Sequence[Tensor],
+    truths: Sequence[Instances],
+    num_classes: int,
+    settings: SamplingSettings,
+    draws: Sequence[torch.Generator | None],
+) -> SampledRegions:
+    """Draw training regions from each image's proposals ``[N, 4]``, with its generator (Fast R-CNN §2.3)."""
+    chosen = [
+        _sample_image(p, t, num_classes, settings, draw)
+        for p, t, draw in zip(proposals, truths, draws, strict=True)
+    ]
+    boxes, labels, truth, positive, gt_boxes = zip(*chosen, strict=True)
+    return SampledRegions(
+        Regions.from_lists(boxes),
+        torch.cat(labels),
+        torch.cat(truth),
+        torch.cat(positive),
+        torch.cat(gt_boxes),
+    )
+
+
+def _sample_image(
+    proposals: Tensor,
+    truth: Instances,
+    num_classes: int,
+    settings: SamplingSettings,
+    draw: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    real, crowds = split_crowds(truth)
+    gt_boxes = truth.boxes[real]
+    if settings.append_truth:
+        proposals = torch.cat([proposals, gt_boxes])
+    overlap = box_ops.iou(gt_boxes, proposals)
+    index, status = match(overlap, settings.positive_iou, settings.background_iou[1], keep_best=False)
+    if settings.background_iou[0] > 0 and len(gt_boxes):
+        status[overlap.max(0).values < settings.background_iou[0]] = IGNORED
+    ignore_in_crowds(status, proposals, crowds, settings.crowd_share)
+    positive, negative = sample(status, settings.count, settings.positive_share, draw)
+    keep = torch.cat([positive, negative])
+    is_positive = torch.arange(len(keep), device=keep.device) < len(positive)
+    boxes = proposals[keep]
+    if len(real) == 0:
+        background = torch.full_like(keep, num_classes)
+        return boxes, background, torch.zeros_like(keep), is_positive, boxes
+    matched = real[index[keep]]
+    labels = torch.where(is_positive, truth.labels[matched], num_classes)
+    return boxes, labels, matched, is_positive, torch.where(is_positive[:, None], truth.boxes[matched], boxes)
+
+
+def split_crowds(truth: Instances) -> tuple[Tensor, Tensor]:
+    """The indices of the real objects, and the boxes ``[C, 4]`` of the crowd regions."""
+    if truth.crowd is None:
+        return torch.arange(len(truth), device=truth.boxes.device), truth.boxes[:0]
+    return (~truth.crowd).nonzero().squeeze(1), truth.boxes[truth.crowd]
+
+
+def ignore_in_crowds(labels: Tensor, candidates: Tensor, crowds: Tensor, share: float) -> None:
+    """Turn negatives that lie mostly inside a crowd region into ignored ones, in place."""
+    if len(crowds):
+        inside = box_ops.covered(candidates, crowds).max(1).values > share
+        labels[inside & (labels == NEGATIVE)] = IGNORED

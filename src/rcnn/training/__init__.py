@@ -1,0 +1,1 @@
+"""Training runs, from data to report."""

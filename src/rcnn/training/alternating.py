@@ -1,0 +1,313 @@
+"""The 4-step training of Faster R-CNN (Ren et al. 2015, arXiv 1506.01497, §3.2).
+
+1. An RPN, from the pretrained trunk.
+2. Fast R-CNN on the proposals of step 1, from the pretrained trunk: two networks that share nothing.
+3. An RPN on the convolutions of step 2, which stay as they are.
+4. The head of step 2, trained on the proposals of step 3, on the same convolutions: one network.
+
+The convolutions meant are the trunk and, where there is one, the pyramid (FPN §5.2.3). With
+``model.shared = false`` the sequence ends after step 2, with two networks in one model (table 2, "unshared").
+
+Each step has a folder ``step-N`` in the run's, and ends in ``step-N.safetensors``: a model file of Faster
+R-CNN after steps 1 (its head untrained) and 3, of Fast R-CNN after 2 and 4. The training images' proposals of
+an RPN are ``step-N.npz``. A run that was killed skips the steps whose model file is there and resumes the one
+that was under way.
+
+Differs from the paper: of each step the weights that were best on validation images are handed on, not the
+last. Every step has the same part of the schedule; the published code gives every step as many images (80,000
+iterations of one for an RPN, 40,000 of two for Fast R-CNN).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rcnn.data.dataset import Dataset
+from rcnn.data.external_proposals import with_proposals, write_proposals
+from rcnn.device import rank, wait_for_all
+from rcnn.evaluation.proposal_recall import rpn_proposals
+from rcnn.inference.detector import Detector
+from rcnn.io import checkpoint
+from rcnn.io.atomic import write_atomically
+from rcnn.metrics.recall import proposal_recall
+from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.parts.backbone import build_trunk
+from rcnn.parts.fpn import FPN, build_neck
+from rcnn.parts.pretrained import load_pretrained, load_trunk
+from rcnn.parts.rpn import RPN
+from rcnn.structures import ImageBatch, Instances, Output
+from rcnn.training.recipe import Recipe
+from rcnn.training.trainer import Losses, Standing, Trainer
+
+State = dict[str, Tensor]
+Measure = Callable[[bool], Mapping[str, float]]
+
+NAMES = (
+    "an RPN from the pretrained trunk",
+    "Fast R-CNN on its proposals, from the pretrained trunk",
+    "an RPN on the convolutions of step 2, which are frozen",
+    "the head of Fast R-CNN on the same convolutions",
+)
+
+
+class ProposalNetwork(nn.Module):
+    """Faster R-CNN without its second stage, under the same names: what steps 1 and 3 train."""
+
+    def __init__(self, settings: FasterRCNNSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.trunk = build_trunk(settings.trunk)
+        self.neck = build_neck(self.trunk.channels, self.trunk.strides, settings.fpn)
+        self.rpn = RPN(self.neck.channels, self.neck.strides, settings.rpn)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, batch: ImageBatch, targets: list[Instances]) -> Output:
+        """The two losses of the RPN (eq. 1)."""
+        anchors = self.rpn(self.neck(self.trunk(batch.tensors)))
+        return Output(self.rpn.loss(anchors, targets, batch.generators()))
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """The sequence of steps in one run's folder.
+
+    Attributes:
+        folder: the run's, existing.
+        recipe: of the whole; ``epochs`` or ``minutes`` are shared among the steps.
+        data: the training images.
+        val: the validation images, of which ``eval_images`` are looked at.
+        device: where to train.
+        measure: makes of a Fast R-CNN under training, its recipe and validation images with proposals what
+            :class:`rcnn.training.trainer.Trainer` evaluates with.
+        say: takes a line for the log.
+        tick: takes the fraction of the way done and the latest losses.
+    """
+
+    folder: Path
+    recipe: Recipe
+    data: Dataset
+    val: Dataset
+    device: torch.device
+    measure: Callable[[nn.Module, Recipe, Dataset], Measure]
+    say: Callable[[str], None] = print
+    tick: Callable[[float, Losses], None] = lambda fraction, losses: None
+
+    @property
+    def settings(self) -> FasterRCNNSettings:
+        """Of the model that comes out."""
+        assert isinstance(self.recipe.settings, FasterRCNNSettings)
+        return self.recipe.settings
+
+    @property
+    def count(self) -> int:
+        """How many steps there are."""
+        return 4 if self.settings.shared else 2
+
+    def run(self) -> Standing:
+        """Train what is not trained yet; ``best.safetensors`` and ``last.safetensors`` are the model."""
+        for step in range(1, self.count + 1):
+            if not self.file(step).is_file():
+                self._train(step)
+            if rank() == 0:
+                for name in ("last", "best"):
+                    (self.folder / f"step-{step}" / f"{name}.safetensors").unlink(missing_ok=True)
+                self._join_metrics(step)
+        return self._finish()
+
+    def file(self, step: int, ending: str = "safetensors") -> Path:
+        """What a step leaves: its model, or as ``npz`` the proposals of the training images."""
+        return self.folder / f"step-{step}.{ending}"
+
+    def _train(self, step: int) -> None:
+        folder = self.folder / f"step-{step}"
+        folder.mkdir(exist_ok=True)
+        recipe, network, data = self._recipe(step), self._network(step), self._data(step)
+        trainer = Trainer(
+            network, recipe, data, folder, evaluate=self._measure(step, network, recipe), describe={},
+            device=self.device, say=self.say,
+            tick=lambda done, losses: self.tick((step - 1 + done) / self.count, losses),
+        )  # fmt: skip
+        self.say(f"step {step} of {self.count}: {NAMES[step - 1]}")
+        if (folder / "last.safetensors").is_file():
+            trainer.resume()
+            self.say(f"resumed at iteration {trainer.progress.iteration} of step {step}")
+        trainer.run()
+        if rank() == 0:
+            best, _ = checkpoint.load(folder / "best.safetensors")
+            self._hand_on(step, {k.removeprefix("network."): v for k, v in best.items()}, trainer.progress)
+        wait_for_all()
+
+    def _recipe(self, step: int) -> Recipe:
+        """The whole recipe with a part of its schedule, and for Fast R-CNN with its settings."""
+        length = self.recipe.train
+        shared = replace(
+            length,
+            epochs=None if length.epochs is None else length.epochs / self.count,
+            minutes=None if length.minutes is None else length.minutes / self.count,
+        )
+        if step in (1, 3):
+            return replace(self.recipe, train=shared)
+        s = self.settings
+        fast = FastRCNNSettings(trunk=s.trunk, fpn=s.fpn, box=s.box)
+        return replace(self.recipe, model="fast_rcnn", settings=fast, train=shared)
+
+    def _network(self, step: int) -> nn.Module:
+        """What a step begins with."""
+        torch.manual_seed(self.recipe.train.seed)
+        network: ProposalNetwork | FastRCNN
+        if step in (1, 3):
+            network = ProposalNetwork(self.settings)
+        else:
+            network = FastRCNN(len(self.data.class_names), self._recipe(step).settings)
+        if step == 1:
+            load_trunk(network.trunk, network.settings.trunk)
+        elif step == 2:
+            assert isinstance(network, FastRCNN)
+            load_pretrained(network)
+        else:
+            _take(network, self._state(2), ("trunk.", "neck.", "box.") if step == 4 else ("trunk.", "neck."))
+            freeze(network)
+        return network
+
+    def _data(self, step: int) -> Dataset:
+        """The training images, for Fast R-CNN with the proposals of the step before."""
+        return self.data if step in (1, 3) else with_proposals(self.data, self.file(step - 1, "npz"))
+
+    def _measure(self, step: int, network: nn.Module, recipe: Recipe) -> Measure:
+        """How a step is evaluated: an RPN by the recall of its proposals, Fast R-CNN as any detector."""
+        few = self.val.subset(self.val.evenly(recipe.train.eval_images))
+        if step in (1, 3):
+            return lambda full: self._recall(network, few)
+        boxes = self._proposals(self._whole(step - 1), few, self.settings.rpn.post_nms[1])
+        measure = self.measure(network, recipe, with_proposals(few, boxes))
+        return lambda full: measure(False)
+
+    def _recall(self, network: nn.Module, few: Dataset) -> dict[str, float]:
+        if rank() > 0:
+            return {"score": 0.0}
+        count = self.settings.rpn.post_nms[1]
+        proposed = with_proposals(few, self._proposals(network, few, count))
+        recall = proposal_recall([record.truth for record in proposed.records], (count,))
+        found = {"recall50": recall.at_50[0], "recall70": recall.at_70[0], "AR": recall.average[0]}
+        score = found["AR"] if found["AR"] == found["AR"] else 0.0  # NaN: no truth at all
+        return {**{f"proposals/{name}": value for name, value in found.items()}, "score": score}
+
+    def _proposals(
+        self, network: nn.Module, data: Dataset, count: int, among: int = 0
+    ) -> dict[int | str, Tensor]:
+        return rpn_proposals(self._detector(network.to(self.device)), data, count, among=among)
+
+    def _detector(self, network: nn.Module) -> Detector:
+        ids = self.data.category_ids
+        info = {"category_ids": list(ids)} if ids else {}
+        return Detector(network, self.recipe.transform, self.data.class_names, info=info)
+
+    def _hand_on(self, step: int, state: State, progress: Standing) -> None:
+        """Write a step's model file, last of all: from then on the step is done."""
+        network: nn.Module
+        torch.manual_seed(self.recipe.train.seed)  # of the head that step 1 does not train
+        if step in (1, 3):
+            network = FasterRCNN(len(self.data.class_names), replace(self.settings, shared=True))
+            _take(network, state, ("trunk.", "neck.", "rpn."))
+            if step == 3:
+                _take(network, self._state(2), ("box.",))
+            began = time.perf_counter()
+            # Of as many anchors as in training, and not as few as prediction looks at.
+            pre, post = self.settings.rpn.pre_nms[0], self.settings.rpn.post_nms[0]
+            boxes = self._proposals(network, self.data, post, pre)
+            write_proposals(self.file(step, "npz"), boxes)
+            seconds = time.perf_counter() - began
+            progress.seconds += seconds  # a part of this way of training
+            self.say(f"step {step}: proposals of {len(self.data)} images made in {seconds:.0f} s")
+        else:
+            network = FastRCNN(len(self.data.class_names), self._recipe(step).settings)
+            network.load_state_dict(state)
+        facts = {**self._detector(network).describe(), "step": step, "progress": vars(progress)}
+        checkpoint.save(self.file(step), network.state_dict(), facts)
+
+    def _state(self, step: int) -> State:
+        return checkpoint.load(self.file(step))[0]
+
+    def _whole(self, step: int) -> FasterRCNN:
+        """The Faster R-CNN that step 1 or 3 left."""
+        network = FasterRCNN(len(self.data.class_names), replace(self.settings, shared=True))
+        network.load_state_dict(self._state(step))
+        return network
+
+    def _finish(self) -> Standing:
+        """One model out of the last two steps, and where the sequence stands at its end."""
+        network = FasterRCNN(len(self.data.class_names), self.settings)
+        _take(network, self._state(self.count), ("trunk.", "neck.", "box."))
+        proposer = self._state(self.count - 1)
+        _take(network, proposer, ("rpn.",))
+        if not self.settings.shared:
+            own = {f"rpn_{k}": v for k, v in proposer.items() if k.startswith(("trunk.", "neck."))}
+            _take(network, own, ("rpn_trunk.", "rpn_neck."))
+        progress = self._standing(self.count)
+        last = self.folder / "last.safetensors"
+        # Of a run that was finished before, the best one has its metrics and its threshold by now.
+        done = last.is_file() and checkpoint.read_metadata(last).get("progress") == vars(progress)
+        if rank() == 0 and not done:
+            detector = self._detector(network)
+            detector.save(self.folder / "best.safetensors")
+            facts = {**detector.describe(), "progress": vars(progress)}
+            checkpoint.save(last, network.state_dict(), facts)
+        return progress
+
+    def _standing(self, count: int) -> Standing:
+        """The first steps' standings as one."""
+        done = [
+            Standing(**checkpoint.read_metadata(self.file(step))["progress"]) for step in range(1, count + 1)
+        ]
+        if not done:
+            return Standing()
+        before = sum(standing.iteration for standing in done[:-1])
+        return replace(
+            done[-1],
+            iteration=before + done[-1].iteration,
+            best_iteration=before + done[-1].best_iteration,
+            seconds=sum(standing.seconds for standing in done),
+            eval_seconds=sum(standing.eval_seconds for standing in done),
+            skipped=sum(standing.skipped for standing in done),
+        )
+
+    def _join_metrics(self, done: int) -> None:
+        """The rows of all steps that are done as those of one run."""
+        rows = []
+        for step in range(1, done + 1):
+            before = self._standing(step - 1)
+            epochs = before.iteration * self.recipe.train.batch_size / len(self.data)
+            path = self.folder / f"step-{step}" / "metrics.jsonl"
+            for line in path.read_text(encoding="utf-8").splitlines():
+                row: dict[str, Any] = json.loads(line)
+                row["iteration"] += before.iteration
+                row["epoch"] += epochs
+                row["seconds"] = round(row["seconds"] + before.seconds, 2)
+                rows.append(json.dumps({**row, "step": step}))
+        text = "".join(row + "\n" for row in rows)
+        write_atomically(self.folder / "metrics.jsonl", text.encode())
+
+
+def freeze(network: ProposalNetwork | FastRCNN) -> None:
+    """Let trunk and pyramid be as they are, the statistics of their batch norm included."""
+    network.trunk.frozen_stages = len(network.trunk.stages)
+    if isinstance(network.neck, FPN):
+        network.neck.frozen = True
+    for part in (network.trunk, network.neck):
+        part.requires_grad_(False)
+    network.train()
+
+
+def _take(network: nn.Module, state: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
+    """Give a network all the tensors of some of its parts, by the start of their names."""
+    own = {key for key in network.state_dict() if key.startswith(parts)}
+    network.load_state_dict({key: state[key] for key in own}, strict=False)

@@ -1,0 +1,340 @@
+"""What follows the fine-tuning of R-CNN: features, one SVM a class, one regression of boxes a class.
+
+R-CNN §2.3, appendices B and C, and its published code. One pass over the images mines hard negatives: after
+each image the proposals that the SVM of a class takes for objects, or nearly, join its negatives, and after
+every so many it is fitted anew. The paper finds that one pass is enough. Features are computed as they are
+needed, once for each proposal, and only those of the positives, the hard negatives and the regressions' pairs
+are kept.
+
+Fitted by scikit-learn (the extra ``svm``); what it finds is stored as linear layers, so that prediction needs
+no scikit-learn.
+
+Legend: N samples, D features, K classes, R proposals of an image, G its true boxes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rcnn.data.dataset import Dataset
+from rcnn.models.rcnn import RCNN, RidgeSettings, SVMSettings
+from rcnn.ops import boxes as box_ops
+from rcnn.parts.regions import split_crowds
+from rcnn.structures import Instances
+from rcnn.transform import Transform
+
+INSTALL = "pip install 'rcnn[svm]'"
+# Images and proposals of each from which the features' mean norm is estimated (published code: 200 x 200).
+NORM_IMAGES, NORM_BOXES = 200, 20
+# A class without a single object is given this margin everywhere.
+NEVER = -10.0
+CROWD_SHARE = 0.7
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Mined:
+    """The SVM of one class while negatives are mined: margins are ``features @ weight + bias``.
+
+    Attributes:
+        settings: how it is fitted.
+        positives: ``[N, D]``.
+        seed: of the solver.
+        negatives: ``[N, D]``, those kept so far.
+        fresh: negatives that joined since it was fitted.
+        fits: how often it was fitted.
+    """
+
+    settings: SVMSettings
+    positives: Tensor
+    seed: int = 0
+    negatives: Tensor = field(init=False)
+    fresh: int = 0
+    fits: int = 0
+    weight: Tensor = field(init=False)
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Before the first fit every margin is 0, so that the first negatives are all hard."""
+        self.negatives = self.positives[:0]
+        self.weight = self.positives.new_zeros(self.positives.shape[1])
+
+    def margins(self, features: Tensor) -> Tensor:
+        """``[N]`` of ``[N, D]``."""
+        return features @ self.weight + self.bias
+
+    def offer(self, negatives: Tensor) -> None:
+        """Take the hard ones of some negatives ``[N, D]``, and fit anew if they have become enough."""
+        if not len(self.positives):
+            return
+        hard = negatives[self.margins(negatives) > self.settings.hard_margin]
+        self.negatives = torch.cat([self.negatives, hard])
+        self.fresh += len(hard)
+        if self.fresh > self.settings.retrain or not self.fits:
+            self.fit()
+
+    def fit(self) -> None:
+        """Fit to what is there, and let the easy negatives go."""
+        if not len(self.positives):
+            self.bias = NEVER
+            return
+        if not len(self.negatives):
+            return
+        self.weight, self.bias = fit_svm(self.positives, self.negatives, self.settings, self.seed)
+        self.negatives = self.negatives[self.margins(self.negatives) >= self.settings.easy_margin]
+        self.fresh, self.fits = 0, self.fits + 1
+
+
+def require_sklearn() -> None:
+    """Refuse at once what could only fail after the fine-tuning.
+
+    Raises:
+        ValueError: scikit-learn is not installed; says how to get it.
+    """
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"R-CNN's SVMs and box regressions are fitted by scikit-learn: {INSTALL}") from error
+
+
+def fit_svm(
+    positives: Tensor, negatives: Tensor, settings: SVMSettings, seed: int = 0
+) -> tuple[Tensor, float]:
+    """Weight ``[D]`` and bias of the linear SVM between ``[N, D]`` and ``[M, D]``, by liblinear (type 3)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    machine = LinearSVC(
+        C=settings.c, loss="hinge", dual=True, intercept_scaling=settings.bias, max_iter=5000,
+        class_weight={1: settings.positive_weight}, random_state=seed,
+    )  # fmt: skip
+    labels = np.r_[np.ones(len(positives)), np.zeros(len(negatives))]
+    with warnings.catch_warnings():
+        # Liblinear stops at its limit of iterations with a solution that is as good as its features.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        machine.fit(torch.cat([positives, negatives]).numpy(), labels)
+    return torch.from_numpy(machine.coef_[0]).float(), float(machine.intercept_[0])
+
+
+def fit_ridge(features: Tensor, targets: Tensor, settings: RidgeSettings) -> tuple[Tensor, Tensor]:
+    """Weight ``[4, D]`` and bias ``[4]`` that predict targets ``[N, 4]`` from features ``[N, D]``.
+
+    The targets are centred and whitened, and the bias is regularised as the weights are (published code).
+    """
+    from sklearn.linear_model import Ridge
+
+    goals = targets.double()
+    mean = goals.mean(0)
+    centred = goals - mean
+    covariance = centred.T @ centred / len(goals) + settings.whitening * torch.eye(4, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(covariance)
+    whiten = vectors @ torch.diag(values.rsqrt()) @ vectors.T
+    colour = vectors @ torch.diag(values.sqrt()) @ vectors.T
+    padded = torch.cat([features.double(), torch.ones((len(features), 1), dtype=torch.float64)], 1)
+    machine = Ridge(alpha=settings.strength, fit_intercept=False, solver="cholesky")
+    machine.fit(padded.numpy(), (centred @ whiten).numpy())
+    solution = colour @ torch.from_numpy(np.atleast_2d(machine.coef_))  # [4, D + 1]
+    return solution[:, :-1].float(), (solution[:, -1] + mean).float()
+
+
+def negatives_of(boxes: Tensor, truth: Instances, label: int, max_iou: float) -> Tensor:
+    """Bool ``[R]``: the proposals that hold nothing of a class, and do not lie in a crowd."""
+    real, crowds = split_crowds(truth)
+    mine = truth.boxes[real][truth.labels[real] == label]
+    negative = torch.ones(len(boxes), dtype=torch.bool)
+    if len(mine):
+        negative &= box_ops.iou(boxes, mine).max(1).values < max_iou
+    if len(crowds):
+        negative &= box_ops.covered(boxes, crowds).max(1).values <= CROWD_SHARE
+    return negative
+
+
+def pairs_of(boxes: Tensor, truth: Instances, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What the regressions learn from: indices ``[N]`` of proposals, labels ``[N]``, deltas ``[N, 4]``."""
+    real, _ = split_crowds(truth)
+    if not len(real) or not len(boxes):
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros((0, 4))
+    best, nearest = box_ops.iou(boxes, truth.boxes[real]).max(1)
+    index = (best > min_iou).nonzero()[:, 0]
+    owner = real[nearest[index]]
+    return index, truth.labels[owner], box_ops.encode(truth.boxes[owner], boxes[index])
+
+
+class Pairs:
+    """What the regression of one class learns from: all pairs, or an even draw of so many."""
+
+    def __init__(self, most: int | None, seed: int) -> None:
+        self.most = most
+        self.draw = torch.Generator().manual_seed(seed)
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        return sum(len(goals) for _, goals, _ in self.parts)
+
+    def add(self, features: Tensor, goals: Tensor) -> None:
+        """More pairs: features ``[N, D]`` and deltas ``[N, 4]``."""
+        # Every pair has a lot; the lowest stay, so that each has the same chance whenever it came.
+        lots = torch.rand(len(goals), generator=self.draw)
+        self.parts.append((features, goals, lots))
+        if self.most is not None and len(self) > 2 * self.most:
+            self.parts = [self._lowest(self.most)]
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Features ``[N, D]`` and deltas ``[N, 4]``."""
+        return self._lowest(len(self) if self.most is None else self.most)[:2]
+
+    def _lowest(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        features, goals, lots = (torch.cat(parts) for parts in zip(*self.parts, strict=True))
+        chosen = lots.argsort()[:count].sort().values
+        return features[chosen], goals[chosen], lots[chosen]
+
+
+class Fitting:
+    """The stages after fine-tuning, on a training set with proposals."""
+
+    def __init__(self, network: RCNN, transform: Transform, data: Dataset, seed: int, say: Say) -> None:
+        self.network, self.transform, self.data = network.eval(), transform, data
+        self.settings, self.seed, self.say = network.settings, seed, say
+        self.device = network.svms.weight.device
+        order = np.random.default_rng([seed, 4]).permutation(len(data)).tolist()
+        self.order: Sequence[int] = order[: self.settings.svm.images]
+        self.classifies = self.settings.classifier == "svm"
+
+    def run(self) -> None:
+        """Fit what the settings ask for of SVMs and regressions, and put it into the network."""
+        if not (self.classifies or self.settings.regression):
+            return
+        scale = self.feature_scales()
+        machines = self.machines(self.positives(), scale[0]) if self.classifies else []
+        pairs = [
+            Pairs(self.settings.ridge.pairs, self.seed + label) for label in range(self.network.num_classes)
+        ]
+        for done, index in enumerate(self.order, 1):
+            self.mine(index, machines, pairs, scale)
+            if done % 50 == 0 or done == len(self.order):
+                kept = sum(len(machine.negatives) for machine in machines)
+                self.say(f"features: {done} of {len(self.order)} images, {kept} hard negatives")
+        for machine in machines:
+            if machine.fresh or not machine.fits:
+                machine.fit()
+        self.store(machines, pairs, scale)
+
+    def sample(self, index: int) -> tuple[Tensor, Tensor, Instances]:
+        """The normalised image ``[3, h, w]``, its proposals, and its truth, all on the resized image."""
+        sample = self.data[index]
+        size = sample.truth.size
+        assert sample.truth.proposals is not None
+        boxes = self.transform.resize_boxes(sample.truth.proposals, size)
+        batch = self.transform([sample.image])
+        height, width = batch.sizes[0]
+        factors = torch.tensor([width / size[1], height / size[0]] * 2)
+        truth = Instances(
+            (height, width), sample.truth.boxes * factors, sample.truth.labels, crowd=sample.truth.crowd
+        )
+        return batch.tensors[0, :, :height, :width].to(self.device), boxes, truth
+
+    def features(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """As the network's, on the CPU, where the fitting is done."""
+        features, maps = self.network.features(image, boxes.to(self.device))
+        return features.float().cpu(), maps.float().cpu()
+
+    def feature_scales(self) -> tuple[float, float]:
+        """What brings the mean norm of the SVMs' and the regressions' features to that of the settings."""
+        norms = torch.zeros((0, 2))
+        draw = torch.Generator().manual_seed(self.seed)
+        for index in self.order[:NORM_IMAGES]:
+            image, boxes, _ = self.sample(index)
+            some = boxes[torch.randperm(len(boxes), generator=draw)[:NORM_BOXES]]
+            found = [values.norm(dim=1) for values in self.features(image, some)]
+            norms = torch.cat([norms, torch.stack(found, 1)])
+        mean = norms.mean(0).clamp(min=1e-6) if len(norms) else torch.ones(2)
+        return self.settings.svm.norm / float(mean[0]), self.settings.svm.norm / float(mean[1])
+
+    def positives(self) -> list[Tensor]:
+        """Features ``[N, D]`` of the true boxes of each class."""
+        width = self.network.svms.in_features
+        found: list[list[Tensor]] = [[torch.zeros((0, width))] for _ in range(self.network.num_classes)]
+        for index, record in enumerate(self.data.records):
+            if len(record.truth):
+                image, _, truth = self.sample(index)
+                real, _ = split_crowds(truth)
+                features, _ = self.features(image, truth.boxes[real])
+                for label in torch.unique(truth.labels[real]).tolist():
+                    found[label].append(features[truth.labels[real] == label])
+        return [torch.cat(parts) for parts in found]
+
+    def machines(self, positives: Sequence[Tensor], scale: float) -> list[Mined]:
+        """An SVM for each class, not fitted yet."""
+        for name, some in zip(self.data.class_names, positives, strict=True):
+            self.say(f"SVM of {name}: {len(some)} positives")
+        return [Mined(self.settings.svm, some * scale, self.seed) for some in positives]
+
+    def mine(
+        self,
+        index: int,
+        machines: Sequence[Mined],
+        pairs: Sequence[Pairs],
+        scale: tuple[float, float],
+    ) -> None:
+        """Show an image's proposals to every SVM, and keep those that the regressions learn from."""
+        image, boxes, truth = self.sample(index)
+        features, maps = self.features(image, boxes)
+        for label, machine in enumerate(machines):
+            negative = negatives_of(boxes, truth, label, self.settings.svm.negative_iou)
+            machine.offer(features[negative] * scale[0])
+        chosen, labels, deltas = pairs_of(boxes, truth, self.settings.ridge.min_iou)
+        for label in () if not self.settings.regression else torch.unique(labels).tolist():
+            mine = labels == label
+            pairs[label].add(maps[chosen[mine]] * scale[1], deltas[mine])
+
+    def store(
+        self,
+        machines: Sequence[Mined],
+        pairs: Sequence[Pairs],
+        scale: tuple[float, float],
+    ) -> None:
+        """Put what was fitted into the network's linear layers, the features' scales folded in."""
+        svms, deltas = self.network.svms, self.network.deltas
+        with torch.no_grad():
+            for label, machine in enumerate(machines):
+                svms.weight[label] = (machine.weight * scale[0]).to(self.device)
+                svms.bias[label] = machine.bias
+            for label, found in enumerate(pairs):
+                if len(found):
+                    weight, bias = fit_ridge(*found.kept(), self.settings.ridge)
+                    deltas.weight[4 * label : 4 * label + 4] = (weight * scale[1]).to(self.device)
+                    deltas.bias[4 * label : 4 * label + 4] = bias.to(self.device)
+            self.network.fitted.fill_(1)
+        if self.settings.regression:
+            self.say(f"box regression: pairs of each class: {', '.join(str(len(found)) for found in pairs)}")
+
+
+def fit(network: Any, transform: Transform, data: Dataset, *, seed: int = 0, say: Say = print) -> None:
+    """Fit the SVMs and the box regressions of a fine-tuned network, in place.
+
+    Args:
+        network: an :class:`RCNN`.
+        transform: as it was fine-tuned with.
+        data: training images with proposals.
+        seed: of the order in which images are mined, and of the solver.
+        say: takes a line for the log.
+
+    Raises:
+        ValueError: not an R-CNN, images without proposals, or no scikit-learn.
+    """
+    if not isinstance(network, RCNN):
+        raise ValueError(f"SVMs belong to R-CNN, not to {type(network).__name__}")
+    require_sklearn()
+    if any(record.truth.proposals is None for record in data.records):
+        raise ValueError(
+            f"{data.source}: images without proposals; bring them with rcnn.data.external_proposals"
+        )
+    Fitting(network, transform, data, seed, say).run()

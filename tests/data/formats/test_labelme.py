@@ -1,0 +1,152 @@
+"""LabelMe: every kind of shape, groups, keypoints, and malformed files."""
+
+import base64
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from rcnn.data.formats.open import open_data
+
+
+def shape(kind: str, *points: tuple[float, float], label: str = "cat", **more: Any) -> dict[str, Any]:
+    return {"label": label, "points": [list(p) for p in points], "shape_type": kind, "group_id": None, **more}
+
+
+def add(folder: Path, *shapes: Any, stem: str = "a", **more: Any) -> Path:
+    Image.new("RGB", (40, 30), (len(stem), 5, 5)).save(folder / f"{stem}.jpg")
+    content = {
+        "version": "5.4.1",
+        "flags": {},
+        "shapes": list(shapes),
+        "imagePath": f"{stem}.jpg",
+        "imageData": None,
+        "imageHeight": 30,
+        "imageWidth": 40,
+    }
+    file = folder / f"{stem}.json"
+    file.write_text(json.dumps(content | more), "utf-8")
+    return file
+
+
+SQUARE = shape("polygon", (2, 3), (12, 3), (12, 13), (2, 13))
+
+
+def test_files_renamed_in_pairs_keep_their_images(tmp_path: Path) -> None:
+    add(tmp_path, SQUARE, stem="1", imagePath="2.jpg")
+    add(tmp_path, stem="2", imagePath="3.jpg")
+    data = open_data(tmp_path)
+    assert [(r.image_id, r.path.name, len(r.truth)) for r in data.records] == [
+        ("1", "1.jpg", 1),
+        ("2", "2.jpg", 0),
+    ]
+    assert ["its imagePath says" in p.what for p in data.problems] == [True]
+
+
+def test_outlines_of_every_kind(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8) * 255).save(buffer, "PNG")
+    mask = shape("mask", (30, 20), (31, 21), label="ant", mask=base64.b64encode(buffer.getvalue()).decode())
+    rectangle = shape("rectangle", (30, 15), (20, 5), label="dog")
+    add(tmp_path, SQUARE, rectangle, shape("circle", (20, 15), (20, 20)), mask)
+    data = open_data(tmp_path)
+    assert (data.format, data.class_names, data.problems) == ("labelme", ("ant", "cat", "dog"), ())
+    truth = pickle.loads(pickle.dumps(data))[0].truth
+    assert truth.names == ["cat", "dog", "cat", "ant"]
+    assert_close(
+        truth.boxes,
+        torch.tensor([[2.0, 3, 12, 13], [20.0, 5, 30, 15], [15.0, 10, 25, 20], [30.0, 20, 32, 22]]),
+    )
+    areas = truth.masks.areas().tolist()
+    assert areas[:2] == [100, 100]
+    assert areas[2] == pytest.approx(np.pi * 25, rel=0.1)
+    assert areas[3] == 3
+
+
+def test_groups_are_one_object_and_points_its_keypoints(tmp_path: Path) -> None:
+    add(
+        tmp_path,
+        shape("rectangle", (0, 0), (4, 4), group_id=1),
+        shape("rectangle", (10, 10), (14, 14), group_id=1),
+        shape("rectangle", (20, 10), (24, 14), group_id=2),
+        shape("point", (1, 2), label="left_eye", group_id=1),
+        shape("point", (3, 2), label="right_eye", group_id=1),
+        shape("point", (9, 9), label="left_eye"),
+        shape("linestrip", (1, 1), (2, 2)),
+    )
+    data = open_data(tmp_path)
+    truth = data[0].truth
+    assert truth.boxes.tolist() == [[0, 0, 14, 14], [20, 10, 24, 14]]
+    assert truth.masks.areas().tolist() == [32, 16]
+    assert data.skeleton.names == ("left_eye", "right_eye")
+    assert data.skeleton.mirror == (1, 0)
+    assert truth.keypoints.tolist() == [[[1, 2, 2], [3, 2, 2]], [[0, 0, 0], [0, 0, 0]]]
+    assert [(p.severity, p.what) for p in data.problems] == [
+        ("warning", "1 shapes of the kind linestrip."),
+        ("warning", "1 shapes of the kind point without an object of their group_id."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        (shape("polygon", (1, 1), (2, 2)), "A polygon of 2 points; expected 3"),
+        (shape("rectangle", (1, 1)), "A rectangle of 1 points"),
+        (shape("polygon", (1, 1), (2, 2), (3, float("nan"))), "pairs of numbers"),
+        ({"points": [[1, 2]]}, "needs a label"),
+        (shape("mask", (1, 1), (2, 2), mask="no base64!"), "cannot be decoded"),
+        (shape("rectangle", (50, 1), (60, 5)), "outside the image of 40 by 30"),
+        ("polygon", "needs a label"),
+    ],
+)
+def test_faults_of_one_shape(tmp_path: Path, bad: Any, what: str) -> None:
+    add(tmp_path, SQUARE, bad)
+    data = open_data(tmp_path)
+    [problem] = data.problems
+    assert what in problem.what
+    assert (problem.file, problem.annotation) == (tmp_path / "a.jpg", "a.json, shapes[1]")
+    assert problem.severity == "error"
+    assert len(data[0].truth) == 1
+
+
+def test_faults_of_files(tmp_path: Path) -> None:
+    add(tmp_path, SQUARE)
+    add(tmp_path, SQUARE, stem="bb", imagePath="C:\\x\\a.jpg").with_suffix(".jpg").unlink()
+    add(tmp_path, SQUARE, stem="ccc", imageWidth=20)
+    add(tmp_path, SQUARE, SQUARE, stem="dddd")
+    add(tmp_path, SQUARE, stem="e", imageData="eA==").with_suffix(".jpg").unlink()
+    (tmp_path / "f.json").write_text("{")
+    problems = {(p.annotation or p.file.name): p.what for p in open_data(tmp_path).problems}
+    assert "annotated twice, in a.json and bb.json" in problems["bb.json"]
+    assert "annotated are 20 by 30" in problems["ccc.jpg"]
+    assert "the same as shapes[0]" in problems["dddd.json, shapes[1]"]
+    assert "The picture is in imageData" in problems["e.json"]
+    assert "not JSON" in problems["f.json"]
+
+
+def test_an_image_without_objects(tmp_path: Path) -> None:
+    add(tmp_path)
+    add(tmp_path, SQUARE, stem="bb")
+    data = open_data(tmp_path)
+    assert data.problems == ()
+    assert [len(data[i].truth) for i in (0, 1)] == [0, 1]
+
+
+def test_images_without_file_and_files_below(tmp_path: Path) -> None:
+    add(tmp_path, SQUARE)
+    add(tmp_path, SQUARE, stem="b").unlink()
+    (tmp_path / "more").mkdir()
+    add(tmp_path / "more", SQUARE)
+    (tmp_path / "._a.json").write_bytes(b"\x00\x05")
+    dataset = open_data(tmp_path)
+    said = [p.what for p in dataset.problems]
+    assert said[0] == "1 images have no JSON file: b.jpg."
+    assert said[1].startswith("1 files lie in folders below")
+    assert {p.severity for p in dataset.problems} == {"warning"}

@@ -1,0 +1,115 @@
+"""Mask folders: the masks come back as they were drawn, and every fault that a folder can have is told."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import real_data
+from rcnn.data.formats.mask_folder import read_mask_folders
+
+
+def add(folder: Path, masks: torch.Tensor, name: str = "one", mode: str = "L") -> Path:
+    """An image's folder with these masks ``[N, H, W]``; the image file is returned."""
+    (folder / name / "images").mkdir(parents=True)
+    (folder / name / "masks").mkdir()
+    path = folder / name / "images" / "picture.png"
+    Image.new("RGB", (masks.shape[2], masks.shape[1])).save(path)
+    for index, mask in enumerate(masks):
+        bitmap = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+        bitmap.convert(mode).save(folder / name / "masks" / f"{index}.png")
+    return path
+
+
+def drawn(*windows: tuple[int, int, int, int], size: tuple[int, int] = (12, 20)) -> torch.Tensor:
+    masks = torch.zeros((len(windows), *size), dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, windows, strict=True):
+        mask[y1:y2, x1:x2] = True
+    return masks
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_masks_of_every_mode(tmp_path: Path, mode: str) -> None:
+    masks = drawn((0, 0, 1, 1), (3, 2, 9, 11), (10, 0, 20, 12))
+    masks[2, :, 13:16] = False  # two parts
+    masks[1, 5, 5] = False  # a hole
+    path = add(tmp_path, masks, mode=mode)
+    dataset = read_mask_folders(tmp_path)
+    assert dataset.problems == ()
+    assert (dataset.class_names, dataset.records[0].path) == (("object",), path)
+    sample = pickle.loads(pickle.dumps(dataset))[0]
+    assert sample.image_id == "one"
+    assert sample.truth.boxes.tolist() == [[0, 0, 1, 1], [3, 2, 9, 11], [10, 0, 20, 12]]
+    assert sample.truth.labels.tolist() == [0, 0, 0]
+    torch.testing.assert_close(sample.truth.masks.dense(), masks)
+
+
+def test_random_masks_round_trip(tmp_path: Path) -> None:
+    masks = torch.rand((9, 13, 17), generator=torch.Generator().manual_seed(0)) < 0.2
+    add(tmp_path, masks)
+    torch.testing.assert_close(read_mask_folders(tmp_path)[0].truth.masks.dense(), masks)
+
+
+def test_an_image_without_objects(tmp_path: Path) -> None:
+    add(tmp_path, drawn())
+    dataset = read_mask_folders(tmp_path)
+    assert dataset.problems == ()
+    assert dataset[0].truth.masks.shape == (0, 12, 20)
+
+
+def test_faults_of_masks(tmp_path: Path) -> None:
+    path = add(tmp_path, drawn((0, 0, 4, 4), (0, 0, 0, 0), (5, 5, 9, 9)))
+    folder = tmp_path / "one" / "masks"
+    Image.new("L", (20, 13), 255).save(folder / "3.png")
+    (folder / "4.png").write_bytes((folder / "0.png").read_bytes()[:50])
+    (folder / "notes.txt").write_text("not a mask")
+    (folder / ".5.png").write_text("not one either")
+    dataset = read_mask_folders(tmp_path)
+    found = [(p.annotation, p.severity) for p in dataset.problems]
+    assert found == [("1.png", "warning"), ("3.png", "error"), ("4.png", "error")]
+    assert {p.file for p in dataset.problems} == {path}
+    assert "20 by 13 pixels, its image 20 by 12" in dataset.problems[1].what
+    assert dataset[0].truth.boxes.tolist() == [[0, 0, 4, 4], [5, 5, 9, 9]]
+    assert len(dataset[0].truth.masks) == 2
+
+
+def test_only_objects_mostly_covered_are_told(tmp_path: Path) -> None:
+    # Half of the second lies in the first, which is no more than allowed; all of the third does.
+    add(tmp_path, drawn((0, 0, 8, 4), (6, 0, 10, 4), (0, 0, 2, 2)))
+    [problem] = read_mask_folders(tmp_path).problems
+    assert (problem.annotation, problem.severity) == ("2.png", "warning")
+    assert "100% of the mask is covered" in problem.what
+
+
+def test_faults_of_folders(tmp_path: Path) -> None:
+    add(tmp_path, drawn((0, 0, 4, 4)))
+    double = add(tmp_path, drawn(), "double").parent.parent
+    Image.new("L", (3, 3)).save(double / "images" / "second.png")
+    bare = add(tmp_path, drawn(), "masks missing")
+    (bare.parent.parent / "masks").rmdir()
+    damaged = add(tmp_path, drawn(), "no picture")
+    damaged.write_text("hello")
+    dataset = read_mask_folders(tmp_path)
+    assert [p.file for p in dataset.problems] == [double, bare, damaged]
+    assert "found 2" in dataset.problems[0].what
+    assert len(dataset) == 1
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected folders <id>/ with images/ and masks/"):
+        read_mask_folders(tmp_path)
+
+
+def test_real() -> None:
+    dataset = read_mask_folders(real_data("nuclei/val"))
+    assert (len(dataset), sum(len(r.truth) for r in dataset.records)) == (122, 5509)
+    assert dataset.problems == ()
+    for record in dataset.records[::20]:
+        truth = record.load_truth()
+        torch.testing.assert_close(truth.masks.boxes(), truth.boxes)
+        files = sorted((record.path.parent.parent / "masks").iterdir())
+        bitmap = np.asarray(Image.open(files[3]).convert("L")) != 0
+        torch.testing.assert_close(truth.masks[3], torch.from_numpy(bitmap))

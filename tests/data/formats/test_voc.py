@@ -1,0 +1,274 @@
+"""Pascal VOC: corners, classes, images found, and every fault that a folder can have."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import real_data
+from rcnn.data.formats.open import open_data
+from rcnn.data.formats.voc import read_voc
+
+GOOD = (1, 1, 10, 5)
+
+
+def thing(box: tuple[object, ...] = GOOD, name: str = "cat", difficult: int = 0) -> str:
+    x1, y1, x2, y2 = box
+    return (
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin>"
+        f"<ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+    )
+
+
+def add(folder: Path, *things: str, stem: str = "a", size: str = "", filename: str | None = None) -> Path:
+    """An image of 20 by 10 pixels and its annotation file; the latter is returned."""
+    for name in ("Annotations", "JPEGImages"):
+        (folder / name).mkdir(exist_ok=True)
+    Image.new("RGB", (20, 10)).save(folder / "JPEGImages" / f"{stem}.jpg")
+    named = f"<filename>{filename or stem + '.jpg'}</filename>"
+    xml = folder / "Annotations" / f"{stem}.xml"
+    xml.write_text(f"<annotation>{named}{size}\n{''.join(things)}\n</annotation>", "utf-8")
+    return xml
+
+
+def test_lists_of_names_with_spaces(tmp_path: Path) -> None:
+    for stem in ("my image 1", "b"):
+        add(tmp_path, thing(), stem=stem)
+    listing = tmp_path / "ImageSets" / "Main" / "cat_train.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("\ufeffmy image 1\nb -1\n", "utf-8")
+    data = open_data(listing)
+    assert ([r.image_id for r in data.records], data.problems) == (["my image 1", "b"], ())
+
+
+def test_names_in_other_letters(tmp_path: Path) -> None:
+    xml = add(tmp_path, thing(), stem="A", filename="a.JPG")
+    xml.rename(xml.with_name("other.xml"))
+    assert read_voc(tmp_path).problems == ()
+
+
+def test_corners_are_made_continuous(tmp_path: Path) -> None:
+    add(tmp_path, thing(), thing((5, 2, 20, 10), "dog", 1))
+    dataset = read_voc(tmp_path)
+    assert dataset.problems == ()
+    assert dataset.class_names == ("cat", "dog")
+    sample = dataset[0]
+    assert sample.image_id == "a"
+    assert sample.image.shape == (3, 10, 20)
+    assert sample.truth.boxes.tolist() == [[0, 0, 10, 5], [4, 1, 20, 10]]
+    assert sample.truth.labels.tolist() == [0, 1]
+    assert sample.truth.difficult is not None
+    assert sample.truth.difficult.tolist() == [False, True]
+
+
+def test_zero_based_corners_are_taken_silently(tmp_path: Path) -> None:
+    add(tmp_path, thing((0, 0, 10, 5)))
+    dataset = read_voc(tmp_path)
+    assert dataset.problems == ()
+    assert dataset[0].truth.boxes.tolist() == [[0, 0, 10, 5]]
+
+
+def test_an_image_without_objects(tmp_path: Path) -> None:
+    add(tmp_path)
+    dataset = read_voc(tmp_path)
+    assert dataset.problems == ()
+    assert dataset[0].truth.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("filename", ["a.jpg", "/home/someone/a.jpg", "C:\\x\\a.jpg", "renamed.jpg", " "])
+def test_the_image_is_found_by_name_or_by_stem(tmp_path: Path, filename: str) -> None:
+    add(tmp_path, thing(), filename=filename)
+    assert read_voc(tmp_path).records[0].path == tmp_path / "JPEGImages" / "a.jpg"
+
+
+def test_spellings_are_merged_to_the_most_frequent(tmp_path: Path) -> None:
+    boxes = [(1, 1, 9, 5), (2, 1, 9, 5), (3, 1, 9, 5), (4, 1, 9, 5)]
+    names = ("RBC", "rbc", "RBC", "WBC")
+    add(tmp_path, *(thing(box, name) for box, name in zip(boxes, names, strict=True)))
+    dataset = read_voc(tmp_path)
+    assert dataset.class_names == ("RBC", "WBC")
+    assert dataset.records[0].truth.labels.tolist() == [0, 0, 0, 1]
+    [problem] = dataset.problems
+    assert problem.severity == "warning"
+    assert "RBC (2), rbc (1)" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("box", "name", "what", "severity"),
+    [
+        ((5, 5, 5, 5), "cat", "has no area", "warning"),
+        ((5, 2, 5, 8), "cat", "has no area", "warning"),
+        ((9, 2, 8, 8), "cat", "negative width", "error"),  # one pixel: inclusive corners would hide it
+        ((5, 9, 9, 2), "cat", "negative width or height", "error"),
+        (("nan", 2, 5, 8), "cat", "not a finite number", "error"),
+        (("", 2, 5, 8), "cat", "Expected bndbox with four numbers; found xmin= ymin=2", "error"),
+        (("one", 2, 5, 8), "cat", "found xmin=one", "error"),
+        ((30, 2, 35, 8), "cat", "outside the image of 20 by 10", "error"),
+        (GOOD, " ", "no name", "error"),
+    ],
+)
+def test_faults_of_one_object(
+    tmp_path: Path, box: tuple[object, ...], name: str, what: str, severity: str
+) -> None:
+    add(tmp_path, thing(), thing(box, name))
+    dataset = read_voc(tmp_path)
+    [problem] = dataset.problems
+    assert what in problem.what
+    assert problem.severity == severity
+    assert problem.file == dataset.records[0].path
+    assert problem.annotation == f"a.xml, object 2 ({name.strip()})"
+    assert len(dataset[0].truth) == 1
+
+
+def test_boxes_are_cut_at_the_border(tmp_path: Path) -> None:
+    add(tmp_path, thing((15, 2, 25, 8)))
+    dataset = read_voc(tmp_path)
+    assert dataset[0].truth.boxes.tolist() == [[14, 1, 20, 8]]
+    assert dataset.problems[0].severity == "warning"
+
+
+def test_broken_xml_names_file_and_line(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    xml = add(tmp_path, thing(), stem="b")
+    xml.write_text("<annotation>\n<object>\n</annotation>")
+    dataset = read_voc(tmp_path)
+    [problem] = dataset.problems
+    assert problem.file == xml
+    assert "line 3" in problem.what
+    assert len(dataset) == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "what"),
+    [
+        (20, 10, None),
+        (0, 0, None),
+        (40, 20, "annotated are 40 by 20"),
+        (10, 20, "10 by 20"),
+        ("x", 10, "x by 10"),
+    ],
+)
+def test_size_against_the_image(tmp_path: Path, width: object, height: int, what: str | None) -> None:
+    add(tmp_path, thing(), size=f"<size><width>{width}</width><height>{height}</height></size>")
+    problems = read_voc(tmp_path).problems
+    if what is None:
+        assert problems == ()
+    else:
+        assert what in problems[0].what
+        assert ("EXIF" in problems[0].advice) == (width == 10)
+
+
+def test_missing_and_broken_images(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    gone, broken = add(tmp_path, thing(), stem="b"), add(tmp_path, thing(), stem="c")
+    (tmp_path / "JPEGImages" / "b.jpg").unlink()
+    (tmp_path / "JPEGImages" / "c.jpg").write_text("no picture")
+    dataset = read_voc(tmp_path)
+    assert [p.file for p in dataset.problems] == [gone, tmp_path / "JPEGImages" / "c.jpg"]
+    assert "neither b.jpg nor b with" in dataset.problems[0].what
+    assert dataset.problems[1].annotation == broken.name
+    assert len(dataset) == 1
+
+
+def test_an_image_annotated_twice(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    (tmp_path / "Annotations" / "b.xml").write_text("<annotation><filename>a.jpg</filename></annotation>")
+    dataset = read_voc(tmp_path)
+    assert "annotated twice, in a.xml and b.xml" in dataset.problems[0].what
+    assert len(dataset) == 1
+
+
+def test_images_without_annotation_file(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    add(tmp_path, thing(), stem="b").unlink()
+    [problem] = read_voc(tmp_path).problems
+    assert problem.severity == "warning"
+    assert "1 images have no annotation file: b.jpg" in problem.what
+
+
+def test_splits(tmp_path: Path) -> None:
+    for stem in "abc":
+        add(tmp_path, thing(), stem=stem)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("c 1\na -1\n\nc\nz\n")
+    dataset = read_voc(tmp_path, "train")
+    assert [r.image_id for r in dataset.records] == ["c", "a"]
+    assert ["listed 2 times" in p.what for p in dataset.problems] == [True, False]
+    assert dataset.problems[1].file == tmp_path / "Annotations" / "z.xml"
+    with pytest.raises(ValueError, match=r"val\.txt: there is no such split; available: train"):
+        read_voc(tmp_path, "val")
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected Annotations/\*\.xml and JPEGImages/"):
+        read_voc(tmp_path)
+    add(tmp_path).unlink()
+    with pytest.raises(ValueError, match="found Annotations, JPEGImages"):
+        read_voc(tmp_path)
+
+
+@pytest.mark.parametrize(("annotations", "images"), [("annots", "images"), ("annotations", "."), (".", ".")])
+def test_folders_of_other_names(tmp_path: Path, annotations: str, images: str) -> None:
+    xml = add(tmp_path, thing())
+    for old, new in (("Annotations", annotations), ("JPEGImages", images)):
+        for file in (tmp_path / old).iterdir():
+            (tmp_path / new).mkdir(exist_ok=True)
+            file.rename(tmp_path / new / file.name)
+        (tmp_path / old).rmdir()
+    dataset = open_data(tmp_path)
+    assert (dataset.format, dataset.problems, len(dataset)) == ("voc", (), 1)
+    assert dataset.records[0].path == tmp_path / images / "a.jpg"
+    # Beside images only an XML file that is called like one of them makes it Pascal VOC.
+    (tmp_path / annotations / xml.name).rename(tmp_path / "notes.xml")
+    with pytest.raises(ValueError, match="no annotations of a known format"):
+        open_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "images", "counts"), [("Training", 300, [304, 3340, 307]), ("Testing", 60, [55, 791, 61])]
+)
+def test_real(part: str, images: int, counts: list[int]) -> None:
+    dataset = read_voc(real_data(f"cbc/{part}"))
+    assert len(dataset) == images
+    assert dataset.class_names == ("Platelets", "RBC", "WBC")
+    labels = [label for r in dataset.records for label in r.truth.labels.tolist()]
+    assert [labels.count(i) for i in range(3)] == counts
+    [problem] = dataset.problems  # one slip of the mouse in each part
+    assert (problem.severity, "has no area" in problem.what) == ("warning", True)
+
+
+def test_files_that_are_not_of_voc(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    add(tmp_path, stem="b").write_text("<Annotations><Annotation/></Annotations>")
+    [problem] = read_voc(tmp_path).problems
+    assert problem.what == "Expected Pascal VOC's <annotation>; found <Annotations>."
+
+
+def test_what_is_doubtful_is_reported(tmp_path: Path) -> None:
+    add(tmp_path, thing(), thing())
+    add(tmp_path, thing(), stem="b", filename="c.jpg")
+    add(tmp_path, stem="c").unlink()
+    (tmp_path / "Annotations" / "more").mkdir()
+    (tmp_path / "Annotations" / "more" / "d.xml").write_text("<annotation/>")
+    dataset = read_voc(tmp_path)
+    assert {p.severity for p in dataset.problems} == {"warning"}
+    said = " ".join(p.what for p in dataset.problems)
+    for what in (
+        "1 files lie in folders below",
+        "there twice",
+        "<filename> says c.jpg",
+        "annotation file: c",
+    ):
+        assert what in said
+    assert [r.path.name for r in dataset.records] == ["a.jpg", "b.jpg"]
+
+
+def test_lists_as_windows_writes_them(tmp_path: Path) -> None:
+    add(tmp_path, thing())
+    add(tmp_path, thing(), stem="b")
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("b\r\na.jpg\r\n", "utf-8-sig")
+    dataset = read_voc(tmp_path, "train")
+    assert ([r.image_id for r in dataset.records], dataset.problems) == (["b", "a"], ())

@@ -1,0 +1,161 @@
+"""Views of a sample: hand-worked ones, equality with torchvision's v2 functions and numpy."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from blobs import blobs
+from rcnn.data.dataset import Sample
+from rcnn.data.geometry import View, view_sample
+from rcnn.structures import Instances, Masks, Skeleton
+
+ORIENTATIONS = list(product((False, True), repeat=3))
+
+
+def v2_view(view, image):
+    """What torchvision's own functions make of a tensor ``[..., H, W]``, nearest-exact."""
+    x1, y1, x2, y2 = view.window
+    out = functional.resize(
+        image[..., y1:y2, x1:x2], list(view.resized), interpolation=InterpolationMode.NEAREST_EXACT
+    )
+    out = out.transpose(-1, -2) if view.transposed else out
+    out = functional.horizontal_flip(out) if view.flip_x else out
+    return functional.vertical_flip(out) if view.flip_y else out
+
+
+# window 10 20 30 40 of a 100 x 50 image, doubled: x -> 2 (x - 10), y -> 2 (y - 20)
+@pytest.mark.parametrize(
+    ("orientation", "box"),
+    [
+        ((False, False, False), [4, 10, 24, 40]),
+        ((False, True, False), [16, 10, 36, 40]),
+        ((False, False, True), [4, 0, 24, 30]),
+        ((True, False, False), [10, 4, 40, 24]),
+        ((True, True, False), [0, 4, 30, 24]),
+    ],
+)
+def test_box_by_hand(orientation, box):
+    view = View((10, 20, 30, 40), (40, 40), *orientation)
+    # 12..22 x 25..60 is cut at y = 40
+    torch.testing.assert_close(view.boxes(torch.tensor([[12.0, 25, 22, 60]])), torch.tensor([box]).float())
+
+
+def test_crop_by_hand():
+    """A 4 x 4 mask cut to its right lower quarter, then doubled and mirrored."""
+    bitmap = torch.zeros((1, 10, 12), dtype=torch.bool)
+    bitmap[0, 2:6, 3:7] = True
+    masks = Masks.from_dense(bitmap)
+    truth = Instances((10, 12), masks.boxes(), torch.tensor([3]), masks=masks, areas=masks.areas())
+    sample = Sample(torch.zeros((3, 10, 12), dtype=torch.uint8), truth, "a")
+    out = view_sample(sample, View((5, 4, 10, 9), (10, 10), flip_x=True), min_visible=0.3)
+    expected = torch.zeros((1, 10, 10), dtype=torch.bool)
+    expected[0, :4, 6:] = True
+    assert torch.equal(out.truth.masks.dense(), expected)
+    torch.testing.assert_close(out.truth.boxes, torch.tensor([[6.0, 0, 10, 4]]))
+    assert out.truth.size == (10, 10)
+    assert out.image.shape == (3, 10, 10)
+    assert out.truth.labels.tolist() == [3]
+    assert out.truth.crowd.tolist() == [True]  # a quarter is left, 0.3 was asked for
+    assert out.truth.areas is None
+    kept = view_sample(sample, View((5, 4, 10, 9), (10, 10)), min_visible=0.2)
+    assert kept.truth.crowd.tolist() == [False]
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.3, drop_cut=True).truth) == 0
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.2, drop_cut=True).truth) == 1
+    crowd = Sample(sample.image, replace(truth, crowd=torch.tensor([True])), "a")
+    cut = view_sample(crowd, View((5, 4, 10, 9), (10, 10)), 0.3, drop_cut=True)
+    assert cut.truth.crowd.tolist() == [True], "what is left of a crowd is no background"
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("resized", [(40, 50), (23, 31), (77, 90), (1, 1)])
+def test_masks_and_boxes_equal_v2(orientation, resized):
+    sample = blobs()
+    view = View((7, 5, 57, 45), resized, *orientation)
+    expected = v2_view(view, sample.truth.masks.dense())
+    masks = view.masks(sample.truth.masks)
+    assert torch.equal(masks.dense(), expected)
+    out = view_sample(sample, view).truth
+    present = expected.flatten(1).any(1)
+    assert out.labels.tolist() == present.nonzero()[:, 0].tolist()
+    assert torch.equal(out.masks.dense(), expected[present])
+    torch.testing.assert_close(out.boxes, out.masks.boxes())
+
+
+def test_boxes_equal_v2():
+    boxes = torch.tensor([[3.5, 2, 30, 17], [0, 0, 80, 60], [60, 50, 70.25, 60]])
+    truth = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(60, 80))
+    v2 = functional.resize(functional.crop(truth, 4, 10, 50, 60), [75, 120])
+    expected = functional.horizontal_flip(functional.clamp_bounding_boxes(v2))
+    out = View((10, 4, 70, 54), (75, 120), flip_x=True).boxes(boxes)
+    torch.testing.assert_close(out, expected.as_subclass(torch.Tensor))
+
+
+@pytest.mark.parametrize("resized", [(41, 53), (97, 131), (60, 80)])
+def test_masks_lie_where_the_image_shows_them(resized):
+    """Nearest, other than nearest-exact, would shift the masks by up to half a pixel against the image."""
+    y, x = torch.meshgrid(torch.arange(60) + 0.5, torch.arange(80) + 0.5, indexing="ij")
+    disk = (y - 30.3) ** 2 + (x - 41.8) ** 2 < 20**2
+    masks = Masks.from_dense(disk[None])
+    truth = Instances((60, 80), masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks)
+    sample = Sample((disk * 255).to(torch.uint8).repeat(3, 1, 1), truth, 0)
+    out = view_sample(sample, View((0, 0, 80, 60), resized, True, True, False))
+    bright = out.image[0].float() / 255
+    grid = torch.stack(torch.meshgrid(*(torch.arange(s) + 0.5 for s in bright.shape), indexing="ij"))
+    mask = out.truth.masks.dense()[0].float()
+    centre = (grid * mask).sum((1, 2)) / mask.sum()
+    torch.testing.assert_close(centre, (grid * bright).sum((1, 2)) / bright.sum(), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("resized", [(40, 1), (1, 1), (40, 2), (1, 40)])
+def test_narrow_images_keep_their_pixels(resized):
+    """Torch's uint8 kernel is off by up to 200 grey values where the result is one pixel wide."""
+    image = torch.randint(0, 256, (3, 60, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    out = View((0, 0, 8, 60), resized).image(image)
+    expected = functional.resize(image.float(), list(resized), antialias=True)
+    assert out.dtype == torch.uint8
+    torch.testing.assert_close(out.float(), expected, atol=1.01, rtol=0)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_image_equals_numpy(orientation):
+    image = torch.arange(3 * 4 * 6, dtype=torch.uint8).reshape(3, 4, 6)
+    transposed, flip_x, flip_y = orientation
+    expected = image.numpy().transpose(0, 2, 1) if transposed else image.numpy()
+    expected = expected[:, ::-1] if flip_y else expected
+    expected = expected[:, :, ::-1] if flip_x else expected
+    out = View((0, 0, 6, 4), (4, 6), *orientation).image(image)
+    assert np.array_equal(out.numpy(), expected)
+    assert out.is_contiguous()
+
+
+def test_keypoints_by_hand():
+    points = torch.tensor([[[12.0, 25, 2], [50, 25, 1], [15, 30, 0]]])
+    out = View((10, 20, 30, 40), (40, 40), flip_x=True).keypoints(points)
+    # kept and mirrored; outside the window; never annotated
+    torch.testing.assert_close(out, torch.tensor([[[36.0, 10, 2], [0, 0, 0], [0, 0, 0]]]))
+    turned = View((10, 20, 30, 40), (40, 40), transposed=True).keypoints(points)
+    torch.testing.assert_close(turned[0, 0], torch.tensor([10.0, 4, 2]))
+
+
+def test_left_and_right_change_places_in_a_mirror_but_not_in_a_turn():
+    skeleton = Skeleton(("nose", "left_ear", "right_ear"))
+    points = torch.tensor([[[20.0, 10, 2], [10, 20, 2], [30, 20, 1]]])
+    box = torch.tensor([[5.0, 5, 35, 35]])
+    truth = Instances((40, 40), box, torch.zeros(1, dtype=torch.int64), keypoints=points, skeleton=skeleton)
+    sample = Sample(torch.zeros(3, 40, 40, dtype=torch.uint8), truth, 0)
+    window = ((0, 0, 40, 40), (40, 40))
+    mirrored = view_sample(sample, View(*window, flip_x=True)).truth.keypoints
+    # The ear at the left of the picture is the left one again.
+    assert mirrored.tolist() == [[[20, 10, 2], [10, 20, 1], [30, 20, 2]]]
+    half_turn = view_sample(sample, View(*window, flip_x=True, flip_y=True)).truth.keypoints
+    assert half_turn.tolist() == [[[20, 30, 2], [30, 20, 2], [10, 20, 1]]]
+    quarter = view_sample(sample, View(*window, transposed=True, flip_x=True)).truth.keypoints
+    assert quarter[0, :, 2].tolist() == [2, 2, 1]
+    transposed = view_sample(sample, View(*window, transposed=True)).truth.keypoints
+    assert transposed[0, :, 2].tolist() == [2, 1, 2]

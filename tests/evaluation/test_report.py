@@ -1,0 +1,257 @@
+"""The run report: complete, self-contained, small, escaped."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from rcnn.data.dataset import Dataset, Record
+from rcnn.evaluation import report
+from rcnn.evaluation.evaluator import Evaluation, evaluate_predictions
+from rcnn.evaluation.report import write_report
+from rcnn.metrics.matches import ImageMatch
+from rcnn.structures import Instances, Masks
+
+NAMES = ("<b>&cell$", "_hidden")
+HISTORY = [
+    *({"iteration": i, "loss": 3 / i, "loss/rpn_box": 1 / i, "lr": 0.01 * i} for i in range(1, 900)),
+    {"iteration": 900, "val/loss": 0.5, "box/AP": 0.3, "box/AP50": float("nan"), "mask/AP": None},
+]
+
+
+def make_data(
+    folder: Path, images: int, *, side: int = 60, noise: bool = False
+) -> tuple[Dataset, list[Instances]]:
+    """Images with two objects each; predictions find the first and, in every other image, invent one."""
+    generator = torch.Generator().manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    records, predictions = [], []
+    for i in range(images):
+        pixels = torch.zeros((side, side, 3), dtype=torch.uint8)
+        if noise:
+            pixels = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8, generator=generator)
+        path = folder / f"image <{i}>.png"
+        Image.fromarray(pixels.numpy()).save(path)
+        boxes = torch.tensor([[5.0, 5.0, 25.0, 25.0], [30.0, 30.0, 50.0, 50.0]])
+        truth = Instances((side, side), boxes, torch.tensor([0, 1]), class_names=NAMES, path=path)
+        records.append(Record(path, i, truth))
+        found = replace(truth, scores=torch.tensor([0.9, 0.8]))[: 1 + i % 2]
+        predictions.append(replace(found, boxes=found.boxes + torch.tensor([[0.0], [-9.0]])[: len(found)]))
+    return Dataset("shapes", folder, NAMES, records), predictions
+
+
+def measure(dataset: Dataset, predictions: list[Instances]) -> Evaluation:
+    truths = [record.truth for record in dataset.records]
+    return evaluate_predictions(truths, predictions, NAMES, has_masks=False, seconds={"predicting": 0.4})
+
+
+def write(path: Path, **changes: object) -> str:
+    values = {
+        "title": "a <run>",
+        "facts": {"data": "x & y"},
+        "history": HISTORY,
+        "evaluation": None,
+        "dataset": None,
+        "predictions": [],
+        "seconds": {"training": 61.0},
+    }
+    return write_report(path, **{**values, **changes}).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Checks the nesting, and gathers the ids and whatever is referred to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.headings: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href"):
+                self.references.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in ("meta", "img", "br"):
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("h2", "h3"):
+            self.headings.append(data)
+
+
+def test_a_full_report_has_every_section_and_needs_nothing_beside_it(tmp_path: Path):
+    dataset, predictions = make_data(tmp_path / "data", 10)
+    html = write(
+        tmp_path / "new" / "report.html",
+        evaluation=measure(dataset, predictions),
+        dataset=dataset,
+        predictions=predictions,
+    )
+    page = Page(html)
+    assert page.open == [], "every element is closed"
+    assert len(page.ids) == len(set(page.ids)), "ids are unique though there are several drawings"
+    for reference in page.references:
+        assert reference.startswith("data:image/jpeg;base64,") or reference[1:] in page.ids
+    assert "script" not in page.tags
+    assert not re.search(r"url\((?!#)|@import|<link", html)
+    for heading in (
+        *(
+            "What was trained on what",
+            "Loss",
+            "Parts of the loss",
+            "Metrics on held-out images",
+            "Learning rate",
+        ),
+        *("Precision and recall of boxes at IoU 0.5", "AP by class", "AP by object size"),
+        *("Scores of true and false detections", "Objects in each image, true and predicted", "Totals"),
+        *("Best", "Median", "Worst", "Time by stage"),
+    ):
+        assert heading in page.headings, heading
+    assert any(heading.startswith("Errors, AP50 of boxes") for heading in page.headings)
+    assert "<th>duplicate</th>" in html
+    assert html.count("data:image/jpeg") == 9
+
+
+def test_texts_are_escaped(tmp_path: Path):
+    dataset, predictions = make_data(tmp_path / "data", 3)
+    html = write(
+        tmp_path / "r.html",
+        evaluation=measure(dataset, predictions),
+        dataset=dataset,
+        predictions=predictions,
+    )
+    for text in (
+        "a &lt;run&gt;",
+        "x &amp; y",
+        "&lt;b&gt;&amp;cell$",
+        "image &lt;0&gt;.png",
+        "_hidden, AP50",
+    ):
+        assert text in html, text
+    assert "<b>&" not in html
+    assert "<run>" not in html
+
+
+def test_without_an_evaluation_the_training_is_shown(tmp_path: Path):
+    page = Page(write(tmp_path / "r.html"))
+    assert "Loss" in page.headings
+    assert "Totals" not in page.headings
+    assert Page(write(tmp_path / "r.html", history=[], facts={}, seconds={})).headings == []
+
+
+def test_what_is_not_a_number_is_a_dash(tmp_path: Path):
+    nothing = Evaluation(
+        {"box/AP": math.nan}, {"a": {"objects": 0, "box/AP": math.nan}}, {}, 0.5, 0.0, [], [], [], {}, 100
+    )
+    html = write(tmp_path / "r.html", evaluation=nothing)
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL).lower()
+    assert "<b>\N{EN DASH}</b>" in html
+
+
+@pytest.mark.parametrize(("images", "side"), [(9, 700), (600, 60)])
+def test_a_report_stays_small(tmp_path: Path, images: int, side: int):
+    dataset, predictions = make_data(tmp_path / "data", images, side=side, noise=images < 10)
+    html = write(
+        tmp_path / "r.html",
+        evaluation=measure(dataset, predictions),
+        dataset=dataset,
+        predictions=predictions,
+    )
+    assert len(html.encode()) < 2_000_000
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "r.html"
+    path.write_text("old")
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+    assert path.read_text() == "old"
+
+
+def test_predictions_of_other_images_are_refused(tmp_path: Path):
+    dataset, predictions = make_data(tmp_path / "data", 3)
+    with pytest.raises(ValueError, match="3 images, 2 predictions and 3 matches"):
+        write(
+            tmp_path / "r.html",
+            evaluation=measure(dataset, predictions),
+            dataset=dataset,
+            predictions=predictions[:2],
+        )
+
+
+def matches_of(f1s: list[float]) -> list[ImageMatch]:
+    return [ImageMatch((), (), (0,), (), num_true=1, num_predicted=0, f1=f1) for f1 in f1s]
+
+
+@pytest.mark.parametrize(
+    ("f1s", "best", "median", "worst"),
+    [
+        ([0.5], [0], [], []),
+        ([0.5, 0.9], [1], [], [0]),
+        ([0.1, 0.9, 0.5], [1], [2], [0]),
+        ([i / 11 for i in range(11)], [10, 9, 8], [4, 5, 6], [0, 1, 2]),
+        ([], [], [], []),
+    ],
+)
+def test_the_images_shown(f1s: list[float], best: list[int], median: list[int], worst: list[int]):
+    assert report._choose(matches_of(f1s)) == {"Best": best, "Median": median, "Worst": worst}
+
+
+def test_totals_by_hand(tmp_path: Path):
+    dataset, predictions = make_data(tmp_path / "data", 2)
+    # Image 0: the first object found, the second missed. Image 1: one found, one moved away by 9 of 20 pixels
+    # each way (IoU 121 / 679), so one missed and one spurious.
+    rows = report._count_rows(measure(dataset, predictions), dataset, predictions)
+    assert rows[0] == ["all", "4", "2", "-50.0%", "2", "2", "0", 1.0, 0.5], (
+        "the threshold drops the spurious one"
+    )
+    assert rows[1] == ["<b>&cell$", "2", "2", "+0.0%", "2", "0", "0", 1.0, 1.0]
+    assert rows[2] == ["_hidden", "2", "0", "-100.0%", "0", "2", "0", None, 0.0]
+
+
+def test_smaller_masks_are_every_nth_pixel_of_the_full_ones():
+    full = torch.rand((4, 31, 46), generator=torch.Generator().manual_seed(1)) > 0.6
+    full[1, :, :20] = False
+    full[2, :17] = False
+    full[3] = False
+    instances = Instances(
+        (31, 46), torch.ones((4, 4)), torch.zeros(4, dtype=torch.int64), masks=Masks.from_dense(full)
+    )
+    small = report._smaller(instances, 3, (11, 16))
+    assert small.masks is not None
+    assert_close(small.masks.dense(), full[:, ::3, ::3])
+    assert_close(small.boxes, torch.full((4, 4), 1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "400 ms"), (59.0, "59.0 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")]
+)
+def test_durations(seconds: float, text: str):
+    assert report._duration(seconds) == text

@@ -1,0 +1,170 @@
+"""Tiles cover an image once, and what is found in them is what one look would find."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rcnn.inference import tiles
+from rcnn.inference.detector import Detector
+from rcnn.inference.tiles import Tile, cut, join
+from rcnn.structures import ImageBatch, Instances, Output
+from rcnn.transform import Transform
+from tiny import NAMES, tiny_network, tiny_recipe
+
+
+@pytest.mark.parametrize("size", [(10, 10), (64, 64), (65, 200), (1000, 333), (1, 5000)])
+def test_windows_cover_the_image_and_cores_cover_it_once(size):
+    seen, owners = np.zeros(size, int), np.zeros(size, int)
+    rows, columns = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
+    for tile in cut(size, 64, 16):
+        x1, y1, x2, y2 = tile.window
+        assert 0 <= x1 < x2 <= size[1]
+        assert 0 <= y1 < y2 <= size[0]
+        # As small as so many can be that overlap by 16.
+        for side, length in ((y2 - y1, size[0]), (x2 - x1, size[1])):
+            count = max(1, -(-(length - 16) // 48))
+            assert side == -(-(length + 16 * (count - 1)) // count) <= 64
+        seen[y1:y2, x1:x2] += 1
+        left, top, right, bottom = tile.core
+        inside = np.outer((rows >= top) & (rows < bottom), (columns >= left) & (columns < right))
+        owners += inside
+    assert seen.min() == 1
+    assert owners.min() == owners.max() == 1
+
+
+def test_windows_overlap_by_what_was_asked():
+    tiles_of_row = cut((64, 500), 64, 16)
+    ends = [tile.window[2] for tile in tiles_of_row[:-1]]
+    starts = [tile.window[0] for tile in tiles_of_row[1:]]
+    assert min(end - start for end, start in zip(ends, starts, strict=True)) >= 16
+
+
+def test_an_overlap_as_wide_as_the_tile_is_refused():
+    with pytest.raises(ValueError, match="overlap must be at least 0 and less than the side 64, not 64"):
+        cut((100, 100), 64, 64)
+
+
+def found(boxes, scores, labels=None):
+    labels = [0] * len(boxes) if labels is None else labels
+    return Instances(
+        (100, 100),
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(scores, dtype=torch.float32),
+        mask_maps=torch.tensor(scores)[:, None, None].expand(-1, 4, 4),
+    )
+
+
+LEFT = Tile((0, 0, 100, 100), (0, 0, 80, 100))
+RIGHT = Tile((60, 0, 160, 100), (80, 0, 160, 100))
+
+
+def test_an_object_is_reported_by_the_tile_in_whose_core_it_lies():
+    # The same object of x 85 to 105, cut off at 100 by the left tile.
+    whole = join(
+        [LEFT, RIGHT], [found([[85, 10, 100, 30]], [0.9]), found([[25, 10, 45, 30]], [0.8])], (100, 160), 10
+    )
+    torch.testing.assert_close(whole.boxes, torch.tensor([[85.0, 10, 105, 30]]))
+    torch.testing.assert_close(whole.scores, torch.tensor([0.8]))
+    assert whole.size == (100, 160)
+
+
+def test_an_object_on_the_border_of_two_cores_counts_once_and_the_better_copy_wins():
+    # Centres at 79 and 81: both tiles would leave it to the other if cores had no slack.
+    parts = [found([[72, 10, 90, 30]], [0.6]), found([[9, 10, 29, 30]], [0.7])]
+    whole = join([LEFT, RIGHT], parts, (100, 160), 10)
+    torch.testing.assert_close(whole.boxes, torch.tensor([[69.0, 10, 89, 30]]))
+    torch.testing.assert_close(whole.mask_maps, torch.full((1, 4, 4), 0.7))
+
+
+def test_objects_of_two_classes_in_one_place_both_stay_best_score_first_up_to_the_limit():
+    parts = [found([[10, 10, 30, 30]], [0.6]), found([[90, 10, 95, 30]] * 2, [0.9, 0.7], [0, 1])]
+    assert join([LEFT, RIGHT], parts, (100, 160), 10).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert join([LEFT, RIGHT], parts, (100, 160), 2).scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+class Bright(nn.Module):
+    """Reports every bright connected square of an image, exactly; stands for a perfect network."""
+
+    class settings:  # noqa: N801
+        class box:  # noqa: N801
+            max_detections, nms_iou = 20, 0.5  # of what is seen at once, not of the whole image
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.sizes: list[tuple[int, int]] = []
+
+    def forward(self, batch: ImageBatch, **_: object) -> Output:
+        (size,) = batch.sizes
+        self.sizes.append(size)
+        on = batch.tensors[0, 0, : size[0], : size[1]] > 0
+        boxes = []
+        for y, x in on.nonzero().tolist():
+            if (y == 0 or not on[y - 1, x]) and (x == 0 or not on[y, x - 1]):
+                height = int(on[y:, x].int().cumprod(0).sum())
+                boxes.append([x, y, x + int(on[y, x:].int().cumprod(0).sum()), y + height])
+        n = len(boxes)
+        instances = Instances(
+            size, torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.zeros(n, dtype=torch.int64),
+            torch.ones(n), mask_maps=torch.ones(n, 4, 4),
+        )  # fmt: skip
+        return Output(detections=[instances])
+
+
+def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(monkeypatch):
+    monkeypatch.setattr(tiles, "TILED_FROM", 100 * 100)
+    monkeypatch.setattr(cut, "__defaults__", (64, 24))
+    image = torch.zeros(3, 150, 201, dtype=torch.uint8)
+    truth = [[x, y, x + 11, y + 11] for y in range(3, 135, 17) for x in range(2, 185, 19)]
+    for x1, y1, x2, y2 in truth:
+        image[:, y1:y2, x1:x2] = 255
+    network = Bright()
+    (result,) = Detector(network, Transform(), ("square",)).predict(image)
+    assert max(max(size) for size in network.sizes) <= 64
+    assert sorted(result.boxes.int().tolist()) == sorted(truth)
+    assert result.masks is not None
+    # Zeros around their maps round the corners.
+    torch.testing.assert_close(result.masks.areas(), torch.full((len(truth),), 121.0 - 4))
+
+
+def test_a_large_image_in_a_batch_changes_nothing_about_the_others(monkeypatch):
+    monkeypatch.setattr(tiles, "TILED_FROM", 100 * 100)
+    monkeypatch.setattr(cut, "__defaults__", (64, 24))
+    network = Bright()
+    detector = Detector(network, Transform(), ("square",))
+    small, large = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (90, 150))
+    small[:, 10:80, 10:80] = 255  # larger than what tiles have in common
+    found = detector.predict([large, small], batch_size=2)
+    assert found[1].boxes.tolist() == [[10, 10, 80, 80]]
+    assert (90, 90) in network.sizes
+
+
+def test_the_cap_of_an_image_in_tiles_is_that_of_all_tiles():
+    detector = Detector(tiny_network(tiny_recipe("faster_rcnn")), Transform(), NAMES)
+    most = detector.max_detections
+    assert detector.cap((2000, 2000)) == most
+    assert detector.cap((4000, 3000)) == most * len(cut((4000, 3000)))
+    detector.network.needs_proposals = True
+    assert detector.cap((4000, 3000)) == most, "a model that is given its proposals sees the whole image"
+
+
+def test_images_of_usual_size_are_seen_whole():
+    network = Bright()
+    Detector(network, Transform(), ("square",)).predict(torch.zeros(3, 1000, 2000, dtype=torch.uint8))
+    assert network.sizes == [(1000, 2000)]
+
+
+def test_classes_of_pixels_are_those_of_the_tiles_core():
+    """Every tile sees the whole image's logits: joined, they are the whole image's classes."""
+    size = (70, 90)
+    whole = torch.randn((3, *size), generator=torch.Generator().manual_seed(0))
+    parts = cut(size, 41, 8)
+    found = [
+        Instances.empty((y2 - y1, x2 - x1), scores=torch.zeros(0), semantic_logits=whole[:, y1:y2, x1:x2])
+        for x1, y1, x2, y2 in (tile.window for tile in parts)
+    ]
+    joined = join(parts, found, size, 10)
+    assert joined.semantic_logits is None
+    assert torch.equal(joined.semantic, whole.argmax(0))

@@ -1,0 +1,250 @@
+"""The files made of predictions: overlays, COCO results, tables."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch.testing import assert_close
+
+from dark import BOX, detector, picture, picture_file
+from rcnn.inference import writers as results
+from rcnn.inference.writers import OBJECT_COLUMNS, find_images, predict_to_files, save_instances
+from rcnn.structures import Instances, Masks
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_objects_are_saved_as_the_ending_says(tmp_path: Path) -> None:
+    found = detector().predict(picture_file(tmp_path))[0]
+    entries = json.loads(found.save(tmp_path / "r" / "a.json").read_text())
+    assert entries[0]["bbox"] == [10, 20, 20, 20]
+    assert entries[0]["image_id"] == "ein bild.png"
+    assert rows(save_instances(found, tmp_path / "a.CSV")) == [
+        list(OBJECT_COLUMNS),
+        ["ein bild.png", "dark", "0.7500", "10.00", "20.00", "30.00", "40.00", "400.00", "20.00", "30.00"],
+    ]
+    for name in ("a.png", "a.jpg"):
+        with Image.open(save_instances(found, tmp_path / name)) as overlay:
+            assert overlay.width / overlay.height == 60 / 40
+    with pytest.raises(ValueError, match=r"unknown ending '\.tiff'"):
+        found.save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="an overlay needs the image"):
+        detector().predict(picture())[0].save(tmp_path / "b.png")
+
+
+def test_area_and_centroid_are_the_masks() -> None:
+    """An L of three pixels at (4, 2), (4, 3), (5, 3) [x, y]: its centre is not its box's."""
+    bitmap = torch.zeros(1, 8, 8)
+    bitmap[0, 2:4, 4] = 1
+    bitmap[0, 3, 5] = 1
+    masks = Masks.from_dense(bitmap)
+    found = Instances(
+        (8, 8), masks.boxes(), torch.tensor([0]), torch.tensor([0.5]), masks, class_names=("l",)
+    )
+    x, y = (4.5 + 4.5 + 5.5) / 3, (2.5 + 3.5 + 3.5) / 3
+    assert found.numpy().rows() == [
+        ["l", "0.5000", "4.00", "2.00", "6.00", "4.00", "3.00", f"{x:.2f}", f"{y:.2f}"]
+    ]
+    boxes_only = Instances((8, 8), masks.boxes(), torch.tensor([0]), class_names=("l",))
+    assert boxes_only.numpy().rows()[0][-3:] == ["4.00", "5.00", "3.00"]
+    assert Instances.empty((8, 8)).numpy().rows() == []
+
+
+def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
+    folder = tmp_path / "in put"
+    (folder / "b").mkdir(parents=True)
+    Image.fromarray(picture()).save(folder / "b" / "zwei ä.png")
+    Image.fromarray(picture(dark=False)).save(folder / "empty.tif")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 this is no picture")
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").write_text("no image")
+    calls: list[tuple[int, int]] = []
+    out = folder / "out"
+    summary = predict_to_files(detector(), [folder], out, progress=lambda done, of: calls.append((done, of)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert (summary.images, summary.counts) == (2, {"light": 0, "dark": 1})
+    assert len(summary.failed) == 1
+    assert "broken.jpg" in summary.failed[0]
+    entries = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    assert [(r["image_id"], r["category_id"], r["score"]) for r in entries] == [("b/zwei ä.png", 2, 0.75)]
+    assert_close(Masks.from_rle([entries[0]["segmentation"]], (40, 60)).boxes(), BOX)
+    assert rows(out / "objects.csv")[1:] == [
+        ["b/zwei ä.png", "dark", "0.7500", "10.00", "20.00", "30.00", "40.00", "400.00", "20.00", "30.00"]
+    ]
+    assert rows(out / "counts.csv") == [
+        ["image", "class", "count"],
+        ["b/zwei ä.png", "light", "0"],
+        ["b/zwei ä.png", "dark", "1"],
+        ["empty.tif", "light", "0"],
+        ["empty.tif", "dark", "0"],
+    ]
+    written = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    tables = ["counts.csv", "objects.csv", "predictions.json"]
+    assert written == [*tables[:1], tables[1], "overlays/b/zwei ä.png", "overlays/empty.png", tables[2]]
+    again = predict_to_files(detector(), [folder], out)
+    assert again.images == 2, "what an earlier run wrote must not be taken for input"
+
+
+def test_no_images_found_still_makes_valid_tables(tmp_path: Path) -> None:
+    Image.fromarray(picture(dark=False)).save(tmp_path / "a.png")
+    predict_to_files(detector(masks=False), [tmp_path / "a.png"], tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == []
+    assert rows(tmp_path / "out" / "objects.csv") == [list(OBJECT_COLUMNS)]
+
+
+def test_an_interruption_keeps_what_is_done_and_a_failure_what_was(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        Image.fromarray(picture()).save(tmp_path / f"{name}.png")
+
+    def stop(error: BaseException) -> Any:
+        def progress(done: int, of: int) -> None:
+            if done == 2:
+                raise error
+
+        return progress
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict_to_files(detector(), [tmp_path], out, progress=stop(KeyboardInterrupt()))
+    before = json.loads((out / "predictions.json").read_text())
+    assert [r["image_id"] for r in before] == ["a.png", "b.png"]
+    predict_to_files(detector(), [tmp_path / "c.png"], out)
+    with pytest.raises(OSError, match="full"):
+        predict_to_files(detector(), [tmp_path], out, progress=stop(OSError("full")))
+    assert [r["image_id"] for r in json.loads((out / "predictions.json").read_text())] == ["c.png"]
+    assert not list(out.glob(".*"))
+
+
+def test_names_of_any_bytes_and_of_any_length(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.png"), "n" * 250 + ".png"]
+    for name in names:
+        Image.fromarray(picture()).save(tmp_path / name)
+    out = tmp_path / "out"
+    assert predict_to_files(detector(), [tmp_path], out).images == 2
+    assert {r["image_id"] for r in json.loads((out / "predictions.json").read_text())} == set(names)
+    assert len(list((out / "overlays").iterdir())) == 2
+    text = (out / "objects.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    assert all(name in text for name in names)
+
+
+@pytest.mark.parametrize("out", [".", "in"])
+def test_results_above_the_images_are_refused(tmp_path: Path, out: str) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
+    with pytest.raises(ValueError, match=r"in: these images lie in .*, where results are to go"):
+        predict_to_files(detector(), [tmp_path / "in"], tmp_path / out)
+    for _ in range(2):
+        assert predict_to_files(detector(), [tmp_path / "in"], tmp_path / "in" / "found").images == 1
+
+
+def test_images_are_told_apart(tmp_path: Path) -> None:
+    for name in ("x/1/a.png", "x/2/a.png", "y/1/a.png", "y/1/b.JPG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    x1, x2, y1 = tmp_path / "x/1", tmp_path / "x/2", tmp_path / "y/1"
+    found = find_images([x1, x2, y1, x1 / "a.png", tmp_path / "y"])
+    assert found == {
+        "a.png": x1 / "a.png",
+        "2/a.png": x2 / "a.png",
+        "1/a.png": y1 / "a.png",
+        "b.JPG": y1 / "b.JPG",
+    }
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "A.png").touch()
+    assert list(find_images([x1, tmp_path / "z"])) == ["a.png", "z/A.png"]
+    assert results._overlay_names(["a.png", "a.JPG", "b/a.png", "c.jpg", "a"]) == {
+        "a.png": "a.png.png",
+        "a.JPG": "a.JPG.png",
+        "b/a.png": "b/a.png",
+        "c.jpg": "c.png",
+        "a": "a.png",
+    }
+
+
+def test_true_masks_of_a_data_set_are_not_its_images(tmp_path: Path) -> None:
+    names = ("1/images/1.png", "1/masks/1.png", "2/images/2.png", "2/masks/2.png", "labels/a.png")
+    for name in (*names, "VOC2007/JPEGImages/3.jpg", "VOC2007/SegmentationObject/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert set(find_images([tmp_path])) == {
+        "1/images/1.png", "2/images/2.png", "VOC2007/JPEGImages/3.jpg", "labels/a.png",
+    }  # fmt: skip
+    assert set(find_images([tmp_path / "1/masks"])) == {"1.png"}, "asked for by name"
+
+
+def test_missing_inputs_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape("nowhere: no such image or folder")):
+        predict_to_files(detector(), [tmp_path / "nowhere"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: no images in this folder; looked for \.avif"):
+        predict_to_files(detector(), [tmp_path / "empty"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def coco_file(folder: Path, images: dict[int, str]) -> Path:
+    """Annotations of :func:`picture` under each name, with ids that are no positions."""
+    x1, y1, x2, y2 = BOX[0].tolist()
+    corners = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+    annotation = {"category_id": 17, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": 400, "iscrowd": 0}
+    content = {
+        "info": {},
+        "images": [{"id": i, "file_name": name, "height": 40, "width": 60} for i, name in images.items()],
+        "categories": [{"id": 5, "name": "light"}, {"id": 17, "name": "dark"}],
+        "annotations": [
+            {**annotation, "id": n, "image_id": i, "segmentation": corners} for n, i in enumerate(images, 1)
+        ],
+    }
+    file = folder / "truth.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_pycocotools_accepts_predictions_against_the_file_of_the_data(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(picture()).save(folder / name)
+    file = coco_file(tmp_path, {42: "a.png", 7: "elsewhere/b.png"})
+    trained = replace(detector(), info={"category_ids": [5, 17]})
+    predict_to_files(trained, [folder], tmp_path / "out", image_ids=file)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "predictions.json")), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {(e["image_id"], e["category_id"]) for e in entries} == {(42, 17), (7, 17)}
+    assert {row[0] for row in rows(tmp_path / "out" / "objects.csv")[1:]} == {"a.png", "b.png"}
+
+
+def test_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:
+    path = picture_file(tmp_path)
+    with pytest.raises(ValueError, match=r"truth\.json: does not list ein bild\.png"):
+        predict_to_files(detector(), [path], tmp_path / "out", image_ids=coco_file(tmp_path, {1: "x.png"}))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture()).save(tmp_path / name / "x.png")
+    listing = coco_file(tmp_path, {1: "x.png"})
+    with pytest.raises(ValueError, match=r"x\.png and two/x\.png are both its image 1; give only one"):
+        predict_to_files(
+            detector(), [tmp_path / "one", tmp_path / "two"], tmp_path / "out", image_ids=listing
+        )
+    (tmp_path / "bad.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"bad\.json: expected a COCO file"):
+        predict_to_files(detector(), [path], tmp_path / "out", image_ids=tmp_path / "bad.json")

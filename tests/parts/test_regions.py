@@ -1,0 +1,153 @@
+"""Sampling of proposals: which are positive, which are left out, what they should become."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rcnn.parts.regions import Regions, SamplingSettings, ignore_in_crowds, sample_proposals, split_crowds
+from rcnn.structures import Instances
+
+NUM_CLASSES = 3
+TRUTH = Instances(
+    (100, 100), torch.tensor([[0.0, 0, 10, 10], [50, 50, 70, 90]]), torch.tensor([2, 0]), crowd=None
+)
+PROPOSALS = torch.tensor(
+    [
+        [0.0, 0, 10, 9],  # IoU .9 with the first
+        [50, 50, 70, 70],  # exactly .5 with the second
+        [50, 50, 70, 69],  # .475: background
+        [80, 0, 90, 10],  # nothing
+        [0, 0, 2, 10],  # .2
+    ]
+)
+
+
+def drawn(proposals, truth, **changes):
+    settings = SamplingSettings(**changes)
+    return sample_proposals([proposals], [truth], NUM_CLASSES, settings, [torch.Generator().manual_seed(0)])
+
+
+def by_box(sampled):
+    """label, positive and target of each region."""
+    return {
+        tuple(box): (label, positive, tuple(goal))
+        for box, label, positive, goal in zip(
+            sampled.regions.boxes.tolist(),
+            sampled.labels.tolist(),
+            sampled.positive.tolist(),
+            sampled.gt_boxes.tolist(),
+            strict=True,
+        )
+    }
+
+
+def test_labels_and_targets_of_a_worked_case():
+    regions = by_box(drawn(PROPOSALS, TRUTH, positive_share=1.0))
+    first, second = (tuple(b) for b in TRUTH.boxes.tolist())
+    assert len(regions) == 7  # the true boxes joined
+    assert regions[first] == (2, True, first)
+    assert regions[second] == (0, True, second)
+    assert regions[0.0, 0.0, 10.0, 9.0] == (2, True, first)
+    assert regions[50.0, 50.0, 70.0, 70.0] == (0, True, second)
+    for background in [(50.0, 50.0, 70.0, 69.0), (80.0, 0.0, 90.0, 10.0), (0.0, 0.0, 2.0, 10.0)]:
+        assert regions[background] == (NUM_CLASSES, False, background)
+
+
+def test_without_the_truth_among_them():
+    assert len(by_box(drawn(PROPOSALS, TRUTH, positive_share=1.0, append_truth=False))) == 5
+
+
+def test_background_below_a_tenth_is_left_out_as_in_fast_rcnn():
+    regions = by_box(drawn(PROPOSALS, TRUTH, positive_share=1.0, background_iou=(0.1, 0.5)))
+    assert (80.0, 0.0, 90.0, 10.0) not in regions
+    assert (0.0, 0.0, 2.0, 10.0) in regions
+
+
+def test_counts_and_order():
+    draw = torch.Generator().manual_seed(1)
+    corner = torch.rand((2000, 2), generator=draw) * 60
+    proposals = torch.cat([corner, corner + 10 + torch.rand((2000, 2), generator=draw) * 30], 1)
+    near = TRUTH.boxes[1] + torch.rand((300, 4), generator=draw)
+    sampled = drawn(torch.cat([proposals, near]), TRUTH, count=64, positive_share=0.25)
+    assert len(sampled.labels) == 64
+    assert sampled.positive.sum() == 16
+    assert sampled.positive[:16].all()
+    only = sampled.positives()
+    assert len(only.labels) == 16
+    assert (only.labels < NUM_CLASSES).all()
+    assert_close(only.gt_boxes, TRUTH.boxes[only.truth])
+    assert_close(only.labels, TRUTH.labels[only.truth])
+
+
+def test_crowds_are_no_objects_and_no_background():
+    truth = Instances(
+        (100, 100),
+        torch.tensor([[40.0, 0, 100, 100], [0, 0, 10, 10]]),
+        torch.tensor([1, 2]),
+        crowd=torch.tensor([True, False]),
+    )
+    inside, partly = [50.0, 50.0, 70.0, 70.0], [30.0, 20.0, 50.0, 40.0]  # the second: half
+    sampled = drawn(torch.tensor([inside, partly, [40.0, 0, 100, 100]]), truth, positive_share=1.0)
+    regions = by_box(sampled)
+    assert set(regions) == {tuple(partly), (0.0, 0.0, 10.0, 10.0)}
+    assert regions[0.0, 0.0, 10.0, 10.0][0] == 2
+    assert sampled.truth[sampled.positive].tolist() == [1]  # an index into all instances, crowds counted
+
+
+@pytest.mark.parametrize("proposals", [PROPOSALS, torch.zeros((0, 4))], ids=["some", "none"])
+@pytest.mark.parametrize(
+    "truth",
+    [
+        Instances.empty((100, 100)),
+        Instances((100, 100), torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0]), crowd=torch.tensor([True])),
+    ],
+    ids=["empty", "crowd"],
+)
+@pytest.mark.parametrize("low", [0.0, 0.1])
+def test_without_objects_all_is_background(proposals, truth, low):
+    sampled = drawn(proposals, truth, background_iou=(low, 0.5))
+    assert len(sampled.labels) == len(proposals)
+    assert (sampled.labels == NUM_CLASSES).all()
+    assert not sampled.positive.any()
+    assert_close(sampled.gt_boxes, sampled.regions.boxes)
+    assert len(sampled.positives().labels) == 0
+
+
+@pytest.mark.parametrize("append", [True, False])
+def test_without_proposals(append):
+    sampled = drawn(
+        torch.zeros((0, 4)), TRUTH, positive_share=1.0, append_truth=append, background_iou=(0.1, 0.5)
+    )
+    assert len(sampled.labels) == (2 if append else 0)
+
+
+def test_images_do_not_mix():
+    other = Instances((100, 100), torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([1]))
+    generators = [torch.Generator().manual_seed(i) for i in (0, 1, 2)]
+    sampled = sample_proposals(
+        [PROPOSALS, PROPOSALS[:0], PROPOSALS[:1]],
+        [TRUTH, Instances.empty((5, 5)), other],
+        NUM_CLASSES,
+        SamplingSettings(positive_share=1.0),
+        generators,
+    )
+    assert sampled.regions.images.tolist() == [0] * 7 + [2] * 2
+    assert sampled.labels[-2:].tolist() == [1, 1]
+
+
+def test_regions_from_lists():
+    regions = Regions.from_lists([PROPOSALS[:2], PROPOSALS[:0], PROPOSALS[2:3]])
+    assert regions.images.tolist() == [0, 0, 2]
+    assert_close(regions.boxes, PROPOSALS[:3])
+
+
+def test_split_crowds():
+    assert split_crowds(TRUTH)[0].tolist() == [0, 1]
+    assert split_crowds(TRUTH)[1].shape == (0, 4)
+
+
+def test_only_negatives_are_ignored_in_crowds():
+    labels = torch.tensor([1, 0, -1, 0])
+    candidates = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 40]])
+    ignore_in_crowds(labels, candidates, torch.tensor([[0.0, 0, 10, 10], [90, 90, 99, 99]]), 0.7)
+    assert labels.tolist() == [1, -1, -1, 0]

@@ -1,0 +1,90 @@
+"""What is asked of the machine: memory that is kept, half precision where it pays."""
+
+import ctypes
+import sys
+
+import pytest
+import torch
+
+from rcnn import device as hardware
+from rcnn.device import choose_device, fast_bfloat16, keep_memory
+
+
+class Glibc:
+    """Notes what ``mallopt`` is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: dict[int, int] = {}
+
+    def gnu_get_libc_version(self) -> bytes:
+        return b"2.40"
+
+    def mallopt(self, option: int, value: int) -> int:
+        self.asked[option] = value
+        return 1
+
+
+class OtherLibrary:
+    """A C library without ``mallopt``, such as musl."""
+
+
+def test_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Glibc()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_memory()
+    # malloc.h: M_TRIM_THRESHOLD -1, M_TOP_PAD -2, M_MMAP_THRESHOLD -3, which is refused above 32 MiB.
+    assert library.asked.keys() == {-1, -2, -3}
+    assert library.asked[-3] == 32 * 1024 * 1024
+    assert all(0 < value < 2**31 for value in library.asked.values()), "a C int"
+
+
+def test_glibc_accepts_the_values() -> None:
+    if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        pytest.skip("needs glibc")
+    assert ctypes.CDLL(None).mallopt(hardware._M_MMAP_THRESHOLD, 32 * 2**20) == 1
+    keep_memory()
+    keep_memory()
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_other_libraries_are_left_alone(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    if platform == "linux":
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: OtherLibrary())
+    else:
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("looked for the C library"))
+    keep_memory()
+
+
+@pytest.mark.parametrize(
+    ("matrix_units", "dot_products", "fast"),
+    [(True, True, True), (False, True, True), (False, False, False)],
+)
+def test_a_cpu_is_fast_in_bfloat16_with_instructions_for_it(
+    matrix_units: bool, dot_products: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: dot_products)
+    assert fast_bfloat16(torch.device("cpu")) is fast
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_gpu_is_asked(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return supported or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert fast_bfloat16(torch.device("cuda:1")) is supported
+
+
+def test_other_devices_stay_in_full_precision() -> None:
+    assert fast_bfloat16(torch.device("meta")) is False
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for wrong in ("tpu", "cuda:99", "foo"):
+        with pytest.raises(ValueError, match=f"device {wrong}: not available here"):
+            choose_device(wrong)
