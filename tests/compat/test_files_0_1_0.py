@@ -1,0 +1,250 @@
+"""Files that rcnn 0.1.0 wrote stay valid: models, exported files, recipes, runs that were interrupted.
+
+``write_files_0_1_0.py`` says what is in the archive. Everything here that depends on the package's API is in
+the first section.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+ARCHIVE = Path(__file__).with_name("files_0_1_0.tar.xz")
+
+# What depends on the API of rcnn
+
+RENAMED: dict[str, str] = {}
+"""Settings that have another name since: old to new, both dotted as in ``model.trunk.name``, in parts."""
+
+
+def found_in(model: Path, image: Path, min_score: float, proposals: list[list[float]]) -> dict[str, Any]:
+    """What a model finds in an image, in NumPy; masks dense, None where the model does not find such."""
+    from rcnn.predict import Detector
+
+    from rcnn import load
+
+    opened: Any = load(model, "cpu")
+    more = {"proposals": [torch.tensor(proposals)]} if isinstance(opened, Detector) else {}
+    (found,) = opened.predict(image, min_score=min_score, **more)
+    values = {name: getattr(found, name, None) for name in FIELDS}
+    return {name: None if value is None else np.asarray(value) for name, value in values.items()}
+
+
+def facts_of(model: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    from rcnn import load
+
+    opened: Any = load(model, "cpu")
+    return {
+        "class_names": list(opened.class_names),
+        "semantic_names": list(opened.semantic_names),
+        "keypoints": None if opened.skeleton is None else list(opened.skeleton.names),
+        "category_ids": list(opened.category_ids),
+        "min_score": opened.min_score,
+    }
+
+
+def resume(folder: Path) -> str:
+    """Go on with a run to its end; what was printed."""
+    from rcnn.cli import app
+
+    done = CliRunner().invoke(app, ["train", "--resume", str(folder)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def tensors_of(checkpoint_file: Path) -> list[Any]:
+    """All tensors of a checkpoint, in NumPy."""
+    from rcnn import checkpoint
+
+    tensors, _ = checkpoint.load(checkpoint_file)
+    return [tensor.numpy() for tensor in tensors.values()]
+
+
+def settings_of(recipe: str | Path, changes: list[str]) -> dict[str, Any]:
+    """A recipe with some settings changed, as nested tables."""
+    from rcnn.recipe import load_recipe, plain, with_settings
+
+    read = with_settings(load_recipe(recipe), changes)
+    tables = {
+        "model": read.settings,
+        "transform": read.transform,
+        "augment": read.augment,
+        "train": read.train,
+    }
+    return {"architecture": read.model} | {name: plain(table) for name, table in tables.items()}
+
+
+# The tests
+
+FIELDS = ("boxes", "labels", "scores", "masks", "keypoints", "semantic")
+MODELS = (
+    "cascade_rcnn", "fast_rcnn", "faster_rcnn", "faster_rcnn_unshared", "fcn", "keypoint_rcnn",
+    "keypoint_rcnn_masks", "mask_rcnn", "mask_rcnn_batch_norm", "mask_rcnn_c4", "panoptic_fpn", "rcnn",
+)  # fmt: skip
+EXPORTED = (
+    "faster_rcnn.pt2", "faster_rcnn_whole.onnx", "keypoint_rcnn", "keypoint_rcnn.pt2", "mask_rcnn.onnx",
+    "mask_rcnn_whole.pt2",
+)  # fmt: skip
+RUNS = ("alternating", "fast_rcnn", "mask_rcnn", "panoptic_fpn")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive's files, where runs find their data."""
+    folder = tmp_path_factory.mktemp("files_0_1_0")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    for file in (folder / "runs").glob("*/run.json"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("@HERE@", folder.as_posix()), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(files: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((files / "expected.json").read_text(encoding="utf-8"))
+    return read
+
+
+@pytest.fixture(scope="module")
+def arrays(files: Path) -> dict[str, Any]:
+    with np.load(files / "expected.npz") as opened:
+        return dict(opened)
+
+
+def finds_the_same(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """A file finds in both images what it found with 0.1.0, in any order of nearly equal scores."""
+    for i, image in enumerate(sorted((files / "images").iterdir())):
+        found = found_in(files / name, image, expected["min_score"], expected["proposals"][i])
+        wanted = {field: arrays.get(f"{name}:{i}:{field}") for field in FIELDS}
+        assert [f for f in FIELDS if found[f] is not None] == [f for f in FIELDS if wanted[f] is not None]
+        if wanted["semantic"] is not None:
+            assert (found["semantic"] != wanted["semantic"]).mean() < 1e-3
+        order = _counterparts(found, wanted)
+        if wanted["keypoints"] is not None:
+            np.testing.assert_allclose(found["keypoints"][order], wanted["keypoints"], atol=1e-2)
+        if wanted["masks"] is not None:
+            bits = np.packbits(found["masks"], axis=-1)[order]
+            differ = np.unpackbits(bits ^ wanted["masks"]).sum()
+            assert differ <= 1e-3 * found["masks"].size  # a probability of 0.5 may fall to either side
+
+
+def _counterparts(found: dict[str, Any], wanted: dict[str, Any]) -> list[int]:
+    """For each object wanted the number of the one found that is the same; all have to be there."""
+    assert len(found["boxes"]) == len(wanted["boxes"])
+    left, order = list(range(len(found["boxes"]))), []
+    for box, label, score in zip(wanted["boxes"], wanted["labels"], wanted["scores"], strict=True):
+        same = [
+            k
+            for k in left
+            if found["labels"][k] == label
+            and abs(found["scores"][k] - score) < 1e-3
+            and np.abs(found["boxes"][k] - box).max() < 1e-2
+        ]
+        assert same, f"nothing like {label} {score} {box}"
+        order.append(same[0])
+        left.remove(same[0])
+    return order
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpoints(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
+    finds_the_same(f"models/{name}.safetensors", files, expected, arrays)
+    assert facts_of(files / f"models/{name}.safetensors") == expected["models"][f"{name}.safetensors"]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_exported_files(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnxruntime")
+    elif not name.endswith(".pt2"):
+        pytest.importorskip("openvino")
+    finds_the_same(f"exported/{name}", files, expected, arrays)
+
+
+def test_nothing_is_left_untested(files: Path, arrays: dict[str, Any], expected: dict[str, Any]) -> None:
+    models = {f"models/{name}.safetensors" for name in MODELS} | {f"exported/{name}" for name in EXPORTED}
+    others = {key.split(":")[0] for key in arrays} - models
+    assert all(name.startswith("runs/") for name in others)
+    assert set(expected["runs"]) == set(RUNS)
+    assert len(list((files / "recipes").glob("*.toml"))) == 27
+
+
+def exact(expected: dict[str, Any]) -> bool:
+    """Whether this machine computes to the last bit as the one that wrote the files."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), "")
+    cpu = f"{name} {torch.backends.cpu.get_cpu_capability()}"
+    # What is evaluated in between, and so which weights are the best, hangs on the kernels in C, too.
+    compiled = shutil.which("gcc") is not None and os.environ.get("RCNN_COMPILE") != "0"
+    return bool(compiled and cpu == expected["cpu"] and torch.__version__ == expected["torch"])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_interrupted_runs(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Their checkpoints predict; resumed they end as they did with 0.1.0."""
+    for checkpoint in sorted({key.split(":")[0] for key in arrays if key.startswith(f"runs/{name}")}):
+        finds_the_same(checkpoint, files, expected, arrays)
+    folder, wanted = files / "runs" / name, expected["runs"][name]
+    assert "resumed at iteration" in resume(folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [row["iteration"] for row in wanted["rows"]]
+    for row, other in zip(rows, wanted["rows"], strict=True):
+        losses = {key: value for key, value in other.items() if "loss" in key or key == "lr"}
+        assert {key: row[key] for key in losses} == pytest.approx(losses, rel=2e-2)
+    if exact(expected):
+        for kept, sums in wanted["sums"].items():
+            tensors = tensors_of(folder / f"{kept}.safetensors")
+            assert sorted(hashlib.sha256(t.tobytes()).hexdigest() for t in tensors) == sums
+        assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows] == wanted["rows"]
+
+
+def flat(tables: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys, under the names of today."""
+    if not isinstance(tables, dict):
+        return {prefix: tables}
+    parts = [flat(value, f"{prefix}.{key}" if prefix else key) for key, value in tables.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def renamed(settings: dict[str, Any]) -> dict[str, Any]:
+    values = {}
+    for key, value in settings.items():
+        for old, new in RENAMED.items():
+            key = re.sub(rf"(^|\.){re.escape(old)}(\.|$)", rf"\g<1>{new}\g<2>", key)
+        values[key] = value
+    return values
+
+
+def test_recipes_have_the_settings_they_had(files: Path) -> None:
+    for file in sorted((files / "recipes").glob("*.toml")):
+        wanted = renamed(flat(json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))))
+        read = flat(settings_of(file, []))
+        assert {key: read.get(key) for key in wanted} == wanted, file.name
+
+
+def test_settings_on_the_command_line(files: Path) -> None:
+    asked = json.loads((files / "set.json").read_text(encoding="utf-8"))
+    recipe = files / "recipes" / f"{asked['recipe']}.toml"
+    wanted = renamed(flat(json.loads((files / "recipes" / "set.json").read_text(encoding="utf-8"))))
+    read = flat(settings_of(recipe, asked["set"]))
+    assert {key: read.get(key) for key in wanted} == wanted
