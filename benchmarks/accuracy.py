@@ -1,4 +1,4 @@
-"""Accuracy after the same time against torchvision's detector on the same trunk, in one run.
+"""Accuracy after the same time against torchvision's detector on the same backbone, in one run.
 
     python -m benchmarks.accuracy D/cbc/Training --val D/cbc/Testing --minutes 20
     python -m benchmarks.accuracy … --together     # both at the same time, each on half of the cores
@@ -10,7 +10,7 @@ with a cosine over the time. Both are measured by the same code on the validatio
 
 `--peer-minutes` gives the peer more time: where it is still behind, ours was sooner by more than the ratio.
 `--light` gives it lighter heads: 512 in its box head, two mask convolutions of 96, 64 regions an image, its
-trunk in channels_last. The peer's time is that of its steps alone; ours has the reading of images in it.
+backbone in channels_last. The peer's time is that of its steps alone; ours has the reading of images in it.
 """
 
 import argparse

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.peers import picture
 from benchmarks.prediction import light_detector
-from rcnn.device import keep_memory
+from rcnn.device import keep_freed_memory
 from rcnn.inference.benchmark import machine, peak_memory
 
 CURVES: dict[str, tuple[float, ...]] = {
@@ -125,5 +125,5 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    keep_memory()
+    keep_freed_memory()
     main()

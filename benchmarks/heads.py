@@ -3,7 +3,7 @@
     python -m benchmarks.heads D/nuclei/train --val D/nuclei/val --minutes 2 --out runs/heads
 
 Each variant is ``rcnn train`` without a recipe but for the heads that it names, the papers'; all begin
-with the same pretrained trunk, seed and order of images, and are measured on the same validation images.
+with the same pretrained backbone, seed and order of images, and are measured on the same validation images.
 Run it on an idle machine: the minutes are those of the clock.
 """
 
@@ -17,7 +17,7 @@ from rcnn.inference.benchmark import machine
 from rcnn.training.run import read_history
 
 PYRAMID = ("model.fpn.channels=256", "model.rpn.channels=256")
-BOX = ("model.box.channels=1024", "model.box.sampling.count=512", "model.box.sampling.positive_share=0.25")
+BOX = ("model.box.channels=1024", "model.box.sampling.count=512", "model.box.sampling.positive_fraction=0.25")
 MASK = ("model.mask.convs=4", "model.mask.channels=256", "model.mask.pool.sampling_ratio=2")
 REGIONS = ("model.mask.max_regions=128",)
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     options = parser.parse_args()
     whole = open_data(options.val)
-    val = whole.subset(whole.evenly(options.images))
+    val = whole.subset(whole.evenly_spaced(options.images))
     print(machine())
     for name in options.variants:
         folder = options.out / f"{list(VARIANTS).index(name)}"

@@ -1,4 +1,4 @@
-"""The peers of the benchmarks: torchvision's detectors on rcnn's trunks, or with its very weights.
+"""The peers of the benchmarks: torchvision's detectors on rcnn's backbones, or with its very weights.
 
 Networks with random weights find nothing, and a time without objects tells little. ``enliven`` scales the
 last layers on an image, so that there are proposals and detections of all classes.
@@ -21,25 +21,32 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from rcnn.inference.benchmark import peak_memory
 from rcnn.inference.detector import Detector
-from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.pretrained import from_torchvision, load_trunk, torchvision_transform, trunk_normalisation
+from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.pretrained import (
+    backbone_normalisation,
+    from_torchvision,
+    load_backbone_weights,
+    torchvision_transform,
+)
 from rcnn.structures import Instances, Size
 
 
-class PyramidTrunk(nn.Module):
-    """An rcnn trunk with torchvision's FPN on top, as torchvision's detectors want their backbone."""
+class PyramidBackbone(nn.Module):
+    """An rcnn backbone with torchvision's FPN on top, as torchvision's detectors want their backbone."""
 
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
-        settings = TrunkSettings(name, frozen_stages=1)
-        self.trunk = build_trunk(settings)
-        load_trunk(self.trunk, settings)
-        self.fpn = FeaturePyramidNetwork(list(self.trunk.channels), channels, extra_blocks=LastLevelMaxPool())
+        settings = BackboneSettings(name, frozen_stages=1)
+        self.backbone = build_backbone(settings)
+        load_backbone_weights(self.backbone, settings)
+        self.fpn = FeaturePyramidNetwork(
+            list(self.backbone.channels), channels, extra_blocks=LastLevelMaxPool()
+        )
         self.out_channels = channels
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Maps by name, finest first."""
-        return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(self.trunk(images))))
+        return self.fpn(OrderedDict((str(i), m) for i, m in enumerate(self.backbone(images))))
 
 
 def torchvision_detector(
@@ -48,7 +55,7 @@ def torchvision_detector(
     masks: bool,
     sizes: Sequence[float],
     short_side: int,
-    trunk: str = "efficientnet_lite0",
+    backbone: str = "efficientnet_lite0",
     channels: int = 128,
     detections: int = 100,
 ) -> nn.Module:
@@ -59,22 +66,22 @@ def torchvision_detector(
         masks: Mask R-CNN.
         sizes: anchor sizes, one for each of the five levels.
         short_side: the size that its transform resizes to.
-        trunk: a trunk of rcnn.
+        backbone: a backbone of rcnn.
         channels: of the pyramid.
         detections: at most so many an image.
     """
-    mean, std = trunk_normalisation(trunk)
+    mean, std = backbone_normalisation(backbone)
     anchors = AnchorGenerator(tuple((s,) for s in sizes), ((0.5, 1.0, 2.0),) * len(sizes))
     make: Any = MaskRCNN if masks else FasterRCNN
     return make(
-        PyramidTrunk(trunk, channels), num_classes + 1, rpn_anchor_generator=anchors, min_size=short_side,
-        max_size=2 * short_side, image_mean=list(mean), image_std=list(std),
+        PyramidBackbone(backbone, channels), num_classes + 1, rpn_anchor_generator=anchors,
+        min_size=short_side, max_size=2 * short_side, image_mean=list(mean), image_std=list(std),
         box_detections_per_img=detections,
     )  # fmt: skip
 
 
 def lighten(network: Any, num_classes: int) -> None:
-    """Give torchvision's detector lighter heads, fewer sampled regions, and a trunk in channels_last."""
+    """Give torchvision's detector lighter heads, fewer sampled regions, and a backbone in channels_last."""
     heads, channels = network.roi_heads, network.backbone.out_channels
     heads.fg_bg_sampler.batch_size_per_image = 64
     heads.box_head = TwoMLPHead(channels * heads.box_roi_pool.output_size[0] ** 2, 512)

@@ -10,9 +10,9 @@ Published architectures have the same random, lively weights on both sides, and 
 and masks before and after it in NumPy. ``--half`` adds ours in bfloat16; of random weights it finds other
 boxes, what it costs with trained ones is ``benchmarks.half``'s to say.
 The default nuclei model (``rcnn train`` on ``nuclei``) stands against torchvision's Mask R-CNN with its
-default heads on the same trunk and a 128-channel pyramid: the same task, not the same network. The case
-``trunk`` sets the rate of ResNet-50-FPN, as trained and as prepared, beside the best that torch reaches here
-at a product of matrices or a direct convolution. Rates are effective: operations of direct
+default heads on the same backbone and a 128-channel pyramid: the same task, not the same network. The case
+``backbone`` sets the rate of ResNet-50-FPN, as trained and as prepared, beside the best that torch reaches
+here at a product of matrices or a direct convolution. Rates are effective: operations of direct
 convolutions over seconds, so that Winograd's way may pass the best.
 """
 
@@ -34,19 +34,19 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import box_iou
 
 from benchmarks.peers import enliven, picture, print_peak, print_peaks, published_pair, torchvision_detector
-from rcnn.device import keep_memory
+from rcnn.device import keep_freed_memory
 from rcnn.inference.benchmark import alternate, machine, ratios, spread
-from rcnn.inference.detector import Detector, TensorResults
+from rcnn.inference.detector import Detector, TensorAdapter
 from rcnn.inference.exported import open_exported
 from rcnn.inference.exporters import export
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.pretrained import load_backbone_weights
 from rcnn.structures import Instances
 from rcnn.training.recipe import load_recipe
 
 Found = dict[str, Tensor]
 NUCLEI = 150
-TRUNK = "trunk"
+BACKBONE = "backbone"
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Case:
         maps: our detections with their maps, where the weights are the same and so the detections must be.
     """
 
-    ours: Callable[[Detector | TensorResults], Instances]
+    ours: Callable[[Detector | TensorAdapter], Instances]
     theirs: Callable[[], Found] | None
     detector: Detector
     maps: Callable[[], Instances] | None = None
@@ -83,7 +83,9 @@ def published(name: str, left: int | None = None) -> Case:
         lambda side: side.predict([image], min_score=lowest)[0],
         torch.inference_mode()(lambda: theirs([image])[0]),
         ours,
-        torch.inference_mode()(lambda: ours.running(ours.transform([image]), min_score=lowest).detections[0]),
+        torch.inference_mode()(
+            lambda: ours.inference_network(ours.transform([image]), min_score=lowest).detections[0]
+        ),
     )
 
 
@@ -107,11 +109,11 @@ def nuclei() -> Case:
 
 
 def light_detector(image: Tensor, num_classes: int = 1) -> Detector:
-    """The model that ``rcnn train`` makes without a recipe, with lively heads on a pretrained trunk."""
+    """The model that ``rcnn train`` makes without a recipe, with lively heads on a pretrained backbone."""
     torch.manual_seed(0)
     recipe = load_recipe("light_mask_rcnn")
     network = MaskRCNN(num_classes, recipe.settings)
-    load_trunk(network.trunk, recipe.settings.trunk)
+    load_backbone_weights(network.backbone, recipe.settings.backbone)
     transform = replace(recipe.transform, short_side=None, max_long_side=None)  # images at their own size
     detector = Detector(network.eval(), transform, ("nucleus",) * num_classes)
     nn.init.normal_(network.mask.logits.weight, std=0.1)  # of many classes only the wanted ones are computed
@@ -158,11 +160,11 @@ def compare(ours: Instances, theirs: Found, maps: Instances | None = None) -> st
     return text
 
 
-def in_openvino(detector: Detector) -> TensorResults:
+def in_openvino(detector: Detector) -> TensorAdapter:
     """The same detector, exported and opened again."""
     with tempfile.TemporaryDirectory() as folder:
         out = export(detector, Path(folder) / "model", "openvino")
-        return TensorResults(open_exported(out, threads=torch.get_num_threads()))
+        return TensorAdapter(open_exported(out, threads=torch.get_num_threads()))
 
 
 def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: bool, half: bool) -> None:
@@ -174,7 +176,7 @@ def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: boo
             f"{name:20} rcnn {spread(seconds['rcnn'])} s; {len(case.ours(case.detector))} objects", flush=True
         )
         return
-    ours: dict[str, Detector | TensorResults] = {"rcnn": case.detector}
+    ours: dict[str, Detector | TensorAdapter] = {"rcnn": case.detector}
     if openvino:
         ours["OpenVINO"] = in_openvino(case.detector)
     if half:
@@ -195,33 +197,35 @@ def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: boo
         print(line, flush=True)
 
 
-def measure_trunk(rounds: int) -> None:
+def measure_backbone(rounds: int) -> None:
     """Print the rates of ResNet-50-FPN on 800x1088, and of what torch does best, in GFLOP/s."""
     _, detector = published_pair("maskrcnn_resnet50_fpn", picture((480, 640)))
     images = torch.rand(1, 3, 800, 1088).to(memory_format=torch.channels_last)
     square, maps = torch.rand(3072, 3072), torch.rand(1, 256, 200, 272).to(memory_format=torch.channels_last)
     kernels = torch.rand(256, 256, 3, 3).to(memory_format=torch.channels_last)
     plain: Any = detector.network
-    prepared: Any = detector.running
+    prepared: Any = detector.inference_network
     sides: dict[str, Callable[[], object]] = {
-        "trunk as trained": lambda: plain.neck(plain.trunk(images)),
-        "trunk as prepared": lambda: prepared.neck(prepared.trunk(images)),
+        "backbone as trained": lambda: plain.neck(plain.backbone(images)),
+        "backbone as prepared": lambda: prepared.neck(prepared.backbone(images)),
         "product of matrices": lambda: square @ square,
         "direct convolution": lambda: functional.conv2d(maps, kernels, padding=1),
     }
     operations = {}
     with torch.inference_mode():
-        for name in sides.keys() - {"trunk as prepared"}:
+        for name in sides.keys() - {"backbone as prepared"}:
             with FlopCounterMode(display=False) as counter:
                 sides[name]()
             operations[name] = counter.get_total_flops()
-        operations["trunk as prepared"] = operations["trunk as trained"]
+        operations["backbone as prepared"] = operations["backbone as trained"]
         seconds = alternate(sides, rounds)
     rates = {name: operations[name] / statistics.median(seconds[name]) / 1e9 for name in sides}
     best = max(rates["product of matrices"], rates["direct convolution"])
     shown = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-    shares = ", ".join(f"{100 * rates[f'trunk as {form}'] / best:.0f} %" for form in ("trained", "prepared"))
-    print(f"{TRUNK:20} effective GFLOP/s: {shown}; the trunk at {shares} of the best", flush=True)
+    shares = ", ".join(
+        f"{100 * rates[f'backbone as {form}'] / best:.0f} %" for form in ("trained", "prepared")
+    )
+    print(f"{BACKBONE:20} effective GFLOP/s: {shown}; the backbone at {shares} of the best", flush=True)
 
 
 def main() -> None:
@@ -229,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join([*CASES, TRUNK]))
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join([*CASES, BACKBONE]))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--openvino", action="store_true")
@@ -250,9 +254,9 @@ def main() -> None:
         return
     print(machine())
     clock = time.process_time if options.busy else time.perf_counter
-    for name in options.cases or [*CASES, TRUNK]:
-        if name == TRUNK:
-            measure_trunk(options.rounds)
+    for name in options.cases or [*CASES, BACKBONE]:
+        if name == BACKBONE:
+            measure_backbone(options.rounds)
             continue
         measure(name, options.rounds, clock, openvino=options.openvino, half=options.half)
         if options.memory:
@@ -260,5 +264,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    keep_memory()
+    keep_freed_memory()
     main()

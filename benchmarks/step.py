@@ -24,7 +24,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d
 
 from benchmarks.peers import picture, print_peak, print_peaks, torchvision_inputs
-from rcnn.device import keep_memory
+from rcnn.device import keep_freed_memory
 from rcnn.inference.benchmark import alternate, machine, ratios, spread
 from rcnn.parts.pretrained import from_torchvision, torchvision_transform
 from rcnn.structures import Instances, Masks
@@ -50,8 +50,8 @@ def truth(seed: int) -> Instances:
 def networks() -> tuple[nn.Module, nn.Module]:
     """Torchvision's and ours, with the same random weights, ready for training."""
     torch.manual_seed(0)
-    trunk = torchvision.models.resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
-    theirs = MaskRCNN(_resnet_fpn_extractor(trunk, 3), CLASSES + 1, min_size=SIDE, max_size=SIDE)
+    backbone = torchvision.models.resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+    theirs = MaskRCNN(_resnet_fpn_extractor(backbone, 3), CLASSES + 1, min_size=SIDE, max_size=SIDE)
     for path, module in theirs.backbone.named_modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.weight.fill_(0.2 if path.endswith("bn3") else 1.0)
@@ -119,5 +119,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    keep_memory()
+    keep_freed_memory()
     main()

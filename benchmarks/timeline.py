@@ -1,4 +1,4 @@
-"""The line from R-CNN to Mask R-CNN on the same data, trunk and budget: what each step bought.
+"""The line from R-CNN to Mask R-CNN on the same data, backbone and budget: what each step bought.
 
     python -m benchmarks.timeline D/cbc/Training --val D/cbc/Testing \
         --out runs/timeline --minutes 20 --seeds 0 1 2
@@ -11,7 +11,8 @@ is kept in ``log.txt``. What is searched for is kept in ``RCNN_CACHE``, or ``~/.
 
 Training time is that of the loop, of the proposals it needs and of what R-CNN fits afterwards, without
 evaluations. Seconds an image are medians over some validation images, one at a time, the models taking turns;
-the heads' are what remains of a prediction beside proposals and trunk, so resizing and pasting are in them.
+the heads' are what remains of a prediction beside proposals and backbone, so resizing and pasting are in
+them.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from rcnn.metrics.recall import proposal_recall
 from rcnn.parts.selective_search import selective_search
 from rcnn.training.trainer import append_line
 
-STAGES = ("proposals", "trunk", "heads")
+STAGES = ("proposals", "backbone", "heads")
 NAMES = {
     "rcnn": "R-CNN (2013)",
     "fast_rcnn": "Fast R-CNN (2015)",
@@ -76,15 +77,15 @@ def seconds_of(detector: Detector, image: torch.Tensor) -> dict[str, float]:
     """The seconds by stage of one image; proposals are searched for where the model needs them given."""
     network: Any = detector.network
     boxes, began = None, time.perf_counter()
-    if network.needs_proposals:
+    if network.needs_external_proposals:
         boxes = [selective_search(image, network.settings.search)]
     searched = time.perf_counter()
-    with Stopwatch(detector.running) as watch:
+    with Stopwatch(detector.inference_network) as watch:
         detector.predict([image], min_score=0.01, proposals=boxes)
     whole = time.perf_counter() - began
     proposals = searched - began + watch.seconds.get("rpn", 0.0)
-    trunk = sum(watch.seconds.get(part, 0.0) for part in ("trunk", "neck"))
-    return {"proposals": proposals, "trunk": trunk, "heads": whole - proposals - trunk}
+    backbone = sum(watch.seconds.get(part, 0.0) for part in ("backbone", "neck"))
+    return {"proposals": proposals, "backbone": backbone, "heads": whole - proposals - backbone}
 
 
 def settings_of(name: str, options: argparse.Namespace) -> tuple[str, list[str]]:
@@ -113,8 +114,8 @@ def described(name: str, val: Dataset, options: argparse.Namespace) -> str:
     """What a run must have been made with to be taken as it is, as JSON."""
     settings = [text for text in settings_of(name, options)[1] if "workers" not in text]
     facts = {
-        "minutes": options.minutes, "trunk": options.trunk, "settings": settings, "test images": len(val),
-        "data": str(options.data), "val": str(options.val),
+        "minutes": options.minutes, "backbone": options.backbone, "settings": settings,
+        "test images": len(val), "data": str(options.data), "val": str(options.val),
     }  # fmt: skip
     return json.dumps(facts)
 
@@ -130,7 +131,7 @@ def trained(name: str, seed: int, data: Dataset, val: Dataset, options: argparse
         return train(data, val=val, resume=folder, console=console)
     model, settings = settings_of(name, options)
     return train(
-        data, val=val, model=model, trunk=options.trunk, minutes=options.minutes, seed=seed, out=folder,
+        data, val=val, model=model, backbone=options.backbone, minutes=options.minutes, seed=seed, out=folder,
         settings=settings, console=console,
     )  # fmt: skip
 
@@ -141,7 +142,7 @@ def measured(folder: Path, val: Dataset) -> dict[str, float]:
     if not file.is_file():
         detector = load(folder)
         network: Any = detector.network
-        if network.needs_proposals:
+        if network.needs_external_proposals:
             proposed = with_proposals(val, cache=default_cache(), settings=network.settings.search)
         else:
             boxes = rpn_proposals(detector, val, network.settings.rpn.post_nms[1])
@@ -164,7 +165,7 @@ def timed(folders: dict[str, Path], val: Dataset, count: int) -> dict[str, dict[
     """Median seconds an image by stage of each model; the models take turns, the first image warms up."""
     detectors = {name: load(folder) for name, folder in folders.items()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in detectors}
-    chosen = val.evenly(count)
+    chosen = val.evenly_spaced(count)
     for place, index in enumerate([chosen[0], *chosen]):
         image = val[index].image
         for name, detector in detectors.items():
@@ -180,7 +181,7 @@ def timed(folders: dict[str, Path], val: Dataset, count: int) -> dict[str, dict[
 def table(rows: dict[str, Row], options: argparse.Namespace) -> str:
     """The rows as Markdown."""
     head = (
-        "model", "VOC07 mAP", "box AP", "training, min", "s an image", "proposals", "trunk", "heads",
+        "model", "VOC07 mAP", "box AP", "training, min", "s an image", "proposals", "backbone", "heads",
         "boxes an image", "recall at 0.5", "at 0.7", "test images",
     )  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
@@ -192,7 +193,8 @@ def table(rows: dict[str, Row], options: argparse.Namespace) -> str:
         lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
     seeds = ", ".join(map(str, options.seeds))
     about = (
-        f"{options.minutes:g} minutes each, seeds {seeds}, trunk {options.trunk}; mAP, AP and recall in %, "
+        f"{options.minutes:g} minutes each, seeds {seeds}, backbone {options.backbone}; "
+        f"mAP, AP and recall in %, "
         f"mean ± deviation over the seeds; seconds are medians of {options.images} images on {machine()}."
     )
     return "\n".join([*lines, "", about, ""])
@@ -202,7 +204,7 @@ def ratios(rows: dict[str, Row]) -> list[str]:
     """How much quicker each step made what it was about."""
     found = []
     if "rcnn" in rows and "fast_rcnn" in rows:
-        slow, quick = (sum(rows[n].seconds[s] for s in ("trunk", "heads")) for n in ("rcnn", "fast_rcnn"))
+        slow, quick = (sum(rows[n].seconds[s] for s in ("backbone", "heads")) for n in ("rcnn", "fast_rcnn"))
         found.append(f"Without its proposals Fast R-CNN takes {slow / quick:.1f} times less than R-CNN.")
     search = rows.get("fast_rcnn") or rows.get("rcnn")
     learnt = rows.get("faster_rcnn_alternating") or rows.get("faster_rcnn_joint")
@@ -265,7 +267,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0, help="of training, each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--trunk", default="efficientnet_lite0")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument(
         "--models", nargs="+", choices=list(NAMES), help="by default all that the data allows"
     )
@@ -294,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         append_line(options.out / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     few = options.rcnn_images
-    parts = {n: val if n != "rcnn" or few is None else val.subset(val.evenly(few)) for n in names}
+    parts = {n: val if n != "rcnn" or few is None else val.subset(val.evenly_spaced(few)) for n in names}
     for seed in options.seeds:
         for name in names:
             refuse_others(name, seed, parts[name], options)

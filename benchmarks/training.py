@@ -1,4 +1,4 @@
-"""Training throughput against torchvision: the same trunk, the same crops, the same truth, in one run.
+"""Training throughput against torchvision: the same backbone, the same crops, the same truth, in one run.
 
     python -m benchmarks.training D/nuclei/train
     python -m benchmarks.training D/nuclei/train --memory   # peak memory, each in a process of its own
@@ -23,9 +23,9 @@ from benchmarks.peers import print_peak, print_peaks, torchvision_detector, torc
 from rcnn import open_data
 from rcnn.data.dataset import Sample
 from rcnn.data.loader import training_batches
-from rcnn.device import fast_bfloat16, keep_memory
+from rcnn.device import fast_bfloat16, keep_freed_memory
 from rcnn.models import MODELS
-from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.pretrained import load_backbone_weights
 from rcnn.training.defaults import plan
 from rcnn.training.trainer import Trainer
 
@@ -80,7 +80,7 @@ def main() -> None:
 
 def _ours(data, recipe, folder):  # type: ignore[no-untyped-def]
     network = MODELS[recipe.model](len(data.class_names), recipe.settings)
-    load_trunk(network.trunk, recipe.settings.trunk)
+    load_backbone_weights(network.backbone, recipe.settings.backbone)
     network.train()
     return Trainer(
         network,
@@ -122,5 +122,5 @@ def _print(seconds: dict[str, list[float]], images: int, amp: str) -> None:
 
 
 if __name__ == "__main__":
-    keep_memory()
+    keep_freed_memory()
     main()

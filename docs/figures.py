@@ -108,7 +108,7 @@ def tiled(images: Tensor) -> Tensor:
 
 def fast_rcnn(image: Tensor, truth: Instances, proposals: Tensor) -> Tiles:
     """Proposals by their overlap, and the minibatch drawn of them."""
-    settings = replace(FastRCNNSettings().box.sampling, append_truth=False)
+    settings = replace(FastRCNNSettings().box.sampling, append_gt=False)
     best = box_ops.iou(truth.boxes, proposals).max(0).values
     low, high = settings.background_iou
     regions = sample_proposals([proposals], [truth], 1, settings, [torch.Generator().manual_seed(0)])

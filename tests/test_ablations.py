@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.models.rcnn import RCNN, STEEPNESS, RCNNSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
 from rcnn.parts.regions import Regions, SampledRegions
@@ -218,7 +218,12 @@ def test_scales_and_ratios_make_the_anchors(sizes: list[float], ratios: list[flo
 @pytest.mark.parametrize("crossing", [True, False])
 def test_anchors_across_the_border_train_or_not(crossing: bool) -> None:
     settings = RPNSettings(
-        sizes=((8, 24),), ratios=(1.0,), offset=0.5, cross_boundary=crossing, count=1000, positive_share=0.5
+        sizes=((8, 24),),
+        ratios=(1.0,),
+        offset=0.5,
+        cross_boundary=crossing,
+        count=1000,
+        positive_fraction=0.5,
     )
     rpn = RPN(4, (8,), settings)
     torch.manual_seed(0)
@@ -241,7 +246,7 @@ def test_anchors_across_the_border_train_or_not(crossing: bool) -> None:
 def test_which_classifier_scores(classifier: str) -> None:
     torch.manual_seed(0)
     settings = RCNNSettings(
-        TrunkSettings("efficientnet_lite0", (2,), frozen_stages=1), side=32, context=4, pool=2, layers=0
+        BackboneSettings("efficientnet_lite0", (2,), frozen_stages=1), side=32, context=4, pool=2, layers=0
     )
     recipe = with_settings(
         replace(default_recipe("rcnn"), settings=settings), [f"model.classifier={classifier}"]
@@ -267,11 +272,11 @@ def test_whose_maps_the_rpn_reads(shared: bool) -> None:
     network.rpn.register_forward_hook(lambda _, __, output: seen.append(output.objectness))
     network(ImageBatch(images, ((64, 64),)))
     with torch.no_grad():
-        for parameter in network.trunk.parameters():
+        for parameter in network.backbone.parameters():
             parameter.mul_(1.1)
     network(ImageBatch(images, ((64, 64),)))
     assert torch.equal(seen[0], seen[1]) is not shared
-    own = [key for key, _ in network.named_parameters() if key.startswith(("rpn_trunk.", "rpn_neck."))]
+    own = [key for key, _ in network.named_parameters() if key.startswith(("rpn_backbone.", "rpn_neck."))]
     assert bool(own) is not shared
 
 

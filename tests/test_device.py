@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rcnn import device as hardware
-from rcnn.device import choose_device, fast_bfloat16, keep_memory
+from rcnn.device import choose_device, fast_bfloat16, keep_freed_memory
 
 
 class Glibc:
@@ -32,7 +32,7 @@ def test_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Glibc()
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    keep_memory()
+    keep_freed_memory()
     # malloc.h: M_TRIM_THRESHOLD -1, M_TOP_PAD -2, M_MMAP_THRESHOLD -3, which is refused above 32 MiB.
     assert library.asked.keys() == {-1, -2, -3}
     assert library.asked[-3] == 32 * 1024 * 1024
@@ -43,8 +43,8 @@ def test_glibc_accepts_the_values() -> None:
     if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
         pytest.skip("needs glibc")
     assert ctypes.CDLL(None).mallopt(hardware._M_MMAP_THRESHOLD, 32 * 2**20) == 1
-    keep_memory()
-    keep_memory()
+    keep_freed_memory()
+    keep_freed_memory()
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
@@ -54,7 +54,7 @@ def test_other_libraries_are_left_alone(platform: str, monkeypatch: pytest.Monke
         monkeypatch.setattr(ctypes, "CDLL", lambda name: OtherLibrary())
     else:
         monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("looked for the C library"))
-    keep_memory()
+    keep_freed_memory()
 
 
 @pytest.mark.parametrize(

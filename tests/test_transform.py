@@ -39,7 +39,7 @@ def test_uint8_and_float_are_the_same_image():
 
 
 def test_normalisation_and_padding():
-    transform = Transform(mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), divisor=8)
+    transform = Transform(mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), size_divisor=8)
     images = [torch.full((3, 5, 9), 0.6), torch.full((3, 7, 3), 0.1)]
     batch = transform(images)
     assert batch.tensors.shape == (2, 3, 8, 16)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.importers.recognise import Found, num_classes
+from rcnn.importers.recognise import RecognisedModel, num_classes
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.keypoint_rcnn import KeypointRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
@@ -198,7 +198,7 @@ def mmdetection(
     return w.state
 
 
-def network_of(found: Found) -> Any:
+def network_of(found: RecognisedModel) -> Any:
     """The network without memory for its weights."""
     classes = num_classes(found.state, "a state")
     kinds = {"MaskRCNNSettings": MaskRCNN, "KeypointRCNNSettings": KeypointRCNN}

@@ -9,11 +9,11 @@ from rcnn.data.shapes import Shapes, draw_shapes
 from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.pretrained import load_backbone_weights
 from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.training.recipe import Recipe
@@ -26,14 +26,14 @@ BOX = BoxHeadSettings(
     channels=16, pool=PoolSettings(size=3), sampling=SamplingSettings(count=16), max_detections=10
 )
 SHARED: dict[str, Any] = {
-    "trunk": TrunkSettings("efficientnet_lite0", (1, 2), frozen_stages=1),
+    "backbone": BackboneSettings("efficientnet_lite0", (1, 2), frozen_stages=1),
     "fpn": FPNSettings(channels=16, coarsest="none"),
     "rpn": RPNSettings(sizes=((16,), (32,)), pre_nms=(50, 50), post_nms=(30, 30), count=32),
     "box": BOX,
 }
 ONE_LEVEL: dict[str, Any] = {  # the graph is half as large, and exported in half the time
     **SHARED,
-    "trunk": TrunkSettings("efficientnet_lite0", (0,)),
+    "backbone": BackboneSettings("efficientnet_lite0", (0,)),
     "fpn": None,
     "rpn": RPNSettings(sizes=((16, 32),), pre_nms=(50, 50), post_nms=(30, 30), count=32),
 }
@@ -56,8 +56,8 @@ def tiny_shapes(count: int, first: int = 0) -> Shapes:
 
 
 def tiny_network(recipe: Recipe) -> Any:
-    """What the recipe describes, drawn with its seed, on an ImageNet trunk."""
+    """What the recipe describes, drawn with its seed, on an ImageNet backbone."""
     torch.manual_seed(recipe.train.seed)
     network = MODELS[recipe.model](len(NAMES), recipe.settings)
-    load_trunk(network.trunk, recipe.settings.trunk)
+    load_backbone_weights(network.backbone, recipe.settings.backbone)
     return network

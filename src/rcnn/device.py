@@ -11,7 +11,7 @@ import torch.distributed as dist
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the allocator keep freed memory instead of handing it back to the system after every layer.
 
     A training step on a CPU frees and takes the same hundreds of megabytes again and again; glibc's
@@ -62,7 +62,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Go on when every process has come here."""
     if dist.is_initialized():
         dist.barrier()

@@ -33,8 +33,8 @@ Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
 READABLE = 400  # an image smaller than this is enlarged
-MANY = 60  # with more objects than this, their texts would cover the picture
-FEW = 20  # with more objects than this, boxes around masks are clutter
+MAX_LABELLED_OBJECTS = 60  # with more objects than this, their texts would cover the picture
+MAX_BOXED_OBJECTS = 20  # with more objects than this, boxes around masks are clutter
 
 FOUND: Colour = (0, 235, 185)
 MISSED: Colour = (255, 64, 32)
@@ -119,7 +119,7 @@ def draw(
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
     corners = (instances.boxes.cpu() * factor).tolist()
-    if boxes is True or (boxes is None and (instances.masks is None or len(instances) <= FEW)):
+    if boxes is True or (boxes is None and (instances.masks is None or len(instances) <= MAX_BOXED_OBJECTS)):
         for i in large_first:
             _draw_box(pen, corners[i], chosen[i], _line_width(picture.size))
     if instances.keypoints is not None:
@@ -346,9 +346,9 @@ def _write_labels(
     font = _font(max(12, round(0.024 * math.sqrt(width * height))))
     taken: list[Rectangle] = []
     one_class = len(instances.class_names) < 2
-    if len(instances) > MANY or one_class:
+    if len(instances) > MAX_LABELLED_OBJECTS or one_class:
         taken.append(_write(pen, _counts(instances), [(0, 0)], _DARK, font, ()))
-    if len(instances) > MANY:
+    if len(instances) > MAX_LABELLED_OBJECTS:
         return
     for text, (x1, y1, x2, y2), colour in zip(_texts(instances, one_class), corners, colours, strict=True):
         if not text:

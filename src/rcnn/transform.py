@@ -27,8 +27,8 @@ class Transform:
         max_long_side: limit on the longer side after resizing, pixels.
         mean: per channel, RGB, of images in [0, 1].
         antialias: low-pass filter before shrinking; torchvision's published models do without.
-        std: likewise; ImageNet weights of the default trunk expect x / 127.5 - 1, that is 0.5 and 0.5.
-        divisor: height and width of a batch are padded to a multiple of this.
+        std: likewise; ImageNet weights of the default backbone expect x / 127.5 - 1, that is 0.5 and 0.5.
+        size_divisor: height and width of a batch are padded to a multiple of this.
         margin: pixels added before the resized sides are cut to whole ones: 154 * (320 / 154) is a little
             less than 320, and would be cut to 319. torchvision cuts it: its models use 0.
     """
@@ -39,7 +39,7 @@ class Transform:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     antialias: bool = True
-    divisor: int = 32
+    size_divisor: int = 32
     margin: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class Transform:
         Raises:
             ValueError: a size or factor that leaves nothing of an image.
         """
-        for name in ("short_side", "scale", "max_long_side", "divisor"):
+        for name in ("short_side", "scale", "max_long_side", "size_divisor"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"transform.{name} {value}: expected a number above 0")
@@ -80,7 +80,9 @@ class Transform:
     def batch(self, images: Sequence[Tensor]) -> ImageBatch:
         """Normalise and pad images that have their final size; uint8 or float ``[3, H, W]``."""
         sizes = tuple((int(i.shape[-2]), int(i.shape[-1])) for i in images)
-        height, width = (-(-max(side) // self.divisor) * self.divisor for side in zip(*sizes, strict=True))
+        height, width = (
+            -(-max(side) // self.size_divisor) * self.size_divisor for side in zip(*sizes, strict=True)
+        )
         tensors = torch.zeros((len(images), 3, height, width)).to(memory_format=torch.channels_last)
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         for tensor, image, (h, w) in zip(tensors, images, sizes, strict=True):

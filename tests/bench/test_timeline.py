@@ -34,9 +34,9 @@ def test_the_stages_of_a_prediction_add_up(monkeypatch: pytest.MonkeyPatch) -> N
     ticks = iter(range(1000))
     monkeypatch.setattr(timeline.time, "perf_counter", lambda: float(next(ticks)))
     seconds = seconds_of(detector(), tiny_shapes(1)[0].image)
-    # A tick at each look at the clock: trunk and pyramid one each, the RPN one, with two before it here; the
-    # heads are what is left of all.
-    assert (seconds["proposals"], seconds["trunk"]) == (3.0, 2.0)
+    # A tick at each look at the clock: backbone and pyramid one each, the RPN one, with two before it here;
+    # the heads are what is left of all.
+    assert (seconds["proposals"], seconds["backbone"]) == (3.0, 2.0)
     assert sum(seconds.values()) == next(ticks) - 1
     assert list(seconds) == list(STAGES)
 

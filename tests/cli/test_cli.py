@@ -17,14 +17,14 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from rcnn.cli import app
-from rcnn.evaluation.evaluator import evaluator as evaluation
+from rcnn.evaluation import evaluator as evaluation
 from rcnn.inference import detector as predict
 from rcnn.inference import exported as runtime
 from rcnn.inference import exporters as export
-from rcnn.metrics.registry import FAMILIES
+from rcnn.metrics.registry import METRICS
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.structures import Instances, Masks
-from rcnn.training.trainer import run
+from rcnn.training import run
 from rcnn.transform import Transform
 from tiny import ONE_LEVEL
 
@@ -63,7 +63,7 @@ class Fixed:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(predict, "load", lambda path, device=None, half=False, settings=(): Fixed())
+    monkeypatch.setattr(predict, "load_detector", lambda path, device=None, half=False, settings=(): Fixed())
     return "runs/fixed"
 
 
@@ -132,7 +132,7 @@ def test_version() -> None:
 def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
     result = call(
         "train", "d.json", "--val", "v.json", "--images", "i", "--val-images", "vi", "--model", "mask_rcnn",
-        "--trunk", "vgg16", "--recipe", "r.toml", "--minutes", "2.5", "--out", "o", "--seed", "0",
+        "--backbone", "vgg16", "--recipe", "r.toml", "--minutes", "2.5", "--out", "o", "--seed", "0",
         "--set", "train.lr=1", "--set", "model.fpn=none", "--skip-bad", "--batch-size", "8", "--workers", "0",
         "--device", "cpu", "--proposals", "p.npz", "--val-proposals", "vp.npz",
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
     assert trained == {
         "data": Path("d.json"), "val": Path("v.json"), "images": Path("i"), "val_images": Path("vi"),
         "proposals": Path("p.npz"), "val_proposals": Path("vp.npz"),
-        "model": "mask_rcnn", "trunk": "vgg16", "recipe": "r.toml", "minutes": 2.5, "epochs": None,
+        "model": "mask_rcnn", "backbone": "vgg16", "recipe": "r.toml", "minutes": 2.5, "epochs": None,
         "out": Path("o"), "seed": 0, "skip_bad": True, "resume": None, "workers": 0, "device": "cpu",
         "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"],
     }  # fmt: skip
@@ -223,7 +223,7 @@ def test_any_other_interruption_exits_130(monkeypatch: pytest.MonkeyPatch, data:
     def load(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "load", load)
+    monkeypatch.setattr(predict, "load_detector", load)
     result = call("evaluate", "m", data)
     assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
 
@@ -283,7 +283,7 @@ def test_evaluate_without_a_model(model: str, data: Path, tmp_path: Path) -> Non
 
 def test_help_names_every_family_of_metrics() -> None:
     said = " ".join(call("evaluate", "--help").output.split())
-    for name in FAMILIES:
+    for name in METRICS:
         assert name in said, name
 
 
@@ -361,7 +361,7 @@ def test_data_show_draws_a_choice_and_a_sheet(data: Path, tmp_path: Path) -> Non
     assert len(list((tmp_path / "p").iterdir())) == 2
 
 
-def test_models_lists_models_trunks_and_recipes() -> None:
+def test_models_lists_models_backbones_and_recipes() -> None:
     output = call("models").output
     for word in (
         "faster_rcnn",
@@ -375,7 +375,7 @@ def test_models_lists_models_trunks_and_recipes() -> None:
 
 
 def test_demo_and_report_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rcnn.training.trainer import demo
+    from rcnn.training import demo
 
     calls: list[Any] = []
     monkeypatch.setattr(demo, "run", lambda out, minutes: calls.append((out, minutes)))
@@ -398,7 +398,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def traced(checkpoint: Path) -> tuple[Any, bytes]:
     """Its graph, which takes an export's time, as a program and as an ONNX model."""
-    program = export.trace(predict.load(checkpoint))
+    program = export.trace(predict.load_detector(checkpoint))
     return program, export._onnx_bytes(program)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blobs import blobs
-from rcnn.data.augment import QUARTER_TURNS, Augment, paste
+from rcnn.data.augment import QUARTER_TURNS, Augment, copy_paste
 from rcnn.data.dataset import Sample
 from rcnn.data.geometry import View, view_sample
 from rcnn.structures import Instances, Masks
@@ -89,7 +89,7 @@ def test_odd_sizes(size, transform, shape):
     masks = Masks.from_dense(bitmap)
     truth = Instances(size, masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks)
     sample = Sample(torch.zeros((3, *size), dtype=torch.uint8), truth, 0)
-    out = replace(PLAIN, on_object=1.0)(sample, transform, np.random.default_rng(0))
+    out = replace(PLAIN, object_crop_fraction=1.0)(sample, transform, np.random.default_rng(0))
     assert out.image.shape[1:] == shape == out.truth.size
     assert len(out.truth) == (0 if shape == (64, 1) else 1)
 
@@ -113,7 +113,7 @@ def test_one_pixel_object_keeps_one_pixel_or_goes():
         Instances((40, 40), masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks),
         0,
     )
-    augment = replace(PLAIN, crop=16, on_object=1.0)
+    augment = replace(PLAIN, crop=16, object_crop_fraction=1.0)
     for seed in range(10):
         out = augment(sample, SAME, np.random.default_rng(seed)).truth
         assert out.masks.areas().tolist() == [1.0]
@@ -124,12 +124,12 @@ def test_one_pixel_object_keeps_one_pixel_or_goes():
 def test_window_holds_an_object_when_it_is_to():
     sample = boxes_only((1000, 2000), [1990, 3, 1999, 12])
     shares = {}
-    for on_object in (0.0, 1.0):
-        augment = replace(PLAIN, on_object=on_object)
+    for object_crop_fraction in (0.0, 1.0):
+        augment = replace(PLAIN, object_crop_fraction=object_crop_fraction)
         outs = [augment(sample, SAME, np.random.default_rng(i)).truth for i in range(40)]
-        shares[on_object] = sum(len(out) for out in outs) / 40
+        shares[object_crop_fraction] = sum(len(out) for out in outs) / 40
         whole = [out.boxes for out in outs if len(out)]
-        if on_object:
+        if object_crop_fraction:
             sizes = torch.cat(whole)[:, 2:] - torch.cat(whole)[:, :2]
             torch.testing.assert_close(sizes, torch.full((40, 2), 9.0))  # wholly inside, never cut
     assert shares == {0.0: 0.0, 1.0: 1.0}
@@ -137,7 +137,7 @@ def test_window_holds_an_object_when_it_is_to():
 
 def test_window_lies_inside_an_object_larger_than_it():
     sample = boxes_only((1000, 1000), [100, 100, 900, 900])
-    hits = replace(PLAIN, on_object=1.0)
+    hits = replace(PLAIN, object_crop_fraction=1.0)
     for seed in range(20):
         out = hits(sample, SAME, np.random.default_rng(seed)).truth
         assert out.boxes.tolist() == [[0, 0, 64, 64]]
@@ -147,7 +147,7 @@ def test_window_lies_inside_an_object_larger_than_it():
 def test_crowds_are_no_aim_and_stay_crowds():
     fields = {"crowd": torch.tensor([True]), "difficult": torch.tensor([True])}
     sample = boxes_only((64, 64), [0, 0, 40, 40], **fields)
-    out = replace(PLAIN, on_object=1.0)(sample, SAME, np.random.default_rng(0)).truth
+    out = replace(PLAIN, object_crop_fraction=1.0)(sample, SAME, np.random.default_rng(0)).truth
     assert out.crowd.tolist() == out.difficult.tolist() == [True]
 
 
@@ -192,7 +192,7 @@ def test_paste_by_hand():
     donor = square(
         (20, 20), (0, 0), (8, 0), (15, 15), (0, 8), value=2, difficult=torch.ones(4, dtype=torch.bool)
     )
-    out = paste(below, donor, torch.tensor([True, True, True, False]), min_visible=0.8)
+    out = copy_paste(below, donor, torch.tensor([True, True, True, False]), min_visible=0.8)
     assert out.truth.labels.tolist() == [1, 1, 2, 2]
     # (0, 0) is gone; (2, 2) lost its corner 2..4 x 2..4; (8, 0) is cut at x = 10
     expected = torch.tensor([[2.0, 2, 6, 6], [6, 6, 10, 10], [0, 0, 4, 4], [8, 0, 10, 4]])
@@ -208,16 +208,16 @@ def test_paste_by_hand():
 def test_paste_on_an_image_without_objects():
     empty = Sample(torch.zeros((3, 10, 10), dtype=torch.uint8), Instances.empty((10, 10)), 0)
     donor = square((10, 10), (1, 2), value=2)
-    out = paste(empty, donor, torch.tensor([True]))
+    out = copy_paste(empty, donor, torch.tensor([True]))
     torch.testing.assert_close(out.truth.boxes, torch.tensor([[1.0, 2, 5, 6]]))
     assert len(out.truth.masks) == 1
-    assert paste(donor, empty, torch.zeros(0, dtype=torch.bool)) is donor
+    assert copy_paste(donor, empty, torch.zeros(0, dtype=torch.bool)) is donor
 
 
 def test_paste_without_masks_is_refused():
     sample = boxes_only((10, 10), [0, 0, 5, 5])
     with pytest.raises(ValueError, match="copy_paste to 0"):
-        paste(sample, sample, torch.tensor([True]))
+        copy_paste(sample, sample, torch.tensor([True]))
 
 
 @pytest.mark.parametrize(

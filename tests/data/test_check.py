@@ -11,10 +11,10 @@ from PIL import Image
 from conftest import real_data
 from rcnn.data.check import (
     DataError,
-    align_classes,
+    align_dataset_classes,
     check,
+    check_box,
     check_pair,
-    judge_box,
     matching_label,
     refuse_or_skip,
 )
@@ -47,7 +47,7 @@ SIZE = (10, 20)
 def test_judge_box(
     box: tuple[float, float, float, float], usable: tuple[float, ...] | None, severity: str | None
 ) -> None:
-    found, fault = judge_box(box, SIZE)
+    found, fault = check_box(box, SIZE)
     assert found == usable
     assert (fault.severity if fault else None) == severity
 
@@ -159,19 +159,19 @@ def test_classes_of_a_pair(tmp_path: Path) -> None:
 
 def test_labels_are_aligned_by_name(tmp_path: Path) -> None:
     val = opened(tmp_path, {"a.png": ["b", "A", "b"]}, "zAb")
-    aligned = align_classes(val, ("a", "c", "b"))
+    aligned = align_dataset_classes(val, ("a", "c", "b"))
     truth = aligned[0].truth
     assert truth.labels.tolist() == [2, 0, 2]
     assert truth.class_names == aligned.class_names == ("a", "c", "b")
     assert aligned.category_ids == (11, 2, 12)
     with pytest.raises(ValueError, match="objects of the classes A; expected only b"):
-        align_classes(val, ("b",))
+        align_dataset_classes(val, ("b",))
 
 
 def test_names_that_differ_in_case_only_stay_apart_where_both_are_known(tmp_path: Path) -> None:
     val = opened(tmp_path, {"a.png": ["RBC", "rbc"]}, ["RBC", "rbc"])
-    assert align_classes(val, ("RBC", "rbc"))[0].truth.labels.tolist() == [0, 1]
-    assert align_classes(val, ("rbc", "WBC"))[0].truth.labels.tolist() == [0, 0]
+    assert align_dataset_classes(val, ("RBC", "rbc"))[0].truth.labels.tolist() == [0, 1]
+    assert align_dataset_classes(val, ("rbc", "WBC"))[0].truth.labels.tolist() == [0, 0]
     assert matching_label(("rbc", "RBC"), "Rbc") == 0
     assert matching_label(("rbc",), "wbc") is None
 
@@ -190,7 +190,7 @@ def test_real_data_has_no_errors(name: str) -> None:
 )
 def test_images_evenly_chosen(images: int, count: int, expected: list[int]) -> None:
     dataset = Dataset("coco", Path("x.json"), (), [None] * images)  # type: ignore[list-item]
-    assert dataset.evenly(count) == expected
+    assert dataset.evenly_spaced(count) == expected
 
 
 def test_crowds_alone_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rcnn.data.check import DataError
 from rcnn.data.convert import Conversion, convert
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
-from rcnn.data.formats.outlines import joined, rasterise, trace
+from rcnn.data.formats.outlines import as_one_polygon, rasterise, trace
 from rcnn.structures import Masks
 
 SIZE = (24, 40)
@@ -274,7 +274,7 @@ def test_a_break_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_list_losses", full)
+    monkeypatch.setattr(module, "_write_dropped", full)
     with pytest.raises(ValueError, match=r"No space left on device.*nothing is left of it"):
         convert(source, tmp_path / "out", to="coco")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
@@ -302,7 +302,7 @@ def test_traced_outlines_are_drawn_alike() -> None:
         parts, holes = trace(found, (3, 4))
         whole = np.zeros((14, 15), dtype=bool)
         whole[3 : 3 + found.shape[0], 4 : 4 + found.shape[1]] = found
-        for polygons in (parts, [joined(parts)]):
+        for polygons in (parts, [as_one_polygon(parts)]):
             drawn = rasterise([polygons], (14, 15)).dense()[0].numpy()
             assert not (whole & ~drawn).any()
             assert (drawn & ~whole).any() == (holes > 0)

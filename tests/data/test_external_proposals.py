@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from rcnn.data import external_proposals as module
-from rcnn.data.augment import Augment, paste
+from rcnn.data.augment import Augment, copy_paste
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.data.external_proposals import cached_search, read_proposals, with_proposals, write_proposals
 from rcnn.data.geometry import View, view_sample
@@ -202,7 +202,7 @@ class TestJourney:
         truth = Instances((10, 10), masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks)
         below = Sample(image, replace(truth, proposals=BOXES[:1] / 4), 0)
         above = Sample(image, replace(truth, proposals=truth.boxes), 1)
-        joined = paste(below, above, torch.tensor([True])).truth
+        joined = copy_paste(below, above, torch.tensor([True])).truth
         assert_close(joined.proposals, torch.cat([BOXES[:1] / 4, truth.boxes]))
 
     def test_to_the_network_and_back(self) -> None:

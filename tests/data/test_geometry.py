@@ -65,10 +65,10 @@ def test_crop_by_hand():
     assert out.truth.areas is None
     kept = view_sample(sample, View((5, 4, 10, 9), (10, 10)), min_visible=0.2)
     assert kept.truth.crowd.tolist() == [False]
-    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.3, drop_cut=True).truth) == 0
-    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.2, drop_cut=True).truth) == 1
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.3, drop_truncated=True).truth) == 0
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.2, drop_truncated=True).truth) == 1
     crowd = Sample(sample.image, replace(truth, crowd=torch.tensor([True])), "a")
-    cut = view_sample(crowd, View((5, 4, 10, 9), (10, 10)), 0.3, drop_cut=True)
+    cut = view_sample(crowd, View((5, 4, 10, 9), (10, 10)), 0.3, drop_truncated=True)
     assert cut.truth.crowd.tolist() == [True], "what is left of a crowd is no background"
 
 

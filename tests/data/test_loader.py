@@ -13,7 +13,7 @@ import torch
 from rcnn.data import loader
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
-from rcnn.data.loader import ROOM, Batches, training_batches
+from rcnn.data.loader import CACHE_BYTES, Batches, training_batches
 from rcnn.data.shapes import draw_shapes
 from rcnn.transform import Transform
 
@@ -172,15 +172,15 @@ class Counted(Dataset):
 decoded: list[int] = []
 
 
-@pytest.mark.parametrize(("room", "times"), [(ROOM, 1), (3 * 48 * 48 + 3000, 2), (0, 3)])
+@pytest.mark.parametrize(("room", "times"), [(CACHE_BYTES, 1), (3 * 48 * 48 + 3000, 2), (0, 3)])
 def test_images_are_decoded_once_where_there_is_room(room, times, monkeypatch):
-    monkeypatch.setattr(loader, "ROOM", room)
+    monkeypatch.setattr(loader, "CACHE_BYTES", room)
     decoded.clear()
     counted = Counted(SHAPES.format, SHAPES.source, SHAPES.class_names, SHAPES.records[:2])
     plain = replace(AUGMENT, copy_paste=0.0)
     three = list(islice(training_batches(counted, plain, Transform(), batch_size=2, seed=3), 3))
     # Of two images there is room for both, for one, or for none; and what is made of them is the same.
     assert sorted(decoded.count(i) for i in (0, 1)) == sorted([1 if times < 3 else 3, 3 if times > 1 else 1])
-    monkeypatch.setattr(loader, "ROOM", 0)
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
     again = list(islice(training_batches(counted, plain, Transform(), batch_size=2, seed=3), 3))
     assert_equal(three, again)

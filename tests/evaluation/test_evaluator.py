@@ -13,9 +13,9 @@ from rich.console import Console
 from objects import FAR, SIZE, A, B, filled, instances
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.evaluation.evaluator import (
-    align_classes,
     align_keypoints,
-    detection_cap,
+    align_truth_classes,
+    default_max_detections,
     evaluate,
     evaluate_predictions,
 )
@@ -75,8 +75,8 @@ def test_metrics_by_class_and_overall() -> None:
 
 @pytest.mark.parametrize(("most", "cap"), [(0, 100), (99, 100), (101, 101), (350, 350), (900, 900)])
 def test_cap_follows_the_fullest_image(most, cap) -> None:
-    assert detection_cap([instances([A] * most), instances([A])]) == cap
-    assert detection_cap([]) == 100
+    assert default_max_detections([instances([A] * most), instances([A])]) == cap
+    assert default_max_detections([]) == 100
 
 
 def test_json_is_finite_and_complete() -> None:
@@ -108,7 +108,7 @@ def test_table_fits_eighty_columns(has_masks) -> None:
 
 
 def test_classes_are_matched_by_name_whatever_their_case() -> None:
-    truths, names = align_classes(
+    truths, names = align_truth_classes(
         [instances([A, B, FAR], labels=[0, 1, 2])], ["wbc", "RBC", "rbc"], ["RBC", "WBC"]
     )
     assert names == ("RBC", "WBC")
@@ -117,10 +117,10 @@ def test_classes_are_matched_by_name_whatever_their_case() -> None:
 
 
 def test_data_without_names_are_of_a_models_one_class() -> None:
-    truths, names = align_classes([instances([A])], ["object"], ["nucleus"])
+    truths, names = align_truth_classes([instances([A])], ["object"], ["nucleus"])
     assert (names, truths[0].names) == (("nucleus",), ["nucleus"])
     with pytest.warns(UserWarning, match="'object', which the model does not know"):
-        align_classes([instances([A])], ["object"], ["nucleus", "gland"])
+        align_truth_classes([instances([A])], ["object"], ["nucleus", "gland"])
 
 
 def with_points(points: list[list[float]], names: tuple[str, ...]) -> Instances:
@@ -154,7 +154,7 @@ def test_keypoints_that_the_model_does_not_find_are_not_measured() -> None:
 def test_class_unknown_to_the_model_counts_as_missed_with_a_warning() -> None:
     given = [instances([A, B], labels=[0, 1])]
     with pytest.warns(UserWarning, match="'dog', which the model does not know"):
-        truths, names = align_classes(given, ["dog", "cat", "never seen"], ["cat"])
+        truths, names = align_truth_classes(given, ["dog", "cat", "never seen"], ["cat"])
     assert names == ("cat", "dog")
     got = measured(truths, [instances([B], scores=[0.9])], names=names)
     assert got.per_class["dog"]["box/AP"] == 0.0

@@ -13,7 +13,7 @@ from rcnn.data import external_proposals as search_module
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import read_proposals
 from rcnn.evaluation.proposal_recall import propose, recall_table, rpn_proposals
-from rcnn.inference.detector import Detector, TensorResults
+from rcnn.inference.detector import Detector, TensorAdapter
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
@@ -74,7 +74,7 @@ def test_what_cannot_be(data, tmp_path) -> None:
     with pytest.raises(ValueError, match="Linear has no RPN"):
         propose(data, tmp_path / "p.npz", detector=Detector(nn.Linear(1, 1), Transform(), NAMES))
     with pytest.raises(ValueError, match="an exported file has no RPN"):
-        rpn_proposals(TensorResults(None), data, 5)
+        rpn_proposals(TensorAdapter(None), data, 5)
     twice = data.subset([0, 0])
     network = Detector(tiny_network(tiny_recipe("faster_rcnn")), Transform(), NAMES)
     with pytest.raises(ValueError, match="two images have the id picture0"):
@@ -84,6 +84,6 @@ def test_what_cannot_be(data, tmp_path) -> None:
 def test_boxes_of_the_resized_image_come_back_to_its_own(data, monkeypatch) -> None:
     network = tiny_network(tiny_recipe("faster_rcnn"))
     found = torch.tensor([[20.0, 40, 60, 80], [0, 0, 128, 128], [2, 2, 4, 4]])
-    monkeypatch.setattr(network.rpn, "decode", lambda output, sizes, at_least, among: [found])
+    monkeypatch.setattr(network.rpn, "decode", lambda output, sizes, min_proposals, min_candidates: [found])
     boxes = rpn_proposals(Detector(network, Transform(scale=2.0), NAMES), data, 2)
     assert_close(boxes["picture1"], torch.tensor([[10.0, 20, 30, 40], [0, 0, 64, 64]]))

@@ -8,19 +8,19 @@ from rich.console import Console
 
 from objects import SIZE, A, B, filled, instances
 from rcnn.evaluation.evaluator import evaluate_predictions
-from rcnn.evaluation.tables import TABLES, family_tables
-from rcnn.metrics.registry import FAMILIES
+from rcnn.evaluation.tables import TABLES, metric_tables
+from rcnn.metrics.registry import METRICS
 from rcnn.structures import Instances
 
-SPEED = {"images_per_second": 2.5, "decoding_seconds": 0.1, "trunk_seconds": 0.25, "peak_megabytes": 512.0}
+SPEED = {"images_per_second": 2.5, "decoding_seconds": 0.1, "backbone_seconds": 0.25, "peak_megabytes": 512.0}
 
 
 def printed(truth, found, **settings) -> str:
     evaluation = evaluate_predictions(
-        [truth], [found], ("a", "b"), has_masks=True, metrics=tuple(FAMILIES), speed=SPEED, **settings
+        [truth], [found], ("a", "b"), has_masks=True, metrics=tuple(METRICS), speed=SPEED, **settings
     )
     console = Console(file=io.StringIO(), width=80)
-    for table in family_tables(evaluation):
+    for table in metric_tables(evaluation):
         console.print(table.rich())
     return console.file.getvalue()
 
@@ -33,7 +33,7 @@ def test_numbers_stand_in_their_rows() -> None:
     assert rows["Hausdorff of objects, GlaS, px (Cell17's)"][-1] == "7.07"  # ½ (0 + ½ · 20 √2)
     assert rows["missed"][-2:] == ["1", "49.5"]
     assert rows["images a second"][-1] == "2.50"
-    assert rows["trunk, s an image"][-1] == "0.2500"
+    assert rows["backbone, s an image"][-1] == "0.2500"
     assert rows["2000"] == ["2000", "50.0", "50.0", "50.0"]
     assert "…" not in text
 
@@ -45,6 +45,6 @@ def test_nothing_is_a_dash() -> None:
     assert "nan" not in text
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"coco", "voc07", "voc10"}))
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"coco", "voc07", "voc10"}))
 def test_every_family_has_a_table(name) -> None:
     assert name in TABLES

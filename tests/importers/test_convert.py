@@ -73,14 +73,14 @@ def test_people(tmp_path: Path) -> None:
 
 def test_settings_that_the_file_cannot_tell(tmp_path: Path) -> None:
     torch.save(detectron2(drawn()), tmp_path / "a.pth")
-    changes = ["model.trunk.stride_at=3x3", "model.box.pool.aligned=false"]
+    changes = ["model.backbone.stride_at=3x3", "model.box.pool.aligned=false"]
     imported = import_weights(tmp_path / "a.pth", "detectron2", channels="rgb", settings=changes)
     network: Any = imported.detector.network
-    assert network.settings.trunk.stride_at == "3x3"
+    assert network.settings.backbone.stride_at == "3x3"
     assert not network.settings.box.pool.aligned
     plain: Any = import_weights(tmp_path / "a.pth", "detectron2").detector.network
-    first = plain.trunk.stages[0].conv1.weight
-    assert torch.equal(network.trunk.stages[0].conv1.weight, first.flip(1))
+    first = plain.backbone.stages[0].conv1.weight
+    assert torch.equal(network.backbone.stages[0].conv1.weight, first.flip(1))
     with pytest.raises(ValueError, match=r"--set train\.lr=1: a trained model has the tables"):
         import_weights(tmp_path / "a.pth", "detectron2", settings=["train.lr=1"])
     with pytest.raises(

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.importers import detectron2
-from rcnn.importers.recognise import Found, build, in_our_order
+from rcnn.importers.recognise import RecognisedModel, build, reorder_tensors
 from rcnn.parts.box_head import CascadeSettings
 from rcnn.parts.regions import Regions
 from their_states import State, assert_alike, drawn, network_of, pair, rgb_image, zeros
@@ -39,7 +39,7 @@ def test_keys_complete_in_both_directions(options: dict[str, Any]) -> None:
     state = written(zeros, **options)
     found = detectron2.read({"model": state, "__author__": "Detectron2 Model Zoo"}, "a.pkl")
     ours = {k: v.shape for k, v in network_of(found).state_dict().items() if "num_batches" not in k}
-    converted = {k: v.shape for k, v in in_our_order(found).items() if "num_batches" not in k}
+    converted = {k: v.shape for k, v in reorder_tensors(found).items() if "num_batches" not in k}
     assert converted == ours
     buffers = [k for k in state if "pixel_" in k or "cell_anchors" in k]
     counts = [k for k in state if "num_batches" in k]
@@ -51,7 +51,7 @@ def test_settings_are_those_of_the_zoo() -> None:
         return detectron2.read(written(zeros, **options), "a.pkl").settings
 
     mask = read(mask=True)
-    assert mask.trunk.stride_at == "1x1"
+    assert mask.backbone.stride_at == "1x1"
     assert (mask.rpn.pre_nms, mask.rpn.post_nms, mask.rpn.beta) == ((2000, 1000), (1000, 1000), 0.0)
     for head in (mask.box, mask.mask):
         assert (head.pool.sampling_ratio, head.pool.aligned) == (0, True)
@@ -59,7 +59,7 @@ def test_settings_are_those_of_the_zoo() -> None:
     people = read(classes=1, keypoints=17)
     assert (people.box.beta, people.rpn.post_nms, people.keypoint.refine) == (0.5, (1500, 1000), False)
     c4 = read(c4=True, mask=True)
-    assert (c4.fpn, c4.trunk.levels, c4.box.layers, c4.box.pool.size) == (None, (3,), "stage", 14)
+    assert (c4.fpn, c4.backbone.levels, c4.box.layers, c4.box.pool.size) == (None, (3,), "stage", 14)
     assert (c4.rpn.pre_nms, c4.rpn.post_nms, c4.rpn.sizes) == (
         (12000, 6000), (2000, 1000), ((32, 64, 128, 256, 512),),
     )  # fmt: skip
@@ -69,7 +69,7 @@ def test_settings_are_those_of_the_zoo() -> None:
     cascade = read(mask=True, steps=3)
     assert (cascade.box.cascade, cascade.rpn.post_nms) == (CascadeSettings(), (2000, 1000))
     trained = read(mask=True, norm=True)
-    assert (trained.trunk.norm, trained.fpn.norm, trained.rpn.convs) == ("batch", "batch", 2)
+    assert (trained.backbone.norm, trained.fpn.norm, trained.rpn.convs) == ("batch", "batch", 2)
     assert (trained.box.layers, trained.mask.norm) == ("conv", True)
 
 
@@ -121,7 +121,7 @@ def their_pyramid(maps: list[Tensor], state: State) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def pyramid() -> tuple[State, Any, Found]:
+def pyramid() -> tuple[State, Any, RecognisedModel]:
     state = written(drawn(1), mask=True, classes=3)
     found = detectron2.read({"model": state}, "a.pkl")
     return state, build(found, "a.pkl"), found
@@ -135,15 +135,15 @@ def test_channels_means_and_strides(pyramid: Any) -> None:
     assert found.notes[1].startswith("stride in the 1x1 convolution")
     image = rgb_image()
     plain = replace(found.transform, short_side=None, max_long_side=None)
-    ours = network.neck(network.trunk(plain([image]).tensors))
+    ours = network.neck(network.backbone(plain([image]).tensors))
     theirs = their_pyramid(their_maps(255 * image.flip(0)[None], state, 4, "backbone.bottom_up"), state)
     for mine, other in zip(ours, theirs, strict=True):
         assert_alike(mine, other)
     wrong = replace(found, settings=replace(
-        found.settings, trunk=replace(found.settings.trunk, stride_at="3x3")
+        found.settings, backbone=replace(found.settings.backbone, stride_at="3x3")
     ))  # fmt: skip
     other = build(wrong, "a.pkl")
-    moved = other.neck(other.trunk(plain([image]).tensors))[0]
+    moved = other.neck(other.backbone(plain([image]).tensors))[0]
     assert (moved - theirs[0]).std() > 0.1 * theirs[0].std()
 
 
@@ -209,8 +209,8 @@ def test_last_stage_of_c4() -> None:
     network: Any = build(found, "a.pkl")
     image = rgb_image()
     plain = replace(found.transform, short_side=None, max_long_side=None)
-    assert plain.divisor == 1
-    (ours,) = network.neck(network.trunk(plain([image]).tensors))
+    assert plain.size_divisor == 1
+    (ours,) = network.neck(network.backbone(plain([image]).tensors))
     theirs = their_maps(255 * image.flip(0)[None], state, 3, "backbone")[-1]
     assert_alike(ours, theirs)
     boxes = torch.tensor([[3.0, 5, 60, 50], [10, 10, 110, 90]])
@@ -228,7 +228,7 @@ def test_means_of_the_file_come_first() -> None:
     assert found.conventions.channels == "rgb"
     assert found.notes[0] == "images: RGB, mean and deviation from the file"
     # The deviation of torchvision's ResNets, whose stride is in the other convolution.
-    assert found.settings.trunk.stride_at == "3x3"
+    assert found.settings.backbone.stride_at == "3x3"
     assert found.transform.mean == pytest.approx((0.485, 0.456, 0.406))
     assert found.transform.std == pytest.approx((0.229, 0.224, 0.225))
     default = detectron2.read(written(zeros), "a.pkl").transform

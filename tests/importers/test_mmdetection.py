@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.importers import mmdetection
-from rcnn.importers.recognise import build, in_our_order
+from rcnn.importers.recognise import build, reorder_tensors
 from their_states import State, assert_alike, drawn, network_of, pair, rgb_image, zeros
 from their_states import mmdetection as written
 
@@ -52,7 +52,7 @@ def test_keys_complete_in_both_directions(options: dict[str, Any]) -> None:
     state = written(zeros, **options)
     found = mmdetection.read({"meta": {}, "state_dict": state}, "a.pth")
     ours = {k: v.shape for k, v in network_of(found).state_dict().items() if "num_batches" not in k}
-    converted = {k: v.shape for k, v in in_our_order(found).items() if "num_batches" not in k}
+    converted = {k: v.shape for k, v in reorder_tensors(found).items() if "num_batches" not in k}
     assert converted == ours
     assert len(converted) == len(state) - sum("num_batches" in k for k in state)
 
@@ -65,7 +65,7 @@ def test_without_a_configuration() -> None:
     found = read({})
     settings = found.settings
     assert found.notes == ("images: RGB; stride in the 3x3 convolution: by MMDetection's defaults",)
-    assert (settings.trunk.stride_at, settings.trunk.norm) == ("3x3", "frozen")
+    assert (settings.backbone.stride_at, settings.backbone.norm) == ("3x3", "frozen")
     assert (settings.rpn.post_nms, settings.rpn.beta) == ((1000, 1000), 0.0)
     assert (settings.box.weights, settings.box.pool.sampling_ratio) == ((10, 10, 5, 5), 0)
     assert found.transform.mean == pytest.approx((0.485, 0.456, 0.406))
@@ -81,7 +81,7 @@ def test_the_configuration_of_the_checkpoint(key: str) -> None:
         "images: BGR; stride in the 1x1 convolution: from the checkpoint's configuration",
     )  # fmt: skip
     settings = found.settings
-    assert settings.trunk.stride_at == "1x1"
+    assert settings.backbone.stride_at == "1x1"
     assert settings.box.weights == (20, 20, 10, 10)
     assert settings.box.pool.sampling_ratio == 2
     assert (settings.box.min_score, settings.box.nms_iou, settings.box.max_detections) == (0.01, 0.4, 300)
@@ -93,7 +93,7 @@ def test_the_configuration_of_the_checkpoint(key: str) -> None:
 
 def test_without_a_configuration_the_bases_of_c4_and_of_the_cascade() -> None:
     found = read({}, c4=True, mask=True)
-    assert (found.settings.trunk.stride_at, found.conventions.channels) == ("1x1", "bgr")
+    assert (found.settings.backbone.stride_at, found.conventions.channels) == ("1x1", "bgr")
     assert found.transform.mean == pytest.approx((123.675 / 255, 116.28 / 255, 103.53 / 255))
     assert found.transform.std == pytest.approx((1 / 255,) * 3)
     assert (found.settings.rpn.pre_nms, found.settings.rpn.post_nms) == ((12000, 6000), (2000, 1000))
@@ -106,7 +106,7 @@ def test_without_a_configuration_the_bases_of_c4_and_of_the_cascade() -> None:
 
 def test_what_is_no_plain_value_does_not_hide_the_rest() -> None:
     found = read({"cfg": CAFFE.replace("depth=50", "depth=50, init=dict(a=float('inf'), b=1)")})
-    assert found.settings.trunk.stride_at == "1x1"
+    assert found.settings.backbone.stride_at == "1x1"
     assert found.conventions.channels == "bgr"
     assert mmdetection.configuration("a = dict(x=f(1), **{'y': 2}, z=[3, g()])") == {"a": {"y": 2}}
 
@@ -202,7 +202,7 @@ def test_style_and_normalisation(style: str) -> None:
     network: Any = build(found, "a.pth")
     image = rgb_image()
     plain = replace(found.transform, short_side=None, max_long_side=None)
-    ours = network.neck(network.trunk(plain([image]).tensors))[3]
+    ours = network.neck(network.backbone(plain([image]).tensors))[3]
     values = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in values)
     theirs = 255 * image.flip(0) - mean.flip(0) if style == "caffe" else (255 * image - mean) / std

@@ -33,7 +33,7 @@ def test_recognised(name: str) -> None:
     expected = torchvision_settings(name)
     if name in RESNETS:
         # Built without ImageNet weights it has batch norms that train; published it had none.
-        expected = replace(expected, trunk=replace(expected.trunk, norm="batch"))
+        expected = replace(expected, backbone=replace(expected.backbone, norm="batch"))
     assert found.settings == expected
     assert found.transform.short_side == (320 if "_320_" in name else 800)
 
@@ -59,7 +59,7 @@ def test_resnet101_live() -> None:
         if isinstance(module, torchvision.ops.FrozenBatchNorm2d):
             module.weight.fill_(0.5)
     found = zoo.read({"model": network.state_dict(), "epoch": 3}, "mine.pth")
-    assert found.settings.trunk.name == "resnet101"
+    assert found.settings.backbone.name == "resnet101"
     ours: Any = build(found, "mine.pth")
     image = torch.rand(3, 128, 160, generator=torch.Generator().manual_seed(2))
     transform = replace(found.transform, short_side=128, max_long_side=200)

@@ -44,8 +44,8 @@ def test_a_detector_is_measured(fast: bool, monkeypatch: pytest.MonkeyPatch) -> 
     recipe = tiny_recipe()
     detector = Detector(tiny_network(recipe), recipe.transform, NAMES, min_score=0.0)
     result = bench.bench(detector, [torch.zeros(3, 48, 64, dtype=torch.uint8)] * 2, rounds=1)
-    assert (result.images, len(result.seconds), len(result.plain), len(result.half)) == (2, 1, 1, int(fast))
-    assert list(result.stages) == ["trunk", "neck", "rpn", "box", "mask", "images, pasting"]
+    assert (result.images, len(result.seconds), len(result.unfused), len(result.half)) == (2, 1, 1, int(fast))
+    assert list(result.stages) == ["backbone", "neck", "rpn", "box", "mask", "images, pasting"]
     assert all(seconds > 0 for seconds in result.stages.values())
 
 
@@ -56,4 +56,4 @@ def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = CliRunner().invoke(app, ["bench", str(tmp_path / "m.safetensors"), "--rounds", "1"])
     assert result.exit_code == 0, result.output
     assert "images a second" in result.output
-    assert "trunk" in result.output
+    assert "backbone" in result.output

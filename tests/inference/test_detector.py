@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from dark import BOX, Dark, DarkSettings, detector, picture, picture_file
 from rcnn import models
-from rcnn.inference.detector import Detector, load
+from rcnn.inference.detector import Detector, load_detector
 from rcnn.io import checkpoint
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
@@ -162,7 +162,7 @@ def test_a_saved_detector_loads_equal(tmp_path: Path) -> None:
         0.3,
         {"metrics": {"AP": 0.5}},
     )
-    loaded = load(original.save(tmp_path / "m.safetensors"))
+    loaded = load_detector(original.save(tmp_path / "m.safetensors"))
     assert isinstance(loaded.network, Dark)
     assert loaded.network.settings == DarkSettings(threshold=0.25)
     assert not loaded.network.training
@@ -174,15 +174,15 @@ def test_a_saved_detector_loads_equal(tmp_path: Path) -> None:
     assert loaded.info["metrics"] == {"AP": 0.5}
     assert loaded.info["versions"].keys() >= {"torch", "torchvision"}
     assert_close(loaded.network.weight, original.network.weight)
-    again = load(loaded.save(tmp_path / "n.safetensors"))
+    again = load_detector(loaded.save(tmp_path / "n.safetensors"))
     assert again.info == loaded.info
 
 
 def test_settings_of_prediction_can_be_changed(tmp_path: Path) -> None:
     recipe = tiny_recipe("faster_rcnn")
     file = Detector(tiny_network(recipe), recipe.transform, NAMES).save(tmp_path / "a.safetensors")
-    changed = load(file, settings=["model.box.nms_iou=0.3", "transform.scale=2"])
-    plain = load(file)
+    changed = load_detector(file, settings=["model.box.nms_iou=0.3", "transform.scale=2"])
+    plain = load_detector(file)
     assert (plain.network.settings.box.nms_iou, changed.network.settings.box.nms_iou) == (0.5, 0.3)
     assert changed.network.box.settings.nms_iou == 0.3
     assert changed.transform.scale == 2.0
@@ -191,49 +191,49 @@ def test_settings_of_prediction_can_be_changed(tmp_path: Path) -> None:
         for a, b in zip(plain.network.parameters(), changed.network.parameters(), strict=True)
     )
     with pytest.raises(ValueError, match=r"model\.box\.channels=7: the weights are for other settings: size"):
-        load(file, settings=["model.box.channels=7"])
+        load_detector(file, settings=["model.box.channels=7"])
     with pytest.raises(
         ValueError, match=r"--set train\.lr=1: a trained model has the tables model and transform"
     ):
-        load(file, settings=["train.lr=1"])
+        load_detector(file, settings=["train.lr=1"])
 
 
 def test_other_weights_can_be_stored_in_place_of_the_networks(tmp_path: Path) -> None:
     half = {"weight": torch.tensor([0.5, 1.5], dtype=torch.float16)}
-    loaded = load(detector().save(tmp_path / "m.safetensors", half))
+    loaded = load_detector(detector().save(tmp_path / "m.safetensors", half))
     assert_close(loaded.network.weight, torch.nn.Parameter(torch.tensor([0.5, 1.5])))
 
 
 def test_a_runs_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
     """Beside the weights, a run's last checkpoint holds their average and the optimiser's state."""
     tensors = {"network.weight": torch.zeros(2), "optimizer.0.step": torch.tensor(3)}
-    checkpoint.save(tmp_path / "last.safetensors", tensors, detector().describe())
-    assert load(tmp_path).network.weight.tolist() == [0, 0]
-    tensors["average.weight"] = torch.ones(2)
-    checkpoint.save(tmp_path / "last.safetensors", tensors, detector().describe())
-    assert load(tmp_path).network.weight.tolist() == [1, 1]
+    checkpoint.write_checkpoint(tmp_path / "last.safetensors", tensors, detector().describe())
+    assert load_detector(tmp_path).network.weight.tolist() == [0, 0]
+    tensors["ema.weight"] = torch.ones(2)
+    checkpoint.write_checkpoint(tmp_path / "last.safetensors", tensors, detector().describe())
+    assert load_detector(tmp_path).network.weight.tolist() == [1, 1]
     detector().save(tmp_path / "best.safetensors")
-    assert load(str(tmp_path)).network.weight.tolist() == [0, 1]
+    assert load_detector(str(tmp_path)).network.weight.tolist() == [0, 1]
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no model in this folder; expected best\.safetensors"):
-        load(tmp_path)
+        load_detector(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
-        load(tmp_path / "none.safetensors")
-    checkpoint.save(tmp_path / "bare.safetensors", {}, {})
+        load_detector(tmp_path / "none.safetensors")
+    checkpoint.write_checkpoint(tmp_path / "bare.safetensors", {}, {})
     with pytest.raises(ValueError, match=r"bare\.safetensors: no detector: its metadata lacks architecture"):
-        load(tmp_path / "bare.safetensors")
+        load_detector(tmp_path / "bare.safetensors")
     described = detector().describe()
-    checkpoint.save(tmp_path / "a.safetensors", {}, {**described, "architecture": "mask"})
+    checkpoint.write_checkpoint(tmp_path / "a.safetensors", {}, {**described, "architecture": "mask"})
     with pytest.raises(ValueError, match=r"a\.safetensors: architecture 'mask' is unknown; expected one of"):
-        load(tmp_path / "a.safetensors")
-    checkpoint.save(tmp_path / "b.safetensors", {"other": torch.zeros(1)}, described)
+        load_detector(tmp_path / "a.safetensors")
+    checkpoint.write_checkpoint(tmp_path / "b.safetensors", {"other": torch.zeros(1)}, described)
     with pytest.raises(ValueError, match=r"b\.safetensors: made by another version"):
-        load(tmp_path / "b.safetensors")
-    checkpoint.save(tmp_path / "c.safetensors", {}, {**described, "model": {"thresh": 1}})
+        load_detector(tmp_path / "b.safetensors")
+    checkpoint.write_checkpoint(tmp_path / "c.safetensors", {}, {**described, "model": {"thresh": 1}})
     with pytest.raises(ValueError, match=r"c\.safetensors.*model\.thresh: .* did you mean model\.threshold"):
-        load(tmp_path / "c.safetensors")
+        load_detector(tmp_path / "c.safetensors")
 
 
 def test_a_bare_name_asks_for_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +241,6 @@ def test_a_bare_name_asks_for_published_weights(monkeypatch: pytest.MonkeyPatch)
 
     published = {"maskrcnn_resnet50_fpn_coco": detector()}
     monkeypatch.setattr(weights, "load_published", published.__getitem__, raising=False)
-    assert load("maskrcnn_resnet50_fpn_coco").class_names == ("light", "dark")
+    assert load_detector("maskrcnn_resnet50_fpn_coco").class_names == ("light", "dark")
     with pytest.raises(FileNotFoundError, match="mask_r: no such file or folder, and no published model"):
-        load("mask_r")
+        load_detector("mask_r")

@@ -21,15 +21,15 @@ from PIL import Image
 import rcnn
 from rcnn.evaluation.evaluator import evaluate
 from rcnn.inference import exported as runtime
-from rcnn.inference.detector import Detector, TensorResults
+from rcnn.inference.detector import Detector, TensorAdapter
 from rcnn.inference.exporters import (
     DetectionGraph,
-    WholeGraph,
-    _before,
+    GraphWithTransform,
+    _ancestors,
     _onnx_bytes,
     export,
     trace,
-    trace_whole,
+    trace_with_transform,
 )
 from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNNSettings
@@ -70,7 +70,7 @@ def traced_as(body: bytes, program: Any = None) -> Iterator[None]:
     """Exports write this graph: to trace and convert it takes most of these tests' time."""
     with (
         mock.patch("rcnn.inference.exporters.trace", return_value=program),
-        mock.patch("rcnn.inference.exporters.trace_whole", return_value=program),
+        mock.patch("rcnn.inference.exporters.trace_with_transform", return_value=program),
         mock.patch("rcnn.inference.exporters._onnx_bytes", return_value=body),
     ):
         yield
@@ -100,7 +100,7 @@ STAGE = ONE_LEVEL | {"box": dataclasses.replace(BOX, layers="stage")}
         ("mask_rcnn", MaskRCNNSettings(**STAGE, mask=MASK)),
         ("keypoint_rcnn", KeypointRCNNSettings(**STAGE, keypoint=KEYPOINT, mask=MASK)),
     ],
-    ids=["nothing shared", "masks after the trunk's stage", "masks beside the trunk's stage"],
+    ids=["nothing shared", "masks after the backbone's stage", "masks beside the backbone's stage"],
 )
 def test_the_graph_finds_what_the_network_finds(model: str, settings: Any) -> None:
     network: Any = detector(model, settings).network
@@ -129,7 +129,7 @@ def test_the_graph_finds_what_the_network_finds(model: str, settings: Any) -> No
     ids=str,
 )
 def test_sides_computed_in_whole_numbers(size: tuple[int, int], transform: Transform) -> None:
-    graph = WholeGraph(DetectionGraph(detector("faster_rcnn").network), transform)
+    graph = GraphWithTransform(DetectionGraph(detector("faster_rcnn").network), transform)
     assert tuple(graph._resized(*size)) == transform.resized(size)
 
 
@@ -169,9 +169,9 @@ def test_the_same_detections(files: tuple[Detector, Path], name: str) -> None:
 FORMATS = {"onnx": "model.onnx", "openvino": "openvino", "torch": "model.pt2"}
 
 
-def in_every_format(made: Detector, folder: Path, **settings: Any) -> list[runtime.Exported]:
+def in_every_format(made: Detector, folder: Path, **settings: Any) -> list[runtime.ExportedDetector]:
     """The detector's exports, of one graph."""
-    program = trace_whole(made) if settings.get("transform_inside") else trace(made)
+    program = trace_with_transform(made) if settings.get("transform_inside") else trace(made)
     with traced_as(_onnx_bytes(program), program):
         written = [export(made, folder / file, name, **settings) for name, file in FORMATS.items()]
     return [runtime.open_exported(file) for file in written]
@@ -247,7 +247,7 @@ def test_damaged_files_are_refused(files: tuple[Detector, Path], tmp_path: Path)
     content = (files[1] / "model.onnx").read_bytes()
     changed = bytearray(content)
     changed[len(content) // 2] ^= 1
-    newer = runtime.sealed(b"", {"export": runtime.FORMAT + 1, "versions": {"rcnn": "9.0"}})
+    newer = runtime.with_checksum(b"", {"export": runtime.FORMAT + 1, "versions": {"rcnn": "9.0"}})
     for wrong, message in (
         (content[:-100], "truncated"),
         (bytes(changed), "changed since"),
@@ -331,7 +331,7 @@ def test_eight_bit_integers(files: tuple[Detector, Path], tmp_path: Path) -> Non
     # Rounded, but the same objects.
     assert abs(found.scores.mean() - float(expected.scores.mean())) < 0.1
     model = openvino.Core().read_model(tmp_path / "int8" / "model.xml")
-    before = {output.any_name: _before(output.node) for output in model.outputs}
+    before = {output.any_name: _ancestors(output.node) for output in model.outputs}
     rounded = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "FakeQuantize"}
     assert rounded & before["scores"]
     connected = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
@@ -369,8 +369,8 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
         export(made, tmp_path / "a.onnx", "caffe")
     with pytest.raises(ValueError, match=r"expected a file \*.onnx"):
         export(made, tmp_path / "a.bin")
-    with pytest.raises(ValueError, match="multiple of the trunk's stride"):
-        export(dataclasses.replace(made, transform=Transform(divisor=1)), tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match="multiple of the backbone's stride"):
+        export(dataclasses.replace(made, transform=Transform(size_divisor=1)), tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("size", [(50, 70), (133, 20), (64, 64)])
@@ -394,7 +394,7 @@ def test_the_same_pasting() -> None:
     boxes[:, 2:] += boxes[:, :2]
     boxes[0] = torch.tensor([3.0, 3.0, 3.0, 3.0])  # of no extent
     expected = paste_masks(maps, boxes, (60, 50))
-    found = runtime.paste(maps.numpy(), boxes.numpy(), (60, 50))
+    found = runtime.paste_masks(maps.numpy(), boxes.numpy(), (60, 50))
     assert (found.dense() == expected.dense().numpy()).all()
     assert found.rle() == expected.rle()
 
@@ -427,4 +427,4 @@ def test_evaluation_takes_it(files: tuple[Detector, Path]) -> None:
     expected, _ = evaluate(files[0], shapes, max_detections=30)
     found, _ = evaluate(runtime.open_exported(files[1] / "model.onnx"), shapes, max_detections=30)
     assert found.metrics == pytest.approx(expected.metrics, abs=1e-3, nan_ok=True)
-    assert TensorResults(runtime.open_exported(files[1] / "model.onnx")).min_score == files[0].min_score
+    assert TensorAdapter(runtime.open_exported(files[1] / "model.onnx")).min_score == files[0].min_score

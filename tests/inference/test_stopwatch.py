@@ -78,7 +78,7 @@ def test_predictions_are_the_same_while_timed() -> None:
     detector = Detector(tiny_network(tiny_recipe()), Transform(), NAMES, min_score=0.0)
     image = torch.rand((3, 64, 64), generator=torch.Generator().manual_seed(0))
     (expected,) = detector.predict(image)
-    with Stopwatch(detector.running) as watch:
+    with Stopwatch(detector.inference_network) as watch:
         (got,) = detector.predict(image)
     torch.testing.assert_close(got.boxes, expected.boxes)
-    assert {"trunk", "neck", "rpn", "box", "mask"} <= set(watch.seconds)
+    assert {"backbone", "neck", "rpn", "box", "mask"} <= set(watch.seconds)

@@ -7,7 +7,7 @@ from torch import nn
 
 from rcnn.inference import tiles
 from rcnn.inference.detector import Detector
-from rcnn.inference.tiles import Tile, cut, join
+from rcnn.inference.tiles import Tile, make_tiles, merge_tiles
 from rcnn.structures import ImageBatch, Instances, Output
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
@@ -17,7 +17,7 @@ from tiny import NAMES, tiny_network, tiny_recipe
 def test_windows_cover_the_image_and_cores_cover_it_once(size):
     seen, owners = np.zeros(size, int), np.zeros(size, int)
     rows, columns = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
-    for tile in cut(size, 64, 16):
+    for tile in make_tiles(size, 64, 16):
         x1, y1, x2, y2 = tile.window
         assert 0 <= x1 < x2 <= size[1]
         assert 0 <= y1 < y2 <= size[0]
@@ -34,7 +34,7 @@ def test_windows_cover_the_image_and_cores_cover_it_once(size):
 
 
 def test_windows_overlap_by_what_was_asked():
-    tiles_of_row = cut((64, 500), 64, 16)
+    tiles_of_row = make_tiles((64, 500), 64, 16)
     ends = [tile.window[2] for tile in tiles_of_row[:-1]]
     starts = [tile.window[0] for tile in tiles_of_row[1:]]
     assert min(end - start for end, start in zip(ends, starts, strict=True)) >= 16
@@ -42,7 +42,7 @@ def test_windows_overlap_by_what_was_asked():
 
 def test_an_overlap_as_wide_as_the_tile_is_refused():
     with pytest.raises(ValueError, match="overlap must be at least 0 and less than the side 64, not 64"):
-        cut((100, 100), 64, 64)
+        make_tiles((100, 100), 64, 64)
 
 
 def found(boxes, scores, labels=None):
@@ -62,7 +62,7 @@ RIGHT = Tile((60, 0, 160, 100), (80, 0, 160, 100))
 
 def test_an_object_is_reported_by_the_tile_in_whose_core_it_lies():
     # The same object of x 85 to 105, cut off at 100 by the left tile.
-    whole = join(
+    whole = merge_tiles(
         [LEFT, RIGHT], [found([[85, 10, 100, 30]], [0.9]), found([[25, 10, 45, 30]], [0.8])], (100, 160), 10
     )
     torch.testing.assert_close(whole.boxes, torch.tensor([[85.0, 10, 105, 30]]))
@@ -73,15 +73,15 @@ def test_an_object_is_reported_by_the_tile_in_whose_core_it_lies():
 def test_an_object_on_the_border_of_two_cores_counts_once_and_the_better_copy_wins():
     # Centres at 79 and 81: both tiles would leave it to the other if cores had no slack.
     parts = [found([[72, 10, 90, 30]], [0.6]), found([[9, 10, 29, 30]], [0.7])]
-    whole = join([LEFT, RIGHT], parts, (100, 160), 10)
+    whole = merge_tiles([LEFT, RIGHT], parts, (100, 160), 10)
     torch.testing.assert_close(whole.boxes, torch.tensor([[69.0, 10, 89, 30]]))
     torch.testing.assert_close(whole.mask_maps, torch.full((1, 4, 4), 0.7))
 
 
 def test_objects_of_two_classes_in_one_place_both_stay_best_score_first_up_to_the_limit():
     parts = [found([[10, 10, 30, 30]], [0.6]), found([[90, 10, 95, 30]] * 2, [0.9, 0.7], [0, 1])]
-    assert join([LEFT, RIGHT], parts, (100, 160), 10).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
-    assert join([LEFT, RIGHT], parts, (100, 160), 2).scores.tolist() == pytest.approx([0.9, 0.7])
+    assert merge_tiles([LEFT, RIGHT], parts, (100, 160), 10).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert merge_tiles([LEFT, RIGHT], parts, (100, 160), 2).scores.tolist() == pytest.approx([0.9, 0.7])
 
 
 class Bright(nn.Module):
@@ -114,8 +114,8 @@ class Bright(nn.Module):
 
 
 def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(monkeypatch):
-    monkeypatch.setattr(tiles, "TILED_FROM", 100 * 100)
-    monkeypatch.setattr(cut, "__defaults__", (64, 24))
+    monkeypatch.setattr(tiles, "MAX_UNTILED_PIXELS", 100 * 100)
+    monkeypatch.setattr(make_tiles, "__defaults__", (64, 24))
     image = torch.zeros(3, 150, 201, dtype=torch.uint8)
     truth = [[x, y, x + 11, y + 11] for y in range(3, 135, 17) for x in range(2, 185, 19)]
     for x1, y1, x2, y2 in truth:
@@ -130,8 +130,8 @@ def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(
 
 
 def test_a_large_image_in_a_batch_changes_nothing_about_the_others(monkeypatch):
-    monkeypatch.setattr(tiles, "TILED_FROM", 100 * 100)
-    monkeypatch.setattr(cut, "__defaults__", (64, 24))
+    monkeypatch.setattr(tiles, "MAX_UNTILED_PIXELS", 100 * 100)
+    monkeypatch.setattr(make_tiles, "__defaults__", (64, 24))
     network = Bright()
     detector = Detector(network, Transform(), ("square",))
     small, large = (torch.zeros(3, side, side, dtype=torch.uint8) for side in (90, 150))
@@ -145,8 +145,8 @@ def test_the_cap_of_an_image_in_tiles_is_that_of_all_tiles():
     detector = Detector(tiny_network(tiny_recipe("faster_rcnn")), Transform(), NAMES)
     most = detector.max_detections
     assert detector.cap((2000, 2000)) == most
-    assert detector.cap((4000, 3000)) == most * len(cut((4000, 3000)))
-    detector.network.needs_proposals = True
+    assert detector.cap((4000, 3000)) == most * len(make_tiles((4000, 3000)))
+    detector.network.needs_external_proposals = True
     assert detector.cap((4000, 3000)) == most, "a model that is given its proposals sees the whole image"
 
 
@@ -160,11 +160,11 @@ def test_classes_of_pixels_are_those_of_the_tiles_core():
     """Every tile sees the whole image's logits: joined, they are the whole image's classes."""
     size = (70, 90)
     whole = torch.randn((3, *size), generator=torch.Generator().manual_seed(0))
-    parts = cut(size, 41, 8)
+    parts = make_tiles(size, 41, 8)
     found = [
         Instances.empty((y2 - y1, x2 - x1), scores=torch.zeros(0), semantic_logits=whole[:, y1:y2, x1:x2])
         for x1, y1, x2, y2 in (tile.window for tile in parts)
     ]
-    joined = join(parts, found, size, 10)
+    joined = merge_tiles(parts, found, size, 10)
     assert joined.semantic_logits is None
     assert torch.equal(joined.semantic, whole.argmax(0))

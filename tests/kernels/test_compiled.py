@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.inference.fused import Pointwise, Residual, Winograd, prepare
+from rcnn.inference.fused import FusedResidual, PointwiseConv, WinogradConv, prepare
 from rcnn.kernels import compiled, kernels
 from rcnn.kernels.kernels import ACTIVATIONS, SOURCES, Kernels
 from rcnn.ops import boxes as box_ops
 from rcnn.ops import roi
-from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.fpn import FPN, FPNSettings
 from tiny import tiny_network, tiny_recipe
 
@@ -116,7 +116,7 @@ def test_what_does_not_go_together_is_refused(built: Kernels) -> None:
     with pytest.raises(ValueError, match="float32"):
         built.convolve_3x3(images, packed, torch.zeros(32, dtype=torch.float64))
     with pytest.raises(ValueError, match="36 channels: expected a multiple"):
-        built.convolve_3x3(torch.zeros(1, 36, 8, 8), torch.zeros(36, 1, 36, built.wide))
+        built.convolve_3x3(torch.zeros(1, 36, 8, 8), torch.zeros(36, 1, 36, built.panel_width))
     bias = torch.arange(64.0)[::2]
     assert torch.equal(built.convolve_3x3(images, packed, bias)[0, :, 0, 0], bias)
 
@@ -380,7 +380,7 @@ def test_without_a_library_torch_computes(why: str, tmp_path: Path, monkeypatch:
     plain = nn.Conv2d(256, 256, 3, padding=1)
     image = torch.rand(1, 256, 40, 40)
     with torch.no_grad():
-        assert_close(Winograd(plain)(image), plain(image), rtol=1e-3, atol=1e-4)
+        assert_close(WinogradConv(plain)(image), plain(image), rtol=1e-3, atol=1e-4)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
@@ -389,7 +389,7 @@ def test_without_a_library_torch_computes(why: str, tmp_path: Path, monkeypatch:
 @torch.no_grad()
 def test_prepared_convolutions_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = nn.Conv2d(64, 32, 3, padding=1)
-    layer, image = Winograd(plain, "relu"), torch.rand(2, 64, 20, 30)
+    layer, image = WinogradConv(plain, "relu"), torch.rand(2, 64, 20, 30)
     monkeypatch.setattr("rcnn.kernels.winograd.convolve", None)
     assert_close(layer(image), plain(image).relu(), rtol=1e-3, atol=1e-4)
     assert not torch.equal(layer(image), plain(image).relu()), "nothing was compiled"
@@ -424,7 +424,7 @@ def test_the_state_of_torch_does_not_matter(state: str) -> None:
 def test_gradients_pass_through() -> None:
     plain = nn.Conv2d(32, 32, 3, padding=1)
     image = torch.rand(1, 32, 24, 24, requires_grad=True)
-    (found,) = torch.autograd.grad(Winograd(plain)(image).sum(), image)
+    (found,) = torch.autograd.grad(WinogradConv(plain)(image).sum(), image)
     (expected,) = torch.autograd.grad(plain(image).sum(), image)
     assert_close(found, expected)
 
@@ -432,7 +432,7 @@ def test_gradients_pass_through() -> None:
 @needs_compiler
 @torch.no_grad()
 def test_what_records_a_network_sees_torch() -> None:
-    layer, image = Winograd(nn.Conv2d(32, 32, 3, padding=1), "relu"), torch.rand(1, 32, 24, 24)
+    layer, image = WinogradConv(nn.Conv2d(32, 32, 3, padding=1), "relu"), torch.rand(1, 32, 24, 24)
     expected = layer(image)
     assert_close(torch.export.export(layer, (image,)).module()(image), expected, rtol=1e-3, atol=1e-4)
     assert_close(torch.compile(layer, backend="eager")(image), expected, rtol=1e-3, atol=1e-4)
@@ -442,7 +442,7 @@ def test_what_records_a_network_sees_torch() -> None:
 @torch.no_grad()
 def test_prepared_networks_are_copied_and_pickled() -> None:
     network: Any = prepare(tiny_network(tiny_recipe()))
-    layer, image = Winograd(nn.Conv2d(32, 32, 3, padding=1)), torch.rand(1, 32, 24, 24)
+    layer, image = WinogradConv(nn.Conv2d(32, 32, 3, padding=1)), torch.rand(1, 32, 24, 24)
     expected = layer(image)
     network.extra = layer
     for same in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
@@ -452,10 +452,10 @@ def test_prepared_networks_are_copied_and_pickled() -> None:
 
 @needs_compiler
 def test_odd_numbers_of_channels_do_not_fit(built: Kernels) -> None:
-    assert built.takes_3x3(64, 256)
-    assert not built.takes_3x3(33, 64)
-    assert not built.takes_3x3(64, 33)
-    assert not built.takes_3x3(16, 64)
+    assert built.supports_3x3(64, 256)
+    assert not built.supports_3x3(33, 64)
+    assert not built.supports_3x3(64, 33)
+    assert not built.supports_3x3(16, 64)
 
 
 @needs_compiler
@@ -466,13 +466,13 @@ def test_residual_blocks_add_their_shortcut_themselves(name: str, stride_at: Any
     if (name, stride_at) == ("resnet18", "1x1"):
         pytest.skip("its blocks have no 1x1 convolution")
     torch.manual_seed(0)
-    plain: Any = build_trunk(TrunkSettings(name, stride_at=stride_at)).eval()
+    plain: Any = build_backbone(BackboneSettings(name, stride_at=stride_at)).eval()
     for norm in plain.modules():
         if isinstance(norm, torchvision.ops.FrozenBatchNorm2d):
             norm.bias.uniform_(-0.5, 0.5)
             norm.weight.uniform_(0.2, 0.6)
     ready: Any = prepare(plain)
-    blocks = [module for module in ready.modules() if isinstance(module, Residual)]
+    blocks = [module for module in ready.modules() if isinstance(module, FusedResidual)]
     assert len(blocks) == {"resnet18": 8, "resnet50": 16}[name]
     assert not any(isinstance(module, nn.ReLU) for block in blocks for module in block.shortcut.modules())
     images = torch.rand(2, 3, 96, 160)
@@ -484,9 +484,9 @@ def test_residual_blocks_add_their_shortcut_themselves(name: str, stride_at: Any
 @torch.no_grad()
 def test_norms_that_cannot_be_folded_stay() -> None:
     torch.manual_seed(0)
-    trunk: Any = build_trunk(TrunkSettings("resnet18", norm="batch"))
-    fpn: Any = FPN(trunk.channels, trunk.strides, FPNSettings(channels=64, norm="batch"))
-    plain: Any = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(trunk, fpn)).eval()
+    backbone: Any = build_backbone(BackboneSettings("resnet18", norm="batch"))
+    fpn: Any = FPN(backbone.channels, backbone.strides, FPNSettings(channels=64, norm="batch"))
+    plain: Any = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(backbone, fpn)).eval()
     for norm in plain.modules():
         if isinstance(norm, nn.SyncBatchNorm):
             norm.running_mean.uniform_(-0.5, 0.5)
@@ -501,10 +501,10 @@ def test_without_c_wide_convolutions_of_residual_blocks_still_take_winograds_way
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernels, "kernels", lambda: None)
-    ready: Any = prepare(build_trunk(TrunkSettings("resnet34")).eval())
-    wide = [module for module in ready.modules() if isinstance(module, Winograd)]
+    ready: Any = prepare(build_backbone(BackboneSettings("resnet34")).eval())
+    wide = [module for module in ready.modules() if isinstance(module, WinogradConv)]
     assert len(wide) == 11 + 5  # of the stages of 256 and 512 channels, but for the two with stride
-    assert not any(isinstance(module, Residual) for module in ready.modules())
+    assert not any(isinstance(module, FusedResidual) for module in ready.modules())
 
 
 @needs_compiler
@@ -522,13 +522,13 @@ def test_a_norm_that_comes_twice_stands_between_twice() -> None:
 def test_pyramids_add_the_coarser_map_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
     plain: Any = FPN([24, 40, 48], [4, 8, 16], FPNSettings(channels=64)).eval()
     ready: Any = prepare(plain)
-    assert all(isinstance(lateral, Pointwise) for lateral in ready.lateral)
+    assert all(isinstance(lateral, PointwiseConv) for lateral in ready.lateral)
     maps = [map_of(1, 24, 33, 47), map_of(1, 40, 17, 24), map_of(1, 48, 9, 12)]
     expected = plain(maps)
-    monkeypatch.setattr(kernels, "LEAST_CELLS", 1)
+    monkeypatch.setattr(kernels, "MIN_CELLS", 1)
     for found, same in zip(ready(maps), expected, strict=True):
         assert_close(found, same, rtol=1e-3, atol=1e-3)
-    monkeypatch.setattr(kernels, "LEAST_CELLS", 10**6)  # by torch
+    monkeypatch.setattr(kernels, "MIN_CELLS", 10**6)  # by torch
     for found, same in zip(ready(maps), expected, strict=True):
         assert_close(found, same, rtol=1e-3, atol=1e-3)
 
@@ -543,7 +543,7 @@ def test_the_activation_after_a_1x1_convolution_is_taken_along(activation: Any, 
         nn.Conv2d(24, 192, 1), nn.BatchNorm2d(192), activation(), nn.Conv2d(192, 8, 1)
     ).eval()
     ready: Any = prepare(plain)
-    assert isinstance(ready[0], Pointwise)
+    assert isinstance(ready[0], PointwiseConv)
     assert isinstance(ready[2], nn.Identity if taken else activation)
     images = 3 * torch.randn(2, 24, 20, 30)
     assert_close(ready(images), plain(images), rtol=1e-4, atol=1e-4)
@@ -553,7 +553,7 @@ def test_the_activation_after_a_1x1_convolution_is_taken_along(activation: Any, 
 @torch.no_grad()
 def test_a_1x1_convolution_falls_back_on_torch() -> None:
     plain = nn.Conv2d(32, 192, 1)
-    layer, images = Pointwise(plain, "relu"), torch.randn(2, 32, 20, 30)
+    layer, images = PointwiseConv(plain, "relu"), torch.randn(2, 32, 20, 30)
     assert_close(layer(images), plain(images).relu())
     for given in (images[:1, :, :2, :2], images[0]):  # tiny; without a batch
         assert torch.equal(layer(given), plain(given).relu())

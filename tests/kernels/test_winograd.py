@@ -48,7 +48,7 @@ def test_equals_the_direct_convolution(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("rcnn.kernels.winograd.CHUNK", 2**13)
-    monkeypatch.setattr("rcnn.kernels.winograd.FEW_TILES", few)
+    monkeypatch.setattr("rcnn.kernels.winograd.MIN_GROUPED_TILES", few)
     images = random(batch, channels, height, width)
     weight, bias = random(kernels, channels, 3, 3), random(kernels)
     expected = functional.conv2d(images, weight, bias, padding=1)

@@ -54,7 +54,7 @@ def test_each_way_has_the_results_and_gradients_of_the_direct_convolution(
     elif kernels.kernels() is None:
         pytest.skip("no kernels in C here")
     if way == "direct":
-        monkeypatch.setattr(winograd, "pays", lambda *_: False)
+        monkeypatch.setattr(winograd, "is_faster", lambda *_: False)
     draw = torch.Generator().manual_seed(0)
     shapes = {
         "images": (2, channels[0], 41, 42),

@@ -9,7 +9,7 @@ import torch
 
 from objects import FAR, SIZE, A, B, filled, instances
 from rcnn.metrics.coco import coco_metrics
-from rcnn.metrics.errors import KINDS, analyse_errors
+from rcnn.metrics.errors import ERROR_KINDS, analyse_errors
 from rcnn.structures import Instances
 
 HALF = 51 / 101  # AP where the better of two objects is found, and no more
@@ -24,7 +24,7 @@ def only(got, error, count, cost) -> None:
     """This kind of error and no other."""
     assert {k: n for k, n in got.counts.items() if n} == {error: count}
     assert got.costs[error] == pytest.approx(cost)
-    assert all(got.costs[k] == 0 for k in KINDS if k != error)
+    assert all(got.costs[k] == 0 for k in ERROR_KINDS if k != error)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_equals_tidecv(seed) -> None:
     run = tide.evaluate(true, found, mode=tidecv.TIDE.BOX)
     costs = tide.get_main_errors()["found"]
     got = analyse_errors(truths, predictions, kind="box", num_classes=3)
-    short = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), KINDS, strict=True))
+    short = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), ERROR_KINDS, strict=True))
     assert got.ap == pytest.approx(run.ap / 100)
     counts = {error.short_name: count for error, count in run.count_errors().items()}
     assert got.counts == {short[name]: count for name, count in counts.items()}

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from objects import SIZE, filled, instances
 from rcnn.metrics import nuclei
-from rcnn.metrics.nuclei import METRICS, hausdorff_distance, label_maps, nuclei_metrics, tally
+from rcnn.metrics.nuclei import NUCLEI_METRICS, hausdorff_distance, label_maps, nuclei_metrics, tally
 from rcnn.structures import Instances, Masks
 
 
@@ -54,7 +54,7 @@ def test_pooled_and_per_image_differ_as_they_should() -> None:
     got = nuclei_metrics(truths, found, 0.5)
     assert (got.pooled["F1_50"], got.per_image["F1_50"]) == pytest.approx((8 / 10, 0.5))
     assert (got.pooled["AJI"], got.per_image["AJI"]) == pytest.approx((4 / 6, 0.5))
-    assert set(got.pooled) == set(got.per_image) == set(METRICS)
+    assert set(got.pooled) == set(got.per_image) == set(NUCLEI_METRICS)
 
 
 def test_glas_counts_what_covers_the_object_whatever_lies_beside() -> None:
@@ -200,7 +200,7 @@ def test_equals_the_definitions_on_dense_masks(seed) -> None:
     true, found = bitmaps(labels), bitmaps(disturbed(rng, labels))
     got = measured(as_instances(true), as_instances(found, torch.ones(len(found))))
     expected = written_out(true, found)
-    assert got == pytest.approx({name: expected[name] for name in METRICS}, abs=1e-9)
+    assert got == pytest.approx({name: expected[name] for name in NUCLEI_METRICS}, abs=1e-9)
     assert got["AJI"] <= got["AJI_plus"] or math.isclose(got["AJI"], got["AJI_plus"])
     assert 0.1 < got["F1_50"] < 1
 

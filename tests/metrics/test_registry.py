@@ -8,14 +8,14 @@ import torch
 
 from objects import A, B, filled, instances
 from rcnn.evaluation.evaluator import evaluate_predictions
-from rcnn.metrics.registry import BASIC, FAMILIES, Compared, check_names, chosen_families
+from rcnn.metrics.registry import BASIC, METRICS, MetricInput, check_metric_names, choose_metrics
 
 TRUTH = instances([A, B], masks=filled([A, B]))
 FOUND = instances([A], scores=[0.9], masks=filled([A]))
 
 
-def compared(**changed) -> Compared:
-    one = Compared([TRUTH], [FOUND], ("a",), True, False, 100, 0.5)
+def compared(**changed) -> MetricInput:
+    one = MetricInput([TRUTH], [FOUND], ("a",), True, False, 100, 0.5)
     return replace(one, **changed)
 
 
@@ -34,18 +34,18 @@ def compared(**changed) -> Compared:
     ids=["nuclei", "boxes", "classes", "cityscapes", "proposals"],
 )
 def test_families_follow_the_data(changed, expected) -> None:
-    assert chosen_families(None, compared(**changed)) == expected
+    assert choose_metrics(None, compared(**changed)) == expected
 
 
 def test_named_families_are_taken_once_and_in_order() -> None:
-    assert chosen_families(("errors", "coco", "errors"), compared()) == ("errors", "coco")
+    assert choose_metrics(("errors", "coco", "errors"), compared()) == ("errors", "coco")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="'nuclie': unknown; did you mean nuclei"):
-        check_names(["coco", "nuclie"])
+        check_metric_names(["coco", "nuclie"])
     with pytest.raises(ValueError, match="known are coco, voc07"):
-        check_names(["zzzz"])
+        check_metric_names(["zzzz"])
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 )
 def test_what_a_family_lacks_is_named(name, lacking) -> None:
     with pytest.raises(ValueError, match=f"metrics {name}: needs .*{lacking}"):
-        chosen_families((name,), compared(has_masks=False))
+        choose_metrics((name,), compared(has_masks=False))
 
 
 def test_every_family_measures_what_its_module_does() -> None:
     truth = replace(TRUTH, proposals=TRUTH.boxes[:1])
     one = compared(truths=[truth], speed={"images_per_second": 2.0})
     metrics = {}
-    for family in FAMILIES.values():
+    for family in METRICS.values():
         metrics |= family.measure(one).metrics
     half = 51 / 101
     assert metrics["box/AP50"] == metrics["mask/AP50"] == metrics["errors/AP50"] == pytest.approx(half)

@@ -16,7 +16,7 @@ from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
 from rcnn.models.rcnn import RCNN
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
@@ -29,7 +29,7 @@ from rcnn.training.recipe import load_recipe, with_settings
 from rcnn.transform import Transform
 
 NUM_CLASSES = 3
-TRUNK = TrunkSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=1)
+BACKBONE = BackboneSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=1)
 FPN = FPNSettings(channels=16, output="separable")
 RPN = RPNSettings(
     sizes=((8,), (16,), (32,), (64,), (96,)), pre_nms=(100, 60), post_nms=(80, 40), count=64, conv="separable"
@@ -60,7 +60,7 @@ def small_vgg16() -> FasterRCNNSettings:
 
 
 def small_c4() -> MaskRCNNSettings:
-    own = with_settings(load_recipe("mask_rcnn_r50_c4"), ["model.trunk.name=resnet18"]).settings
+    own = with_settings(load_recipe("mask_rcnn_r50_c4"), ["model.backbone.name=resnet18"]).settings
     rpn = replace(
         own.rpn, sizes=((8, 16, 32, 64),), channels=32, pre_nms=(100, 60), post_nms=(80, 40), count=64
     )
@@ -71,29 +71,29 @@ def small_c4() -> MaskRCNNSettings:
 
 
 BUILD = {
-    "Faster R-CNN, FPN": lambda: FasterRCNN(NUM_CLASSES, FasterRCNNSettings(TRUNK, FPN, RPN, BOX)),
+    "Faster R-CNN, FPN": lambda: FasterRCNN(NUM_CLASSES, FasterRCNNSettings(BACKBONE, FPN, RPN, BOX)),
     "Faster R-CNN, VGG-16": lambda: FasterRCNN(NUM_CLASSES, small_vgg16()),
-    "Mask R-CNN, FPN": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(TRUNK, FPN, RPN, BOX, MASK)),
+    "Mask R-CNN, FPN": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(BACKBONE, FPN, RPN, BOX, MASK)),
     "Mask R-CNN, C4": lambda: MaskRCNN(NUM_CLASSES, small_c4()),
-    "Faster R-CNN, cascade": lambda: FasterRCNN(NUM_CLASSES, FasterRCNNSettings(TRUNK, FPN, RPN, CASCADE)),
-    "Mask R-CNN, cascade": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(TRUNK, FPN, RPN, CASCADE, MASK)),
+    "Faster R-CNN, cascade": lambda: FasterRCNN(NUM_CLASSES, FasterRCNNSettings(BACKBONE, FPN, RPN, CASCADE)),
+    "Mask R-CNN, cascade": lambda: MaskRCNN(NUM_CLASSES, MaskRCNNSettings(BACKBONE, FPN, RPN, CASCADE, MASK)),
     "Keypoint R-CNN": lambda: KeypointRCNN(
-        NUM_CLASSES, KeypointRCNNSettings(TRUNK, FPN, RPN, BOX, KEYPOINT, MASK)
+        NUM_CLASSES, KeypointRCNNSettings(BACKBONE, FPN, RPN, BOX, KEYPOINT, MASK)
     ),
     "Panoptic FPN": lambda: PanopticFPN(
-        NUM_CLASSES, PanopticFPNSettings(TRUNK, FPN, RPN, BOX, MASK, SEMANTIC), num_stuff=2
+        NUM_CLASSES, PanopticFPNSettings(BACKBONE, FPN, RPN, BOX, MASK, SEMANTIC), num_stuff=2
     ),
 }
 
 
 def soften(model: nn.Module) -> None:
-    """Random trunks make enormous features: bring them to a scale at which scores and boxes differ."""
+    """Random backbones make enormous features: bring them to a scale at which scores and boxes differ."""
     draw = torch.Generator().manual_seed(7)
     images = torch.randn((1, 3, 64, 96), generator=draw)
     with torch.no_grad():
-        for level, features in enumerate(model.neck(model.trunk(images))):
+        for level, features in enumerate(model.neck(model.backbone(images))):
             assert features.isfinite().all(), level
-        scale = max(float(features.std()) for features in model.neck(model.trunk(images)))
+        scale = max(float(features.std()) for features in model.neck(model.backbone(images)))
         for layer, spread in ((model.rpn.objectness, 1.0), (model.rpn.deltas, 0.2)):
             nn.init.normal_(layer.weight, std=spread / max(scale, 1e-3), generator=draw)
         for head in getattr(model.box, "steps", [model.box]):
@@ -191,8 +191,8 @@ def test_heads_that_train_on_a_region_at_a_time_have_the_same_losses_and_gradien
     found = []
     for at_once in (None, 1):
         if at_once is not None:
-            monkeypatch.setattr("rcnn.parts.mask_head.AT_ONCE", at_once)
-            monkeypatch.setattr("rcnn.parts.keypoint_head.AT_ONCE", at_once)
+            monkeypatch.setattr("rcnn.parts.mask_head.CHUNK_ELEMENTS", at_once)
+            monkeypatch.setattr("rcnn.parts.keypoint_head.CHUNK_REGIONS", at_once)
         copied = copy.deepcopy(model)
         losses = losses_of(copied, replace(batch_of(*sizes), seeds=(1, 2)), truths)
         sum(losses.values()).backward()
@@ -218,9 +218,9 @@ def test_models_by_name():
 
 def test_defaults_are_the_papers():
     settings = MaskRCNNSettings()
-    assert (settings.trunk.name, settings.fpn.channels, settings.mask.pool.size) == ("resnet50", 256, 14)
+    assert (settings.backbone.name, settings.fpn.channels, settings.mask.pool.size) == ("resnet50", 256, 14)
     assert (settings.rpn.positive_iou, settings.rpn.negative_iou, settings.rpn.count) == (0.7, 0.3, 256)
-    assert (settings.box.sampling.count, settings.box.sampling.positive_share) == (512, 0.25)
+    assert (settings.box.sampling.count, settings.box.sampling.positive_fraction) == (512, 0.25)
     paper = load_recipe("voc07_faster_rcnn_vgg16").settings
     assert (paper.rpn.normaliser, paper.rpn.box_weight, paper.rpn.cross_boundary) == ("paper", 10.0, False)
     assert (paper.rpn.pre_nms, paper.rpn.post_nms, paper.rpn.min_side) == ((12000, 6000), (2000, 300), 16)
@@ -278,7 +278,7 @@ def test_the_cap_of_the_settings_is_no_higher_than_what_the_proposals_allow():
     """A cap of 150 means 150, though only 40 proposals are kept by default."""
     torch.manual_seed(0)
     box = replace(BOX, max_detections=150, min_score=0.0)
-    capped = FasterRCNN(1, FasterRCNNSettings(TRUNK, FPN, RPN, replace(box, nms_iou=1.0)))
+    capped = FasterRCNN(1, FasterRCNNSettings(BACKBONE, FPN, RPN, replace(box, nms_iou=1.0)))
     soften(capped)
     assert len(detect(capped, batch_of((64, 96)))[0]) > 40
 

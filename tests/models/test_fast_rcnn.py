@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from rcnn.cli import app
 from rcnn.data.external_proposals import write_proposals
 from rcnn.data.formats.open import open_data
-from rcnn.inference.detector import Detector, load
+from rcnn.inference.detector import Detector, load_detector
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings, compress
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.regions import SamplingSettings
 from rcnn.structures import ImageBatch, Instances
@@ -23,7 +23,7 @@ from rcnn.transform import Transform
 from tiny import tiny_recipe, tiny_shapes
 
 TINY = FastRCNNSettings(
-    TrunkSettings("efficientnet_lite0", (2,), frozen_stages=1),
+    BackboneSettings("efficientnet_lite0", (2,), frozen_stages=1),
     box=BoxHeadSettings(
         channels=24,
         pool=PoolSettings(pooling="pool", size=3),
@@ -50,7 +50,7 @@ def batch(**given) -> ImageBatch:
 def test_the_published_settings():
     box = FastRCNNSettings().box
     assert (box.pool.pooling, box.pool.size, box.channels, box.dropout) == ("pool", 7, 4096, 0.5)
-    assert (box.sampling.count, box.sampling.positive_share, box.sampling.background_iou) == (
+    assert (box.sampling.count, box.sampling.positive_fraction, box.sampling.background_iou) == (
         64,
         0.25,
         (0.1, 0.5),
@@ -121,7 +121,7 @@ def test_few_singular_values_are_smaller_and_the_nearest_of_their_rank(model, tm
     values = torch.linalg.svdvals(first.weight.double())
     assert_close((product - first.weight).norm(), values[4:].norm(), rtol=1e-4, atol=1e-6)  # Eckart and Young
     path = Detector(small, Transform(), ("a", "b")).save(tmp_path / "small.safetensors")
-    again = load(path, "cpu").network
+    again = load_detector(path, "cpu").network
     assert again.settings.ranks == (4, 2)
     assert_close(again.state_dict()["box.layers.1.0.weight"], pair[0].weight.detach())
 
@@ -146,7 +146,7 @@ def test_a_whole_run_learns(tmp_path):
         data, proposals=file, recipe=recipe, out=tmp_path / "run", console=Console(file=StringIO())
     )
     assert (folder / "report.html").is_file()
-    detector = load(folder, "cpu")
+    detector = load_detector(folder, "cpu")
     assert type(detector.network) is FastRCNN
     record = open_data(data).records[0]
     (result,) = detector.predict([record.path], proposals=[found[record.image_id]], min_score=0.0)

@@ -13,13 +13,13 @@ from rcnn.metrics.semantic import SemanticTally
 from rcnn.models.fcn import FCN, FCNSettings
 from rcnn.ops.semantic import bilinear_kernel
 from rcnn.parts import pretrained as weights
-from rcnn.parts.backbone import TrunkSettings
-from rcnn.parts.pretrained import load_pretrained, load_trunk
+from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.pretrained import load_backbone_weights, load_pretrained
 from rcnn.structures import Instances
 from rcnn.transform import Transform
 
 LIGHT = FCNSettings(
-    TrunkSettings("efficientnet_lite0", (2, 3, 4), frozen_stages=1), pool=False, kernel=3, channels=16,
+    BackboneSettings("efficientnet_lite0", (2, 3, 4), frozen_stages=1), pool=False, kernel=3, channels=16,
     dropout=0.0, alignment="centred",
 )  # fmt: skip
 LEVELS = {"32s": (4,), "16s": (3, 4), "8s": (2, 3, 4)}
@@ -27,7 +27,9 @@ LEVELS = {"32s": (4,), "16s": (3, 4), "8s": (2, 3, 4)}
 
 def paper(name, channels=8):
     """The published net with narrow fc6 and fc7."""
-    return FCNSettings(TrunkSettings("vgg16", LEVELS[name], frozen_stages=0), channels=channels, dropout=0.0)
+    return FCNSettings(
+        BackboneSettings("vgg16", LEVELS[name], frozen_stages=0), channels=channels, dropout=0.0
+    )
 
 
 def spread(model):
@@ -61,7 +63,7 @@ def model(request):
 
 def test_maps_that_do_not_cover_the_image():
     """AlexNet has no padding: what it does not see at the right and the bottom is as at its last cells."""
-    net = FCN(4, replace(LIGHT, trunk=TrunkSettings("alexnet", (0, 1, 2), frozen_stages=0)))
+    net = FCN(4, replace(LIGHT, backbone=BackboneSettings("alexnet", (0, 1, 2), frozen_stages=0)))
     spread(net)
     with torch.no_grad():
         logits = net.logits(torch.rand((1, 3, 64, 96)))
@@ -125,7 +127,7 @@ def test_at_the_start_all_classes_are_alike():
 def published(model, image, crops):
     """The logits as the published code makes them, with transposed convolutions all the way."""
     framed = functional.pad(image, (99, 125, 99, 125))
-    maps = [functional.max_pool2d(m, 2) for m in model.trunk(framed)]
+    maps = [functional.max_pool2d(m, 2) for m in model.backbone(framed)]
     scores = model.scores[0](model.layers(maps[-1]))
     for score, skip, crop in zip(model.scores[1:], reversed(maps[:-1]), crops[:-1], strict=True):
         scores = functional.conv_transpose2d(scores, bilinear_kernel(4, 2), stride=2)
@@ -170,11 +172,11 @@ def test_a_finer_net_begins_as_the_coarser_one(tmp_path):
     torch.manual_seed(0)
     image, last = torch.randn(1, 3, 160, 160), None
     for levels in LEVELS.values():
-        model = FCN(4, replace(LIGHT, trunk=replace(LIGHT.trunk, levels=levels)))
+        model = FCN(4, replace(LIGHT, backbone=replace(LIGHT.backbone, levels=levels)))
         if last is None:
             spread(model)
         else:
-            fresh = weights.load_start(model, tmp_path / "coarser.safetensors")
+            fresh = weights.load_initial_weights(model, tmp_path / "coarser.safetensors")
             step = len(model.scores) - 1
             assert fresh == [f"scores.{step}.weight", f"scores.{step}.bias", f"upsample.{step - 1}.weight"]
         model.eval()
@@ -191,7 +193,7 @@ def test_a_finer_net_begins_as_the_coarser_one(tmp_path):
 def test_weights_of_something_else_are_no_start(tmp_path):
     Detector(FCN(4, LIGHT), Transform(), (), semantic_names=tuple("abcd")).save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="none of them has a place"):
-        weights.load_start(torch.nn.Linear(2, 2), tmp_path / "a.safetensors")
+        weights.load_initial_weights(torch.nn.Linear(2, 2), tmp_path / "a.safetensors")
 
 
 def test_fc6_and_fc7_are_those_of_the_classifier(monkeypatch):
@@ -201,17 +203,17 @@ def test_fc6_and_fc7_are_those_of_the_classifier(monkeypatch):
     for n, inputs in ((0, 25088), (3, 4096)):
         rows, columns = torch.randn((4096, 1), generator=draw), torch.randn((1, inputs), generator=draw)
         state[f"classifier.{n}.weight"] = 0.01 * rows * columns
-    monkeypatch.setattr(weights, "load_trunk", lambda *_: None)
+    monkeypatch.setattr(weights, "load_backbone_weights", lambda *_: None)
     monkeypatch.setattr(weights, "given", lambda _: None)
     monkeypatch.setattr(weights, "_imagenet", lambda _: state)
     model = FCN(2, replace(paper("32s"), channels=4096))
-    assert load_pretrained(model) == ["trunk", "layers"]
+    assert load_pretrained(model) == ["backbone", "layers"]
     pooled = torch.randn((1, 512, 7, 7), generator=draw)
     first = functional.linear(pooled.flatten(1), state["classifier.0.weight"], state["classifier.0.bias"])
     second = functional.linear(first.relu(), state["classifier.3.weight"], state["classifier.3.bias"])
     with torch.no_grad():
         assert_close(model.eval().layers(pooled)[:, :, 0, 0], second.relu(), rtol=1e-3, atol=1e-3)
-    assert load_pretrained(FCN(2, paper("32s"))) == ["trunk"]
+    assert load_pretrained(FCN(2, paper("32s"))) == ["backbone"]
 
 
 def test_fixed_upsampling_does_not_learn():
@@ -225,7 +227,7 @@ def test_fixed_upsampling_does_not_learn():
     [
         (replace(LIGHT, kernel=4), "an odd kernel"),
         (replace(LIGHT, alignment="published"), "kernel of 7, not 32 and 3: choose centred"),
-        (replace(LIGHT, trunk=replace(LIGHT.trunk, levels=(1, 4))), r"have the strides \[4, 32\]"),
+        (replace(LIGHT, backbone=replace(LIGHT.backbone, levels=(1, 4))), r"have the strides \[4, 32\]"),
         (replace(paper("32s"), pool=False), "made for a last stride of 32 and a kernel of 7, not 16"),
     ],
 )
@@ -245,9 +247,9 @@ def test_four_images_by_heart():
     samples = [shapes[n] for n in range(4)]
     transform = Transform()
     batch = transform([sample.image for sample in samples])
-    settings = replace(LIGHT, trunk=replace(LIGHT.trunk, frozen_stages=0), channels=64)
+    settings = replace(LIGHT, backbone=replace(LIGHT.backbone, frozen_stages=0), channels=64)
     model = FCN(4, settings)
-    load_trunk(model.trunk, settings.trunk)
+    load_backbone_weights(model.backbone, settings.backbone)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=300, pct_start=0.1)
     for _ in range(300):

@@ -10,12 +10,12 @@ from rcnn.metrics.coco import coco_metrics
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.pretrained import load_backbone_weights
 from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.structures import Instances, Skeleton
@@ -27,23 +27,23 @@ SAMPLING = SamplingSettings(count=64)
 
 def pyramid():
     """The parts that both models with a pyramid share."""
-    trunk = TrunkSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=0)
+    backbone = BackboneSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=0)
     rpn = RPNSettings(sizes=((16,), (32,), (64,), (96,), (128,)), post_nms=(200, 100))
-    return trunk, FPNSettings(64), rpn, BoxHeadSettings(channels=128, sampling=SAMPLING)
+    return backbone, FPNSettings(64), rpn, BoxHeadSettings(channels=128, sampling=SAMPLING)
 
 
 def cascade():
     """The same with a box head in three steps."""
-    trunk, fpn, rpn, box = pyramid()
-    return trunk, fpn, rpn, replace(box, cascade=CascadeSettings())
+    backbone, fpn, rpn, box = pyramid()
+    return backbone, fpn, rpn, replace(box, cascade=CascadeSettings())
 
 
 def one_map(pooling: str, layers: str, sampling: SamplingSettings):
     """The same without a pyramid: all anchors on one map, of stride 8."""
-    trunk = TrunkSettings("efficientnet_lite0", (2,), frozen_stages=0)
+    backbone = BackboneSettings("efficientnet_lite0", (2,), frozen_stages=0)
     rpn = RPNSettings(sizes=((16, 32, 48, 64),), channels=128, offset=0.5, post_nms=(200, 100))
     pool = PoolSettings(pooling=pooling, size=6)
-    return trunk, None, rpn, BoxHeadSettings(layers=layers, channels=128, pool=pool, sampling=sampling)
+    return backbone, None, rpn, BoxHeadSettings(layers=layers, channels=128, pool=pool, sampling=sampling)
 
 
 MASK = MaskHeadSettings(convs=2, channels=64)
@@ -52,7 +52,7 @@ MASK = MaskHeadSettings(convs=2, channels=64)
 # have AP 0.90, as 0.25 of a cell along the outline of a disk is 7 % of it.
 MASK_C4 = MaskHeadSettings(convs=0, channels=64, pool=PoolSettings(size=28))
 KEYPOINTS = KeypointHeadSettings(count=4, convs=2, channels=64)
-FEW = SamplingSettings(count=24, positive_share=0.5)
+FEW = SamplingSettings(count=24, positive_fraction=0.5)
 BUILD = {
     "Faster R-CNN, FPN": lambda: FasterRCNN(3, FasterRCNNSettings(*pyramid())),
     "Faster R-CNN, one map": lambda: FasterRCNN(3, FasterRCNNSettings(*one_map("pool", "fc", SAMPLING))),
@@ -98,7 +98,7 @@ def test_four_images_by_heart(name):
     transform = Transform()
     batch = transform([sample.image for sample in samples])
     model = BUILD[name]()
-    load_trunk(model.trunk, model.settings.trunk)
+    load_backbone_weights(model.backbone, model.settings.backbone)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps, pct_start=0.1)
     for _ in range(steps):

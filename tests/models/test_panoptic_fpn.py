@@ -10,11 +10,11 @@ from rcnn.data.shapes import Shapes, draw_shapes
 from rcnn.metrics.panoptic import PanopticQuality, panoptic_quality
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
 from rcnn.ops.panoptic import MergeSettings, merge, stuff_names, true_segments
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.pretrained import load_backbone_weights
 from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
@@ -23,7 +23,7 @@ from rcnn.transform import Transform
 NAMES = ("disk", "square", "star")
 GROUNDS = ("stripes", "checks")
 SETTINGS = PanopticFPNSettings(
-    TrunkSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=0),
+    BackboneSettings("efficientnet_lite0", (1, 2, 3, 4), frozen_stages=0),
     FPNSettings(64),
     RPNSettings(sizes=((16,), (32,), (64,), (96,), (128,)), post_nms=(200, 100)),
     BoxHeadSettings(channels=128, sampling=SamplingSettings(count=64), pool=PoolSettings()),
@@ -45,7 +45,7 @@ def learnt(settings: PanopticFPNSettings, shapes: Shapes, steps: int) -> Panopti
     samples = [shapes[n] for n in range(len(shapes))]
     batch, truths = Transform()([s.image for s in samples]), [s.truth for s in samples]
     model = PanopticFPN(len(NAMES), settings, num_stuff=len(GROUNDS))
-    load_trunk(model.trunk, settings.trunk)
+    load_backbone_weights(model.backbone, settings.backbone)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps, pct_start=0.1)
     for _ in range(steps):
@@ -99,7 +99,7 @@ def test_the_papers_settings() -> None:
     paper = PanopticFPNSettings()
     assert (paper.instance_weight, paper.semantic_weight) == (1.0, 0.5)
     assert paper.semantic == SemanticHeadSettings(channels=128, groups=32, things="other")
-    assert paper.trunk.name == "resnet50"
+    assert paper.backbone.name == "resnet50"
 
 
 def test_truth_without_a_semantic_map_is_refused() -> None:
@@ -109,9 +109,9 @@ def test_truth_without_a_semantic_map_is_refused() -> None:
         model(Transform()([sample.image]), [replace(sample.truth, semantic=None)])
 
 
-def test_a_trunk_without_padding_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose another trunk"):
-        PanopticFPN(1, PanopticFPNSettings(trunk=TrunkSettings("alexnet", (0, 1, 2))))
+def test_a_backbone_without_padding_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose another backbone"):
+        PanopticFPN(1, PanopticFPNSettings(backbone=BackboneSettings("alexnet", (0, 1, 2))))
 
 
 def test_pixels_are_named() -> None:

@@ -7,12 +7,12 @@ import torch
 from torch.testing import assert_close
 
 from rcnn.models.rcnn import RCNN, RCNNSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.regions import SamplingSettings
 from rcnn.structures import ImageBatch, Instances
 
 TINY = RCNNSettings(
-    TrunkSettings("efficientnet_lite0", (2,), frozen_stages=1),
+    BackboneSettings("efficientnet_lite0", (2,), frozen_stages=1),
     side=32, context=4, pool=2, layers=1, channels=8, dropout=0.0, chunk=4,
     sampling=SamplingSettings(count=8),
 )  # fmt: skip
@@ -58,7 +58,7 @@ def test_fine_tuning_reaches_the_network_and_not_what_is_fitted(model: RCNN) -> 
     assert set(output.losses) == {"classes"}
     output.losses["classes"].backward()
     assert model.logits.weight.grad.abs().sum() > 0
-    assert model.trunk.stages[2][0][0].conv_pw.weight.grad.abs().sum() > 0
+    assert model.backbone.stages[2][0][0].conv_pw.weight.grad.abs().sum() > 0
     assert model.svms.weight.grad is None
     nothing = model(batch(seeds=(1, 2)), [empty, empty]).losses["classes"]
     assert float(nothing.detach()) == 0
@@ -78,7 +78,7 @@ def test_a_quarter_is_positive_as_in_the_paper() -> None:
     truth = Instances((64, 64), torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([0]))
     draws = [torch.Generator().manual_seed(i) for i in (0, 1)]
     sampled = sample_proposals([torch.cat([near, far])] * 2, [truth] * 2, 1, sampling, draws)
-    assert int(sampled.positive.sum()) == 32
+    assert int(sampled.is_positive.sum()) == 32
     assert len(sampled.labels) == 128
 
 

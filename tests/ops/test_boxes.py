@@ -54,14 +54,14 @@ def test_intersection_and_covered_share():
     boxes = torch.tensor([[0.0, 0, 4, 4], [10, 10, 12, 14], [3, 3, 3, 3]])
     regions = torch.tensor([[2.0, 0, 10, 10], [0, 0, 20, 20]])
     assert_close(box_ops.intersection(boxes, regions), torch.tensor([[8.0, 16], [0, 8], [0, 0]]))
-    assert_close(box_ops.covered(boxes, regions), torch.tensor([[0.5, 1.0], [0, 1], [0, 0]]))
+    assert_close(box_ops.covered_fraction(boxes, regions), torch.tensor([[0.5, 1.0], [0, 1], [0, 0]]))
 
 
 def test_nothing_in_nothing_out():
     none, some = torch.zeros((0, 4)), random_boxes(3, 0)
     assert box_ops.iou(none, some).shape == (0, 3)
     assert box_ops.iou(some, none).shape == (3, 0)
-    assert box_ops.covered(some, none).shape == (3, 0)
+    assert box_ops.covered_fraction(some, none).shape == (3, 0)
     assert box_ops.area(none).shape == (0,)
     assert box_ops.encode(none, none).shape == (0, 4)
     assert box_ops.decode(torch.zeros((0, 5, 4)), none).shape == (0, 5, 4)
@@ -184,5 +184,5 @@ def test_nms_of_many_boxes_is_that_of_few(num_groups, monkeypatch):
     scores = torch.randperm(1500, generator=draw) / 1500
     groups = 2 * torch.randint(num_groups, (1500,), generator=draw)
     quick = box_ops.nms(boxes, scores, groups, 0.5)
-    monkeypatch.setattr("rcnn.ops.boxes.MANY", 10**6)
+    monkeypatch.setattr("rcnn.ops.boxes.MIN_BOXES_FOR_GROUPED_NMS", 10**6)
     assert_close(quick, box_ops.nms(boxes, scores, groups, 0.5))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rcnn.ops.matching import match, match_parts, sample
+from rcnn.ops.matching import match, match_chunks, sample
 
 
 def match_slowly(overlap, high, low, keep_best):
@@ -42,7 +42,7 @@ def test_overlaps_in_parts_match_as_a_whole(keep_best):
     draw = torch.Generator().manual_seed(1)
     overlap = (torch.rand((9, 80), generator=draw) * 8).round() / 8
     for size in (1, 4, 9, 20):
-        index, labels = match_parts(overlap.split(size), torch.zeros(80), 0.75, 0.25, keep_best)
+        index, labels = match_chunks(overlap.split(size), torch.zeros(80), 0.75, 0.25, keep_best)
         expected_index, expected_labels = match(overlap, 0.75, 0.25, keep_best)
         assert labels.tolist() == expected_labels.tolist()
         assert_close(overlap[index, torch.arange(80)], overlap[expected_index, torch.arange(80)])

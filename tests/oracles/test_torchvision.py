@@ -129,14 +129,14 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     theirs.float().double()  # what float32 holds: our model is built in it
     ours: Any = from_torchvision(request.param, theirs.state_dict()).double().eval()
     ours.rpn.settings = replace(ours.rpn.settings, post_nms=(PROPOSALS, PROPOSALS), count=100_000)
-    sampling = replace(ours.settings.box.sampling, count=100_000, positive_share=0.5)
+    sampling = replace(ours.settings.box.sampling, count=100_000, positive_fraction=0.5)
     box = replace(ours.settings.box, sampling=sampling, max_detections=DETECTIONS)
     ours.settings, ours.box.settings = replace(ours.settings, box=box), box
     transform = replace(torchvision_transform(request.param), short_side=SHORT_SIDE, max_long_side=1333)
     their_batch = theirs.transform(images)[0]
     batch = ImageBatch(their_batch.tensors, tuple((h, w) for h, w in their_batch.image_sizes))
     with torch.no_grad():
-        features = ours.neck(ours.trunk(batch.tensors))
+        features = ours.neck(ours.backbone(batch.tensors))
         their_features = theirs.backbone(their_batch.tensors)
     return Pair(theirs, ours, transform, images, batch, features, their_batch, their_features)
 
@@ -155,12 +155,12 @@ def test_the_settings_are_theirs(name: str) -> None:
     assert (matcher.high_threshold, matcher.low_threshold) == (ours.rpn.positive_iou, ours.rpn.negative_iou)
     assert (sampler.batch_size_per_image, sampler.positive_fraction) == (
         ours.rpn.count,
-        ours.rpn.positive_share,
+        ours.rpn.positive_fraction,
     )
     sampler, sampling = heads.fg_bg_sampler, ours.box.sampling
     assert (sampler.batch_size_per_image, sampler.positive_fraction) == (
         sampling.count,
-        sampling.positive_share,
+        sampling.positive_fraction,
     )
     assert (heads.proposal_matcher.high_threshold, heads.proposal_matcher.low_threshold) == (
         sampling.positive_iou,
@@ -296,7 +296,7 @@ def with_soft_targets(mask_head: Any, targets: list[dict[str, Tensor]]) -> Any:
     def soft(sampled: Any, _: Any, size: int) -> Tensor:
         parts = []
         for i, target in enumerate(targets):
-            mine = sampled.regions.images == i
+            mine = sampled.regions.image_indices == i
             boxes, index = sampled.regions.boxes[mine], sampled.truth[mine]
             parts.append(project_masks_on_boxes(target["masks"], boxes, index, size))
         return torch.cat(parts)

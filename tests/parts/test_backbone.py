@@ -1,4 +1,4 @@
-"""Trunks: shapes against what they promise, freezing, the folding of batch norm."""
+"""Backbones: shapes against what they promise, freezing, the folding of batch norm."""
 
 import pytest
 import timm
@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.parts.backbone import TRUNKS, TrunkSettings, build_stage, build_trunk, fold_batch_norm
+from rcnn.parts.backbone import BACKBONES, BackboneSettings, build_backbone, build_stage, fold_batch_norm
 
 SMALL = ("efficientnet_lite0", "resnet18", "mobilenet_v3_large", "vgg16")
 
@@ -28,11 +28,11 @@ def shake_batch_norm(module: nn.Module) -> None:
 @pytest.mark.parametrize("size", [(64, 96), (33, 50)])
 def test_maps_have_the_promised_channels_and_strides(name, size):
     levels = (1, 2, 3, 4)
-    trunk = build_trunk(TrunkSettings(name, levels)).eval()
+    backbone = build_backbone(BackboneSettings(name, levels)).eval()
     with torch.no_grad():
-        maps = trunk(torch.zeros((2, 3, *size)))
-    assert len(maps) == len(trunk.channels) == len(trunk.strides) == 4
-    for features, channels, stride in zip(maps, trunk.channels, trunk.strides, strict=True):
+        maps = backbone(torch.zeros((2, 3, *size)))
+    assert len(maps) == len(backbone.channels) == len(backbone.strides) == 4
+    for features, channels, stride in zip(maps, backbone.channels, backbone.strides, strict=True):
         assert features.shape[:2] == (2, channels)
         for own, whole in zip(features.shape[2:], size, strict=True):
             # VGG's pools round down, the others up.
@@ -40,109 +40,109 @@ def test_maps_have_the_promised_channels_and_strides(name, size):
 
 
 def test_alexnet_makes_thirteen_cells_of_227_pixels():
-    trunk = build_trunk(TrunkSettings("alexnet", (0, 1, 2), frozen_stages=1)).eval()
+    backbone = build_backbone(BackboneSettings("alexnet", (0, 1, 2), frozen_stages=1)).eval()
     net = torchvision.models.alexnet(weights=None).eval()
     values = (v for k, v in net.state_dict().items() if k.startswith("features."))
-    trunk.load_state_dict(dict(zip(trunk.state_dict(), values, strict=True)))
+    backbone.load_state_dict(dict(zip(backbone.state_dict(), values, strict=True)))
     images = torch.randn((1, 3, 227, 227), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        maps, expected = trunk(images), net.features[:-1](images)
+        maps, expected = backbone(images), net.features[:-1](images)
     assert [tuple(m.shape[1:]) for m in maps] == [(64, 56, 56), (192, 27, 27), (256, 13, 13)]
-    assert trunk.strides == (4, 8, 16)
+    assert backbone.strides == (4, 8, 16)
     assert_close(maps[-1], expected)
     # pool5 of the paper, 6 x 6: what R-CNN's adaptive pooling makes of 13 cells.
     assert_close(functional.adaptive_max_pool2d(maps[-1], 6), net.features(images))
 
 
-@pytest.mark.parametrize("name", [n for n in TRUNKS if n not in (*SMALL, "alexnet")])
-def test_larger_trunks_are_built_as_promised(name):
-    trunk = build_trunk(TrunkSettings(name, (2, 4))).eval()
+@pytest.mark.parametrize("name", [n for n in BACKBONES if n not in (*SMALL, "alexnet")])
+def test_larger_backbones_are_built_as_promised(name):
+    backbone = build_backbone(BackboneSettings(name, (2, 4))).eval()
     with torch.no_grad():
-        maps = trunk(torch.zeros((1, 3, 64, 64)))
+        maps = backbone(torch.zeros((1, 3, 64, 64)))
     assert [m.shape for m in maps] == [
-        (1, c, 64 // s, 64 // s) for c, s in zip(trunk.channels, trunk.strides, strict=True)
+        (1, c, 64 // s, 64 // s) for c, s in zip(backbone.channels, backbone.strides, strict=True)
     ]
 
 
 def test_maps_equal_torchvisions_resnet():
-    trunk = build_trunk(TrunkSettings("resnet18", (1, 4), norm="batch")).eval()
+    backbone = build_backbone(BackboneSettings("resnet18", (1, 4), norm="batch")).eval()
     net = torchvision.models.resnet18(weights=None)
     shake_batch_norm(net)
     net.eval()
-    own = trunk.state_dict()
-    trunk.load_state_dict(dict(zip(own, net.state_dict().values(), strict=False)))
+    own = backbone.state_dict()
+    backbone.load_state_dict(dict(zip(own, net.state_dict().values(), strict=False)))
     images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         first = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(images)))))
         last = net.layer4(net.layer3(net.layer2(first)))
-        ours = trunk(images)
+        ours = backbone(images)
     assert_close(ours[0], first)
     assert_close(ours[1], last)
 
 
 def test_maps_equal_timms_efficientnet():
-    trunk = build_trunk(TrunkSettings("efficientnet_lite0", (1, 2, 3, 4), norm="batch")).eval()
+    backbone = build_backbone(BackboneSettings("efficientnet_lite0", (1, 2, 3, 4), norm="batch")).eval()
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True)
     shake_batch_norm(net)
     net.eval()
     values = net.state_dict().values()
-    trunk.load_state_dict(dict(zip(trunk.state_dict(), values, strict=True)))
+    backbone.load_state_dict(dict(zip(backbone.state_dict(), values, strict=True)))
     images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        for own, theirs in zip(trunk(images), net(images)[1:], strict=True):
+        for own, theirs in zip(backbone(images), net(images)[1:], strict=True):
             assert_close(own, theirs)
 
 
 def test_folding_batch_norm_changes_nothing():
-    trunk = build_trunk(TrunkSettings("efficientnet_lite0", norm="batch")).eval()
-    shake_batch_norm(trunk)
+    backbone = build_backbone(BackboneSettings("efficientnet_lite0", norm="batch")).eval()
+    shake_batch_norm(backbone)
     images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        before = trunk(images)
-        fold_batch_norm(trunk)
-        after = trunk(images)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in trunk.modules())
+        before = backbone(images)
+        fold_batch_norm(backbone)
+        after = backbone(images)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
     for own, expected in zip(after, before, strict=True):
         assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
 def test_frozen_norm_is_the_same_in_training(name):
-    trunk = build_trunk(TrunkSettings(name, (2,)))
+    backbone = build_backbone(BackboneSettings(name, (2,)))
     images = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert_close(trunk.train()(images)[0], trunk.eval()(images)[0])
+        assert_close(backbone.train()(images)[0], backbone.eval()(images)[0])
 
 
 @pytest.mark.parametrize("frozen", [0, 2, 5])
 def test_frozen_stages_do_not_train(frozen):
-    trunk = build_trunk(TrunkSettings("resnet18", frozen_stages=frozen))
-    maps = trunk(torch.randn((1, 3, 32, 32), generator=torch.Generator().manual_seed(0)))
+    backbone = build_backbone(BackboneSettings("resnet18", frozen_stages=frozen))
+    maps = backbone(torch.randn((1, 3, 32, 32), generator=torch.Generator().manual_seed(0)))
     if frozen < 5:
         sum(m.sum() for m in maps).backward()
-    for index, stage in enumerate(trunk.stages):
+    for index, stage in enumerate(backbone.stages):
         for parameter in stage.parameters():
             assert parameter.requires_grad == (index >= frozen)
             assert (parameter.grad is not None) == (index >= frozen)
 
 
 def test_stages_beyond_the_last_level_are_not_kept():
-    assert len(build_trunk(TrunkSettings("resnet18", (2,))).stages) == 3
+    assert len(build_backbone(BackboneSettings("resnet18", (2,))).stages) == 3
 
 
 def test_the_last_stage_alone():
-    stage, channels = build_stage(TrunkSettings("resnet18", (3,)), 4)
+    stage, channels = build_stage(BackboneSettings("resnet18", (3,)), 4)
     with torch.no_grad():
         assert stage.eval()(torch.zeros((2, 256, 14, 14))).shape == (2, channels, 7, 7)
 
 
 def test_errors_name_what_was_expected():
     with pytest.raises(ValueError, match=r"'zfnet'.*resnet50"):
-        build_trunk(TrunkSettings("zfnet"))
+        build_backbone(BackboneSettings("zfnet"))
     with pytest.raises(ValueError, match=r"levels \(5,\).*0 to 4.*strides"):
-        build_trunk(TrunkSettings("resnet18", (5,)))
+        build_backbone(BackboneSettings("resnet18", (5,)))
     with pytest.raises(ValueError, match="levels"):
-        build_trunk(TrunkSettings("resnet18", ()))
+        build_backbone(BackboneSettings("resnet18", ()))
 
 
 @torch.no_grad()
@@ -153,23 +153,23 @@ def test_where_the_stride_lies():
     changed = features.clone()
     changed[:, :, 1::2, 1::2] += 1
     for place, sees in (("3x3", True), ("1x1", False)):
-        trunk = build_trunk(TrunkSettings("resnet50", stride_at=place)).eval()
-        assert [m.shape[-1] for m in trunk(images)] == [8, 4, 2, 1]
-        block = trunk.stages[2][0]
+        backbone = build_backbone(BackboneSettings("resnet50", stride_at=place)).eval()
+        assert [m.shape[-1] for m in backbone(images)] == [8, 4, 2, 1]
+        block = backbone.stages[2][0]
         assert bool((block(features) != block(changed)).any()) == sees
     with pytest.raises(ValueError, match=r'stride_at "1x1" is for .* got resnet18'):
-        TrunkSettings("resnet18", stride_at="1x1")
+        BackboneSettings("resnet18", stride_at="1x1")
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
 def test_frozen_norms_keep_half_precision(name: str) -> None:
     torch.manual_seed(0)
-    trunk = build_trunk(TrunkSettings(name=name, frozen_stages=0))
+    backbone = build_backbone(BackboneSettings(name=name, frozen_stages=0))
     images = torch.rand(1, 3, 64, 96)
-    expected = trunk(images)
+    expected = backbone(images)
     with torch.autocast("cpu", torch.bfloat16):
-        found = trunk(images)
+        found = backbone(images)
     assert [map.dtype for map in found] == [torch.bfloat16] * len(expected)
     for half, full in zip(found, expected, strict=True):
         assert full.dtype == torch.float32

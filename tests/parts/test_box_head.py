@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from rcnn.ops import boxes as box_ops
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings, RegionPool
 from rcnn.parts.regions import Regions, SampledRegions
 
@@ -49,10 +49,10 @@ def test_shapes(layers, class_agnostic):
         assert deltas.shape == (len(own.boxes), boxes, 4)
 
 
-def test_the_trunks_last_stage_as_head():
-    trunk = TrunkSettings("resnet18", (3,))
+def test_the_backbones_last_stage_as_head():
+    backbone = BackboneSettings("resnet18", (3,))
     settings = BoxHeadSettings(layers="stage", pool=PoolSettings(size=14))
-    module = BoxHead(256, (16,), NUM_CLASSES, settings, trunk=trunk).eval()
+    module = BoxHead(256, (16,), NUM_CLASSES, settings, backbone=backbone).eval()
     assert module.stage_channels == 512
     assert module.stage(torch.zeros((2, 256, 14, 14))).shape == (2, 512, 7, 7)
     logits, _ = module([torch.zeros((2, 256, 5, 5))], regions(4))
@@ -102,7 +102,7 @@ def decoded_slowly(logits, deltas, own, image, settings):
     for k in range(NUM_CLASSES):
         column = deltas[:, min(k, deltas.shape[1] - 1)]
         boxes = box_ops.clip(box_ops.decode(column[:, None], own.boxes, settings.weights)[:, 0], SIZE)
-        good = (own.images == image) & (scores[:, k] > settings.min_score)
+        good = (own.image_indices == image) & (scores[:, k] > settings.min_score)
         good &= box_ops.larger_than(boxes, settings.min_side)
         index = good.nonzero().squeeze(1)
         keep = index[box_ops.nms(boxes[index], scores[index, k], index * 0, settings.nms_iou)]

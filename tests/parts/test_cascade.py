@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.cascade import CascadeHead, build_box_head
 from rcnn.parts.regions import Regions, SamplingSettings, sample_proposals
@@ -47,7 +47,7 @@ def test_steps_ask_for_more_and_code_finer():
     assert [s.settings.sampling.positive_iou for s in steps] == [0.5, 0.6, 0.7]
     assert [s.settings.weights for s in steps] == [(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)]
     assert [s.deltas.out_features for s in steps] == [4, 4, 4]
-    assert [s.settings.sampling.append_truth for s in steps] == [True, False, False]
+    assert [s.settings.sampling.append_gt for s in steps] == [True, False, False]
     with pytest.raises(ValueError, match="2 ious and 1 weights"):
         CascadeSettings(weights=((1.0, 1.0, 1.0, 1.0),))
 
@@ -133,4 +133,6 @@ def test_where_there_is_no_cascade():
     with pytest.raises(ValueError, match=r"box\.cascade: this model has no cascade"):
         BoxHead(3, (4,), 2, SETTINGS)
     with pytest.raises(ValueError, match=r'box\.cascade needs box\.layers "fc" or "conv"'):
-        build_box_head(3, (4,), 2, replace(SETTINGS, layers="stage"), trunk=TrunkSettings("resnet18", (3,)))
+        build_box_head(
+            3, (4,), 2, replace(SETTINGS, layers="stage"), backbone=BackboneSettings("resnet18", (3,))
+        )

@@ -53,7 +53,7 @@ def test_a_flat_map_costs_the_logarithm_of_its_cells():
 def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(monkeypatch):
     found = []
     for at_once in (3, 2, 1):
-        monkeypatch.setattr("rcnn.parts.keypoint_head.AT_ONCE", at_once)
+        monkeypatch.setattr("rcnn.parts.keypoint_head.CHUNK_REGIONS", at_once)
         module, features = head(), maps()
         sizes, whole = [], module.head
         module.head = lambda pooled: (sizes.append(len(pooled)), whole(pooled))[1]  # noqa: B023

@@ -57,9 +57,9 @@ def test_shapes(convs, norm, class_agnostic):
 
 def test_targets_of_a_worked_case():
     chosen = sampled([0, 0, 1], [0, 1, 0], [2, 0, 2], [True] * 3)
-    goals = head().targets(chosen, [truth(), truth()], 4)
+    target_masks = head().targets(chosen, [truth(), truth()], 4)
     left = torch.tensor([[1.0, 1, 0, 0]] * 4)
-    assert_close(goals, torch.stack([left, torch.ones((4, 4)), left]))
+    assert_close(target_masks, torch.stack([left, torch.ones((4, 4)), left]))
 
 
 def test_only_the_true_class_counts():
@@ -86,7 +86,7 @@ def test_only_the_true_class_counts():
 def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(
     changed, count, at_once, monkeypatch
 ):
-    monkeypatch.setattr("rcnn.parts.mask_head.AT_ONCE", at_once)
+    monkeypatch.setattr("rcnn.parts.mask_head.CHUNK_ELEMENTS", at_once)
     chosen = sampled([0, 0, 1][:count], [0, 1, 0][:count], [2, 0, 2][:count], [True] * count)
     found = []
     for labels in (None, chosen.labels):
@@ -119,7 +119,7 @@ def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(
 def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(changed, frozen, monkeypatch):
     chosen, found = sampled([0, 0, 1], [0, 1, 0], [2, 0, 2], [True] * 3), []
     for at_once in (2**24, 2 * 4 * 6 * 4 * 4):  # all; two
-        monkeypatch.setattr("rcnn.parts.mask_head.AT_ONCE", at_once)
+        monkeypatch.setattr("rcnn.parts.mask_head.CHUNK_ELEMENTS", at_once)
         module = head(replace(SETTINGS, **changed)).train()
         module.requires_grad_(frozen != "all")
         module.upsample.requires_grad_(frozen == "none")
@@ -169,16 +169,16 @@ def test_objects_without_masks_are_refused():
 
 def test_select_takes_positives_only():
     chosen = sampled([0, 0, 1, 1], [0, 1, 0, 0], [2, 0, 2, 3], [True, True, True, False])
-    assert len(head().select(chosen).labels) == 3
+    assert len(head().select_positives(chosen).labels) == 3
 
 
 def test_select_limits_each_image():
     images, positive = [0] * 5 + [1] * 3 + [3] * 4, [True] * 4 + [False] + [True] * 3 + [False] * 3 + [True]
     chosen = sampled(images, [0] * 12, [2] * 12, positive)
-    few = head(replace(SETTINGS, max_regions=2)).select(chosen)
-    assert few.regions.images.tolist() == [0, 0, 1, 1, 3]
-    assert few.positive.all()
-    none = head(replace(SETTINGS, max_regions=2)).select(sampled([], [], [], []))
+    few = head(replace(SETTINGS, max_regions=2)).select_positives(chosen)
+    assert few.regions.image_indices.tolist() == [0, 0, 1, 1, 3]
+    assert few.is_positive.all()
+    none = head(replace(SETTINGS, max_regions=2)).select_positives(sampled([], [], [], []))
     assert len(none.labels) == 0
 
 

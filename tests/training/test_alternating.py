@@ -23,22 +23,22 @@ from rcnn.cli import app
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import read_proposals
 from rcnn.data.formats.open import open_data
-from rcnn.inference.detector import load
+from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.structures import ImageBatch
 from rcnn.training import alternating, run
-from rcnn.training.alternating import Alternation, ProposalNetwork, freeze
+from rcnn.training.alternating import AlternatingTrainer, ProposalNetwork, freeze
 from rcnn.training.recipe import Recipe, dump_recipe
 from rcnn.training.run import read_history, rewrite_report, train
 from tiny import tiny_network, tiny_recipe, tiny_shapes
 
 ROOT = Path(__file__).parents[2]
-SHARED = ("trunk.", "neck.")
+SHARED = ("backbone.", "neck.")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -77,7 +77,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(folder: Path, name: str, parts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
-    tensors, _ = checkpoint.load(folder / f"{name}.safetensors")
+    tensors, _ = checkpoint.read_checkpoint(folder / f"{name}.safetensors")
     return {key: value for key, value in tensors.items() if key.startswith(parts)}
 
 
@@ -91,8 +91,8 @@ def differing(one: dict[str, Tensor], two: dict[str, Tensor]) -> list[str]:
     return [key for key in one if not torch.equal(one[key], two[key])]
 
 
-def sequence(folder: Path, data: Dataset, recipe: Recipe) -> Alternation:
-    return Alternation(
+def sequence(folder: Path, data: Dataset, recipe: Recipe) -> AlternatingTrainer:
+    return AlternatingTrainer(
         folder, recipe, data, data, torch.device("cpu"), measure=lambda *_: lambda full: {"score": 0.0}
     )
 
@@ -110,16 +110,19 @@ def test_steps_three_and_four_leave_the_shared_convolutions_as_they_are(whole: P
 def test_both_networks_share_them_in_the_end(whole: Path) -> None:
     assert differing(state(whole, "best", ("rpn.",)), state(whole, "step-3", ("rpn.",))) == []
     assert differing(state(whole, "best", ("box.",)), state(whole, "step-4", ("box.",))) == []
-    network = load(whole, "cpu").network
+    network = load_detector(whole, "cpu").network
     assert isinstance(network, FasterRCNN)
-    proposer, detector = load(whole / "step-3.safetensors", "cpu"), load(whole / "step-4.safetensors", "cpu")
+    proposer, detector = (
+        load_detector(whole / "step-3.safetensors", "cpu"),
+        load_detector(whole / "step-4.safetensors", "cpu"),
+    )
     assert isinstance(proposer.network, FasterRCNN)
     assert isinstance(detector.network, FastRCNN)
-    # One pass through the one trunk gives what the two networks of steps 3 and 4 give one after the other.
+    # One pass through the one backbone gives what the two networks of steps 3 and 4 give one after the other.
     batch = detector.transform([tiny_shapes(1)[0].image])
     rpn: Any = proposer.network.rpn
-    maps = proposer.network.neck(proposer.network.trunk(batch.tensors))
-    boxes = rpn.decode(rpn(maps), batch.sizes, at_least=10)
+    maps = proposer.network.neck(proposer.network.backbone(batch.tensors))
+    boxes = rpn.decode(rpn(maps), batch.sizes, min_proposals=10)
     apart = detector.network(ImageBatch(batch.tensors, batch.sizes, proposals=tuple(boxes)), min_score=0.0)
     together = network(batch, min_score=0.0)
     assert len(together.detections[0]) == 10
@@ -130,7 +133,7 @@ def test_both_networks_share_them_in_the_end(whole: Path) -> None:
 def test_steps_one_and_two_share_nothing(whole: Path) -> None:
     one, two = state(whole, "step-1", SHARED), state(whole, "step-2", SHARED)
     # The biases of a frozen batch norm never train, nor does the stem.
-    weights = {k for k in one if k.endswith(".weight") and not k.startswith("trunk.stages.0.")}
+    weights = {k for k in one if k.endswith(".weight") and not k.startswith("backbone.stages.0.")}
     assert len(weights) > 10
     assert weights <= set(differing(one, two))
 
@@ -142,8 +145,8 @@ def test_each_step_begins_where_it_should(data: Path, whole: Path) -> None:
         begins = steps._network(step).state_dict()
         assert (
             differing(
-                {k: v for k, v in begins.items() if k.startswith("trunk.")},
-                {k: v for k, v in pretrained.items() if k.startswith("trunk.")},
+                {k: v for k, v in begins.items() if k.startswith("backbone.")},
+                {k: v for k, v in pretrained.items() if k.startswith("backbone.")},
             )
             == []
         ), step
@@ -162,7 +165,7 @@ def test_what_trains_in_each_step_changes(whole: Path) -> None:
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
     settings = alternating_recipe(
-        trunk=TrunkSettings("efficientnet_lite0", (1, 2), frozen_stages=1, norm="batch"),
+        backbone=BackboneSettings("efficientnet_lite0", (1, 2), frozen_stages=1, norm="batch"),
         fpn=FPNSettings(channels=8, norm="batch", coarsest="none"),
     ).settings
     network = ProposalNetwork(settings)
@@ -170,7 +173,7 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     assert any(key.startswith("neck.") and key.endswith("running_mean") for key in before)
     network.train()
-    network.neck(network.trunk(torch.randn(2, 3, 64, 64)))
+    network.neck(network.backbone(torch.randn(2, 3, 64, 64)))
     assert differing(network.state_dict(), before) == []
 
 
@@ -195,7 +198,7 @@ def test_the_run_is_like_any_other(whole: Path, data: Path, tmp_path: Path) -> N
     assert {row["step"] for row in rows if "proposals/AR" in row} == {1, 3}
     assert {row["step"] for row in rows if "box/AP" in row} == {2, 4}
     assert not list((whole / "step-1").glob("*.safetensors"))
-    assert load(whole).info["best_iteration"] > 9
+    assert load_detector(whole).info["best_iteration"] > 9
     assert rewrite_report(whole, quiet()).is_file()
     image = next(data.parent.rglob("*.png"))
     for arguments in (["evaluate", whole, data], ["predict", whole, image, "--out", tmp_path / "found"]):
@@ -211,7 +214,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("where", "call"),
     [
-        ("_hand_on", 2),
+        ("_save_step", 2),
         ("write_proposals", 2),
         ("_join_metrics", 3),
         ("step", 5),
@@ -225,7 +228,7 @@ def test_killed_anywhere_it_ends_the_same(
     where: str, call: int, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places: dict[str, Any] = {"write_proposals": alternating, "step": alternating.Trainer, "finish": run}
-    place = places.get(where, Alternation)
+    place = places.get(where, AlternatingTrainer)
     original, calls = getattr(place, where), []
 
     def killed(*given: Any, **named: Any) -> Any:
@@ -285,16 +288,16 @@ def test_killed_from_outside_it_ends_the_same(data: Path, whole: Path, tmp_path:
 @pytest.mark.usefixtures("no_report")
 def test_a_finished_run_can_be_resumed(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    finish = Alternation._finish
+    finish = AlternatingTrainer._finish
 
-    def watched(alternation: Alternation) -> Any:
+    def watched(alternation: AlternatingTrainer) -> Any:
         before = checkpoint.read_metadata(copy / "best.safetensors")
         done = finish(alternation)
         # A kill between here and the end of the last evaluation loses neither metrics nor threshold.
         assert checkpoint.read_metadata(copy / "best.safetensors") == before
         return done
 
-    monkeypatch.setattr(Alternation, "_finish", watched)
+    monkeypatch.setattr(AlternatingTrainer, "_finish", watched)
     train(resume=copy, console=quiet())
     assert_same(copy, whole)
 
@@ -315,11 +318,11 @@ def test_on_a_single_map_with_images_without_objects(tmp_path: Path) -> None:
     empty = replace(shapes.records[0], truth=shapes.records[0].truth[:0], masks=None)
     shapes = replace(shapes, records=[empty, *shapes.records[1:]])
     recipe = alternating_recipe(
-        trunk=TrunkSettings("efficientnet_lite0", (2,), frozen_stages=1), fpn=None,
+        backbone=BackboneSettings("efficientnet_lite0", (2,), frozen_stages=1), fpn=None,
         rpn=RPNSettings(sizes=((16, 32),), pre_nms=(50, 50), post_nms=(30, 30), count=32),
     )  # fmt: skip
     out = train(shapes, val=shapes.subset([0, 1]), recipe=recipe, out=tmp_path / "run", console=quiet())
-    assert differing(state(out, "best", ("trunk.",)), state(out, "step-2", ("trunk.",))) == []
+    assert differing(state(out, "best", ("backbone.",)), state(out, "step-2", ("backbone.",))) == []
 
 
 # Two networks
@@ -333,7 +336,7 @@ def test_unshared_it_ends_after_step_two(data: Path, whole: Path, tmp_path: Path
     assert not (out / "step-3.safetensors").exists()
     for name in ("step-1", "step-2"):
         assert differing(state(out, name), state(whole, name)) == [], name
-    network = load(out, "cpu").network
+    network = load_detector(out, "cpu").network
     own = {k.removeprefix("rpn_"): v for k, v in network.state_dict().items() if k.startswith("rpn_")}
     assert differing(own, state(out, "step-1", SHARED)) == []
     assert differing(state(out, "best", SHARED), state(out, "step-2", SHARED)) == []
@@ -355,9 +358,9 @@ def test_unshared_the_rpn_reads_its_own_maps() -> None:
     def reached(part: nn.Module) -> bool:
         return any(p.grad is not None for p in part.parameters())
 
-    assert reached(network.rpn_trunk)
+    assert reached(network.rpn_backbone)
     assert reached(network.rpn_neck)
-    assert not reached(network.trunk)
+    assert not reached(network.backbone)
     assert not reached(network.neck)
     for key, parameter in network.named_parameters():
         assert parameter.grad is None or key.startswith(("rpn.", "rpn_"))

@@ -13,31 +13,31 @@ from torch import Tensor
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.models import MODELS
-from rcnn.parts.backbone import TRUNKS
+from rcnn.parts.backbone import BACKBONES
 from rcnn.parts.rpn import RPNSettings
 from rcnn.structures import Instances, Masks, Size, Skeleton
 from rcnn.training.defaults import (
-    CROPS,
-    CUT,
-    PIXELS,
-    SMALLEST,
-    TYPICAL,
+    CROP_RANGE,
+    MIN_BORDER_OBJECTS,
+    MIN_CLASS_OBJECTS,
+    MIN_VISIBLE_SIZE,
+    TARGET_PIXELS,
     Statistics,
     choose_anchors,
     choose_crop,
-    choose_factor,
+    choose_min_scale,
+    choose_scale,
     choose_search,
-    choose_shrinking,
     choose_transform,
     choose_visible,
-    has_no_upright,
+    has_no_orientation,
     light_settings,
     plan,
 )
 from rcnn.training.recipe import dump_recipe, load_recipe
 from tiny import tiny_shapes
 
-TRUNK = "efficientnet_lite0"
+BACKBONE = "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def pictures(
 
 def squares(side: float, images: int = 4, size: Size = (480, 640)) -> Statistics:
     """One square in each image."""
-    return Statistics.of(pictures(*[(size, [(0, 0, side, side)])] * images))
+    return Statistics.from_dataset(pictures(*[(size, [(0, 0, side, side)])] * images))
 
 
 # Statistics
@@ -77,7 +77,7 @@ def test_statistics_by_hand() -> None:
     data = pictures(
         ((100, 200), [(10, 20, 20, 60), (0, 0, 30, 30)]), ((50, 60), []), ((80, 40), [(1, 1, 9, 3)])
     )
-    found = Statistics.of(data)
+    found = Statistics.from_dataset(data)
     assert found.heights.tolist() == [100, 50, 80]
     assert found.widths.tolist() == [200, 60, 40]
     assert found.short_sides.tolist() == [100, 50, 40]
@@ -87,19 +87,19 @@ def test_statistics_by_hand() -> None:
     assert found.owner.tolist() == [0, 0, 2]
     assert found.labels.tolist() == [0, 0, 0]
     assert found.borders.tolist() == [[False, False], [True, True], [True, True]]
-    assert found.most == 2
+    assert found.max_objects == 2
 
 
 def test_crowds_are_no_objects() -> None:
     data = pictures(((100, 100), [(0, 0, 10, 10), (0, 0, 90, 90)]))
     truth = replace(data.records[0].truth, crowd=torch.tensor([False, True]))
-    found = Statistics.of(replace(data, records=[replace(data.records[0], truth=truth)]))
-    assert (found.sides.tolist(), found.most) == ([10], 1)
+    found = Statistics.from_dataset(replace(data, records=[replace(data.records[0], truth=truth)]))
+    assert (found.sides.tolist(), found.max_objects) == ([10], 1)
 
 
 def test_statistics_of_nothing() -> None:
-    found = Statistics.of(pictures(((9, 9), []), ((9, 9), [])))
-    assert (len(found.sides), len(found.owner), found.most) == (0, 0, 0)
+    found = Statistics.from_dataset(pictures(((9, 9), []), ((9, 9), [])))
+    assert (len(found.sides), len(found.owner), found.max_objects) == (0, 0, 0)
 
 
 # The size of the images
@@ -108,48 +108,55 @@ def test_statistics_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("small", "fitting", "expected", "why"),
     [
-        (SMALLEST, 0.5, 1.0, "large images, but shrunk their objects would vanish"),
-        (2 * SMALLEST, 0.25, 0.5, "shrunk as far as the objects allow"),
-        (8 * SMALLEST, 0.5, 0.5, "shrunk to the budget, objects are large"),
-        (SMALLEST / 4, 0.5, 1.0, "large images are never enlarged"),
-        (SMALLEST, 3.0, 1.0, "small images with visible objects are left alone"),
-        (SMALLEST / 1.5, 3.0, 1.5, "small images with small objects are enlarged until these are visible"),
-        (SMALLEST / 100, 1.25, 1.25, "to the budget"),
-        (SMALLEST / 100, 9.0, 2.0, "but at most twice"),
+        (MIN_VISIBLE_SIZE, 0.5, 1.0, "large images, but shrunk their objects would vanish"),
+        (2 * MIN_VISIBLE_SIZE, 0.25, 0.5, "shrunk as far as the objects allow"),
+        (8 * MIN_VISIBLE_SIZE, 0.5, 0.5, "shrunk to the budget, objects are large"),
+        (MIN_VISIBLE_SIZE / 4, 0.5, 1.0, "large images are never enlarged"),
+        (MIN_VISIBLE_SIZE, 3.0, 1.0, "small images with visible objects are left alone"),
+        (
+            MIN_VISIBLE_SIZE / 1.5,
+            3.0,
+            1.5,
+            "small images with small objects are enlarged until these are visible",
+        ),
+        (MIN_VISIBLE_SIZE / 100, 1.25, 1.25, "to the budget"),
+        (MIN_VISIBLE_SIZE / 100, 9.0, 2.0, "but at most twice"),
         (1e6, 0.187, 0.19, "to the budget, not to half or twice of it"),
         (1e6, 1e-4, 0.02, "never to nothing"),
     ],
 )
 def test_factor(small: float, fitting: float, expected: float, why: str) -> None:
-    assert choose_factor(small, fitting) == expected, why
+    assert choose_scale(small, fitting) == expected, why
 
 
 def test_images_of_one_size_keep_one_factor() -> None:
-    transform, why = choose_transform(squares(2 * SMALLEST, size=(200, 200)), TRUNK)
+    transform, why = choose_transform(squares(2 * MIN_VISIBLE_SIZE, size=(200, 200)), BACKBONE)
     assert (transform.short_side, transform.scale, transform.max_long_side) == (None, 1.0, None)
     assert "keep their size" in why
-    side = int(2 * PIXELS**0.5)
-    transform, why = choose_transform(squares(4 * SMALLEST, size=(side, side)), TRUNK)
+    side = int(2 * TARGET_PIXELS**0.5)
+    transform, why = choose_transform(squares(4 * MIN_VISIBLE_SIZE, size=(side, side)), BACKBONE)
     assert (transform.short_side, transform.scale) == (None, 0.5)
-    assert f"resized by 0.5; a tenth of the objects is smaller than {2 * SMALLEST:.0f} px" in why
+    assert f"resized by 0.5; a tenth of the objects is smaller than {2 * MIN_VISIBLE_SIZE:.0f} px" in why
 
 
 def test_images_that_show_the_same_at_other_sizes_get_one_side() -> None:
     """Objects of a quarter of the image at 100, 200 and 400 pixels: alike once the sides are."""
-    found = Statistics.of(pictures(*[((s, 2 * s), [(0, 0, s / 4, s / 4)]) for s in (100, 200, 400)]))
-    transform, why = choose_transform(found, TRUNK)
+    found = Statistics.from_dataset(
+        pictures(*[((s, 2 * s), [(0, 0, s / 4, s / 4)]) for s in (100, 200, 400)])
+    )
+    transform, why = choose_transform(found, BACKBONE)
     # The middle size stays: its 50 px objects are visible.
     assert (transform.short_side, transform.max_long_side) == (200, 400)
     assert "short side resized to 200" in why
 
 
 def test_objects_of_one_size_in_images_of_many_keep_their_scale() -> None:
-    found = Statistics.of(pictures(*[((s, s), [(0, 0, 40, 40)]) for s in (100, 200, 400)]))
-    transform, _ = choose_transform(found, TRUNK)
+    found = Statistics.from_dataset(pictures(*[((s, s), [(0, 0, 40, 40)]) for s in (100, 200, 400)]))
+    transform, _ = choose_transform(found, BACKBONE)
     assert (transform.short_side, transform.scale) == (None, 1.0)
 
 
-def test_the_normalisation_is_that_of_the_trunk() -> None:
+def test_the_normalisation_is_that_of_the_backbone() -> None:
     assert choose_transform(squares(30), "efficientnet_lite0")[0].mean == (0.5, 0.5, 0.5)
     assert choose_transform(squares(30), "resnet50")[0].mean == (0.485, 0.456, 0.406)
 
@@ -165,9 +172,9 @@ def up(value: float) -> int:
 @pytest.mark.parametrize(
     ("side", "image", "expected", "why"),
     [
-        (10, 4 * CROPS[1], up(CROPS[0]), "small objects in large images: the smallest crop"),
-        (CROPS[1], 4 * CROPS[1], up(CROPS[1]), "objects as large as the largest crop"),
-        (200, 4 * CROPS[1], up(min(max(300, CROPS[0]), CROPS[1])), "room around an object"),
+        (10, 4 * CROP_RANGE[1], up(CROP_RANGE[0]), "small objects in large images: the smallest crop"),
+        (CROP_RANGE[1], 4 * CROP_RANGE[1], up(CROP_RANGE[1]), "objects as large as the largest crop"),
+        (200, 4 * CROP_RANGE[1], up(min(max(300, CROP_RANGE[0]), CROP_RANGE[1])), "room around an object"),
         (10, 70, 96, "no more than the image has"),
         (10, 12, 64, "the coarsest map needs some"),
     ],
@@ -210,7 +217,7 @@ def test_large_objects_get_a_level_more() -> None:
 
 @pytest.mark.parametrize(("height", "expected"), [(20, 1.0), (40, 2.0), (10, 0.5)])
 def test_ratios_lie_around_the_objects_own(height: float, expected: float) -> None:
-    found = Statistics.of(pictures(*[((480, 640), [(0, 0, 20, height)])] * 4))
+    found = Statistics.from_dataset(pictures(*[((480, 640), [(0, 0, 20, height)])] * 4))
     low, middle, high = choose_anchors(found)[0].ratios
     assert middle == expected
     assert low < middle < high
@@ -219,13 +226,13 @@ def test_ratios_lie_around_the_objects_own(height: float, expected: float) -> No
 
 def test_ratios_reach_as_far_as_the_objects() -> None:
     boxes: list[tuple[float, ...]] = [(0, 0, 20, 20 * r) for r in np.geomspace(0.2, 5, 101)]
-    low, middle, high = choose_anchors(Statistics.of(pictures(((480, 640), boxes))))[0].ratios
+    low, middle, high = choose_anchors(Statistics.from_dataset(pictures(((480, 640), boxes))))[0].ratios
     # The 10th and 90th percentile of a range even in the logarithm.
     assert (low, middle, high) == (pytest.approx(0.28, abs=0.01), 1.0, pytest.approx(3.62, abs=0.01))
 
 
 def test_without_objects_the_anchors_are_the_papers() -> None:
-    rpn, why = choose_anchors(Statistics.of(pictures(((100, 100), []))))
+    rpn, why = choose_anchors(Statistics.from_dataset(pictures(((100, 100), []))))
     assert rpn == RPNSettings()
     assert "no objects" in why
 
@@ -235,11 +242,11 @@ def test_without_objects_the_anchors_are_the_papers() -> None:
 
 def at_borders(least: float, count: int = 100, sides: tuple[float, ...] = (100,)) -> Statistics:
     """Squares, and ``count`` at each of two borders, which leave ``least`` to all of them, evenly."""
-    boxes: list[tuple[float, ...]] = [(50, 50, 150, 150)] * TYPICAL
+    boxes: list[tuple[float, ...]] = [(50, 50, 150, 150)] * MIN_CLASS_OBJECTS
     for i in range(count):
         left, side = least + (1 - least) * i / (count - 1), sides[i % len(sides)]
         boxes += [(1000 - left * side, 90, 1000, 90 + side), (90, 0, 90 + side, left * side)]
-    return Statistics.of(pictures(((1000, 1000), boxes)))
+    return Statistics.from_dataset(pictures(((1000, 1000), boxes)))
 
 
 def test_cut_objects_count_as_they_do_at_the_borders() -> None:
@@ -254,7 +261,7 @@ def test_where_slivers_are_drawn_or_little_is_known_slivers_count() -> None:
     nothing = (Augment.min_visible, False, "")
     assert choose_visible(at_borders(0.05)) == nothing
     assert choose_visible(at_borders(0.05, sides=(400,))) == nothing, "objects may be larger at the borders"
-    assert choose_visible(at_borders(0.5, CUT // 2 - 1)) == nothing
+    assert choose_visible(at_borders(0.5, MIN_BORDER_OBJECTS // 2 - 1)) == nothing
     assert choose_visible(squares(10)) == nothing
     varied = at_borders(0.5)
     inside = ~varied.borders.any(1)
@@ -280,8 +287,8 @@ def test_a_rare_class_of_large_objects_is_planned_for() -> None:
     assert (crop, "objects up to 400 px" in why) == (600 // 32 * 32 + 32, True)
     # Its objects are two anchors' steps from the others: no level leaves them out.
     assert max(choose_anchors(two_kinds(400, 12))[0].sizes)[0] > 400 / 1.6
-    few, _ = choose_crop(two_kinds(400, TYPICAL - 1), np.ones(20))
-    assert few == CROPS[0], "a handful may be mistakes"
+    few, _ = choose_crop(two_kinds(400, MIN_CLASS_OBJECTS - 1), np.ones(20))
+    assert few == CROP_RANGE[0], "a handful may be mistakes"
 
 
 def test_anchors_grow_faster_where_doubling_does_not_reach() -> None:
@@ -300,7 +307,7 @@ def test_anchors_grow_faster_where_doubling_does_not_reach() -> None:
     ],
 )
 def test_shrinking_shows_large_objects_whole(large: float, crop: int, expected: float, why: str) -> None:
-    assert choose_shrinking(two_kinds(large, 50), crop) == expected, why
+    assert choose_min_scale(two_kinds(large, 50), crop) == expected, why
 
 
 # How many objects
@@ -308,7 +315,7 @@ def test_shrinking_shows_large_objects_whole(large: float, crop: int, expected: 
 
 @pytest.mark.parametrize(("most", "cap"), [(3, 300), (369, 800), (1500, 3000)])
 def test_no_cap_is_met_by_images_like_those_of_the_training(most: int, cap: int) -> None:
-    settings = light_settings("faster_rcnn", TRUNK, RPNSettings(sizes=((16,), (32,), (64,), (128,))), most)
+    settings = light_settings("faster_rcnn", BACKBONE, RPNSettings(sizes=((16,), (32,), (64,), (128,))), most)
     assert settings.box.max_detections == cap
     assert settings.rpn.pre_nms[1] >= 2 * cap or cap == 300
     assert settings.rpn.post_nms[1] >= cap
@@ -337,7 +344,7 @@ def scenes(kind: str, images: int = 40) -> tuple[Pictures, Statistics]:
             image = 0.5 * image + fall[:, None] + fall
         pixels.append(torch.from_numpy(image.astype(np.uint8)))
     data = pictures(*truths, images=tuple(pixels))
-    return data, Statistics.of(data)
+    return data, Statistics.from_dataset(data)
 
 
 @pytest.mark.parametrize(
@@ -352,23 +359,23 @@ def scenes(kind: str, images: int = 40) -> tuple[Pictures, Statistics]:
     ],
 )
 def test_upright(kind: str, expected: bool) -> None:
-    turns, why = has_no_upright(*scenes(kind))
+    turns, why = has_no_orientation(*scenes(kind))
     assert turns is expected
     assert ("turned by quarters" in why) is expected
 
 
 def test_few_images_do_not_tell() -> None:
-    turns, why = has_no_upright(*scenes("isotropic", images=19))
+    turns, why = has_no_orientation(*scenes("isotropic", images=19))
     assert (turns, "too few images" in why) == (False, True)
 
 
 @pytest.mark.parametrize(
     ("kind", "images", "rate"), [("isotropic", 40, 1.0), ("scenes", 40, 0.25), ("scenes", 19, 1.0)]
 )
-def test_the_trunk_learns_slower_on_photographs(kind: str, images: int, rate: float) -> None:
+def test_the_backbone_learns_slower_on_photographs(kind: str, images: int, rate: float) -> None:
     recipe, reasons = plan(scenes(kind, images)[0])
-    assert recipe.train.trunk_lr == rate
-    assert ("0.25 of it in the trunk" in reasons[-1]) == (rate < 1)
+    assert recipe.train.backbone_lr == rate
+    assert ("0.25 of it in the backbone" in reasons[-1]) == (rate < 1)
 
 
 # The whole
@@ -378,7 +385,7 @@ def test_a_plan_for_masks_and_one_for_boxes() -> None:
     with_masks, reasons = plan(pictures(((100, 100), [(0, 0, 30, 30)]), masks=True))
     boxes, more = plan(pictures(((100, 100), [(0, 0, 30, 30)])))
     assert (with_masks.model, boxes.model) == ("mask_rcnn", "faster_rcnn")
-    assert reasons[0].startswith("model: mask_rcnn (every object has a mask), trunk efficientnet_lite0")
+    assert reasons[0].startswith("model: mask_rcnn (every object has a mask), backbone efficientnet_lite0")
     assert more[0].startswith("model: faster_rcnn (the data has boxes only)")
     keys = ["model", "input", "crops", "anchors", "orientation", "detections", "schedule"]
     assert [reason.split(":")[0] for reason in reasons] == keys
@@ -392,10 +399,10 @@ def test_what_is_asked_for_is_planned() -> None:
     default = plan(data)[0].train
     assert default.epochs is None
     assert default.minutes is not None
-    epochs, reasons = plan(data, epochs=2, seed=7, workers=0, trunk="resnet18")
+    epochs, reasons = plan(data, epochs=2, seed=7, workers=0, backbone="resnet18")
     assert (epochs.train.epochs, epochs.train.minutes) == (2, None)
     assert (epochs.train.seed, epochs.train.workers) == (7, 0)
-    assert epochs.settings.trunk.name == "resnet18"
+    assert epochs.settings.backbone.name == "resnet18"
     assert reasons[-1].startswith("schedule: 2 epochs")
     assert plan(data, minutes=5)[0].train.minutes == 5
 
@@ -408,14 +415,16 @@ def test_crowded_images_raise_the_number_of_detections(count: int) -> None:
     assert rpn.post_nms[1] >= box.max_detections
 
 
-def test_an_unknown_model_and_an_unknown_trunk() -> None:
+def test_an_unknown_model_and_an_unknown_backbone() -> None:
     data = pictures(((100, 100), [(0, 0, 30, 30)]))
     with pytest.raises(
         ValueError, match=r"'yolo': expected one of rcnn, fast_rcnn, faster_rcnn, mask_rcnn, keypoint_rcnn"
     ):
         plan(data, model="yolo")
-    with pytest.raises(ValueError, match=r"trunk 'resnet5' is unknown; expected one of efficientnet_lite0"):
-        plan(data, trunk="resnet5")
+    with pytest.raises(
+        ValueError, match=r"backbone 'resnet5' is unknown; expected one of efficientnet_lite0"
+    ):
+        plan(data, backbone="resnet5")
 
 
 ODD: dict[str, Dataset] = {
@@ -434,7 +443,7 @@ ODD: dict[str, Dataset] = {
 def test_odd_data_get_a_plan_that_can_be_trained(name: str, tmp_path: Path) -> None:
     recipe, _ = plan(ODD[name])
     assert recipe.augment.crop % 32 == 0
-    assert 64 <= recipe.augment.crop <= max(CROPS)
+    assert 64 <= recipe.augment.crop <= max(CROP_RANGE)
     for record in ODD[name].records:
         height, width = recipe.transform.resized(record.truth.size)
         assert height >= 1
@@ -451,30 +460,30 @@ def test_huge_images_with_large_objects_are_shrunk_to_the_budget() -> None:
     transform = plan(ODD["huge"])[0].transform
     height, width = transform.resized((20000, 20000))
     # An eighth is the least; beyond that the image would need a short side.
-    assert height * width <= max(PIXELS, (20000 / 8) ** 2) * 1.01
+    assert height * width <= max(TARGET_PIXELS, (20000 / 8) ** 2) * 1.01
 
 
 @pytest.mark.parametrize("side", [30, 700], ids=["four levels", "five levels"])
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_every_trunk_fits_its_plan(trunk: str, model: Any, side: int) -> None:
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_fits_its_plan(backbone: str, model: Any, side: int) -> None:
     """The anchors have as many levels as the maps."""
     small = squares(10)
     both = replace(small, sides=np.array([10.0] * 5 + [side] * 5), ratios=np.ones(10))
-    settings = light_settings(model, trunk, choose_anchors(both)[0], 1)
+    settings = light_settings(model, backbone, choose_anchors(both)[0], 1)
     with torch.device("meta"):
         network = MODELS[model](2, settings)
     assert len(network.rpn.strides) == len(settings.rpn.sizes)
 
 
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_rcnn_reads_the_last_map_of_every_trunk(trunk: str) -> None:
-    settings = light_settings("rcnn", trunk, choose_anchors(squares(10))[0], 1)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_rcnn_reads_the_last_map_of_every_backbone(backbone: str) -> None:
+    settings = light_settings("rcnn", backbone, choose_anchors(squares(10))[0], 1)
     with torch.device("meta"):
         network = MODELS["rcnn"](2, settings)
         found = network.features(torch.zeros(3, 64, 64), torch.zeros(3, 4))[1]
-    assert found.shape == (3, network.trunk.channels[-1] * 16)
-    assert network.trunk.strides == ((16,) if trunk in ("vgg16", "alexnet") else (32,))
+    assert found.shape == (3, network.backbone.channels[-1] * 16)
+    assert network.backbone.strides == ((16,) if backbone in ("vgg16", "alexnet") else (32,))
 
 
 @pytest.mark.parametrize(

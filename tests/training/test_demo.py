@@ -9,7 +9,7 @@ from rich.console import Console
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
-from rcnn.training.trainer import demo, run
+from rcnn.training import demo, run
 from tiny import tiny_recipe, tiny_shapes
 
 
@@ -28,7 +28,7 @@ def test_the_demo_from_pictures_to_report(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(demo, "train", train)
     monkeypatch.setattr(demo, "IMAGES", 6)
-    monkeypatch.setattr(demo, "HELD_OUT", 2)
+    monkeypatch.setattr(demo, "NUM_VAL_IMAGES", 2)
     narrow = tiny_shapes(1).scenes
 
     def drawn(count: int, *, first: int = 0, size: tuple[int, int]) -> Dataset:

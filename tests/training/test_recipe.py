@@ -13,7 +13,7 @@ from rcnn.training.recipe import (
     dump_recipe,
     load_recipe,
     named_recipes,
-    plain,
+    to_plain,
     with_settings,
 )
 
@@ -75,7 +75,7 @@ def test_a_partial_table_keeps_the_other_fields_of_the_enclosing_default() -> No
     ],
 )
 def test_plain_values_build_an_equal_instance(settings: Head) -> None:
-    assert build_settings(Head(), plain(settings), "head") == settings
+    assert build_settings(Head(), to_plain(settings), "head") == settings
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_settings_are_changed_by_name_in_order() -> None:
     changed = with_settings(
         recipe,
         ["model.box.max_detections=500", "train.lr = 0.5", "train.lr=0.01", "augment.scale_jitter=[0.5, 2]",
-         "model.trunk.norm=batch", "augment.flip=false"],
+         "model.backbone.norm=batch", "augment.flip=false"],
     )  # fmt: skip
     assert changed.settings.box.max_detections == 500
     assert changed.settings.box.nms_iou == recipe.settings.box.nms_iou
     assert changed.train == replace(recipe.train, lr=0.01)
     assert changed.augment.flip is False
     assert changed.augment.scale_jitter == (0.5, 2.0)
-    assert changed.settings.trunk.norm == "batch"
+    assert changed.settings.backbone.norm == "batch"
 
 
 def test_settings_that_belong_together_come_one_by_one() -> None:

@@ -167,9 +167,9 @@ def boxes_of(number):
 
 @pytest.mark.parametrize("name", named_recipes())
 def test_two_steps(name, data, tmp_path, monkeypatch):
-    # The ImageNet weights of most trunks are a download; whether they are found is another test's matter.
-    for place in ("run.load_pretrained", "alternating.load_pretrained", "alternating.load_trunk"):
-        monkeypatch.setattr(f"rcnn.{place}", lambda *_: [])
+    # The ImageNet weights of most backbones are a download; whether they are found is another test's matter.
+    for place in ("run.load_pretrained", "alternating.load_pretrained", "alternating.load_backbone_weights"):
+        monkeypatch.setattr(f"rcnn.training.{place}", lambda *_: [])
     recipe = load_recipe(name)
     steps = 4 if getattr(recipe.settings, "scheme", "joint") == "alternating" else 1
     small = [f"transform.short_side={SIDE}", f"augment.crop={SIDE}", "train.batch_size=1", "train.workers=0"]

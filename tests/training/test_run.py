@@ -22,14 +22,14 @@ from torch.testing import assert_close
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.external_proposals import with_proposals, write_proposals
 from rcnn.data.formats.open import open_data
-from rcnn.inference.detector import load
+from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
-from rcnn.parts.pretrained import CAFFE, IMAGENET, trunk_normalisation
+from rcnn.parts.pretrained import CAFFE, IMAGENET, backbone_normalisation
 from rcnn.structures import Instances
 from rcnn.training import run
 from rcnn.training import trainer as training
 from rcnn.training.recipe import dump_recipe, load_recipe, with_settings
-from rcnn.training.run import HELD_OUT, _normalised, read_history, rewrite_report, train
+from rcnn.training.run import VAL_FRACTION, _normalised, read_history, rewrite_report, train
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def assert_same_run(folder: Path, other: Path) -> None:
     """Weights, state of the optimiser and metrics are the same to the last bit."""
     for name in ("best.safetensors", "last.safetensors"):
-        one, two = (checkpoint.load(f / name)[0] for f in (folder, other))
+        one, two = (checkpoint.read_checkpoint(f / name)[0] for f in (folder, other))
         assert one.keys() == two.keys()
         assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
     assert rows(folder) == rows(other)
@@ -128,7 +128,7 @@ def test_rows_of_losses_and_of_metrics(whole: Path) -> None:
 
 def test_the_best_model_has_the_threshold_of_the_evaluation(whole: Path) -> None:
     evaluation = json.loads((whole / "evaluation.json").read_text(encoding="utf-8"))
-    detector = load(whole, "cpu")
+    detector = load_detector(whole, "cpu")
     assert detector.class_names == NAMES
     assert detector.min_score == pytest.approx(evaluation["f1_threshold"], abs=1e-4)
     assert detector.info["metrics"] == evaluation["metrics"]
@@ -162,18 +162,18 @@ def test_the_held_out_part_is_seeded_disjoint_and_named(tmp_path: Path) -> None:
     for part in parts.values():
         train_ids = {r.image_id for r in part.train.records}
         val_ids = {r.image_id for r in part.val.records}
-        assert len(val_ids) == round(HELD_OUT * 20)
+        assert len(val_ids) == round(VAL_FRACTION * 20)
         assert train_ids | val_ids == set(range(20))
         assert not train_ids & val_ids
     names = ", ".join(map(str, ids[1]))
-    assert parts[1].lines[-1].endswith(f"3 of 20 images held out with seed 1: {names}")
+    assert parts[1].messages[-1].endswith(f"3 of 20 images held out with seed 1: {names}")
 
 
 @pytest.mark.parametrize(("images", "expected"), [(2, 1), (3, 1), (10, 2), (100, 15)])
 def test_how_many_are_held_out(images: int, expected: int) -> None:
     parts = run._hold_out(tiny_shapes(images), (), 0)
     assert (len(parts.train), len(parts.val)) == (images - expected, expected)
-    assert ("and 7 more" in parts.lines[-1]) == (expected == 15)
+    assert ("and 7 more" in parts.messages[-1]) == (expected == 15)
 
 
 def test_the_last_image_of_a_class_is_not_held_out() -> None:
@@ -190,7 +190,7 @@ def test_one_image_is_enough(tmp_path: Path) -> None:
     to, text = console()
     folder = train(tiny_shapes(1), epochs=1, out=tmp_path / "run", console=to, settings=["train.workers=0"])
     assert "the one image there is" in text.getvalue()
-    assert load(folder, "cpu").class_names == NAMES
+    assert load_detector(folder, "cpu").class_names == NAMES
 
 
 def emptied(record: Record) -> Record:
@@ -228,7 +228,7 @@ def test_boxes_alone_train_a_faster_rcnn(tmp_path: Path) -> None:
     recipe = tiny_recipe("faster_rcnn")
     folder = train(boxes, val=boxes, recipe=recipe, out=tmp_path / "run", console=quiet())
     assert "mask/AP" not in rows(folder)[-1]
-    found = load(folder, "cpu").predict(shapes[0].image, min_score=0.0)
+    found = load_detector(folder, "cpu").predict(shapes[0].image, min_score=0.0)
     assert found[0].masks is None
 
 
@@ -272,7 +272,7 @@ def steps_done(out: Path) -> int:
         return -1
     with file.open("rb") as opened:  # once: the next checkpoint may take its place at any moment
         header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    return int(json.loads(header["__metadata__"]["rcnn"])["progress"]["iteration"])
+    return int(json.loads(header["__metadata__"]["rcnn"])["train_state"]["iteration"])
 
 
 def train_and_kill(data: Path, recipe: Path, out: Path, *, after: int) -> None:
@@ -312,10 +312,10 @@ def test_a_killed_run_is_resumed_to_the_same_end(
 def test_a_finished_run_can_be_resumed(tmp_path: Path) -> None:
     shapes = tiny_shapes(4)
     out = train(shapes, val=shapes, recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
-    before, _ = checkpoint.load(out / "last.safetensors")
+    before, _ = checkpoint.read_checkpoint(out / "last.safetensors")
     history = rows(out)
     train(shapes, val=shapes, resume=out, console=quiet())  # what was given opened is given again
-    after, _ = checkpoint.load(out / "last.safetensors")
+    after, _ = checkpoint.read_checkpoint(out / "last.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert rows(out) == history
 
@@ -345,7 +345,7 @@ say(f"folder {run.train(data, recipe=recipe)}")
 def test_a_model_keeps_the_category_ids_of_its_data(tmp_path: Path, no_report: None) -> None:
     data = replace(tiny_shapes(4), category_ids=(3, 90))
     folder = train(data, val=data, recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
-    assert load(folder).category_ids == (3, 90)
+    assert load_detector(folder).category_ids == (3, 90)
 
 
 def free_port() -> int:
@@ -389,12 +389,12 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> Non
 # Refused
 
 
-def test_a_normalisation_that_is_no_trunks_stays() -> None:
+def test_a_normalisation_that_is_no_backbones_stays() -> None:
     recipe = load_recipe("voc07_faster_rcnn_vgg16")
     given = replace(recipe, transform=replace(recipe.transform, std=(1 / 255,) * 3))
     assert _normalised(given) == given
     caffe = replace(recipe, transform=replace(recipe.transform, mean=CAFFE[0], std=CAFFE[1]))
-    resnet = with_settings(caffe, ["model.trunk.name=resnet50"])
+    resnet = with_settings(caffe, ["model.backbone.name=resnet50"])
     assert (_normalised(resnet).transform.mean, _normalised(resnet).transform.std) == IMAGENET
 
 
@@ -465,7 +465,7 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"settings": ["train.learning_rate=1"]}, r"train\.learning_rate: no such setting"),
         ({"settings": ["train.warm=0.1"]}, r"train\.warm: no such setting; did you mean train\.warmup\?"),
         ({"settings": ["train.lr=fast"]}, "train.lr: got 'fast'"),
-        ({"model": "faster_rcnn"}, "a recipe names its own model and trunk"),
+        ({"model": "faster_rcnn"}, "a recipe names its own model and backbone"),
         ({"recipe": "no_such"}, "no_such: no such recipe"),
         ({"data": "no/such/folder"}, "no/such/folder"),
         ({"recipe": "voc07_fast_rcnn_vgg16", "settings": ["model.ranks=[8,4]"]}, "layers are trained whole"),
@@ -501,7 +501,7 @@ def test_evaluations_between_compute_as_training_does(
     monkeypatch.setattr(training, "fast_bfloat16", lambda device: fast)
     recipe, seen = tiny_recipe(amp=amp, eval_images=2), []
     validation = run.Validation(
-        tiny_network(recipe), recipe, run.Parts(tiny_shapes(2), tiny_shapes(3), ()), torch.device("cpu")
+        tiny_network(recipe), recipe, run.Split(tiny_shapes(2), tiny_shapes(3), ()), torch.device("cpu")
     )
     evaluated = run.evaluate
 
@@ -519,10 +519,10 @@ def test_evaluations_between_compute_as_training_does(
 def test_few_large_images_are_looked_at_while_training(side: int, count: int) -> None:
     data = tiny_shapes(6)
     records = [replace(r, truth=replace(r.truth, size=(side, side))) for r in data.records]
-    parts = run.Parts(data, replace(data, records=records), ())
+    parts = run.Split(data, replace(data, records=records), ())
     recipe = tiny_recipe(eval_images=6)
     found = run.Validation(tiny_network(recipe), recipe, parts, torch.device("cpu"))
-    assert len(found.few) == count
+    assert len(found.subset) == count
 
 
 @pytest.mark.parametrize("part", ["data", "val"])
@@ -556,7 +556,7 @@ def test_the_report_tells_all_that_was_set_and_left_out(tmp_path: Path) -> None:
     html = (out / "report.html").read_text(encoding="utf-8")
     for text in ("train.batch_size=1; train.lr=0.002", pictures[0].name, pictures[1].name):
         assert text in html, text
-    assert load(out).min_score == json.loads((out / "evaluation.json").read_text())["f1_threshold"]
+    assert load_detector(out).min_score == json.loads((out / "evaluation.json").read_text())["f1_threshold"]
 
 
 def test_the_schedule_is_told_as_set(tmp_path: Path) -> None:
@@ -600,11 +600,11 @@ def test_resume_with_other_data(tmp_path: Path) -> None:
     moved = replace(shapes, records=elsewhere)
     before, now = (run._hold_out(data, (), 0) for data in (shapes, moved))
     for part, moved in ((before.train, now.train), (before.val, now.val)):
-        assert run._identity(part, with_proposals=False) == run._identity(moved, with_proposals=False)
+        assert run._fingerprint(part, with_proposals=False) == run._fingerprint(moved, with_proposals=False)
     boxes = {r.image_id: r.truth.boxes for r in shapes.records}
-    some = run._identity(with_proposals(shapes, boxes), with_proposals=True)
+    some = run._fingerprint(with_proposals(shapes, boxes), with_proposals=True)
     others = {key: value + 0.25 for key, value in boxes.items()}
-    assert run._identity(with_proposals(shapes, others), with_proposals=True) != some
+    assert run._fingerprint(with_proposals(shapes, others), with_proposals=True) != some
     assert train(shapes, resume=out, console=quiet()) == out
     asked = json.loads((out / "run.json").read_text(encoding="utf-8"))
     (out / "run.json").write_text(json.dumps({**asked, "parts": None}), encoding="utf-8")
@@ -625,15 +625,15 @@ def test_a_report_is_not_written_again_on_other_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_report")
-@pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_lite0"])
-def test_images_are_normalised_for_the_trunk_that_was_set(
-    trunk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_images_are_normalised_for_the_backbone_that_was_set(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "load_pretrained", lambda network: None)  # a ResNet's would be downloaded
-    sizes = "model.trunk.levels=[2, 3]" if trunk == "resnet18" else "model.trunk.levels=[1, 2]"
-    text = [f"model.trunk.name={trunk}", sizes, "train.epochs=0.5"]
+    sizes = "model.backbone.levels=[2, 3]" if backbone == "resnet18" else "model.backbone.levels=[1, 2]"
+    text = [f"model.backbone.name={backbone}", sizes, "train.epochs=0.5"]
     out = train(tiny_shapes(4), recipe=tiny_recipe(), settings=text, out=tmp_path / "run", console=quiet())
-    assert load_recipe(out / "recipe.toml").transform.mean == trunk_normalisation(trunk)[0]
+    assert load_recipe(out / "recipe.toml").transform.mean == backbone_normalisation(backbone)[0]
 
 
 def test_a_row_that_a_kill_cut_short_is_not_read(tmp_path: Path) -> None:
@@ -661,7 +661,7 @@ def test_one_file_of_proposals_for_parts_whose_images_share_names(tmp_path: Path
     with pytest.raises(
         ValueError, match=r"train0\.png, to train on, and .*val0\.png, to validate on, are both 0"
     ):
-        run._told_apart(run.Parts(*parts, ()), str(by_id))
+        run._check_distinct_names(run.Split(*parts, ()), str(by_id))
     names = ("train0", "train1", "val0", "val1")
     by_name = write_proposals(tmp_path / "by_name.npz", dict.fromkeys(names, boxes))
-    run._told_apart(run.Parts(*parts, ()), str(by_name))
+    run._check_distinct_names(run.Split(*parts, ()), str(by_name))

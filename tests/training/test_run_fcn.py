@@ -19,11 +19,11 @@ from rcnn.cli import app
 from rcnn.data.formats.open import open_data
 from rcnn.data.shapes import draw_shapes
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.inference.detector import load
+from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
 from rcnn.metrics.semantic import SemanticTally
 from rcnn.models.fcn import FCN, FCNSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.structures import Instances
 from rcnn.training import trainer as training
 from rcnn.training.defaults import plan
@@ -32,7 +32,7 @@ from rcnn.training.run import rewrite_report, train
 from tiny import NAMES, SIDE, tiny_recipe
 
 SETTINGS = FCNSettings(
-    TrunkSettings("efficientnet_lite0", (2, 3, 4), frozen_stages=1), pool=False, kernel=1, channels=16,
+    BackboneSettings("efficientnet_lite0", (2, 3, 4), frozen_stages=1), pool=False, kernel=1, channels=16,
     dropout=0.1, alignment="centred",
 )  # fmt: skip
 CLASSES = (*NAMES, "background")
@@ -65,7 +65,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_trained_measured_and_reported(whole: Path) -> None:
-    detector = load(whole, "cpu")
+    detector = load_detector(whole, "cpu")
     assert isinstance(detector.network, FCN)
     assert (detector.class_names, detector.semantic_names) == ((), CLASSES)
     measured = json.loads((whole / "evaluation.json").read_text())
@@ -88,7 +88,7 @@ def test_killed_it_is_resumed_to_the_same(
     step = training.Trainer.step
 
     def killed(self, samples):
-        if self.progress.iteration == 4:
+        if self.state.iteration == 4:
             self.save()
             raise KeyboardInterrupt
         return step(self, samples)
@@ -98,19 +98,21 @@ def test_killed_it_is_resumed_to_the_same(
         with pytest.raises(KeyboardInterrupt):
             train(data, recipe=recipe(), out=tmp_path / "run", console=quiet())
     train(resume=tmp_path / "run", console=quiet())
-    one, two = (checkpoint.load(folder / "last.safetensors")[0] for folder in (whole, tmp_path / "run"))
+    one, two = (
+        checkpoint.read_checkpoint(folder / "last.safetensors")[0] for folder in (whole, tmp_path / "run")
+    )
     assert_close(one, two, rtol=0, atol=0)
 
 
 def test_a_finer_net_starts_from_the_coarser_run(data: Path, tmp_path: Path) -> None:
     """32s, then 16s from its folder: by one setting, which a resumed run does not follow again."""
-    coarse = replace(SETTINGS, trunk=replace(SETTINGS.trunk, levels=(4,)))
+    coarse = replace(SETTINGS, backbone=replace(SETTINGS.backbone, levels=(4,)))
     first = train(data, recipe=replace(recipe(), settings=coarse), out=tmp_path / "32s", console=quiet())
-    fine = replace(SETTINGS, trunk=replace(SETTINGS.trunk, levels=(3, 4)))
+    fine = replace(SETTINGS, backbone=replace(SETTINGS.backbone, levels=(3, 4)))
     finer = replace(recipe(epochs=0.1), settings=fine)
     changes = [f"train.start={first}", "train.lr=0.0"]
     begun = train(data, recipe=finer, settings=changes, out=tmp_path / "16s", console=quiet())
-    old, new = (load(folder, "cpu").network.state_dict() for folder in (first, begun))
+    old, new = (load_detector(folder, "cpu").network.state_dict() for folder in (first, begun))
     shared = [key for key in old if key in new]
     assert_close({k: new[k] for k in shared}, {k: old[k] for k in shared})
     assert new["scores.1.weight"].abs().sum() == 0
@@ -138,7 +140,7 @@ def test_evaluate_and_predict(whole: Path, data: Path, tmp_path: Path) -> None:
     assert picture.shape == (SIDE, SIDE)
     counts = [int(row["pixels"]) for row in rows if row["image"] == "000000.png"]
     assert [int((picture == value).sum()) for value in range(3)] == counts
-    one = load(whole, "cpu").predict(data / "images" / "000000.png")[0]
+    one = load_detector(whole, "cpu").predict(data / "images" / "000000.png")[0]
     assert one.semantic.dtype == torch.int64
     assert torch.equal(one.semantic, torch.from_numpy(picture).long())
     assert "class,pixels,share" in one.save(tmp_path / "one.csv").read_text()
@@ -155,8 +157,8 @@ def test_it_is_chosen_for_semantic_maps_alone(data: Path) -> None:
     assert "model: fcn (the data has a class for every pixel, and no objects)" in reasons[0]
     FCN(3, chosen.settings)
     assert plan(drawn(4, "both"))[0].model == "mask_rcnn"
-    for trunk in ("vgg16", "resnet50", "mobilenet_v3_large"):
-        FCN(3, plan(open_data(data), trunk=trunk)[0].settings)
+    for backbone in ("vgg16", "resnet50", "mobilenet_v3_large"):
+        FCN(3, plan(open_data(data), backbone=backbone)[0].settings)
 
 
 def test_large_images_without_objects_are_shrunk_to_the_budget() -> None:

@@ -11,7 +11,7 @@ from rcnn.data.check import check
 from rcnn.data.formats.open import open_data
 from rcnn.data.shapes import draw_shapes
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.inference.detector import load
+from rcnn.inference.detector import load_detector
 from rcnn.inference.writers import predict_to_files
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
 from rcnn.ops.panoptic import OTHER, MergeSettings, true_segments
@@ -83,7 +83,7 @@ def test_a_run_measures_partitions(run: Path) -> None:
 
 
 def test_a_model_is_opened_as_it_was_saved(run: Path) -> None:
-    detector = load(run)
+    detector = load_detector(run)
     assert isinstance(detector.network, PanopticFPN)
     assert detector.class_names == NAMES
     assert detector.semantic_names == (OTHER, *GROUNDS)
@@ -93,7 +93,7 @@ def test_a_model_is_opened_as_it_was_saved(run: Path) -> None:
 def test_evaluating_again_gives_the_same(run: Path) -> None:
     measured = json.loads((run / "evaluation.json").read_text())["metrics"]
     val = open_data(run.parent / "val" / "annotations.json")
-    evaluation, found = evaluate(load(run), val)
+    evaluation, found = evaluate(load_detector(run), val)
     assert evaluation.metrics["panoptic/PQ"] == pytest.approx(measured["panoptic/PQ"])
     assert evaluation.headline_metric == "panoptic/PQ"
     assert len(found) == 3
@@ -103,7 +103,7 @@ def test_evaluating_again_gives_the_same(run: Path) -> None:
 def test_prediction_writes_a_data_set(run: Path) -> None:
     out = run.parent / "found"
     images = run.parent / "val" / "images"
-    predict_to_files(load(run), [images], out)
+    predict_to_files(load_detector(run), [images], out)
     assert len(list((out / "overlays").glob("*.png"))) == len(list((out / "panoptic").glob("*.png"))) == 3
     again = open_data(out / "panoptic.json", images=images)
     assert again.semantic_names == (*NAMES, *GROUNDS)
@@ -113,7 +113,7 @@ def test_prediction_writes_a_data_set(run: Path) -> None:
 def test_its_ids_are_those_of_the_data(run: Path, tmp_path: Path) -> None:
     """Categories of the training data, images of a COCO file."""
     val = run.parent / "val"
-    detector = load(run)
+    detector = load_detector(run)
     assert detector.category_ids == (1, 2)
     assert detector.info["stuff_ids"] == [3, 4]
     detector.info.update(category_ids=[17, 18], stuff_ids=[92, 193])
@@ -135,7 +135,7 @@ def test_partitions_are_whole_or_not_there(run: Path, tmp_path: Path, error: typ
 
     (tmp_path / "panoptic.json").write_text("before")
     with pytest.raises(error):
-        predict_to_files(load(run), [run.parent / "val" / "images"], tmp_path, progress=stop)
+        predict_to_files(load_detector(run), [run.parent / "val" / "images"], tmp_path, progress=stop)
     text = (tmp_path / "panoptic.json").read_text()
     assert text == "before" if error is RuntimeError else len(json.loads(text)["images"]) == 2
 
@@ -157,4 +157,4 @@ def test_every_thing_may_be_a_class_of_pixels(tmp_path: Path) -> None:
     semantic = replace(recipe.settings.semantic, things="each")
     recipe = replace(recipe, settings=replace(recipe.settings, semantic=semantic, box=BOX))
     folder = train(written(tmp_path / "data"), recipe=recipe, out=tmp_path / "run")
-    assert load(folder).semantic_names == (*NAMES, *GROUNDS)
+    assert load_detector(folder).semantic_names == (*NAMES, *GROUNDS)

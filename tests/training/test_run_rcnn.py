@@ -15,10 +15,10 @@ from rcnn.cli import app
 from rcnn.data.external_proposals import write_proposals
 from rcnn.data.formats.open import open_data
 from rcnn.inference import detector as predict_module
-from rcnn.inference.detector import load
+from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
 from rcnn.models.rcnn import RCNN, RCNNSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.pretrained import load_pretrained
 from rcnn.parts.regions import SamplingSettings
 from rcnn.training import run, svms
@@ -29,7 +29,7 @@ from tiny import tiny_recipe, tiny_shapes
 pytest.importorskip("sklearn")
 
 SETTINGS = RCNNSettings(
-    TrunkSettings("efficientnet_lite0", (2,), frozen_stages=1),
+    BackboneSettings("efficientnet_lite0", (2,), frozen_stages=1),
     side=32, context=4, pool=2, layers=0, sampling=SamplingSettings(count=8), chunk=64,
 )  # fmt: skip
 
@@ -64,7 +64,7 @@ def whole(data: Path, boxes: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_best_model_has_svms_and_its_threshold(whole: Path) -> None:
-    detector = load(whole, "cpu")
+    detector = load_detector(whole, "cpu")
     assert bool(detector.network.fitted)
     assert detector.network.svms.weight.abs().sum() > 0
     assert detector.network.deltas.weight.abs().sum() > 0
@@ -87,17 +87,19 @@ def test_killed_while_it_is_fitted_it_is_resumed_to_the_same(
         with pytest.raises(KeyboardInterrupt):
             train(data, proposals=boxes, recipe=recipe(), out=tmp_path / "run", console=quiet())
     train(resume=tmp_path / "run", console=quiet())
-    one, two = (checkpoint.load(folder / "best.safetensors")[0] for folder in (whole, tmp_path / "run"))
+    one, two = (
+        checkpoint.read_checkpoint(folder / "best.safetensors")[0] for folder in (whole, tmp_path / "run")
+    )
     assert_close(one, two, rtol=0, atol=0)
 
 
 def test_on_features_of_imagenet_alone(data: Path, boxes: Path, tmp_path: Path) -> None:
     plain = replace(recipe(), settings=replace(SETTINGS, finetune=False))
     folder = train(data, proposals=boxes, recipe=plain, out=tmp_path / "run", console=quiet())
-    network = load(folder, "cpu").network
+    network = load_detector(folder, "cpu").network
     untouched = RCNN(2, SETTINGS)
     load_pretrained(untouched)
-    assert_close(network.trunk.state_dict(), untouched.trunk.state_dict())
+    assert_close(network.backbone.state_dict(), untouched.backbone.state_dict())
     assert bool(network.fitted)
     assert (folder / "report.html").is_file()
     assert "best at 0" in (folder / "report.html").read_text(encoding="utf-8")
@@ -117,8 +119,8 @@ def test_all_validation_images_are_looked_at_once(
     short = replace(recipe(), train=replace(recipe().train, eval_every=1.0))
     folder = train(data, val=data, proposals=boxes, recipe=short, out=tmp_path / "run", console=quiet())
     assert looked_at == [(1, False), (8, True)]
-    in_the_loop = checkpoint.read_metadata(folder / "last.safetensors")["progress"]["seconds"]
-    assert load(folder, "cpu").info["training_seconds"] > in_the_loop
+    in_the_loop = checkpoint.read_metadata(folder / "last.safetensors")["train_state"]["seconds"]
+    assert load_detector(folder, "cpu").info["training_seconds"] > in_the_loop
 
 
 def test_the_report_can_be_written_again(whole: Path) -> None:

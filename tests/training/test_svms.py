@@ -14,21 +14,21 @@ from torch.testing import assert_close
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import with_proposals
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.inference.detector import Detector, load
+from rcnn.inference.detector import Detector, load_detector
 from rcnn.models.rcnn import RCNN, RCNNSettings, RidgeSettings, SVMSettings
 from rcnn.ops.boxes import encode
-from rcnn.parts.backbone import TrunkSettings
-from rcnn.parts.pretrained import load_trunk
+from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.pretrained import load_backbone_weights
 from rcnn.structures import Instances
 from rcnn.training.svms import (
-    NEVER,
-    Mined,
-    Pairs,
+    ABSENT_CLASS_MARGIN,
+    ClassSVM,
+    RegressionPairs,
+    find_negatives,
+    find_pairs,
     fit,
     fit_ridge,
     fit_svm,
-    negatives_of,
-    pairs_of,
     require_sklearn,
 )
 from rcnn.transform import Transform
@@ -67,22 +67,22 @@ class TestRidge:
 
 class TestPairs:
     def test_all_are_kept_in_their_order(self) -> None:
-        pairs = Pairs(None, 0)
+        pairs = RegressionPairs(None, 0)
         for i in range(3):
             pairs.add(torch.full((2, 5), float(i)), torch.full((2, 4), float(i)))
-        features, goals = pairs.kept()
-        assert features[:, 0].tolist() == goals[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+        features, target_deltas = pairs.kept()
+        assert features[:, 0].tolist() == target_deltas[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
 
     def test_an_even_draw_of_so_many(self) -> None:
         """Early and late pairs have the same chance, and memory holds no more than twice the limit."""
         kept = torch.zeros(40)
         for seed in range(200):
-            pairs = Pairs(5, seed)
+            pairs = RegressionPairs(5, seed)
             for i in range(40):
                 pairs.add(torch.tensor([[float(i)]]), torch.full((1, 4), float(i)))
                 assert len(pairs) <= 10
-            features, goals = pairs.kept()
-            assert features[:, 0].tolist() == goals[:, 0].tolist() == sorted(features[:, 0].tolist())
+            features, target_deltas = pairs.kept()
+            assert features[:, 0].tolist() == target_deltas[:, 0].tolist() == sorted(features[:, 0].tolist())
             kept[features[:, 0].long()] += 1
         assert kept.sum() == 1000
         # 25 expected for each; the standard error of a quarter of them is 1.5.
@@ -99,26 +99,26 @@ class TestMining:
         boxes = torch.tensor(
             [[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 2], [20, 20, 30, 30], [45, 45, 55, 55]]
         )
-        assert negatives_of(boxes, truth, 0, 0.3).tolist() == [False, False, True, True, False]
-        assert negatives_of(boxes, truth, 1, 0.3).tolist() == [True, True, True, False, False]
-        index, labels, deltas = pairs_of(boxes, truth, 0.45)
+        assert find_negatives(boxes, truth, 0, 0.3).tolist() == [False, False, True, True, False]
+        assert find_negatives(boxes, truth, 1, 0.3).tolist() == [True, True, True, False, False]
+        index, labels, deltas = find_pairs(boxes, truth, 0.45)
         assert index.tolist() == [0, 1, 3]
         assert labels.tolist() == [0, 0, 1]
         assert_close(deltas, encode(truth.boxes[[0, 0, 1]], boxes[index]))
-        assert len(pairs_of(boxes, Instances.empty((60, 60)), 0.6)[0]) == 0
+        assert len(find_pairs(boxes, Instances.empty((60, 60)), 0.6)[0]) == 0
 
     def test_hard_negatives_join_and_easy_ones_go(self) -> None:
-        settings = SVMSettings(c=1.0, bias=1.0, positive_weight=1.0, retrain=2)
-        machine = Mined(settings, torch.tensor([[2.0, 0], [2, 1]]))
-        machine.offer(torch.tensor([[-2.0, 0], [-9, 0]]))  # all are hard before the first fit
+        settings = SVMSettings(c=1.0, bias=1.0, positive_weight=1.0, refit_every=2)
+        machine = ClassSVM(settings, torch.tensor([[2.0, 0], [2, 1]]))
+        machine.add_hard_negatives(torch.tensor([[-2.0, 0], [-9, 0]]))  # all are hard before the first fit
         assert machine.fits == 1
         # The far one lies beyond the margin of -1.2 and goes; the near one is what holds the SVM.
         assert machine.negatives.tolist() == [[-2.0, 0]]
-        machine.offer(torch.tensor([[-8.0, 0], [-5, 1]]))
+        machine.add_hard_negatives(torch.tensor([[-8.0, 0], [-5, 1]]))
         assert (len(machine.negatives), machine.fits) == (1, 1)
-        machine.offer(torch.tensor([[1.0, 0], [0, 0]]))
+        machine.add_hard_negatives(torch.tensor([[1.0, 0], [0, 0]]))
         assert (len(machine.negatives), machine.fresh, machine.fits) == (3, 2, 1)
-        machine.offer(torch.tensor([[0.5, 0]]))
+        machine.add_hard_negatives(torch.tensor([[0.5, 0]]))
         assert (machine.fresh, machine.fits) == (0, 2)
         margins = machine.margins(torch.cat([machine.positives, torch.tensor([[1.0, 0]])]))
         assert bool((margins[:2] > margins[2]).all())
@@ -128,10 +128,10 @@ class TestMining:
         draw = torch.Generator().manual_seed(3)
         positives = torch.randn((20, 4), generator=draw) + torch.tensor([3.0, 0, 0, 0])
         negatives = torch.randn((600, 4), generator=draw) * 2 - torch.tensor([2.0, 0, 0, 0])
-        settings = SVMSettings(c=0.1, bias=1.0, retrain=30)
-        machine = Mined(settings, positives)
+        settings = SVMSettings(c=0.1, bias=1.0, refit_every=30)
+        machine = ClassSVM(settings, positives)
         for some in negatives.split(20):
-            machine.offer(some)
+            machine.add_hard_negatives(some)
         machine.fit()
         weight, bias = fit_svm(positives, negatives, settings)
         assert len(machine.negatives) < 200
@@ -139,10 +139,10 @@ class TestMining:
         assert machine.bias == pytest.approx(bias, abs=0.03)
 
     def test_a_class_without_objects_is_never_found(self) -> None:
-        machine = Mined(SVMSettings(), torch.zeros((0, 3)))
-        machine.offer(torch.ones(5, 3))
+        machine = ClassSVM(SVMSettings(), torch.zeros((0, 3)))
+        machine.add_hard_negatives(torch.ones(5, 3))
         machine.fit()
-        assert_close(machine.margins(torch.ones(2, 3)), torch.full((2,), NEVER))
+        assert_close(machine.margins(torch.ones(2, 3)), torch.full((2,), ABSENT_CLASS_MARGIN))
 
 
 def test_without_sklearn_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_what_cannot_be_fitted() -> None:
 
 
 SMALL = RCNNSettings(
-    TrunkSettings("efficientnet_lite0", (3,), frozen_stages=1),
+    BackboneSettings("efficientnet_lite0", (3,), frozen_stages=1),
     side=64,
     context=8,
     pool=2,
@@ -192,7 +192,7 @@ def test_it_learns_and_is_stored(tmp_path: Path) -> None:
     train, val = on_disk(tmp_path, 16, 0), on_disk(tmp_path, 8, 100)
     torch.manual_seed(0)
     network = RCNN(len(NAMES), SMALL)
-    load_trunk(network.trunk, SMALL.trunk)
+    load_backbone_weights(network.backbone, SMALL.backbone)
     detector = Detector(network.eval(), Transform(), NAMES)
     before, _ = evaluate(detector, val)
     said: list[str] = []
@@ -206,7 +206,7 @@ def test_it_learns_and_is_stored(tmp_path: Path) -> None:
     unmoved, _ = evaluate(Detector(fixed.eval(), Transform(), NAMES), val)
     assert after.metrics["box/AP75"] > unmoved.metrics["box/AP75"]
     # No scikit-learn is needed to use what was fitted: it is linear layers in a checkpoint like any other.
-    again = load(detector.save(tmp_path / "m.safetensors"), "cpu")
+    again = load_detector(detector.save(tmp_path / "m.safetensors"), "cpu")
     same = again.predict([record.path for record in val.records[:1]], min_score=0.01,
                          proposals=[val.records[0].truth.proposals])  # fmt: skip
     assert_close(same[0].boxes, found[0].boxes[: len(same[0])])
@@ -217,7 +217,7 @@ def test_softmax_instead_of_svms_has_its_boxes_moved_still(tmp_path: Path) -> No
     said: list[str] = []
     torch.manual_seed(0)
     network = RCNN(len(NAMES), replace(SMALL, classifier="softmax"))
-    load_trunk(network.trunk, SMALL.trunk)
+    load_backbone_weights(network.backbone, SMALL.backbone)
     fit(network, Transform(), train, say=said.append)
     assert not any("SVM" in line for line in said)
     assert float(network.svms.weight.abs().sum()) == 0

@@ -15,13 +15,20 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rcnn.data.dataset import Dataset
-from rcnn.inference.detector import Detector, load
-from rcnn.inference.fused import Prepared
+from rcnn.inference.detector import Detector, load_detector
+from rcnn.inference.fused import FusedCache
 from rcnn.io import checkpoint
 from rcnn.structures import Instances, Output
 from rcnn.training import trainer as training
 from rcnn.training.recipe import Recipe
-from rcnn.training.trainer import Average, Losses, Trainer, TrainingStopped, TrainSettings, build_optimizer
+from rcnn.training.trainer import (
+    LossValues,
+    Trainer,
+    TrainingStopped,
+    TrainSettings,
+    WeightEMA,
+    build_optimizer,
+)
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 
@@ -92,7 +99,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     ],
 )
 def test_rate(settings: TrainSettings, fraction: float, expected: float, why: str) -> None:
-    assert settings.rate(fraction) == pytest.approx(expected), why
+    assert settings.lr_factor(fraction) == pytest.approx(expected), why
 
 
 @pytest.mark.parametrize(
@@ -102,14 +109,14 @@ def test_iterations_of_an_epoch_run(images: int, epochs: float, expected: int, t
     trainer = trainer_of(tiny_recipe("faster_rcnn", epochs=epochs), tmp_path, data=tiny_shapes(images))
     assert trainer.total == expected
     trainer.run()
-    assert trainer.progress.iteration == expected
+    assert trainer.state.iteration == expected
 
 
 def test_the_rate_of_each_step_is_that_of_the_way_done(tmp_path: Path) -> None:
     rates: list[list[float]] = []
-    recipe = tiny_recipe("faster_rcnn", lr=0.01, trunk_lr=0.5, warmup=0.0)
+    recipe = tiny_recipe("faster_rcnn", lr=0.01, backbone_lr=0.5, warmup=0.0)
 
-    def tick(fraction: float, losses: Losses) -> None:
+    def tick(fraction: float, losses: LossValues) -> None:
         rates.append(sorted({g["lr"] for g in trainer.optimizer.param_groups}))
 
     trainer = trainer_of(recipe, tmp_path, tick=tick)
@@ -129,13 +136,13 @@ def test_evaluations_take_a_small_part_of_the_clock(
         clock["evaluations"] += 1
         return {"score": 0.5}
 
-    def tick(fraction: float, losses: Losses) -> None:
+    def tick(fraction: float, losses: LossValues) -> None:
         clock["now"] += 30.0
 
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock["now"])
     recipe = tiny_recipe("faster_rcnn", minutes=2.0, eval_every=0.25, patience=patience)
     trainer = trained(recipe, tmp_path, evaluate=evaluate, tick=tick)
-    assert trainer.progress.iteration == 4
+    assert trainer.state.iteration == 4
     assert clock["evaluations"] == count
 
 
@@ -149,7 +156,7 @@ def test_minutes_end_by_the_clock_and_evaluation_does_not_count(
         clock["now"] += 1000.0
         return {"score": float(full)}
 
-    def tick(fraction: float, losses: Losses) -> None:
+    def tick(fraction: float, losses: LossValues) -> None:
         clock["now"] += 30.0
         ends.append(fraction)
 
@@ -157,16 +164,16 @@ def test_minutes_end_by_the_clock_and_evaluation_does_not_count(
     recipe = tiny_recipe("faster_rcnn", minutes=2.0, eval_every=0.5)
     trainer = trained(recipe, tmp_path, evaluate=evaluate, tick=tick)
     assert ends == [0.0, 0.25, 0.5, 0.75]
-    assert (trainer.progress.iteration, trainer.progress.seconds) == (4, 120.0)
-    assert trainer.progress.eval_seconds == 2000.0
-    assert trainer.progress.best == 1.0
+    assert (trainer.state.iteration, trainer.state.seconds) == (4, 120.0)
+    assert trainer.state.eval_seconds == 2000.0
+    assert trainer.state.best == 1.0
 
 
 # Optimiser
 
 
-def test_trunk_and_rest_matrices_and_biases_are_apart() -> None:
-    recipe = tiny_recipe("faster_rcnn", trunk_lr=0.1, weight_decay=0.05)
+def test_backbone_and_rest_matrices_and_biases_are_apart() -> None:
+    recipe = tiny_recipe("faster_rcnn", backbone_lr=0.1, weight_decay=0.05)
     network = tiny_network(recipe)
     optimizer = build_optimizer(network, recipe.train)
     names = {id(p): n for n, p in network.named_parameters()}
@@ -175,10 +182,10 @@ def test_trunk_and_rest_matrices_and_biases_are_apart() -> None:
         for parameter in group["params"]:
             name = names[id(parameter)]
             seen.append(name)
-            assert group["multiple"] == (0.1 if name.startswith("trunk.") else 1.0), name
+            assert group["multiple"] == (0.1 if name.startswith("backbone.") else 1.0), name
             assert group["weight_decay"] == (0.05 if parameter.ndim > 1 else 0.0), name
     assert sorted(seen) == sorted(n for n, p in network.named_parameters() if p.requires_grad)
-    assert not any(name.startswith("trunk.stages.0.") for name in seen), "the frozen stem"
+    assert not any(name.startswith("backbone.stages.0.") for name in seen), "the frozen stem"
     assert isinstance(optimizer, torch.optim.AdamW)
     sgd = build_optimizer(network, replace(recipe.train, optimizer="sgd", momentum=0.8))
     assert isinstance(sgd, torch.optim.SGD)
@@ -206,7 +213,7 @@ class Scalar(nn.Module):
 
 def test_average_by_hand() -> None:
     network = Scalar()
-    average = Average(network, 0.5)
+    average = WeightEMA(network, 0.5)
     with torch.no_grad():
         network.weight.fill_(1.0)
         network.count.fill_(7)
@@ -222,7 +229,7 @@ def test_average_by_hand() -> None:
 
 def test_average_gives_the_weights_back_when_the_evaluation_fails() -> None:
     network = Scalar()
-    average = Average(network, 0.5)
+    average = WeightEMA(network, 0.5)
     with torch.no_grad():
         network.weight.fill_(3.0)
     seen: list[float] = []
@@ -240,7 +247,7 @@ def test_average_gives_the_weights_back_when_the_evaluation_fails() -> None:
 
 def test_without_decay_nothing_is_averaged() -> None:
     network = Scalar()
-    average = Average(network, 0.0)
+    average = WeightEMA(network, 0.0)
     average.update(0)
     assert average.shadow == {}
     with average.applied():
@@ -256,12 +263,12 @@ def test_the_averaged_weights_are_evaluated_and_kept(tmp_path: Path) -> None:
 
     trainer = trainer_of(tiny_recipe("faster_rcnn", ema=0.9, eval_every=1.0), tmp_path, evaluate=evaluate)
     trainer.run()
-    best, _ = checkpoint.load(tmp_path / "best.safetensors")
-    last, _ = checkpoint.load(tmp_path / "last.safetensors")
+    best, _ = checkpoint.read_checkpoint(tmp_path / "best.safetensors")
+    last, _ = checkpoint.read_checkpoint(tmp_path / "last.safetensors")
     assert_same({k.removeprefix("network."): v for k, v in best.items()}, seen[0])
-    assert_same({k.removeprefix("average."): v for k, v in last.items() if k.startswith("average.")}, seen[0])
+    assert_same({k.removeprefix("ema."): v for k, v in last.items() if k.startswith("ema.")}, seen[0])
     assert not torch.equal(seen[0]["box.logits.weight"], trainer.network.box.logits.weight)
-    opened = load(tmp_path / "last.safetensors", "cpu")
+    opened = load_detector(tmp_path / "last.safetensors", "cpu")
     assert_same(weights(opened.network), seen[0])
 
 
@@ -283,7 +290,7 @@ def test_when_it_is_evaluated(every: float, expected: list[int], tmp_path: Path)
 
     def evaluate(full: bool) -> dict[str, float]:
         assert not trainer.network.training
-        calls.append((trainer.progress.iteration, full))
+        calls.append((trainer.state.iteration, full))
         return {"score": 0.0}
 
     recipe = tiny_recipe("faster_rcnn", epochs=2.0, eval_every=every)
@@ -299,17 +306,17 @@ def test_patience(tmp_path: Path) -> None:
     said: list[str] = []
     recipe = tiny_recipe("faster_rcnn", epochs=2.0, eval_every=0.0, patience=2)
     trainer = trained(recipe, tmp_path, evaluate=lambda full: {"score": next(scores)}, say=said.append)
-    progress = trainer.progress
+    progress = trainer.state
     assert (progress.iteration, progress.best, progress.best_iteration, progress.stale) == (4, 0.5, 2, 2)
     assert any("stopped early: 2 evaluations" in line for line in said)
     assert checkpoint.read_metadata(tmp_path / "best.safetensors")["metrics"] == {"score": 0.5}
-    assert checkpoint.read_metadata(tmp_path / "last.safetensors")["progress"]["iteration"] == 4
+    assert checkpoint.read_metadata(tmp_path / "last.safetensors")["train_state"]["iteration"] == 4
 
 
 def test_a_result_that_stays_the_same_is_no_better_one(tmp_path: Path) -> None:
     recipe = tiny_recipe("faster_rcnn", epochs=2.0, eval_every=0.0, patience=2)
     scores = iter([0.0, 0.0, 0.0, 0.3, 0.3, 0.3, 0.5])  # before there is any result nothing is waited for
-    progress = trained(recipe, tmp_path, evaluate=lambda full: {"score": next(scores)}).progress
+    progress = trained(recipe, tmp_path, evaluate=lambda full: {"score": next(scores)}).state
     assert (progress.iteration, progress.best_iteration, progress.stale) == (6, 6, 2)
 
 
@@ -317,11 +324,11 @@ def test_a_result_that_stays_the_same_is_no_better_one(tmp_path: Path) -> None:
 def test_the_prepared_network_is_that_of_the_last_step(optimizer: str, tmp_path: Path) -> None:
     """What is evaluated on a CPU is a copy, made anew when weights change; fused AdamW does not tell so."""
     trainer = trainer_of(tiny_recipe("faster_rcnn", optimizer=optimizer), tmp_path)
-    prepared = Prepared()
-    before = prepared.of(trainer.network)
-    assert prepared.of(trainer.network) is before
+    prepared = FusedCache()
+    before = prepared.get(trainer.network)
+    assert prepared.get(trainer.network) is before
     trainer.step([tiny_shapes(2)[i] for i in range(2)])
-    assert prepared.of(trainer.network) is not before
+    assert prepared.get(trainer.network) is not before
 
 
 def test_the_best_weights_and_the_knowledge_of_them_are_stored_together(tmp_path: Path) -> None:
@@ -336,7 +343,7 @@ def test_the_best_weights_and_the_knowledge_of_them_are_stored_together(tmp_path
     with pytest.raises(StopIteration):
         trainer.run()
     assert checkpoint.read_metadata(tmp_path / "best.safetensors")["metrics"] == {"score": 0.9}
-    assert checkpoint.read_metadata(tmp_path / "last.safetensors")["progress"]["best"] == 0.9
+    assert checkpoint.read_metadata(tmp_path / "last.safetensors")["train_state"]["best"] == 0.9
 
 
 @pytest.mark.parametrize(
@@ -359,7 +366,7 @@ def test_settings_outside_their_range(wrong: dict[str, Any], message: str) -> No
 
 
 def test_rows_of_metrics(tmp_path: Path) -> None:
-    losses: list[Losses] = []
+    losses: list[LossValues] = []
     trained(
         tiny_recipe(epochs=5.5, eval_every=1.0, lr=1e-4),
         tmp_path,
@@ -385,7 +392,7 @@ def test_rows_of_metrics(tmp_path: Path) -> None:
 def test_one_seed_one_result(optimizer: str, tmp_path: Path) -> None:
     results = []
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        losses: list[Losses] = []
+        losses: list[LossValues] = []
         trainer = trained(
             tiny_recipe(seed=seed, optimizer=optimizer, epochs=1.5),
             tmp_path / name,
@@ -405,12 +412,12 @@ class KilledError(Exception):
 
 def run_until(trainer: Trainer, moment: str, iteration: int) -> None:
     """Run until just before or after something is done in a step."""
-    names = {"forward": "prepare", "evaluation": "_evaluate", "checkpoint": "save"}
+    names = {"forward": "make_batch", "evaluation": "_evaluate", "checkpoint": "save"}
     name, _, side = moment.partition(" ")
     inner = getattr(trainer, names[name])
 
     def guarded(*arguments: Any) -> Any:
-        now = trainer.progress.iteration == iteration
+        now = trainer.state.iteration == iteration
         if now and side != "after":
             raise KilledError
         result = inner(*arguments)
@@ -462,12 +469,14 @@ def test_a_killed_run_goes_on_to_the_same_end(
     resumed = trainer_of(recipe, tmp_path)
     resumed.evaluate = score(resumed)
     resumed.resume()
-    done = resumed.progress.iteration
+    done = resumed.state.iteration
     assert done == (iteration if moment in ("forward before", "checkpoint after") else iteration - 1)
     resumed.run()
     assert rows(tmp_path) == rows(whole)
     for name in ("best.safetensors", "last.safetensors"):
-        assert_same(checkpoint.load(tmp_path / name)[0], checkpoint.load(whole / name)[0])
+        assert_same(
+            checkpoint.read_checkpoint(tmp_path / name)[0], checkpoint.read_checkpoint(whole / name)[0]
+        )
 
 
 def test_a_row_is_not_written_twice(tmp_path: Path) -> None:
@@ -478,7 +487,7 @@ def test_a_row_is_not_written_twice(tmp_path: Path) -> None:
     assert [row["iteration"] for row in rows(tmp_path)] == [20]
     resumed = trainer_of(recipe, tmp_path)
     resumed.resume()
-    assert resumed.progress.iteration == 19
+    assert resumed.state.iteration == 19
     resumed.run()
     assert [row["iteration"] for row in rows(tmp_path)] == [20, 22, 22]
 
@@ -493,7 +502,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_rows_anew(tmp_path:
 
 
 def test_the_rate_of_the_heads_is_noted(tmp_path: Path) -> None:
-    recipe = tiny_recipe("faster_rcnn", epochs=0.5, trunk_lr=0.0, warmup=0.0)
+    recipe = tiny_recipe("faster_rcnn", epochs=0.5, backbone_lr=0.0, warmup=0.0)
     trained(recipe, tmp_path)
     assert next(row["lr"] for row in rows(tmp_path) if "lr" in row) == recipe.train.lr
 
@@ -516,7 +525,7 @@ def poison(trainer: Trainer, steps: set[int], how: str = "loss") -> None:
 
     def forward(batch: Any, truths: list[Instances]) -> Output:
         output = trainer.network(batch, truths)
-        if trainer.progress.iteration in steps:
+        if trainer.state.iteration in steps:
             bias = trainer.network.box.logits.bias
             # The root's slope at 0 is infinite, its value is 0.
             fault = bias.sum() * math.nan if how == "loss" else (bias * 0).abs().sum().sqrt()
@@ -533,19 +542,19 @@ def test_a_step_that_is_not_finite_changes_nothing(how: str, tmp_path: Path) -> 
     poison(trainer, {1}, how)
     samples = [tiny_shapes(2, first=40)[i] for i in range(2)]
     trainer.step(samples)
-    before, average = weights(trainer.network), {k: v.clone() for k, v in trainer.average.shadow.items()}
+    before, average = weights(trainer.network), {k: v.clone() for k, v in trainer.ema.shadow.items()}
     state = {k: v.clone() for s in trainer.optimizer.state.values() for k, v in s.items()}
     trainer.step(samples)
     assert_same(weights(trainer.network), before)
-    assert_same(trainer.average.shadow, average)
+    assert_same(trainer.ema.shadow, average)
     assert_same({k: v for s in trainer.optimizer.state.values() for k, v in s.items()}, state)
-    assert (trainer.progress.skipped, trainer.progress.skipped_in_a_row, trainer.window_steps) == (1, 1, 1)
-    assert trainer.progress.iteration == 2
+    assert (trainer.state.skipped, trainer.state.skipped_in_a_row, trainer.window_steps) == (1, 1, 1)
+    assert trainer.state.iteration == 2
     (line,) = said
     assert f"iteration 2: the {how} is not finite" in line
     assert line.endswith("step skipped; images: 40, 41")
     trainer.step(samples)
-    assert (trainer.progress.skipped, trainer.progress.skipped_in_a_row, trainer.window_steps) == (1, 0, 2)
+    assert (trainer.state.skipped, trainer.state.skipped_in_a_row, trainer.window_steps) == (1, 0, 2)
     assert not torch.equal(trainer.network.box.logits.bias, before["box.logits.bias"])
 
 
@@ -565,26 +574,26 @@ def test_a_step_that_is_not_finite_leaves_running_statistics(tmp_path: Path) -> 
 
 
 def test_too_many_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path: Path) -> None:
-    recipe = tiny_recipe("faster_rcnn", epochs=5.0, bad_steps=3, save_every=0.0, eval_every=1.0, lr=1e-3)
+    recipe = tiny_recipe("faster_rcnn", epochs=5.0, max_bad_steps=3, save_every=0.0, eval_every=1.0, lr=1e-3)
     said: list[str] = []
     trainer = trainer_of(recipe, tmp_path, say=said.append)
     poison(trainer, {2, 5, 6, 7})
     with pytest.raises(TrainingStopped, match=r"3 losses in a row.*from iteration 6 on.*train\.lr=0\.00025"):
         trainer.run()
     assert len(said) == 4
-    assert trainer.progress.skipped == 4
+    assert trainer.state.skipped == 4
     metadata = checkpoint.read_metadata(tmp_path / "last.safetensors")
-    assert metadata["progress"]["iteration"] == 5
-    assert_same(weights(load(tmp_path, "cpu").network), weights(trainer.network))
+    assert metadata["train_state"]["iteration"] == 5
+    assert_same(weights(load_detector(tmp_path, "cpu").network), weights(trainer.network))
 
 
 def test_stopped_before_the_first_checkpoint_the_weights_are_there_too(tmp_path: Path) -> None:
-    trainer = trainer_of(tiny_recipe("faster_rcnn", epochs=5.0, bad_steps=2), tmp_path)
+    trainer = trainer_of(tiny_recipe("faster_rcnn", epochs=5.0, max_bad_steps=2), tmp_path)
     poison(trainer, set(range(20)))
     before = weights(trainer.network)
     with pytest.raises(TrainingStopped, match=r"last\.safetensors"):
         trainer.run()
-    assert_same(weights(load(tmp_path / "last.safetensors", "cpu").network), before)
+    assert_same(weights(load_detector(tmp_path / "last.safetensors", "cpu").network), before)
 
 
 # Disk full
@@ -600,7 +609,7 @@ def test_disk_full_while_saving_keeps_the_previous_checkpoint(
     recipe = tiny_recipe("faster_rcnn", save_every=0.0, eval_every=1.0)
     whole = trained(recipe, tmp_path / "whole")
 
-    def tick(fraction: float, losses: Losses) -> None:
+    def tick(fraction: float, losses: LossValues) -> None:
         if fraction == 0.75:
             monkeypatch.setattr(os, "fsync", full_disk)
 
@@ -611,7 +620,7 @@ def test_disk_full_while_saving_keeps_the_previous_checkpoint(
     assert sorted(p.name for p in out.iterdir()) == ["last.safetensors"]
     resumed = trainer_of(recipe, out)
     resumed.resume()
-    assert resumed.progress.iteration == 2
+    assert resumed.state.iteration == 2
     resumed.run()
     assert_same(weights(resumed.network), weights(whole.network))
 
@@ -633,7 +642,7 @@ def test_images_without_objects_train_too(tmp_path: Path) -> None:
         replace(r, masks=None, truth=Instances.empty(r.truth.size, data.class_names)) for r in data.records
     ]
     for name, mixed in (("none", records), ("half", [*records[:2], *data.records[2:]])):
-        losses: list[Losses] = []
+        losses: list[LossValues] = []
         empty = replace(data, scenes=replace(data.scenes, objects=(0, 0)), records=records)
         trainer = trained(
             tiny_recipe(),
@@ -641,7 +650,7 @@ def test_images_without_objects_train_too(tmp_path: Path) -> None:
             data=empty if name == "none" else replace(data, records=mixed),
             tick=lambda fraction, values, losses=losses: losses.append(values),
         )
-        assert trainer.progress.skipped == 0
+        assert trainer.state.skipped == 0
         assert all(math.isfinite(v) for each in losses for v in each.values())
         if name == "none":
             assert {each["masks"] for each in losses} == {each["boxes"] for each in losses} == {0.0}

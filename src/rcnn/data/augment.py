@@ -21,19 +21,36 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rcnn.data.dataset import Sample
-from rcnn.data.geometry import View, keep, marked, set_pixels, tightened, view_sample, window_pixels
+from rcnn.data.geometry import (
+    View,
+    keep,
+    mark_as_crowd,
+    set_pixels,
+    tighten_boxes,
+    view_sample,
+    window_pixels,
+)
 from rcnn.structures import VOID, Instances, Masks
 
 if TYPE_CHECKING:
     from rcnn.transform import Transform
 
 # Settings of Augment between 0 and 1.
-SHARES = ("brightness", "contrast", "saturation", "hue", "copy_paste", "min_visible", "on_object", "repeat")
+UNIT_INTERVAL_SETTINGS = (
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "copy_paste",
+    "min_visible",
+    "object_crop_fraction",
+    "repeat",
+)
 # Quarter turns counter-clockwise as (transposed, flip_x, flip_y), the flips after the transposition.
 QUARTER_TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
 
 
-def paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.0) -> Sample:
+def copy_paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.0) -> Sample:
     """Put the objects ``chosen`` (bool ``[N]``) of ``donor`` on ``sample``: simple copy-paste (Ghiasi 2021).
 
     Both share their upper left corner; what would lie outside the sample is cut off. Masks underneath lose
@@ -78,7 +95,9 @@ def _uncovered(truth: Instances, covered: Tensor, min_visible: float) -> Instanc
     left = truth.masks.pixels * ~covered[y, x]
     before = torch.bincount(owner, truth.masks.pixels, len(truth))
     visible = torch.bincount(owner, left, len(truth)) / before
-    return tightened(marked(replace(truth, masks=replace(truth.masks, pixels=left)), visible < min_visible))
+    return tighten_boxes(
+        mark_as_crowd(replace(truth, masks=replace(truth.masks, pixels=left)), visible < min_visible)
+    )
 
 
 def _joined(below: Instances, above: Instances) -> Instances:
@@ -116,9 +135,10 @@ class Augment:
         copy_paste: probability of pasting objects of another image on top (needs masks).
         min_visible: an object of which less than this share is left in the crop, or uncovered by pasted
             ones, counts as crowd: neither positive nor negative.
-        drop_cut: what the crop leaves less of is background instead, as at the borders of images where
+        drop_truncated: what the crop leaves less of is background instead, as at the borders of images where
             annotators leave such objects out.
-        on_object: probability that the crop is placed on an object, where the image has any; else anywhere.
+        object_crop_fraction: probability that the crop is placed on an object, where the image has any; else
+            anywhere.
         repeat: how much more often an image is shown that holds several crops: the power of their number,
             which is at most that of its objects. 0: all images equally often, as published.
     """
@@ -133,8 +153,8 @@ class Augment:
     hue: float = 0.02
     copy_paste: float = 0.0
     min_visible: float = 0.15
-    drop_cut: bool = False
-    on_object: float = 0.9
+    drop_truncated: bool = False
+    object_crop_fraction: float = 0.9
     repeat: float = 0.0
 
     def __post_init__(self) -> None:
@@ -150,9 +170,9 @@ class Augment:
             raise ValueError(
                 f"scale_jitter must be (low, high) with 0 < low <= high, not {self.scale_jitter}."
             )
-        most = {"hue": 0.5}
-        for name in SHARES:
-            value, limit = getattr(self, name), most.get(name, 1.0)
+        limits = {"hue": 0.5}
+        for name in UNIT_INTERVAL_SETTINGS:
+            value, limit = getattr(self, name), limits.get(name, 1.0)
             if not 0 <= value <= limit:
                 raise ValueError(f"{name} must lie between 0 and {limit:g}, not {value}.")
 
@@ -177,13 +197,13 @@ class Augment:
         Raises:
             ValueError: copy-paste is drawn and the objects have no masks.
         """
-        result = self._varied(sample, transform, rng)
+        result = self._augmented(sample, transform, rng)
         if other is not None and rng.random() < self.copy_paste:
-            donor = self._varied(other(), transform, rng)
+            donor = self._augmented(other(), transform, rng)
             chosen = torch.from_numpy(rng.random(len(donor.truth)) < rng.random())
             if donor.truth.crowd is not None:
                 chosen &= ~donor.truth.crowd
-            result = paste(result, donor, chosen, self.min_visible)
+            result = copy_paste(result, donor, chosen, self.min_visible)
         return result
 
     def crops(self, truth: Instances, transform: Transform) -> float:
@@ -192,16 +212,16 @@ class Augment:
         area = height * width * (transform.factor(truth.size) / self.crop) ** 2
         return max(1.0, min(area, float(len(truth))))
 
-    def unvaried(self) -> Augment:
+    def without_randomness(self) -> Augment:
         """The same crops with nothing random about them but their place."""
         return replace(
             self, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0, contrast=0.0,
             saturation=0.0, hue=0.0, copy_paste=0.0,
         )  # fmt: skip
 
-    def _varied(self, sample: Sample, transform: Transform, rng: np.random.Generator) -> Sample:
+    def _augmented(self, sample: Sample, transform: Transform, rng: np.random.Generator) -> Sample:
         view = self.view(sample.truth, transform, rng)
-        varied = view_sample(sample, view, self.min_visible, drop_cut=self.drop_cut)
+        varied = view_sample(sample, view, self.min_visible, drop_truncated=self.drop_truncated)
         return replace(varied, image=self.colour(varied.image, rng))
 
     def view(self, truth: Instances, transform: Transform, rng: np.random.Generator) -> View:
@@ -222,7 +242,7 @@ class Augment:
     def _aim(self, truth: Instances, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """The box that the window is to lie on: that of an object, or the whole image for anywhere."""
         boxes = truth.boxes if truth.crowd is None else truth.boxes[~truth.crowd]
-        if len(boxes) and rng.random() < self.on_object:
+        if len(boxes) and rng.random() < self.object_crop_fraction:
             x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))].tolist()
             return x1, y1, x2, y2
         return 0.0, 0.0, float(truth.size[1]), float(truth.size[0])

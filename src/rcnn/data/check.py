@@ -1,6 +1,6 @@
 """What can be wrong with a data set, found all at once, and what a data set holds.
 
-Readers note what they see in the annotations (:func:`judge_box` is their common rule for boxes);
+Readers note what they see in the annotations (:func:`check_box` is their common rule for boxes);
 :func:`check` adds what the image files tell. An error keeps an image out of training, a warning was dealt
 with already:
 
@@ -56,7 +56,7 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Fault:
+class BoxFault:
     """Why a box is not taken as it stands; the fields are those of :class:`Problem`."""
 
     what: str
@@ -68,7 +68,7 @@ class Fault:
         return Problem(file, self.what, self.advice, annotation, self.severity)
 
 
-def judge_box(box: Box, size: Size) -> tuple[Box | None, Fault | None]:
+def check_box(box: Box, size: Size) -> tuple[Box | None, BoxFault | None]:
     """The part of a box that can be used, None if nothing can, and what is wrong with it.
 
     Convention: on an image 10 high and 20 wide, ``(-3, 2, 5, 8)`` becomes ``(0, 2, 5, 8)`` with a warning.
@@ -81,21 +81,23 @@ def judge_box(box: Box, size: Size) -> tuple[Box | None, Fault | None]:
     height, width = size
     shown = f"The box x1 y1 x2 y2 = {x1:g} {y1:g} {x2:g} {y2:g}"
     if not all(math.isfinite(v) for v in box):
-        return None, Fault(f"{shown} has a value that is not a finite number.", "Correct or delete it.")
+        return None, BoxFault(f"{shown} has a value that is not a finite number.", "Correct or delete it.")
     if x2 < x1 or y2 < y1:
-        return None, Fault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
+        return None, BoxFault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
     if min(x2 - x1, y2 - y1) < SMALLEST_SIDE:
-        return None, Fault(f"{shown} has no area.", "It was left out; draw it anew or delete it.", "warning")
+        return None, BoxFault(
+            f"{shown} has no area.", "It was left out; draw it anew or delete it.", "warning"
+        )
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         what = f"{shown} lies outside the image of {width} by {height} pixels."
-        return None, Fault(what, "Correct or delete it.")
+        return None, BoxFault(what, "Correct or delete it.")
     cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
     if min(cut[2] - cut[0], cut[3] - cut[1]) < SMALLEST_SIDE:
         what = f"{shown} has next to nothing inside the image of {width} by {height} pixels."
-        return None, Fault(what, "It was left out; correct or delete it.", "warning")
+        return None, BoxFault(what, "It was left out; correct or delete it.", "warning")
     if max(abs(a - b) for a, b in zip(box, cut, strict=True)) > ROUNDING:
         what = f"{shown} reaches beyond the image of {width} by {height} pixels."
-        return cut, Fault(
+        return cut, BoxFault(
             what, "It was cut at the border; correct it if the image is another one.", "warning"
         )
     return cut, None
@@ -263,7 +265,7 @@ def matching_label(class_names: Sequence[str], name: str) -> int | None:
     return folded.index(name.casefold()) if name.casefold() in folded else None
 
 
-def align_classes(
+def align_dataset_classes(
     dataset: Dataset, class_names: tuple[str, ...], semantic_names: tuple[str, ...] = ()
 ) -> Dataset:
     """The same data set with labels that index ``class_names``, found by name, upper and lower case alike.
@@ -342,7 +344,7 @@ def refuse_or_skip(
             or no image is left, which no skipping mends.
     """
     report = report or check(dataset)
-    errors = [p for p in report.errors if not (boxes_only and p.of_outline)]
+    errors = [p for p in report.errors if not (boxes_only and p.is_outline_problem)]
     # A broken category concerns all images, too.
     of_all = [p for p in errors if p.file == dataset.source]
     whole = [p for p in of_all if p.annotation is None or p.annotation.startswith("categories")]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset, Problem
-from rcnn.data.formats.writers import WRITERS, Item, Losses, Writer
+from rcnn.data.formats.writers import WRITERS, DroppedContent, Item, Writer
 
 LOST_FILE = "lost.txt"
 SHOWN = 5  # places named of each kind; the file has them all
@@ -76,15 +76,15 @@ def convert(
     target = Path(out)
     _refuse(dataset, target, to)
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
-    losses = Losses()
+    dropped = DroppedContent()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise ValueError(f"{target} cannot be made ({error.strerror}): choose another place.") from error
     try:
-        _fill(WRITERS[to](part, good, losses), good, progress)
-        _list_losses(part / LOST_FILE, losses)
+        _fill(WRITERS[to](part, good, dropped), good, progress)
+        _write_dropped(part / LOST_FILE, dropped)
         part.chmod(0o777 & ~_umask())
         part.rename(target)
     except OSError as error:
@@ -92,7 +92,7 @@ def convert(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     objects = sum(len(record.truth) for record in good.records)
-    return Conversion(target, len(good), objects, losses.places, tuple(errors))
+    return Conversion(target, len(good), objects, dropped.places, tuple(errors))
 
 
 def _refuse(dataset: Dataset, target: Path, to: str) -> None:
@@ -133,9 +133,9 @@ def _own_name(path: Path, taken: set[str]) -> str:
     return stem + path.suffix
 
 
-def _list_losses(file: Path, losses: Losses) -> None:
-    if losses.places:
-        lines = [f"{kind}: {place}\n" for kind, places in losses.places.items() for place in places]
+def _write_dropped(file: Path, dropped: DroppedContent) -> None:
+    if dropped.places:
+        lines = [f"{kind}: {place}\n" for kind, places in dropped.places.items() for place in places]
         file.write_text("".join(lines), encoding="utf-8")
 
 

@@ -17,15 +17,15 @@ from rcnn.io.images import read_image, visible_files
 from rcnn.structures import Instances, Masks, Skeleton
 
 
-def some_of(names: Sequence[str], most: int = 5) -> str:
+def shortened(names: Sequence[str], limit: int = 5) -> str:
     """The first names, and dots where there are more."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
 NOT_READ = "They are not read; move them up, or open each folder as a data set of its own."
 
 
-def files_below(folder: Path, pattern: str) -> str:
+def nested_files_message(folder: Path, pattern: str) -> str:
     """What to say of files in the folders of a folder, which a reader does not look into; else nothing."""
     found = visible_files(folder, f"*/{pattern}")
     return f"{len(found)} files lie in folders below, {found[0]} for one." if found else ""
@@ -42,8 +42,8 @@ class Problem:
         annotation: the annotation's id, name or index in the file, where one is concerned.
         severity: an ``error`` keeps the image out of training; a ``warning`` was dealt with as ``advice``
             says.
-        of_outline: it is an outline that is wrong or missing; models that learn from boxes alone can do
-            without.
+        is_outline_problem: it is an outline that is wrong or missing; models that learn from boxes alone can
+            do without.
     """
 
     file: Path
@@ -51,7 +51,7 @@ class Problem:
     advice: str
     annotation: str | None = None
     severity: Literal["error", "warning"] = "error"
-    of_outline: bool = False
+    is_outline_problem: bool = False
 
     def __str__(self) -> str:
         place = f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")
@@ -163,11 +163,11 @@ class Dataset:
         """The same data set with some of its images, in the given order."""
         return replace(self, records=[self.records[i] for i in indices])
 
-    def bare(self) -> Dataset:
+    def without_masks(self) -> Dataset:
         """The same data set without masks and semantic maps, which take time to decode."""
         return replace(self, records=[replace(r, masks=None, semantic=None) for r in self.records])
 
-    def evenly(self, count: int) -> list[int]:
+    def evenly_spaced(self, count: int) -> list[int]:
         """So many indices, spread evenly over the images; all where there are fewer."""
         last = len(self.records) - 1
         return sorted({round(i * last / max(count - 1, 1)) for i in range(count)}) if last >= 0 else []

@@ -136,7 +136,7 @@ def search_all(
     """
     chosen = settings or SelectiveSearchSettings()
     folder = None if cache is None else Path(cache)
-    bare = dataset.bare()
+    bare = dataset.without_masks()
 
     def search(index: int) -> Tensor:
         return cached_search(bare[index].image, chosen, folder)

@@ -101,7 +101,7 @@ class View:
         y, x = (x, y) if self.transposed else (y, x)
         left, top, right, _ = edges
         stored = (
-            masks.starts[owner] + (rows[y] - top[owner]) * (right - left)[owner] + columns[x] - left[owner]
+            masks.offsets[owner] + (rows[y] - top[owner]) * (right - left)[owner] + columns[x] - left[owner]
         )
         return Masks(masks.pixels[stored], windows, self.size)
 
@@ -180,17 +180,19 @@ def keep(truth: Instances, chosen: Tensor) -> Instances:
     return replace(replace(truth, masks=None)[chosen], masks=masks)
 
 
-def marked(truth: Instances, hidden: Tensor) -> Instances:
+def mark_as_crowd(truth: Instances, hidden: Tensor) -> Instances:
     """The truth with the objects ``hidden`` (bool ``[N]``) marked as crowd, beside those that already are."""
     return replace(truth, crowd=hidden if truth.crowd is None else truth.crowd | hidden)
 
 
-def view_sample(sample: Sample, view: View, min_visible: float = 0.0, *, drop_cut: bool = False) -> Sample:
+def view_sample(
+    sample: Sample, view: View, min_visible: float = 0.0, *, drop_truncated: bool = False
+) -> Sample:
     """The sample as ``view`` shows it.
 
     Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
-    little is left to find them by, and they are not background either; with ``drop_cut`` they are, but for
-    crowds. With masks the boxes are drawn tight around what is left of them, and objects of whose mask
+    little is left to find them by, and they are not background either; with ``drop_truncated`` they are, but
+    for crowds. With masks the boxes are drawn tight around what is left of them, and objects of whose mask
     nothing is left are dropped. Proposals and the semantic map are cut to the window. ``areas`` are dropped:
     they hold for the source only.
     """
@@ -205,7 +207,7 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0, *, drop_cu
     enough = visible >= min_visible
     if truth.crowd is not None:
         enough |= truth.crowd  # of a crowd whatever is left is neither object nor background
-    truth = keep(truth, enough) if drop_cut else marked(truth, ~enough)
+    truth = keep(truth, enough) if drop_truncated else mark_as_crowd(truth, ~enough)
     if truth.keypoints is not None:
         points = view.keypoints(truth.keypoints)
         if view.mirrors and truth.skeleton is not None:
@@ -217,7 +219,7 @@ def view_sample(sample: Sample, view: View, min_visible: float = 0.0, *, drop_cu
     if truth.semantic is not None:
         truth = replace(truth, semantic=view.semantic(truth.semantic))
     if truth.masks is not None:
-        truth = tightened(replace(truth, masks=view.masks(truth.masks)))
+        truth = tighten_boxes(replace(truth, masks=view.masks(truth.masks)))
     return Sample(view.image(sample.image), truth, sample.image_id)
 
 
@@ -225,7 +227,7 @@ def _box_areas(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
-def tightened(truth: Instances) -> Instances:
+def tighten_boxes(truth: Instances) -> Instances:
     """Boxes drawn anew around the masks, objects without a pixel dropped."""
     assert truth.masks is not None
     boxes = _tight_boxes(truth.masks)

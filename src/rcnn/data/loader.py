@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # The second word of a seed: which of the independent random streams of a run is meant.
 ORDER, VARIATION = 0, 1
-ROOM = 2**29  # bytes of decoded images that all processes together keep
+CACHE_BYTES = 2**29  # bytes of decoded images that all processes together keep
 
 
 def training_batches(
@@ -73,25 +73,27 @@ def training_batches(
     if batch_size < 1 or batch_size % world_size:
         advice = "choose a multiple of the number of processes"
         raise ValueError(f"batch_size {batch_size} cannot be shared out to {world_size} processes: {advice}.")
-    share = batch_size // world_size
+    per_process = batch_size // world_size
     workers = min(workers, _cores())
-    room = ROOM // max(workers, 1) // world_size
-    batches = Batches(dataset, augment, transform, seed, batch_size, rank * share, share, room)
+    capacity = CACHE_BYTES // max(workers, 1) // world_size
+    batches = Batches(
+        dataset, augment, transform, seed, batch_size, rank * per_process, per_process, capacity
+    )
     return _loaded(batches, start, workers)
 
 
 @dataclass
-class Kept:
+class SampleCache:
     """Decoded samples by their index, the first that there is room for.
 
     Nothing is evicted: every image comes about once an epoch, so that the one not seen for longest is the
     next that is needed.
 
     Attributes:
-        room: bytes left.
+        capacity: bytes left.
     """
 
-    room: int
+    capacity: int
     samples: dict[int, Sample] = field(default_factory=dict)
 
     def get(self, dataset: Dataset, index: int) -> Sample:
@@ -102,9 +104,9 @@ class Kept:
         tensors = [sample.image, sample.truth.semantic]
         tensors += [] if sample.truth.masks is None else [sample.truth.masks.pixels]
         size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
-        if size <= self.room:
+        if size <= self.capacity:
             self.samples[index] = sample
-            self.room -= size
+            self.capacity -= size
         return sample
 
 
@@ -119,8 +121,8 @@ class Batches:
         seed: decides order and variations.
         batch_size: positions from one batch to the next.
         offset: the first position of this process within a batch.
-        share: positions of this process in a batch.
-        room: bytes of decoded images that it keeps.
+        per_process: positions of this process in a batch.
+        capacity: bytes of decoded images that it keeps.
     """
 
     dataset: Dataset
@@ -129,14 +131,14 @@ class Batches:
     seed: int
     batch_size: int
     offset: int
-    share: int
-    room: int = 0
-    _kept: Kept = field(init=False, repr=False, compare=False)
+    per_process: int
+    capacity: int = 0
+    _kept: SampleCache = field(init=False, repr=False, compare=False)
     _ends: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Begin with nothing kept; share out the positions of an epoch among the images."""
-        object.__setattr__(self, "_kept", Kept(self.room))
+        object.__setattr__(self, "_kept", SampleCache(self.capacity))
         crops = [self.augment.crops(record.truth, self.transform) for record in self.dataset.records]
         ends = np.cumsum(np.array(crops) ** self.augment.repeat)
         object.__setattr__(self, "_ends", ends * (len(ends) / ends[-1]))
@@ -151,7 +153,7 @@ class Batches:
 
     def __getitem__(self, number: int) -> list[Sample]:
         first = number * self.batch_size + self.offset
-        return [self.sample(position) for position in range(first, first + self.share)]
+        return [self.sample(position) for position in range(first, first + self.per_process)]
 
     def sample(self, position: int) -> Sample:
         """The varied sample at a position of the endless sequence.
@@ -182,8 +184,8 @@ class Batches:
             self.seed,
             self.batch_size,
             self.offset,
-            self.share,
-            self.room,
+            self.per_process,
+            self.capacity,
         )
         return _unpacked_batches, (_packed(values),)
 
@@ -219,7 +221,7 @@ def _packed(value: object) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _WorkerBatches:
     """What a worker hands over: a batch, or the error that kept it from making one."""
 
     batches: Batches
@@ -241,7 +243,7 @@ def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[Sample]
     if workers == 0:
         yield from (batches[number] for number in itertools.count(start))
     loader = DataLoader(
-        cast(Any, _Prepared(batches)),
+        cast(Any, _WorkerBatches(batches)),
         batch_size=None,  # an item is a whole batch already
         sampler=range(start, sys.maxsize),
         num_workers=workers,

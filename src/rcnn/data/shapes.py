@@ -180,14 +180,16 @@ class Scenes:
         count = len(self.class_names)
         # Index -1 is the last: the background.
         classes = torch.tensor([*labels, count])[torch.from_numpy(owners)]
-        return torch.where(classes == count, count + torch.from_numpy(self.parting(number)), classes)
+        return torch.where(
+            classes == count, count + torch.from_numpy(self.background_regions(number)), classes
+        )
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
         """What the values of :meth:`semantic` mean."""
         return (*self.class_names, *(self.grounds or ("background",)))
 
-    def parting(self, number: int) -> npt.NDArray[np.int64]:
+    def background_regions(self, number: int) -> npt.NDArray[np.int64]:
         """Which of ``grounds`` each pixel ``[H, W]`` of a picture would show without the objects."""
         if not self.grounds:
             return np.zeros(self.size, dtype=np.int64)
@@ -209,7 +211,7 @@ class Scenes:
         if self.grounds:
             kinds = [GROUNDS.index(name) for name in self.grounds]
             textures = np.stack([_texture(self.size, ground, rng, kind) for kind in kinds])
-            image = np.take_along_axis(textures, self.parting(number)[None, ..., None], 0)[0]
+            image = np.take_along_axis(textures, self.background_regions(number)[None, ..., None], 0)[0]
         for index in range(len(labels)):
             ys, xs = np.nonzero(owners == index)
             rows, columns = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DASH = "\N{EN DASH}"
 # Written by matplotlib, then replaced by the colour of the page's text.
 _INK = "#010203"
-KINDS = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}
+KIND_NOUNS = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}
 """What is measured by COCO's metrics, and what it is called."""
 _LINES = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
 _TRUE, _FALSE = "#0a8fdc", "#e0a100"
@@ -147,7 +147,7 @@ def lines_chart(
     keys: Sequence[str],
     axis: str,
     *,
-    average: bool = False,
+    smooth: bool = False,
     top: float | None = None,
 ) -> str:
     """Values of the history over ``axis``, one line a key.
@@ -156,13 +156,11 @@ def lines_chart(
         history: rows of ``metrics.jsonl``.
         keys: what is drawn; those without values are left out.
         axis: see :func:`curve_of`.
-        average: smooth the lines, for noisy values.
+        smooth: smooth the lines, for noisy values.
         top: the upper end of the vertical axis; by default what the values need.
     """
     curves = {key: curve_of(history, key, axis) for key in keys}
-    curves = {
-        key: thinned(smoothed(curve) if average else curve) for key, curve in curves.items() if curve[0]
-    }
+    curves = {key: thinned(smoothed(curve) if smooth else curve) for key, curve in curves.items() if curve[0]}
     if not curves:
         return ""
     figure, axes = _figure_and_axes(axis, "")
@@ -227,7 +225,7 @@ def recall_chart(recall: ProposalRecall) -> str:
 def size_chart(evaluation: Evaluation) -> str:
     """AP of all objects, and of the small, medium and large ones."""
     sizes = ("AP", "AP_small", "AP_medium", "AP_large")
-    kinds = [kind for kind in KINDS if f"{kind}/AP" in evaluation.metrics]
+    kinds = [kind for kind in KIND_NOUNS if f"{kind}/AP" in evaluation.metrics]
     if not kinds:
         return ""
     figure, axes = _figure_and_axes("", "AP")
@@ -238,7 +236,7 @@ def size_chart(evaluation: Evaluation) -> str:
         places = [j + (i - (len(kinds) - 1) / 2) * width for j in range(len(sizes))]
         heights = [value if value is not None and math.isfinite(value) else 0.0 for value in values]
         bars = axes.bar(places, heights, width * 0.92, color=_LINES[i])
-        labelled.append((bars, KINDS[kind]))
+        labelled.append((bars, KIND_NOUNS[kind]))
         for place, height, value in zip(places, heights, values, strict=True):
             text = {"ha": "center", "va": "bottom", "color": _INK, "fontsize": 8.5}
             axes.text(place, height + 0.012, number(value), **text)
@@ -252,24 +250,24 @@ def size_chart(evaluation: Evaluation) -> str:
 
 
 def confusion_chart(result: SemanticResult) -> str:
-    """What the pixels of each class (row) were taken for (column), as shares of the class."""
+    """What the pixels of each class (row) were taken for (column), as fractions of the class."""
     matrix = np.array(result.confusion, dtype=float)
     present = [i for i in range(len(matrix)) if matrix[i].sum() or matrix[:, i].sum()]
     if not present:
         return ""
     matrix = matrix[np.ix_(present, present)]
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = [_plain(result.names[i][:16]) for i in present]
     figure, axes = _figure_and_axes("predicted", "true")
     axes.grid(visible=False)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     small = {"fontsize": 8 if len(names) <= 12 else 6}
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, **small)
     axes.set_yticks(range(len(names)), names, **small)
-    for row, column in np.ndindex(shares.shape) if len(names) <= 8 else ():
-        share = shares[row, column]
-        colour = "#ffffff" if share > 0.5 else "#000000"
-        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    for row, column in np.ndindex(fractions.shape) if len(names) <= 8 else ():
+        fraction = fractions[row, column]
+        colour = "#ffffff" if fraction > 0.5 else "#000000"
+        axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", fontsize=8, color=colour)
     return _svg(figure, "confusion")
 
 

@@ -30,19 +30,19 @@ from rcnn.metrics import check_pairs, percent
 from rcnn.metrics.coco import Kind
 from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
 from rcnn.metrics.panoptic import PanopticQuality, PanopticTally
-from rcnn.metrics.registry import FAMILIES, Compared, Measures, check_names, chosen_families
+from rcnn.metrics.registry import METRICS, MetricInput, MetricResult, check_metric_names, choose_metrics
 from rcnn.metrics.semantic import SemanticResult, SemanticTally
 from rcnn.ops.panoptic import OTHER, MergeSettings, merge, true_segments
 from rcnn.structures import Instances, Skeleton
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
-COCO_CAP = 100
+COCO_MAX_DETECTIONS = 100
 UNNAMED = ("object",)  # the class of formats that have no names
 
 Headline = Literal["box", "mask", "keypoint", "semantic", "panoptic"]
 
 
-class Detector(Protocol):
+class Predictor(Protocol):
     """What can be evaluated."""
 
     @property
@@ -60,10 +60,10 @@ class Detector(Protocol):
 
 
 @runtime_checkable
-class Exported(Protocol):
+class ExportedPredictor(Protocol):
     """An exported model, whose results hold arrays."""
 
-    def tensors(self) -> Detector:
+    def tensors(self) -> Predictor:
         """The same model with results that can be evaluated."""
 
 
@@ -190,7 +190,7 @@ def _json_ready(value: Any) -> Any:
 
 
 def evaluate(
-    detector: Detector | Exported,
+    detector: Predictor | ExportedPredictor,
     dataset: Dataset | str | Path,
     *,
     batch_size: int = 1,
@@ -214,7 +214,7 @@ def evaluate(
             points of AP, and costs time.
         max_detections: the cap of detections of an image, in the detector and the metrics; by default 100, or
             as many as the fullest image has objects.
-        metrics: the families to measure, keys of ``rcnn.metrics.registry.FAMILIES``; None: those that suit
+        metrics: the families to measure, keys of ``rcnn.metrics.registry.METRICS``; None: those that suit
             the data.
         threshold: the score from which detections count in metrics at one threshold, such as those of
             nuclei; None: where F1 is highest on these very data.
@@ -229,8 +229,8 @@ def evaluate(
         ValueError: a data set without images, an image or annotation that cannot be read, or metrics that
             are unknown or lack something.
     """
-    check_names(metrics or ())
-    if isinstance(detector, Exported):
+    check_metric_names(metrics or ())
+    if isinstance(detector, ExportedPredictor):
         detector = detector.tensors()
     if not isinstance(dataset, Dataset):
         opened = open_data(dataset)
@@ -239,15 +239,15 @@ def evaluate(
         raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
     cap = max_detections
     if cap is None:
-        cap = detection_cap([record.truth for record in dataset.records])
+        cap = default_max_detections([record.truth for record in dataset.records])
     truths: list[Instances] = []
     predictions: list[Instances] = []
     predict: Callable[..., list[Instances]] = detector.predict
     seconds = {"decoding": 0.0, "predicting": 0.0}
     # Only Cityscapes' metrics look at it, at the void in it; and maps of many images are gigabytes.
     of_void = dataset.format == "cityscapes" or "cityscapes" in (metrics or ())
-    watch = Stopwatch(getattr(detector, "running", None) if "speed" in (metrics or ()) else None)
-    tallies = PixelTallies(dataset, detector)
+    watch = Stopwatch(getattr(detector, "inference_network", None) if "speed" in (metrics or ()) else None)
+    tallies = PixelEvaluator(dataset, detector)
     for start in range(0, len(dataset), batch_size):
         began = time.perf_counter()
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
@@ -272,7 +272,7 @@ def evaluate(
     semantic = tallies.semantic
     if not detector.class_names and semantic is not None:
         return semantic_evaluation(semantic, seconds), predictions
-    truths, class_names = align_classes(truths, dataset.class_names, detector.class_names)
+    truths, class_names = align_truth_classes(truths, dataset.class_names, detector.class_names)
     has_masks = dataset.has_masks and _all_have(predictions, "masks")
     measured = align_keypoints(predictions, dataset.skeleton)
     speed = watch.speed(len(dataset), **seconds)
@@ -304,7 +304,7 @@ def evaluate_results(
     Raises:
         ValueError: a file that does not fit the data set, or metrics that are unknown or lack something.
     """
-    check_names(metrics or ())
+    check_metric_names(metrics or ())
     predictions = read_results(path, dataset)
     truths = [replace(record.load_truth(), path=record.path) for record in dataset.records]
     evaluation = evaluate_predictions(
@@ -316,13 +316,13 @@ def evaluate_results(
     return evaluation, predictions
 
 
-class PixelTallies:
+class PixelEvaluator:
     """Adds up what the pixels of images show: their classes, and the partition into things and stuff.
 
     Each where the data has it and the detector makes it, else its result is None.
     """
 
-    def __init__(self, dataset: Dataset, detector: Detector) -> None:
+    def __init__(self, dataset: Dataset, detector: Predictor) -> None:
         """Raises ValueError: no semantic maps in the data, and the detector makes nothing else."""
         known: tuple[str, ...] = getattr(detector, "semantic_names", ())
         if known and not dataset.has_semantic and not detector.class_names:
@@ -375,7 +375,7 @@ def _all_have(predictions: Sequence[Instances], field: str) -> bool:
     return any(there) and all(has for has, p in zip(there, predictions, strict=True) if len(p))
 
 
-def align_classes(
+def align_truth_classes(
     truths: Sequence[Instances], data_names: Sequence[str], model_names: Sequence[str]
 ) -> tuple[list[Instances], tuple[str, ...]]:
     """The truths with a model's labels, and the names these index.
@@ -430,9 +430,9 @@ def align_keypoints(predictions: Sequence[Instances], skeleton: Skeleton | None)
     ]
 
 
-def detection_cap(truths: Sequence[Instances]) -> int:
+def default_max_detections(truths: Sequence[Instances]) -> int:
     """COCO's 100 detections, or as many as the fullest image has objects."""
-    return max(COCO_CAP, max((len(truth) for truth in truths), default=0))
+    return max(COCO_MAX_DETECTIONS, max((len(truth) for truth in truths), default=0))
 
 
 def evaluate_predictions(
@@ -474,17 +474,17 @@ def evaluate_predictions(
     """
     began = time.perf_counter()
     check_pairs(truths, predictions, class_names)
-    cap = detection_cap(truths) if max_detections is None else max_detections
+    cap = default_max_detections(truths) if max_detections is None else max_detections
     shape: Kind = "mask" if has_masks else "box"
     pairings = [pair(replace(t, semantic=None), p, shape) for t, p in zip(truths, predictions, strict=True)]
     best, f1 = best_threshold(pairings)
-    compared = Compared(
+    inputs = MetricInput(
         truths, predictions, tuple(class_names), has_masks=has_masks, has_keypoints=has_keypoints,
         max_detections=cap, threshold=best if threshold is None else threshold, format=format,
         speed=speed or {},
     )  # fmt: skip
-    families = chosen_families(metrics, compared)
-    measures = _gathered(compared, families)
+    families = choose_metrics(metrics, inputs)
+    measures = _compute_metrics(inputs, families)
     if semantic is not None:
         measures.metrics.update(semantic.metrics)
     if panoptic is not None:
@@ -513,13 +513,13 @@ def evaluate_predictions(
     )
 
 
-def _gathered(compared: Compared, families: Sequence[str]) -> Measures:
+def _compute_metrics(inputs: MetricInput, families: Sequence[str]) -> MetricResult:
     """What all families measured, in one."""
-    names = compared.class_names
-    counts = zip(names, _objects(compared.truths, len(names)), strict=True)
-    whole = Measures({}, {name: {"objects": count} for name, count in counts})
-    for family in families:
-        found = FAMILIES[family].measure(compared)
+    names = inputs.class_names
+    counts = zip(names, _objects(inputs.truths, len(names)), strict=True)
+    whole = MetricResult({}, {name: {"objects": count} for name, count in counts})
+    for name in families:
+        found = METRICS[name].measure(inputs)
         whole.metrics.update(found.metrics)
         whole.curves.update(found.curves)
         for name, values in found.per_class.items():

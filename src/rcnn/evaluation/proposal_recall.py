@@ -48,7 +48,7 @@ def propose(
         out: ``.npz`` or COCO's ``.json``; the page is its name with ``.html``.
         detector: one with an RPN, whose proposals are written; None: selective search.
         search: settings of the search, R-CNN's where None.
-        count: the most proposals of an image; None: those of the search's settings, of an RPN 2000.
+        count: the most proposals per image; None: those of the search's settings, of an RPN 2000.
         cache: a folder that keeps what the search finds.
         progress: called with the number of images done and of all.
 
@@ -72,11 +72,16 @@ def propose(
 
 
 def rpn_proposals(
-    detector: Detector, data: Dataset, count: int, progress: Progress | None = None, *, among: int = 0
+    detector: Detector,
+    data: Dataset,
+    count: int,
+    progress: Progress | None = None,
+    *,
+    min_candidates: int = 0,
 ) -> dict[ImageId, Tensor]:
     """What the first stage of a model proposes: by image id, ``[P, 4]`` in pixels of the image, best first.
 
-    ``among``: at least so many anchors of a level are looked at.
+    ``min_candidates``: at least this many anchors per level are looked at.
 
     Raises:
         ValueError: the model has no RPN.
@@ -86,23 +91,26 @@ def rpn_proposals(
         what = "an exported file" if network is None else type(network).__name__
         raise ValueError(f"{what} has no RPN to ask; expected a Faster or Mask R-CNN's checkpoint")
     found: dict[ImageId, Tensor] = {}
-    bare = data.bare()
+    bare = data.without_masks()
     for index, record in enumerate(data.records):
-        found[record.image_id] = _rpn_boxes(detector, bare[index].image, count, among)
+        found[record.image_id] = _rpn_boxes(detector, bare[index].image, count, min_candidates)
         if progress is not None:
             progress(len(found), len(data))
     return found
 
 
 @torch.no_grad()
-def _rpn_boxes(detector: Detector, image: Tensor, count: int, among: int) -> Tensor:
+def _rpn_boxes(detector: Detector, image: Tensor, count: int, min_candidates: int) -> Tensor:
     network: Any = detector.network.eval()
     batch = detector.transform([image])
     batch = ImageBatch(batch.tensors.to(detector.device), batch.sizes)
     # Of a Faster R-CNN whose stages share nothing the RPN has its own.
-    trunk, neck = getattr(network, "rpn_trunk", network.trunk), getattr(network, "rpn_neck", network.neck)
-    output = network.rpn(neck(trunk(batch.tensors)))
-    (boxes,) = network.rpn.decode(output, batch.sizes, at_least=count, among=among)
+    backbone, neck = (
+        getattr(network, "rpn_backbone", network.backbone),
+        getattr(network, "rpn_neck", network.neck),
+    )
+    output = network.rpn(neck(backbone(batch.tensors)))
+    (boxes,) = network.rpn.decode(output, batch.sizes, min_proposals=count, min_candidates=min_candidates)
     (height, width), (h, w) = batch.sizes[0], image.shape[1:]
     scaled: Tensor = boxes[:count].cpu() * torch.tensor([w / width, h / height] * 2)
     return scaled
@@ -114,8 +122,8 @@ def recall_table(recall: ProposalRecall) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
     for name in HEAD:
         table.add_column(name, justify="right")
-    for most, *values in _rows(recall):
-        table.add_row(str(most), *(f"{100 * value:.1f}" for value in values))
+    for count, *values in _rows(recall):
+        table.add_row(str(count), *(f"{100 * value:.1f}" for value in values))
     return table
 
 
@@ -137,8 +145,8 @@ def _page(recall: ProposalRecall, title: str) -> str:
     frame = Template(files("rcnn.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
     head = "".join(f"<th>{name}</th>" for name in HEAD)
     rows = "".join(
-        f"<tr><td>{most}</td>{''.join(f'<td>{number(value)}</td>' for value in values)}</tr>"
-        for most, *values in _rows(recall)
+        f"<tr><td>{count}</td>{''.join(f'<td>{number(value)}</td>' for value in values)}</tr>"
+        for count, *values in _rows(recall)
     )
     about = f"{recall.objects} objects, {recall.per_image:.0f} proposals an image on average."
     body = (

@@ -24,7 +24,7 @@ from torch import Tensor
 from rcnn.draw import FOUND, IGNORED, MISSED, SPURIOUS, draw_comparison, draw_maps
 from rcnn.evaluation import charts
 from rcnn.evaluation.charts import DASH, number
-from rcnn.evaluation.tables import family_tables
+from rcnn.evaluation.tables import metric_tables
 from rcnn.io.atomic import write_atomically
 from rcnn.structures import Instances, Masks
 
@@ -129,7 +129,7 @@ def _headline(evaluation: Evaluation) -> str:
     kind = evaluation.headline if evaluation.panoptic is None else "mask"
     matches = evaluation.matches
     true, predicted = sum(m.num_true for m in matches), sum(m.num_predicted for m in matches)
-    noun = charts.KINDS[kind]
+    noun = charts.KIND_NOUNS[kind]
     tiles = [
         (number(evaluation.metrics.get(f"{kind}/AP")), f"AP of {noun}"),
         (number(evaluation.metrics.get(f"{kind}/AP50")), f"AP50 of {noun}"),
@@ -147,7 +147,7 @@ def _headline(evaluation: Evaluation) -> str:
     columns = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
     rows = [
         [name, *(evaluation.metrics.get(f"{key}/{column}") for column in columns)]
-        for key, name in charts.KINDS.items()
+        for key, name in charts.KIND_NOUNS.items()
         if f"{key}/AP" in evaluation.metrics
     ]
     head = ["", "AP", "AP50", "AP75", "small", "medium", "large", "AR"]
@@ -176,7 +176,7 @@ def _training(history: Sequence[Mapping[str, float]]) -> str:
     parts = sorted({key for row in history for key in row if key.startswith("loss/")})
     cards = [
         ("Loss", charts.loss_chart(history, axis)),
-        ("Parts of the loss", charts.lines_chart(history, parts, axis, average=True)),
+        ("Parts of the loss", charts.lines_chart(history, parts, axis, smooth=True)),
         ("Metrics on held-out images", charts.lines_chart(history, metrics, axis, top=1.0)),
         ("Learning rate", charts.lines_chart(history, ["lr"], axis)),
     ]
@@ -185,20 +185,20 @@ def _training(history: Sequence[Mapping[str, float]]) -> str:
 
 def _quality(evaluation: Evaluation) -> str:
     kind = _kind(evaluation)
-    noun = charts.KINDS[kind]
+    noun = charts.KIND_NOUNS[kind]
     cards = [
         (f"Precision and recall of {noun} at IoU 0.5", charts.precision_recall_chart(evaluation, kind)),
         ("AP by object size", charts.size_chart(evaluation)),
     ]
     per_class = "" if len(evaluation.per_class) < 2 else _class_table(evaluation)
-    return "<h2>Detection quality</h2>" + _pair(cards) + per_class + _families(evaluation)
+    return "<h2>Detection quality</h2>" + _pair(cards) + per_class + _metric_tables(evaluation)
 
 
-def _families(evaluation: Evaluation) -> str:
+def _metric_tables(evaluation: Evaluation) -> str:
     """The tables of what was measured beside COCO's and VOC's metrics, such as the cost of errors."""
     return "".join(
         _table_card(escape(table.title), _table(table.columns, [list(row) for row in table.rows]))
-        for table in family_tables(evaluation)
+        for table in metric_tables(evaluation)
     )
 
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rcnn.metrics import percent
-from rcnn.metrics.errors import KINDS
+from rcnn.metrics.errors import ERROR_KINDS
 from rcnn.metrics.nuclei import IOUS
 from rcnn.metrics.recall import COUNTS
 
@@ -31,7 +31,7 @@ Rows = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class FamilyTable:
+class MetricTable:
     """The numbers of one family as text.
 
     Attributes:
@@ -54,13 +54,13 @@ class FamilyTable:
         return table
 
 
-def family_tables(evaluation: Evaluation) -> list[FamilyTable]:
+def metric_tables(evaluation: Evaluation) -> list[MetricTable]:
     """One table for each family that was measured and has one, and one of keypoints where there are some."""
     keypoints = [_keypoints(evaluation)] if "keypoint/error" in evaluation.metrics else []
     return keypoints + [TABLES[name](evaluation) for name in evaluation.families if name in TABLES]
 
 
-def _keypoints(evaluation: Evaluation) -> FamilyTable:
+def _keypoints(evaluation: Evaluation) -> MetricTable:
     start = "keypoint/error_"
     rows = [
         (key.removeprefix(start), _plain(error))
@@ -69,30 +69,31 @@ def _keypoints(evaluation: Evaluation) -> FamilyTable:
     ]
     found = percent(evaluation.metrics["keypoint/found"])
     title = f"Keypoints of the objects found ({found} % of all)"
-    return FamilyTable(title, ("", "px off"), [("all", _plain(evaluation.metrics["keypoint/error"])), *rows])
+    return MetricTable(title, ("", "px off"), [("all", _plain(evaluation.metrics["keypoint/error"])), *rows])
 
 
-def _nuclei(evaluation: Evaluation) -> FamilyTable:
+def _nuclei(evaluation: Evaluation) -> MetricTable:
     metrics = evaluation.metrics
     rows = []
     for key, name in NUCLEI:
         write = _plain if key == "object_hausdorff" else percent
         rows.append((name, write(metrics[f"nuclei/{key}"]), write(metrics[f"nuclei_per_image/{key}"])))
     title = f"Nuclei, detections of score {metrics['nuclei/threshold']:.2f} and above, in %"
-    return FamilyTable(title, ("", "pooled", "mean of images"), rows)
+    return MetricTable(title, ("", "pooled", "mean of images"), rows)
 
 
-def _errors(evaluation: Evaluation) -> FamilyTable:
+def _errors(evaluation: Evaluation) -> MetricTable:
     metrics = evaluation.metrics
     rows = [
-        (kind, f"{metrics[f'errors/{kind}_count']:.0f}", percent(metrics[f"errors/{kind}"])) for kind in KINDS
+        (kind, f"{metrics[f'errors/{kind}_count']:.0f}", percent(metrics[f"errors/{kind}"]))
+        for kind in ERROR_KINDS
     ]
     what = "masks" if evaluation.has_masks else "boxes"
     title = f"Errors, AP50 of {what} {percent(metrics['errors/AP50'])} %"
-    return FamilyTable(title, ("kind", "number", "costs AP50, %"), rows)
+    return MetricTable(title, ("kind", "number", "costs AP50, %"), rows)
 
 
-def _cityscapes(evaluation: Evaluation) -> FamilyTable:
+def _cityscapes(evaluation: Evaluation) -> MetricTable:
     rows: list[tuple[str, ...]] = [
         ("all", *(percent(evaluation.metrics[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
     ]
@@ -100,19 +101,19 @@ def _cityscapes(evaluation: Evaluation) -> FamilyTable:
         (name, *(percent(values[f"cityscapes/{key}"]) for key in ("AP", "AP50")))
         for name, values in evaluation.per_class.items()
     ]
-    return FamilyTable("Cityscapes' metrics of masks, in %", ("class", "AP", "AP50"), rows)
+    return MetricTable("Cityscapes' metrics of masks, in %", ("class", "AP", "AP50"), rows)
 
 
-def _proposals(evaluation: Evaluation) -> FamilyTable:
+def _proposals(evaluation: Evaluation) -> MetricTable:
     names = ("recall50", "recall70", "AR")
     rows = [
         (str(n), *(percent(evaluation.metrics[f"proposals/{name}@{n}"]) for name in names)) for n in COUNTS
     ]
     title = f"Recall of {evaluation.metrics['proposals/per_image']:.0f} proposals an image, in %"
-    return FamilyTable(title, ("first", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
+    return MetricTable(title, ("first", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
 
 
-def _speed(evaluation: Evaluation) -> FamilyTable:
+def _speed(evaluation: Evaluation) -> MetricTable:
     found = {k.removeprefix("speed/"): v for k, v in evaluation.metrics.items() if k.startswith("speed/")}
     rows: list[tuple[str, ...]] = [("images a second", f"{found['images_per_second']:.2f}")]
     rows += [
@@ -121,10 +122,10 @@ def _speed(evaluation: Evaluation) -> FamilyTable:
         if k.endswith("_seconds")
     ]
     rows.append(("peak memory, MB", f"{found['peak_megabytes']:.0f}"))
-    return FamilyTable("Speed", ("", ""), rows)
+    return MetricTable("Speed", ("", ""), rows)
 
 
-TABLES: dict[str, Callable[[Evaluation], FamilyTable]] = {
+TABLES: dict[str, Callable[[Evaluation], MetricTable]] = {
     "nuclei": _nuclei, "errors": _errors, "cityscapes": _cityscapes, "proposals": _proposals, "speed": _speed,
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rcnn.data.formats.coco import PERSON
 from rcnn.importers import detectron2, mmdetection, torchvision
-from rcnn.importers.recognise import Found, build, num_classes
+from rcnn.importers.recognise import RecognisedModel, build, num_classes
 from rcnn.importers.unpickle import read_weights
 from rcnn.inference.detector import Detector
 from rcnn.models import MODELS
@@ -17,7 +17,7 @@ from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.parts.pretrained import coco_labels
 from rcnn.training.recipe import with_model_settings
 
-SOURCES: dict[str, Callable[[Mapping[str, Any], str], Found]] = {
+SOURCES: dict[str, Callable[[Mapping[str, Any], str], RecognisedModel]] = {
     "torchvision": torchvision.read,
     "detectron2": detectron2.read,
     "mmdetection": mmdetection.read,
@@ -48,8 +48,8 @@ def import_weights(
         classes: a text file with the name of a class a line, in the order of the weights and without the
             background. None: the file's own, or COCO's 80 where there are 80.
         channels: the order of colours that the network was trained on; None: as the program usually has it.
-        settings: changes such as ``model.trunk.stride_at=3x3`` or ``transform.short_side=600``, where a model
-            was trained otherwise than its program's usual ones.
+        settings: changes such as ``model.backbone.stride_at=3x3`` or ``transform.short_side=600``, where a
+            model was trained otherwise than its program's usual ones.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -77,18 +77,18 @@ def import_weights(
         skeleton=PERSON if people else None,
     )
     kind = "a pyramid" if found.settings.fpn else "a single map"
-    title = f"{architecture}: {found.settings.trunk.name}, {kind}, {len(names)} classes"
+    title = f"{architecture}: {found.settings.backbone.name}, {kind}, {len(names)} classes"
     return Imported(detector, (title, *found.notes, *(f"setting: {text}" for text in settings)))
 
 
-def _changed(found: Found, settings: Sequence[str]) -> tuple[Found, str]:
+def _changed(found: RecognisedModel, settings: Sequence[str]) -> tuple[RecognisedModel, str]:
     """The file's settings with some changed, and the model's name."""
     architecture = next(name for name, model in MODELS.items() if model.Settings is type(found.settings))
     changed, transform = with_model_settings(architecture, found.settings, found.transform, settings)
     return replace(found, settings=changed, transform=transform), architecture
 
 
-def _class_names(found: Found, classes: str | Path | None, what: str) -> tuple[str, ...]:
+def _class_names(found: RecognisedModel, classes: str | Path | None, what: str) -> tuple[str, ...]:
     """One name for each class of the classifier."""
     count = num_classes(found.state, what)
     _, coco = coco_labels()

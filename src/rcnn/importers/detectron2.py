@@ -13,7 +13,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from rcnn.importers.recognise import Conventions, Found, Rules, recognise, renamed, step_name
+from rcnn.importers.recognise import (
+    Conventions,
+    RecognisedModel,
+    Rules,
+    box_head_prefix,
+    recognise,
+    rename_tensors,
+)
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.pretrained import Channels, Settings
@@ -24,7 +31,7 @@ PIXEL_MEAN = (103.530, 116.280, 123.675)
 PIXEL_STD = (1.0, 1.0, 1.0)
 
 
-def read(content: Mapping[str, Any], what: str) -> Found:
+def read(content: Mapping[str, Any], what: str) -> RecognisedModel:
     """The detector of a file's content: ``model`` in the zoo's and in training's files, else the tensors.
 
     Raises:
@@ -34,7 +41,7 @@ def read(content: Mapping[str, Any], what: str) -> Found:
     if "blobs" in content or "conv1_w" in content:
         raise ValueError(f"{what}: a file of Detectron or Caffe2, expected one of Detectron2")
     tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
-    state = renamed(tensors, _rules(tensors), _DROPPED)
+    state = rename_tensors(tensors, _rules(tensors), _DROPPED)
     settings = recognise(state, what)
     transform, channels, where = _images(tensors, pyramid=settings.fpn is not None)
     # A deviation of 1 belongs to the ResNets of Caffe; those of torchvision have one of some 58.
@@ -44,7 +51,7 @@ def read(content: Mapping[str, Any], what: str) -> Found:
         f"images: {channels.upper()}, mean and deviation {where}",
         f"stride in the {stride} convolution, as in the ResNets that have this deviation",
     )
-    return Found(settings, state, Conventions(channels, anchors="size"), transform, notes=notes)
+    return RecognisedModel(settings, state, Conventions(channels, anchors="size"), transform, notes=notes)
 
 
 def _with_conventions(settings: Settings, stride: Literal["1x1", "3x3"]) -> Settings:
@@ -60,8 +67,8 @@ def _with_conventions(settings: Settings, stride: Literal["1x1", "3x3"]) -> Sett
         post_nms=(kept, 1000),
     )
     box = replace(settings.box, pool=_pool(settings.box.pool), beta=0.5 if people else 0.0, min_side=0.0)
-    trunk = replace(settings.trunk, stride_at=stride)
-    changed: Settings = replace(settings, trunk=trunk, rpn=rpn, box=box)
+    backbone = replace(settings.backbone, stride_at=stride)
+    changed: Settings = replace(settings, backbone=backbone, rpn=rpn, box=box)
     for name in ("mask", "keypoint"):
         head = getattr(changed, name, None)
         if head is not None:
@@ -86,10 +93,10 @@ def _images(tensors: Mapping[str, Tensor], *, pyramid: bool) -> tuple[Transform,
     transform = Transform(
         short_side=800,
         max_long_side=1333,
-        mean=_of_255(mean),
-        std=_of_255(std),
+        mean=_from_255(mean),
+        std=_from_255(std),
         antialias=True,  # PIL
-        divisor=32 if pyramid else 1,
+        size_divisor=32 if pyramid else 1,
         margin=0.5,  # sides are rounded
     )
     return transform, channels, where
@@ -100,7 +107,7 @@ def _three(tensor: Tensor) -> Channels:
     return first, second, third
 
 
-def _of_255(values: Channels) -> Channels:
+def _from_255(values: Channels) -> Channels:
     return values[0] / 255, values[1] / 255, values[2] / 255
 
 
@@ -113,9 +120,12 @@ def _rules(tensors: Mapping[str, Tensor]) -> Rules:
     convs = sum(bool(re.fullmatch(r"roi_heads\.box_head\.(0\.)?conv\d\.weight", key)) for key in tensors)
     first = 3 * convs + 1
     return (
-        (_BODY + r"stem\.conv1\.norm\.", "trunk.stages.0.bn1."),
-        (_BODY + r"stem\.conv1\.", "trunk.stages.0.conv1."),
-        (_BODY + r"res(\d)\.(\d+)\.(.+)$", lambda m: f"trunk.stages.{int(m[1]) - 1}.{m[2]}.{_block(m[3])}"),
+        (_BODY + r"stem\.conv1\.norm\.", "backbone.stages.0.bn1."),
+        (_BODY + r"stem\.conv1\.", "backbone.stages.0.conv1."),
+        (
+            _BODY + r"res(\d)\.(\d+)\.(.+)$",
+            lambda m: f"backbone.stages.{int(m[1]) - 1}.{m[2]}.{_block(m[3])}",
+        ),
         (r"^roi_heads\.res5\.(\d+)\.(.+)$", lambda m: f"box.stage.{m[1]}.{_block(m[2])}"),
         (
             r"^backbone\.fpn_(lateral|output)(\d)\.(norm\.)?",
@@ -126,14 +136,14 @@ def _rules(tensors: Mapping[str, Tensor]) -> Rules:
         (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "rpn.deltas."),
         (
             r"^roi_heads\.box_head\.(\d\.)?conv(\d)\.(norm\.)?",
-            lambda m: f"{step_name(m[1])}layers.{3 * int(m[2]) - 3 + (m[3] is not None)}.",
+            lambda m: f"{box_head_prefix(m[1])}layers.{3 * int(m[2]) - 3 + (m[3] is not None)}.",
         ),
         (
             r"^roi_heads\.box_head\.(\d\.)?fc([12])\.",
-            lambda m: f"{step_name(m[1])}layers.{first + 2 * int(m[2]) - 2}.",
+            lambda m: f"{box_head_prefix(m[1])}layers.{first + 2 * int(m[2]) - 2}.",
         ),
-        (r"^roi_heads\.box_predictor\.(\d\.)?cls_score\.", lambda m: f"{step_name(m[1])}logits."),
-        (r"^roi_heads\.box_predictor\.(\d\.)?bbox_pred\.", lambda m: f"{step_name(m[1])}deltas."),
+        (r"^roi_heads\.box_predictor\.(\d\.)?cls_score\.", lambda m: f"{box_head_prefix(m[1])}logits."),
+        (r"^roi_heads\.box_predictor\.(\d\.)?bbox_pred\.", lambda m: f"{box_head_prefix(m[1])}deltas."),
         (
             r"^roi_heads\.mask_head\.mask_fcn(\d)\.(norm\.)?",
             lambda m: f"mask.layers.{int(m[1]) - 1}.{int(m[2] is not None)}.",

@@ -18,7 +18,15 @@ from typing import Any
 
 from torch import Tensor
 
-from rcnn.importers.recognise import Conventions, Found, Rules, one_logit, recognise, renamed, step_name
+from rcnn.importers.recognise import (
+    Conventions,
+    RecognisedModel,
+    Rules,
+    box_head_prefix,
+    merge_objectness_logits,
+    recognise,
+    rename_tensors,
+)
 from rcnn.ops.boxes import BoxWeights
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.pretrained import Settings
@@ -32,7 +40,7 @@ CAFFE_MEAN, CAFFE_STD = (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)
 LEGACY = ("LegacyAnchorGenerator", "LegacyDeltaXYWHBBoxCoder")
 
 
-def read(content: Mapping[str, Any], what: str) -> Found:
+def read(content: Mapping[str, Any], what: str) -> RecognisedModel:
     """The detector of a checkpoint's content.
 
     Raises:
@@ -43,7 +51,7 @@ def read(content: Mapping[str, Any], what: str) -> Found:
     config = configuration(meta.get("cfg") or meta.get("config"))
     model = content.get("state_dict", content)
     tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
-    state = renamed(tensors, _RULES, _DROPPED)
+    state = rename_tensors(tensors, _RULES, _DROPPED)
     if "box.logits.bias" in state and len(state["box.deltas.bias"]) == 4 * len(state["box.logits.bias"]):
         raise ValueError(
             f"{what}: of MMDetection 1, whose boxes have the background's first and count pixels "
@@ -55,16 +63,16 @@ def read(content: Mapping[str, Any], what: str) -> Found:
             f"{what}: its configuration has {' and '.join(legacy)}, as MMDetection 1; expected "
             "a model of version 2 or 3 with their own"
         )
-    one_logit(state, foreground=0)
+    merge_objectness_logits(state, foreground=0)
     recognised = recognise(state, what)
     caffe = recognised.box.layers == "stage" and "model" not in config  # the base of all C4 models
     settings = _with_conventions(recognised, config, caffe=caffe)
     transform, conventions = _images(config, caffe=caffe)
     notes = (
-        f"images: {conventions.channels.upper()}; stride in the {settings.trunk.stride_at} convolution: "
+        f"images: {conventions.channels.upper()}; stride in the {settings.backbone.stride_at} convolution: "
         + ("from the checkpoint's configuration" if "model" in config else "by MMDetection's defaults"),
     )
-    return Found(settings, state, conventions, transform, _class_names(meta), notes)
+    return RecognisedModel(settings, state, conventions, transform, _class_names(meta), notes)
 
 
 def _types(config: Any) -> Iterator[str]:
@@ -80,12 +88,12 @@ def _types(config: Any) -> Iterator[str]:
 
 def _with_conventions(settings: Settings, config: Mapping[str, Any], *, caffe: bool) -> Settings:
     # The batch norm of these models keeps its statistics in training (norm_eval).
-    style = told(config, "model.backbone.style", "caffe" if caffe else "pytorch")
+    style = config_value(config, "model.backbone.style", "caffe" if caffe else "pytorch")
     stride: Any = "1x1" if style == "caffe" else "3x3"
-    trunk = replace(settings.trunk, norm="frozen", stride_at=stride)
+    backbone = replace(settings.backbone, norm="frozen", stride_at=stride)
     changed: Settings = replace(
         settings,
-        trunk=trunk,
+        backbone=backbone,
         rpn=_rpn(settings.rpn, settings.box, config),
         box=_box(settings.box, config),
     )
@@ -97,15 +105,15 @@ def _with_conventions(settings: Settings, config: Mapping[str, Any], *, caffe: b
 
 
 def _pool(pool: PoolSettings, config: Mapping[str, Any], extractor: str) -> PoolSettings:
-    samples = told(config, f"{extractor}.roi_layer.sampling_ratio", 0)
+    samples = config_value(config, f"{extractor}.roi_layer.sampling_ratio", 0)
     # mmcv's RoIAlign is aligned unless told otherwise.
-    aligned = bool(told(config, f"{extractor}.roi_layer.aligned", True))
+    aligned = bool(config_value(config, f"{extractor}.roi_layer.aligned", True))
     return replace(pool, sampling_ratio=samples, aligned=aligned)
 
 
 def _beta(config: Any, head: str, default: float) -> float:
     """Of the loss of a head's boxes; 0 is L1."""
-    loss = told(config, f"{head}.loss_bbox".lstrip("."), {})
+    loss = config_value(config, f"{head}.loss_bbox".lstrip("."), {})
     if loss.get("type") == "SmoothL1Loss":
         return float(loss.get("beta", 1.0))
     return 0.0 if loss.get("type") == "L1Loss" else default
@@ -119,34 +127,40 @@ def _rpn(rpn: RPNSettings, box: BoxHeadSettings, config: Mapping[str, Any]) -> R
     elif box.cascade is not None:
         kept = 2000
     anchors = "model.rpn_head.anchor_generator"
-    strides, scales = told(config, f"{anchors}.strides", None), told(config, f"{anchors}.scales", None)
-    train, test = told(config, "model.train_cfg.rpn_proposal", {}), told(config, "model.test_cfg.rpn", {})
+    strides, scales = (
+        config_value(config, f"{anchors}.strides", None),
+        config_value(config, f"{anchors}.scales", None),
+    )
+    train, test = (
+        config_value(config, "model.train_cfg.rpn_proposal", {}),
+        config_value(config, "model.test_cfg.rpn", {}),
+    )
     sizes = rpn.sizes
     if strides and scales:
         sizes = tuple(tuple(float(stride * scale) for scale in scales) for stride in strides)
     return replace(
         rpn,
         sizes=sizes,
-        ratios=tuple(told(config, f"{anchors}.ratios", rpn.ratios)),
-        offset=float(told(config, f"{anchors}.center_offset", rpn.offset)),
+        ratios=tuple(config_value(config, f"{anchors}.ratios", rpn.ratios)),
+        offset=float(config_value(config, f"{anchors}.center_offset", rpn.offset)),
         beta=_beta(config, "model.rpn_head", 0.0 if box.cascade is None else 1 / 9),
         pre_nms=(train.get("nms_pre", nms_pre[0]), test.get("nms_pre", nms_pre[1])),
         post_nms=(train.get("max_per_img", kept), test.get("max_per_img", 1000)),
-        nms_iou=float(told(test, "nms.iou_threshold", rpn.nms_iou)),
+        nms_iou=float(config_value(test, "nms.iou_threshold", rpn.nms_iou)),
     )
 
 
 def _box(box: BoxHeadSettings, config: Mapping[str, Any]) -> BoxHeadSettings:
-    heads = told(config, "model.roi_head.bbox_head", {})
+    heads = config_value(config, "model.roi_head.bbox_head", {})
     if not isinstance(heads, list):
         heads = [heads] if box.cascade is None else [heads] * len(CASCADE_STDS)
     first, *more = (
-        _box_weights(told(head, "bbox_coder.target_stds", stds))
+        _box_weights(config_value(head, "bbox_coder.target_stds", stds))
         for head, stds in zip(heads, CASCADE_STDS, strict=False)
     )
     if box.cascade is not None and more:
         box = replace(box, cascade=replace(box.cascade, weights=tuple(more)))
-    test = told(config, "model.test_cfg.rcnn", {})
+    test = config_value(config, "model.test_cfg.rcnn", {})
     return replace(
         box,
         pool=_pool(box.pool, config, "model.roi_head.bbox_roi_extractor"),
@@ -154,7 +168,7 @@ def _box(box: BoxHeadSettings, config: Mapping[str, Any]) -> BoxHeadSettings:
         beta=_beta(heads[0], "", 0.0 if box.cascade is None else 1.0),
         min_side=0.0,
         min_score=float(test.get("score_thr", 0.05)),
-        nms_iou=float(told(test, "nms.iou_threshold", 0.5)),
+        nms_iou=float(config_value(test, "nms.iou_threshold", 0.5)),
         max_detections=test.get("max_per_img", 100),
     )
 
@@ -166,7 +180,7 @@ def _box_weights(stds: Any) -> BoxWeights:
 
 def _images(config: Mapping[str, Any], *, caffe: bool) -> tuple[Transform, Conventions]:
     """How images were prepared: by version 3's preprocessor, or by version 2's pipeline."""
-    norm = told(config, "model.data_preprocessor", None) or config.get("img_norm_cfg", {})
+    norm = config_value(config, "model.data_preprocessor", None) or config.get("img_norm_cfg", {})
     rgb = bool(norm.get("bgr_to_rgb", norm.get("to_rgb", not caffe)))
     mean, std = (
         tuple(float(v) / 255 for v in norm.get(key, default))
@@ -189,7 +203,7 @@ def _images(config: Mapping[str, Any], *, caffe: bool) -> tuple[Transform, Conve
 def _scale(pipeline: Any) -> tuple[int, int]:
     """Short and long side of the images: ``Resize`` of version 3, ``MultiScaleFlipAug`` of version 2."""
     for step in pipeline if isinstance(pipeline, list) else ():
-        scale = told(step, "scale", told(step, "img_scale", None))
+        scale = config_value(step, "scale", config_value(step, "img_scale", None))
         if isinstance(scale, list) and len(scale) == 2 and all(isinstance(side, int) for side in scale):
             return min(scale), max(scale)
     return 800, 1333
@@ -240,7 +254,7 @@ def _entries(pairs: Iterable[tuple[Any, ast.expr]]) -> dict[Any, Any]:
     return entries
 
 
-def told(config: Any, path: str, default: Any) -> Any:
+def config_value(config: Any, path: str, default: Any) -> Any:
     """The value at a dotted path of a configuration, or the default."""
     for key in path.split("."):
         if not isinstance(config, Mapping) or key not in config:
@@ -254,9 +268,9 @@ CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.0
 
 _DROPPED = r"^data_preprocessor\."
 _RULES: Rules = (
-    (r"^backbone\.(conv1|bn1)\.", r"trunk.stages.0.\1."),
-    (r"^backbone\.layer(\d)\.", r"trunk.stages.\1."),
-    (r"^backbone\.stem\.", "trunk.stem."),
+    (r"^backbone\.(conv1|bn1)\.", r"backbone.stages.0.\1."),
+    (r"^backbone\.layer(\d)\.", r"backbone.stages.\1."),
+    (r"^backbone\.stem\.", "backbone.stem."),
     (r"^roi_head\.shared_head\.layer4\.", "box.stage."),
     (r"^neck\.lateral_convs\.(\d)\.conv\.", r"neck.lateral.\1.0."),
     (r"^neck\.lateral_convs\.(\d)\.bn\.", r"neck.lateral.\1.1."),
@@ -267,10 +281,10 @@ _RULES: Rules = (
     (r"^rpn_head\.rpn_reg\.", "rpn.deltas."),
     (
         r"^roi_head\.bbox_head\.(\d\.)?shared_fcs\.([01])\.",
-        lambda m: f"{step_name(m[1])}layers.{2 * int(m[2]) + 1}.",
+        lambda m: f"{box_head_prefix(m[1])}layers.{2 * int(m[2]) + 1}.",
     ),
-    (r"^roi_head\.bbox_head\.(\d\.)?fc_cls\.", lambda m: f"{step_name(m[1])}logits."),
-    (r"^roi_head\.bbox_head\.(\d\.)?fc_reg\.", lambda m: f"{step_name(m[1])}deltas."),
+    (r"^roi_head\.bbox_head\.(\d\.)?fc_cls\.", lambda m: f"{box_head_prefix(m[1])}logits."),
+    (r"^roi_head\.bbox_head\.(\d\.)?fc_reg\.", lambda m: f"{box_head_prefix(m[1])}deltas."),
     (r"^roi_head\.mask_head\.convs\.(\d)\.conv\.", r"mask.layers.\1.0."),
     (r"^roi_head\.mask_head\.upsample\.", "mask.upsample."),
     (r"^roi_head\.mask_head\.conv_logits\.", "mask.logits."),

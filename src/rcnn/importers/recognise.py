@@ -20,12 +20,12 @@ from torch import Tensor
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.pretrained import Settings, State, fill
+from rcnn.parts.pretrained import Settings, State, load_tensors
 from rcnn.parts.rpn import RPNSettings
 from rcnn.transform import Transform
 
@@ -55,7 +55,7 @@ class Conventions:
 
 
 @dataclass(frozen=True)
-class Found:
+class RecognisedModel:
     """What a program's file turns out to be.
 
     Attributes:
@@ -78,7 +78,7 @@ class Found:
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 
-def renamed(state: Mapping[str, Tensor], rules: Rules, dropped: str) -> State:
+def rename_tensors(state: Mapping[str, Tensor], rules: Rules, dropped: str) -> State:
     """The tensors under our names: each key by the first rule that fits; those that fit ``dropped`` go."""
     ours: State = {}
     for key, tensor in state.items():
@@ -89,7 +89,7 @@ def renamed(state: Mapping[str, Tensor], rules: Rules, dropped: str) -> State:
     return ours
 
 
-def step_name(number: str | None) -> str:
+def box_head_prefix(number: str | None) -> str:
     """The box head, or one of a cascade's by its ``number.``."""
     return f"box.steps.{number}" if number else "box."
 
@@ -97,7 +97,7 @@ def step_name(number: str | None) -> str:
 def num_classes(state: State, what: str) -> int:
     """K of a state of our names."""
     key = f"{_box_name(state)}.logits.bias"
-    _needs(state, key, what)
+    _require_key(state, key, what)
     return len(state[key]) - 1
 
 
@@ -112,26 +112,26 @@ def recognise(state: State, what: str) -> Settings:
     Raises:
         ValueError: no detector, or one with layers that our models do not have; it names them.
     """
-    for key in ("trunk.stages.0.conv1.weight", "rpn.objectness.weight", f"{_box_name(state)}.deltas.bias"):
-        _needs(state, key, what)
+    for key in ("backbone.stages.0.conv1.weight", "rpn.objectness.weight", f"{_box_name(state)}.deltas.bias"):
+        _require_key(state, key, what)
     _refuse_unknown_layers(state, what)
-    trunk, fpn, rpn = _trunk(state, what), _fpn(state), _rpn(state)
+    backbone, fpn, rpn = _backbone(state, what), _fpn(state), _rpn(state)
     box = _box(state, num_classes(state, what))
     if "keypoint.logits.weight" in state:
         mask = _mask(state, num_classes(state, what)) if "mask.logits.weight" in state else None
-        return KeypointRCNNSettings(trunk, fpn, rpn, box, _keypoint(state), mask)
+        return KeypointRCNNSettings(backbone, fpn, rpn, box, _keypoint(state), mask)
     if "mask.logits.weight" in state:
-        return MaskRCNNSettings(trunk, fpn, rpn, box, _mask(state, num_classes(state, what)))
-    return FasterRCNNSettings(trunk, fpn, rpn, box)
+        return MaskRCNNSettings(backbone, fpn, rpn, box, _mask(state, num_classes(state, what)))
+    return FasterRCNNSettings(backbone, fpn, rpn, box)
 
 
-def build(found: Found, what: str) -> FasterRCNN | MaskRCNN | KeypointRCNN:
+def build(found: RecognisedModel, what: str) -> FasterRCNN | MaskRCNN | KeypointRCNN:
     """The network with all of the tensors, each in its place.
 
     Raises:
         ValueError: tensors that are missing, have no place, or another shape; it names them.
     """
-    state = in_our_order(found)
+    state = reorder_tensors(found)
     classes = num_classes(state, what)
     settings = found.settings
     network: FasterRCNN | MaskRCNN | KeypointRCNN
@@ -141,15 +141,15 @@ def build(found: Found, what: str) -> FasterRCNN | MaskRCNN | KeypointRCNN:
         network = KeypointRCNN(classes, settings)
     else:
         network = FasterRCNN(classes, settings)
-    fill(network, state, what, exactly=True)
+    load_tensors(network, state, what, exactly=True)
     return network.eval()
 
 
-def in_our_order(found: Found) -> State:
+def reorder_tensors(found: RecognisedModel) -> State:
     """The tensors with colours, classes and anchors in our order."""
     state, theirs = dict(found.state), found.conventions
     if theirs.channels == "bgr":
-        state["trunk.stages.0.conv1.weight"] = state["trunk.stages.0.conv1.weight"].flip(1)
+        state["backbone.stages.0.conv1.weight"] = state["backbone.stages.0.conv1.weight"].flip(1)
     if theirs.background == "first":
         _move_background(state)
     if theirs.anchors == "size":
@@ -180,7 +180,7 @@ def _swap_anchors(state: State, ratios: int) -> None:
         state[f"rpn.deltas.{end}"] = deltas[order].flatten(0, 1)
 
 
-def one_logit(state: State, foreground: int) -> None:
+def merge_objectness_logits(state: State, foreground: int) -> None:
     """Turn a softmax of the RPN over two logits an anchor into a sigmoid of their difference, in place.
 
     The two are equal: ``exp(f) / (exp(f) + exp(b)) = sigmoid(f - b)``. ``foreground`` is the place of f.
@@ -193,23 +193,23 @@ def one_logit(state: State, foreground: int) -> None:
         state[f"rpn.objectness.{end}"] = pairs[:, foreground] - pairs[:, 1 - foreground]
 
 
-def _trunk(state: State, what: str) -> TrunkSettings:
-    own = re.compile(r"(?:trunk\.stages|box\.stage)\.(?:(\d)\.)?(\d+)\.conv1\.weight")
+def _backbone(state: State, what: str) -> BackboneSettings:
+    own = re.compile(r"(?:backbone\.stages|box\.stage)\.(?:(\d)\.)?(\d+)\.conv1\.weight")
     blocks: dict[int, set[int]] = {}
     for key in state:
         match = own.fullmatch(key)
-        if match and not key.startswith("trunk.stages.0."):
+        if match and not key.startswith("backbone.stages.0."):
             # The last stage of the C4 models is their head.
             blocks.setdefault(int(match[1] or 4), set()).add(int(match[2]))
     counts = tuple(len(blocks.get(stage, ())) for stage in (1, 2, 3, 4))
-    bottleneck = "trunk.stages.1.0.conv3.weight" in state
+    bottleneck = "backbone.stages.1.0.conv3.weight" in state
     if (counts, bottleneck) not in _RESNETS:
         raise ValueError(
             f"{what}: a ResNet of {counts} blocks is none of {', '.join(_RESNETS.values())}, which are read"
         )
     levels = (3,) if "box.stage.0.conv1.weight" in state else (1, 2, 3, 4)
-    trained = "trunk.stages.0.bn1.num_batches_tracked" in state
-    return TrunkSettings(_RESNETS[counts, bottleneck], levels, norm="batch" if trained else "frozen")
+    trained = "backbone.stages.0.bn1.num_batches_tracked" in state
+    return BackboneSettings(_RESNETS[counts, bottleneck], levels, norm="batch" if trained else "frozen")
 
 
 def _fpn(state: State) -> FPNSettings | None:
@@ -260,7 +260,7 @@ def _keypoint(state: State) -> KeypointHeadSettings:
     return KeypointHeadSettings(count=count, convs=len(convs), channels=channels, refine=False)
 
 
-def _needs(state: State, key: str, what: str) -> None:
+def _require_key(state: State, key: str, what: str) -> None:
     if key not in state:
         some = ", ".join(list(state)[:4]) or "nothing"
         raise ValueError(f"{what}: no Faster, Mask or Keypoint R-CNN on a ResNet is in it; found {some}, …")
@@ -271,7 +271,7 @@ _UNKNOWN = (
     (r"\.conv2_offset\.", "deformable convolutions"),
     (r"^sem_seg_head\.|^semantic_head\.", "a branch of semantic segmentation"),
     (r"\.(conv|gen_context|gc)_mask\.|\.context_block", "context blocks"),
-    (r"^trunk\.stem\.", "a deep stem"),
+    (r"^backbone\.stem\.", "a deep stem"),
     (r"^bbox_head\.|^head\.", "a detector of one stage"),
     (r"^roi_head\.mask_head\.\d\.(convs|upsample|conv_logits)\.", "a mask head for each step of a cascade"),
 )
@@ -279,9 +279,9 @@ _UNKNOWN = (
 
 def _refuse_unknown_layers(state: State, what: str) -> None:
     kinds = [name for sign, name in _UNKNOWN if any(re.search(sign, key) for key in state)]
-    if "trunk.stages.0.bn1.weight" in state and "trunk.stages.0.bn1.running_mean" not in state:
+    if "backbone.stages.0.bn1.weight" in state and "backbone.stages.0.bn1.running_mean" not in state:
         kinds.append("group norm, or batch norm without its statistics")
-    if "trunk.stages.1.0.conv3.weight" in state and len(state["trunk.stages.1.0.conv2.weight"]) != 64:
+    if "backbone.stages.1.0.conv3.weight" in state and len(state["backbone.stages.1.0.conv2.weight"]) != 64:
         kinds.append("a ResNeXt or a wide ResNet")
     if "box.stage.0.conv1.weight" not in state and "neck.lateral.0.0.weight" not in state:
         kinds.append("a single map of stride 16 or 32 with other heads than the C4 models'")

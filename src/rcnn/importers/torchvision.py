@@ -12,16 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
-from rcnn.importers.recognise import Conventions, Found, recognise, renamed
+from rcnn.importers.recognise import Conventions, RecognisedModel, recognise, rename_tensors
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.pretrained import (
     EPS,
     KEYS,
-    WITHOUT_EPS,
+    ZERO_EPS_MODELS,
     Settings,
     coco_labels,
-    only_classes,
     published,
+    select_classes,
     torchvision_settings,
     torchvision_transform,
     with_eps,
@@ -30,7 +30,7 @@ from rcnn.parts.pretrained import (
 _MOBILENET = "fasterrcnn_mobilenet_v3_large_fpn"
 
 
-def read(content: Mapping[str, Any], what: str) -> Found:
+def read(content: Mapping[str, Any], what: str) -> RecognisedModel:
     """The detector of a file's content: the tensors, or the entry ``model`` of the reference training.
 
     Raises:
@@ -40,24 +40,24 @@ def read(content: Mapping[str, Any], what: str) -> Found:
     tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
     name = _published_name(what)
     # The oldest were trained with batch norms whose eps was 0 by a mistake (pytorch/vision#2933).
-    eps = 0.0 if name in WITHOUT_EPS else EPS
+    eps = 0.0 if name in ZERO_EPS_MODELS else EPS
     names: tuple[str, ...] | None = None
     if len(tensors.get("roi_heads.box_predictor.cls_score.bias", ())) == 91:
         rows, names = coco_labels()
-        tensors = only_classes(tensors, [0, *rows])
-    state = with_eps(renamed(tensors, KEYS, r"(?!)"), eps)
+        tensors = select_classes(tensors, [0, *rows])
+    state = with_eps(rename_tensors(tensors, KEYS, r"(?!)"), eps)
     if any(key.startswith("backbone.body.0.") for key in tensors):
         architecture = name or _MOBILENET
         settings = torchvision_settings(architecture)
     else:
         architecture = "resnet"
-        settings = conventional(recognise(state, what))
+        settings = with_torchvision_conventions(recognise(state, what))
     notes = (f"images: RGB, mean and deviation of ImageNet; batch norm with eps {eps:g}",)
     conventions = Conventions(background="first")
-    return Found(settings, state, conventions, torchvision_transform(architecture), names, notes)
+    return RecognisedModel(settings, state, conventions, torchvision_transform(architecture), names, notes)
 
 
-def conventional(settings: Settings) -> Settings:
+def with_torchvision_conventions(settings: Settings) -> Settings:
     """The settings with what all models of torchvision have in common."""
     rpn = replace(settings.rpn, rounding="torchvision", strides="inferred")
     box = replace(settings.box, pool=_pool(settings.box.pool), beta=1 / 9)

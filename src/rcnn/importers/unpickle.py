@@ -157,10 +157,10 @@ _PLAIN: dict[tuple[str, str], Any] = {
 GETATTR = "builtins.getattr"
 
 
-class Absent:
+class InertObject:
     """Stands for an object of another program: nothing of it is kept, no code of it runs."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Absent:
+    def __new__(cls, *_: Any, **__: Any) -> InertObject:
         """Whatever the arguments, the same empty object."""
         return super().__new__(cls)
 
@@ -177,7 +177,7 @@ def _read_torch(path: Path) -> Any:
         # histories hold methods of their class, which pickle writes as a call of getattr.
         strange = [name for name in _names(file) if name == GETATTR or not name.startswith("builtins.")]
     try:
-        with safe_globals([(Absent, name) for name in strange]):
+        with safe_globals([(InertObject, name) for name in strange]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))

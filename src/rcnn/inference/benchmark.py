@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rcnn.device import fast_bfloat16
 from rcnn.inference.detector import Detector
-from rcnn.inference.fused import Fused
+from rcnn.inference.fused import FusedConv
 from rcnn.inference.stopwatch import Stopwatch
 from rcnn.kernels import kernels
 
@@ -31,7 +31,7 @@ NOISE = (480, 640)  # the size of the image where none is given
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchmarkResult:
     """What a detector costs.
 
     Attributes:
@@ -39,7 +39,7 @@ class Bench:
         images: how many were predicted in each round.
         objects: how many were found in them.
         seconds: of an image, in each round.
-        plain: the same with the network as it was trained, without ``rcnn.inference.fused``.
+        unfused: the same with the network as it was trained, without ``rcnn.inference.fused``.
         half: the same in half precision; empty where the device is not quicker in it.
         stages: seconds of an image in each part, in order.
         peak: bytes taken above the model; None where nobody can tell.
@@ -50,7 +50,7 @@ class Bench:
     images: int
     objects: int
     seconds: list[float]
-    plain: list[float]
+    unfused: list[float]
     half: list[float]
     stages: dict[str, float]
     peak: int | None
@@ -66,8 +66,10 @@ class Bench:
         for name, seconds in self.stages.items():
             table.add_row(f"  {name}", f"{seconds:.4f}")
         table.add_row("convolutions in compiled code", "yes" if self.compiled else "no")
-        table.add_row("the network as trained, seconds", spread(self.plain))
-        table.add_row("times quicker", spread([a / b for a, b in zip(self.plain, self.seconds, strict=True)]))
+        table.add_row("the network as trained, seconds", spread(self.unfused))
+        table.add_row(
+            "times quicker", spread([a / b for a, b in zip(self.unfused, self.seconds, strict=True)])
+        )
         if self.half:
             table.add_row("in half precision (--half), seconds", spread(self.half))
         peak = "unknown on this system" if self.peak is None else f"{self.peak / 2**20:.0f} MB"
@@ -79,7 +81,7 @@ class Bench:
         return table
 
 
-def bench(detector: Detector, images: Sequence[Tensor], rounds: int = ROUNDS) -> Bench:
+def bench(detector: Detector, images: Sequence[Tensor], rounds: int = ROUNDS) -> BenchmarkResult:
     """Measure a detector on uint8 images ``[3, H, W]``; of an empty sequence, on one of noise."""
     given = list(images) or [noise()]
     found: list[int] = []
@@ -88,16 +90,16 @@ def bench(detector: Detector, images: Sequence[Tensor], rounds: int = ROUNDS) ->
         found[:] = [len(objects) for image in given for objects in one.predict(image)]
 
     peak = peak_memory(lambda: run(detector))  # first, as the allocator keeps what it once had
-    sides = {"prepared": detector, "plain": replace(detector, prepare=False)}
+    sides = {"fused": detector, "unfused": replace(detector, fuse=False)}
     if fast_bfloat16(detector.device):
         sides["half"] = replace(detector, half=True)
     seconds = alternate({name: partial(run, side) for name, side in sides.items()}, rounds)
     per_image = {name: [s / len(given) for s in values] for name, values in seconds.items()}
     parts = {name: s / len(given) for name, s in _stages(detector, lambda: run(detector)).items()}
-    fused = any(isinstance(module, Fused) for module in detector.running.modules())
+    fused = any(isinstance(module, FusedConv) for module in detector.inference_network.modules())
     compiled = fused and kernels.kernels() is not None
-    return Bench(
-        machine(), len(given), sum(found), per_image["prepared"], per_image["plain"],
+    return BenchmarkResult(
+        machine(), len(given), sum(found), per_image["fused"], per_image["unfused"],
         per_image.get("half", []), parts, peak, compiled,
     )  # fmt: skip
 
@@ -109,7 +111,7 @@ def noise() -> Tensor:
 
 def _stages(detector: Detector, run: Callable[[], None]) -> dict[str, float]:
     """Seconds by part while ``run`` works, the work before and after the network included."""
-    with Stopwatch(detector.running) as watch:
+    with Stopwatch(detector.inference_network) as watch:
         began = time.perf_counter()
         run()
         whole = time.perf_counter() - began
@@ -154,9 +156,9 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def ratios(seconds: Mapping[str, Sequence[float]], slow: str, quick: str) -> list[float]:
-    """How many times quicker ``quick`` was than ``slow``, in each round."""
-    return [a / b for a, b in zip(seconds[slow], seconds[quick], strict=True)]
+def ratios(seconds: Mapping[str, Sequence[float]], slow: str, fast: str) -> list[float]:
+    """How many times quicker ``fast`` was than ``slow``, in each round."""
+    return [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
 
 
 def peak_memory(run: Callable[[], object]) -> int | None:

@@ -17,23 +17,23 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from rcnn.device import choose_device, fast_bfloat16, keep_memory
+from rcnn.device import choose_device, fast_bfloat16, keep_freed_memory
 from rcnn.inference import tiles
-from rcnn.inference.exported import Exported, is_exported
-from rcnn.inference.fused import Prepared
+from rcnn.inference.exported import ExportedDetector, is_exported
+from rcnn.inference.fused import FusedCache
 from rcnn.io import checkpoint
 from rcnn.io.images import image_size, read_image, rgb_pixels, to_rgb
 from rcnn.io.packaged import packaged
 from rcnn.ops.panoptic import MergeSettings
 from rcnn.parts.selective_search import selective_search
 from rcnn.structures import ImageBatch, Instances, Masks, Output, Size, Skeleton, arrays
-from rcnn.training.recipe import build_settings, plain, with_model_settings
+from rcnn.training.recipe import build_settings, to_plain, with_model_settings
 from rcnn.transform import Transform
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
 # Where the weights are in a training run's checkpoint, the better ones first; others hold them alone.
-WEIGHT_PREFIXES = ("average.", "network.")
+WEIGHT_PREFIXES = ("ema.", "network.")
 BATCHES_TO_SORT = 8
 _OWN_METADATA = ("architecture", "model", "class_names", "transform", "min_score")
 
@@ -63,9 +63,9 @@ class Detector:
     info: dict[str, Any] = field(default_factory=dict)
     skeleton: Skeleton | None = None
     semantic_names: tuple[str, ...] = ()
-    prepare: bool = True
+    fuse: bool = True
     half: bool = False
-    _prepared: Prepared = field(default_factory=Prepared, init=False, repr=False, compare=False)
+    _fused_cache: FusedCache = field(default_factory=FusedCache, init=False, repr=False, compare=False)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -83,15 +83,15 @@ class Detector:
     def max_detections(self) -> int | None:
         """The most objects of an image that is seen at once; None of a network that finds none."""
         settings: Any = self.network.settings
-        most: int | None = getattr(getattr(settings, "box", settings), "max_detections", None)
-        return most
+        max_detections: int | None = getattr(getattr(settings, "box", settings), "max_detections", None)
+        return max_detections
 
     def cap(self, size: Size) -> int | None:
         """The most objects of an image of ``size`` (height, width): of one seen in tiles, those of each."""
         resized = self.transform.resized(size)
         # A model that is given its proposals looks at the whole image.
-        whole = getattr(self.network, "needs_proposals", False) or not tiles.needed(resized)
-        parts = 1 if whole else len(tiles.cut(resized))
+        whole = getattr(self.network, "needs_external_proposals", False) or not tiles.needs_tiling(resized)
+        parts = 1 if whole else len(tiles.make_tiles(resized))
         return None if self.max_detections is None else self.max_detections * parts
 
     @property
@@ -100,9 +100,9 @@ class Detector:
         return next(self.network.parameters()).device
 
     @property
-    def running(self) -> nn.Module:
+    def inference_network(self) -> nn.Module:
         """The form of the network that predicts."""
-        return self._prepared.of(self.network, half=self.half) if self.prepare else self.network
+        return self._fused_cache.get(self.network, half=self.half) if self.fuse else self.network
 
     def predict(
         self,
@@ -120,7 +120,7 @@ class Detector:
                 ``[H, W, 4]`` (RGB, alpha ignored); a tensor ``[3, H, W]``. Arrays and tensors hold integers,
                 or floats in [0, 1].
             min_score: the lowest score returned; the detector's own where None.
-            max_detections: the most objects an image; the model's setting where None.
+            max_detections: the most objects per image; the model's setting where None.
             batch_size: images the network sees at once; those of like size go together, of eight batches.
             proposals: ``[P, 4]`` in pixels of each image, best first, for models that are given theirs (the
                 others take no notice); None searches for them with the model's own settings.
@@ -140,7 +140,7 @@ class Detector:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         one = isinstance(images, str | Path | Image.Image | np.ndarray | Tensor)
         given: Sequence[Any] = [images] if one else list(images)  # type: ignore[arg-type]
-        lowest = self.min_score if min_score is None else min_score
+        min_score = self.min_score if min_score is None else min_score
         if proposals is not None and len(proposals) != len(given):
             raise ValueError(f"proposals are of {len(proposals)} images, but there are {len(given)}")
         kind = next(self.network.parameters()).dtype
@@ -154,7 +154,7 @@ class Detector:
         for start in range(0, len(given), window):
             part = slice(start, start + window)
             boxes = None if proposals is None else proposals[part]
-            found = self._predict_sorted(given[part], batch_size, lowest, max_detections, boxes)
+            found = self._predict_sorted(given[part], batch_size, min_score, max_detections, boxes)
             results += [self._named(f, image) for f, image in zip(found, given[part], strict=True)]
         return results
 
@@ -205,7 +205,7 @@ class Detector:
             for tensor, given in zip(tensors, self._proposals(tensors, proposals), strict=False)
         ]
         # Proposals are of the whole image, and a model that is given them looks at nothing else.
-        large = [] if boxes else [i for i, image in enumerate(resized) if tiles.needed(_size(image))]
+        large = [] if boxes else [i for i, image in enumerate(resized) if tiles.needs_tiling(_size(image))]
         whole = [i for i in range(len(resized)) if i not in large]
         detections: dict[int, Instances] = {}
         training = self.network.training
@@ -235,23 +235,23 @@ class Detector:
         batch = self.transform.batch(resized)
         batch = ImageBatch(batch.tensors.to(self.device), batch.sizes, proposals=tuple(proposals))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            found: Output = self.running(batch, min_score=min_score, max_detections=max_detections)
+            found: Output = self.inference_network(batch, min_score=min_score, max_detections=max_detections)
         return list(found.detections)
 
     def _detect_in_tiles(self, resized: Tensor, min_score: float, max_detections: int | None) -> Instances:
         size = _size(resized)
-        parts = tiles.cut(size)
+        parts = tiles.make_tiles(size)
         found = [self._detect([part.pixels(resized)], min_score, max_detections)[0] for part in parts]
         box: Any = getattr(self.network.settings, "box", None)
         if box is None:  # a class for every pixel, and no object
-            return tiles.join(parts, found, size, 0)
+            return tiles.merge_tiles(parts, found, size, 0)
         # The model's own cap is that of what it sees at once.
-        most = box.max_detections * len(parts) if max_detections is None else max_detections
-        return tiles.join(parts, found, size, most, box.nms_iou)
+        max_detections = box.max_detections * len(parts) if max_detections is None else max_detections
+        return tiles.merge_tiles(parts, found, size, max_detections, box.nms_iou)
 
     def _proposals(self, images: Sequence[Tensor], given: Sequence[Tensor] | None) -> Sequence[Tensor]:
         """What a model that does not make its own proposals looks at; nothing for the others."""
-        if not getattr(self.network, "needs_proposals", False):
+        if not getattr(self.network, "needs_external_proposals", False):
             return ()
         if given is not None:
             return given
@@ -266,11 +266,11 @@ class Detector:
         return {
             **self.info,
             "architecture": architecture,
-            "model": plain(self.network.settings),
+            "model": to_plain(self.network.settings),
             "class_names": list(self.class_names),
             "semantic_names": list(self.semantic_names),
             "skeleton": None if self.skeleton is None else asdict(self.skeleton),
-            "transform": plain(self.transform),
+            "transform": to_plain(self.transform),
             "min_score": self.min_score,
             "versions": versions(),
         }
@@ -287,10 +287,10 @@ class Detector:
             OSError: the file could not be written; it names the path.
         """
         weights = self.network.state_dict() if tensors is None else tensors
-        return checkpoint.save(path, weights, self.describe())
+        return checkpoint.write_checkpoint(path, weights, self.describe())
 
 
-def load(
+def load_detector(
     path: str | Path,
     device: str | torch.device | None = None,
     *,
@@ -321,7 +321,7 @@ def load(
     file = _checkpoint_file(path)
     detector = _published(str(path)) if file is None else _read(file)
     detector = _changed(detector, settings) if settings else detector
-    keep_memory()
+    keep_freed_memory()
     detector.network.to(where).eval()
     if half and not fast_bfloat16(where):
         warnings.warn(f"half precision is slower than full precision on this {where}", stacklevel=2)
@@ -329,10 +329,10 @@ def load(
 
 
 @dataclass(frozen=True)
-class TensorResults:
+class TensorAdapter:
     """An exported model whose results are ``rcnn.structures.Instances``, for what works on tensors."""
 
-    exported: Exported
+    exported: ExportedDetector
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -351,9 +351,11 @@ class TensorResults:
 
         Asked for more detections than the file has candidates, it gives what there are.
         """
-        most = None if max_detections is None else min(max_detections, self.exported.info["candidates"])
+        max_detections = (
+            None if max_detections is None else min(max_detections, self.exported.info["candidates"])
+        )
         given = [i.permute(1, 2, 0).numpy() if isinstance(i, Tensor) else i for i in images]
-        found = self.exported.predict(given, min_score=min_score, max_detections=most)
+        found = self.exported.predict(given, min_score=min_score, max_detections=max_detections)
         return [_with_tensors(one) for one in found]
 
 
@@ -418,7 +420,7 @@ def _published(name: str) -> Detector:
 def _read(file: Path) -> Detector:
     from rcnn.models import MODELS, build_model
 
-    tensors, metadata = checkpoint.load(file)
+    tensors, metadata = checkpoint.read_checkpoint(file)
     missing = [key for key in _OWN_METADATA if key not in metadata]
     if missing:
         raise ValueError(f"{file}: no detector: its metadata lacks {', '.join(missing)}")

@@ -27,23 +27,24 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from rcnn.io.images import read_pixels, rgb_pixels, to_rgb
+from rcnn.io.renamed import current_settings
 from rcnn.structures.arrays import Array, Instances, Masks, Size, Skeleton
 
 if TYPE_CHECKING:
-    from rcnn.inference.detector import Detector, TensorResults
+    from rcnn.inference.detector import Detector, TensorAdapter
 
     ImageLike = str | Path | Image.Image | npt.NDArray[Any]
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 
 FORMAT = 2
 """The layout of inputs, outputs and metadata; a change that older readers would misread raises it."""
-DESCRIPTION = "rcnn.json"
-PARTS = ("model.xml", "model.bin")
+METADATA_FILE = "rcnn.json"
+OPENVINO_FILES = ("model.xml", "model.bin")
 _HEAD, _SEAL = b"rcnn", b"rcnn_sha256"
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedDetector:
     """An exported model with all that it takes to use it on images.
 
     Attributes:
@@ -110,27 +111,27 @@ class Exported:
         """
         if min_score is not None and not 0 <= min_score <= 1:
             raise ValueError(f"min_score must lie between 0 and 1, not {min_score}")
-        most = self.info["candidates"]
-        if max_detections is not None and not 1 <= max_detections <= most:
+        num_candidates = self.info["candidates"]
+        if max_detections is not None and not 1 <= max_detections <= num_candidates:
             raise ValueError(
-                f"max_detections must be 1 to {most}, not {max_detections}: an exported file looks at a "
-                "fixed number of candidates; export the model anew with a higher rpn.pre_nms"
+                f"max_detections must be 1 to {num_candidates}, not {max_detections}: an exported file looks "
+                "at a fixed number of candidates; export the model anew with a higher rpn.pre_nms"
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         given = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
-        lowest = self.min_score if min_score is None else min_score
+        min_score = self.min_score if min_score is None else min_score
         count = self.info["max_detections"] if max_detections is None else max_detections
         results: list[Instances] = []
         for start in range(0, len(given), batch_size):
-            results += self._predict_batch(given[start : start + batch_size], lowest, count)
+            results += self._predict_batch(given[start : start + batch_size], min_score, count)
         return results
 
-    def tensors(self) -> TensorResults:
+    def tensors(self) -> TensorAdapter:
         """The same model for what works on torch's tensors, such as the evaluation."""
-        from rcnn.inference.detector import TensorResults
+        from rcnn.inference.detector import TensorAdapter
 
-        return TensorResults(self)
+        return TensorAdapter(self)
 
     def inputs(self, images: Sequence[Array], min_score: float, count: int) -> dict[str, Array]:
         """What the graph takes of RGB images ``[H, W, 3]`` (docs/export.md lists it)."""
@@ -179,7 +180,7 @@ class Exported:
             keypoints = keypoints * np.array([*ratio, 1], np.float32)
         boxes = found["boxes"] * np.tile(ratio, 2)
         boxes = boxes.clip(0, np.array([size[1], size[0]] * 2, np.float32))
-        masks = paste(found["mask_maps"], boxes, size) if "mask_maps" in found else None
+        masks = paste_masks(found["mask_maps"], boxes, size) if "mask_maps" in found else None
         labels, scores = found["labels"].astype(np.int64), found["scores"]
         return Instances(size, boxes, labels, scores, masks, keypoints, self.class_names, self.skeleton)
 
@@ -187,12 +188,12 @@ class Exported:
 def is_exported(path: str | Path) -> bool:
     """Whether a model is given by an exported file or folder, as far as names tell."""
     path = Path(path)
-    return path.suffix in (".onnx", ".pt2") or (path / DESCRIPTION).is_file() or path.suffix == ".xml"
+    return path.suffix in (".onnx", ".pt2") or (path / METADATA_FILE).is_file() or path.suffix == ".xml"
 
 
 def load(
     path: str | Path, device: Any = None, *, half: bool = False, settings: Sequence[str] = ()
-) -> Detector | Exported:
+) -> Detector | ExportedDetector:
     """Open a trained model: what ``rcnn.inference.detector.load`` takes, or an exported file or folder.
 
     Args:
@@ -200,8 +201,8 @@ def load(
             an ``.onnx`` file or the folder of an OpenVINO model.
         device: where a network runs; None takes a GPU where there is one. Exported models run on the CPU.
         half: predict in bfloat16, see :class:`rcnn.inference.detector.Detector`; not for exported models.
-        settings: changes such as ``model.box.nms_iou=0.4``, see :func:`rcnn.inference.detector.load`;
-        likewise.
+        settings: changes such as ``model.box.nms_iou=0.4``, see
+            :func:`rcnn.inference.detector.load_detector`; likewise.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
@@ -217,12 +218,12 @@ def load(
         if device is not None and str(device) != "cpu":
             raise ValueError(f"{path}: exported models run on the CPU; found device {device}")
         return open_exported(path)
-    from rcnn.inference.detector import load as load_network
+    from rcnn.inference.detector import load_detector
 
-    return load_network(path, device, half=half, settings=settings)
+    return load_detector(path, device, half=half, settings=settings)
 
 
-def open_exported(path: str | Path, *, threads: int | None = None) -> Exported:
+def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedDetector:
     """Open an exported model.
 
     Args:
@@ -242,9 +243,9 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> Exported:
     return _load_torch(path) if path.suffix == ".pt2" else _load_onnx(path, threads)
 
 
-def _load_onnx(path: Path, threads: int | None) -> Exported:
+def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
     content = path.read_bytes()
-    info = _checked(_unsealed(content, path), path)
+    info = _checked(_verified_metadata(content, path), path)
     try:
         import onnxruntime
     except ImportError as error:
@@ -261,22 +262,22 @@ def _load_onnx(path: Path, threads: int | None) -> Exported:
             f"install --upgrade onnxruntime; it says: {error}"
         ) from error
     names = [output.name for output in session.get_outputs()]
-    return Exported(lambda inputs: dict(zip(names, session.run(names, inputs), strict=True)), info)
+    return ExportedDetector(lambda inputs: dict(zip(names, session.run(names, inputs), strict=True)), info)
 
 
-def _load_openvino(folder: Path, threads: int | None) -> Exported:
-    file = folder / DESCRIPTION
+def _load_openvino(folder: Path, threads: int | None) -> ExportedDetector:
+    file = folder / METADATA_FILE
     if not file.is_file():
-        raise ValueError(f"{folder}: no {DESCRIPTION} in this folder; expected one that rcnn export wrote")
+        raise ValueError(f"{folder}: no {METADATA_FILE} in this folder; expected one that rcnn export wrote")
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:  # of JSON, or of UTF-8
         raise ValueError(f"{file}: truncated or damaged; export the model anew") from error
     info = _checked(content, file)
     seal = info.pop(_SEAL.decode(), None)  # the first files had none
-    if seal not in (None, _sum_of(info)):
+    if seal not in (None, _checksum(info)):
         raise ValueError(f"{file}: changed since its export; export the model anew")
-    for name in PARTS:
+    for name in OPENVINO_FILES:
         part = folder / name
         expected = info.get("sha256", {}).get(name)
         if not part.is_file() or hashlib.sha256(part.read_bytes()).hexdigest() != expected:
@@ -306,7 +307,7 @@ def _load_openvino(folder: Path, threads: int | None) -> Exported:
             own.request = model.create_infer_request()
         return {output.any_name: np.array(values) for output, values in own.request.infer(inputs).items()}
 
-    return Exported(run, info)
+    return ExportedDetector(run, info)
 
 
 def _has_matrix_units() -> bool:
@@ -323,7 +324,7 @@ def _has_matrix_units() -> bool:
         return False
 
 
-def _load_torch(path: Path) -> Exported:
+def _load_torch(path: Path) -> ExportedDetector:
     info = _torch_metadata(path)
     try:
         import torch
@@ -343,7 +344,7 @@ def _load_torch(path: Path) -> Exported:
             found = program(*(torch.from_numpy(values) for values in inputs.values()))
         return {name: values.numpy() for name, values in found.items()}
 
-    return Exported(run, info)
+    return ExportedDetector(run, info)
 
 
 def _torch_metadata(path: Path) -> dict[str, Any]:
@@ -354,7 +355,7 @@ def _torch_metadata(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as file:
             damaged = file.testzip()
-            name = next((n for n in file.namelist() if n.endswith(DESCRIPTION)), None)
+            name = next((n for n in file.namelist() if n.endswith(METADATA_FILE)), None)
             content = None if name is None else json.loads(file.read(name))
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # kinds of damage
         raise ValueError(
@@ -365,16 +366,16 @@ def _torch_metadata(path: Path) -> dict[str, Any]:
     return _checked(content, path)
 
 
-def described(metadata: Mapping[str, Any]) -> bytes:
+def metadata_bytes(metadata: Mapping[str, Any]) -> bytes:
     """The description beside an OpenVINO model, with the checksum of what it says."""
-    return json.dumps({**metadata, _SEAL.decode(): _sum_of(metadata)}, indent=1).encode()
+    return json.dumps({**metadata, _SEAL.decode(): _checksum(metadata)}, indent=1).encode()
 
 
-def _sum_of(metadata: Mapping[str, Any]) -> str:
+def _checksum(metadata: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(metadata).encode()).hexdigest()
 
 
-def sealed(model: bytes, metadata: Mapping[str, Any]) -> bytes:
+def with_checksum(model: bytes, metadata: Mapping[str, Any]) -> bytes:
     """An ONNX model with metadata before and the checksum of it all behind.
 
     Messages of ONNX's format may be laid end to end: what is repeated, as metadata entries are, adds up. So
@@ -385,8 +386,8 @@ def sealed(model: bytes, metadata: Mapping[str, Any]) -> bytes:
     return content + _entry(_SEAL, hashlib.sha256(content).hexdigest().encode())
 
 
-def _unsealed(content: bytes, path: Path) -> dict[str, Any]:
-    """The metadata of an ONNX file that :func:`sealed` made, once its checksum is verified."""
+def _verified_metadata(content: bytes, path: Path) -> dict[str, Any]:
+    """The metadata of an ONNX file that :func:`with_checksum` made, once its checksum is verified."""
     start = content[:32].find(_HEAD + b"\x12")
     if not content.startswith(b"\x72") or start < 0:
         raise ValueError(f"{path}: not written by rcnn export; its metadata is not there")
@@ -431,7 +432,7 @@ def _checked(info: Any, path: Path) -> dict[str, Any]:
             f"{path}: written by a newer rcnn ({_written_by(info, 'rcnn')}, layout {info['export']}; this "
             f"one reads {FORMAT}): pip install --upgrade rcnn"
         )
-    return info
+    return current_settings(info, warn=False)
 
 
 def _written_by(info: Mapping[str, Any], package: str) -> str:
@@ -490,8 +491,8 @@ def _resample(lines: Array, count: int, antialias: bool) -> Array:
 
 def _batch(images: Sequence[Array], settings: Mapping[str, Any]) -> Array:
     """As ``Transform.batch``: normalised and padded, float32 ``[B, 3, H, W]``."""
-    divisor = settings["divisor"]
-    height, width = (-(-max(i.shape[axis] for i in images) // divisor) * divisor for axis in (0, 1))
+    size_divisor = settings["size_divisor"]
+    height, width = (-(-max(i.shape[axis] for i in images) // size_divisor) * size_divisor for axis in (0, 1))
     batch = np.zeros((len(images), 3, height, width), np.float32)
     mean, std = (np.array(settings[name], np.float32) for name in ("mean", "std"))
     for place, image in zip(batch, images, strict=True):
@@ -499,7 +500,7 @@ def _batch(images: Sequence[Array], settings: Mapping[str, Any]) -> Array:
     return batch
 
 
-def paste(maps: Array, boxes: Array, size: Size, threshold: float = 0.5) -> Masks:
+def paste_masks(maps: Array, boxes: Array, size: Size, threshold: float = 0.5) -> Masks:
     """As ``rcnn.ops.masks.paste_masks``: maps of probabilities ``[N, M, M]`` in their boxes, cut."""
     limit = np.array([size[1], size[0]], np.float32)
     low = np.floor(boxes[:, :2]).clip(0)

@@ -38,7 +38,7 @@ from rcnn.models import MODELS
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.keypoints import find_keypoints
-from rcnn.parts.backbone import Depthwise
+from rcnn.parts.backbone import DepthwiseConv2d
 from rcnn.parts.regions import Regions
 from rcnn.parts.rpn import RPNOutput
 
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {"onnx": ONNX, "openvino": (*ONNX, "openvino"), "torch": ()}
 """The formats, and the packages that each needs beside torch."""
-EXPORTED = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn")
+EXPORTABLE = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn")
 OPSET = 18
 INPUTS = ("images", "sizes", "min_score", "max_detections")
 INPUTS_INSIDE = ("images", "min_score", "max_detections")
-MOST = 2**31 - 1
+MAX_INT32 = 2**31 - 1
 
 
 class DetectionGraph(nn.Module):
@@ -80,10 +80,10 @@ class DetectionGraph(nn.Module):
             whose keypoints are read off at the resolution of the image).
         """
         network = self.network
-        features = network.neck(network.trunk(images))
+        features = network.neck(network.backbone(images))
         own = features
         if not getattr(network.settings, "shared", True):
-            own = network.rpn_neck(network.rpn_trunk(images))
+            own = network.rpn_neck(network.rpn_backbone(images))
         regions = self._proposals(network.rpn(own), sizes, max_detections)
         found = self._detections(features, regions, sizes, min_score, max_detections)
         regions = Regions(found["boxes"], found["image_index"])
@@ -95,41 +95,41 @@ class DetectionGraph(nn.Module):
             )
         if (branch := getattr(network, "mask", None)) is not None:
             pooled = branch.pool(features, regions)
-            if isinstance(network, MaskRCNN):  # whose masks share the box head's stage of the trunk
+            if isinstance(network, MaskRCNN):  # whose masks share the box head's stage of the backbone
                 pooled = network.box.stage(pooled)
             found["mask_maps"] = branch.probabilities(branch.head(pooled), found["labels"])
         return found
 
-    def _proposals(self, output: RPNOutput, sizes: Tensor, at_least: Tensor) -> Regions:
+    def _proposals(self, output: RPNOutput, sizes: Tensor, min_proposals: Tensor) -> Regions:
         """As ``RPN.decode``, for all images at once."""
         settings = self.network.rpn.settings
         start, parts = 0, []
-        for size in output.level_sizes:
+        for size in output.num_anchors_per_level:
             parts.append(self._best_of_level(output, start, size, sizes))
             start += size
-        boxes, scores, owners = (torch.cat(values) for values in zip(*parts, strict=True))
+        boxes, scores, image_indices = (torch.cat(values) for values in zip(*parts, strict=True))
         levels = torch.cat([torch.full_like(part[2], level) for level, part in enumerate(parts)])
-        keep = _nms(boxes, scores, owners, levels, len(parts), settings.nms_iou, sizes)
-        keep = keep[_ranks(owners[keep], sizes) < at_least.clamp(min=settings.post_nms[1])]
+        keep = _nms(boxes, scores, image_indices, levels, len(parts), settings.nms_iou, sizes)
+        keep = keep[_ranks(image_indices[keep], sizes) < min_proposals.clamp(min=settings.post_nms[1])]
         # Without a bound the exporter asserts one of classes * 2**63, which no file can hold.
-        torch._check(keep.shape[0] <= MOST)
-        return Regions(boxes[keep], owners[keep])
+        torch._check(keep.shape[0] <= MAX_INT32)
+        return Regions(boxes[keep], image_indices[keep])
 
     def _best_of_level(
         self, output: RPNOutput, start: int, size: int, sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes ``[R, 4]``, logits and image indices ``[R]`` of a level's best anchors in all images."""
         settings = self.network.rpn.settings
-        most = torch.sym_min(candidates(self.network), size)
-        scores, index = output.objectness[:, start : start + size].topk(most, 1)
-        owners = torch.arange(sizes.shape[0])[:, None].expand_as(scores).flatten()
+        num_candidates = torch.sym_min(candidates(self.network), size)
+        scores, index = output.objectness[:, start : start + size].topk(num_candidates, 1)
+        image_indices = torch.arange(sizes.shape[0])[:, None].expand_as(scores).flatten()
         index, scores = (index + start).flatten(), scores.flatten()
-        boxes = box_ops.decode(output.deltas[owners, index][:, None], output.anchors[index])[:, 0]
-        boxes = _clip(boxes, sizes[owners])
+        boxes = box_ops.decode(output.deltas[image_indices, index][:, None], output.anchors[index])[:, 0]
+        boxes = _clip(boxes, sizes[image_indices])
         good = box_ops.larger_than(boxes, settings.min_side) & (scores.sigmoid() >= settings.min_objectness)
         # Flat at once: the sum of the levels' lengths, each the least of two, costs the exporter minutes.
         keep = good.nonzero()[:, 0]
-        return boxes[keep], scores[keep], owners[keep]
+        return boxes[keep], scores[keep], image_indices[keep]
 
     def _detections(
         self, features: list[Tensor], regions: Regions, sizes: Tensor, min_score: Tensor, count: Tensor
@@ -141,17 +141,22 @@ class DetectionGraph(nn.Module):
         boxes = box_ops.decode(deltas, regions.boxes, head.settings.weights)
         region, labels = (scores > min_score).nonzero().unbind(1)
         column = torch.zeros_like(labels) if boxes.shape[1] == 1 else labels
-        owners = regions.images[region]
-        boxes, scores = _clip(boxes[region, column], sizes[owners]), scores[region, labels]
+        image_indices = regions.image_indices[region]
+        boxes, scores = _clip(boxes[region, column], sizes[image_indices]), scores[region, labels]
         large = box_ops.larger_than(boxes, head.settings.min_side).nonzero()[:, 0]
-        boxes, scores, labels, owners = boxes[large], scores[large], labels[large], owners[large]
-        keep = _nms(boxes, scores, owners, labels, head.num_classes, head.settings.nms_iou, sizes)
-        keep = keep[_ranks(owners[keep], sizes) < count]
+        boxes, scores, labels, image_indices = (
+            boxes[large],
+            scores[large],
+            labels[large],
+            image_indices[large],
+        )
+        keep = _nms(boxes, scores, image_indices, labels, head.num_classes, head.settings.nms_iou, sizes)
+        keep = keep[_ranks(image_indices[keep], sizes) < count]
         names = ("boxes", "labels", "scores", "image_index")
-        return {name: v[keep] for name, v in zip(names, (boxes, labels, scores, owners), strict=True)}
+        return {name: v[keep] for name, v in zip(names, (boxes, labels, scores, image_indices), strict=True)}
 
 
-class WholeGraph(nn.Module):
+class GraphWithTransform(nn.Module):
     """A detection graph with the transform in it: images as they are, boxes in their own pixels.
 
     Sides are computed in whole numbers, of which a file's 32-bit floats lose none. They are those of
@@ -169,7 +174,7 @@ class WholeGraph(nn.Module):
 
     def forward(self, images: Tensor, min_score: Tensor, max_detections: Tensor) -> dict[str, Tensor]:
         """Find the objects in RGB ``images``, uint8 ``[B, 3, H, W]``; the rest as in DetectionGraph."""
-        divisor, (height, width) = self.transform.divisor, images.shape[2:]
+        size_divisor, (height, width) = self.transform.size_divisor, images.shape[2:]
         rows, columns = self._resized(height, width)
         pixels = images.to(torch.float32) / 255
         if self.transform != replace(self.transform, short_side=None, scale=1.0, max_long_side=None):
@@ -177,7 +182,9 @@ class WholeGraph(nn.Module):
                 pixels, (rows, columns), mode="bilinear", antialias=self.transform.antialias
             )
         pixels = (pixels - self.mean) / self.std
-        below, right = ((side + divisor - 1) // divisor * divisor - side for side in (rows, columns))
+        below, right = (
+            (side + size_divisor - 1) // size_divisor * size_divisor - side for side in (rows, columns)
+        )
         one = pixels.new_ones(images.shape[0])
         found: dict[str, Tensor] = self.detections(
             functional.pad(pixels, (0, right, 0, below)),
@@ -227,7 +234,13 @@ def _clip(boxes: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _nms(
-    boxes: Tensor, scores: Tensor, owners: Tensor, groups: Tensor, count: int, max_iou: float, sizes: Tensor
+    boxes: Tensor,
+    scores: Tensor,
+    image_indices: Tensor,
+    groups: Tensor,
+    count: int,
+    max_iou: float,
+    sizes: Tensor,
 ) -> Tensor:
     """Suppression inside each of ``count`` groups of each image, the best score of all first.
 
@@ -235,7 +248,7 @@ def _nms(
     image would leave its coordinates a hundredth of a pixel.
     """
     columns = math.ceil(math.sqrt(count))
-    row = owners * math.ceil(count / columns) + torch.div(groups, columns, rounding_mode="floor")
+    row = image_indices * math.ceil(count / columns) + torch.div(groups, columns, rounding_mode="floor")
     shift = torch.stack([groups % columns, row], 1) * (sizes.max() + 1)
     # To torch.export torchvision declares that at least two boxes are kept. Two more make it true: apart from
     # all others and worse than they, so that they come last.
@@ -246,9 +259,9 @@ def _nms(
     return kept[:-2]
 
 
-def _ranks(owners: Tensor, sizes: Tensor) -> Tensor:
+def _ranks(image_indices: Tensor, sizes: Tensor) -> Tensor:
     """How many of the same image stand before each, int64 ``[N]``."""
-    own = (owners[:, None] == torch.arange(sizes.shape[0])).to(torch.int64)
+    own = (image_indices[:, None] == torch.arange(sizes.shape[0])).to(torch.int64)
     return (own.cumsum(0) * own).sum(1) - 1
 
 
@@ -269,13 +282,13 @@ def _statically_padded(network: Any) -> Any:
     """The network, changed in place, with plain convolutions, and TensorFlow's "same" padding as a constant.
 
     The padding follows from the size of the map; where the stride divides that, it is kernel - stride. So it
-    is in the trunk, but not where a head runs a stage of the trunk on pooled maps, whose size is fixed.
+    is in the backbone, but not where a head runs a stage of the backbone on pooled maps, whose size is fixed.
     """
     pooled = set(network.box.stage.modules())
     for module in list(network.modules()):
         for name, conv in list(module.named_children()):
-            if isinstance(conv, Conv2dSame | Depthwise):
-                same = isinstance(conv, Conv2dSame) or conv.same
+            if isinstance(conv, Conv2dSame | DepthwiseConv2d):
+                same = isinstance(conv, Conv2dSame) or conv.same_padding
                 rest = conv.kernel_size[0] - conv.stride[0] if same else 0
                 pad: nn.Module = nn.ZeroPad2d((rest // 2, rest - rest // 2) * 2)
                 if module in pooled:
@@ -318,14 +331,14 @@ def export(
         if format != "openvino":
             raise ValueError(f"format {format}: eight-bit integers are for openvino; leave them out")
         metadata["precision"] = "int8"
-    _needs(*FORMATS[format], *(("nncf",) if calibration else ()))
-    program = trace_whole(detector) if transform_inside else trace(detector)
+    _require_packages(*FORMATS[format], *(("nncf",) if calibration else ()))
+    program = trace_with_transform(detector) if transform_inside else trace(detector)
     if format == "torch":
         _write_torch(program, metadata, out)
         return out
     body = _onnx_bytes(program)
     if format == "onnx":
-        write_atomically(out, runtime.sealed(body, metadata))
+        write_atomically(out, runtime.with_checksum(body, metadata))
     else:
         _write_openvino(body, metadata, out, calibration)
     return out
@@ -342,17 +355,18 @@ def describe(detector: Detector, format: str, out: Path, *, transform_inside: bo
         raise ValueError(
             f"{out}: expected " + (f"a file *{ending}" if ending else "a folder, without an ending")
         )
-    if content["architecture"] not in EXPORTED:
+    if content["architecture"] not in EXPORTABLE:
         raise ValueError(
-            f"{content['architecture']} cannot be exported; expected one of {', '.join(EXPORTED)}"
+            f"{content['architecture']} cannot be exported; expected one of {', '.join(EXPORTABLE)}"
         )
     if network.settings.box.cascade is not None:
         raise ValueError("a cascade (model.box.cascade) cannot be exported; expected a single box head")
-    coarsest = max((*network.trunk.strides, 2))
-    if detector.transform.divisor % coarsest:
+    coarsest = max((*network.backbone.strides, 2))
+    if detector.transform.size_divisor % coarsest:
         raise ValueError(
-            f"transform.divisor {detector.transform.divisor}: an exported file needs a multiple of the "
-            f"trunk's stride, {coarsest}: set transform.divisor"
+            f"transform.size_divisor {detector.transform.size_divisor}: an exported file needs a multiple of "
+            f"the "
+            f"backbone's stride, {coarsest}: set transform.size_divisor"
         )
     keypoint = getattr(network, "keypoint", None)
     if transform_inside and keypoint is not None and not keypoint.settings.refine:
@@ -380,8 +394,8 @@ def describe(detector: Detector, format: str, out: Path, *, transform_inside: bo
 
 BESIDE = (
     "images: float32 [B, 3, H, W], RGB, resized, (x - mean) / std of x in [0, 1], zeros to multiples of "
-    "the divisor; sizes: float32 [B, 2], (height, width) without padding; boxes x1 y1 x2 y2 of the resized "
-    "image, "
+    "the divisor; sizes: float32 [B, 2], (height, width) without padding; boxes x1 y1 x2 y2 of the "
+    "resized image, "
 )
 INSIDE = "images: uint8 [B, 3, H, W], RGB, as they are; boxes x1 y1 x2 y2 of these, "
 CONVENTIONS = (
@@ -393,26 +407,26 @@ CONVENTIONS = (
 def trace(detector: Detector) -> torch.export.ExportedProgram:
     """The graph with dynamic batch, height and width."""
     graph = DetectionGraph(detector.network).eval()
-    divisor = detector.transform.divisor
-    side = divisor * math.ceil(192 / divisor)
+    size_divisor = detector.transform.size_divisor
+    side = size_divisor * math.ceil(192 / size_divisor)
     images, sizes = (
-        torch.rand(2, 3, side, side + divisor),
+        torch.rand(2, 3, side, side + size_divisor),
         torch.tensor([[side - 9.0, side], [side, side - 5.0]]),
     )
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
-    shapes = ({0: batch, 2: divisor * rows, 3: divisor * columns}, {0: batch}, None, None)
-    with torch.no_grad(), _quiet():
+    shapes = ({0: batch, 2: size_divisor * rows, 3: size_divisor * columns}, {0: batch}, None, None)
+    with torch.no_grad(), _without_warnings():
         return torch.export.export(
             graph, (images, sizes, torch.tensor(0.05), torch.tensor(10)), dynamic_shapes=shapes
         )
 
 
-def trace_whole(detector: Detector) -> torch.export.ExportedProgram:
+def trace_with_transform(detector: Detector) -> torch.export.ExportedProgram:
     """The graph with the transform inside; batch, height and width are dynamic."""
-    graph = WholeGraph(DetectionGraph(detector.network), detector.transform).eval()
+    graph = GraphWithTransform(DetectionGraph(detector.network), detector.transform).eval()
     any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     images = torch.randint(256, (2, 3, 200, 230), dtype=torch.uint8)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _without_warnings():
         return torch.export.export(
             graph, (images, torch.tensor(0.05), torch.tensor(10)), dynamic_shapes=(any_size, None, None)
         )
@@ -420,7 +434,7 @@ def trace_whole(detector: Detector) -> torch.export.ExportedProgram:
 
 def _onnx_bytes(program: torch.export.ExportedProgram) -> bytes:
     taken = len(program.graph_signature.user_inputs)
-    with _quiet():
+    with _without_warnings():
         written = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET,
             input_names=INPUTS if taken == len(INPUTS) else INPUTS_INSIDE,
@@ -449,14 +463,14 @@ def _write_openvino(
         model = openvino.Core().read_model(source)
         _keep_antialias(model)
         if calibration:
-            model = _quantised(model, runtime.Exported(dict, metadata), calibration)
+            model = _quantised(model, runtime.ExportedDetector(dict, metadata), calibration)
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         sums = {}
-        for name in runtime.PARTS:
+        for name in runtime.OPENVINO_FILES:
             content = (Path(folder) / name).read_bytes()
             sums[name] = hashlib.sha256(content).hexdigest()
             write_atomically(out / name, content)
-    write_atomically(out / runtime.DESCRIPTION, runtime.described(metadata | {"sha256": sums}))
+    write_atomically(out / runtime.METADATA_FILE, runtime.metadata_bytes(metadata | {"sha256": sums}))
 
 
 def _keep_antialias(model: Any) -> None:
@@ -471,7 +485,7 @@ def _keep_antialias(model: Any) -> None:
             node.output(0).replace(resized.output(0))
 
 
-def _quantised(model: Any, exported: runtime.Exported, images: Sequence[Tensor]) -> Any:
+def _quantised(model: Any, exported: runtime.ExportedDetector, images: Sequence[Tensor]) -> Any:
     """An OpenVINO model whose convolutions take eight-bit integers, scaled as images need it.
 
     Branches of masks and keypoints stay in floats, and the fully connected layers of the box head: on nuclei
@@ -486,17 +500,17 @@ def _quantised(model: Any, exported: runtime.Exported, images: Sequence[Tensor])
 
     outputs = {output.any_name: output.node for output in model.outputs}
     branches = {name for name in outputs if name.endswith("maps") or name == "keypoints"}
-    found = [_before(outputs[name]) for name in outputs.keys() - branches]
-    exact = set().union(*(_before(outputs[name]) for name in branches)) - set().union(*found)
+    found = [_ancestors(outputs[name]) for name in outputs.keys() - branches]
+    exact = set().union(*(_ancestors(outputs[name]) for name in branches)) - set().union(*found)
     exact |= {node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == "MatMul"}
-    with _quiet():
+    with _without_warnings():
         return nncf.quantize(
             model, nncf.Dataset(images, inputs), preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(images), ignored_scope=nncf.IgnoredScope(names=sorted(exact), validate=False),
         )  # fmt: skip
 
 
-def _before(node: Any) -> set[str]:
+def _ancestors(node: Any) -> set[str]:
     """The names of all operations that a node of an OpenVINO model hangs on."""
     names: set[str] = set()
     left = [node]
@@ -510,12 +524,12 @@ def _before(node: Any) -> set[str]:
 
 def _write_torch(program: torch.export.ExportedProgram, metadata: dict[str, Any], out: Path) -> None:
     content = io.BytesIO()
-    with _quiet():
-        torch.export.save(program, content, extra_files={runtime.DESCRIPTION: json.dumps(metadata)})
+    with _without_warnings():
+        torch.export.save(program, content, extra_files={runtime.METADATA_FILE: json.dumps(metadata)})
     write_atomically(out, content.getvalue())
 
 
-def _needs(*packages: str) -> None:
+def _require_packages(*packages: str) -> None:
     from importlib.util import find_spec
 
     missing = [name for name in packages if find_spec(name) is None]
@@ -525,11 +539,11 @@ def _needs(*packages: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Without the exporters' own warnings, which are about their insides."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-assert set(EXPORTED) <= set(MODELS)
+assert set(EXPORTABLE) <= set(MODELS)

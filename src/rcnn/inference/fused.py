@@ -5,7 +5,7 @@ the 1x1 ones are computed in C where that can be built (``rcnn.kernels.kernels``
 results,
 as in a residual block or a pyramid, and the activation after them come in while these are in registers.
 ResNet's first ReLU comes after the max pooling. Box heads take pooled regions as they lie in memory, channels
-last, not copied. In half precision there is nothing in C and no Winograd, whose differences of neighbours
+last, not copied. In half precision there is nothing in C and no WinogradConv, whose differences of neighbours
 bfloat16 cannot hold, and the weights are converted once. Nothing of it is for training, and nothing of it is
 stored: a checkpoint has the network as it was built.
 """
@@ -28,7 +28,7 @@ from rcnn.parts.backbone import fold_batch_norm
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.fpn import Lateral
 
-MANY_REGIONS = 50  # as a convolution the layer orders its weights anew each time
+MIN_REGIONS_AS_CONV = 50  # as a convolution the layer orders its weights anew each time
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
@@ -37,7 +37,7 @@ _ACTIVATIONS: dict[type[nn.Module], Activation] = {
 _FORMS = {"relu": functional.relu_, "relu6": functional.relu6, "hardswish": functional.hardswish}
 
 
-class Prepared:
+class FusedCache:
     """The prepared form of one network, made when it is first asked for and again when weights change.
 
     Changes are seen by the tensors' versions and, as ``tensor.data`` and some optimisers leave these as they
@@ -48,11 +48,11 @@ class Prepared:
         self._state: tuple[Any, ...] = ()
         self._network: nn.Module | None = None
 
-    def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:
+    def __reduce__(self) -> tuple[type[FusedCache], tuple[()]]:
         """Copies and pickles make theirs anew."""
-        return (Prepared, ())
+        return (FusedCache, ())
 
-    def of(self, network: nn.Module, *, half: bool = False) -> nn.Module:
+    def get(self, network: nn.Module, *, half: bool = False) -> nn.Module:
         """The network that predicts as ``network`` does; itself where there is nothing to gain.
 
         Args:
@@ -68,7 +68,7 @@ class Prepared:
         # Tensors made in inference mode have no version, and cannot be written to outside it.
         state = (*((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors), *sums)
         if self._network is None or state != self._state:
-            self._network, self._state = prepare(network, half=half), state
+            self._network, self._state = fuse(network, half=half), state
         return self._network
 
 
@@ -78,7 +78,7 @@ def floats(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def prepare(network: nn.Module, *, half: bool = False) -> nn.Module:
+def fuse(network: nn.Module, *, half: bool = False) -> nn.Module:
     """A copy of ``network`` for prediction on a CPU; it shares the tensors that stay as they are.
 
     It computes in float32, or under autocast in bfloat16 (``half``).
@@ -106,15 +106,15 @@ def prepare(network: nn.Module, *, half: bool = False) -> nn.Module:
     for module in list(ready.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Lateral) and _are_folded(child[1:]):
-                setattr(module, name, _fused(child[0], added=True) or child)
+                setattr(module, name, _fuse_conv(child[0], added=True) or child)
             elif type(child) in (BasicBlock, Bottleneck):
-                setattr(module, name, Residual.of(child) or child)
+                setattr(module, name, FusedResidual.of(child) or child)
     for module in list(ready.modules()):
         for (name, child), (next_name, following) in _steps(module):
             activation = _ACTIVATIONS.get(type(following), "none")
-            fused = _fused(child, activation)
+            fused = _fuse_conv(child, activation)
             if fused is None and activation != "none":
-                activation, fused = "none", _fused(child)
+                activation, fused = "none", _fuse_conv(child)
             if fused is not None:
                 setattr(module, name, fused)
                 if activation != "none":
@@ -142,16 +142,16 @@ def _steps(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], tuple[str
         yield one, (name, following) if known else nothing
 
 
-def _fused(layer: nn.Module, activation: Activation = "none", *, added: bool = False) -> Fused | None:
+def _fuse_conv(layer: nn.Module, activation: Activation = "none", *, added: bool = False) -> FusedConv | None:
     """A quicker form of a convolution, what is added to it, and the activation, where there is one."""
-    if isinstance(layer, nn.Conv2d) and not isinstance(layer, Fused):
-        for form in (Winograd, Pointwise):
-            if form.takes(layer, activation, added=added):
+    if isinstance(layer, nn.Conv2d) and not isinstance(layer, FusedConv):
+        for form in (WinogradConv, PointwiseConv):
+            if form.supports(layer, activation, added=added):
                 return form(layer, activation)
     return None
 
 
-class Fused(nn.Conv2d):
+class FusedConv(nn.Conv2d):
     """A convolution with another's parameters, what is added to its results, and the activation after it."""
 
     def __init__(self, convolution: nn.Conv2d, activation: Activation = "none") -> None:
@@ -164,18 +164,18 @@ class Fused(nn.Conv2d):
         self._packed: Any = None  # the weights as the kernels of this machine want them
 
     @staticmethod
-    def takes(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
+    def supports(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
         """Whether there is such a form of these on this machine; ``added``: with a map to be added."""
         raise NotImplementedError
 
-    def quickly(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
+    def fast_forward(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
         """The results, if there is a quicker way for these maps than torch's."""
         raise NotImplementedError
 
     def forward(self, images: Tensor, addend: Tensor | None = None) -> Tensor:
         """``[B, K, h, w]`` of maps ``[B, C, H, W]``; ``addend`` is resized if need be, to the nearest."""
         read = [each for each in (images, self.weight, self.bias, addend) if each is not None]
-        found = self.quickly(images, addend) if kernels.usable(*read) else None
+        found = self.fast_forward(images, addend) if kernels.is_usable(*read) else None
         if found is not None:
             return found
         output = super().forward(images)
@@ -189,11 +189,11 @@ class Fused(nn.Conv2d):
         return {**self.__dict__, "_packed": None}
 
 
-class Winograd(Fused):
+class WinogradConv(FusedConv):
     """A 3x3 convolution that takes Winograd's way on maps with enough tiles: compiled, or else with torch."""
 
     @staticmethod
-    def takes(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
+    def supports(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
         """3x3, of enough channels for the implementation there is; no activation but ReLU."""
         channels, count = convolution.in_channels, convolution.out_channels
         if (
@@ -203,31 +203,31 @@ class Winograd(Fused):
         ):  # fmt: skip
             return False
         compiled = kernels.kernels()
-        if compiled is not None and compiled.takes_3x3(channels, count):
+        if compiled is not None and compiled.supports_3x3(channels, count):
             return True
-        return not added and min(channels, count) >= winograd.LEAST_CHANNELS
+        return not added and min(channels, count) >= winograd.MIN_CHANNELS
 
-    def quickly(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
+    def fast_forward(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
         """In C where that is built, else as products of torch."""
         relu, compiled = self.activation == "relu", kernels.kernels()
-        if compiled is not None and compiled.takes_3x3(self.in_channels, self.out_channels):
-            if not compiled.pays_3x3(images):
+        if compiled is not None and compiled.supports_3x3(self.in_channels, self.out_channels):
+            if not compiled.is_faster_3x3(images):
                 return None
             if self._packed is None:
                 self._packed = compiled.pack_3x3(self.weight)
             return compiled.convolve_3x3(images, self._packed, self.bias, addend=addend, relu=relu)
-        if addend is not None or not winograd.pays(images, self.out_channels):
+        if addend is not None or not winograd.is_faster(images, self.out_channels):
             return None
         if self._packed is None:
             self._packed = winograd.transform_kernels(self.weight)
         return winograd.convolve(images, self._packed, self.bias, relu=relu)
 
 
-class Pointwise(Fused):
+class PointwiseConv(FusedConv):
     """A 1x1 convolution in C, on maps that are not tiny."""
 
     @staticmethod
-    def takes(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
+    def supports(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
         """1x1, not in groups, where C is built."""
         compiled = kernels.kernels()
         return (
@@ -235,13 +235,13 @@ class Pointwise(Fused):
             and convolution.kernel_size == (1, 1)
             and convolution.stride[0] == convolution.stride[1]
             and (convolution.padding, convolution.groups) == ((0, 0), 1)
-            and compiled.takes_1x1(convolution.in_channels, convolution.out_channels, added=added)
+            and compiled.supports_1x1(convolution.in_channels, convolution.out_channels, added=added)
         )
 
-    def quickly(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
+    def fast_forward(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
         """In C."""
         compiled = kernels.kernels()
-        if compiled is None or not compiled.pays_1x1(images):
+        if compiled is None or not compiled.is_faster_1x1(images):
             return None
         if self._packed is None:
             self._packed = compiled.pack_1x1(self.weight, self.bias)
@@ -251,23 +251,23 @@ class Pointwise(Fused):
         )  # fmt: skip
 
 
-class Residual(nn.Module):
+class FusedResidual(nn.Module):
     """A residual block (He et al. 2015, fig. 5) whose last convolution adds the shortcut itself."""
 
-    def __init__(self, steps: Sequence[nn.Module], last: Fused, shortcut: nn.Module) -> None:
+    def __init__(self, steps: Sequence[nn.Module], last: FusedConv, shortcut: nn.Module) -> None:
         super().__init__()
         self.steps, self.last, self.shortcut = nn.Sequential(*steps), last, shortcut
 
     @staticmethod
-    def of(block: BasicBlock | Bottleneck) -> Residual | None:
+    def of(block: BasicBlock | Bottleneck) -> FusedResidual | None:
         """The form of a block of torchvision whose batch norms are folded; None where it gains nothing."""
         convolutions = [block.conv1, block.conv2, *([block.conv3] if isinstance(block, Bottleneck) else [])]
         norms = (norm for name, norm in block.named_children() if name.startswith("bn"))
-        last = _fused(convolutions[-1], "relu", added=True) if _are_folded(norms) else None
+        last = _fuse_conv(convolutions[-1], "relu", added=True) if _are_folded(norms) else None
         if last is None:
             return None
         steps = [step for each in convolutions[:-1] for step in (each, nn.ReLU(inplace=True))]
-        return Residual(steps, last, block.downsample or nn.Identity())
+        return FusedResidual(steps, last, block.downsample or nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, h, w]`` of maps ``[B, C, H, W]``."""
@@ -275,7 +275,7 @@ class Residual(nn.Module):
         return result
 
 
-class RegionLinear(nn.Linear):
+class ChannelsLastLinear(nn.Linear):
     """A fully connected layer on regions ``[R, C, P, P]``, its inputs ordered as channels_last lie in memory.
 
     No region is copied; of many, torch computes it a sixth quicker as the convolution with one result that it
@@ -286,7 +286,7 @@ class RegionLinear(nn.Linear):
         """``[R, K]``."""
         _, channels, height, width = pooled.shape
         quick = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        if len(pooled) < MANY_REGIONS or not quick:
+        if len(pooled) < MIN_REGIONS_AS_CONV or not quick:
             return super().forward(pooled.permute(0, 2, 3, 1).flatten(1))
         kernels = self.weight.view(-1, height, width, channels).permute(0, 3, 1, 2)
         return functional.conv2d(pooled, kernels, self.bias).flatten(1)
@@ -301,12 +301,12 @@ def _pool_first(layers: nn.Sequential) -> None:
 
 
 def _take_channels_last(head: BoxHead) -> None:
-    """Let a box head's first fully connected layer be a :class:`RegionLinear`."""
+    """Let a box head's first fully connected layer be a :class:`ChannelsLastLinear`."""
     cells = head.settings.pool.size**2
     children = list(head.layers.named_children())
     for (name, flatten), (next_name, linear) in pairwise(children):
         if isinstance(flatten, nn.Flatten) and isinstance(linear, nn.Linear):
-            moved = RegionLinear(linear.in_features, linear.out_features, device="meta")
+            moved = ChannelsLastLinear(linear.in_features, linear.out_features, device="meta")
             weight = linear.weight.view(linear.out_features, -1, cells).transpose(1, 2).flatten(1)
             moved.weight, moved.bias = nn.Parameter(weight, requires_grad=False), linear.bias
             setattr(head.layers, name, nn.Identity())

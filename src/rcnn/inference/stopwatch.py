@@ -1,6 +1,6 @@
 """Where the time of a prediction goes, and how much memory it takes.
 
-The stages are the parts of a network (``trunk``, ``neck``, ``rpn``, ``box``, ``mask``, …): what is called
+The stages are the parts of a network (``backbone``, ``neck``, ``rpn``, ``box``, ``mask``, …): what is called
 of a part, ``forward``, ``decode`` and the rest, counts for it, from its outermost call to the return. On a
 GPU the clock is read when the device has finished.
 """

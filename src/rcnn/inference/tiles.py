@@ -2,7 +2,7 @@
 
 An object counts where its centre lies in the tile's core, the part that no other tile has nearer to its
 middle. So an object up to ``OVERLAP`` pixels is seen whole by the tile that reports it; larger ones may be
-cut. Nothing of this concerns images up to ``TILED_FROM`` pixels, which the networks see whole.
+cut. Nothing of this concerns images up to ``MAX_UNTILED_PIXELS`` pixels, which the networks see whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rcnn.ops.boxes import nms
 from rcnn.structures import VOID, Instances, Size
 
 # Pixels as the network sees them. A tile of the default model, with a thousand objects, takes 600 megabytes.
-TILED_FROM = 2048 * 2048
+MAX_UNTILED_PIXELS = 2048 * 2048
 SIDE = 1280
 OVERLAP = 384
 # Two tiles may place the centre of one object on either side of their border by a few pixels.
@@ -39,12 +39,12 @@ class Tile:
         return image[:, y1:y2, x1:x2]
 
 
-def needed(size: Size) -> bool:
+def needs_tiling(size: Size) -> bool:
     """Whether an image of ``size`` (height, width), as the network would see it, is too large for that."""
-    return size[0] * size[1] > TILED_FROM
+    return size[0] * size[1] > MAX_UNTILED_PIXELS
 
 
-def cut(size: Size, side: int = SIDE, overlap: int = OVERLAP) -> list[Tile]:
+def make_tiles(size: Size, side: int = SIDE, overlap: int = OVERLAP) -> list[Tile]:
     """Tiles that cover an image of ``size`` (height, width), row by row; their cores cover it just once."""
     if not 0 <= overlap < side:
         raise ValueError(f"overlap must be at least 0 and less than the side {side}, not {overlap}")
@@ -68,7 +68,7 @@ def _ranges(length: int, side: int, overlap: int) -> list[tuple[int, int, float,
     return [(s, s + side, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
 
 
-def join(
+def merge_tiles(
     tiles: Sequence[Tile], found: Sequence[Instances], size: Size, max_detections: int, max_iou: float = 0.5
 ) -> Instances:
     """The objects of a whole image of ``size`` from those found in its tiles, best score first.
@@ -81,7 +81,7 @@ def join(
         max_detections: the most objects kept.
         max_iou: of two objects of one class that overlap by more, the one with the lower score goes.
     """
-    kept = [_counted(tile, instances) for tile, instances in zip(tiles, found, strict=True)]
+    kept = [_in_core(tile, instances) for tile, instances in zip(tiles, found, strict=True)]
     values: dict[str, Any] = {}
     for name in ("boxes", "labels", "scores", "mask_maps", "keypoints"):
         parts = [getattr(instances, name) for instances in kept]
@@ -107,7 +107,7 @@ def _joined_maps(tiles: Sequence[Tile], found: Sequence[Instances], size: Size) 
     return whole
 
 
-def _counted(tile: Tile, instances: Instances) -> Instances:
+def _in_core(tile: Tile, instances: Instances) -> Instances:
     """The objects with their centre in the tile's core, in coordinates of the whole image."""
     x, y = tile.window[:2]
     boxes = instances.boxes + instances.boxes.new_tensor([x, y, x, y])

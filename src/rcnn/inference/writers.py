@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image
 
-from rcnn.inference.exported import Exported
+from rcnn.inference.exported import ExportedDetector
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import IMAGE_ENDINGS, ImageError, read_image, read_pixels
 from rcnn.structures import arrays
@@ -103,7 +103,7 @@ class Summary:
     Attributes:
         out: the folder written.
         counts: objects of each class over all images, classes without objects included.
-        shares: of the classes of pixels, the share of all pixels, where the model tells them.
+        pixel_fractions: of the classes of pixels, the share of all pixels, where the model tells them.
         images: images predicted.
         failed: message of each image that could not be used.
         full: images with as many objects as may be reported, so that there may be more.
@@ -113,12 +113,12 @@ class Summary:
     counts: dict[str, int]
     images: int
     failed: tuple[str, ...]
-    shares: dict[str, float] = field(default_factory=dict)
+    pixel_fractions: dict[str, float] = field(default_factory=dict)
     full: tuple[str, ...] = ()
 
 
 def predict_to_files(
-    detector: Detector | Exported,
+    detector: Detector | ExportedDetector,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
@@ -160,7 +160,7 @@ def predict_to_files(
     overlays = _overlay_names(list(images))
     failed: list[str] = []
     full: list[str] = []
-    read: Callable[[Path], Any] = read_pixels if isinstance(detector, Exported) else read_image
+    read: Callable[[Path], Any] = read_pixels if isinstance(detector, ExportedDetector) else read_image
     with _Tables(out, detector, categories, ids) as tables, _partitions(detector, out, ids) as shown:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
@@ -172,13 +172,17 @@ def predict_to_files(
                 name = overlays[image_id]
                 _write_pictures(image, shown(image_id, found, name), out, name)
                 tables.add(image_id, found)
-                most = max_detections or (
-                    detector.max_detections if isinstance(detector, Exported) else detector.cap(found.size)
+                max_detections = max_detections or (
+                    detector.max_detections
+                    if isinstance(detector, ExportedDetector)
+                    else detector.cap(found.size)
                 )
-                full += [image_id] if most is not None and len(found) >= most else []
+                full += [image_id] if max_detections is not None and len(found) >= max_detections else []
             if progress is not None:
                 progress(done, len(images))
-    return Summary(out, dict(tables.counts), tables.images, tuple(failed), tables.shares(), tuple(full))
+    return Summary(
+        out, dict(tables.counts), tables.images, tuple(failed), tables.pixel_fractions(), tuple(full)
+    )
 
 
 @contextlib.contextmanager
@@ -335,7 +339,7 @@ class _Tables:
     def __init__(
         self,
         out: Path,
-        detector: Detector | Exported,
+        detector: Detector | ExportedDetector,
         category_ids: tuple[int, ...] | None,
         image_ids: Mapping[str, int | str],
     ) -> None:
@@ -390,7 +394,7 @@ class _Tables:
         self.counts.update(counts)
         self.images += 1
 
-    def shares(self) -> dict[str, float]:
+    def pixel_fractions(self) -> dict[str, float]:
         """Of each class of pixels the share of all pixels so far."""
         total = max(1, self.pixels.total())
         return {name: pixels / total for name, pixels in self.pixels.items()}

@@ -17,15 +17,19 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from rcnn.io.atomic import write_atomically
+from rcnn.io.renamed import current_metadata, current_tensors
 
-FORMAT = 1
-"""The layout of the metadata; a change that older readers would misread raises it."""
+FORMAT = 2
+"""The layout of metadata and names; a change that older readers would misread raises it.
+
+1 is 0.1.0's, whose names ``rcnn.io.renamed`` translates.
+"""
 
 _PICKLE_ENDINGS = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"}
 _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 
 
-def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
+def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write a checkpoint in one step: either the whole new file stands there or the previous one.
 
     Args:
@@ -56,7 +60,7 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     return path
 
 
-def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint that :func:`save` wrote.
 
     Returns:
@@ -66,19 +70,20 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: a pickle, a truncated file, another program's file, or one of a newer format.
     """
-    with _opened(Path(path)) as (file, metadata):
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    with _opened(Path(path)) as (file, metadata, format):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return (current_tensors(tensors) if format == 1 else tensors), metadata
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint's metadata without its tensors; raises as :func:`load`."""
-    with _opened(Path(path)) as (_, metadata):
+    with _opened(Path(path)) as (_, metadata, _):
         return metadata
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The open file and its metadata, once it is known to be a checkpoint of ours."""
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any], int]]:
+    """The open file, its metadata and its format, once it is known to be a checkpoint of ours."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     if not path.is_file():
@@ -86,7 +91,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     _refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
-            yield file, _read_metadata(path, file.metadata() or {})
+            yield file, *_read_metadata(path, file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a safetensors file, or truncated ({error}); "
@@ -108,20 +113,20 @@ def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return storable
 
 
-def _read_metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+def _read_metadata(path: Path, header: Mapping[str, str]) -> tuple[dict[str, Any], int]:
     if "rcnn" not in header:
         raise ValueError(
             f"{path}: a safetensors file, but no checkpoint of rcnn: its header has no 'rcnn' entry; "
             "weights of other programs are converted by: rcnn weights import FILE --from NAME --out MODEL"
         )
     found = header.get("rcnn_format", "")
-    if found != str(FORMAT):
+    if found not in map(str, range(1, FORMAT + 1)):
         raise ValueError(
-            f"{path}: checkpoint format {found!r}, expected {FORMAT!r}; install a newer rcnn to read it"
+            f"{path}: checkpoint format {found!r}, expected 1 to {FORMAT}; install a newer rcnn to read it"
         )
     metadata = json.loads(header["rcnn"])
     assert isinstance(metadata, dict)
-    return metadata
+    return (current_metadata(metadata) if found == "1" else metadata), int(found)
 
 
 def _refuse_pickle(path: Path) -> None:

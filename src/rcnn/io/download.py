@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
 
 
-def find(url: str) -> Path:
+def find_weights(url: str) -> Path:
     """The file of published weights: from ``RCNN_WEIGHTS``, from the cache, or downloaded into it.
 
     Args:
@@ -79,14 +79,14 @@ def download(url: str, checksum: str, folder: str | Path) -> Path:
         return path
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(path.parent):
+    with _folder_lock(path.parent):
         if not path.exists():  # another process may have brought it while this one waited
             _complete(url, checksum, part, path)
     return path
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _folder_lock(folder: Path) -> Iterator[None]:
     """Hold off other processes that download into a folder, where the system has locks."""
     if fcntl is None:
         yield
@@ -124,12 +124,12 @@ def _fetch(url: str, part: Path, path: Path) -> None:
         # "Range not satisfiable": the part is whole already, or is not of this file; the checksum tells.
         if not (error.code == 416 and done):
             raise OSError(
-                f"{url}: the server answers {error.code} {error.reason}. {_by_hand(path)}"
+                f"{url}: the server answers {error.code} {error.reason}. {_manual_download_hint(path)}"
             ) from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise OSError(
-            f"{url}: the download failed ({reason}). Is there a network? {_by_hand(path)}"
+            f"{url}: the download failed ({reason}). Is there a network? {_manual_download_hint(path)}"
         ) from error
 
 
@@ -146,7 +146,7 @@ def _append(response: HTTPResponse, part: Path, done: int) -> None:
         )
 
 
-def _by_hand(path: Path) -> str:
+def _manual_download_hint(path: Path) -> str:
     where = str(path.parent)
     if path.suffix == ".pth":
         where += " or into the folder that RCNN_WEIGHTS names"

@@ -24,7 +24,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def find(sources: Sequence[Path], load: Callable[[Path], T]) -> T | None:
+def load_or_none(sources: Sequence[Path], load: Callable[[Path], T]) -> T | None:
     """What ``load`` makes of the library of ``sources``; None where it is not to be had.
 
     That is without a C compiler, elsewhere than on Linux, and where ``RCNN_COMPILE=0`` forbids it.

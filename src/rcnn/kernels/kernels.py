@@ -26,15 +26,15 @@ from rcnn.kernels import compiled, winograd
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
 # The smallest that were measured; it was the quicker way for them, too.
-LEAST_CHANNELS = 32
-LEAST_TILES = 12
+MIN_CHANNELS = 32
+MIN_TILES = 12
 # Below these numbers of kernels torch's 1x1 convolutions are as quick, or quicker: what C gains on passes
 # over memory goes for copying cells into the caches.
-LEAST_KERNELS = 160
-LEAST_KERNELS_ADDED = 64  # with a map to be added
-LEAST_CELLS = 200
+MIN_KERNELS = 160
+MIN_KERNELS_WITH_ADDEND = 64  # with a map to be added
+MIN_CELLS = 200
 # FCN's fc7, with 4096, took up to twice torch's time: a panel of its kernels serves only a few rows.
-MOST_CHANNELS = 2048
+MAX_CHANNELS = 2048
 
 Activation = Literal["none", "relu", "relu6", "hardswish"]
 ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "relu6", "hardswish")
@@ -63,10 +63,10 @@ _ARGUMENTS = {
 @functools.cache
 def kernels() -> Kernels | None:
     """Those of this machine; None where they are not to be had."""
-    return compiled.find(SOURCES, Kernels)
+    return compiled.load_or_none(SOURCES, Kernels)
 
 
-def usable(*tensors: Tensor) -> bool:
+def is_usable(*tensors: Tensor) -> bool:
     """Whether C may read these: float32 in this CPU's memory, and nobody records what is done to them."""
     return (
         all(
@@ -99,18 +99,18 @@ class Kernels:
                 getattr(self._library, name).argtypes = arguments
         except AttributeError as error:
             raise OSError(f"{path}: {error}") from error
-        self.lanes, self.wide = int(self._library.rcnn_lanes()), int(self._library.rcnn_wide())
-        if not self._is_right():
+        self.lanes, self.panel_width = int(self._library.rcnn_lanes()), int(self._library.rcnn_wide())
+        if not self._is_correct():
             raise OSError(f"{path}: its results are wrong")
 
-    def _is_right(self) -> bool:
+    def _is_correct(self) -> bool:
         # Whatever the caller's defaults are.
         with torch.no_grad(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
-            draw = functools.partial(
+            random = functools.partial(
                 torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float32
             )
-            images, weight, bias = draw(2, 64, 9, 14), draw(70, 64, 1, 1), draw(70)
-            wide, above = draw(64, 64, 3, 3), draw(2, 70, 5, 7)
+            images, weight, bias = random(2, 64, 9, 14), random(70, 64, 1, 1), random(70)
+            wide, above = random(64, 64, 3, 3), random(2, 70, 5, 7)
             boxes = torch.tensor([[-3, 1, 30, 33], [5, 6, 5.5, 40]], dtype=torch.float32)
             index, levels, groups = (torch.tensor(numbers) for numbers in ([1, 0], [0, 0], [1, 0, 0, 0]))
             again, scores = boxes[[0, 1, 0, 0]], boxes.new_tensor([1, 0, 2, 0])
@@ -133,23 +133,27 @@ class Kernels:
             for one, other in zip(found, expected, strict=True)
         )
 
-    def takes_3x3(self, channels: int, count: int) -> bool:
+    def supports_3x3(self, channels: int, count: int) -> bool:
         """Whether it computes, and quicker than torch, a 3x3 convolution of C channels and K kernels."""
         return (
-            min(channels, count) >= LEAST_CHANNELS and channels % self.lanes == 0 and count % self.wide == 0
+            min(channels, count) >= MIN_CHANNELS
+            and channels % self.lanes == 0
+            and count % self.panel_width == 0
         )
 
-    def pays_3x3(self, images: Tensor) -> bool:
+    def is_faster_3x3(self, images: Tensor) -> bool:
         """Whether it is the quicker way for these maps ``[B, C, H, W]``: not for tiny ones."""
         if images.ndim != 4:
             return False
         batch, _, height, width = images.shape
-        return batch * -(-height // 4) * -(-width // 4) >= LEAST_TILES
+        return batch * -(-height // 4) * -(-width // 4) >= MIN_TILES
 
     def pack_3x3(self, weight: Tensor) -> Tensor:
         """``[36, K / wide, C, wide]`` of kernels ``[K, C, 3, 3]``, for :meth:`convolve_3x3`."""
         count, channels = weight.shape[:2]
-        points = winograd.transform_kernels(weight).view(36, count // self.wide, self.wide, channels)
+        points = winograd.transform_kernels(weight).view(
+            36, count // self.panel_width, self.panel_width, channels
+        )
         return points.transpose(2, 3).contiguous()
 
     def convolve_3x3(
@@ -174,9 +178,9 @@ class Kernels:
             ValueError: sizes or types do not go together.
             MemoryError: there is no memory for it.
         """
-        _check(images, packed.shape[2], packed, *_given(bias), *_given(addend))
+        _check(images, packed.shape[2], packed, *_present(bias), *_present(addend))
         batch, channels, height, width = images.shape
-        count = packed.shape[1] * self.wide
+        count = packed.shape[1] * self.panel_width
         if channels % self.lanes:
             raise ValueError(f"{channels} channels: expected a multiple of {self.lanes}")
         if bias is not None and len(bias) != count:
@@ -193,24 +197,24 @@ class Kernels:
             raise MemoryError(f"no memory for a convolution of maps {list(images.shape)}")
         return output
 
-    def takes_1x1(self, channels: int, count: int, *, added: bool) -> bool:
+    def supports_1x1(self, channels: int, count: int, *, added: bool) -> bool:
         """Whether it computes, and quicker than torch, a 1x1 convolution of C channels and K kernels.
 
         ``added``: a map is added to its results.
         """
-        return channels <= MOST_CHANNELS and count >= (LEAST_KERNELS_ADDED if added else LEAST_KERNELS)
+        return channels <= MAX_CHANNELS and count >= (MIN_KERNELS_WITH_ADDEND if added else MIN_KERNELS)
 
-    def pays_1x1(self, images: Tensor) -> bool:
+    def is_faster_1x1(self, images: Tensor) -> bool:
         """Whether it is the quicker way for these maps ``[B, C, H, W]``: not for tiny ones."""
-        return images.ndim == 4 and images.shape[0] * images.shape[2] * images.shape[3] >= LEAST_CELLS
+        return images.ndim == 4 and images.shape[0] * images.shape[2] * images.shape[3] >= MIN_CELLS
 
     def pack_1x1(self, weight: Tensor, bias: Tensor | None) -> Packed:
         """Kernels ``[K, C, 1, 1]`` and their bias in panels, for :meth:`convolve_1x1`."""
         count, channels = weight.shape[:2]
-        missing = -count % self.wide
+        missing = -count % self.panel_width
         rows = functional.pad(weight.view(count, channels), (0, 0, 0, missing))
         shift = weight.new_zeros(len(rows)) if bias is None else functional.pad(bias, (0, missing))
-        return rows.view(-1, self.wide, channels).transpose(1, 2).contiguous(), shift.contiguous()
+        return rows.view(-1, self.panel_width, channels).transpose(1, 2).contiguous(), shift.contiguous()
 
     def convolve_1x1(
         self,
@@ -237,10 +241,10 @@ class Kernels:
             MemoryError: there is no memory for it.
         """
         panels, shift = packed
-        _check(images, panels.shape[1], panels, shift, *_given(addend))
+        _check(images, panels.shape[1], panels, shift, *_present(addend))
         batch, channels, height, width = images.shape
-        if -(-count // self.wide) != len(panels) or len(shift) != len(panels) * self.wide:
-            raise ValueError(f"{len(panels)} panels of {self.wide} kernels, and {count} kernels")
+        if -(-count // self.panel_width) != len(panels) or len(shift) != len(panels) * self.panel_width:
+            raise ValueError(f"{len(panels)} panels of {self.panel_width} kernels, and {count} kernels")
         if addend is not None and (addend.shape[:2] != (batch, count) or not all(addend.shape[2:])):
             raise ValueError(f"a map {list(addend.shape)} to be added to {batch} of {count} channels")
         maps, added = _cells(images), None if addend is None else _cells(addend)
@@ -254,7 +258,7 @@ class Kernels:
             raise MemoryError(f"no memory for a convolution of maps {list(images.shape)}")
         return output
 
-    def takes_regions(self, channels: int) -> bool:
+    def supports_roi_align(self, channels: int) -> bool:
         """Whether :meth:`roi_align` pools maps of C channels."""
         return channels % self.lanes == 0
 
@@ -281,7 +285,7 @@ class Kernels:
         for feature in features:
             _check(feature, channels, rois)
         shapes = [list(feature.shape) for feature in features]
-        if not self.takes_regions(channels) or any(s[0] != batch or 0 in s[2:] for s in shapes):
+        if not self.supports_roi_align(channels) or any(s[0] != batch or 0 in s[2:] for s in shapes):
             raise ValueError(
                 f"maps {shapes}: expected cells in all, one batch, and a multiple of {self.lanes} channels"
             )
@@ -327,10 +331,10 @@ class Kernels:
         kept = boxes.new_empty(len(boxes), dtype=torch.bool)
         # torchvision compares floats with a double: they are above it where they are above the next float
         # that is not.
-        most = boxes.new_tensor(max_iou)
-        most = most.nextafter(most - 1) if float(most) > max_iou else most
+        limit = boxes.new_tensor(max_iou)
+        limit = limit.nextafter(limit - 1) if float(limit) > max_iou else limit
         self._library.rcnn_nms(
-            columns.data_ptr(), len(boxes), ends.data_ptr(), len(ends), float(most), kept.data_ptr(),
+            columns.data_ptr(), len(boxes), ends.data_ptr(), len(ends), float(limit), kept.data_ptr(),
             torch.get_num_threads(),
         )  # fmt: skip
         best = order[kept]
@@ -347,7 +351,7 @@ def _cells(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).contiguous()
 
 
-def _given(tensor: Tensor | None) -> tuple[Tensor, ...]:
+def _present(tensor: Tensor | None) -> tuple[Tensor, ...]:
     return () if tensor is None else (tensor,)
 
 

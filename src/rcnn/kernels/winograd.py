@@ -45,20 +45,20 @@ CHUNK = 2**17
 
 
 # Below these the transformations cost more than the products save.
-LEAST_CHANNELS = 192
-LEAST_TILES = 50
-FEW_TILES = 100  # below these, reordering the kernels costs more than the quicker product saves
+MIN_CHANNELS = 192
+MIN_TILES = 50
+MIN_GROUPED_TILES = 100  # below these, reordering the kernels costs more than the quicker product saves
 
 
-def pays(images: Tensor, kernels: int) -> bool:
+def is_faster(images: Tensor, kernels: int) -> bool:
     """Whether this way is the quicker one: wide maps ``[B, C, H, W]``, many kernels, float32, on a CPU."""
     if images.device.type != "cpu" or images.dtype != torch.float32 or images.ndim != 4:
         return False
     batch, channels, height, width = images.shape
     return (
         not torch.is_autocast_enabled("cpu")
-        and min(channels, kernels) >= LEAST_CHANNELS
-        and batch * -(-height // 4) * -(-width // 4) >= LEAST_TILES
+        and min(channels, kernels) >= MIN_CHANNELS
+        and batch * -(-height // 4) * -(-width // 4) >= MIN_TILES
     )
 
 
@@ -108,7 +108,7 @@ def convolve(
 def _products(inputs: Tensor, transformed: Tensor) -> Tensor:
     """The 36 products of ``[T, C]`` and ``[C, K]``: ``[T, 36, K]`` of tiles ``[T, 36, C]``."""
     tiles, _, channels = inputs.shape
-    if tiles < FEW_TILES:
+    if tiles < MIN_GROUPED_TILES:
         kernels = transformed.view(36, -1, channels).transpose(1, 2)
         return torch.bmm(inputs.transpose(0, 1).contiguous(), kernels).transpose(0, 1).contiguous()
     # A convolution in groups is torch's quickest way on a CPU, but reorders the kernels each time.

@@ -10,8 +10,8 @@ from torch.nn import functional
 from rcnn.kernels import kernels, winograd
 
 # Below these, measured with both gradients, C gains less than the kernels' transformation in each step costs.
-LEAST_CHANNELS = 64
-LEAST_TILES = 200  # of 4x4 cells
+MIN_CHANNELS = 64
+MIN_TILES = 200  # of 4x4 cells
 
 
 class Conv3x3(nn.Conv2d):
@@ -28,7 +28,7 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
-        if self.training and torch.is_grad_enabled() and _pays(images, self.weight):
+        if self.training and torch.is_grad_enabled() and _is_faster(images, self.weight):
             return convolve_trained(images, self.weight, self.bias)
         return super().forward(images)
 
@@ -58,32 +58,32 @@ class _Trained(torch.autograd.Function):
             )
 
 
-def _pays(images: Tensor, weight: Tensor) -> bool:
-    return _compiled(images, weight) is not None or winograd.pays(images, len(weight))
+def _is_faster(images: Tensor, weight: Tensor) -> bool:
+    return _compiled(images, weight) is not None or winograd.is_faster(images, len(weight))
 
 
 def _compiled(images: Tensor, weight: Tensor) -> kernels.Kernels | None:
     """The kernels in C, if they are the quicker way."""
     count, channels = weight.shape[:2]
     tiles = len(images) * -(-images.shape[-2] // 4) * -(-images.shape[-1] // 4)
-    if images.ndim != 4 or tiles < LEAST_TILES or min(channels, count) < LEAST_CHANNELS:
+    if images.ndim != 4 or tiles < MIN_TILES or min(channels, count) < MIN_CHANNELS:
         return None
     with torch.no_grad():
-        found = kernels.kernels() if kernels.usable(images, weight) else None
-    return found if found is not None and found.takes_3x3(channels, count) else None
+        found = kernels.kernels() if kernels.is_usable(images, weight) else None
+    return found if found is not None and found.supports_3x3(channels, count) else None
 
 
 def _convolve(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     compiled = _compiled(images, weight)
     if compiled is not None:
         return compiled.convolve_3x3(images, compiled.pack_3x3(weight), bias)
-    if winograd.pays(images, len(weight)):
+    if winograd.is_faster(images, len(weight)):
         return winograd.convolve(images, winograd.transform_kernels(weight), bias)
     return functional.conv2d(images, weight, bias, padding=1)
 
 
 def _of_weight(images: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    if winograd.pays(images, len(weight)):
+    if winograd.is_faster(images, len(weight)):
         return winograd.kernel_gradient(images, gradient)
     one, wanted = (1, 1), (False, True, False)
     found: Tensor = torch.ops.aten.convolution_backward(

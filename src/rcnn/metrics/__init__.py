@@ -13,7 +13,7 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}" if math.isfinite(value) else "-"
 
 
-def masks_of(instances: Instances) -> Masks:
+def require_masks(instances: Instances) -> Masks:
     """The masks of objects, for a metric that compares them.
 
     Raises:

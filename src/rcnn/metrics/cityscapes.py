@@ -32,7 +32,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rcnn.metrics import check_pairs, masks_of
+from rcnn.metrics import check_pairs, require_masks
 from rcnn.structures import VOID, Instances, Masks
 
 # As the scripts have them; rounding decides at an IoU of just 0.55.
@@ -78,7 +78,7 @@ def cityscapes_metrics(
     aps = np.full((len(class_names), len(IOUS)), math.nan)
     for label in range(len(class_names)):
         images = [
-            _Compared.of(truth, predicted, label, min_pixels)
+            _ClassInImage.of(truth, predicted, label, min_pixels)
             for truth, predicted in zip(truths, predictions, strict=True)
         ]
         if any(image.counted.any() for image in images):
@@ -96,7 +96,7 @@ def _mean(values: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class _Compared:
+class _ClassInImage:
     """One class in one image.
 
     Attributes:
@@ -112,9 +112,9 @@ class _Compared:
     ignored: Floats
 
     @classmethod
-    def of(cls, truth: Instances, predicted: Instances, label: int, min_pixels: int) -> _Compared:
+    def of(cls, truth: Instances, predicted: Instances, label: int, min_pixels: int) -> _ClassInImage:
         objects, found = truth[truth.labels == label], predicted[predicted.labels == label]
-        true_masks, masks = masks_of(objects), masks_of(found)
+        true_masks, masks = require_masks(objects), require_masks(found)
         true_areas, areas = true_masks.areas().double().numpy(), masks.areas().double().numpy()
         there = areas > 0  # an empty prediction is none
         shared = shared_pixels(masks, true_masks)[there]
@@ -146,7 +146,7 @@ class _Compared:
         return np.array(true), np.array(false), missed
 
 
-def _ap(images: Iterable[_Compared], iou: float) -> float:
+def _ap(images: Iterable[_ClassInImage], iou: float) -> float:
     """AP of a class that has objects at one threshold."""
     judged = [image.judged(iou) for image in images]
     true = np.sort(np.concatenate([t for t, _, _ in judged]))

@@ -11,7 +11,7 @@ detection that finds no object is, by the first of these that fits:
 
 An object that was not found is *missed*, unless a classification or localisation error points at it.
 
-The cost of a kind is what AP at IoU 0.5 gains where that kind alone is mended: localisation and
+The cost of a kind is what AP at IoU 0.5 gains where that kind alone is corrected: localisation and
 classification errors become true detections of the object they point at, if it was not found and no better
 detection of either kind points there too, and are dropped otherwise; duplicate, background and both are
 dropped; missed objects are no longer asked for. The costs do not add up to 1 - AP.
@@ -37,7 +37,7 @@ from rcnn.metrics.matches import MATCH_IOU, UNMATCHED, ious, pair
 from rcnn.structures import Instances
 
 BACKGROUND_IOU = 0.1
-KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+ERROR_KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 TRUE = "true"
 
 
@@ -47,7 +47,7 @@ class ErrorAnalysis:
 
     Attributes:
         ap: at IoU 0.5, in [0, 1]; NaN without objects.
-        counts: errors by kind, in the order of ``KINDS``.
+        counts: errors by kind, in the order of ``ERROR_KINDS``.
         costs: by kind, the AP gained by mending it, in [0, 1].
     """
 
@@ -64,14 +64,14 @@ class _Detection:
         score: its own.
         label: its class.
         kind: ``TRUE`` or the kind of its error.
-        mended: the class in which it would be true, for a localisation or classification error that is the
+        fixed: the class in which it would be true, for a localisation or classification error that is the
             best to point at a missed object; None: to be dropped.
     """
 
     score: float
     label: int
     kind: str
-    mended: int | None = None
+    fixed: int | None = None
 
 
 def analyse_errors(
@@ -103,12 +103,12 @@ def analyse_errors(
         missed += np.bincount(truth.labels.numpy()[left], minlength=num_classes)
     ap = _ap(detections, objects, objects)
     costs = {}
-    for error in KINDS[:-1]:
-        mended = [_mend(d) if d.kind == error else d for d in detections]
-        costs[error] = _ap([d for d in mended if d is not None], objects, objects) - ap
+    for error in ERROR_KINDS[:-1]:
+        fixed = [_fix(d) if d.kind == error else d for d in detections]
+        costs[error] = _ap([d for d in fixed if d is not None], objects, objects) - ap
     costs["missed"] = _ap(detections, objects - missed, objects) - ap
-    counts = {error: sum(d.kind == error for d in detections) for error in KINDS[:-1]}
-    # Interpolation can make a mended curve worse by a hair, which is no gain.
+    counts = {error: sum(d.kind == error for d in detections) for error in ERROR_KINDS[:-1]}
+    # Interpolation can make a fixed curve worse by a hair, which is no gain.
     gains = {error: max(cost, 0.0) if math.isfinite(cost) else cost for error, cost in costs.items()}
     return ErrorAnalysis(ap, {**counts, "missed": int(missed.sum())}, gains)
 
@@ -135,8 +135,8 @@ def _judge(
             first = target is not None and not taken[target] and target not in pointed
             if target is not None and first:
                 pointed.add(target)
-            mended = int(true_labels[target]) if target is not None and first else None
-            detections.append(_Detection(score, label, error, mended))
+            fixed = int(true_labels[target]) if target is not None and first else None
+            detections.append(_Detection(score, label, error, fixed))
     left = [int(i) for n, i in enumerate(counted) if not taken[n] and n not in pointed]
     return detections, counted, left
 
@@ -157,9 +157,9 @@ def _error(
     return ("background" if overlaps.max() <= BACKGROUND_IOU else "both"), None
 
 
-def _mend(detection: _Detection) -> _Detection | None:
+def _fix(detection: _Detection) -> _Detection | None:
     """The detection as it should have been; None where it should not be."""
-    return None if detection.mended is None else _Detection(detection.score, detection.mended, TRUE)
+    return None if detection.fixed is None else _Detection(detection.score, detection.fixed, TRUE)
 
 
 def _ap(

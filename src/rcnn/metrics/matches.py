@@ -54,7 +54,7 @@ class ImageMatch:
 
 
 @dataclass(frozen=True)
-class Pairing:
+class Matching:
     """Which detection of one image found which object, at any threshold.
 
     Attributes:
@@ -90,7 +90,7 @@ class Pairing:
         )
 
 
-def pair(truth: Instances, predicted: Instances, kind: Kind) -> Pairing:
+def pair(truth: Instances, predicted: Instances, kind: Kind) -> Matching:
     """Match each detection, best score first, with the free object of its class that it overlaps most.
 
     Args:
@@ -115,7 +115,7 @@ def pair(truth: Instances, predicted: Instances, kind: Kind) -> Pairing:
         if free[detection, best] >= MATCH_IOU:
             found[detection] = best
             free[:, best] = 0.0
-    return Pairing(scores.tolist(), found.tolist(), np.flatnonzero(~ignored).tolist(), truth.path)
+    return Matching(scores.tolist(), found.tolist(), np.flatnonzero(~ignored).tolist(), truth.path)
 
 
 def _flags(flags: Tensor | None, count: int) -> npt.NDArray[np.bool_]:
@@ -143,7 +143,7 @@ def _corner_and_size(instances: Instances) -> npt.NDArray[np.float64]:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def best_threshold(pairings: Sequence[Pairing]) -> tuple[float, float]:
+def best_threshold(pairings: Sequence[Matching]) -> tuple[float, float]:
     """The score threshold with the highest F1 over all images, and that F1.
 
     It lies midway between the last score that should pass and the next one below, or just below it where it

@@ -47,11 +47,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
-from rcnn.metrics import masks_of
+from rcnn.metrics import require_masks
 from rcnn.structures import Instances, Masks
 
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
-VOID_SHARE = 0.5
+MAX_VOID_FRACTION = 0.5
 CODE = np.array([2**32, 1])  # of row and column one number
 ALL_PAIRS = 2**20  # so many distances are quicker than a tree
 Floats = npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class NucleiResult:
-    """Each metric of :data:`METRICS`, over all images together and as the mean of the images.
+    """Each metric of :data:`NUCLEI_METRICS`, over all images together and as the mean of the images.
 
     In [0, 1] but for ``hausdorff``, which is in pixels. NaN where there is nothing to measure; images where a
     metric is NaN are left out of its mean.
@@ -117,24 +117,24 @@ class Tally:
     def metrics(self) -> dict[str, float]:
         """The quotients; without an object on either side all is right, and there is no distance."""
         both = self.objects + self.predicted
-        f1 = {f"F1_{round(100 * t)}": _share(2 * n, both) for t, n in zip(IOUS, self.found, strict=True)}
+        f1 = {f"F1_{round(100 * t)}": _ratio(2 * n, both) for t, n in zip(IOUS, self.found, strict=True)}
         areas = self.predicted_area, self.true_area
         return {
             **f1,
             "F1": float(np.mean(list(f1.values()))),
-            "PQ": _share(2 * self.iou, both),
-            "SQ": _share(self.iou, self.found[0], empty=math.nan),
+            "PQ": _ratio(2 * self.iou, both),
+            "SQ": _ratio(self.iou, self.found[0], empty=math.nan),
             "RQ": f1["F1_50"],
-            "AJI": _share(*self.aji),
-            "AJI_plus": _share(*self.aji_plus),
-            "pixel_dice": _share(2 * self.shared, sum(areas)),
-            "object_F1": _share(2 * self.covering, both),
+            "AJI": _ratio(*self.aji),
+            "AJI_plus": _ratio(*self.aji_plus),
+            "pixel_dice": _ratio(2 * self.shared, sum(areas)),
+            "object_F1": _ratio(2 * self.covering, both),
             "object_dice": _both_ways(self.dice, areas, empty=1.0),
             "object_hausdorff": _both_ways(self.hausdorff, areas, empty=math.nan),
         }
 
 
-METRICS = (
+NUCLEI_METRICS = (
     *(f"F1_{round(100 * t)}" for t in IOUS), "F1", "PQ", "SQ", "RQ", "AJI", "AJI_plus", "pixel_dice",
     "object_F1", "object_dice", "object_hausdorff",
 )  # fmt: skip
@@ -161,8 +161,10 @@ def nuclei_metrics(
     with warnings.catch_warnings():
         # The mean of nothing is NaN, which is meant.
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        means = {name: float(np.nanmean([one[name] for one in singles] or [math.nan])) for name in METRICS}
-    pooled = sum(tallies[1:], tallies[0]).metrics() if tallies else dict.fromkeys(METRICS, math.nan)
+        means = {
+            name: float(np.nanmean([one[name] for one in singles] or [math.nan])) for name in NUCLEI_METRICS
+        }
+    pooled = sum(tallies[1:], tallies[0]).metrics() if tallies else dict.fromkeys(NUCLEI_METRICS, math.nan)
     return NucleiResult(pooled, means, threshold)
 
 
@@ -205,13 +207,13 @@ def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tupl
     ignored = np.zeros(len(truth), dtype=bool)
     for mark in (truth.crowd, truth.difficult):
         ignored |= ignored if mark is None else mark.cpu().numpy()
-    void = _painted(masks_of(truth[ignored]), truth.size) > 0
-    true_map = _painted(masks_of(truth[~ignored]), truth.size)
-    predicted_map = _painted(masks_of(kept), truth.size)
+    void = _painted(require_masks(truth[ignored]), truth.size) > 0
+    true_map = _painted(require_masks(truth[~ignored]), truth.size)
+    predicted_map = _painted(require_masks(kept), truth.size)
     if void.any():
         whole = np.bincount(predicted_map.ravel(), minlength=len(kept) + 1)
         inside = np.bincount(predicted_map[void], minlength=len(kept) + 1)
-        predicted_map[(inside > VOID_SHARE * whole)[predicted_map]] = 0
+        predicted_map[(inside > MAX_VOID_FRACTION * whole)[predicted_map]] = 0
         true_map[void] = predicted_map[void] = 0
     return _without_gaps(true_map), _without_gaps(predicted_map)
 
@@ -372,7 +374,7 @@ def _way(one: Labels, other: Labels) -> float:
 # Quotients
 
 
-def _share(part: float, whole: float, empty: float = 1.0) -> float:
+def _ratio(part: float, whole: float, empty: float = 1.0) -> float:
     """A quotient, or what stands for nothing of nothing."""
     return float(part / whole) if whole else empty
 

@@ -58,7 +58,7 @@ def proposal_recall(truths: Sequence[Instances], counts: Sequence[int] = COUNTS)
         ValueError: a truth without proposals.
     """
     overlaps = torch.cat([torch.zeros((0, len(counts))), *(best_overlaps(truth, counts) for truth in truths)])
-    reached = torch.stack([_share_reaching(overlaps, level) for level in (0.5, 0.7, *IOUS)])
+    reached = torch.stack([_recall_at(overlaps, level) for level in (0.5, 0.7, *IOUS)])
     numbers = [len(truth.proposals) for truth in truths if truth.proposals is not None]
     return ProposalRecall(
         tuple(counts),
@@ -86,6 +86,6 @@ def best_overlaps(truth: Instances, counts: Sequence[int]) -> Tensor:
     return best[:, torch.tensor(counts).clamp(max=len(truth.proposals))]
 
 
-def _share_reaching(overlaps: Tensor, level: float) -> Tensor:
+def _recall_at(overlaps: Tensor, level: float) -> Tensor:
     """The share ``[C]`` of objects with at least this IoU; what is 0.7 but for float32's rounding counts."""
     return (overlaps >= level - 1e-6).double().mean(0)

@@ -1,6 +1,6 @@
 """The families of metrics by name, in one place: what each measures, needs, and when it is chosen.
 
-A new family is a function from :class:`Compared` to :class:`Measures` and a line of ``FAMILIES``.
+A new family is a function from :class:`MetricInput` to :class:`MetricResult` and a line of ``METRICS``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 
 from rcnn.metrics.cityscapes import cityscapes_metrics
 from rcnn.metrics.coco import Kind, coco_metrics
-from rcnn.metrics.errors import KINDS, analyse_errors
+from rcnn.metrics.errors import ERROR_KINDS, analyse_errors
 from rcnn.metrics.keypoints import keypoint_errors
 from rcnn.metrics.nuclei import nuclei_metrics
 from rcnn.metrics.recall import proposal_recall
 from rcnn.metrics.voc import voc_metrics
 from rcnn.structures import Instances
 
-KEYPOINT_CAP = 20  # COCO's
+KEYPOINT_MAX_DETECTIONS = 20  # COCO's
 
 
 @dataclass(frozen=True)
-class Compared:
+class MetricInput:
     """What all families measure.
 
     Attributes:
@@ -62,7 +62,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Measures:
+class MetricResult:
     """What one family found.
 
     Attributes:
@@ -77,152 +77,152 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Family:
+class Metric:
     """A name of ``--metrics``.
 
     Attributes:
         about: what it measures, a line.
         measure: does it.
-        lacks: what would be needed and is not there; empty where it can be measured.
-        suits: whether it is chosen where none is named; only asked where nothing is lacking.
+        missing_input: what would be needed and is not there; empty where it can be measured.
+        is_default: whether it is chosen where none is named; only asked where nothing is lacking.
     """
 
     about: str
-    measure: Callable[[Compared], Measures]
-    lacks: Callable[[Compared], str] = lambda _: ""
-    suits: Callable[[Compared], bool] = lambda _: True
+    measure: Callable[[MetricInput], MetricResult]
+    missing_input: Callable[[MetricInput], str] = lambda _: ""
+    is_default: Callable[[MetricInput], bool] = lambda _: True
 
 
-def chosen_families(names: Sequence[str] | None, compared: Compared) -> tuple[str, ...]:
+def choose_metrics(names: Sequence[str] | None, inputs: MetricInput) -> tuple[str, ...]:
     """The families named, without repeats; for None, or for BASIC, those of them that suit the data.
 
     Raises:
         ValueError: a name that is unknown, or a family that lacks something.
     """
     if names is None or tuple(names) == BASIC:
-        families = {name: FAMILIES[name] for name in names or FAMILIES}
-        return tuple(n for n, f in families.items() if not f.lacks(compared) and f.suits(compared))
-    check_names(names)
+        families = {name: METRICS[name] for name in names or METRICS}
+        return tuple(n for n, f in families.items() if not f.missing_input(inputs) and f.is_default(inputs))
+    check_metric_names(names)
     for name in names:
-        lacking = FAMILIES[name].lacks(compared)
+        lacking = METRICS[name].missing_input(inputs)
         if lacking:
             raise ValueError(f"metrics {name}: needs {lacking}; leave {name} out.")
     return tuple(dict.fromkeys(names))
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_metric_names(names: Sequence[str]) -> None:
     """Refuse what is no family, with the nearest that is.
 
     Raises:
         ValueError: an unknown name.
     """
     for name in names:
-        if name not in FAMILIES:
-            near = difflib.get_close_matches(name.lower(), FAMILIES, 1, 0.4)
+        if name not in METRICS:
+            near = difflib.get_close_matches(name.lower(), METRICS, 1, 0.4)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"metrics {name!r}: unknown; {hint}known are {', '.join(FAMILIES)}.")
+            raise ValueError(f"metrics {name!r}: unknown; {hint}known are {', '.join(METRICS)}.")
 
 
-def _coco(compared: Compared) -> Measures:
+def _coco(inputs: MetricInput) -> MetricResult:
     metrics: dict[str, float] = {}
-    per_class: dict[str, dict[str, float]] = {name: {} for name in compared.class_names}
+    per_class: dict[str, dict[str, float]] = {name: {} for name in inputs.class_names}
     curves: dict[str, dict[str, list[float]]] = {}
-    for kind in compared.kinds:
-        cap = compared.max_detections
+    for kind in inputs.kinds:
+        cap = inputs.max_detections
         result = coco_metrics(
-            compared.truths, compared.predictions, kind=kind, class_names=compared.class_names,
-            max_detections=min(cap, KEYPOINT_CAP) if kind == "keypoint" else cap,
+            inputs.truths, inputs.predictions, kind=kind, class_names=inputs.class_names,
+            max_detections=min(cap, KEYPOINT_MAX_DETECTIONS) if kind == "keypoint" else cap,
         )  # fmt: skip
         metrics |= {f"{kind}/{key}": value for key, value in result.metrics.items()}
         for name, values in result.per_class.items():
             per_class[name] |= {f"{kind}/{key}": value for key, value in values.items()}
-        if kind == compared.shape:
+        if kind == inputs.shape:
             # A class without truth has a curve of NaNs.
             curves = {
                 name: {"recall": result.recall, "precision": curve}
                 for name, curve in result.precision.items()
                 if curve[0] == curve[0]
             }
-    if compared.has_keypoints:
-        errors = keypoint_errors(compared.truths, compared.predictions)
+    if inputs.has_keypoints:
+        errors = keypoint_errors(inputs.truths, inputs.predictions)
         metrics |= {"keypoint/error": errors.mean, "keypoint/found": errors.found}
         metrics |= {f"keypoint/error_{name}": error for name, error in errors.per_keypoint.items()}
-    return Measures(metrics, per_class, curves)
+    return MetricResult(metrics, per_class, curves)
 
 
-def _voc(year: str, *, eleven_point: bool) -> Callable[[Compared], Measures]:
-    def measure(compared: Compared) -> Measures:
+def _voc(year: str, *, eleven_point: bool) -> Callable[[MetricInput], MetricResult]:
+    def measure(inputs: MetricInput) -> MetricResult:
         result = voc_metrics(
-            compared.truths, compared.predictions, class_names=compared.class_names, eleven_point=eleven_point
+            inputs.truths, inputs.predictions, class_names=inputs.class_names, eleven_point=eleven_point
         )
         per_class = {name: {f"{year}/AP": value} for name, value in result.per_class.items()}
-        return Measures({f"{year}/mAP": result.mean_ap}, per_class)
+        return MetricResult({f"{year}/mAP": result.mean_ap}, per_class)
 
     return measure
 
 
-def _nuclei(compared: Compared) -> Measures:
-    result = nuclei_metrics(compared.truths, compared.predictions, compared.threshold)
+def _nuclei(inputs: MetricInput) -> MetricResult:
+    result = nuclei_metrics(inputs.truths, inputs.predictions, inputs.threshold)
     pooled = {f"nuclei/{name}": value for name, value in result.pooled.items()}
     means = {f"nuclei_per_image/{name}": value for name, value in result.per_image.items()}
-    return Measures({"nuclei/threshold": result.threshold, **pooled, **means})
+    return MetricResult({"nuclei/threshold": result.threshold, **pooled, **means})
 
 
-def _cityscapes(compared: Compared) -> Measures:
-    result = cityscapes_metrics(compared.truths, compared.predictions, class_names=compared.class_names)
+def _cityscapes(inputs: MetricInput) -> MetricResult:
+    result = cityscapes_metrics(inputs.truths, inputs.predictions, class_names=inputs.class_names)
     per_class = {
         name: {f"cityscapes/{key}": value for key, value in values.items()}
         for name, values in result.per_class.items()
     }
-    return Measures({"cityscapes/AP": result.ap, "cityscapes/AP50": result.ap_50}, per_class)
+    return MetricResult({"cityscapes/AP": result.ap, "cityscapes/AP50": result.ap_50}, per_class)
 
 
-def _errors(compared: Compared) -> Measures:
+def _errors(inputs: MetricInput) -> MetricResult:
     result = analyse_errors(
-        compared.truths, compared.predictions, kind=compared.shape, num_classes=len(compared.class_names)
+        inputs.truths, inputs.predictions, kind=inputs.shape, num_classes=len(inputs.class_names)
     )
-    counts = {f"errors/{kind}_count": float(result.counts[kind]) for kind in KINDS}
-    return Measures(
-        {"errors/AP50": result.ap, **{f"errors/{kind}": result.costs[kind] for kind in KINDS}, **counts}
+    counts = {f"errors/{kind}_count": float(result.counts[kind]) for kind in ERROR_KINDS}
+    return MetricResult(
+        {"errors/AP50": result.ap, **{f"errors/{kind}": result.costs[kind] for kind in ERROR_KINDS}, **counts}
     )
 
 
-def _proposals(compared: Compared) -> Measures:
-    recall = proposal_recall(compared.truths)
+def _proposals(inputs: MetricInput) -> MetricResult:
+    recall = proposal_recall(inputs.truths)
     metrics = {"proposals/per_image": recall.per_image}
     for name, values in (("recall50", recall.at_50), ("recall70", recall.at_70), ("AR", recall.average)):
         metrics |= {f"proposals/{name}@{n}": v for n, v in zip(recall.counts, values, strict=True)}
-    return Measures(metrics)
+    return MetricResult(metrics)
 
 
-def _masks_lacking(compared: Compared) -> str:
-    return "" if compared.has_masks else "masks in the data and in the predictions"
+def _masks_lacking(inputs: MetricInput) -> str:
+    return "" if inputs.has_masks else "masks in the data and in the predictions"
 
 
-def _proposals_lacking(compared: Compared) -> str:
-    there = compared.truths and all(truth.proposals is not None for truth in compared.truths)
+def _proposals_lacking(inputs: MetricInput) -> str:
+    there = inputs.truths and all(truth.proposals is not None for truth in inputs.truths)
     return "" if there else "a data set with proposals, from --proposals FILE (see rcnn propose)"
 
 
-FAMILIES: dict[str, Family] = {
-    "coco": Family("COCO's AP and AR of boxes, masks and keypoints; how far keypoints are off", _coco),
-    "voc07": Family("VOC 2007's AP of boxes (11 points)", _voc("voc07", eleven_point=True)),
-    "voc10": Family("VOC 2010's AP of boxes (area)", _voc("voc10", eleven_point=False)),
-    "nuclei": Family(
-        "F1, PQ, AJI, Dice and GlaS's metrics at one score threshold", _nuclei, lacks=_masks_lacking,
+METRICS: dict[str, Metric] = {
+    "coco": Metric("COCO's AP and AR of boxes, masks and keypoints; how far keypoints are off", _coco),
+    "voc07": Metric("VOC 2007's AP of boxes (11 points)", _voc("voc07", eleven_point=True)),
+    "voc10": Metric("VOC 2010's AP of boxes (area)", _voc("voc10", eleven_point=False)),
+    "nuclei": Metric(
+        "F1, PQ, AJI, Dice and GlaS's metrics at one score threshold", _nuclei, missing_input=_masks_lacking,
         # What nuclei and glands look like as data; other masks seldom are judged so.
-        suits=lambda c: len(c.class_names) == 1,
+        is_default=lambda c: len(c.class_names) == 1,
     ),
-    "cityscapes": Family(
-        "Cityscapes' AP of masks", _cityscapes, lacks=_masks_lacking,
-        suits=lambda c: c.format == "cityscapes",
+    "cityscapes": Metric(
+        "Cityscapes' AP of masks", _cityscapes, missing_input=_masks_lacking,
+        is_default=lambda c: c.format == "cityscapes",
     ),
-    "errors": Family("kinds of errors, and the AP each costs (TIDE)", _errors),
-    "proposals": Family("recall of the proposals given", _proposals, lacks=_proposals_lacking),
-    "speed": Family(
+    "errors": Metric("kinds of errors, and the AP each costs (TIDE)", _errors),
+    "proposals": Metric("recall of the proposals given", _proposals, missing_input=_proposals_lacking),
+    "speed": Metric(
         "images a second, seconds by stage, peak memory",
-        lambda c: Measures({f"speed/{name}": value for name, value in c.speed.items()}),
-        lacks=lambda c: "" if c.speed else "a MODEL that is run", suits=lambda _: False,
+        lambda c: MetricResult({f"speed/{name}": value for name, value in c.speed.items()}),
+        missing_input=lambda c: "" if c.speed else "a MODEL that is run", is_default=lambda _: False,
     ),
 }  # fmt: skip
 BASIC = ("coco", "voc07", "voc10")  # what is followed during training

@@ -39,8 +39,8 @@ class SemanticResult:
         confusion: pixels by class of the truth (row) and of the prediction (column).
         metrics: ``semantic/mIoU``, ``semantic/pixel_accuracy``, ``semantic/mean_accuracy``,
             ``semantic/frequency_weighted_IoU``.
-        per_class: by class name ``semantic/IoU``, ``semantic/accuracy``, and ``semantic/share`` of all pixels
-            of the truth.
+        per_class: by class name ``semantic/IoU``, ``semantic/accuracy``, and ``semantic/share`` of all
+            pixels of the truth.
         per_image: the mean IoU of each image by itself.
     """
 
@@ -130,17 +130,19 @@ class SemanticTally:
         truth = self.confusion.sum(1).double()
         total, right = float(truth.sum()), self.confusion.diagonal().double()
         ious, accuracies = _ious(self.confusion), right / truth  # 0 / 0 is NaN
-        shares = truth / total
+        fractions = truth / total
         metrics = {
             "semantic/mIoU": _mean(ious),
             "semantic/pixel_accuracy": float(right.sum()) / total if total else math.nan,
             "semantic/mean_accuracy": _mean(accuracies),
-            "semantic/frequency_weighted_IoU": float((shares * ious)[truth > 0].sum()) if total else math.nan,
+            "semantic/frequency_weighted_IoU": float((fractions * ious)[truth > 0].sum())
+            if total
+            else math.nan,
         }
-        rows = zip(self.names, ious.tolist(), accuracies.tolist(), shares.tolist(), strict=True)
+        rows = zip(self.names, ious.tolist(), accuracies.tolist(), fractions.tolist(), strict=True)
         per_class = {
-            name: {"semantic/IoU": iou, "semantic/accuracy": accuracy, "semantic/share": share}
-            for name, iou, accuracy, share in rows
+            name: {"semantic/IoU": iou, "semantic/accuracy": accuracy, "semantic/share": fraction}
+            for name, iou, accuracy, fraction in rows
         }
         return SemanticResult(self.names, self.confusion.tolist(), metrics, per_class, list(self.per_image))
 

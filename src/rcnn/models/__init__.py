@@ -35,7 +35,7 @@ MODELS: dict[
 """What recipes and the command line call the models."""
 
 
-def finds_objects(name: str) -> bool:
+def has_object_classes(name: str) -> bool:
     """Whether a model finds objects; FCN alone classifies pixels only."""
     return name != "fcn"
 
@@ -45,7 +45,7 @@ def is_box_model(name: str) -> bool:
     return name in ("rcnn", "fast_rcnn", "faster_rcnn")
 
 
-def needs_semantic(name: str) -> bool:
+def needs_pixel_classes(name: str) -> bool:
     """Whether a model learns from semantic maps."""
     return name in ("fcn", "panoptic_fpn")
 
@@ -58,7 +58,7 @@ def build_model(
     if name == "panoptic_fpn":
         stuff = stuff_names(tuple(class_names), tuple(semantic_names))
         return PanopticFPN(len(class_names), settings, num_stuff=len(stuff))
-    built: nn.Module = model(len(class_names if finds_objects(name) else semantic_names), settings)
+    built: nn.Module = model(len(class_names if has_object_classes(name) else semantic_names), settings)
     return built
 
 

@@ -1,4 +1,4 @@
-"""Fast R-CNN (Girshick 2015, arXiv 1504.08083): the trunk sees the image once, each proposal is pooled.
+"""Fast R-CNN (Girshick 2015, arXiv 1504.08083): the backbone sees the image once, each proposal is pooled.
 
 Differs from the paper: box targets are divided by the fixed deviations 0.1, 0.1, 0.2, 0.2 (py-faster-rcnn,
 ``box.weights``), not by those measured on the training set, class by class; biases have the rate of the
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
-from rcnn.parts.regions import Regions, SamplingSettings, given_proposals, sample_proposals
+from rcnn.parts.regions import Regions, SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.structures import ImageBatch, Instances, Output
 
@@ -24,7 +24,7 @@ def _published_head() -> BoxHeadSettings:
         channels=4096,
         dropout=0.5,
         pool=PoolSettings(pooling="pool"),
-        sampling=SamplingSettings(count=64, background_iou=(0.1, 0.5), append_truth=True),
+        sampling=SamplingSettings(count=64, background_iou=(0.1, 0.5), append_gt=True),
         nms_iou=0.3,
     )
 
@@ -34,15 +34,18 @@ class FastRCNNSettings:
     """Fast R-CNN with VGG-16 (the paper's model L).
 
     Attributes:
-        trunk: the convolutional network.
+        backbone: the convolutional network.
         search: how proposals are searched for where none are given.
-        fpn: a pyramid on top of the trunk (later than the paper); None: the head reads the trunk's last map.
+        fpn: a pyramid on top of the backbone (later than the paper); None: the head reads the backbone's
+            last map.
         box: the head. Of two images with 64 regions each a minibatch is made (§2.3, hierarchical sampling).
         ranks: of the head's fully connected layers once they are compressed, see :func:`compress`; None: they
             are whole.
     """
 
-    trunk: TrunkSettings = field(default_factory=lambda: TrunkSettings("vgg16", (4,), frozen_stages=2))
+    backbone: BackboneSettings = field(
+        default_factory=lambda: BackboneSettings("vgg16", (4,), frozen_stages=2)
+    )
     search: SelectiveSearchSettings = field(default_factory=SelectiveSearchSettings)
     fpn: FPNSettings | None = None
     box: BoxHeadSettings = field(default_factory=_published_head)
@@ -54,15 +57,15 @@ class FastRCNN(nn.Module):
 
     Settings = FastRCNNSettings
     needs_masks = False
-    needs_proposals = True
+    needs_external_proposals = True
 
     def __init__(self, num_classes: int, settings: FastRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = s = settings or FastRCNNSettings()
-        self.trunk = build_trunk(s.trunk)
-        self.neck = build_neck(self.trunk.channels, self.trunk.strides, s.fpn)
-        self.box = BoxHead(self.neck.channels, self.neck.roi_strides, num_classes, s.box, trunk=s.trunk)
+        self.backbone = build_backbone(s.backbone)
+        self.neck = build_neck(self.backbone.channels, self.backbone.strides, s.fpn)
+        self.box = BoxHead(self.neck.channels, self.neck.roi_strides, num_classes, s.box, backbone=s.backbone)
         if s.ranks is not None:
             for (name, layer), rank in zip(_linear(self.box), s.ranks, strict=True):
                 setattr(self.box.layers, name, _empty_pair(layer, rank))
@@ -81,17 +84,17 @@ class FastRCNN(nn.Module):
         Raises:
             ValueError: an image without proposals.
         """
-        proposals = given_proposals(batch, targets)
-        features = self.neck(self.trunk(batch.tensors))
+        proposals = external_proposals(batch, targets)
+        features = self.neck(self.backbone(batch.tensors))
         if targets is None:
             regions, most = Regions.from_lists(proposals), max_detections
             found = self.box.detect(features, regions, batch.sizes, min_score=min_score, max_detections=most)
             return Output(detections=found)
-        draws = batch.generators()
+        generators = batch.generators()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
-        return Output(self.box.losses(features, sampled, targets, draws))
+        return Output(self.box.losses(features, sampled, targets, generators))
 
 
 def compress(network: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastRCNN:

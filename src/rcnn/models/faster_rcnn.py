@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
@@ -25,16 +25,16 @@ class FasterRCNNSettings:
     """Faster R-CNN with ResNet-50-FPN; the paper's network is the recipe ``voc07_faster_rcnn_vgg16``.
 
     Attributes:
-        trunk: the convolutional network.
-        fpn: the pyramid on top of it; None: the RPN and the box head read the trunk's last map.
+        backbone: the convolutional network.
+        fpn: the pyramid on top of it; None: the RPN and the box head read the backbone's last map.
         rpn: the first stage.
         box: the second stage.
-        shared: both stages read the same maps; False: the RPN has a trunk and a pyramid of its own (table 2,
+        shared: both stages read the same maps; False: the RPN has its own backbone and pyramid (table 2,
             "unshared").
         scheme: how it is trained: ``joint``, or ``alternating``, the four steps of the paper.
     """
 
-    trunk: TrunkSettings = field(default_factory=TrunkSettings)
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
     fpn: FPNSettings | None = field(default_factory=FPNSettings)
     rpn: RPNSettings = field(default_factory=RPNSettings)
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
@@ -47,24 +47,24 @@ class FasterRCNN(nn.Module):
 
     Settings = FasterRCNNSettings
     needs_masks = False
-    needs_proposals = False
+    needs_external_proposals = False
 
     def __init__(self, num_classes: int, settings: FasterRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = settings or FasterRCNNSettings()
-        self.trunk = build_trunk(self.settings.trunk)
-        self.neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
+        self.backbone = build_backbone(self.settings.backbone)
+        self.neck = build_neck(self.backbone.channels, self.backbone.strides, self.settings.fpn)
         if not self.settings.shared:
-            self.rpn_trunk = build_trunk(self.settings.trunk)
-            self.rpn_neck = build_neck(self.trunk.channels, self.trunk.strides, self.settings.fpn)
+            self.rpn_backbone = build_backbone(self.settings.backbone)
+            self.rpn_neck = build_neck(self.backbone.channels, self.backbone.strides, self.settings.fpn)
         self.rpn = RPN(self.neck.channels, self.neck.strides, self.settings.rpn)
         self.box = build_box_head(
             self.neck.channels,
             self.neck.roi_strides,
             num_classes,
             self.settings.box,
-            trunk=self.settings.trunk,
+            backbone=self.settings.backbone,
         )
         self.to(memory_format=torch.channels_last)
 
@@ -77,11 +77,13 @@ class FasterRCNN(nn.Module):
         max_detections: int | None = None,
     ) -> Output:
         """Losses where targets are given (coordinates of the batch), otherwise detections."""
-        features = self.neck(self.trunk(batch.tensors))
-        anchors = self.rpn(features if self.settings.shared else self.rpn_neck(self.rpn_trunk(batch.tensors)))
+        features = self.neck(self.backbone(batch.tensors))
+        anchors = self.rpn(
+            features if self.settings.shared else self.rpn_neck(self.rpn_backbone(batch.tensors))
+        )
         if targets is None:
             most = self.settings.box.max_detections if max_detections is None else max_detections
-            proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)
+            proposals = self.rpn.decode(anchors, batch.sizes, min_proposals=most)
             regions = Regions.from_lists(proposals)
             return Output(
                 detections=self.box.detect(
@@ -89,9 +91,9 @@ class FasterRCNN(nn.Module):
                 )
             )
         proposals = self.rpn.decode(anchors, batch.sizes)
-        draws = batch.generators()
+        generators = batch.generators()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
-        losses = self.rpn.loss(anchors, targets, draws)
-        return Output(losses | self.box.losses(features, sampled, targets, draws))
+        losses = self.rpn.loss(anchors, targets, generators)
+        return Output(losses | self.box.losses(features, sampled, targets, generators))

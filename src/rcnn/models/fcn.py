@@ -1,8 +1,8 @@
 """FCN: a class for every pixel (Long, Shelhamer and Darrell 2014, arXiv 1411.4038).
 
-FCN-32s reads the trunk's last map, 16s and 8s one and two finer ones as well, by ``trunk.levels``:
+FCN-32s reads the backbone's last map, 16s and 8s one and two finer ones as well, by ``backbone.levels``:
 
-| net | ``trunk.levels`` of VGG-16 | maps |
+| net | ``backbone.levels`` of VGG-16 | maps |
 |---|---|---|
 | 32s | 4 | pool5 |
 | 16s | 3, 4 | pool4, pool5 |
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss, stacked_maps
-from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.structures import ImageBatch, Instances, Output
 
 # Zeros around the image. With conv1_1's own pixel they are the published 100; those at the right and the
@@ -46,7 +46,7 @@ class FCNSettings:
     """FCN-32s on VGG-16.
 
     Attributes:
-        trunk: the convolutional network; its levels are one to three maps, each half as fine as the one
+        backbone: the convolutional network; its levels are one to three maps, each half as fine as the one
             before.
         pool: max-pool the maps first: our VGG-16 ends its stages before the pooling layers.
         kernel: side of the first layer on top, fc6.
@@ -60,7 +60,9 @@ class FCNSettings:
             code.
     """
 
-    trunk: TrunkSettings = field(default_factory=lambda: TrunkSettings("vgg16", levels=(4,), frozen_stages=0))
+    backbone: BackboneSettings = field(
+        default_factory=lambda: BackboneSettings("vgg16", levels=(4,), frozen_stages=0)
+    )
     pool: bool = True
     kernel: int = 7
     channels: int = 4096
@@ -71,11 +73,11 @@ class FCNSettings:
 
 
 class FCN(nn.Module):
-    """A class for every pixel, from one, two or three maps of a trunk."""
+    """A class for every pixel, from one, two or three maps of a backbone."""
 
     Settings = FCNSettings
     needs_masks = False
-    needs_proposals = False
+    needs_external_proposals = False
 
     def __init__(self, num_classes: int, settings: FCNSettings | None = None) -> None:
         """Build with random weights and score layers of zeros; see ``rcnn.parts.pretrained`` for others.
@@ -86,16 +88,16 @@ class FCN(nn.Module):
         super().__init__()
         self.settings = s = settings or FCNSettings()
         self.num_classes = num_classes
-        self.trunk = build_trunk(s.trunk)
-        self.strides = [stride * (2 if s.pool else 1) for stride in self.trunk.strides]
+        self.backbone = build_backbone(s.backbone)
+        self.strides = [stride * (2 if s.pool else 1) for stride in self.backbone.strides]
         self._check()
         padding = 0 if s.alignment == "published" else s.kernel // 2
-        deepest = self.trunk.channels[-1]
+        deepest = self.backbone.channels[-1]
         self.layers = nn.Sequential(
             nn.Conv2d(deepest, s.channels, s.kernel, padding=padding), nn.ReLU(), nn.Dropout(s.dropout),
             nn.Conv2d(s.channels, s.channels, 1), nn.ReLU(), nn.Dropout(s.dropout),
         )  # fmt: skip
-        inputs = (s.channels, *reversed(self.trunk.channels[:-1]))
+        inputs = (s.channels, *reversed(self.backbone.channels[:-1]))
         self.scores = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in inputs)
         padding = 0 if s.alignment == "published" else 1
         self.upsample = nn.ModuleList(
@@ -114,7 +116,8 @@ class FCN(nn.Module):
         doubling = all(2 * fine == coarse for fine, coarse in pairwise(strides))
         if not doubling or len(strides) > 3 or s.kernel % 2 == 0:
             raise ValueError(
-                f"trunk.levels {s.trunk.levels} of {s.trunk.name} have the strides {strides} and kernel is "
+                f"backbone.levels {s.backbone.levels} of {s.backbone.name} have the strides {strides} and "
+                f"kernel is "
                 f"{s.kernel}: expected one to three strides, each twice the one before, and an odd kernel"
             )
         if s.alignment == "published" and (strides[-1] != 32 or s.kernel != 7):
@@ -152,7 +155,7 @@ class FCN(nn.Module):
         """``[B, C, H, W]`` of images ``[B, 3, H, W]``."""
         published = self.settings.alignment == "published"
         framed = functional.pad(images, (BEFORE, AFTER, BEFORE, AFTER)) if published else images
-        maps = [functional.max_pool2d(m, 2) if self.settings.pool else m for m in self.trunk(framed)]
+        maps = [functional.max_pool2d(m, 2) if self.settings.pool else m for m in self.backbone(framed)]
         scores = self.scores[0](self.layers(maps[-1]))
         steps = zip(self.upsample, self.scores[1:], reversed(maps[:-1]), SKIP_OFFSETS, strict=False)
         for upsample, score, skip, offset in steps:

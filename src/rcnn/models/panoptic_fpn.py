@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rcnn.ops.panoptic import OTHER, MergeSettings
-from rcnn.parts.backbone import TrunkSettings, build_trunk
+from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
@@ -28,7 +28,7 @@ class PanopticFPNSettings:
     """Panoptic FPN with ResNet-50; the defaults are the paper's for COCO.
 
     Attributes:
-        trunk: the convolutional network.
+        backbone: the convolutional network.
         fpn: the pyramid on top of it.
         rpn: the first stage.
         box: the second stage: classes and boxes.
@@ -39,7 +39,7 @@ class PanopticFPNSettings:
         merge: how both become one partition.
     """
 
-    trunk: TrunkSettings = field(default_factory=TrunkSettings)
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
     fpn: FPNSettings = field(default_factory=FPNSettings)
     rpn: RPNSettings = field(default_factory=RPNSettings)
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
@@ -55,7 +55,7 @@ class PanopticFPN(nn.Module):
 
     Settings = PanopticFPNSettings
     needs_masks = True
-    needs_proposals = False
+    needs_external_proposals = False
 
     def __init__(
         self, num_classes: int, settings: PanopticFPNSettings | None = None, *, num_stuff: int = 1
@@ -63,17 +63,19 @@ class PanopticFPN(nn.Module):
         """Build with random weights for so many classes of things and of stuff; ``rcnn.parts.pretrained``.
 
         Raises:
-            ValueError: a trunk without padding.
+            ValueError: a backbone without padding.
         """
         super().__init__()
         self.settings = s = settings or PanopticFPNSettings()
-        if s.trunk.name == "alexnet":
-            raise ValueError("trunk alexnet: its maps do not cover the whole image; choose another trunk")
-        self.trunk = build_trunk(s.trunk)
-        self.neck = build_neck(self.trunk.channels, self.trunk.strides, s.fpn)
+        if s.backbone.name == "alexnet":
+            raise ValueError(
+                "backbone alexnet: its maps do not cover the whole image; choose another backbone"
+            )
+        self.backbone = build_backbone(s.backbone)
+        self.neck = build_neck(self.backbone.channels, self.backbone.strides, s.fpn)
         channels, strides = self.neck.channels, self.neck.roi_strides
         self.rpn = RPN(channels, self.neck.strides, s.rpn)
-        self.box = build_box_head(channels, strides, num_classes, s.box, trunk=s.trunk)
+        self.box = build_box_head(channels, strides, num_classes, s.box, backbone=s.backbone)
         self.mask = MaskHead(channels, strides, num_classes, s.mask)
         self.semantic = SemanticHead(channels, strides, num_classes, num_stuff, s.semantic)
         self.to(memory_format=torch.channels_last)
@@ -91,12 +93,12 @@ class PanopticFPN(nn.Module):
         max_detections: int | None = None,
     ) -> Output:
         """Losses where targets are given (coordinates of the batch), otherwise detections."""
-        features = self.neck(self.trunk(batch.tensors))
+        features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)
         pixels = self.semantic(features)
         if targets is None:
             most = self.settings.box.max_detections if max_detections is None else max_detections
-            proposals = self.rpn.decode(anchors, batch.sizes, at_least=most)
+            proposals = self.rpn.decode(anchors, batch.sizes, min_proposals=most)
             regions = Regions.from_lists(proposals)
             detections = self.box.detect(
                 features, regions, batch.sizes, min_score=min_score, max_detections=most
@@ -106,16 +108,16 @@ class PanopticFPN(nn.Module):
             detections = self.mask.decode(self.mask(features, found, labels), detections)
             return Output(detections=self.semantic.decode(pixels, batch, detections))
         proposals = self.rpn.decode(anchors, batch.sizes)
-        draws = batch.generators()
+        generators = batch.generators()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, draws
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
-        positives = self.mask.select(sampled)
+        positives = self.mask.select_positives(sampled)
         masks = self.mask.losses(self.mask.pool(features, positives.regions), positives, targets)
-        of_objects = self.box.losses(features, sampled, targets, draws) | masks
+        of_objects = self.box.losses(features, sampled, targets, generators) | masks
         s = self.settings
         return Output(
-            self.rpn.loss(anchors, targets, draws)
+            self.rpn.loss(anchors, targets, generators)
             | {name: s.instance_weight * loss for name, loss in of_objects.items()}
             | {k: s.semantic_weight * loss for k, loss in self.semantic.loss(pixels, targets).items()}
         )

@@ -4,7 +4,7 @@ Training is a sequence: the network is fine-tuned to tell the classes of warped 
 that trains all models), then a linear SVM a class and a ridge regression of boxes a class are fitted on its
 features (``rcnn.training.svms``). Until they are, the softmax of the fine-tuning classifies and boxes stay.
 
-Differs from the paper: features come from any trunk, pooled to P x P cells ("pool5"), with fully connected
+Differs from the paper: features come from any backbone, pooled to P x P cells ("pool5"), with fully connected
 layers after it or not. A margin m is reported as the score sigmoid(4 m), between 0 and 1 as everywhere: only
 the order of scores is R-CNN's. Fine-tuning sees crops of the image varied as in all models here, not mirrored
 proposals only.
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.ops import boxes as box_ops
-from rcnn.ops.losses import mean_over
+from rcnn.ops.losses import global_normaliser
 from rcnn.ops.warp import warp
-from rcnn.parts.backbone import TrunkSettings, build_trunk
-from rcnn.parts.regions import SamplingSettings, given_proposals, sample_proposals
+from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.structures import ImageBatch, Instances, Output, Size
 
@@ -44,7 +44,7 @@ class SVMSettings:
         negative_iou: proposals that overlap every true box of the class by less are negatives (appendix B).
         hard_margin: negatives with a higher margin join the training.
         easy_margin: negatives with a lower one leave it.
-        retrain: an SVM is fitted anew after so many new negatives.
+        refit_every: an SVM is fitted again after this many new negatives.
         norm: features are scaled so that their mean norm is this.
         images: at most this many training images are searched for negatives; None takes all.
     """
@@ -55,7 +55,7 @@ class SVMSettings:
     negative_iou: float = 0.3
     hard_margin: float = -1.0001
     easy_margin: float = -1.2
-    retrain: int = 2000
+    refit_every: int = 2000
     norm: float = 20.0
     images: int | None = None
 
@@ -84,7 +84,7 @@ class RCNNSettings:
     """R-CNN with VGG-16 (the paper's "O-Net").
 
     Attributes:
-        trunk: the convolutional network; its last level is read.
+        backbone: the convolutional network; its last level is read.
         search: how proposals are searched for where none are given.
         side: of the warped regions, pixels (227 for AlexNet, 224 for VGG-16).
         context: pixels around the box after warping.
@@ -106,7 +106,9 @@ class RCNNSettings:
         max_detections: per image, the best first.
     """
 
-    trunk: TrunkSettings = field(default_factory=lambda: TrunkSettings("vgg16", (4,), frozen_stages=0))
+    backbone: BackboneSettings = field(
+        default_factory=lambda: BackboneSettings("vgg16", (4,), frozen_stages=0)
+    )
     search: SelectiveSearchSettings = field(default_factory=SelectiveSearchSettings)
     side: int = 224
     context: int = 16
@@ -143,15 +145,15 @@ class RCNN(nn.Module):
 
     Settings = RCNNSettings
     needs_masks = False
-    needs_proposals = True
+    needs_external_proposals = True
 
     def __init__(self, num_classes: int, settings: RCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
         super().__init__()
         self.settings = settings or RCNNSettings()
         self.num_classes = num_classes
-        self.trunk = build_trunk(self.settings.trunk)
-        pooled = self.trunk.channels[-1] * self.settings.pool**2
+        self.backbone = build_backbone(self.settings.backbone)
+        pooled = self.backbone.channels[-1] * self.settings.pool**2
         widths = [pooled] + [self.settings.channels] * self.settings.layers
         self.layers = nn.Sequential(*_dense(widths, self.settings.dropout))
         self.logits = nn.Linear(widths[-1], num_classes + 1)
@@ -183,7 +185,7 @@ class RCNN(nn.Module):
         """
         if targets is not None:
             return Output(self.loss(batch, targets))
-        proposals = given_proposals(batch)
+        proposals = external_proposals(batch)
         return Output(
             detections=[
                 self.detect(image[:, :height, :width], boxes, min_score, max_detections)
@@ -194,7 +196,7 @@ class RCNN(nn.Module):
     def pooled(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Features ``[R, C P P]`` ("pool5") of boxes ``[R, 4]`` on an image ``[3, H, W]``."""
         regions = warp(image, boxes, self.settings.side, self.settings.context)
-        maps = self.trunk(regions.contiguous(memory_format=torch.channels_last))[-1]
+        maps = self.backbone(regions.contiguous(memory_format=torch.channels_last))[-1]
         return functional.adaptive_max_pool2d(maps, self.settings.pool).flatten(1)
 
     @torch.no_grad()
@@ -206,17 +208,17 @@ class RCNN(nn.Module):
 
     def loss(self, batch: ImageBatch, targets: Sequence[Instances]) -> dict[str, Tensor]:
         """Cross entropy of the classes of sampled proposals (§2.3, fine-tuning)."""
-        proposals = given_proposals(batch, targets)
+        proposals = external_proposals(batch, targets)
         sampled = sample_proposals(
             proposals, targets, self.num_classes, self.settings.sampling, batch.generators()
         )
-        boxes, owners = sampled.regions.boxes, sampled.regions.images
+        boxes, owners = sampled.regions.boxes, sampled.regions.image_indices
         maps = [
             self.pooled(image[:, :height, :width], boxes[owners == i])
             for i, (image, (height, width)) in enumerate(zip(batch.tensors, batch.sizes, strict=True))
         ]
         logits = self.logits(self.layers(torch.cat(maps))).float()
-        count = mean_over(len(sampled.labels), logits.device)
+        count = global_normaliser(len(sampled.labels), logits.device)
         return {"classes": functional.cross_entropy(logits, sampled.labels, reduction="sum") / count}
 
     def detect(
@@ -241,13 +243,13 @@ class RCNN(nn.Module):
         self, scores: Tensor, boxes: Tensor, size: Size, min_score: float | None, max_detections: int | None
     ) -> Instances:
         """Detections from scores ``[R, K]`` and boxes ``[R, K, 4]``: the best of each class, suppression."""
-        lowest = self.settings.min_score if min_score is None else min_score
+        min_score = self.settings.min_score if min_score is None else min_score
         most = self.settings.max_detections if max_detections is None else max_detections
         best, index = scores.topk(min(max(self.settings.per_class, most), len(scores)), dim=0)
         labels = torch.arange(self.num_classes, device=scores.device).expand_as(index)
         boxes = box_ops.clip(boxes[index, labels], size)  # [best, K, 4]
         boxes, best, labels = boxes.reshape(-1, 4), best.reshape(-1), labels.reshape(-1)
-        good = (best >= lowest) & box_ops.larger_than(boxes, 1e-2)
+        good = (best >= min_score) & box_ops.larger_than(boxes, 1e-2)
         boxes, best, labels = boxes[good], best[good], labels[good]
         keep = box_ops.nms(boxes, best, labels, self.settings.nms_iou)[:most]
         return Instances(size, boxes[keep], labels[keep], best[keep])

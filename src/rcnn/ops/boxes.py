@@ -15,7 +15,7 @@ from rcnn.structures import Size
 # Detectron's limit on the log-size deltas: exp of it enlarges a box from 16 to 1000 pixels.
 MAX_LOG_SIZE = math.log(1000.0 / 16)
 # From so many boxes on, torchvision too suppresses group by group on a CPU.
-MANY = 1000
+MIN_BOXES_FOR_GROUPED_NMS = 1000
 
 BoxWeights = tuple[float, float, float, float]
 
@@ -47,7 +47,7 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union, 0.0)
 
 
-def covered(boxes: Tensor, regions: Tensor) -> Tensor:
+def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
     """The share ``[N, M]`` of each box ``[N, 4]`` that lies inside each region ``[M, 4]``."""
     return intersection(boxes, regions) / area(boxes).clamp(min=1e-6)[:, None]
 
@@ -101,10 +101,10 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor
         groups: int64 ``[N]``, classes or levels; boxes of different groups do not suppress each other.
         max_iou: a box that overlaps a better one by more than this goes.
     """
-    if boxes.device.type != "cpu" or len(boxes) < MANY or torch.compiler.is_exporting():
+    if boxes.device.type != "cpu" or len(boxes) < MIN_BOXES_FOR_GROUPED_NMS or torch.compiler.is_exporting():
         kept: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, max_iou)
         return kept
-    compiled = kernels.kernels() if kernels.usable(boxes) else None
+    compiled = kernels.kernels() if kernels.is_usable(boxes) else None
     if compiled is not None:
         return compiled.nms(boxes, scores, groups, max_iou)
     # torchvision goes through all boxes once for every group; here each group is looked at alone.

@@ -22,7 +22,7 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
     return torch.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta).sum()
 
 
-def mean_over(count: int, device: torch.device) -> float:
+def global_normaliser(count: int, device: torch.device) -> float:
     """What to divide a sum over ``count`` items by, so that its mean is the one over the whole global batch.
 
     One process: ``count``. Several: the mean of their counts, since their gradients are averaged afterwards;
@@ -36,7 +36,7 @@ def mean_over(count: int, device: torch.device) -> float:
     return max(float(total), 1.0) / torch.distributed.get_world_size()
 
 
-def sum_of_parts(
+def chunked_sum(
     total: Callable[[Tensor, slice], Tensor], maps: Tensor, weights: Sequence[nn.Parameter], parts: int
 ) -> Tensor:
     """The sum of what ``total`` gives for some of the maps ``[R, ...]`` at a time, with their gradients.
@@ -50,11 +50,11 @@ def sum_of_parts(
         weights: all that ``total`` computes with and that is trained.
         parts: into how many; at least 1.
     """
-    result: Tensor = _InParts.apply(total, parts, maps, *weights)
+    result: Tensor = _ChunkedSum.apply(total, parts, maps, *weights)
     return result
 
 
-class _InParts(torch.autograd.Function):
+class _ChunkedSum(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, total: Callable[[Tensor, slice], Tensor], parts: int, maps: Tensor, *weights: Tensor

@@ -24,7 +24,7 @@ def mask_targets(masks: Masks, index: Tensor, rois: Tensor, size: int) -> Tensor
     # Pixel i covers [i, i + 1), so a continuous coordinate x lies x - 0.5 pixel centres from the first.
     x = rois[:, 0:1] + steps * (rois[:, 2:3] - rois[:, 0:1]) - 0.5  # [R, M]
     y = rois[:, 1:2] + steps * (rois[:, 3:4] - rois[:, 1:2]) - 0.5
-    window, start = masks.windows[index], masks.starts[index]
+    window, start = masks.windows[index], masks.offsets[index]
     x0, y0 = x.floor(), y.floor()
     target = rois.new_zeros((len(rois), size, size))
     for dy in (0, 1):

@@ -25,10 +25,10 @@ def match(overlap: Tensor, high: float, low: float, keep_best: bool) -> tuple[Te
         The index of the true box ``[A]`` (0 where there is none) and the label ``[A]``: 1 positive, 0
         negative, -1 ignored.
     """
-    return match_parts([overlap], overlap.new_zeros(overlap.shape[1]), high, low, keep_best)
+    return match_chunks([overlap], overlap.new_zeros(overlap.shape[1]), high, low, keep_best)
 
 
-def match_parts(
+def match_chunks(
     overlaps: Iterable[Tensor], zeros: Tensor, high: float, low: float, keep_best: bool
 ) -> tuple[Tensor, Tensor]:
     """:func:`match` where the overlaps ``[G, A]`` come in parts ``[g, A]``; ``zeros`` are ``[A]``.
@@ -54,16 +54,16 @@ def match_parts(
 
 
 def sample(
-    labels: Tensor, count: int, positive_share: float, generator: torch.Generator | None = None
+    labels: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Choose at random at most ``count`` candidates, at most ``positive_share`` of them positive.
+    """Choose at random at most ``count`` candidates, at most ``positive_fraction`` of them positive.
 
     Where positives are short, negatives fill up; where negatives are short, fewer are taken.
 
     Args:
         labels: ``[A]`` of 1, 0, -1, from :func:`match`.
         count: how many at the most.
-        positive_share: their share, e.g. 0.5 (RPN) or 0.25 (box head).
+        positive_fraction: their share, e.g. 0.5 (RPN) or 0.25 (box head).
         generator: of the random numbers, on the CPU; None is torch's own.
 
     Returns:
@@ -71,7 +71,7 @@ def sample(
     """
     positive = (labels == POSITIVE).nonzero().squeeze(1)
     negative = (labels == NEGATIVE).nonzero().squeeze(1)
-    num_positive = min(len(positive), int(count * positive_share))
+    num_positive = min(len(positive), int(count * positive_fraction))
     num_negative = min(len(negative), count - num_positive)
     return _choose(positive, num_positive, generator), _choose(negative, num_negative, generator)
 

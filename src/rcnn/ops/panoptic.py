@@ -62,7 +62,9 @@ class Panoptic:
         What is no stuff is called ``background`` there, which pictures leave as it is.
         """
         things = (self.labels < self.num_things).nonzero().flatten()
-        masks = Masks.joined([Masks.from_dense((self.segments == i + 1)[None]) for i in things], self.size)
+        masks = Masks.concatenate(
+            [Masks.from_dense((self.segments == i + 1)[None]) for i in things], self.size
+        )
         stuff = self.names[self.num_things :]
         table = torch.full((VOID + 1,), len(stuff), dtype=torch.int64)
         table[self.num_things : len(self.names)] = torch.arange(len(stuff))

@@ -42,7 +42,7 @@ def assign_levels(
 def roi_pool(
     features: Sequence[Tensor],
     rois: Tensor,
-    images: Tensor,
+    image_indices: Tensor,
     levels: Tensor,
     strides: Sequence[int],
     size: int,
@@ -56,7 +56,7 @@ def roi_pool(
     Args:
         features: L maps ``[B, C, H, W]``.
         rois: ``[R, 4]`` in image pixels.
-        images: int64 ``[R]``, the image of the batch that each region lies in.
+        image_indices: int64 ``[R]``, the image of the batch that each region lies in.
         levels: int64 ``[R]``, from :func:`assign_levels`.
         strides: image pixels per cell of each level.
         size: P.
@@ -73,13 +73,15 @@ def roi_pool(
         and rois.device.type == "cpu"
         and not torch.compiler.is_exporting()
     ):
-        compiled = kernels.kernels() if kernels.usable(*features, rois) else None
-        if compiled is not None and compiled.takes_regions(features[0].shape[1]):
+        compiled = kernels.kernels() if kernels.is_usable(*features, rois) else None
+        if compiled is not None and compiled.supports_roi_align(features[0].shape[1]):
             return compiled.roi_align(
-                features, rois, images, levels, strides, size, sampling_ratio, aligned=aligned
+                features, rois, image_indices, levels, strides, size, sampling_ratio, aligned=aligned
             )
-        return _align_as_weighted_rows(features, rois, images, levels, strides, size, sampling_ratio, aligned)
-    boxes = torch.cat([images[:, None].to(rois.dtype), rois], 1)
+        return _align_as_weighted_rows(
+            features, rois, image_indices, levels, strides, size, sampling_ratio, aligned
+        )
+    boxes = torch.cat([image_indices[:, None].to(rois.dtype), rois], 1)
     # The kernels want maps and boxes of one type, and boxes in half precision would be pixels off.
     maps = [feature.to(torch.promote_types(feature.dtype, rois.dtype)) for feature in features]
     output = maps[0].new_zeros((rois.shape[0], maps[0].shape[1], size, size))
@@ -97,7 +99,7 @@ def roi_pool(
 def _align_as_weighted_rows(
     features: Sequence[Tensor],
     rois: Tensor,
-    images: Tensor,
+    image_indices: Tensor,
     levels: Tensor,
     strides: Sequence[int],
     size: int,
@@ -113,7 +115,7 @@ def _align_as_weighted_rows(
     # Sums of up to 16 rows are taken in full precision, also where the maps have half.
     dtype = torch.promote_types(features[0].dtype, torch.float32)
     rows, weights = _sample_rows(
-        [f.shape for f in features], rois, images, levels, strides, size, sampling_ratio, aligned
+        [f.shape for f in features], rois, image_indices, levels, strides, size, sampling_ratio, aligned
     )
     weights = weights.to(dtype)
     tables = [feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features]
@@ -141,7 +143,7 @@ def _sum_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 def _sample_rows(
     shapes: Sequence[torch.Size],
     rois: Tensor,
-    images: Tensor,
+    image_indices: Tensor,
     levels: Tensor,
     strides: Sequence[int],
     size: int,
@@ -158,7 +160,7 @@ def _sample_rows(
     scaled = rois * per_level[:, 3:].to(rois.dtype) - (0.5 if aligned else 0.0)
     y0, y1, wy0, wy1 = _axis_corners(scaled[:, 1], scaled[:, 3], height, size, sampling_ratio, aligned)
     x0, x1, wx0, wx1 = _axis_corners(scaled[:, 0], scaled[:, 2], width, size, sampling_ratio, aligned)
-    first = start + images * height * width  # [R]
+    first = start + image_indices * height * width  # [R]
     row_of_y = first[:, None, None] + torch.cat([y0, y1], 2) * width[:, None, None]  # [R, P, 2s]
     column, weight_y, weight_x = torch.cat([x0, x1], 2), torch.cat([wy0, wy1], 2), torch.cat([wx0, wx1], 2)
     rows = row_of_y[:, :, None, :, None] + column[:, None, :, None, :]  # [R, P, P, 2s, 2s]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rcnn.ops.losses import mean_over
+from rcnn.ops.losses import global_normaliser
 from rcnn.structures import VOID, Instances, Size
 
 
@@ -44,8 +44,8 @@ def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tens
     """
     total = functional.cross_entropy(logits.float(), maps, ignore_index=VOID, reduction="sum")
     if per_image:
-        return total / mean_over(len(maps), maps.device)
-    return total / mean_over(int((maps != VOID).sum()), maps.device)
+        return total / global_normaliser(len(maps), maps.device)
+    return total / global_normaliser(int((maps != VOID).sum()), maps.device)
 
 
 def bilinear_kernel(channels: int, stride: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trunks: classification networks cut into stages whose feature maps the detectors read.
+"""Backbones: classification networks cut into stages whose feature maps the detectors read.
 
 Legend: B images, S stages.
 """
@@ -27,11 +27,11 @@ BOTTLENECKS = ("resnet50", "resnet101")
 
 
 @dataclass(frozen=True)
-class TrunkSettings:
-    """Which trunk, and how much of it trains.
+class BackboneSettings:
+    """Which backbone, and how much of it trains.
 
     Attributes:
-        name: a key of ``TRUNKS``.
+        name: a key of ``BACKBONES``.
         levels: the stages whose outputs are used, finest first; stage 0 is the stem.
         frozen_stages: stages from the input on that do not train (Detectron: 2, from scratch: 0).
         norm: ``frozen``: batch norm is a fixed affine map, as published detectors have it; ``batch``: it
@@ -40,7 +40,7 @@ class TrunkSettings:
             ``1x1``, the first, as in the original ResNets (MSRA, Caffe, Detectron2).
 
     Raises:
-        ValueError: a stride in the 1x1 convolution of a trunk without bottlenecks.
+        ValueError: a stride in the 1x1 convolution of a backbone without bottlenecks.
     """
 
     name: str = "resnet50"
@@ -53,29 +53,29 @@ class TrunkSettings:
         """Check the settings."""
         if self.stride_at == "1x1" and self.name not in BOTTLENECKS:
             raise ValueError(
-                f'stride_at "1x1" is for the trunks with bottlenecks, {" and ".join(BOTTLENECKS)}; '
+                f'stride_at "1x1" is for the backbones with bottlenecks, {" and ".join(BOTTLENECKS)}; '
                 f"got {self.name}"
             )
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of a trunk: its layers, the channels it ends with, and its stride to the image."""
+    """A piece of a backbone: its layers, the channels it ends with, and its stride to the image."""
 
     layers: nn.Module
     channels: int
     stride: int
 
 
-class Trunk(nn.Module):
-    """A trunk's stages in order; ``forward`` returns the feature maps of the chosen levels, finest first."""
+class Backbone(nn.Module):
+    """A backbone's stages in order; ``forward`` returns the maps of the chosen levels, finest first."""
 
-    def __init__(self, stages: Sequence[Stage], settings: TrunkSettings) -> None:
+    def __init__(self, stages: Sequence[Stage], settings: BackboneSettings) -> None:
         super().__init__()
         if not settings.levels or max(settings.levels) >= len(stages):
             raise ValueError(
-                f"trunk.levels {settings.levels} of {settings.name}: expected stages 0 to {len(stages) - 1}, "
-                f"which have the strides {[s.stride for s in stages]}"
+                f"backbone.levels {settings.levels} of {settings.name}: expected stages 0 to "
+                f"{len(stages) - 1}, which have the strides {[s.stride for s in stages]}"
             )
         used = stages[: max(settings.levels) + 1]
         self.levels = settings.levels
@@ -86,7 +86,7 @@ class Trunk(nn.Module):
         for stage in self.stages[: self.frozen_stages]:
             stage.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Trunk:
+    def train(self, mode: bool = True) -> Backbone:
         """Switch to training; frozen stages stay as they are, the statistics of their batch norm included."""
         super().train(mode)
         for stage in self.stages[: self.frozen_stages]:
@@ -106,31 +106,31 @@ class Trunk(nn.Module):
         return maps
 
 
-def build_stage(settings: TrunkSettings, index: int) -> tuple[nn.Module, int]:
+def build_stage(settings: BackboneSettings, index: int) -> tuple[nn.Module, int]:
     """One stage and its channels: a ResNet's last one is the head of the C4 models (Mask R-CNN fig. 4)."""
     stage = _stages(settings)[index]
     return stage.layers, stage.channels
 
 
-def build_trunk(settings: TrunkSettings) -> Trunk:
-    """The trunk that ``settings`` name, with random weights (pretrained: ``rcnn.parts.pretrained``).
+def build_backbone(settings: BackboneSettings) -> Backbone:
+    """The backbone that ``settings`` name, with random weights (pretrained: ``rcnn.parts.pretrained``).
 
     Raises:
-        ValueError: no such trunk.
+        ValueError: no such backbone.
     """
-    return Trunk(_stages(settings), settings)
+    return Backbone(_stages(settings), settings)
 
 
-def _stages(settings: TrunkSettings) -> list[Stage]:
-    if settings.name not in TRUNKS:
-        raise ValueError(f"trunk.name {settings.name!r}: expected one of {', '.join(TRUNKS)}")
-    stages = TRUNKS[settings.name](settings)
+def _stages(settings: BackboneSettings) -> list[Stage]:
+    if settings.name not in BACKBONES:
+        raise ValueError(f"backbone.name {settings.name!r}: expected one of {', '.join(BACKBONES)}")
+    stages = BACKBONES[settings.name](settings)
     for stage in stages:
-        _quicken_depthwise(stage.layers)
+        _use_fast_depthwise(stage.layers)
     return stages
 
 
-class Depthwise(nn.Conv2d):
+class DepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution by ``rcnn.layers.depthwise``, with the parameters of the one it replaces."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -139,23 +139,25 @@ class Depthwise(nn.Conv2d):
         # On no device: weights that are replaced at once need not be drawn.
         super().__init__(channels, channels, **same, bias=convolution.bias is not None, device="meta")
         self.weight, self.bias = convolution.weight, convolution.bias
-        self.same = isinstance(convolution, Conv2dSame)  # TensorFlow's padding, more at the end than before
+        self.same_padding = isinstance(
+            convolution, Conv2dSame
+        )  # TensorFlow's padding, more at the end than before
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, h, w]`` of maps ``[B, C, H, W]``."""
         stride, padding = self.stride[0], int(self.padding[0])
-        if self.same:
+        if self.same_padding:
             images, padding = pad_same(images, list(self.kernel_size), list(self.stride)), 0
         return depthwise.convolve(images, self.weight, self.bias, stride=stride, padding=padding)
 
 
-def _quicken_depthwise(layers: nn.Module) -> None:
+def _use_fast_depthwise(layers: nn.Module) -> None:
     for module in list(layers.modules()):
         for name, child in list(module.named_children()):
             if not isinstance(child, nn.Conv2d) or child.dilation != (1, 1):
                 continue
             if child.groups == child.in_channels == child.out_channels > 1:
-                setattr(module, name, Depthwise(child))
+                setattr(module, name, DepthwiseConv2d(child))
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
@@ -171,7 +173,7 @@ class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
         return result.to(x.dtype)
 
 
-def _resnet_stages(settings: TrunkSettings) -> list[Stage]:
+def _resnet_stages(settings: BackboneSettings) -> list[Stage]:
     norm = FrozenBatchNorm if settings.norm == "frozen" else nn.BatchNorm2d
     net = getattr(torchvision.models, settings.name)(weights=None, norm_layer=norm)
     names = ("conv1", "bn1", "relu", "maxpool")
@@ -185,7 +187,7 @@ def _resnet_stages(settings: TrunkSettings) -> list[Stage]:
     return [Stage(stem, 64, 4), *blocks]
 
 
-def _mobilenet_stages(settings: TrunkSettings) -> list[Stage]:
+def _mobilenet_stages(settings: BackboneSettings) -> list[Stage]:
     norm = FrozenBatchNorm if settings.norm == "frozen" else nn.BatchNorm2d
     layers = torchvision.models.mobilenet_v3_large(weights=None, norm_layer=norm).features
     # Cut after the blocks that torchvision's detectors tap: the first of each stride, and the last
@@ -196,14 +198,14 @@ def _mobilenet_stages(settings: TrunkSettings) -> list[Stage]:
     return [Stage(*parts) for parts in zip(pieces, channels, strides, strict=True)]
 
 
-def _vgg16_stages(settings: TrunkSettings) -> list[Stage]:
+def _vgg16_stages(settings: BackboneSettings) -> list[Stage]:
     layers = torchvision.models.vgg16(weights=None).features[:-1]  # pool5 gives way to RoI pooling
     starts, ends = (0, 4, 9, 16, 23), (4, 9, 16, 23, 30)
     pieces = [layers[start:end] for start, end in zip(starts, ends, strict=True)]
     return [Stage(*parts) for parts in zip(pieces, (64, 128, 256, 512, 512), (1, 2, 4, 8, 16), strict=True)]
 
 
-def _alexnet_stages(_: TrunkSettings) -> list[Stage]:
+def _alexnet_stages(_: BackboneSettings) -> list[Stage]:
     # Without pool5, as for VGG-16. Its convolutions are not padded to keep sizes: 227 pixels make 13 cells.
     layers = torchvision.models.alexnet(weights=None).features[:-1]
     starts, ends = (0, 2, 5), (2, 5, 12)
@@ -211,7 +213,7 @@ def _alexnet_stages(_: TrunkSettings) -> list[Stage]:
     return [Stage(*parts) for parts in zip(pieces, (64, 192, 256), (4, 8, 16), strict=True)]
 
 
-def _efficientnet_lite_stages(settings: TrunkSettings) -> list[Stage]:
+def _efficientnet_lite_stages(settings: BackboneSettings) -> list[Stage]:
     net: Any = timm.create_model(f"tf_{settings.name}", pretrained=False)
     cuts = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))
     stages = []
@@ -239,7 +241,7 @@ def fold_batch_norm(layers: nn.Module) -> None:
                 setattr(module, norm_name, activation)
 
 
-TRUNKS: dict[str, Callable[[TrunkSettings], list[Stage]]] = {
+BACKBONES: dict[str, Callable[[BackboneSettings], list[Stage]]] = {
     "efficientnet_lite0": _efficientnet_lite_stages,
     "efficientnet_lite1": _efficientnet_lite_stages,
     "efficientnet_lite2": _efficientnet_lite_stages,

@@ -14,9 +14,9 @@ from torch.nn import functional
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.boxes import BoxWeights
-from rcnn.ops.losses import mean_over, smooth_l1
+from rcnn.ops.losses import global_normaliser, smooth_l1
 from rcnn.ops.roi import Pooling, assign_levels, roi_pool
-from rcnn.parts.backbone import TrunkSettings, build_stage
+from rcnn.parts.backbone import BackboneSettings, build_stage
 from rcnn.parts.regions import Regions, SampledRegions, SamplingSettings
 from rcnn.structures import Instances, Size
 
@@ -55,7 +55,7 @@ class RegionPool(nn.Module):
         use, s = features[: len(self.strides)], self.settings
         levels = assign_levels(regions.boxes, self.strides, s.canonical_size, s.canonical_level)
         return roi_pool(
-            use, regions.boxes, regions.images, levels, self.strides, s.size,
+            use, regions.boxes, regions.image_indices, levels, self.strides, s.size,
             pooling=s.pooling, sampling_ratio=s.sampling_ratio, aligned=s.aligned,
         )  # fmt: skip
 
@@ -91,7 +91,7 @@ class BoxHeadSettings:
     Attributes:
         layers: ``fc``: two fully connected layers (FPN §4.2, and VGG's fc6 and fc7); ``conv``: four 3x3
             convolutions with batch norm and one fully connected layer (torchvision's v2 models); ``stage``:
-            the trunk's next stage and the mean over the map (the C4 models, Mask R-CNN fig. 4 left).
+            the backbone's next stage and the mean over the map (the C4 models, Mask R-CNN fig. 4 left).
         channels: width of the fully connected layers; 1024 (FPN), 4096 (VGG-16).
         dropout: after each of them; 0.5 for VGG-16.
         pool: how regions are read.
@@ -140,9 +140,9 @@ class BoxHead(nn.Module):
         num_classes: int,
         settings: BoxHeadSettings,
         *,
-        trunk: TrunkSettings | None = None,
+        backbone: BackboneSettings | None = None,
     ) -> None:
-        """Build the head; ``trunk`` is the one to take the next stage of, for ``layers`` of ``stage``."""
+        """Build the head; ``backbone`` is the one to take the next stage of, for ``layers`` of ``stage``."""
         super().__init__()
         if settings.cascade is not None:
             raise ValueError("box.cascade: this model has no cascade; leave it none")
@@ -152,9 +152,9 @@ class BoxHead(nn.Module):
         self.stage: nn.Module = nn.Identity()
         self.stage_channels, width = in_channels, settings.channels
         if settings.layers == "stage":
-            if trunk is None:
-                raise ValueError('box.layers "stage" needs the settings of the trunk whose stage it takes')
-            self.stage, width = build_stage(trunk, max(trunk.levels) + 1)
+            if backbone is None:
+                raise ValueError('box.layers "stage" needs the settings of the backbone whose stage it takes')
+            self.stage, width = build_stage(backbone, max(backbone.levels) + 1)
             self.stage_channels = width
         self.layers = _layers(in_channels, settings)
         self.logits = nn.Linear(width, num_classes + 1)
@@ -171,16 +171,16 @@ class BoxHead(nn.Module):
 
     def targets(self, sampled: SampledRegions) -> Tensor:
         """The deltas ``[positives, 4]`` that the positive regions should have."""
-        positive = sampled.positive
+        positive = sampled.is_positive
         return box_ops.encode(
             sampled.gt_boxes[positive], sampled.regions.boxes[positive], self.settings.weights
         )
 
     def loss(self, logits: Tensor, deltas: Tensor, sampled: SampledRegions) -> dict[str, Tensor]:
         """Cross entropy over all regions, smooth L1 over the positives, both per sampled region (eq. 1)."""
-        count = mean_over(len(sampled.labels), logits.device)
+        count = global_normaliser(len(sampled.labels), logits.device)
         classes = functional.cross_entropy(logits, sampled.labels, reduction="sum") / count
-        positive = sampled.positive.nonzero().squeeze(1)
+        positive = sampled.is_positive.nonzero().squeeze(1)
         column = torch.zeros_like(positive) if deltas.shape[1] == 1 else sampled.labels[positive]
         boxes = smooth_l1(deltas[positive, column], self.targets(sampled), self.settings.beta) / count
         return {"classes": classes, "boxes": boxes}
@@ -190,7 +190,7 @@ class BoxHead(nn.Module):
         features: Sequence[Tensor],
         sampled: SampledRegions,
         truths: Sequence[Instances],
-        draws: Sequence[torch.Generator | None],
+        generators: Sequence[torch.Generator | None],
     ) -> dict[str, Tensor]:
         """Both losses of the sampled regions; only a cascade needs truths and generators for more of them."""
         logits, deltas = self(features, sampled.regions)
@@ -222,16 +222,16 @@ class BoxHead(nn.Module):
         max_detections: int | None = None,
     ) -> list[Instances]:
         """Detections of each image, best first: softmax, threshold, per-class suppression, top-k."""
-        return self.select(
+        return self.select_detections(
             logits.softmax(1)[:, : self.num_classes],
             box_ops.decode(deltas, regions.boxes, self.settings.weights),
-            regions.images,
+            regions.image_indices,
             sizes,
             min_score=min_score,
             max_detections=max_detections,
         )
 
-    def select(
+    def select_detections(
         self,
         scores: Tensor,
         boxes: Tensor,
@@ -242,14 +242,14 @@ class BoxHead(nn.Module):
         max_detections: int | None = None,
     ) -> list[Instances]:
         """Detections of each image from scores ``[R, K]``, boxes ``[R, K or 1, 4]`` and images ``[R]``."""
-        lowest = self.settings.min_score if min_score is None else min_score
+        min_score = self.settings.min_score if min_score is None else min_score
         most = self.settings.max_detections if max_detections is None else max_detections
         return [
-            self._select_of_image(scores[mine], boxes[mine], size, lowest, most)
+            self._select_image(scores[mine], boxes[mine], size, min_score, most)
             for mine, size in ((images == i, size) for i, size in enumerate(sizes))
         ]
 
-    def _select_of_image(
+    def _select_image(
         self, scores: Tensor, boxes: Tensor, size: Size, min_score: float, count: int
     ) -> Instances:
         region, label = (scores > min_score).nonzero(as_tuple=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rcnn.ops import boxes as box_ops
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
 from rcnn.parts.regions import Regions, SampledRegions, sample_proposals
 from rcnn.structures import Instances, Size
@@ -32,7 +32,7 @@ class CascadeHead(nn.Module):
         """Build the heads.
 
         Raises:
-            ValueError: the trunk's last stage as the layers of all of them.
+            ValueError: the backbone's last stage as the layers of all of them.
         """
         super().__init__()
         if settings.cascade is None or settings.layers == "stage":
@@ -47,10 +47,10 @@ class CascadeHead(nn.Module):
             # All boxes of the step before are trained on, and the true ones are not added again.
             sampling = replace(
                 settings.sampling,
-                positive_share=1.0,
+                positive_fraction=1.0,
                 positive_iou=iou,
                 background_iou=(0.0, iou),
-                append_truth=False,
+                append_gt=False,
             )
             steps.append(replace(first, weights=weights, sampling=sampling))
         self.steps = nn.ModuleList(BoxHead(in_channels, strides, num_classes, step) for step in steps)
@@ -60,7 +60,7 @@ class CascadeHead(nn.Module):
         features: Sequence[Tensor],
         sampled: SampledRegions,
         truths: Sequence[Instances],
-        draws: Sequence[torch.Generator | None],
+        generators: Sequence[torch.Generator | None],
     ) -> dict[str, Tensor]:
         """Both losses of every step, ``classes_1``, ``boxes_1`` and on.
 
@@ -68,17 +68,19 @@ class CascadeHead(nn.Module):
             features: maps ``[B, C, H, W]``.
             sampled: the regions of the first step.
             truths: of each image, from which those of the later steps get their labels.
-            draws: the generator of each image.
+            generators: the generator of each image.
         """
         losses: dict[str, Tensor] = {}
-        shared = [_with_gradient(level, 1 / len(self.steps)) for level in features]
+        shared = [_scale_gradient(level, 1 / len(self.steps)) for level in features]
         sizes = [truth.size for truth in truths]
         before: Regions | None = None
         for number, step in enumerate(self.steps, start=1):
             assert isinstance(step, BoxHead)
             if before is not None:
                 boxes = _lists(before, len(truths), step.settings.min_side)
-                sampled = sample_proposals(boxes, truths, self.num_classes, step.settings.sampling, draws)
+                sampled = sample_proposals(
+                    boxes, truths, self.num_classes, step.settings.sampling, generators
+                )
             logits, deltas = step(shared, sampled.regions)
             own = step.loss(logits, deltas, sampled)
             losses |= {f"{name}_{number}": loss for name, loss in own.items()}
@@ -104,8 +106,8 @@ class CascadeHead(nn.Module):
             regions = _moved(step, deltas, regions, sizes)
         mean = torch.stack(scores).mean(0)[:, : self.num_classes]
         assert isinstance(step, BoxHead)
-        return step.select(
-            mean, regions.boxes[:, None], regions.images, sizes,
+        return step.select_detections(
+            mean, regions.boxes[:, None], regions.image_indices, sizes,
             min_score=min_score, max_detections=max_detections,
         )  # fmt: skip
 
@@ -116,29 +118,31 @@ def build_box_head(
     num_classes: int,
     settings: BoxHeadSettings,
     *,
-    trunk: TrunkSettings | None = None,
+    backbone: BackboneSettings | None = None,
 ) -> BoxHead | CascadeHead:
     """The second stage that the settings describe: one step, or a cascade."""
     if settings.cascade is not None:
         return CascadeHead(in_channels, strides, num_classes, settings)
-    return BoxHead(in_channels, strides, num_classes, settings, trunk=trunk)
+    return BoxHead(in_channels, strides, num_classes, settings, backbone=backbone)
 
 
-def _with_gradient(features: Tensor, share: float) -> Tensor:
+def _scale_gradient(features: Tensor, scale: float) -> Tensor:
     """The same values, with so much of their gradient."""
     fixed = features.detach()
-    return fixed + (features - fixed) * share
+    return fixed + (features - fixed) * scale
 
 
 @torch.no_grad()
 def _moved(step: BoxHead, deltas: Tensor, regions: Regions, sizes: Sequence[Size]) -> Regions:
     """The regions where the deltas ``[R, 1, 4]`` take them, inside their images ``sizes`` (height, width)."""
     boxes = box_ops.decode(deltas, regions.boxes, step.settings.weights)[:, 0]
-    limits = boxes.new_tensor([(width, height) for height, width in sizes])[regions.images].repeat(1, 2)
-    return Regions(torch.minimum(boxes.clamp(min=0), limits), regions.images)
+    limits = boxes.new_tensor([(width, height) for height, width in sizes])[regions.image_indices].repeat(
+        1, 2
+    )
+    return Regions(torch.minimum(boxes.clamp(min=0), limits), regions.image_indices)
 
 
 def _lists(regions: Regions, images: int, min_side: float) -> list[Tensor]:
     """The boxes ``[N, 4]`` of each image, without those that have no area left."""
     good = box_ops.larger_than(regions.boxes, min_side)
-    return [regions.boxes[good & (regions.images == i)] for i in range(images)]
+    return [regions.boxes[good & (regions.image_indices == i)] for i in range(images)]

@@ -15,7 +15,7 @@ from rcnn.layers.conv import Conv3x3
 
 @dataclass(frozen=True)
 class FPNSettings:
-    """The pyramid on top of a trunk.
+    """The pyramid on top of a backbone.
 
     Attributes:
         channels: d of the paper (§3), the width of every level.
@@ -56,7 +56,7 @@ class FPN(nn.Module):
         return self
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Maps ``[B, C, H / stride, W / stride]`` at ``strides``, from the trunk's maps, finest first."""
+        """Maps ``[B, C, H / stride, W / stride]`` at ``strides``, from the backbone's maps, finest first."""
         merged = self.lateral[-1](features[-1])
         levels = [self.output[-1](merged)]
         for i in reversed(range(len(features) - 1)):
@@ -71,7 +71,7 @@ class Lateral(nn.Sequential):
     """A 1x1 convolution, on whose results the coarser map is laid (§3)."""
 
     def forward(self, features: Tensor, above: Tensor | None = None) -> Tensor:
-        """``[B, C, H, W]`` of a trunk's map and the map above ``[B, C, H / 2, W / 2]``."""
+        """``[B, C, H, W]`` of a backbone's map and the map above ``[B, C, H / 2, W / 2]``."""
         lateral: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
         if above is None:
             return lateral
@@ -79,7 +79,7 @@ class Lateral(nn.Sequential):
 
 
 class SingleMap(nn.Module):
-    """No pyramid: RPN and heads read the trunk's last map, as in the papers before FPN (C4, C5, VGG-16)."""
+    """No pyramid: RPN and heads read the backbone's last map, as before FPN (C4, C5, VGG-16)."""
 
     def __init__(self, in_channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class SingleMap(nn.Module):
 def build_neck(
     in_channels: Sequence[int], strides: Sequence[int], settings: FPNSettings | None
 ) -> FPN | SingleMap:
-    """What lies between a trunk with these outputs and the heads: a pyramid, or nothing."""
+    """What lies between a backbone with these outputs and the heads: a pyramid, or nothing."""
     return SingleMap(in_channels, strides) if settings is None else FPN(in_channels, strides, settings)
 
 

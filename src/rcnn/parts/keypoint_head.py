@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
-from rcnn.ops.losses import mean_over, sum_of_parts
+from rcnn.ops.losses import chunked_sum, global_normaliser
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.structures import Instances
 
 # Regions that a CPU trains on at a time; with fewer the weights' gradients are as large as what it saves.
-AT_ONCE = 64
+CHUNK_REGIONS = 64
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class KeypointHead(nn.Module):
         coarse: Tensor = self.logits(self.layers(pooled))
         return functional.interpolate(coarse.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
 
-    def select(self, sampled: SampledRegions) -> SampledRegions:
+    def select_positives(self, sampled: SampledRegions) -> SampledRegions:
         """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
-        return sampled.first_positives(self.settings.max_regions)
+        return sampled.limit_positives(self.settings.max_regions)
 
     def losses(
         self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Instances]
@@ -89,20 +89,22 @@ class KeypointHead(nn.Module):
             logits = self.head(part).flatten(2)
             return functional.cross_entropy(logits[seen[some]], cells[some][seen[some]], reduction="sum")
 
-        parts = -(-len(pooled) // AT_ONCE) if pooled.device.type == "cpu" and torch.is_grad_enabled() else 1
+        parts = (
+            -(-len(pooled) // CHUNK_REGIONS) if pooled.device.type == "cpu" and torch.is_grad_enabled() else 1
+        )
         if parts > 1:
             weights = [p for m in (self.layers, self.logits) for p in m.parameters() if p.requires_grad]
-            loss = sum_of_parts(total, pooled, weights, parts)
+            loss = chunked_sum(total, pooled, weights, parts)
         else:
             loss = total(pooled, slice(None))
-        return {"keypoints": loss / mean_over(int(seen.sum()), pooled.device)}
+        return {"keypoints": loss / global_normaliser(int(seen.sum()), pooled.device)}
 
     def _targets(
         self, positives: SampledRegions, truths: Sequence[Instances], side: int
     ) -> tuple[Tensor, Tensor]:
         """The cell of each keypoint, ``[R, K]``, and whether there is one."""
         device = positives.regions.boxes.device
-        own = torch.zeros((len(positives.truth), self.settings.count, 3), device=device)
+        own = torch.zeros((len(positives.gt_indices), self.settings.count, 3), device=device)
         for i, truth in enumerate(truths):
             if not len(truth):
                 continue
@@ -112,8 +114,8 @@ class KeypointHead(nn.Module):
                     f"the truth of image {truth.path or i} has {has} keypoints, the keypoint head "
                     f"{self.settings.count}: set model.keypoint.count, or train a model without keypoints"
                 )
-            mine = positives.regions.images == i
-            own[mine] = truth.keypoints[positives.truth[mine]]
+            mine = positives.regions.image_indices == i
+            own[mine] = truth.keypoints[positives.gt_indices[mine]]
         return keypoint_cells(own, positives.regions.boxes, side)
 
     @torch.no_grad()

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
-from rcnn.ops.losses import mean_over, sum_of_parts
+from rcnn.ops.losses import chunked_sum, global_normaliser
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.structures import Instances, Masks
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
-AT_ONCE = 2**23
+CHUNK_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MaskHeadSettings:
     Attributes:
         layers: ``fcn``: convolutions, a deconvolution that doubles the side, a 1x1 convolution; ``mlp``:
             fully connected layers, and one more for all pixels of all maps (table 2e, where they are 2 of
-            width 1024); not after a stage of the trunk.
+            width 1024); not after a stage of the backbone.
         convs: 3x3 convolutions before the deconvolution; of an ``mlp`` its hidden layers.
         channels: their width.
         norm: batch norm after each of them (torchvision's v2 models).
@@ -94,15 +94,15 @@ class MaskHead(nn.Module):
             return self._enlarged(self.layers(pooled), labels)
         if self.training and self.settings.norm:  # which sees all at once
             return self._enlarged(self.layers(pooled), labels)
-        parts = self._parts(pooled)
+        parts = self._num_chunks(pooled)
         own = [None] * parts if labels is None else labels.tensor_split(parts)
         some = zip(pooled.tensor_split(parts), own, strict=True)
         return torch.cat([self._enlarged(self.layers(part), label) for part, label in some])
 
-    def _parts(self, pooled: Tensor) -> int:
+    def _num_chunks(self, pooled: Tensor) -> int:
         """How many times some of the pooled regions are computed on a CPU."""
         regions, _, height, width = pooled.shape
-        return max(1, -(-regions * self.settings.channels * 4 * height * width // AT_ONCE))
+        return max(1, -(-regions * self.settings.channels * 4 * height * width // CHUNK_ELEMENTS))
 
     def _enlarged(self, hidden: Tensor, labels: Tensor | None) -> Tensor:
         """Logits of hidden maps ``[R, C, P, P]``: of all classes, or of ``labels [R]``."""
@@ -123,19 +123,19 @@ class MaskHead(nn.Module):
         """The part of its mask inside each positive region, resized and cut at 0.5: ``[R, M, M]`` of 0, 1."""
         targets = []
         for i, truth in enumerate(truths):
-            mine = sampled.regions.images == i
+            mine = sampled.regions.image_indices == i
             if truth.masks is None and len(truth):
                 raise ValueError(
                     f"the truth of image {truth.path or i} has no masks, which a mask head needs: "
                     "train a model of boxes"
                 )
             masks = Masks.empty(truth.size).to(mine.device) if truth.masks is None else truth.masks
-            targets.append(mask_targets(masks, sampled.truth[mine], sampled.regions.boxes[mine], size))
+            targets.append(mask_targets(masks, sampled.gt_indices[mine], sampled.regions.boxes[mine], size))
         return (torch.cat(targets) >= 0.5).float()
 
-    def select(self, sampled: SampledRegions) -> SampledRegions:
+    def select_positives(self, sampled: SampledRegions) -> SampledRegions:
         """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
-        return sampled.first_positives(self.settings.max_regions)
+        return sampled.limit_positives(self.settings.max_regions)
 
     def losses(
         self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Instances]
@@ -146,18 +146,18 @@ class MaskHead(nn.Module):
         after it some.
         """
         labels, convolutional = positives.labels, self.settings.layers == "fcn"
-        parts = self._parts(pooled) if convolutional and pooled.device.type == "cpu" else 1
+        parts = self._num_chunks(pooled) if convolutional and pooled.device.type == "cpu" else 1
         if parts == 1 or not torch.is_grad_enabled():
             return self.loss(self.head(pooled, labels), positives, truths)
         layers: nn.Module = nn.Identity() if self.settings.norm else self.layers
         maps = self.layers(pooled) if self.settings.norm else pooled
-        goals = self.targets(positives, truths, 2 * pooled.shape[-1])
+        target_masks = self.targets(positives, truths, 2 * pooled.shape[-1])
 
         def total(part: Tensor, some: slice) -> Tensor:
-            return self._total(self._enlarged(layers(part), labels[some]), labels[some], goals[some])
+            return self._total(self._enlarged(layers(part), labels[some]), labels[some], target_masks[some])
 
         weights = [p for m in (layers, self.upsample, self.logits) for p in m.parameters() if p.requires_grad]
-        return self._mean(sum_of_parts(total, maps, weights, parts), goals)
+        return self._mean(chunked_sum(total, maps, weights, parts), target_masks)
 
     def loss(
         self, logits: Tensor, positives: SampledRegions, truths: Sequence[Instances]
@@ -166,19 +166,21 @@ class MaskHead(nn.Module):
 
         With ``softmax`` the mean cross entropy between the true class, inside the mask, and the background.
         """
-        goals = self.targets(positives, truths, logits.shape[-1])
-        return self._mean(self._total(logits, positives.labels, goals), goals)
+        target_masks = self.targets(positives, truths, logits.shape[-1])
+        return self._mean(self._total(logits, positives.labels, target_masks), target_masks)
 
-    def _total(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-        """The sum of the loss over the pixels of ``goals [R, M, M]``."""
+    def _total(self, logits: Tensor, labels: Tensor, target_masks: Tensor) -> Tensor:
+        """The sum of the loss over the pixels of ``target_masks [R, M, M]``."""
         own = self._column(logits, labels)
         if self.settings.activation == "softmax":
-            classes = torch.where(goals > 0, own[:, None, None], self.maps - 1)
+            classes = torch.where(target_masks > 0, own[:, None, None], self.maps - 1)
             return functional.cross_entropy(logits, classes, reduction="sum")
-        return functional.binary_cross_entropy_with_logits(_of_each(logits, own), goals, reduction="sum")
+        return functional.binary_cross_entropy_with_logits(
+            _of_each(logits, own), target_masks, reduction="sum"
+        )
 
-    def _mean(self, total: Tensor, goals: Tensor) -> dict[str, Tensor]:
-        return {"masks": total / mean_over(goals.numel(), goals.device)}
+    def _mean(self, total: Tensor, target_masks: Tensor) -> dict[str, Tensor]:
+        return {"masks": total / global_normaliser(target_masks.numel(), target_masks.device)}
 
     @torch.no_grad()
     def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:

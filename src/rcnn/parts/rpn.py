@@ -18,13 +18,13 @@ from torch.nn import functional
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
-from rcnn.ops.losses import mean_over, smooth_l1
-from rcnn.ops.matching import IGNORED, match_parts, sample
+from rcnn.ops.losses import global_normaliser, smooth_l1
+from rcnn.ops.matching import IGNORED, match_chunks, sample
 from rcnn.parts.fpn import separable
 from rcnn.parts.regions import ignore_in_crowds, split_crowds
 from rcnn.structures import Instances, Size
 
-PART = 64  # true boxes whose overlaps with all anchors are in memory at once
+GT_CHUNK_SIZE = 64  # true boxes whose overlaps with all anchors are in memory at once
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RPNSettings:
         negative_iou: §3.1.2.
         cross_boundary: train on anchors that cross the image's border (FPN: yes; Faster R-CNN §3.1.3: no).
         count: anchors in the loss, per image.
-        positive_share: at most this share of them is positive.
+        positive_fraction: at most this share of them is positive.
         beta: of smooth L1; 1/9 is py-faster-rcnn's sigma 3.
         normaliser: ``sampled``: both losses are divided by the anchors sampled, lambda 1 (all codes);
             ``paper``: eq. 1, the classification by 256 an image and the boxes by the number of anchor
@@ -56,7 +56,7 @@ class RPNSettings:
         nms_iou: §3.3.
         min_objectness: proposals with a lower probability go (torchvision's MobileNet models: 0.05).
         min_side: smaller proposals go, in pixels of the resized image.
-        crowd_share: a negative anchor with more of its area inside a crowd region is ignored.
+        max_crowd_overlap: a negative anchor with more of its area inside a crowd region is ignored.
     """
 
     sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
@@ -71,7 +71,7 @@ class RPNSettings:
     negative_iou: float = 0.3
     cross_boundary: bool = True
     count: int = 256
-    positive_share: float = 0.5
+    positive_fraction: float = 0.5
     beta: float = 1 / 9
     normaliser: Literal["sampled", "paper"] = "sampled"
     box_weight: float = 1.0
@@ -80,7 +80,7 @@ class RPNSettings:
     nms_iou: float = 0.7
     min_objectness: float = 0.0
     min_side: float = 1e-3
-    crowd_share: float = 0.7
+    max_crowd_overlap: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class RPNOutput:
         objectness: logits ``[B, N]``.
         deltas: ``[B, N, 4]``.
         anchors: ``[N, 4]``, in image pixels.
-        level_sizes: how many of the N lie on each level.
+        num_anchors_per_level: how many of the N lie on each level.
     """
 
     objectness: Tensor
     deltas: Tensor
     anchors: Tensor
-    level_sizes: tuple[int, ...]
+    num_anchors_per_level: tuple[int, ...]
 
 
 class RPN(nn.Module):
@@ -152,12 +152,12 @@ class RPN(nn.Module):
             if self.settings.strides == "inferred":
                 step = (self._image_side(features, 2) // height, self._image_side(features, 3) // width)
             anchors.append(grid_anchors(cell, height, width, step, self.settings.offset))
-        sizes_of_levels = tuple(a.shape[0] for a in anchors)
+        num_anchors_per_level = tuple(a.shape[0] for a in anchors)
         return RPNOutput(
             torch.cat(objectness, 1).float(),
             torch.cat(deltas, 1).float(),
             torch.cat(anchors),
-            sizes_of_levels,
+            num_anchors_per_level,
         )
 
     def _image_side(self, features: Sequence[Tensor], dim: int) -> int:
@@ -175,34 +175,36 @@ class RPN(nn.Module):
             limit = anchors.new_tensor([width, height])
             outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)
         # Each object's best anchor is sought among those that may train, as py-faster-rcnn does.
-        parts = torch.split(gt_boxes, PART)
+        parts = torch.split(gt_boxes, GT_CHUNK_SIZE)
         overlaps = (box_ops.iou(part, anchors).masked_fill_(outside, 0) for part in parts)
-        index, labels = match_parts(
+        index, labels = match_chunks(
             overlaps, anchors.new_zeros(len(anchors)), self.settings.positive_iou,
             self.settings.negative_iou, keep_best=True,
         )  # fmt: skip
-        ignore_in_crowds(labels, anchors, crowds, self.settings.crowd_share)
+        ignore_in_crowds(labels, anchors, crowds, self.settings.max_crowd_overlap)
         labels[outside] = IGNORED
         return labels, gt_boxes[index] if len(gt_boxes) else anchors
 
     def loss(
-        self, output: RPNOutput, truths: Sequence[Instances], draws: Sequence[torch.Generator | None]
+        self, output: RPNOutput, truths: Sequence[Instances], generators: Sequence[torch.Generator | None]
     ) -> dict[str, Tensor]:
         """Both losses of eq. 1 over the anchors sampled from each image, drawn with its generator."""
-        chosen, is_positive, goals = [], [], []
+        chosen, is_positive, target_deltas = [], [], []
         num_anchors = len(output.anchors)
-        for i, (truth, draw) in enumerate(zip(truths, draws, strict=True)):
+        for i, (truth, generator) in enumerate(zip(truths, generators, strict=True)):
             labels, gt_boxes = self.targets(output.anchors, truth)
-            positive, negative = sample(labels, self.settings.count, self.settings.positive_share, draw)
+            positive, negative = sample(
+                labels, self.settings.count, self.settings.positive_fraction, generator
+            )
             chosen.append(torch.cat([positive, negative]) + i * num_anchors)
             is_positive.append(
                 torch.arange(len(positive) + len(negative), device=labels.device) < len(positive)
             )
-            goals.append(box_ops.encode(gt_boxes[positive], output.anchors[positive]))
-        return self.sampled_loss(output, torch.cat(chosen), torch.cat(is_positive), torch.cat(goals))
+            target_deltas.append(box_ops.encode(gt_boxes[positive], output.anchors[positive]))
+        return self.sampled_loss(output, torch.cat(chosen), torch.cat(is_positive), torch.cat(target_deltas))
 
     def sampled_loss(
-        self, output: RPNOutput, chosen: Tensor, positive: Tensor, goals: Tensor
+        self, output: RPNOutput, chosen: Tensor, positive: Tensor, target_deltas: Tensor
     ) -> dict[str, Tensor]:
         """The losses over given anchors.
 
@@ -210,41 +212,41 @@ class RPN(nn.Module):
             output: of :meth:`forward`.
             chosen: int64 ``[S]``, anchors of the whole batch, image i's starting at i * N.
             positive: bool ``[S]``.
-            goals: ``[positives, 4]``, the deltas that the positives should have.
+            target_deltas: ``[positives, 4]``, the deltas that the positives should have.
         """
         logits = output.objectness.flatten()[chosen]
         deltas = output.deltas.flatten(0, 1)[chosen[positive]]
         objectness = functional.binary_cross_entropy_with_logits(
             logits, positive.to(logits.dtype), reduction="sum"
         )
-        boxes = smooth_l1(deltas, goals, self.settings.beta) * self.settings.box_weight
+        boxes = smooth_l1(deltas, target_deltas, self.settings.beta) * self.settings.box_weight
         batch = len(output.objectness)
         if self.settings.normaliser == "paper":
             positions = output.anchors.shape[0] / (len(self.settings.sizes[0]) * len(self.settings.ratios))
             norms: tuple[float, float] = (self.settings.count * batch, positions * batch)
         else:
-            norms = (mean_over(len(chosen), chosen.device),) * 2
+            norms = (global_normaliser(len(chosen), chosen.device),) * 2
         return {"rpn_objectness": objectness / norms[0], "rpn_boxes": boxes / norms[1]}
 
     @torch.no_grad()
     def decode(
-        self, output: RPNOutput, sizes: Sequence[Size], *, at_least: int = 0, among: int = 0
+        self, output: RPNOutput, sizes: Sequence[Size], *, min_proposals: int = 0, min_candidates: int = 0
     ) -> list[Tensor]:
         """Proposals ``[P, 4]`` of each image, best first: top-k per level, clip, suppression, top-k (§3.3).
 
         Args:
             output: of :meth:`forward`.
             sizes: the images' true sizes.
-            at_least: raises both top-k to this number, so that a caller who wants more detections can have
-                them.
-            among: raises the first top-k alone.
+            min_proposals: raises both top-k to this number, so that a caller who wants more detections can
+                have them.
+            min_candidates: raises the first top-k alone.
         """
         mode = 0 if self.training else 1
-        pre = max(self.settings.pre_nms[mode], at_least, among)
-        post = max(self.settings.post_nms[mode], at_least)
+        pre = max(self.settings.pre_nms[mode], min_proposals, min_candidates)
+        post = max(self.settings.post_nms[mode], min_proposals)
         proposals = []
         for logits, deltas, size in zip(output.objectness, output.deltas, sizes, strict=True):
-            index, level = self._best_per_level(logits, output.level_sizes, pre)
+            index, level = self._best_per_level(logits, output.num_anchors_per_level, pre)
             boxes = box_ops.decode(deltas[index][:, None], output.anchors[index])[:, 0]
             boxes, scores = box_ops.clip(boxes, size), logits[index]
             good = box_ops.larger_than(boxes, self.settings.min_side)
@@ -255,10 +257,12 @@ class RPN(nn.Module):
         return proposals
 
     @staticmethod
-    def _best_per_level(logits: Tensor, level_sizes: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+    def _best_per_level(
+        logits: Tensor, num_anchors_per_level: Sequence[int], count: int
+    ) -> tuple[Tensor, Tensor]:
         """Indices of the ``count`` best anchors of each level, and their levels."""
         start, indices, levels = 0, [], []
-        for level, size in enumerate(level_sizes):
+        for level, size in enumerate(num_anchors_per_level):
             top = logits[start : start + size].topk(min(count, size)).indices + start
             indices.append(top)
             levels.append(torch.full_like(top, level))

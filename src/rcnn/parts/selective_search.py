@@ -4,8 +4,8 @@ Fast mode with the settings of R-CNN's published code. The segmentation and the 
 contrib module (the extra ``selective-search``).
 
 Differs from the paper: a box's place is a random number times its place among all boxes by size, the largest
-first, where the paper takes its place in the hierarchy of merging. OpenCV ranks likewise, but draws from the
-C library's global generator, so that no two calls give the same order; it does not tell the hierarchy.
+first, where the paper takes its place in the hierarchy of merging. OpenCV ranks likewise, but draws from
+the C library's global generator, so that no two calls give the same order; it does not tell the hierarchy.
 
 Legend: P proposals.
 """

@@ -85,7 +85,7 @@ class SemanticHead(nn.Module):
         logits: Tensor = self.logits(torch.stack(maps).sum(0))
         return logits.float()
 
-    def enlarged(self, logits: Tensor) -> Tensor:
+    def upsampled(self, logits: Tensor) -> Tensor:
         """Logits ``[B, K, H, W]`` at the size of the batch."""
         return functional.interpolate(logits, scale_factor=float(self.stride), mode="bilinear")
 
@@ -103,13 +103,13 @@ class SemanticHead(nn.Module):
 
     def loss(self, logits: Tensor, truths: Sequence[Instances]) -> dict[str, Tensor]:
         """The mean cross-entropy over all pixels that are not void."""
-        whole = self.enlarged(logits)
+        whole = self.upsampled(logits)
         return {"semantic": pixel_loss(whole, self.targets(truths, (whole.shape[2], whole.shape[3])))}
 
     @torch.no_grad()
     def decode(self, logits: Tensor, batch: ImageBatch, detections: Sequence[Instances]) -> list[Instances]:
         """The detections with ``semantic_logits`` of their images."""
-        whole = self.enlarged(logits)
+        whole = self.upsampled(logits)
         return [
             replace(found, semantic_logits=own[:, :height, :width])
             for found, own, (height, width) in zip(detections, whole, batch.sizes, strict=True)

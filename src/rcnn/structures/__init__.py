@@ -62,7 +62,7 @@ class Masks:
         return cls(pixels, torch.tensor(windows, dtype=torch.int64), size)
 
     @classmethod
-    def joined(cls, parts: Sequence[Masks], size: Size) -> Masks:
+    def concatenate(cls, parts: Sequence[Masks], size: Size) -> Masks:
         """All masks of ``parts``, which are of one image of ``size``, one after the other."""
         pixels = [cls.empty(size).pixels, *(part.pixels for part in parts)]
         windows = [cls.empty(size).windows, *(part.windows for part in parts)]
@@ -109,7 +109,7 @@ class Masks:
         return (len(self), *self.size)
 
     @property
-    def starts(self) -> Tensor:
+    def offsets(self) -> Tensor:
         """int64 ``[N]``: where in ``pixels`` the window of each mask begins."""
         areas = self.window_areas
         return areas.cumsum(0) - areas
@@ -132,7 +132,7 @@ class Masks:
     def __getitem__(self, index: Any) -> Masks: ...
     def __getitem__(self, index: Any) -> Masks | Tensor:
         """One mask as bool ``[H, W]`` for an integer; otherwise the Masks that the index selects."""
-        index, one = arrays.one_as_list(index)
+        index, one = arrays.as_index_list(index)
         chosen = torch.arange(len(self), device=self.windows.device)[index]
         patches = list(self.patches())
         windows = self.windows[chosen]
@@ -181,7 +181,7 @@ class Masks:
 
 
 # The fields of Instances that are not one row an object.
-OF_THE_IMAGE = ("semantic", "semantic_logits", "proposals")
+PER_IMAGE_FIELDS = ("semantic", "semantic_logits", "proposals")
 VOID = 255  # in a semantic map: no class, neither learnt nor measured
 
 
@@ -244,10 +244,12 @@ class Instances:
 
     def __getitem__(self, index: Any) -> Instances:
         """The objects that a slice, a bool mask or integer indices ``[M]`` select; an integer selects one."""
-        index, _ = arrays.one_as_list(index)
+        index, _ = arrays.as_index_list(index)
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         per_object: dict[str, Any] = {
-            k: v[index] for k, v in values.items() if isinstance(v, Tensor | Masks) and k not in OF_THE_IMAGE
+            k: v[index]
+            for k, v in values.items()
+            if isinstance(v, Tensor | Masks) and k not in PER_IMAGE_FIELDS
         }
         return replace(self, **per_object)
 

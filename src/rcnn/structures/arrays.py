@@ -29,7 +29,7 @@ Size = tuple[int, int]
 OBJECT_COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y")
 
 
-def one_as_list(index: Any) -> tuple[Any, bool]:
+def as_index_list(index: Any) -> tuple[Any, bool]:
     """An index of objects, and whether it is one integer, of Python, NumPy or torch: then as a list of it."""
     if getattr(index, "ndim", 0) == 0:
         with contextlib.suppress(TypeError):
@@ -69,7 +69,7 @@ class Masks:
 
     def __getitem__(self, index: Any) -> Any:
         """One mask as bool ``[H, W]`` for an integer; otherwise the Masks that the index selects."""
-        index, one = one_as_list(index)
+        index, one = as_index_list(index)
         patches, chosen = list(self.patches()), np.arange(len(self))[index]
         picked = Masks.from_patches([patches[i] for i in chosen], self.windows[chosen], self.size)
         return picked.dense()[0] if one else picked
@@ -157,7 +157,7 @@ class Skeleton:
         """
         count = len(self.names)
         object.__setattr__(self, "mirror", self.mirror or _partners(self.names))
-        object.__setattr__(self, "sigmas", self.sigmas or (USUAL_SIGMA,) * count)
+        object.__setattr__(self, "sigmas", self.sigmas or (DEFAULT_SIGMA,) * count)
         if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
             raise ValueError(f"sigmas {self.sigmas}: expected {count} numbers above 0, one a keypoint")
         if sorted(self.mirror) != list(range(count)):
@@ -166,7 +166,7 @@ class Skeleton:
             raise ValueError(f"bones {self.bones}: expected pairs of 0 to {count - 1}")
 
 
-USUAL_SIGMA = 0.05
+DEFAULT_SIGMA = 0.05
 # How names say left: left_ear; l_ear, ear.L; earL, LEar; paw_lf, fl_paw; lear.
 LEFT = (
     "(?i:left)", "(?<![A-Za-z])[lL](?![A-Za-z])", "(?<=[a-z0-9])L(?![a-z])", "^[lL](?=[A-Z])",
@@ -222,7 +222,7 @@ class Instances:
 
     def __getitem__(self, index: Any) -> Instances:
         """The objects that a slice, a bool mask or integer indices ``[M]`` select; an integer selects one."""
-        index, _ = one_as_list(index)
+        index, _ = as_index_list(index)
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         return replace(self, **{k: v[index] for k, v in values.items() if isinstance(v, np.ndarray | Masks)})
 

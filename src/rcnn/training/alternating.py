@@ -1,11 +1,11 @@
 """The 4-step training of Faster R-CNN (Ren et al. 2015, arXiv 1506.01497, §3.2).
 
-1. An RPN, from the pretrained trunk.
-2. Fast R-CNN on the proposals of step 1, from the pretrained trunk: two networks that share nothing.
+1. An RPN, from the pretrained backbone.
+2. Fast R-CNN on the proposals of step 1, from the pretrained backbone: two networks that share nothing.
 3. An RPN on the convolutions of step 2, which stay as they are.
 4. The head of step 2, trained on the proposals of step 3, on the same convolutions: one network.
 
-The convolutions meant are the trunk and, where there is one, the pyramid (FPN §5.2.3). With
+The convolutions meant are the backbone and, where there is one, the pyramid (FPN §5.2.3). With
 ``model.shared = false`` the sequence ends after step 2, with two networks in one model (table 2, "unshared").
 
 Each step has a folder ``step-N`` in the run's, and ends in ``step-N.safetensors``: a model file of Faster
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import with_proposals, write_proposals
-from rcnn.device import rank, wait_for_all
+from rcnn.device import barrier, rank
 from rcnn.evaluation.proposal_recall import rpn_proposals
 from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
@@ -40,20 +40,20 @@ from rcnn.io.atomic import write_atomically
 from rcnn.metrics.recall import proposal_recall
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
-from rcnn.parts.backbone import build_trunk
+from rcnn.parts.backbone import build_backbone
 from rcnn.parts.fpn import FPN, build_neck
-from rcnn.parts.pretrained import load_pretrained, load_trunk
+from rcnn.parts.pretrained import load_backbone_weights, load_pretrained
 from rcnn.parts.rpn import RPN
 from rcnn.structures import ImageBatch, Instances, Output
 from rcnn.training.recipe import Recipe
-from rcnn.training.trainer import Losses, Standing, Trainer
+from rcnn.training.trainer import LossValues, Trainer, TrainState
 
 State = dict[str, Tensor]
 Measure = Callable[[bool], Mapping[str, float]]
 
-NAMES = (
-    "an RPN from the pretrained trunk",
-    "Fast R-CNN on its proposals, from the pretrained trunk",
+STEP_NAMES = (
+    "an RPN from the pretrained backbone",
+    "Fast R-CNN on its proposals, from the pretrained backbone",
     "an RPN on the convolutions of step 2, which are frozen",
     "the head of Fast R-CNN on the same convolutions",
 )
@@ -65,19 +65,19 @@ class ProposalNetwork(nn.Module):
     def __init__(self, settings: FasterRCNNSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.trunk = build_trunk(settings.trunk)
-        self.neck = build_neck(self.trunk.channels, self.trunk.strides, settings.fpn)
+        self.backbone = build_backbone(settings.backbone)
+        self.neck = build_neck(self.backbone.channels, self.backbone.strides, settings.fpn)
         self.rpn = RPN(self.neck.channels, self.neck.strides, settings.rpn)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, batch: ImageBatch, targets: list[Instances]) -> Output:
         """The two losses of the RPN (eq. 1)."""
-        anchors = self.rpn(self.neck(self.trunk(batch.tensors)))
+        anchors = self.rpn(self.neck(self.backbone(batch.tensors)))
         return Output(self.rpn.loss(anchors, targets, batch.generators()))
 
 
 @dataclass(frozen=True)
-class Alternation:
+class AlternatingTrainer:
     """The sequence of steps in one run's folder.
 
     Attributes:
@@ -99,7 +99,7 @@ class Alternation:
     device: torch.device
     measure: Callable[[nn.Module, Recipe, Dataset], Measure]
     say: Callable[[str], None] = print
-    tick: Callable[[float, Losses], None] = lambda fraction, losses: None
+    tick: Callable[[float, LossValues], None] = lambda fraction, losses: None
 
     @property
     def settings(self) -> FasterRCNNSettings:
@@ -112,7 +112,7 @@ class Alternation:
         """How many steps there are."""
         return 4 if self.settings.shared else 2
 
-    def run(self) -> Standing:
+    def run(self) -> TrainState:
         """Train what is not trained yet; ``best.safetensors`` and ``last.safetensors`` are the model."""
         for step in range(1, self.count + 1):
             if not self.file(step).is_file():
@@ -136,15 +136,15 @@ class Alternation:
             device=self.device, say=self.say,
             tick=lambda done, losses: self.tick((step - 1 + done) / self.count, losses),
         )  # fmt: skip
-        self.say(f"step {step} of {self.count}: {NAMES[step - 1]}")
+        self.say(f"step {step} of {self.count}: {STEP_NAMES[step - 1]}")
         if (folder / "last.safetensors").is_file():
             trainer.resume()
-            self.say(f"resumed at iteration {trainer.progress.iteration} of step {step}")
+            self.say(f"resumed at iteration {trainer.state.iteration} of step {step}")
         trainer.run()
         if rank() == 0:
-            best, _ = checkpoint.load(folder / "best.safetensors")
-            self._hand_on(step, {k.removeprefix("network."): v for k, v in best.items()}, trainer.progress)
-        wait_for_all()
+            best, _ = checkpoint.read_checkpoint(folder / "best.safetensors")
+            self._save_step(step, {k.removeprefix("network."): v for k, v in best.items()}, trainer.state)
+        barrier()
 
     def _recipe(self, step: int) -> Recipe:
         """The whole recipe with a part of its schedule, and for Fast R-CNN with its settings."""
@@ -157,7 +157,7 @@ class Alternation:
         if step in (1, 3):
             return replace(self.recipe, train=shared)
         s = self.settings
-        fast = FastRCNNSettings(trunk=s.trunk, fpn=s.fpn, box=s.box)
+        fast = FastRCNNSettings(backbone=s.backbone, fpn=s.fpn, box=s.box)
         return replace(self.recipe, model="fast_rcnn", settings=fast, train=shared)
 
     def _network(self, step: int) -> nn.Module:
@@ -169,12 +169,16 @@ class Alternation:
         else:
             network = FastRCNN(len(self.data.class_names), self._recipe(step).settings)
         if step == 1:
-            load_trunk(network.trunk, network.settings.trunk)
+            load_backbone_weights(network.backbone, network.settings.backbone)
         elif step == 2:
             assert isinstance(network, FastRCNN)
             load_pretrained(network)
         else:
-            _take(network, self._state(2), ("trunk.", "neck.", "box.") if step == 4 else ("trunk.", "neck."))
+            _copy_weights(
+                network,
+                self._state(2),
+                ("backbone.", "neck.", "box.") if step == 4 else ("backbone.", "neck."),
+            )
             freeze(network)
         return network
 
@@ -184,10 +188,10 @@ class Alternation:
 
     def _measure(self, step: int, network: nn.Module, recipe: Recipe) -> Measure:
         """How a step is evaluated: an RPN by the recall of its proposals, Fast R-CNN as any detector."""
-        few = self.val.subset(self.val.evenly(recipe.train.eval_images))
+        few = self.val.subset(self.val.evenly_spaced(recipe.train.eval_images))
         if step in (1, 3):
             return lambda full: self._recall(network, few)
-        boxes = self._proposals(self._whole(step - 1), few, self.settings.rpn.post_nms[1])
+        boxes = self._proposals(self._proposal_model(step - 1), few, self.settings.rpn.post_nms[1])
         measure = self.measure(network, recipe, with_proposals(few, boxes))
         return lambda full: measure(False)
 
@@ -202,24 +206,26 @@ class Alternation:
         return {**{f"proposals/{name}": value for name, value in found.items()}, "score": score}
 
     def _proposals(
-        self, network: nn.Module, data: Dataset, count: int, among: int = 0
+        self, network: nn.Module, data: Dataset, count: int, min_candidates: int = 0
     ) -> dict[int | str, Tensor]:
-        return rpn_proposals(self._detector(network.to(self.device)), data, count, among=among)
+        return rpn_proposals(
+            self._detector(network.to(self.device)), data, count, min_candidates=min_candidates
+        )
 
     def _detector(self, network: nn.Module) -> Detector:
         ids = self.data.category_ids
         info = {"category_ids": list(ids)} if ids else {}
         return Detector(network, self.recipe.transform, self.data.class_names, info=info)
 
-    def _hand_on(self, step: int, state: State, progress: Standing) -> None:
+    def _save_step(self, step: int, state: State, progress: TrainState) -> None:
         """Write a step's model file, last of all: from then on the step is done."""
         network: nn.Module
         torch.manual_seed(self.recipe.train.seed)  # of the head that step 1 does not train
         if step in (1, 3):
             network = FasterRCNN(len(self.data.class_names), replace(self.settings, shared=True))
-            _take(network, state, ("trunk.", "neck.", "rpn."))
+            _copy_weights(network, state, ("backbone.", "neck.", "rpn."))
             if step == 3:
-                _take(network, self._state(2), ("box.",))
+                _copy_weights(network, self._state(2), ("box.",))
             began = time.perf_counter()
             # Of as many anchors as in training, and not as few as prediction looks at.
             pre, post = self.settings.rpn.pre_nms[0], self.settings.rpn.post_nms[0]
@@ -231,60 +237,61 @@ class Alternation:
         else:
             network = FastRCNN(len(self.data.class_names), self._recipe(step).settings)
             network.load_state_dict(state)
-        facts = {**self._detector(network).describe(), "step": step, "progress": vars(progress)}
-        checkpoint.save(self.file(step), network.state_dict(), facts)
+        facts = {**self._detector(network).describe(), "step": step, "train_state": vars(progress)}
+        checkpoint.write_checkpoint(self.file(step), network.state_dict(), facts)
 
     def _state(self, step: int) -> State:
-        return checkpoint.load(self.file(step))[0]
+        return checkpoint.read_checkpoint(self.file(step))[0]
 
-    def _whole(self, step: int) -> FasterRCNN:
+    def _proposal_model(self, step: int) -> FasterRCNN:
         """The Faster R-CNN that step 1 or 3 left."""
         network = FasterRCNN(len(self.data.class_names), replace(self.settings, shared=True))
         network.load_state_dict(self._state(step))
         return network
 
-    def _finish(self) -> Standing:
+    def _finish(self) -> TrainState:
         """One model out of the last two steps, and where the sequence stands at its end."""
         network = FasterRCNN(len(self.data.class_names), self.settings)
-        _take(network, self._state(self.count), ("trunk.", "neck.", "box."))
+        _copy_weights(network, self._state(self.count), ("backbone.", "neck.", "box."))
         proposer = self._state(self.count - 1)
-        _take(network, proposer, ("rpn.",))
+        _copy_weights(network, proposer, ("rpn.",))
         if not self.settings.shared:
-            own = {f"rpn_{k}": v for k, v in proposer.items() if k.startswith(("trunk.", "neck."))}
-            _take(network, own, ("rpn_trunk.", "rpn_neck."))
-        progress = self._standing(self.count)
+            own = {f"rpn_{k}": v for k, v in proposer.items() if k.startswith(("backbone.", "neck."))}
+            _copy_weights(network, own, ("rpn_backbone.", "rpn_neck."))
+        progress = self._train_state(self.count)
         last = self.folder / "last.safetensors"
         # Of a run that was finished before, the best one has its metrics and its threshold by now.
-        done = last.is_file() and checkpoint.read_metadata(last).get("progress") == vars(progress)
+        done = last.is_file() and checkpoint.read_metadata(last).get("train_state") == vars(progress)
         if rank() == 0 and not done:
             detector = self._detector(network)
             detector.save(self.folder / "best.safetensors")
-            facts = {**detector.describe(), "progress": vars(progress)}
-            checkpoint.save(last, network.state_dict(), facts)
+            facts = {**detector.describe(), "train_state": vars(progress)}
+            checkpoint.write_checkpoint(last, network.state_dict(), facts)
         return progress
 
-    def _standing(self, count: int) -> Standing:
+    def _train_state(self, count: int) -> TrainState:
         """The first steps' standings as one."""
         done = [
-            Standing(**checkpoint.read_metadata(self.file(step))["progress"]) for step in range(1, count + 1)
+            TrainState(**checkpoint.read_metadata(self.file(step))["train_state"])
+            for step in range(1, count + 1)
         ]
         if not done:
-            return Standing()
-        before = sum(standing.iteration for standing in done[:-1])
+            return TrainState()
+        before = sum(state.iteration for state in done[:-1])
         return replace(
             done[-1],
             iteration=before + done[-1].iteration,
             best_iteration=before + done[-1].best_iteration,
-            seconds=sum(standing.seconds for standing in done),
-            eval_seconds=sum(standing.eval_seconds for standing in done),
-            skipped=sum(standing.skipped for standing in done),
+            seconds=sum(state.seconds for state in done),
+            eval_seconds=sum(state.eval_seconds for state in done),
+            skipped=sum(state.skipped for state in done),
         )
 
     def _join_metrics(self, done: int) -> None:
         """The rows of all steps that are done as those of one run."""
         rows = []
         for step in range(1, done + 1):
-            before = self._standing(step - 1)
+            before = self._train_state(step - 1)
             epochs = before.iteration * self.recipe.train.batch_size / len(self.data)
             path = self.folder / f"step-{step}" / "metrics.jsonl"
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -298,16 +305,16 @@ class Alternation:
 
 
 def freeze(network: ProposalNetwork | FastRCNN) -> None:
-    """Let trunk and pyramid be as they are, the statistics of their batch norm included."""
-    network.trunk.frozen_stages = len(network.trunk.stages)
+    """Let backbone and pyramid be as they are, the statistics of their batch norm included."""
+    network.backbone.frozen_stages = len(network.backbone.stages)
     if isinstance(network.neck, FPN):
         network.neck.frozen = True
-    for part in (network.trunk, network.neck):
+    for part in (network.backbone, network.neck):
         part.requires_grad_(False)
     network.train()
 
 
-def _take(network: nn.Module, state: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
+def _copy_weights(network: nn.Module, state: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
     """Give a network all the tensors of some of its parts, by the start of their names."""
     own = {key for key in network.state_dict() if key.startswith(parts)}
     network.load_state_dict({key: state[key] for key in own}, strict=False)

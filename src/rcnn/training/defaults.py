@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
-from rcnn.models import MODELS, finds_objects
+from rcnn.models import MODELS, has_object_classes
 from rcnn.models.fast_rcnn import FastRCNNSettings
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.fcn import FCNSettings
@@ -25,12 +25,12 @@ from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.models.panoptic_fpn import PanopticFPNSettings
 from rcnn.models.rcnn import RCNNSettings, RidgeSettings
-from rcnn.parts.backbone import TrunkSettings
+from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.pretrained import trunk_normalisation
+from rcnn.parts.pretrained import backbone_normalisation
 from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.selective_search import SelectiveSearchSettings
@@ -39,25 +39,25 @@ from rcnn.training.recipe import Recipe
 from rcnn.training.trainer import TrainSettings
 from rcnn.transform import Transform
 
-TRUNK = "efficientnet_lite0"
+DEFAULT_BACKBONE = "efficientnet_lite0"
 # Stages with the strides 4, 8, 16 and, where there is one, 32.
 LEVELS = {"vgg16": (2, 3, 4), "alexnet": (0, 1, 2)}
 LAST_STAGE = {"mobilenet_v3_large": 5, "alexnet": 2}  # 4 of all others
 # Prediction takes about a third of a second on two cores at this size.
-PIXELS = 640 * 640
-SMALLEST = 14.0  # pixels: an object of three to four cells of the finest map
-CROPS = (256, 640)
-CROWDED = 50  # objects of the fullest image
+TARGET_PIXELS = 640 * 640
+MIN_VISIBLE_SIZE = 14.0  # pixels: an object of three to four cells of the finest map
+CROP_RANGE = (256, 640)
+CROWDED_OBJECTS = 50  # objects of the fullest image
 SIGNIFICANT = 2.5  # standard errors
 # Standard deviations of images in which upper and lower halves differ: 0.2 under microscopes, 0.55 in COCO.
-SCENIC = 0.35
-FEW = 20  # images that do not tell whether they have an upright direction
-# How much slower the trunk learns on photographs than heads do: it was trained on such.
-LIKE_IMAGENET = 0.25
-TYPICAL = 10  # objects that make a class count for sizes of its own
-ALIKE = 0.6  # shapes of a class that differ less than this tell which of its boxes are cut
-CUT = 30  # objects at the images' borders that tell how annotators treat what these cut
-WHOLE = 0.75  # where such objects are all left to this share, nothing was cut by the borders
+SCENIC_STD = 0.35
+MIN_IMAGES_FOR_ORIENTATION = 20  # images that do not tell whether they have an upright direction
+# How much slower the backbone learns on photographs than heads do: it was trained on such.
+PHOTOGRAPH_LR_FACTOR = 0.25
+MIN_CLASS_OBJECTS = 10  # objects that make a class count for sizes of its own
+MIN_ASPECT_SIMILARITY = 0.6  # shapes of a class that differ less than this tell which of its boxes are cut
+MIN_BORDER_OBJECTS = 30  # objects at the images' borders that tell how annotators treat what these cut
+WHOLE_FRACTION = 0.75  # where such objects are all left to this share, nothing was cut by the borders
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class Statistics:
         labels: the class of each object.
         borders: whether the box reaches the left or right, and the upper or lower border of its image, but
             for two pixels; ``[objects, 2]``.
-        most: objects of the fullest image.
+        max_objects: objects of the fullest image.
     """
 
     heights: Floats
@@ -87,10 +87,10 @@ class Statistics:
     owner: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     borders: npt.NDArray[np.bool_]
-    most: int
+    max_objects: int
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Statistics:
+    def from_dataset(cls, dataset: Dataset) -> Statistics:
         """Measure the truth of a data set, crowds left out."""
         boxes, owner, labels = [], [], []
         for i, record in enumerate(dataset.records):
@@ -114,7 +114,7 @@ class Statistics:
         usual = [
             np.percentile(sizes[self.labels == label], 75)
             for label, count in zip(*np.unique(self.labels, return_counts=True), strict=True)
-            if count >= TYPICAL
+            if count >= MIN_CLASS_OBJECTS
         ]
         return float(max([np.percentile(sizes, percentile), *usual]))
 
@@ -128,7 +128,7 @@ def plan(
     data: Dataset,
     *,
     model: str | None = None,
-    trunk: str | None = None,
+    backbone: str | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
     seed: int = 0,
@@ -141,18 +141,18 @@ def plan(
         model: a key of ``MODELS``; None: Keypoint R-CNN where objects have keypoints, else Mask R-CNN where
             all have masks, else Faster R-CNN; FCN where there are semantic maps and no objects,
             Panoptic FPN where they tell stuff beside objects with masks.
-        trunk: a key of ``TRUNKS``; None is EfficientNet-Lite0.
+        backbone: a key of ``BACKBONES``; None is EfficientNet-Lite0.
         minutes: the schedule by the clock; 20 where neither is given.
         epochs: the schedule by passes over the images.
         seed: of everything random.
         workers: processes that prepare batches; None is 1.
     """
-    statistics = Statistics.of(data)
+    statistics = Statistics.from_dataset(data)
     count = 0 if data.skeleton is None else len(data.skeleton.names)
     name, why_model = choose_model(data)
     name, why_model = (model, "chosen by you") if model else (name, why_model)
-    trunk = trunk or TRUNK
-    transform, why_size = choose_transform(statistics, trunk)
+    backbone = backbone or DEFAULT_BACKBONE
+    transform, why_size = choose_transform(statistics, backbone)
     factors = np.array([transform.factor(record.truth.size) for record in data.records])
     scaled = replace(
         statistics,
@@ -161,44 +161,50 @@ def plan(
     )
     crop, why_crop = choose_crop(scaled, factors)
     rpn, why_anchors = choose_anchors(scaled)
-    turns, why_turns = has_no_upright(data, statistics)
-    visible, drop_cut, why_visible = choose_visible(statistics)
-    jitter = (choose_shrinking(scaled, crop), 1.33)
-    augment = Augment(crop=crop, rotate90=turns, scale_jitter=jitter, min_visible=visible, drop_cut=drop_cut)
-    photographs = not turns and len(data) >= FEW
+    turns, why_turns = has_no_orientation(data, statistics)
+    visible, drop_truncated, why_visible = choose_visible(statistics)
+    jitter = (choose_min_scale(scaled, crop), 1.33)
+    augment = Augment(
+        crop=crop, rotate90=turns, scale_jitter=jitter, min_visible=visible, drop_truncated=drop_truncated
+    )
+    photographs = not turns and len(data) >= MIN_IMAGES_FOR_ORIENTATION
     train = TrainSettings(
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
-        trunk_lr=LIKE_IMAGENET if photographs else 1.0, workers=1 if workers is None else workers,
+        backbone_lr=PHOTOGRAPH_LR_FACTOR if photographs else 1.0, workers=1 if workers is None else workers,
     )  # fmt: skip
-    settings = light_settings(name, trunk, rpn, statistics.most, keypoints=count, masks=data.has_masks)
+    settings = light_settings(
+        name, backbone, rpn, statistics.max_objects, keypoints=count, masks=data.has_masks
+    )
     if photographs:
-        why_turns += "; the trunk, which knows such images, learns slowly"
+        why_turns += "; the backbone, which knows such images, learns slowly"
     reasons = [
-        f"model: {name} ({why_model}), trunk {trunk} (ImageNet weights)",
+        f"model: {name} ({why_model}), backbone {backbone} (ImageNet weights)",
         f"input: {why_size}",
         f"crops: {why_crop}{why_visible}",
         f"orientation: {why_turns}",
         describe_schedule(train),
     ]
-    if not finds_objects(name):
+    if not has_object_classes(name):
         return Recipe(name, settings, transform, augment, train), reasons
     why_regions = f"anchors: {why_anchors}"
-    most = (settings if name == "rcnn" else settings.box).max_detections
-    if MODELS[name].needs_proposals:
+    max_objects = (settings if name == "rcnn" else settings.box).max_detections
+    if MODELS[name].needs_external_proposals:
         settings = replace(settings, search=choose_search(statistics))
         why_regions = (
             f"search: up to {settings.search.count} boxes with sides from {settings.search.min_side:g} px"
             + (f", in images {settings.search.width} px wide" if settings.search.width else "")
         )
     reasons.insert(3, why_regions)
-    reasons.insert(5, f"detections: at most {most} per image (the fullest has {statistics.most})")
+    reasons.insert(
+        5, f"detections: at most {max_objects} per image (the fullest has {statistics.max_objects})"
+    )
     return Recipe(name, settings, transform, augment, train), reasons
 
 
 def describe_schedule(train: TrainSettings) -> str:
     """How long and how fast a training is, in a line."""
     length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs or 0:g} epochs"
-    slower = f", {train.trunk_lr:g} of it in the trunk" if train.trunk_lr != 1 else ""
+    slower = f", {train.backbone_lr:g} of it in the backbone" if train.backbone_lr != 1 else ""
     how = f"{train.optimizer} at {train.lr:g}{slower}, {train.schedule}"
     return f"schedule: {length}, batches of {train.batch_size}, {how}"
 
@@ -217,17 +223,17 @@ def choose_model(data: Dataset) -> tuple[str, str]:
 
 
 def light_settings(
-    model: str, trunk: str, rpn: RPNSettings, most_objects: int, *, keypoints: int = 0, masks: bool = False
+    model: str, backbone: str, rpn: RPNSettings, most_objects: int, *, keypoints: int = 0, masks: bool = False
 ) -> Any:
     """Settings whose heads suit a laptop; docs/recipes.md has their arithmetic beside the papers'."""
     # Images to come may be fuller than those of the training, and a cap that nobody meets costs nothing.
     detections = max(300, math.ceil(2 * most_objects / 100) * 100)
     # Regions are read one level finer than in the FPN paper: the heads' maps are small anyway.
     canonical = 112.0
-    levels = LEVELS.get(trunk, (1, 2, 3, 4))
+    levels = LEVELS.get(backbone, (1, 2, 3, 4))
     sizes = rpn.sizes[: len(levels) + 1]
-    frozen = 1 if trunk.startswith(("efficientnet", "alexnet")) else 2
-    trunk_settings = TrunkSettings(trunk, levels, frozen_stages=frozen)
+    frozen = 1 if backbone.startswith(("efficientnet", "alexnet")) else 2
+    backbone_settings = BackboneSettings(backbone, levels, frozen_stages=frozen)
     fpn = FPNSettings(channels=128, coarsest="pool" if len(sizes) > len(levels) else "none")
     # Most objects of an image may be of one level, with several anchors each.
     rpn = replace(
@@ -235,7 +241,7 @@ def light_settings(
         post_nms=(500, max(500, math.ceil(1.5 * detections))),
     )  # fmt: skip
     # Where objects are few, most proposals of a crop are background: more of it makes scores trustworthy.
-    sampling = SamplingSettings(64, 0.5) if most_objects > CROWDED else SamplingSettings(128, 0.25)
+    sampling = SamplingSettings(64, 0.5) if most_objects > CROWDED_OBJECTS else SamplingSettings(128, 0.25)
     box = BoxHeadSettings(
         channels=512,
         pool=PoolSettings(canonical_size=canonical),
@@ -246,27 +252,31 @@ def light_settings(
     pool = PoolSettings(size=14, sampling_ratio=1, canonical_size=canonical)
     mask = MaskHeadSettings(convs=2, channels=96, pool=pool, max_regions=16)
     if model == "mask_rcnn":
-        return MaskRCNNSettings(trunk_settings, fpn, rpn, box, mask)
+        return MaskRCNNSettings(backbone_settings, fpn, rpn, box, mask)
     if model == "panoptic_fpn":
         semantic = SemanticHeadSettings(channels=64)
-        return PanopticFPNSettings(trunk_settings, fpn, rpn, box, mask, semantic)
+        return PanopticFPNSettings(backbone_settings, fpn, rpn, box, mask, semantic)
     if model == "keypoint_rcnn":
         keypoint = KeypointHeadSettings(keypoints, convs=4, channels=128, pool=pool, max_regions=16)
-        return KeypointRCNNSettings(trunk_settings, fpn, rpn, box, keypoint, mask if masks else None)
+        return KeypointRCNNSettings(backbone_settings, fpn, rpn, box, keypoint, mask if masks else None)
     if model == "faster_rcnn":
-        return FasterRCNNSettings(trunk_settings, fpn, rpn, box)
+        return FasterRCNNSettings(backbone_settings, fpn, rpn, box)
     if model == "fcn":
         # Stride 8 at once, three cells of the last map wide; VGG-16 ends its stages before the pooling.
-        pooled = trunk == "vgg16"
-        fine = TrunkSettings(trunk, LEVELS.get(trunk, (2, 3, 4)), trunk_settings.frozen_stages)
+        pooled = backbone == "vgg16"
+        fine = BackboneSettings(backbone, LEVELS.get(backbone, (2, 3, 4)), backbone_settings.frozen_stages)
         return FCNSettings(fine, pooled, kernel=3, channels=256, dropout=0.1, alignment="centred")
     if model == "fast_rcnn":
         # One map of stride 16, as in the paper, and its RoI pooling.
-        last = TrunkSettings(trunk, (LEVELS.get(trunk, (1, 2, 3, 4))[2],), trunk_settings.frozen_stages)
+        last = BackboneSettings(
+            backbone, (LEVELS.get(backbone, (1, 2, 3, 4))[2],), backbone_settings.frozen_stages
+        )
         return FastRCNNSettings(last, box=replace(box, pool=PoolSettings(pooling="pool")))
     if model == "rcnn":
         # A warped box has 96 pixels, a twelfth of the paper's area of work; 4 x 4 cells remain of it.
-        last = TrunkSettings(trunk, (LAST_STAGE.get(trunk, 4),), frozen_stages=trunk_settings.frozen_stages)
+        last = BackboneSettings(
+            backbone, (LAST_STAGE.get(backbone, 4),), frozen_stages=backbone_settings.frozen_stages
+        )
         return RCNNSettings(
             last, side=128, pool=4, layers=0, sampling=SamplingSettings(32, 0.25),
             ridge=RidgeSettings(pairs=2000), max_detections=detections,
@@ -285,10 +295,10 @@ def choose_search(statistics: Statistics) -> SelectiveSearchSettings:
     return replace(paper, width=width, min_side=round(float(np.clip(0.5 * small, 4.0, paper.min_side)), 1))
 
 
-def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str]:
+def choose_transform(statistics: Statistics, backbone: str) -> tuple[Transform, str]:
     """How images are resized: by one factor, or to one short side, whichever makes objects more alike."""
     short = statistics.short_sides
-    mean, std = trunk_normalisation(trunk)
+    mean, std = backbone_normalisation(backbone)
     transform = Transform(mean=mean, std=std)
     relative = statistics.sides / short[statistics.owner]
     varied = len(statistics.sides) > 1 and short.max() > 1.1 * short.min()
@@ -296,13 +306,13 @@ def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str
     reference = float(np.median(short))
     area = float(np.median(statistics.heights * statistics.widths))
     if not len(statistics.sides):
-        factor = choose_factor(math.inf, math.sqrt(PIXELS / area))
+        factor = choose_scale(math.inf, math.sqrt(TARGET_PIXELS / area))
         return replace(transform, scale=factor), (
             "images keep their size" if factor == 1 else f"images resized by {factor:g}"
         )
     sides = relative * reference if by_side else statistics.sides
     small = float(np.percentile(sides, 10))
-    factor = choose_factor(small, math.sqrt(PIXELS / area))
+    factor = choose_scale(small, math.sqrt(TARGET_PIXELS / area))
     # Panoramas keep their objects' size, too; what is too large to be seen at once is seen in tiles.
     longest = float((np.maximum(statistics.heights, statistics.widths) / short).max())
     if by_side:
@@ -316,13 +326,13 @@ def choose_transform(statistics: Statistics, trunk: str) -> tuple[Transform, str
     return replace(transform, scale=factor), why
 
 
-def choose_factor(small: float, fitting: float) -> float:
-    """The resize factor from the small objects' size and the factor at which images reach ``PIXELS``.
+def choose_scale(small: float, fitting: float) -> float:
+    """The resize factor from the small objects' size and the factor at which images reach ``TARGET_PIXELS``.
 
     Large images are shrunk to the budget, but no further than leaves small objects visible; small images
     with small objects are enlarged, at most twice.
     """
-    wanted = SMALLEST / small
+    wanted = MIN_VISIBLE_SIZE / small
     factor = max(fitting, min(1.0, wanted)) if fitting < 1 else min(max(1.0, wanted), fitting, 2.0)
     return round(factor * 8) / 8 if factor >= 0.5 else max(float(f"{factor:.2g}"), 0.02)
 
@@ -332,7 +342,7 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, str]:
     large = scaled.large(scaled.longest, 98) if len(scaled.longest) else 0.0
     image = float(np.percentile(np.maximum(scaled.heights, scaled.widths) * factors, 90))
     # Without objects there is no telling how much must be seen at once.
-    wanted = min(max(1.5 * large, CROPS[0]) if large else CROPS[1], image, CROPS[1])
+    wanted = min(max(1.5 * large, CROP_RANGE[0]) if large else CROP_RANGE[1], image, CROP_RANGE[1])
     crop = max(64, math.ceil(wanted / 32) * 32)
     seen = f" (objects up to {large:.0f} px)" if large else ""
     return crop, f"{crop} x {crop} pixels in training{seen}"
@@ -349,21 +359,21 @@ def choose_visible(statistics: Statistics) -> tuple[float, bool, str]:
     their class inside the images, or lower for their width, where those are much alike. Where hardly any
     object is cut at the borders, they do not tell what annotators would make of one.
     """
-    shares = [np.zeros(0)]
+    fractions = [np.zeros(0)]
     for label in np.unique(statistics.labels):
         own = statistics.labels == label
         ratios, (sideways, upright) = statistics.ratios[own], statistics.borders[own].T
         inside = ratios[~(sideways | upright)]
-        if len(inside) < TYPICAL:
+        if len(inside) < MIN_CLASS_OBJECTS:
             continue
         usual = float(np.median(inside))
-        if np.percentile(np.minimum(inside / usual, usual / inside), 5) > ALIKE:
-            shares += [usual / ratios[sideways & ~upright], ratios[upright & ~sideways] / usual]
-    left = np.concatenate(shares)
-    least = round(float(np.percentile(left, 5)), 2) if len(left) >= CUT else 0.0
+        if np.percentile(np.minimum(inside / usual, usual / inside), 5) > MIN_ASPECT_SIMILARITY:
+            fractions += [usual / ratios[sideways & ~upright], ratios[upright & ~sideways] / usual]
+    left = np.concatenate(fractions)
+    least = round(float(np.percentile(left, 5)), 2) if len(left) >= MIN_BORDER_OBJECTS else 0.0
     if least < 0.4:
-        return Augment.min_visible, Augment.drop_cut, ""
-    if least >= WHOLE:
+        return Augment.min_visible, Augment.drop_truncated, ""
+    if least >= WHOLE_FRACTION:
         least = min(least, 0.8)
         return (
             least,
@@ -374,10 +384,10 @@ def choose_visible(statistics: Statistics) -> tuple[float, bool, str]:
     return least, True, why
 
 
-def choose_shrinking(scaled: Statistics, crop: int) -> float:
+def choose_min_scale(scaled: Statistics, crop: int) -> float:
     """How far crops are shrunk at random: so far that the largest objects are often seen whole."""
     large = scaled.large(scaled.longest, 98) if len(scaled.longest) else 0.0
-    return round(min(0.75, max(0.3, crop / (2 * large))), 2) if crop == CROPS[1] < 1.5 * large else 0.75
+    return round(min(0.75, max(0.3, crop / (2 * large))), 2) if crop == CROP_RANGE[1] < 1.5 * large else 0.75
 
 
 def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, str]:
@@ -399,7 +409,7 @@ def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, str]:
     )
 
 
-def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> tuple[bool, str]:
+def has_no_orientation(data: Dataset, statistics: Statistics, look_at: int = 64) -> tuple[bool, str]:
     """Whether images may be turned by quarters: True where up and down look alike, as under a microscope.
 
     Compares upper with lower and left with right halves, in brightness and in where objects lie, over up
@@ -407,16 +417,16 @@ def has_no_upright(data: Dataset, statistics: Statistics, look_at: int = 64) -> 
     in whatever direction. Where left and right differ in brightness too, it is the lamp of a microscope that
     does not stand in the middle.
     """
-    if len(data) < FEW:
+    if len(data) < MIN_IMAGES_FOR_ORIENTATION:
         return (
             False,
             "flipped left to right only (too few images to tell whether they have an upright direction)",
         )
-    chosen = data.evenly(look_at)
+    chosen = data.evenly_spaced(look_at)
     differences = np.array([_halves(data[index].image.float().mean(0)) for index in chosen])
     centres = _relative_centres(data, chosen)
     (vertical, horizontal), place = map(_t_value, differences.T), _t_value(centres)
-    scenic = float(differences[:, 0].std()) > SCENIC
+    scenic = float(differences[:, 0].std()) > SCENIC_STD
     lamp = abs(horizontal) > SIGNIFICANT
     ratio = _t_value(np.log(statistics.ratios)[:: max(1, len(statistics.ratios) // 500)])
     uneven = abs(vertical) > SIGNIFICANT and not lamp

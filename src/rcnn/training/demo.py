@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.console import Console
 
 from rcnn.data.shapes import draw_shapes
-from rcnn.inference.detector import load
+from rcnn.inference.detector import load_detector
 from rcnn.training.run import train
 
-IMAGES, HELD_OUT, SIDE = 300, 60, 160
+IMAGES, NUM_VAL_IMAGES, SIDE = 300, 60, 160
 
 
 def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None = None) -> Path:
@@ -25,16 +25,16 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
     console = console or Console(soft_wrap=True)
     out = Path(out)
     pictures = draw_shapes(IMAGES, size=(SIDE, SIDE))
-    held_out = draw_shapes(HELD_OUT, first=IMAGES, size=(SIDE, SIDE))
+    held_out = draw_shapes(NUM_VAL_IMAGES, first=IMAGES, size=(SIDE, SIDE))
     console.print(
-        f"Drawing {IMAGES} pictures of shapes to train on and {HELD_OUT} to test on, "
+        f"Drawing {IMAGES} pictures of shapes to train on and {NUM_VAL_IMAGES} to test on, "
         f"then training a Mask R-CNN for {minutes:g} minutes.\n"
     )
     # Written as a user's data would lie there, so that the run can be resumed and evaluated like any other.
     annotations = pictures.write(out / "data" / "train")
     held_out_annotations = held_out.write(out / "data" / "val")
     train(annotations, val=held_out_annotations, minutes=minutes, out=out, console=console)
-    detector = load(out)
+    detector = load_detector(out)
     (found,) = detector.predict([held_out[0].image])
     counts = {name: found.names.count(name) for name in sorted(set(found.names))}
     console.print(f"\nIn the first held-out picture it finds {counts}.")

@@ -20,6 +20,7 @@ import tomli_w
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rcnn.io.packaged import packaged
+from rcnn.io.renamed import current_settings
 
 if TYPE_CHECKING:
     from rcnn.data.augment import Augment
@@ -96,7 +97,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as TOML, complete; :func:`load_recipe` gives an equal one back."""
-    tables = {name: plain(value) for name, value in _tables(recipe).items()}
+    tables = {name: to_plain(value) for name, value in _tables(recipe).items()}
     text = tomli_w.dumps({"architecture": recipe.model} | tables)
     # The writer gives every item of a list its own line; only inside lists are lines indented.
     text = re.sub(r",\n *\]", "]", re.sub(r"\[\n +", "[", text))
@@ -112,7 +113,7 @@ def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     # All at once: what belongs together, such as the two lists of a cascade, may come one by one.
     document: dict[str, Any] = {}
     for assignment in assignments:
-        document = _laid_over(document, _document(assignment))
+        document = _merged(document, _document(assignment))
     return _updated(recipe, document)
 
 
@@ -128,19 +129,19 @@ def with_model_settings(
     return changed.settings, changed.transform
 
 
-def assigned(base: T, assignments: Sequence[str], where: str) -> T:
+def apply_assignments(base: T, assignments: Sequence[str], where: str) -> T:
     """A frozen dataclass with some settings changed, each given as ``key=value``; raises as with_settings."""
     document: dict[str, Any] = {}
     for assignment in assignments:
-        document = _laid_over(document, _document(assignment))
+        document = _merged(document, _document(assignment))
     return build_settings(base, document, where)
 
 
-def _laid_over(below: Any, above: Any) -> Any:
+def _merged(below: Any, above: Any) -> Any:
     """Nested tables, of which the later ones win."""
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
 def _document(assignment: str) -> Any:
@@ -168,7 +169,7 @@ def build_settings(base: T, values: Mapping[str, Any], where: str) -> T:
     return _built(base, values, where, list(_keys(type(base), where)))
 
 
-def plain(settings: Any) -> dict[str, Any]:
+def to_plain(settings: Any) -> dict[str, Any]:
     """A dataclass as TOML and JSON can hold it: None is left out where it is the default, else ``"none"``."""
     values: dict[str, Any] = {}
     for spec in _init_fields(type(settings)):
@@ -181,7 +182,7 @@ def plain(settings: Any) -> dict[str, Any]:
 
 def _plain_value(value: Any) -> Any:
     if is_dataclass(value):
-        return plain(value)
+        return to_plain(value)
     if isinstance(value, tuple | list):
         return [_plain_value(v) for v in value]
     if isinstance(value, Path):
@@ -208,6 +209,7 @@ def _recipe(document: Mapping[str, Any]) -> Recipe:
 
 def _updated(recipe: Recipe, document: Mapping[str, Any]) -> Recipe:
     """The recipe with the tables of ``document`` laid over it."""
+    document = current_settings(document)
     tables = _tables(recipe)
     known = [*tables, *(key for name, table in tables.items() for key in _keys(type(table), name))]
     for name, values in document.items():

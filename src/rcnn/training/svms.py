@@ -34,14 +34,14 @@ INSTALL = "pip install 'rcnn[svm]'"
 # Images and proposals of each from which the features' mean norm is estimated (published code: 200 x 200).
 NORM_IMAGES, NORM_BOXES = 200, 20
 # A class without a single object is given this margin everywhere.
-NEVER = -10.0
-CROWD_SHARE = 0.7
+ABSENT_CLASS_MARGIN = -10.0
+MAX_CROWD_OVERLAP = 0.7
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
-class Mined:
+class ClassSVM:
     """The SVM of one class while negatives are mined: margins are ``features @ weight + bias``.
 
     Attributes:
@@ -71,20 +71,20 @@ class Mined:
         """``[N]`` of ``[N, D]``."""
         return features @ self.weight + self.bias
 
-    def offer(self, negatives: Tensor) -> None:
+    def add_hard_negatives(self, negatives: Tensor) -> None:
         """Take the hard ones of some negatives ``[N, D]``, and fit anew if they have become enough."""
         if not len(self.positives):
             return
         hard = negatives[self.margins(negatives) > self.settings.hard_margin]
         self.negatives = torch.cat([self.negatives, hard])
         self.fresh += len(hard)
-        if self.fresh > self.settings.retrain or not self.fits:
+        if self.fresh > self.settings.refit_every or not self.fits:
             self.fit()
 
     def fit(self) -> None:
         """Fit to what is there, and let the easy negatives go."""
         if not len(self.positives):
-            self.bias = NEVER
+            self.bias = ABSENT_CLASS_MARGIN
             return
         if not len(self.negatives):
             return
@@ -112,7 +112,7 @@ def fit_svm(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    machine = LinearSVC(
+    svm = LinearSVC(
         C=settings.c, loss="hinge", dual=True, intercept_scaling=settings.bias, max_iter=5000,
         class_weight={1: settings.positive_weight}, random_state=seed,
     )  # fmt: skip
@@ -120,8 +120,8 @@ def fit_svm(
     with warnings.catch_warnings():
         # Liblinear stops at its limit of iterations with a solution that is as good as its features.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        machine.fit(torch.cat([positives, negatives]).numpy(), labels)
-    return torch.from_numpy(machine.coef_[0]).float(), float(machine.intercept_[0])
+        svm.fit(torch.cat([positives, negatives]).numpy(), labels)
+    return torch.from_numpy(svm.coef_[0]).float(), float(svm.intercept_[0])
 
 
 def fit_ridge(features: Tensor, targets: Tensor, settings: RidgeSettings) -> tuple[Tensor, Tensor]:
@@ -131,21 +131,23 @@ def fit_ridge(features: Tensor, targets: Tensor, settings: RidgeSettings) -> tup
     """
     from sklearn.linear_model import Ridge
 
-    goals = targets.double()
-    mean = goals.mean(0)
-    centred = goals - mean
-    covariance = centred.T @ centred / len(goals) + settings.whitening * torch.eye(4, dtype=torch.float64)
+    target_deltas = targets.double()
+    mean = target_deltas.mean(0)
+    centred = target_deltas - mean
+    covariance = centred.T @ centred / len(target_deltas) + settings.whitening * torch.eye(
+        4, dtype=torch.float64
+    )
     values, vectors = torch.linalg.eigh(covariance)
     whiten = vectors @ torch.diag(values.rsqrt()) @ vectors.T
     colour = vectors @ torch.diag(values.sqrt()) @ vectors.T
     padded = torch.cat([features.double(), torch.ones((len(features), 1), dtype=torch.float64)], 1)
-    machine = Ridge(alpha=settings.strength, fit_intercept=False, solver="cholesky")
-    machine.fit(padded.numpy(), (centred @ whiten).numpy())
-    solution = colour @ torch.from_numpy(np.atleast_2d(machine.coef_))  # [4, D + 1]
+    svm = Ridge(alpha=settings.strength, fit_intercept=False, solver="cholesky")
+    svm.fit(padded.numpy(), (centred @ whiten).numpy())
+    solution = colour @ torch.from_numpy(np.atleast_2d(svm.coef_))  # [4, D + 1]
     return solution[:, :-1].float(), (solution[:, -1] + mean).float()
 
 
-def negatives_of(boxes: Tensor, truth: Instances, label: int, max_iou: float) -> Tensor:
+def find_negatives(boxes: Tensor, truth: Instances, label: int, max_iou: float) -> Tensor:
     """Bool ``[R]``: the proposals that hold nothing of a class, and do not lie in a crowd."""
     real, crowds = split_crowds(truth)
     mine = truth.boxes[real][truth.labels[real] == label]
@@ -153,11 +155,11 @@ def negatives_of(boxes: Tensor, truth: Instances, label: int, max_iou: float) ->
     if len(mine):
         negative &= box_ops.iou(boxes, mine).max(1).values < max_iou
     if len(crowds):
-        negative &= box_ops.covered(boxes, crowds).max(1).values <= CROWD_SHARE
+        negative &= box_ops.covered_fraction(boxes, crowds).max(1).values <= MAX_CROWD_OVERLAP
     return negative
 
 
-def pairs_of(boxes: Tensor, truth: Instances, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
+def find_pairs(boxes: Tensor, truth: Instances, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
     """What the regressions learn from: indices ``[N]`` of proposals, labels ``[N]``, deltas ``[N, 4]``."""
     real, _ = split_crowds(truth)
     if not len(real) or not len(boxes):
@@ -168,39 +170,39 @@ def pairs_of(boxes: Tensor, truth: Instances, min_iou: float) -> tuple[Tensor, T
     return index, truth.labels[owner], box_ops.encode(truth.boxes[owner], boxes[index])
 
 
-class Pairs:
+class RegressionPairs:
     """What the regression of one class learns from: all pairs, or an even draw of so many."""
 
-    def __init__(self, most: int | None, seed: int) -> None:
-        self.most = most
-        self.draw = torch.Generator().manual_seed(seed)
+    def __init__(self, max_pairs: int | None, seed: int) -> None:
+        self.max_pairs = max_pairs
+        self.generator = torch.Generator().manual_seed(seed)
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __len__(self) -> int:
-        return sum(len(goals) for _, goals, _ in self.parts)
+        return sum(len(target_deltas) for _, target_deltas, _ in self.parts)
 
-    def add(self, features: Tensor, goals: Tensor) -> None:
+    def add(self, features: Tensor, target_deltas: Tensor) -> None:
         """More pairs: features ``[N, D]`` and deltas ``[N, 4]``."""
         # Every pair has a lot; the lowest stay, so that each has the same chance whenever it came.
-        lots = torch.rand(len(goals), generator=self.draw)
-        self.parts.append((features, goals, lots))
-        if self.most is not None and len(self) > 2 * self.most:
-            self.parts = [self._lowest(self.most)]
+        priorities = torch.rand(len(target_deltas), generator=self.generator)
+        self.parts.append((features, target_deltas, priorities))
+        if self.max_pairs is not None and len(self) > 2 * self.max_pairs:
+            self.parts = [self._lowest(self.max_pairs)]
 
     def kept(self) -> tuple[Tensor, Tensor]:
         """Features ``[N, D]`` and deltas ``[N, 4]``."""
-        return self._lowest(len(self) if self.most is None else self.most)[:2]
+        return self._lowest(len(self) if self.max_pairs is None else self.max_pairs)[:2]
 
     def _lowest(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        features, goals, lots = (torch.cat(parts) for parts in zip(*self.parts, strict=True))
-        chosen = lots.argsort()[:count].sort().values
-        return features[chosen], goals[chosen], lots[chosen]
+        features, target_deltas, priorities = (torch.cat(parts) for parts in zip(*self.parts, strict=True))
+        chosen = priorities.argsort()[:count].sort().values
+        return features[chosen], target_deltas[chosen], priorities[chosen]
 
 
-class Fitting:
+class SVMFitter:
     """The stages after fine-tuning, on a training set with proposals."""
 
-    def __init__(self, network: RCNN, transform: Transform, data: Dataset, seed: int, say: Say) -> None:
+    def __init__(self, network: RCNN, transform: Transform, data: Dataset, seed: int, say: Log) -> None:
         self.network, self.transform, self.data = network.eval(), transform, data
         self.settings, self.seed, self.say = network.settings, seed, say
         self.device = network.svms.weight.device
@@ -213,19 +215,20 @@ class Fitting:
         if not (self.classifies or self.settings.regression):
             return
         scale = self.feature_scales()
-        machines = self.machines(self.positives(), scale[0]) if self.classifies else []
+        svms = self.svms(self.positives(), scale[0]) if self.classifies else []
         pairs = [
-            Pairs(self.settings.ridge.pairs, self.seed + label) for label in range(self.network.num_classes)
+            RegressionPairs(self.settings.ridge.pairs, self.seed + label)
+            for label in range(self.network.num_classes)
         ]
         for done, index in enumerate(self.order, 1):
-            self.mine(index, machines, pairs, scale)
+            self.mine(index, svms, pairs, scale)
             if done % 50 == 0 or done == len(self.order):
-                kept = sum(len(machine.negatives) for machine in machines)
+                kept = sum(len(svm.negatives) for svm in svms)
                 self.say(f"features: {done} of {len(self.order)} images, {kept} hard negatives")
-        for machine in machines:
-            if machine.fresh or not machine.fits:
-                machine.fit()
-        self.store(machines, pairs, scale)
+        for svm in svms:
+            if svm.fresh or not svm.fits:
+                svm.fit()
+        self.store(svms, pairs, scale)
 
     def sample(self, index: int) -> tuple[Tensor, Tensor, Instances]:
         """The normalised image ``[3, h, w]``, its proposals, and its truth, all on the resized image."""
@@ -249,10 +252,10 @@ class Fitting:
     def feature_scales(self) -> tuple[float, float]:
         """What brings the mean norm of the SVMs' and the regressions' features to that of the settings."""
         norms = torch.zeros((0, 2))
-        draw = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         for index in self.order[:NORM_IMAGES]:
             image, boxes, _ = self.sample(index)
-            some = boxes[torch.randperm(len(boxes), generator=draw)[:NORM_BOXES]]
+            some = boxes[torch.randperm(len(boxes), generator=generator)[:NORM_BOXES]]
             found = [values.norm(dim=1) for values in self.features(image, some)]
             norms = torch.cat([norms, torch.stack(found, 1)])
         mean = norms.mean(0).clamp(min=1e-6) if len(norms) else torch.ones(2)
@@ -271,42 +274,42 @@ class Fitting:
                     found[label].append(features[truth.labels[real] == label])
         return [torch.cat(parts) for parts in found]
 
-    def machines(self, positives: Sequence[Tensor], scale: float) -> list[Mined]:
+    def svms(self, positives: Sequence[Tensor], scale: float) -> list[ClassSVM]:
         """An SVM for each class, not fitted yet."""
         for name, some in zip(self.data.class_names, positives, strict=True):
             self.say(f"SVM of {name}: {len(some)} positives")
-        return [Mined(self.settings.svm, some * scale, self.seed) for some in positives]
+        return [ClassSVM(self.settings.svm, some * scale, self.seed) for some in positives]
 
     def mine(
         self,
         index: int,
-        machines: Sequence[Mined],
-        pairs: Sequence[Pairs],
+        svms: Sequence[ClassSVM],
+        pairs: Sequence[RegressionPairs],
         scale: tuple[float, float],
     ) -> None:
         """Show an image's proposals to every SVM, and keep those that the regressions learn from."""
         image, boxes, truth = self.sample(index)
         features, maps = self.features(image, boxes)
-        for label, machine in enumerate(machines):
-            negative = negatives_of(boxes, truth, label, self.settings.svm.negative_iou)
-            machine.offer(features[negative] * scale[0])
-        chosen, labels, deltas = pairs_of(boxes, truth, self.settings.ridge.min_iou)
+        for label, svm in enumerate(svms):
+            negative = find_negatives(boxes, truth, label, self.settings.svm.negative_iou)
+            svm.add_hard_negatives(features[negative] * scale[0])
+        chosen, labels, deltas = find_pairs(boxes, truth, self.settings.ridge.min_iou)
         for label in () if not self.settings.regression else torch.unique(labels).tolist():
             mine = labels == label
             pairs[label].add(maps[chosen[mine]] * scale[1], deltas[mine])
 
     def store(
         self,
-        machines: Sequence[Mined],
-        pairs: Sequence[Pairs],
+        svms: Sequence[ClassSVM],
+        pairs: Sequence[RegressionPairs],
         scale: tuple[float, float],
     ) -> None:
         """Put what was fitted into the network's linear layers, the features' scales folded in."""
-        svms, deltas = self.network.svms, self.network.deltas
+        layer, deltas = self.network.svms, self.network.deltas
         with torch.no_grad():
-            for label, machine in enumerate(machines):
-                svms.weight[label] = (machine.weight * scale[0]).to(self.device)
-                svms.bias[label] = machine.bias
+            for label, svm in enumerate(svms):
+                layer.weight[label] = (svm.weight * scale[0]).to(self.device)
+                layer.bias[label] = svm.bias
             for label, found in enumerate(pairs):
                 if len(found):
                     weight, bias = fit_ridge(*found.kept(), self.settings.ridge)
@@ -317,7 +320,7 @@ class Fitting:
             self.say(f"box regression: pairs of each class: {', '.join(str(len(found)) for found in pairs)}")
 
 
-def fit(network: Any, transform: Transform, data: Dataset, *, seed: int = 0, say: Say = print) -> None:
+def fit(network: Any, transform: Transform, data: Dataset, *, seed: int = 0, say: Log = print) -> None:
     """Fit the SVMs and the box regressions of a fine-tuned network, in place.
 
     Args:
@@ -337,4 +340,4 @@ def fit(network: Any, transform: Transform, data: Dataset, *, seed: int = 0, say
         raise ValueError(
             f"{data.source}: images without proposals; bring them with rcnn.data.external_proposals"
         )
-    Fitting(network, transform, data, seed, say).run()
+    SVMFitter(network, transform, data, seed, say).run()

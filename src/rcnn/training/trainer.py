@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rcnn.data.loader import training_batches
-from rcnn.device import fast_bfloat16, keep_memory
+from rcnn.device import fast_bfloat16, keep_freed_memory
 from rcnn.io import checkpoint
 from rcnn.io.atomic import write_atomically
 from rcnn.structures import ImageBatch, Instances, Output
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset, Sample
     from rcnn.training.recipe import Recipe
 
-Losses = dict[str, float]
-EVAL_SHARE = 0.05  # of a run by the clock, for evaluations between; the last one and the report come on top
+LossValues = dict[str, float]
+MAX_EVAL_FRACTION = (
+    0.05  # of a run by the clock, for evaluations between; the last one and the report come on top
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class TrainSettings:
         lr: the highest learning rate.
         momentum: of SGD.
         weight_decay: on weights; not on biases and norms.
-        trunk_lr: learning rate of the pretrained trunk, as a multiple of ``lr``.
+        backbone_lr: learning rate of the pretrained backbone, as a multiple of ``lr``.
         warmup: fraction of the way over which the learning rate rises from nothing.
         schedule: ``cosine`` to zero, or ``steps``.
         steps: fractions of the way after which the rate is multiplied by ``step_factor``.
@@ -61,7 +63,7 @@ class TrainSettings:
             without ``patience``, once they have taken a twentieth of it only the last one follows.
         eval_images: at most this many validation images in each of them (the last one takes all).
         patience: stop after this many evaluations without a better result; 0 is never.
-        bad_steps: losses that are not finite in a row before the run gives up.
+        max_bad_steps: losses that are not finite in a row before the run gives up.
         save_every: seconds between two checkpoints; more where they would take a twentieth of the time.
         seed: of everything random.
         workers: processes that prepare batches.
@@ -75,7 +77,7 @@ class TrainSettings:
     lr: float = 6e-4
     momentum: float = 0.9
     weight_decay: float = 0.01
-    trunk_lr: float = 1.0
+    backbone_lr: float = 1.0
     warmup: float = 0.03
     schedule: Literal["cosine", "steps"] = "cosine"
     steps: tuple[float, ...] = (2 / 3, 8 / 9)
@@ -86,7 +88,7 @@ class TrainSettings:
     eval_every: float = 0.25
     eval_images: int = 40
     patience: int = 0
-    bad_steps: int = 10
+    max_bad_steps: int = 10
     save_every: float = 60.0
     seed: int = 0
     workers: int = 1
@@ -101,7 +103,7 @@ class TrainSettings:
         fits: dict[str, tuple[bool, str]] = {
             "batch_size": (self.batch_size >= 1, "at least 1 image"),
             "lr": (0 <= self.lr < math.inf, "a number, 0 or more"),
-            "trunk_lr": (0 <= self.trunk_lr < math.inf, "a multiple of lr, 0 or more"),
+            "backbone_lr": (0 <= self.backbone_lr < math.inf, "a multiple of lr, 0 or more"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number, 0 or more"),
             "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
             "warmup": (0 <= self.warmup < 1, "a fraction of the way, not steps"),
@@ -112,7 +114,7 @@ class TrainSettings:
             "eval_every": (self.eval_every >= 0, "a fraction of the way; 0 is after each step"),
             "eval_images": (self.eval_images >= 1, "at least 1 image"),
             "patience": (self.patience >= 0, "a number of evaluations, 0 for never"),
-            "bad_steps": (self.bad_steps >= 1, "at least 1"),
+            "max_bad_steps": (self.max_bad_steps >= 1, "at least 1"),
             "save_every": (self.save_every >= 0, "seconds, 0 or more"),
             "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
             "workers": (self.workers >= 0, "0 or more processes"),
@@ -125,7 +127,7 @@ class TrainSettings:
         """Whether ``amp`` means bfloat16 on this device."""
         return self.amp == "auto" and fast_bfloat16(device)
 
-    def rate(self, fraction: float) -> float:
+    def lr_factor(self, fraction: float) -> float:
         """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""
         warm = min(1.0, (fraction + 1e-3) / self.warmup) if self.warmup else 1.0
         if self.schedule == "cosine":
@@ -138,7 +140,7 @@ class TrainingStopped(ValueError):  # noqa: N818 -- an outcome of a run, not a m
 
 
 @dataclass
-class Standing:
+class TrainState:
     """Where a run is; part of every checkpoint.
 
     Attributes:
@@ -164,7 +166,7 @@ class Standing:
     next_eval: float = 0.0
 
 
-class Average:
+class WeightEMA:
     """The moving average of a model's weights (EMA), or the weights themselves where the decay is 0."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -177,10 +179,10 @@ class Average:
         """Move towards the current weights; early on faster, so that the start is soon forgotten."""
         if not self.decay:
             return
-        share = 1 - min(self.decay, (1 + iteration) / (10 + iteration))
+        step = 1 - min(self.decay, (1 + iteration) / (10 + iteration))
         for key, value in self.network.state_dict().items():
             if value.is_floating_point():
-                self.shadow[key].lerp_(value, share)
+                self.shadow[key].lerp_(value, step)
             else:
                 self.shadow[key].copy_(value)
 
@@ -211,7 +213,7 @@ class Trainer:
         describe: Mapping[str, Any],
         device: torch.device,
         say: Callable[[str], None] = print,
-        tick: Callable[[float, Losses], None] = lambda fraction, losses: None,
+        tick: Callable[[float, LossValues], None] = lambda fraction, losses: None,
     ) -> None:
         """Prepare a run.
 
@@ -227,15 +229,15 @@ class Trainer:
             say: takes a line for the log.
             tick: takes the fraction of the way done and the latest losses, for a progress bar.
         """
-        keep_memory()
+        keep_freed_memory()
         self.network, self.recipe, self.settings = network.to(device), recipe, recipe.train
         self.data, self.out, self.device = data, out, device
         self.evaluate, self.describe, self.say, self.tick = evaluate, describe, say, tick
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.optimizer = build_optimizer(network, self.settings)
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.average = Average(network, self.settings.ema)
-        self.progress = Standing(next_eval=self.settings.eval_every)
+        self.ema = WeightEMA(network, self.settings.ema)
+        self.state = TrainState(next_eval=self.settings.eval_every)
         self.window: dict[str, float] = {}
         self.window_steps = 0
         self.lr = 0.0  # of the latest step, for the heads
@@ -250,25 +252,25 @@ class Trainer:
     def fraction(self) -> float:
         """How much of the way is done, 0 to 1."""
         if self.settings.minutes is None:
-            return min(1.0, self.progress.iteration / self.total)
-        return min(1.0, self.progress.seconds / (60 * self.settings.minutes))
+            return min(1.0, self.state.iteration / self.total)
+        return min(1.0, self.state.seconds / (60 * self.settings.minutes))
 
     def run(self) -> None:
         """Train from where ``progress`` is to the end."""
-        settings, progress = self.settings, self.progress
+        settings, progress = self.settings, self.state
         batches = training_batches(
             self.data, self.recipe.augment, self.recipe.transform, batch_size=settings.batch_size,
             seed=settings.seed, start=progress.iteration, workers=settings.workers, rank=self.rank,
             world_size=self.world,
         )  # fmt: skip
         if self.rank == 0 and not progress.iteration:
-            _cut_metrics(self.out / "metrics.jsonl", 0)  # of a run killed before it saved anything
+            _truncate_metrics(self.out / "metrics.jsonl", 0)  # of a run killed before it saved anything
         saved, pause = time.monotonic(), settings.save_every
         self.network.train()
-        while self.fraction() < 1 and not self._stale():
+        while self.fraction() < 1 and not self._should_stop():
             began = time.perf_counter()
             self.step(next(batches))
-            progress.seconds += self._agreed(time.perf_counter() - began)
+            progress.seconds += self._mean_over_processes(time.perf_counter() - began)
             better = self._evaluation_is_due() and self._evaluate()
             # While losses are not finite the last good checkpoint stays. A run that is killed and resumed
             # must know of the best weights that it has stored.
@@ -281,11 +283,11 @@ class Trainer:
         self._write_window()
         self.save()
 
-    def step(self, samples: Sequence[Sample]) -> Losses:
+    def step(self, samples: Sequence[Sample]) -> LossValues:
         """One step of the optimiser; a loss or gradient that is not finite is counted and changes nothing."""
-        progress, fraction = self.progress, self.fraction()
-        batch, truths = self.prepare(samples)
-        self.lr = self.settings.lr * self.settings.rate(fraction)
+        progress, fraction = self.state, self.fraction()
+        batch, truths = self.make_batch(samples)
+        self.lr = self.settings.lr * self.settings.lr_factor(fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["multiple"]
         statistics = [(buffer, buffer.clone()) for buffer in self._statistics()]
@@ -293,7 +295,7 @@ class Trainer:
         with self._precision():
             output: Output = self.parallel(batch, truths)
         loss = torch.stack(list(output.losses.values())).sum()
-        losses = {k: self._agreed(float(v.detach())) for k, v in output.losses.items()}
+        losses = {k: self._mean_over_processes(float(v.detach())) for k, v in output.losses.items()}
         good = math.isfinite(sum(losses.values()))
         if good:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -302,7 +304,7 @@ class Trainer:
             self.optimizer.step()
             # A fused optimiser does not say that it wrote; the prepared network of the evaluation goes by it.
             torch.autograd.graph.increment_version(self._trained)
-            self.average.update(progress.iteration)
+            self.ema.update(progress.iteration)
             progress.skipped_in_a_row = 0
         else:
             for buffer, before in statistics:
@@ -310,7 +312,7 @@ class Trainer:
         # Counted before anything is written: a resumed run must know which rows its checkpoint covers.
         progress.iteration += 1
         if good:
-            self._note(losses)
+            self._accumulate(losses)
         else:
             self._skip(samples, losses)
         self.tick(self.fraction(), losses)
@@ -321,10 +323,10 @@ class Trainer:
         norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         return [buffer for norm in norms if norm.training for buffer in norm.buffers()]
 
-    def prepare(self, samples: Sequence[Sample]) -> tuple[ImageBatch, list[Instances]]:
+    def make_batch(self, samples: Sequence[Sample]) -> tuple[ImageBatch, list[Instances]]:
         """What the network takes: the padded batch, with a seed for each image, and its truth."""
         batch = self.recipe.transform.batch([s.image for s in samples])
-        first = self.progress.iteration * self.settings.batch_size + self.rank * len(samples)
+        first = self.state.iteration * self.settings.batch_size + self.rank * len(samples)
         seeds = tuple(self.settings.seed * 1_000_003 + first + i for i in range(len(samples)))
         # Dropout and the like draw from torch's own generator.
         torch.manual_seed(seeds[0])
@@ -336,61 +338,65 @@ class Trainer:
         if self.rank != 0:
             return
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.shadow.items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
         state = self.optimizer.state_dict()["state"]
         tensors |= {
             f"optimizer.{i}.{k}": torch.as_tensor(v)
             for i, entries in state.items()
             for k, v in entries.items()
         }
-        extra = {"progress": vars(self.progress), "window": self.window, "window_steps": self.window_steps}
-        checkpoint.save(self.out / "last.safetensors", tensors, {**self.describe, **extra})
+        extra = {"train_state": vars(self.state), "window": self.window, "window_steps": self.window_steps}
+        checkpoint.write_checkpoint(self.out / "last.safetensors", tensors, {**self.describe, **extra})
 
     def resume(self) -> None:
         """Take up the state of the last checkpoint, and cut the log of metrics to it."""
-        tensors, metadata = checkpoint.load(self.out / "last.safetensors")
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+        tensors, metadata = checkpoint.read_checkpoint(self.out / "last.safetensors")
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "optimizer": {}}
         for key, value in tensors.items():
             part, rest = key.split(".", 1)
             parts[part][rest] = value
         self.network.load_state_dict(parts["network"])
-        for key, value in self.average.shadow.items():
-            value.copy_(parts["average"][key])
+        for key, value in self.ema.shadow.items():
+            value.copy_(parts["ema"][key])
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         _lay_out_like_parameters(self.optimizer)
-        self.progress = Standing(**metadata["progress"])
+        self.state = TrainState(**metadata["train_state"])
         self.window, self.window_steps = metadata["window"], metadata["window_steps"]
         if self.rank == 0:
-            _cut_metrics(self.out / "metrics.jsonl", self.progress.iteration)
+            _truncate_metrics(self.out / "metrics.jsonl", self.state.iteration)
 
     def _evaluation_is_due(self) -> bool:
         """By the clock, those between are left out where they would take more than a small part of a run."""
-        progress, settings = self.progress, self.settings
+        progress, settings = self.state, self.settings
         if self.fraction() >= 1:
             return True
         if self.fraction() < progress.next_eval:
             return False
-        most = 60 * EVAL_SHARE * settings.minutes if settings.minutes and not settings.patience else math.inf
-        if progress.eval_seconds <= most:
+        limit = (
+            60 * MAX_EVAL_FRACTION * settings.minutes
+            if settings.minutes and not settings.patience
+            else math.inf
+        )
+        if progress.eval_seconds <= limit:
             return True
         progress.next_eval += settings.eval_every
         return False
 
     def _evaluate(self) -> bool:
         """Measure, and keep the weights if they are the best so far; whether they were kept."""
-        progress = self.progress
+        progress = self.state
         self._write_window()
         progress.next_eval += self.settings.eval_every
         began = time.perf_counter()
         last = self.fraction() >= 1
-        with self.average.applied():
+        with self.ema.applied():
             self.network.eval()
             metrics = self.evaluate(last)
-            score = self._agreed(metrics["score"] * self.world if self.rank == 0 else 0.0)
+            score = self._mean_over_processes(metrics["score"] * self.world if self.rank == 0 else 0.0)
             # Of equal ones the last is kept; only a better one has got on, once there is any result.
             kept = score >= progress.best
             progress.stale = 0 if score > progress.best or score == 0 == progress.best else progress.stale + 1
@@ -398,18 +404,18 @@ class Trainer:
                 progress.best, progress.best_iteration = score, progress.iteration
                 if self.rank == 0:
                     weights = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-                    checkpoint.save(
+                    checkpoint.write_checkpoint(
                         self.out / "best.safetensors", weights, {**self.describe, "metrics": dict(metrics)}
                     )
         self.network.train()
-        progress.eval_seconds += self._agreed(time.perf_counter() - began)
+        progress.eval_seconds += self._mean_over_processes(time.perf_counter() - began)
         self._write({k: v for k, v in metrics.items() if k != "score"})
         return kept
 
-    def _stale(self) -> bool:
-        stop = 0 < self.settings.patience <= self.progress.stale
+    def _should_stop(self) -> bool:
+        stop = 0 < self.settings.patience <= self.state.stale
         if stop:
-            self.say(f"stopped early: {self.progress.stale} evaluations without a better result")
+            self.say(f"stopped early: {self.state.stale} evaluations without a better result")
         return stop
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -425,18 +431,18 @@ class Trainer:
             torch._foreach_mul_(grads, limit / norm)
         return math.isfinite(norm)
 
-    def _skip(self, samples: Sequence[Sample], losses: Losses) -> None:
-        progress = self.progress
+    def _skip(self, samples: Sequence[Sample], losses: LossValues) -> None:
+        progress = self.state
         progress.skipped += 1
         progress.skipped_in_a_row += 1
         what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
         shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
-        names = ", ".join(self._gathered([str(s.image_id) for s in samples]))
+        names = ", ".join(self._gather([str(s.image_id) for s in samples]))
         self.say(
             f"iteration {progress.iteration}: the {what} is not finite ({shown}); step skipped; "
             f"images: {names}"
         )
-        if progress.skipped_in_a_row >= self.settings.bad_steps:
+        if progress.skipped_in_a_row >= self.settings.max_bad_steps:
             if not (self.out / "last.safetensors").exists():
                 self.save()
             raise TrainingStopped(
@@ -446,7 +452,7 @@ class Trainer:
                 f"(--set train.lr={self.settings.lr / 4:g}), or look at the images named in the log."
             )
 
-    def _note(self, losses: Losses) -> None:
+    def _accumulate(self, losses: LossValues) -> None:
         for key, value in losses.items():
             self.window[key] = self.window.get(key, 0.0) + value
         self.window_steps += 1
@@ -462,7 +468,7 @@ class Trainer:
     def _write(self, values: Mapping[str, float]) -> None:
         if self.rank != 0:
             return
-        progress = self.progress
+        progress = self.state
         row = {
             "iteration": progress.iteration,
             "epoch": progress.iteration * self.settings.batch_size / len(self.data),
@@ -471,7 +477,7 @@ class Trainer:
         }
         append_line(self.out / "metrics.jsonl", json.dumps(row))
 
-    def _agreed(self, value: float) -> float:
+    def _mean_over_processes(self, value: float) -> float:
         """The mean over all processes, so that they decide alike."""
         if self.world == 1:
             return value
@@ -480,7 +486,7 @@ class Trainer:
         dist.all_reduce(tensor)
         return float(tensor) / self.world
 
-    def _gathered(self, names: list[str]) -> list[str]:
+    def _gather(self, names: list[str]) -> list[str]:
         """The names of all processes, in order."""
         if self.world == 1:
             return names
@@ -490,19 +496,19 @@ class Trainer:
 
 
 def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW or SGD; the trunk with its own multiple of the rate, biases and norms without decay."""
+    """AdamW or SGD; the backbone with its own multiple of the rate, biases and norms without decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            in_trunk = name.startswith(("trunk.", "rpn_trunk."))
-            groups.setdefault((in_trunk, parameter.ndim > 1), []).append(parameter)
+            in_backbone = name.startswith(("backbone.", "rpn_backbone."))
+            groups.setdefault((in_backbone, parameter.ndim > 1), []).append(parameter)
     entries = [
         {
             "params": parameters,
-            "multiple": settings.trunk_lr if in_trunk else 1.0,
+            "multiple": settings.backbone_lr if in_backbone else 1.0,
             "weight_decay": settings.weight_decay if decays else 0.0,
         }
-        for (in_trunk, decays), parameters in groups.items()
+        for (in_backbone, decays), parameters in groups.items()
     ]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(entries, lr=settings.lr, momentum=settings.momentum)
@@ -534,7 +540,7 @@ def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
                 state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _cut_metrics(path: Path, iteration: int) -> None:
+def _truncate_metrics(path: Path, iteration: int) -> None:
     """Drop the rows written after the checkpoint; the resumed run writes them again."""
     if path.is_file():
         rows = [

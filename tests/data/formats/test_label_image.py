@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rcnn.data.check import check
-from rcnn.data.formats.label_image import windows_of
+from rcnn.data.formats.label_image import label_windows
 from rcnn.data.formats.open import open_data
 
 NUMBERS = np.array([[0, 7, 7, 0, 0], [0, 7, 0, 0, 7], [300, 0, 0, 0, 0]])
@@ -71,7 +71,7 @@ def test_windows_by_brute_force() -> None:
     rng = np.random.default_rng(0)
     for shape in ((1, 1), (9, 14), (14, 9), (0, 3)):
         numbers = rng.integers(0, 6, shape)
-        values, windows = windows_of(numbers)
+        values, windows = label_windows(numbers)
         assert values.tolist() == [v for v in range(1, 6) if (numbers == v).any()]
         for value, window in zip(values, windows.tolist(), strict=True):
             ys, xs = np.nonzero(numbers == value)

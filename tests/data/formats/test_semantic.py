@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from rcnn.data.augment import Augment, paste
-from rcnn.data.check import DataError, align_classes, check, check_pair, refuse_or_skip
+from rcnn.data.augment import Augment, copy_paste
+from rcnn.data.check import DataError, align_dataset_classes, check, check_pair, refuse_or_skip
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.semantic import VOC_NAMES, read_map, read_names, read_semantic
 from rcnn.data.loader import training_batches
@@ -184,7 +184,7 @@ def test_classes_of_two_parts_are_brought_together(tmp_path: Path) -> None:
     train = open_data(plain(tmp_path / "train"))
     val = open_data(plain(tmp_path / "val", "Car\nground\nroad\n"))
     assert check_pair(train, val) == []
-    aligned = align_classes(val, train.class_names, train.semantic_names)
+    aligned = align_dataset_classes(val, train.class_names, train.semantic_names)
     assert aligned[0].truth.semantic.tolist() == [[2, 0, 0, 255], [2, 2, 1, 255]]
     assert aligned[0].truth.semantic_names == aligned.semantic_names == train.semantic_names
     foreign = open_data(plain(tmp_path / "other", "ground\nroad\ntree\n"))
@@ -192,7 +192,7 @@ def test_classes_of_two_parts_are_brought_together(tmp_path: Path) -> None:
     assert problem.severity == "error"
     assert "has not: tree" in problem.what
     with pytest.raises(ValueError, match="semantic maps of the classes tree"):
-        align_classes(foreign, (), train.semantic_names)
+        align_dataset_classes(foreign, (), train.semantic_names)
 
 
 def test_renumber_by_hand() -> None:
@@ -245,10 +245,10 @@ def test_pasted_from_an_image_without_a_map_is_void() -> None:
     sample, donor = draw_shapes(2, truth="both", size=(50, 50))[0], draw_shapes(2, size=(50, 50))[1]
     chosen = torch.ones(len(donor.truth), dtype=torch.bool)
     covered = donor.truth.masks.dense().any(0)
-    mixed = paste(sample, donor, chosen).truth.semantic
+    mixed = copy_paste(sample, donor, chosen).truth.semantic
     assert (mixed[covered] == VOID).all()
     assert_close(mixed[~covered], sample.truth.semantic[~covered])
-    own = paste(sample, draw_shapes(2, truth="both", size=(50, 50))[1], chosen).truth.semantic
+    own = copy_paste(sample, draw_shapes(2, truth="both", size=(50, 50))[1], chosen).truth.semantic
     assert (own[covered] < 5).all()
 
 

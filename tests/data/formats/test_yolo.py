@@ -9,7 +9,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from rcnn.data.formats.open import open_data
-from rcnn.data.formats.yolo import labels_of
+from rcnn.data.formats.yolo import label_path
 
 NAMES = "names: [cat, dog]\n"
 
@@ -192,8 +192,8 @@ def test_layouts_of_exports(tmp_path: Path) -> None:
 
 
 def test_the_text_file_of_an_image() -> None:
-    assert labels_of(Path("images/b/images/c/d.e.jpg")) == Path("images/b/labels/c/d.e.txt")
-    assert labels_of(Path("photos/a.png")) == Path("photos/a.txt")
+    assert label_path(Path("images/b/images/c/d.e.jpg")) == Path("images/b/labels/c/d.e.txt")
+    assert label_path(Path("photos/a.png")) == Path("photos/a.txt")
 
 
 def test_names_are_texts(tmp_path: Path) -> None:

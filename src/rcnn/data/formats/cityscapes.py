@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rcnn.data.dataset import Dataset, Problem, Record
-from rcnn.data.formats.label_image import Numbers, read_label, read_masks, windows_of
+from rcnn.data.formats.label_image import Numbers, label_windows, read_label, read_masks
 from rcnn.io.images import ImageError, image_size
 from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Instances, Size
@@ -140,7 +140,7 @@ def _read(truth: Path, stem: str, path: Path) -> tuple[Record | None, Problem | 
 def _objects(numbers: Numbers) -> tuple[Numbers, Numbers]:
     """The numbers of objects and groups of the classes of objects, and their windows."""
     # Most of a street is stuff: put aside before the pixels are sorted.
-    values, windows = windows_of(np.where(numbers >= min(THINGS.values()), numbers, 0))
+    values, windows = label_windows(np.where(numbers >= min(THINGS.values()), numbers, 0))
     classes = np.where(values >= PER_CLASS, values // PER_CLASS, values)
     wanted = np.isin(classes, list(THINGS.values()))
     return values[wanted], windows[wanted]

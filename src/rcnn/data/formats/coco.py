@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rcnn.data.check import Box, judge_box
-from rcnn.data.dataset import Dataset, Problem, Record, some_of
+from rcnn.data.check import Box, check_box
+from rcnn.data.dataset import Dataset, Problem, Record, shortened
 from rcnn.data.formats.outlines import (
-    LARGEST,
+    MAX_COORDINATE,
     Outline,
     is_number,
     polygon_fault,
@@ -107,7 +107,7 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
     entries = content.get("_via_img_metadata", content)
     if isinstance(entries, dict) and any(isinstance(e, dict) and "regions" in e for e in entries.values()):
         raise ValueError(f"{path}: this is of the VGG Image Annotator (VIA); export it there as COCO.")
-    found = some_of([f"{str(k)[:30]} ({type(v).__name__})" for k, v in content.items()]) or "nothing"
+    found = shortened([f"{str(k)[:30]} ({type(v).__name__})" for k, v in content.items()]) or "nothing"
     raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
 
 
@@ -230,10 +230,12 @@ class Reader:
         annotation: str | None = None,
         file: Path | None = None,
         severity: Literal["error", "warning"] = "error",
-        of_outline: bool = False,
+        is_outline_problem: bool = False,
     ) -> None:
         """Note a problem, of the annotation file itself where no other is named."""
-        self.problems.append(Problem(file or self.source, what, advice, annotation, severity, of_outline))
+        self.problems.append(
+            Problem(file or self.source, what, advice, annotation, severity, is_outline_problem)
+        )
 
     def _read_categories(self, categories: list[Any]) -> None:
         names: dict[int, str] = {}
@@ -381,7 +383,7 @@ class Reader:
             what = f"It is the same as annotation {first}."
             self.report(what, "Both are used; delete one.", name, picture.path, "warning")
         self.corners.append(((x, y, w, h), picture.size))
-        box, fault = judge_box((x, y, x + w, y + h), picture.size)
+        box, fault = check_box((x, y, x + w, y + h), picture.size)
         if fault is not None:
             self.problems.append(fault.of(picture.path, name))
         if box is None:
@@ -392,7 +394,7 @@ class Reader:
                 box=box,
                 label=label,
                 crowd=is_crowd(entry),
-                area=float(area) if isinstance(area, int | float) and 0 <= area < LARGEST**2 else None,
+                area=float(area) if isinstance(area, int | float) and 0 <= area < MAX_COORDINATE**2 else None,
                 outline=self._outline(entry.get("segmentation"), box, picture, name),
                 keypoints=self._keypoints(entry.get("keypoints"), picture, name)
                 if self.num_keypoints
@@ -410,7 +412,7 @@ class Reader:
         fault = rle_fault(found, picture.size) if isinstance(found, dict) else polygon_fault(found)
         if fault is not None:
             advice = "Correct or delete the segmentation."
-            self.report(fault, advice, name, picture.path, of_outline=True)
+            self.report(fault, advice, name, picture.path, is_outline_problem=True)
             return None
         if isinstance(found, dict):
             code: Rle = {"size": list(picture.size), "counts": found["counts"]}
@@ -511,7 +513,7 @@ class Reader:
             what = "The segmentation is missing or empty, other objects of the file have one."
             advice = "Draw it, delete the object, or train on boxes alone (--model faster_rcnn)."
             place = self.pictures[image_id].path
-            self.report(what, advice, bare_object.name, place, of_outline=True)
+            self.report(what, advice, bare_object.name, place, is_outline_problem=True)
         return True
 
     def _suspect_corners(self) -> None:
@@ -520,7 +522,7 @@ class Reader:
         Also shares of the image, and boxes that are not those of their polygons.
         """
         if self.off:
-            what = f"{len(self.off)} boxes overlap their outlines by less than a half: {some_of(self.off)}."
+            what = f"{len(self.off)} boxes overlap their outlines by less than a half: {shortened(self.off)}."
             advice = "Look at them (rcnn data show): is bbox x, y, width, height, and of this image size?"
             self.report(what, advice, "boxes", severity="warning")
         count = len(self.corners)

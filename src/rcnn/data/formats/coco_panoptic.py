@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rcnn.data.check import Box, judge_box
+from rcnn.data.check import Box, check_box
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco import Picture, Reader, find_file, has_fields, image_folder, is_crowd, load_coco
 from rcnn.data.formats.outlines import is_number
@@ -33,7 +33,7 @@ from rcnn.io.images import ImageError, read_image
 from rcnn.ops.panoptic import Panoptic
 from rcnn.structures import VOID, Instances, Masks, Size
 
-LARGEST_ID = 256**3 - 1
+MAX_SEGMENT_ID = 256**3 - 1
 
 
 def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) -> Dataset:
@@ -130,8 +130,8 @@ class _PanopticReader(Reader):
         partition = _Partition(png, {}, [])
         for index, segment in enumerate(segments):
             place = f"segments_info[{index}]"
-            if not has_fields(segment, id=int, category_id=int) or not 0 < segment["id"] <= LARGEST_ID:
-                what = f"A segment needs a category_id and an id of 1 to {LARGEST_ID}."
+            if not has_fields(segment, id=int, category_id=int) or not 0 < segment["id"] <= MAX_SEGMENT_ID:
+                what = f"A segment needs a category_id and an id of 1 to {MAX_SEGMENT_ID}."
                 self.report(what, "Complete it.", place, picture.path)
             elif segment["id"] in partition.classes:
                 what = f"The segment id {segment['id']} occurs twice."
@@ -155,7 +155,7 @@ class _PanopticReader(Reader):
             self.report(what, "Correct it.", name, picture.path)
             return
         x, y, w, h = (float(v) for v in bbox)
-        box, fault = judge_box((x, y, x + w, y + h), picture.size)
+        box, fault = check_box((x, y, x + w, y + h), picture.size)
         if fault is not None:
             self.problems.append(fault.of(picture.path, name))
         if box is not None:
@@ -212,7 +212,7 @@ def read_ids(png: Path, size: Size) -> Tensor:
 def read_things(png: Path, numbers: Sequence[int], size: Size) -> Masks:
     """The masks of the segments of these ids, in their order."""
     ids = read_ids(png, size)
-    return Masks.joined([Masks.from_dense((ids == number)[None]) for number in numbers], size)
+    return Masks.concatenate([Masks.from_dense((ids == number)[None]) for number in numbers], size)
 
 
 def read_classes(png: Path, classes: dict[int, int], size: Size) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rcnn.data.dataset import Dataset, Problem, Record, some_of
+from rcnn.data.dataset import Dataset, Problem, Record, shortened
 from rcnn.io.images import ImageError, image_files, image_size, read_numbers
 from rcnn.structures import Instances, Masks, Size
 
@@ -69,7 +69,7 @@ def read_label_images(folder: str | Path) -> Dataset:
     return Dataset("label images", source, CLASS_NAMES, records, tuple(problems))
 
 
-def windows_of(numbers: Numbers) -> tuple[Numbers, Numbers]:
+def label_windows(numbers: Numbers) -> tuple[Numbers, Numbers]:
     """The numbers above 0 that occur in a picture ``[H, W]``, and the tight window ``[N, 4]`` of each.
 
     Convention: pixels 7 at x 2 to 4, y 1 give the window ``2 1 5 2``.
@@ -85,7 +85,7 @@ def windows_of(numbers: Numbers) -> tuple[Numbers, Numbers]:
     return values, windows
 
 
-def masks_of(numbers: Numbers, values: Sequence[int], windows: Numbers) -> Masks:
+def masks_from_labels(numbers: Numbers, values: Sequence[int], windows: Numbers) -> Masks:
     """The masks of the objects with these numbers inside their windows."""
     size = (int(numbers.shape[0]), int(numbers.shape[1]))
     patches = [
@@ -97,7 +97,7 @@ def masks_of(numbers: Numbers, values: Sequence[int], windows: Numbers) -> Masks
 
 def read_masks(label: Path, values: Sequence[int], windows: Numbers) -> Masks:
     """Decode a label image once more, for its masks."""
-    return masks_of(read_numbers(label), values, windows)
+    return masks_from_labels(read_numbers(label), values, windows)
 
 
 def read_label(label: Path, size: Size) -> Numbers:
@@ -153,7 +153,7 @@ def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
     labels = by_key(files, LABEL_MARKS, "label image", problems, both)
     bare = [images[key].name for key in images if key not in labels]
     if bare:
-        what = f"{len(bare)} images have no label image: {some_of(bare)}."
+        what = f"{len(bare)} images have no label image: {shortened(bare)}."
         advice = "They are left out; a label image of zeros makes an image without objects."
         problems.append(Problem(source, what, advice, severity="warning", annotation="images"))
     for key in (key for key in labels if key not in images):
@@ -189,7 +189,7 @@ def _read(path: Path, label: Path) -> tuple[Record | None, Problem | None]:
     except ImageError as error:
         return None, Problem(path, str(error).removeprefix(f"{path}: "), "Replace the image.")
     try:
-        values, windows = windows_of(read_label(label, size))
+        values, windows = label_windows(read_label(label, size))
     except ImageError as error:
         return None, Problem(path, str(error), "Mend or export the label image anew.", label.name)
     truth = Instances(

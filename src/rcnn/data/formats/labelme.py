@@ -29,15 +29,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from rcnn.data.check import judge_box, size_problem
-from rcnn.data.dataset import NOT_READ, Dataset, files_below, some_of
+from rcnn.data.check import check_box, size_problem
+from rcnn.data.dataset import NOT_READ, Dataset, nested_files_message, shortened
 from rcnn.data.formats.coco import Annotation, Picture, Reader, find_file
 from rcnn.data.formats.outlines import Outline, is_number
 from rcnn.io.images import DECODER_ERRORS, ImageError, image_files, image_size, visible_files
 from rcnn.structures import Masks, Size, Skeleton
 
 CIRCLE_CORNERS = 64
-LEAST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "point": 1}
+MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "point": 1}
 LOOKED_AT = 3  # files, to recognise a folder
 
 
@@ -149,7 +149,7 @@ class _LabelMeReader(Reader):
             if first != index:
                 what = f"It is the same as shapes[{first}]."
                 self.report(what, "It was left out; delete it.", place, picture.path, "warning")
-            elif kind not in LEAST_POINTS:
+            elif kind not in MIN_POINTS:
                 skipped[kind] += 1
             elif kind == "point":
                 x, y = shape["points"][0]
@@ -192,10 +192,10 @@ class _LabelMeReader(Reader):
         """Images without JSON file, and JSON files that are not looked for."""
         bare = [f.name for f in image_files(self.source) if f not in self.files]
         if bare:
-            what = f"{len(bare)} images have no JSON file: {some_of(bare)}."
+            what = f"{len(bare)} images have no JSON file: {shortened(bare)}."
             advice = "They are left out; a file with an empty list of shapes makes an image without objects."
             self.report(what, advice, "images", severity="warning")
-        deeper = files_below(self.source, "*.json")
+        deeper = nested_files_message(self.source, "*.json")
         if deeper:
             self.report(deeper, NOT_READ, "folders", severity="warning")
 
@@ -217,7 +217,7 @@ class _LabelMeReader(Reader):
         for bitmap, (x, y) in drawn.masks:
             corners.append(np.array([[x, y], [x + bitmap.shape[1], y + bitmap.shape[0]]], dtype=np.float64))
         (x1, y1), (x2, y2) = np.concatenate(corners).min(0), np.concatenate(corners).max(0)
-        box, fault = judge_box((float(x1), float(y1), float(x2), float(y2)), picture.size)
+        box, fault = check_box((float(x1), float(y1), float(x2), float(y2)), picture.size)
         name = drawn.names[0]
         if fault is not None:
             self.problems.append(fault.of(picture.path, name))
@@ -244,7 +244,7 @@ def _shape_fault(shape: Any) -> str | None:
         or not all(is_number(v) for p in points for v in p)
     ):
         return "Expected points as pairs of numbers [[x, y], …]."
-    least = LEAST_POINTS.get(kind, 0)
+    least = MIN_POINTS.get(kind, 0)
     return f"A {kind} of {len(points)} points; expected {least}." if len(points) < least else None
 
 

@@ -23,7 +23,7 @@ from rcnn.io.images import ImageError, image_files, image_size, read_mask
 from rcnn.structures import Instances, Masks, Size
 
 CLASS_NAMES = ("object",)
-MOST_COVERED = 0.5  # share of an object's area that others may cover before it is reported
+MAX_COVERED = 0.5  # share of an object's area that others may cover before it is reported
 
 Patch = npt.NDArray[np.bool_]
 Window = tuple[int, int, int, int]
@@ -103,9 +103,9 @@ def _overlaps(path: Path, masks: dict[str, tuple[Patch, Window]], size: Size) ->
         depth[y1:y2, x1:x2] += patch
     problems = []
     for name, (patch, (x1, y1, x2, y2)) in masks.items():
-        share = float((depth[y1:y2, x1:x2][patch] > 1).mean())
-        if share > MOST_COVERED:
-            what = f"{share:.0%} of the mask is covered by other masks too."
+        fraction = float((depth[y1:y2, x1:x2][patch] > 1).mean())
+        if fraction > MAX_COVERED:
+            what = f"{fraction:.0%} of the mask is covered by other masks too."
             advice = "It is used as it is; delete it if the object is there twice."
             problems.append(Problem(path, what, advice, name, "warning"))
     return problems

@@ -21,7 +21,7 @@ from rcnn.data.formats.yolo import find_yolo, read_yolo
 from rcnn.io.images import visible_files
 
 TELLING = {"ImageSets", "images", "gtFine"}  # folders whose name is needed to know what lies in them
-PARTS = 20  # folders that are looked into for a message
+MAX_FOLDERS_PROBED = 20  # folders that are looked into for a message
 LAYOUTS = """What can be opened:
   COCO          instances.json, its images beside it (or named by --images, images=…); a panoptic.json
                 likewise, its PNGs in panoptic/
@@ -92,10 +92,10 @@ def open_data(
     return open_it()
 
 
-Found = tuple[str, Callable[[], Dataset]]
+Candidate = tuple[str, Callable[[], Dataset]]
 
 
-def _sniff(source: Path, images: str | Path | None, split: str | None) -> Found:
+def _sniff(source: Path, images: str | Path | None, split: str | None) -> Candidate:
     """The format, and what opens it."""
     if source.is_file():
         if source.suffix.lower() == ".json":
@@ -119,7 +119,7 @@ def _sniff(source: Path, images: str | Path | None, split: str | None) -> Found:
     return found[0]
 
 
-def _found_in(source: Path, images: str | Path | None, split: str | None) -> list[Found]:
+def _found_in(source: Path, images: str | Path | None, split: str | None) -> list[Candidate]:
     found = _in_folder(source, split)
     return found + _coco_in(source, images, alone=not found)
 
@@ -127,15 +127,15 @@ def _found_in(source: Path, images: str | Path | None, split: str | None) -> lis
 def _parts(source: Path) -> str:
     """Which of a folder's folders can be opened, as exports have one for each part."""
     known = []
-    for folder in sorted(f for f in source.iterdir() if f.is_dir())[:PARTS]:
+    for folder in sorted(f for f in source.iterdir() if f.is_dir())[:MAX_FOLDERS_PROBED]:
         with contextlib.suppress(ValueError, OSError):
             known += [str(folder)] if len(_found_in(folder, None, None)) == 1 else []
     return f" One of these can be opened: {', '.join(known)}." if known else ""
 
 
-def _in_folder(source: Path, split: str | None) -> list[Found]:
+def _in_folder(source: Path, split: str | None) -> list[Candidate]:
     """Every format whose signs a folder shows, COCO apart."""
-    found: list[Found] = []
+    found: list[Candidate] = []
     if annotation_folder(source) is not None:
         found.append(("voc", partial(read_voc, source, split)))
     if any((f.parent / "masks").is_dir() for f in source.glob("*/images")):
@@ -155,7 +155,7 @@ def _in_folder(source: Path, split: str | None) -> list[Found]:
     return found
 
 
-def _coco_in(source: Path, images: str | Path | None, *, alone: bool) -> list[Found]:
+def _coco_in(source: Path, images: str | Path | None, *, alone: bool) -> list[Candidate]:
     """The COCO files of a folder; a single JSON is taken for one unseen where nothing else was found."""
     files = [f for folder in (source, source / "annotations") for f in visible_files(folder, "*.json")]
     certain = alone and len(files) == 1

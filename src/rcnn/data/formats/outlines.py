@@ -15,7 +15,7 @@ import torch
 from rcnn.structures import Masks, Rle, Size
 
 # Pixels. JSON has numbers that no float holds, and drawing a line takes memory by its length.
-LARGEST = 1e6
+MAX_COORDINATE = 1e6
 Outline = Rle | list[npt.NDArray[np.float64]]
 
 
@@ -61,7 +61,7 @@ def is_number(value: Any, *, finite: bool = True) -> TypeGuard[float]:
     """Whether a JSON value is a number, not a truth value; NaN and the infinite only if ``finite`` is off."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < LARGEST or (isinstance(value, float) and not finite)
+    return abs(value) < MAX_COORDINATE or (isinstance(value, float) and not finite)
 
 
 def polygon_fault(found: Any) -> str | None:
@@ -149,7 +149,7 @@ def trace(patch: npt.NDArray[np.bool_], origin: Size) -> tuple[list[npt.NDArray[
     return parts, holes
 
 
-def joined(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+def as_one_polygon(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """Several parts as one polygon, ``[P, 2]``, by lines that lead from the first to each other and back."""
     first, *others = parts
     pieces = [first]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnn.data.dataset import Dataset, Problem, Record, some_of
+from rcnn.data.dataset import Dataset, Problem, Record, shortened
 from rcnn.data.formats.label_image import NAMES_FILE, by_key
 from rcnn.data.formats.voc import listed_names
 from rcnn.io.atomic import read_lines
@@ -58,7 +58,7 @@ def read_semantic(folder: str | Path) -> Dataset:
     labels = by_key(image_files(source / "labels"), (), "label picture", problems)
     bare = [images[stem].name for stem in images if stem not in labels]
     if bare:
-        what = f"{len(bare)} images have no label picture: {some_of(bare)}."
+        what = f"{len(bare)} images have no label picture: {shortened(bare)}."
         problems.append(Problem(source / "labels", what, "They are left out.", severity="warning"))
     for stem in (stem for stem in labels if stem not in images):
         problems.append(Problem(labels[stem], "Its image is missing.", "Put it into images/, or delete it."))

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 
 import torch
 
-from rcnn.data.check import Box, Fault, judge_box, size_problem
-from rcnn.data.dataset import NOT_READ, Dataset, Problem, Record, files_below, some_of
+from rcnn.data.check import Box, BoxFault, check_box, size_problem
+from rcnn.data.dataset import NOT_READ, Dataset, Problem, Record, nested_files_message, shortened
 from rcnn.io.atomic import read_lines
 from rcnn.io.images import IMAGE_ENDINGS, ImageError, image_files, image_size, visible_files
 from rcnn.structures import Instances, Size
@@ -78,7 +78,7 @@ def _images_of(source: Path) -> dict[str, Path]:
 
 def _annotation_files(folder: Path, split: str | None, source: Path, problems: list[Problem]) -> list[Path]:
     if split is None:
-        deeper = files_below(folder, "*.xml") if folder != source else ""
+        deeper = nested_files_message(folder, "*.xml") if folder != source else ""
         if deeper:
             problems.append(Problem(folder, deeper, NOT_READ, severity="warning"))
         return visible_files(folder, "*.xml")
@@ -203,7 +203,7 @@ class _Reader:
             name = (element.findtext("name") or "").strip()
             box, fault = _read_box(element, picture.size)
             if not name:
-                box, fault = None, Fault("The object has no name.", "Give it its class.")
+                box, fault = None, BoxFault("The object has no name.", "Give it its class.")
             if fault is not None:
                 place = f"{xml.name}, object {index} ({name})"
                 self.problems.append(fault.of(picture.path, place))
@@ -226,7 +226,7 @@ class _Reader:
         }
         bare = sorted(set(self.images.values()) - known)
         if bare:
-            what = f"{len(bare)} images have no annotation file: {some_of([f.name for f in bare])}."
+            what = f"{len(bare)} images have no annotation file: {shortened([f.name for f in bare])}."
             advice = "They are left out; an XML file without objects makes an image without objects."
             self.problems.append(Problem(bare[0].parent, what, advice, severity="warning"))
 
@@ -254,20 +254,20 @@ class _Reader:
         return {name: group[0] for group in groups.values() for name in group}
 
 
-def _read_box(element: ElementTree.Element, size: Size) -> tuple[Box | None, Fault | None]:
+def _read_box(element: ElementTree.Element, size: Size) -> tuple[Box | None, BoxFault | None]:
     texts = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
     try:
         x1, y1, x2, y2 = (float(text or "") for text in texts)
     except ValueError:
         shown = " ".join(f"{c}={t}" for c, t in zip(CORNERS, texts, strict=True))
-        return None, Fault(f"Expected bndbox with four numbers; found {shown}.", "Correct or delete it.")
+        return None, BoxFault(f"Expected bndbox with four numbers; found {shown}.", "Correct or delete it.")
     if (x1 == x2 and y2 >= y1) or (y1 == y2 and x2 >= x1):
         what = f"The box xmin ymin xmax ymax = {x1:g} {y1:g} {x2:g} {y2:g} has no area."
-        return None, Fault(what, "It was left out; draw it anew or delete it.", "warning")
+        return None, BoxFault(what, "It was left out; draw it anew or delete it.", "warning")
     if x2 < x1 or y2 < y1:  # said here: taken as inclusive, corners swapped by one pixel would pass
         what = f"The box xmin ymin xmax ymax = {x1:g} {y1:g} {x2:g} {y2:g} has a negative width or height."
-        return None, Fault(what, "Swap or correct its corners.")
-    return judge_box((x1 - 1, y1 - 1, x2, y2), size)
+        return None, BoxFault(what, "Swap or correct its corners.")
+    return check_box((x1 - 1, y1 - 1, x2, y2), size)
 
 
 def _record(picture: _Picture, labels: Sequence[int], class_names: tuple[str, ...]) -> Record:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rcnn.data.dataset import Dataset, Problem, Record
-from rcnn.data.formats.label_image import Numbers, masks_of, read_label, windows_of
+from rcnn.data.formats.label_image import Numbers, label_windows, masks_from_labels, read_label
 from rcnn.data.formats.semantic import read_map, read_voc_segmentation
 from rcnn.io.images import ImageError
 from rcnn.ops.semantic import renumber
@@ -62,7 +62,7 @@ def read_classes(label: Path, size: Size, count: int) -> Tensor:
 
 def read_objects(label: Path, size: Size, values: list[int], windows: Numbers) -> Masks:
     """The masks of the objects of these numbers."""
-    return masks_of(read_label(label, size), values, windows)
+    return masks_from_labels(read_label(label, size), values, windows)
 
 
 def _read(folder: Path, names: tuple[str, ...], record: Record) -> tuple[Record | None, list[Problem]]:
@@ -73,7 +73,7 @@ def _read(folder: Path, names: tuple[str, ...], record: Record) -> tuple[Record 
         classes = read_map(folder / CLASSES / file, size, len(names) + 1).numpy()
     except ImageError as error:
         return None, [Problem(record.path, str(error), "Mend the picture.", file)]
-    values, windows = windows_of(np.where(objects == VOID, 0, objects))
+    values, windows = label_windows(np.where(objects == VOID, 0, objects))
     labels, problems = [], []
     for value, (x1, y1, x2, y2) in zip(values.tolist(), windows.tolist(), strict=True):
         inside = classes[y1:y2, x1:x2][objects[y1:y2, x1:x2] == value]

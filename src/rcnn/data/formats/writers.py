@@ -1,7 +1,7 @@
 """Writers of annotation formats: what each can hold, and what of the objects it cannot.
 
 Every writer is given the images one by one, their files being copied already to where ``image_folder`` says.
-What it leaves out it says to :class:`Losses`, object by object.
+What it leaves out it says to :class:`DroppedContent`, object by object.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import torch
 from PIL import Image
 
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.outlines import joined, trace
+from rcnn.data.formats.outlines import as_one_polygon, trace
 from rcnn.structures import Instances, Skeleton
-from rcnn.structures.arrays import USUAL_SIGMA
+from rcnn.structures.arrays import DEFAULT_SIGMA
 
-MOST_16_BIT = 65535
+MAX_UINT16 = 65535
 APART = 0.5  # pixels between a box and its outline's beyond which they differ
 
 
 @dataclass
-class Losses:
+class DroppedContent:
     """What was left out, kind by kind: the places.
 
     Attributes:
@@ -50,7 +50,7 @@ class Item:
     Attributes:
         image: the copied file; its stem is unlike that of all others.
         truth: its objects, with masks where there are any.
-        numbers: what each object is called in :class:`Losses`.
+        numbers: what each object is called in :class:`DroppedContent`.
         image_id: as in the record.
     """
 
@@ -76,10 +76,10 @@ class Writer:
     holds: frozenset[str] = frozenset()  # of: crowds, difficult, outlines, keypoints
     image_folder: ClassVar[str] = "images"
 
-    def __init__(self, folder: Path, dataset: Dataset, losses: Losses) -> None:
+    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
         self.folder = folder
         self.dataset = dataset
-        self.losses = losses
+        self.dropped = dropped
 
     def image_path(self, name: str) -> Path:
         """Where an image of this name belongs."""
@@ -111,9 +111,9 @@ class Writer:
         for held, (kind, present) in marks.items():
             if held not in self.holds and present is not None:
                 for index in present.nonzero()[:, 0].tolist():
-                    self.losses.note(kind, item.place(index))
+                    self.dropped.note(kind, item.place(index))
         if truth.semantic is not None:
-            self.losses.note("semantic maps", item.image.name)
+            self.dropped.note("semantic maps", item.image.name)
         if "crowds" not in self.holds and truth.crowd is not None:
             return item.only((~truth.crowd).numpy())
         return item
@@ -121,7 +121,7 @@ class Writer:
     def _drop(self, item: Item, wrong: npt.NDArray[np.bool_], kind: str) -> Item:
         """The image without some objects that are lost as a whole."""
         for index in np.flatnonzero(wrong).tolist():
-            self.losses.note(kind, item.place(index))
+            self.dropped.note(kind, item.place(index))
         return item.only(~wrong)
 
     def _with_outline(self, item: Item) -> Item:
@@ -136,14 +136,14 @@ class Writer:
         assert item.truth.masks is not None
         away = (item.truth.boxes - item.truth.masks.boxes()).abs()
         for index in (away > APART).any(1).nonzero()[:, 0].tolist():
-            self.losses.note("boxes other than around the outline", item.place(index))
+            self.dropped.note("boxes other than around the outline", item.place(index))
 
     def _note_classes(self) -> None:
         """The names of the classes, where the format has one without a name."""
         counts = Counter(int(v) for r in self.dataset.records for v in r.truth.labels.tolist())
         if self.dataset.class_names != ("object",):
             for label, name in enumerate(self.dataset.class_names):
-                self.losses.note("names of classes", f"{name} ({counts[label]} objects)")
+                self.dropped.note("names of classes", f"{name} ({counts[label]} objects)")
 
 
 class CocoWriter(Writer):
@@ -151,8 +151,8 @@ class CocoWriter(Writer):
 
     holds = frozenset({"crowds", "outlines", "keypoints"})
 
-    def __init__(self, folder: Path, dataset: Dataset, losses: Losses) -> None:
-        super().__init__(folder, dataset, losses)
+    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+        super().__init__(folder, dataset, dropped)
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.ids = dataset.category_ids or tuple(range(1, len(dataset.class_names) + 1))
@@ -176,11 +176,11 @@ class CocoWriter(Writer):
         ):
             del result["score"]
             if truth.keypoints is not None:
-                self._mend_points(result)
+                self._fix_points(result)
             number = len(self.annotations) + 1
             self.annotations.append({"id": number, "iscrowd": int(is_crowd), "area": area, **result})
 
-    def _mend_points(self, result: dict[str, Any]) -> None:
+    def _fix_points(self, result: dict[str, Any]) -> None:
         """Points that are not annotated are 0 0 0 in COCO, and counted out."""
         values = result["keypoints"]
         triples = [values[i : i + 3] for i in range(0, len(values), 3)]
@@ -193,7 +193,7 @@ class CocoWriter(Writer):
         skeleton = self.dataset.skeleton
         points: dict[str, Any] = {}
         if skeleton is not None:
-            _note_partners(skeleton, self.losses)
+            _note_partners(skeleton, self.dropped)
             bones = [[a + 1, b + 1] for a, b in skeleton.bones]
             points = {"keypoints": skeleton.names, "skeleton": bones, "sigmas": skeleton.sigmas}
         categories = [
@@ -205,12 +205,12 @@ class CocoWriter(Writer):
         target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def _note_partners(skeleton: Skeleton, losses: Losses) -> None:
+def _note_partners(skeleton: Skeleton, dropped: DroppedContent) -> None:
     """COCO has no mirrored keypoints; readers take them from the names."""
     guessed = Skeleton(skeleton.names).mirror
     for name, ours, theirs in zip(skeleton.names, skeleton.mirror, guessed, strict=True):
         if ours != theirs:
-            losses.note("mirrored keypoints unlike their names", name)
+            dropped.note("mirrored keypoints unlike their names", name)
 
 
 class VocWriter(Writer):
@@ -246,14 +246,14 @@ class VocWriter(Writer):
         ElementTree.ElementTree(root).write(folder / f"{item.image.stem}.xml", "utf-8")
 
     def finish(self) -> None:
-        """Say which classes do not come back as they are: VOC has only the names at the objects."""
+        """Log which classes do not come back as they are: VOC has only the names at the objects."""
         seen = {label for r in self.dataset.records for label in r.truth.labels.tolist()}
         folded = Counter(name.casefold() for name in self.dataset.class_names)
         for label, name in enumerate(self.dataset.class_names):
             if label not in seen:
-                self.losses.note("classes without an object", name)
+                self.dropped.note("classes without an object", name)
             elif folded[name.casefold()] > 1:
-                self.losses.note("classes that differ in upper and lower case only", name)
+                self.dropped.note("classes that differ in upper and lower case only", name)
 
 
 def _leaf(parent: ElementTree.Element, name: str, value: object) -> None:
@@ -263,8 +263,8 @@ def _leaf(parent: ElementTree.Element, name: str, value: object) -> None:
 class YoloWriter(Writer):
     """YOLO: keypoints with boxes if there are any, else outlines if there are any, else boxes."""
 
-    def __init__(self, folder: Path, dataset: Dataset, losses: Losses) -> None:
-        super().__init__(folder, dataset, losses)
+    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+        super().__init__(folder, dataset, dropped)
         self.kind = "keypoints" if dataset.skeleton else "outlines" if dataset.has_masks else "boxes"
         self.holds = frozenset({self.kind})
 
@@ -276,11 +276,11 @@ class YoloWriter(Writer):
         height, width = item.truth.size
         scale = np.array([width, height])
         lines: dict[str, None] = {}  # in order, each once
-        for index, shares in enumerate(self._rows(item, scale)):
+        for index, fractions in enumerate(self._rows(item, scale)):
             label = int(item.truth.labels[index])
-            line = " ".join([str(label), *(f"{value:.10g}" for value in shares)])
+            line = " ".join([str(label), *(f"{value:.10g}" for value in fractions)])
             if line in lines:
-                self.losses.note("objects that occur twice", item.place(index))
+                self.dropped.note("objects that occur twice", item.place(index))
             else:
                 lines[line] = None
         folder = self.folder / "labels"
@@ -298,8 +298,8 @@ class YoloWriter(Writer):
             ):
                 parts, holes = trace(patch.bool().numpy(), (y, x))
                 if holes:
-                    self.losses.note("outlines with holes, which are filled", item.place(index))
-                yield (joined(parts) / scale).reshape(-1).tolist()
+                    self.dropped.note("outlines with holes, which are filled", item.place(index))
+                yield (as_one_polygon(parts) / scale).reshape(-1).tolist()
             return
         corners = item.truth.boxes.double().numpy()
         boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
@@ -326,10 +326,10 @@ class YoloWriter(Writer):
             content |= {"kpt_shape": [len(skeleton.names), 3], "flip_idx": list(skeleton.mirror)}
             content["kpt_names"] = names
             for a, b in skeleton.bones:
-                self.losses.note("bones of the skeleton", f"{skeleton.names[a]} to {skeleton.names[b]}")
+                self.dropped.note("bones of the skeleton", f"{skeleton.names[a]} to {skeleton.names[b]}")
             for name, sigma in zip(skeleton.names, skeleton.sigmas, strict=True):
-                if sigma != USUAL_SIGMA:
-                    self.losses.note("sigmas of keypoints", f"{name}: {sigma:g}")
+                if sigma != DEFAULT_SIGMA:
+                    self.dropped.note("sigmas of keypoints", f"{name}: {sigma:g}")
         text = yaml.dump(content, allow_unicode=True, sort_keys=False)
         (self.folder / "data.yaml").write_text(text, encoding="utf-8")
 
@@ -356,7 +356,7 @@ class MaskFolderWriter(Writer):
             Image.fromarray(bitmap).save(folder / f"{number + 1:05d}.png")
 
     def finish(self) -> None:
-        """Say which names are gone."""
+        """Log which names are gone."""
         self._note_classes()
 
 
@@ -382,7 +382,7 @@ class LabelImageWriter(Writer):
             )
         folder = self.folder / "labels"
         folder.mkdir(exist_ok=True)
-        if len(item.truth) > MOST_16_BIT:
+        if len(item.truth) > MAX_UINT16:
             Image.fromarray(numbers).save(folder / f"{item.image.stem}.tif")
         else:
             Image.fromarray(numbers.astype(np.uint16)).save(folder / f"{item.image.stem}.png")
@@ -390,10 +390,10 @@ class LabelImageWriter(Writer):
     def _note_hidden(self, item: Item, seen: npt.NDArray[np.int64], areas: npt.NDArray[np.float32]) -> None:
         for index in np.flatnonzero(seen < areas).tolist():
             whole = "wholly hidden by others" if seen[index] == 0 else "that lose pixels to those over them"
-            self.losses.note(f"objects {whole}", item.place(index))
+            self.dropped.note(f"objects {whole}", item.place(index))
 
     def finish(self) -> None:
-        """Say which names are gone."""
+        """Log which names are gone."""
         self._note_classes()
 
 

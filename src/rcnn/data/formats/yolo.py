@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.check import Box, judge_box
-from rcnn.data.dataset import Dataset, some_of
+from rcnn.data.check import Box, check_box
+from rcnn.data.dataset import Dataset, shortened
 from rcnn.data.formats.coco import Annotation, Picture, Reader
 from rcnn.data.formats.label_image import NAMES_FILE
 from rcnn.io.atomic import read_lines
@@ -35,7 +35,7 @@ YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 SPLITS = ("train", "val", "valid", "test")
 SLACK = 0.01  # beyond 0 and 1: rounding of the tools that write
 ABOVE = 4  # folders above the images in which data.yaml is looked for
-BOX, LEAST_OUTLINE = 5, 7  # numbers in a line
+BOX, MIN_OUTLINE_VALUES = 5, 7  # numbers in a line
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
         if names is None:
             raise ValueError(f"{path}: YOLO labels without names; add a data.yaml or {NAMES_FILE} to it.")
         return YoloPlace(path, names, (path / "images",))
-    if (path / NAMES_FILE).is_file() and any(labels_of(f).parent == path for f in image_files(path)):
+    if (path / NAMES_FILE).is_file() and any(label_path(f).parent == path for f in image_files(path)):
         return YoloPlace(path, path / NAMES_FILE, (path,))  # as labelImg writes it
-    labels = labels_of(path / "image").parent
+    labels = label_path(path / "image").parent
     if "images" in path.parts and _has_texts(labels):
         yaml = _yaml_above(path)
         return None if yaml is None else YoloPlace(path, yaml, (path,))
     return None
 
 
-def labels_of(image: Path) -> Path:
+def label_path(image: Path) -> Path:
     """The text file of an image: beside it, or in ``labels`` where its path has ``images``, the last time."""
     beside = image.with_suffix(".txt")
     if beside.is_file():
@@ -264,9 +264,9 @@ class _YoloReader(Reader):
             self.report(str(error).removeprefix(f"{path}: "), "Replace the image.", None, path)
             return
         finally:
-            self.label_files.add(labels_of(path))
+            self.label_files.add(label_path(path))
         self.pictures[key] = Picture(path, size, key)
-        label = labels_of(path)
+        label = label_path(path)
         if not label.is_file():
             self.bare.append(path)
             return
@@ -299,19 +299,19 @@ class _YoloReader(Reader):
 
     def _read_row(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
         wanted = BOX + self.num_keypoints * self.per_keypoint
-        outline = not self.num_keypoints and len(row) >= LEAST_OUTLINE and len(row) % 2 == 1
+        outline = not self.num_keypoints and len(row) >= MIN_OUTLINE_VALUES and len(row) % 2 == 1
         fault = None
         if len(row) != wanted and not outline:
-            more = "" if self.num_keypoints else f", or {LEAST_OUTLINE}, 9, 11, … for an outline"
+            more = "" if self.num_keypoints else f", or {MIN_OUTLINE_VALUES}, 9, 11, … for an outline"
             fault = f"{len(row)} numbers; expected {wanted}{more}."
         elif not np.isfinite(row).all():
             fault = "A value is not a finite number."
         elif row[0] not in range(len(self.class_names)):
             fault = f"The class {row[0]:g} is not among 0 to {len(self.class_names) - 1}."
         else:
-            shares = row[1:] if outline or not self.num_keypoints else np.r_[row[1:BOX], self._shown(row)]
-            if shares.min() < -SLACK or shares.max() > 1 + SLACK:
-                worst = shares[np.abs(shares - 0.5).argmax()]
+            fractions = row[1:] if outline or not self.num_keypoints else np.r_[row[1:BOX], self._shown(row)]
+            if fractions.min() < -SLACK or fractions.max() > 1 + SLACK:
+                worst = fractions[np.abs(fractions - 0.5).argmax()]
                 fault = f"{worst:g} is no share of the image, 0 to 1; are these pixels?"
         if fault is not None:
             self.report(fault, "Correct or delete the line.", place, picture.path)
@@ -346,7 +346,7 @@ class _YoloReader(Reader):
     def _add(
         self, picture: Picture, corners: Box, row: npt.NDArray[np.float64], place: str, **drawn: Any
     ) -> None:
-        box, fault = judge_box(corners, picture.size)
+        box, fault = check_box(corners, picture.size)
         if fault is not None:
             self.problems.append(fault.of(picture.path, place))
         if box is not None:
@@ -355,9 +355,9 @@ class _YoloReader(Reader):
             self.objects[picture.image_id].append(found)
 
     def finish(self) -> None:
-        """Say which images have no text file, and which text files no image; give the images short ids."""
+        """Log which images have no text file, and which text files no image; give the images short ids."""
         if self.bare:
-            what = f"{len(self.bare)} images have no text file: {some_of([p.name for p in self.bare])}."
+            what = f"{len(self.bare)} images have no text file: {shortened([p.name for p in self.bare])}."
             self.report(what, "They count as images without objects.", "images", severity="warning")
         for folder in sorted({label.parent for label in self.label_files}):
             for label in visible_files(folder, "*.txt") if folder.is_dir() else ():
