@@ -135,7 +135,7 @@ class ExportedDetector:
 
     def inputs(self, images: Sequence[Array], min_score: float, count: int) -> dict[str, Array]:
         """What the graph takes of RGB images ``[H, W, 3]`` (docs/export.md lists it)."""
-        settings = self.info["transform"]
+        settings = current_settings(self.info, warn=False)["transform"]
         rest: dict[str, Array] = {
             "min_score": np.array(min_score, np.float32),
             "max_detections": np.array(count, np.int64),
@@ -432,7 +432,7 @@ def _checked(info: Any, path: Path) -> dict[str, Any]:
             f"{path}: written by a newer rcnn ({_written_by(info, 'rcnn')}, layout {info['export']}; this "
             f"one reads {FORMAT}): pip install --upgrade rcnn"
         )
-    return current_settings(info, warn=False)
+    return info
 
 
 def _written_by(info: Mapping[str, Any], package: str) -> str:
