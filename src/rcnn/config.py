@@ -64,8 +64,8 @@ def require_trust(values: Any, where: str, trust: Iterable[str] = ()) -> None:
         allowed = module in sys.modules or any(f"{module}.".startswith(f"{name}.") for name in trusted)
         if not allowed or root in sys.stdlib_module_names:
             raise ValueError(
-                f"{where}: it names {path}, and code is never imported because a file says so; "
-                f'if you trust it, import {module} first, or give --trust {root} (in Python: trust=["{root}"])'
+                f"{where}: it names {path}, and code is never imported because a file says so; if you trust "
+                f'it, import {module} first, or give --trust {root} (in Python: trust=["{root}"])'
             )
 
 

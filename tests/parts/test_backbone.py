@@ -1,5 +1,7 @@
 """Backbones: shapes against what they promise, freezing, the folding of batch norm."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.parts.backbone import BACKBONES, BackboneSettings, build_backbone, build_stage, fold_batch_norm
+from rcnn.layers.norm import fold_batch_norm
+from rcnn.parts.backbone import BACKBONES, BackboneSettings, build_backbone, build_stage
 
 SMALL = ("efficientnet_lite0", "resnet18", "mobilenet_v3_large", "vgg16")
 
@@ -174,3 +177,71 @@ def test_frozen_norms_keep_half_precision(name: str) -> None:
     for half, full in zip(found, expected, strict=True):
         assert full.dtype == torch.float32
         assert float((half.float() - full).norm() / full.norm()) < 0.05
+
+
+NETS = """
+from torch import nn
+from rcnn.parts.backbone import Stage
+
+def conv(inputs, outputs, stride):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU())
+
+def stages(settings):
+    return [Stage(conv(3, 4, 4), 4, 4), Stage(conv(4, 6, 2), 6, 8), Stage(conv(6, 8, 2), 8, 16)]
+
+class Own(nn.Module):
+    channels, strides = (4, 6), (4, 8)
+
+    def __init__(self, settings):
+        super().__init__()
+        self.parts = nn.ModuleList([conv(3, 4, 4), conv(4, 6, 2)])
+
+    def forward(self, images):
+        fine = self.parts[0](images)
+        return [fine, self.parts[1](fine)]
+
+class Wrong(Own):
+    strides = (4, 16)
+
+class Bare(nn.Module):
+    def __init__(self, settings):
+        super().__init__()
+
+def number(settings):
+    return 7
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of a user's own."""
+    (tmp_path / "own_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("nets")
+def test_a_users_own_stages():
+    backbone = build_backbone(BackboneSettings("own_nets:stages", (1, 2), frozen_stages=1))
+    assert (backbone.channels, backbone.strides) == ((6, 8), (8, 16))
+    assert [m.shape for m in backbone(torch.zeros(2, 3, 64, 96))] == [(2, 6, 8, 12), (2, 8, 4, 6)]
+    assert [p.requires_grad for p in backbone.stages[0].parameters()] == [False] * 4
+    assert build_stage(BackboneSettings("own_nets:stages", (1,)), 2)[1] == 8
+
+
+@pytest.mark.usefixtures("nets")
+def test_a_users_own_network():
+    backbone = build_backbone(BackboneSettings("own_nets:Own"))
+    assert (backbone.channels, backbone.strides) == ((4, 6), (4, 8))
+    assert [m.shape for m in backbone(torch.zeros(2, 3, 64, 96))] == [(2, 4, 16, 24), (2, 6, 8, 12)]
+    backbone.freeze()
+    assert not any(m.training for m in backbone.train().modules())
+    for name, reason in (
+        ("Wrong", r"makes maps of the shapes .*\(6, 16, 20\).* do not fit .* strides \(4, 16\)"),
+        ("Bare", "Bare lacks channels and strides"),
+        ("number", "returned int; expected a module with channels and strides, or a list"),
+        ("absent", r"own_nets has no absent; it has .*stages"),
+    ):
+        with pytest.raises(ValueError, match=f"own_nets:{name}.*{reason}"):
+            build_backbone(BackboneSettings(f"own_nets:{name}"))
+    with pytest.raises(ValueError, match=r"no module no_nets; install its package, or .*PYTHONPATH"):
+        build_backbone(BackboneSettings("no_nets:build"))

@@ -32,7 +32,7 @@ def test_equals_torchvisions():
         assert_close(own, other)
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
 @pytest.mark.parametrize("output", ["conv", "separable"])
 @pytest.mark.parametrize(("coarsest", "levels"), [("pool", 4), ("none", 3)])
 def test_every_level_has_the_width_and_its_size(norm, output, coarsest, levels):

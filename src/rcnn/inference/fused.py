@@ -1,13 +1,12 @@
-"""The form of a network that predicts quickest on a CPU: the same weights, the same results, less work.
+"""The form of a network that predicts fastest on a CPU: the same weights, the same results, less work.
 
-Batch norms are merged into the convolutions before them. 3x3 convolutions take Winograd's way, and these and
-the 1x1 ones are computed in C where that can be built (``rcnn.kernels.kernels``): what is added to their
-results,
-as in a residual block or a pyramid, and the activation after them come in while these are in registers.
-ResNet's first ReLU comes after the max pooling. Box heads take pooled regions as they lie in memory, channels
-last, not copied. In half precision there is nothing in C and no WinogradConv, whose differences of neighbours
-bfloat16 cannot hold, and the weights are converted once. Nothing of it is for training, and nothing of it is
-stored: a checkpoint has the network as it was built.
+Batch norms are merged into the convolutions before them. Where there are compiled kernels (``rcnn.kernels``), 3x3, 1x1
+and depthwise convolutions are :class:`FusedConv`: padding, what is added to the results, as in a residual block or a
+pyramid, and the activation after them need no pass over memory of their own. Without kernels wide 3x3 convolutions use
+Winograd's algorithm in torch. ResNet's first ReLU comes after the max pooling. Box heads take pooled regions as they
+are in memory, channels last, not copied. In bfloat16 convolutions stay torch's, as bfloat16 cannot hold Winograd's
+differences of neighbours, and the weights are converted once. None of this is for training, and none is stored: a
+checkpoint has the network as it was built.
 """
 
 from __future__ import annotations
@@ -22,9 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from rcnn.kernels import kernels, winograd
-from rcnn.kernels.kernels import Activation
-from rcnn.parts.backbone import fold_batch_norm
+from rcnn import kernels
+from rcnn.kernels import operators
+from rcnn.layers import winograd
+from rcnn.layers.norm import fold_batch_norm, uses_weights_as_they_are
+from rcnn.layers.operator import needs_gradient
+from rcnn.ops.convolution import Activation, activate, convolve
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.fpn import Lateral
 
@@ -34,7 +36,6 @@ _ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU6: "relu6",
     nn.Hardswish: "hardswish",
 }
-_FORMS = {"relu": functional.relu_, "relu6": functional.relu6, "hardswish": functional.hardswish}
 
 
 class FusedCache:
@@ -87,6 +88,7 @@ def fuse(network: nn.Module, *, half: bool = False) -> nn.Module:
     """
     if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return network
+    kernels.register()
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     ready: nn.Module = copy.deepcopy(network, shared).eval()
     fold_batch_norm(ready)
@@ -106,7 +108,7 @@ def fuse(network: nn.Module, *, half: bool = False) -> nn.Module:
     for module in list(ready.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Lateral) and _are_folded(child[1:]):
-                setattr(module, name, _fuse_conv(child[0], added=True) or child)
+                setattr(module, name, FusedConv.of(child[0], added=True) or child)
             elif type(child) in (BasicBlock, Bottleneck):
                 setattr(module, name, FusedResidual.of(child) or child)
     for module in list(ready.modules()):
@@ -114,7 +116,7 @@ def fuse(network: nn.Module, *, half: bool = False) -> nn.Module:
             activation = _ACTIVATIONS.get(type(following), "none")
             fused = _fuse_conv(child, activation)
             if fused is None and activation != "none":
-                activation, fused = "none", _fuse_conv(child)
+                activation, fused = "none", _fuse_conv(child, "none")
             if fused is not None:
                 setattr(module, name, fused)
                 if activation != "none":
@@ -142,113 +144,99 @@ def _steps(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], tuple[str
         yield one, (name, following) if known else nothing
 
 
-def _fuse_conv(layer: nn.Module, activation: Activation = "none", *, added: bool = False) -> FusedConv | None:
-    """A quicker form of a convolution, what is added to it, and the activation, where there is one."""
-    if isinstance(layer, nn.Conv2d) and not isinstance(layer, FusedConv):
-        for form in (WinogradConv, PointwiseConv):
-            if form.supports(layer, activation, added=added):
-                return form(layer, activation)
-    return None
+def _fuse_conv(layer: nn.Module, activation: Activation) -> _Replacement | None:
+    """A faster form of a convolution and the activation after it, where there is one."""
+    return FusedConv.of(layer, activation) or WinogradConv.of(layer, activation)
 
 
-class FusedConv(nn.Conv2d):
-    """A convolution with another's parameters, what is added to its results, and the activation after it."""
+class _Replacement(nn.Conv2d):
+    """A convolution with another's parameters, and the activation after it."""
 
     def __init__(self, convolution: nn.Conv2d, activation: Activation = "none") -> None:
-        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding")
-        same: dict[str, Any] = {name: getattr(convolution, name) for name in names}
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
+        settings: dict[str, Any] = {name: getattr(convolution, name) for name in names}
         # On no device: weights that are replaced at once need not be drawn.
-        super().__init__(**same, bias=convolution.bias is not None, device="meta")
+        super().__init__(**settings, bias=convolution.bias is not None, device="meta")
         self.weight, self.bias = convolution.weight, convolution.bias
         self.activation = activation
-        self._packed: Any = None  # the weights as the kernels of this machine want them
-
-    @staticmethod
-    def supports(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
-        """Whether there is such a form of these on this machine; ``added``: with a map to be added."""
-        raise NotImplementedError
-
-    def fast_forward(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
-        """The results, if there is a quicker way for these maps than torch's."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor, addend: Tensor | None = None) -> Tensor:
-        """``[B, K, h, w]`` of maps ``[B, C, H, W]``; ``addend`` is resized if need be, to the nearest."""
-        read = [each for each in (images, self.weight, self.bias, addend) if each is not None]
-        found = self.fast_forward(images, addend) if kernels.is_usable(*read) else None
-        if found is not None:
-            return found
-        output = super().forward(images)
-        if addend is not None:
-            same = addend.shape[-2:] == output.shape[-2:]
-            output = output + (addend if same else functional.interpolate(addend, size=output.shape[-2:]))
-        return _FORMS[self.activation](output) if self.activation in _FORMS else output
+        self._packed: list[Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the weights as this machine wants them: another may compute otherwise."""
         return {**self.__dict__, "_packed": None}
 
 
-class WinogradConv(FusedConv):
-    """A 3x3 convolution that takes Winograd's way on maps with enough tiles: compiled, or else with torch."""
+class FusedConv(_Replacement):
+    """A convolution by :func:`rcnn.ops.convolution.convolve`, with its weights prepared for the kernels."""
+
+    def __init__(
+        self, convolution: nn.Conv2d, activation: Activation = "none", *, added: bool = False
+    ) -> None:
+        super().__init__(convolution, activation)
+        self.added, self.same = added, _has_same_padding(convolution)
 
     @staticmethod
-    def supports(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
-        """3x3, of enough channels for the implementation there is; no activation but ReLU."""
-        channels, count = convolution.in_channels, convolution.out_channels
-        if (
-            (convolution.kernel_size, convolution.stride, convolution.dilation) != ((3, 3), (1, 1), (1, 1))
-            or (convolution.padding, convolution.padding_mode, convolution.groups) != ((1, 1), "zeros", 1)
-            or activation not in ("none", "relu")
-        ):  # fmt: skip
-            return False
-        compiled = kernels.kernels()
-        if compiled is not None and compiled.supports_3x3(channels, count):
-            return True
-        return not added and min(channels, count) >= winograd.MIN_CHANNELS
-
-    def fast_forward(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
-        """In C where that is built, else as products of torch."""
-        relu, compiled = self.activation == "relu", kernels.kernels()
-        if compiled is not None and compiled.supports_3x3(self.in_channels, self.out_channels):
-            if not compiled.is_faster_3x3(images):
-                return None
-            if self._packed is None:
-                self._packed = compiled.pack_3x3(self.weight)
-            return compiled.convolve_3x3(images, self._packed, self.bias, addend=addend, relu=relu)
-        if addend is not None or not winograd.is_faster(images, self.out_channels):
+    def of(layer: nn.Module, activation: Activation = "none", *, added: bool = False) -> FusedConv | None:
+        """The form of a convolution to whose results a map is ``added``; None where it gains nothing."""
+        if not isinstance(layer, nn.Conv2d) or isinstance(layer, _Replacement) or not _is_regular(layer):
             return None
+        fused = FusedConv(layer, activation, added=added)
+        return fused if fused.packed else None
+
+    @property
+    def packed(self) -> list[Tensor]:
+        """The weights for the kernels; empty where torch computes."""
         if self._packed is None:
-            self._packed = winograd.transform_kernels(self.weight)
-        return winograd.convolve(images, self._packed, self.bias, relu=relu)
+            self._packed = operators.pack(self, self.activation, added=self.added)
+        return self._packed
 
-
-class PointwiseConv(FusedConv):
-    """A 1x1 convolution in C, on maps that are not tiny."""
-
-    @staticmethod
-    def supports(convolution: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
-        """1x1, not in groups, where C is built."""
-        compiled = kernels.kernels()
-        return (
-            compiled is not None
-            and convolution.kernel_size == (1, 1)
-            and convolution.stride[0] == convolution.stride[1]
-            and (convolution.padding, convolution.groups) == ((0, 0), 1)
-            and compiled.supports_1x1(convolution.in_channels, convolution.out_channels, added=added)
-        )
-
-    def fast_forward(self, images: Tensor, addend: Tensor | None) -> Tensor | None:
-        """In C."""
-        compiled = kernels.kernels()
-        if compiled is None or not compiled.is_faster_1x1(images):
-            return None
-        if self._packed is None:
-            self._packed = compiled.pack_1x1(self.weight, self.bias)
-        return compiled.convolve_1x1(
-            images, self._packed, self.out_channels, stride=self.stride[0], addend=addend,
-            activation=self.activation,
+    def forward(self, images: Tensor, addend: Tensor | None = None) -> Tensor:
+        """``[B, K, h, w]`` of maps ``[B, C, H, W]``; ``addend`` is resized if need be, to the nearest."""
+        # A graph that is traced has no place for weights that only this machine can read.
+        packed = [] if torch.compiler.is_compiling() else self.packed
+        return convolve(
+            images, self.weight, self.bias, packed, addend, self.stride[0], int(self.padding[0]), self.same,
+            self.groups, self.activation,
         )  # fmt: skip
+
+
+class WinogradConv(_Replacement):
+    """A wide 3x3 convolution by Winograd's algorithm in torch, on maps with enough tiles."""
+
+    @staticmethod
+    def of(layer: nn.Module, activation: Activation) -> WinogradConv | None:
+        """The form of a convolution without compiled kernels; None where it gains nothing."""
+        if not isinstance(layer, nn.Conv2d) or isinstance(layer, _Replacement) or not _is_regular(layer):
+            return None
+        if (layer.kernel_size, layer.stride, layer.padding, layer.groups) != ((3, 3), (1, 1), (1, 1), 1):
+            return None
+        wide = min(layer.in_channels, layer.out_channels) >= winograd.MIN_CHANNELS
+        return WinogradConv(layer, activation) if wide and activation in ("none", "relu") else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
+        recorded = torch.compiler.is_compiling() or needs_gradient(images, self.weight, self.bias)
+        if recorded or not winograd.is_faster(images, self.out_channels):
+            return activate(super().forward(images), self.activation)
+        if self._packed is None:
+            self._packed = [winograd.transform_kernels(self.weight)]
+        return winograd.convolve(images, self._packed[0], self.bias, relu=self.activation == "relu")
+
+
+def _is_regular(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is square, dense, padded with zeros, and uses its weights as they are."""
+    square = all(len({*pair}) == 1 for pair in (layer.kernel_size, layer.stride, layer.padding))
+    return (
+        square
+        and not isinstance(layer.padding, str)
+        and (layer.dilation, layer.padding_mode) == ((1, 1), "zeros")
+        and uses_weights_as_they_are(layer)
+    )
+
+
+def _has_same_padding(layer: nn.Conv2d) -> bool:
+    """Whether a convolution pads as TensorFlow's "same" does: ours that say so, and timm's."""
+    return getattr(layer, "same_padding", False) or type(layer).__name__ == "Conv2dSame"
 
 
 class FusedResidual(nn.Module):
@@ -263,7 +251,7 @@ class FusedResidual(nn.Module):
         """The form of a block of torchvision whose batch norms are folded; None where it gains nothing."""
         convolutions = [block.conv1, block.conv2, *([block.conv3] if isinstance(block, Bottleneck) else [])]
         norms = (norm for name, norm in block.named_children() if name.startswith("bn"))
-        last = _fuse_conv(convolutions[-1], "relu", added=True) if _are_folded(norms) else None
+        last = FusedConv.of(convolutions[-1], "relu", added=True) if _are_folded(norms) else None
         if last is None:
             return None
         steps = [step for each in convolutions[:-1] for step in (each, nn.ReLU(inplace=True))]

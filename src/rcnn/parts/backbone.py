@@ -1,5 +1,9 @@
 """Backbones: classification networks cut into stages whose feature maps the detectors read.
 
+A backbone is named by a row of ``BACKBONES``, as ``timm:NAME`` (any model of timm, see
+``rcnn.parts.timm_models``), or by the dotted path of a function of the user's own, ``my_package.nets:build``
+(see :func:`build_backbone`).
+
 Legend: B images, S stages.
 """
 
@@ -8,22 +12,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
-import timm
 import torch
 import torchvision
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.ops import FrozenBatchNorm2d
 
+from rcnn.config import is_dotted_path, resolve
 from rcnn.layers import depthwise
+from rcnn.layers.norm import FrozenBatchNorm, fold_batch_norm
 
 Norm = Literal["frozen", "batch"]
 BOTTLENECKS = ("resnet50", "resnet101")
+TIMM = "timm:"
+# Height and width of the image by which foreign backbones are tried: multiples of 32, as batches are padded.
+_TRIAL_SIZE = (128, 160)
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,12 @@ class BackboneSettings:
     """Which backbone, and how much of it trains.
 
     Attributes:
-        name: a key of ``BACKBONES``.
-        levels: the stages whose outputs are used, finest first; stage 0 is the stem.
+        name: a key of ``BACKBONES``, ``timm:NAME``, or a dotted path.
+        levels: the stages whose outputs are used, finest first; stage 0 is the stem. Of a timm model, level i
+            is the map of stride 2 ** (i + 1).
         frozen_stages: stages from the input on that do not train (Detectron: 2, from scratch: 0).
         norm: ``frozen``: batch norm is a fixed affine map, as published detectors have it; ``batch``: it
-            trains.
+            trains. Other norms, such as layer norm, always train.
         stride_at: which convolution of a ResNet's bottleneck has the stride: ``3x3`` (torchvision), or
             ``1x1``, the first, as in the original ResNets (MSRA, Caffe, Detectron2).
 
@@ -86,6 +90,11 @@ class Backbone(nn.Module):
         for stage in self.stages[: self.frozen_stages]:
             stage.requires_grad_(False)
 
+    def freeze(self) -> None:
+        """Let all stages be as they are, the statistics of their batch norm included."""
+        self.frozen_stages = len(self.stages)
+        self.requires_grad_(False).eval()
+
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training; frozen stages stay as they are, the statistics of their batch norm included."""
         super().train(mode)
@@ -106,28 +115,132 @@ class Backbone(nn.Module):
         return maps
 
 
+class MapsBackbone(nn.Module):
+    """A network that returns its maps itself: a timm model, or one of a user's own."""
+
+    def __init__(self, maps: Any) -> None:
+        super().__init__()
+        self.maps = maps
+        self.channels: tuple[int, ...] = tuple(maps.channels)
+        self.strides: tuple[int, ...] = tuple(maps.strides)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Let the network be as it is, the statistics of its batch norm included."""
+        self.frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> MapsBackbone:
+        """Switch to training; a frozen backbone stays as it is."""
+        super().train(mode and not self.frozen)
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, 3, H, W]``."""
+        maps: list[Tensor] = list(self.maps(images))
+        return maps
+
+
 def build_stage(settings: BackboneSettings, index: int) -> tuple[nn.Module, int]:
-    """One stage and its channels: a ResNet's last one is the head of the C4 models (Mask R-CNN fig. 4)."""
-    stage = _stages(settings)[index]
-    return stage.layers, stage.channels
-
-
-def build_backbone(settings: BackboneSettings) -> Backbone:
-    """The backbone that ``settings`` name, with random weights (pretrained: ``rcnn.parts.pretrained``).
+    """One stage and its channels: a ResNet's last one is the head of the C4 models (Mask R-CNN fig. 4).
 
     Raises:
-        ValueError: no such backbone.
+        ValueError: no such backbone, or one that is not made of stages.
     """
-    return Backbone(_stages(settings), settings)
+    built = _built(settings)
+    if isinstance(built, nn.Module):
+        raise ValueError(
+            f'box.layers "stage" takes a stage of the backbone, and {settings.name} is not made of stages; '
+            "choose a ResNet, or other box.layers"
+        )
+    return built[index].layers, built[index].channels
 
 
-def _stages(settings: BackboneSettings) -> list[Stage]:
+def build_backbone(settings: BackboneSettings) -> Backbone | MapsBackbone:
+    """The backbone that ``settings`` name, with random weights (pretrained: ``rcnn.parts.pretrained``).
+
+    A dotted path names a function that is called with the settings and returns one of two things:
+
+    - a list of :class:`Stage`: ``levels`` choose among them, and ``frozen_stages`` are frozen;
+    - a module whose ``forward`` returns the list of its maps ``[B, C, H / stride, W / stride]``, finest
+      first, with the attributes ``channels`` and ``strides``, one of each per map. What ``levels``, ``norm``
+      and ``frozen_stages`` mean is its own matter. If it has a method ``load_pretrained()``, a new training
+      calls it once.
+
+    Images come normalised by the function's attribute ``normalisation``, a pair (mean, std) per channel of
+    images in [0, 1]; where there is none, by ImageNet's.
+
+    Raises:
+        ValueError: no such backbone, or one whose maps are not what its channels and strides promise.
+    """
+    built = _built(settings)
+    backbone = MapsBackbone(built) if isinstance(built, nn.Module) else Backbone(built, settings)
     if settings.name not in BACKBONES:
-        raise ValueError(f"backbone.name {settings.name!r}: expected one of {', '.join(BACKBONES)}")
+        _try_out(backbone, settings.name)
+    return backbone
+
+
+def _built(settings: BackboneSettings) -> list[Stage] | nn.Module:
+    """All stages, or the whole network."""
+    if settings.name.startswith(TIMM):
+        from rcnn.parts.timm_models import build_maps
+
+        name = settings.name.removeprefix(TIMM)
+        maps = build_maps(name, settings.levels, frozen_stages=settings.frozen_stages, norm=settings.norm)
+        _use_fast_depthwise(maps)
+        return maps
+    if is_dotted_path(settings.name):
+        return _checked(resolve(settings.name)(settings), settings.name)
+    if settings.name not in BACKBONES:
+        raise ValueError(
+            f"backbone.name {settings.name!r}: expected one of {', '.join(BACKBONES)}; timm:NAME for a model "
+            "of timm; or a function of your own, such as my_package.nets:build"
+        )
     stages = BACKBONES[settings.name](settings)
     for stage in stages:
         _use_fast_depthwise(stage.layers)
     return stages
+
+
+def _checked(built: Any, name: str) -> list[Stage] | nn.Module:
+    """What a user's own function returned, if it is a backbone."""
+    if isinstance(built, nn.Module):
+        missing = [key for key in ("channels", "strides") if not hasattr(built, key)]
+        if missing:
+            raise ValueError(f"backbone {name}: {type(built).__name__} lacks {' and '.join(missing)}")
+        return built
+    if isinstance(built, Sequence) and built and all(isinstance(stage, Stage) for stage in built):
+        return list(built)
+    raise ValueError(
+        f"backbone {name}: it returned {type(built).__name__}; expected a module with channels and strides, "
+        "or a list of rcnn.parts.backbone.Stage"
+    )
+
+
+@torch.no_grad()
+def _try_out(backbone: Backbone | MapsBackbone, name: str) -> None:
+    """Refuse a backbone that does not take images of any size, or whose maps are not as promised."""
+    height, width = _TRIAL_SIZE
+    training = backbone.training
+    try:
+        maps = backbone.eval()(torch.zeros(1, 3, height, width))
+    except Exception as error:  # whatever a foreign network raises
+        raise ValueError(
+            f"backbone {name} cannot take an image of {height} x {width} pixels, but images have "
+            f"any size; choose another model. It says: {str(error) or type(error).__name__}"
+        ) from error
+    finally:
+        backbone.train(training)
+    found = [tuple(features.shape[1:]) for features in maps]
+    promised = list(zip(backbone.channels, backbone.strides, strict=False))
+    rounded = [{(c, height // s, width // s), (c, -(-height // s), -(-width // s))} for c, s in promised]
+    if len(found) != len(promised) or any(
+        own not in expected for own, expected in zip(found, rounded, strict=True)
+    ):
+        raise ValueError(
+            f"backbone {name}: of an image of {height} x {width} pixels it makes maps of the shapes {found}, "
+            f"which do not fit its channels {backbone.channels} and strides {backbone.strides}"
+        )
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -139,38 +252,43 @@ class DepthwiseConv2d(nn.Conv2d):
         # On no device: weights that are replaced at once need not be drawn.
         super().__init__(channels, channels, **same, bias=convolution.bias is not None, device="meta")
         self.weight, self.bias = convolution.weight, convolution.bias
-        self.same_padding = isinstance(
-            convolution, Conv2dSame
-        )  # TensorFlow's padding, more at the end than before
+        # TensorFlow's padding, more at the end than before
+        self.same_padding = _pads_as_tensorflow(convolution)
+        if self.same_padding:
+            from timm.layers.padding import pad_same
+
+            self.pad_same: Any = pad_same
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, h, w]`` of maps ``[B, C, H, W]``."""
         stride, padding = self.stride[0], int(self.padding[0])
         if self.same_padding:
-            images, padding = pad_same(images, list(self.kernel_size), list(self.stride)), 0
+            images, padding = self.pad_same(images, list(self.kernel_size), list(self.stride)), 0
         return depthwise.convolve(images, self.weight, self.bias, stride=stride, padding=padding)
+
+
+def _pads_as_tensorflow(convolution: nn.Conv2d) -> bool:
+    """Whether this is timm's ``Conv2dSame``; timm is not imported to find out."""
+    return type(convolution).__name__ == "Conv2dSame"
 
 
 def _use_fast_depthwise(layers: nn.Module) -> None:
     for module in list(layers.modules()):
         for name, child in list(module.named_children()):
-            if not isinstance(child, nn.Conv2d) or child.dilation != (1, 1):
-                continue
-            if child.groups == child.in_channels == child.out_channels > 1:
+            if isinstance(child, nn.Conv2d) and _is_square_depthwise(child):
                 setattr(module, name, DepthwiseConv2d(child))
 
 
-class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
-    """A batch norm that is a fixed affine map, computed in float32; its results have the type of its inputs.
-
-    torchvision's hands on float32 under autocast: every map between two convolutions then takes three times
-    the memory, once in each type.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` of maps ``[B, C, H, W]``."""
-        result: Tensor = super().forward(x)
-        return result.to(x.dtype)
+def _is_square_depthwise(convolution: nn.Conv2d) -> bool:
+    """Whether ``DepthwiseConv2d`` computes the same: alike in height and width, and by its weights alone."""
+    pairs = (convolution.kernel_size, convolution.stride, convolution.padding)
+    return (
+        (type(convolution) is nn.Conv2d or _pads_as_tensorflow(convolution))
+        and convolution.groups == convolution.in_channels == convolution.out_channels > 1
+        and convolution.dilation == (1, 1)
+        and convolution.padding_mode == "zeros"
+        and all(not isinstance(pair, str) and pair[0] == pair[1] for pair in pairs)
+    )
 
 
 def _resnet_stages(settings: BackboneSettings) -> list[Stage]:
@@ -214,6 +332,8 @@ def _alexnet_stages(_: BackboneSettings) -> list[Stage]:
 
 
 def _efficientnet_lite_stages(settings: BackboneSettings) -> list[Stage]:
+    import timm
+
     net: Any = timm.create_model(f"tf_{settings.name}", pretrained=False)
     cuts = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 7))
     stages = []
@@ -225,20 +345,6 @@ def _efficientnet_lite_stages(settings: BackboneSettings) -> list[Stage]:
         for stage in stages:
             fold_batch_norm(stage.layers)
     return stages
-
-
-def fold_batch_norm(layers: nn.Module) -> None:
-    """Merge every batch norm, frozen or not, into the convolution before it, in place; the activation stays.
-
-    Equal to a batch norm in evaluation, and a pass over memory cheaper, forward and backward.
-    """
-    for module in list(layers.modules()):
-        children = list(module.named_children())
-        for (conv_name, conv), (norm_name, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
-                activation = getattr(norm, "act", nn.Identity())
-                setattr(module, conv_name, fuse_conv_bn_eval(conv.eval(), norm.eval()))
-                setattr(module, norm_name, activation)
 
 
 BACKBONES: dict[str, Callable[[BackboneSettings], list[Stage]]] = {
@@ -253,3 +359,4 @@ BACKBONES: dict[str, Callable[[BackboneSettings], list[Stage]]] = {
     "vgg16": _vgg16_stages,
     "alexnet": _alexnet_stages,
 }
+"""The rows of the table: what builds all stages from the settings."""

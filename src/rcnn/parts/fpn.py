@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
+from rcnn.layers.norm import LayerNorm2d
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,15 @@ class FPNSettings:
 
     Attributes:
         channels: d of the paper (§3), the width of every level.
-        norm: batch norm after each convolution (torchvision's v2 models) or none (the paper).
+        norm: after each convolution: none (the paper), batch norm (torchvision's v2 models), or layer norm
+            (ViTDet).
         coarsest: ``pool``: one more level for the RPN by subsampling the last (§4.1); ``none``.
         output: ``conv``: a full 3x3 convolution on every merged map (the paper); ``separable``: a depthwise
             and a pointwise one, an eighth of the arithmetic.
     """
 
     channels: int = 256
-    norm: Literal["none", "batch"] = "none"
+    norm: Literal["none", "batch", "layer"] = "none"
     coarsest: Literal["pool", "none"] = "pool"
     output: Literal["conv", "separable"] = "conv"
 
@@ -108,7 +110,9 @@ def _block(in_channels: int, channels: int, kernel: int, norm: str) -> nn.Sequen
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels)) if norm == "batch" else nn.Sequential(conv)
+    if norm == "none":
+        return nn.Sequential(conv)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels) if norm == "batch" else LayerNorm2d(channels))
 
 
 def separable(in_channels: int, channels: int, kernel: int, norm: str) -> nn.Sequential:

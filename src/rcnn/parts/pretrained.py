@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from rcnn.data.formats.coco import PERSON
 from rcnn.inference.detector import Detector, load_detector
 from rcnn.io.download import find_weights, given, read_tensors
+from rcnn.layers.norm import fold_batch_norm
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.fcn import FCN
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.rcnn import RCNN
-from rcnn.parts.backbone import BACKBONES, Backbone, BackboneSettings, fold_batch_norm
+from rcnn.parts.backbone import BACKBONES, Backbone, BackboneSettings
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.cascade import CascadeHead
 from rcnn.parts.fpn import FPNSettings

@@ -232,7 +232,8 @@ def light_settings(
     canonical = 112.0
     levels = LEVELS.get(backbone, (1, 2, 3, 4))
     sizes = rpn.sizes[: len(levels) + 1]
-    frozen = 1 if backbone.startswith(("efficientnet", "alexnet")) else 2
+    # Of others than ours nothing is frozen: where their stages end is not always known.
+    frozen = 0 if ":" in backbone else 1 if backbone.startswith(("efficientnet", "alexnet")) else 2
     backbone_settings = BackboneSettings(backbone, levels, frozen_stages=frozen)
     fpn = FPNSettings(channels=128, coarsest="pool" if len(sizes) > len(levels) else "none")
     # Most objects of an image may be of one level, with several anchors each.
