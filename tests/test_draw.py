@@ -1,39 +1,54 @@
 """Overlays, comparisons and contact sheets, pixel by pixel."""
 
-import pytest
-import torch
-from torch import Tensor
-from torch.testing import assert_close
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from rcnn import draw as drawing
 from rcnn.data.formats.coco import PERSON
-from rcnn.draw import (
-    FOUND,
-    IGNORED,
-    MISSED,
-    SPURIOUS,
-    contact_sheet,
-    draw,
-    draw_comparison,
-    object_colours,
-    palette,
-    semantic_colours,
-)
+from rcnn.draw import IGNORED, palette, semantic_colours
+from rcnn.evaluation import pictures
+from rcnn.evaluation.pictures import FOUND, MISSED, SPURIOUS
 from rcnn.metrics.matches import ImageMatch
 from rcnn.structures import Instances, Masks
 
+Array = npt.NDArray[Any]
 
-def black(height: int, width: int) -> Tensor:
-    return torch.zeros((3, height, width), dtype=torch.uint8)
+
+def black(height: int, width: int) -> Array:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def channels_first(picture: Any) -> Array:
+    return np.array(picture).transpose(2, 0, 1)
+
+
+def draw(image: Array, instances: Instances, **options: Any) -> Array:
+    return channels_first(instances.overlay(image, **options))
+
+
+def draw_comparison(*given: Any) -> Array:
+    return channels_first(pictures.draw_comparison(*given))
+
+
+def contact_sheet(*given: Any, **options: Any) -> Array:
+    return channels_first(drawing.contact_sheet(*given, **options))
 
 
 def squares(
     corners: list[tuple[int, int]], side: int, size: tuple[int, int], *, masks: bool = True, names=("cell",)
 ) -> Instances:
     """Square objects with their upper left corners at (x, y), labels 0, 1, … in turn of the classes."""
-    boxes = torch.tensor([[x, y, x + side, y + side] for x, y in corners], dtype=torch.float32).reshape(-1, 4)
-    patches = [torch.ones((side, side), dtype=torch.uint8) for _ in corners]
+    boxes = np.array([[x, y, x + side, y + side] for x, y in corners], np.float32).reshape(-1, 4)
+    patches = [np.ones((side, side), np.uint8) for _ in corners]
     made = Masks.from_patches(patches, [(y, x) for x, y in corners], size) if masks else None
-    labels = torch.arange(len(corners)) % len(names)
+    labels = np.arange(len(corners)) % len(names)
     return Instances(size, boxes, labels, masks=made, class_names=names)
 
 
@@ -50,7 +65,7 @@ def test_a_mask_is_blended_inside_and_full_at_its_outline():
     assert drawn[:, 90, 140].tolist() == [100, 50, 0], "inside: half black, half colour"
     assert drawn[:, 50, 100].tolist() == [200, 100, 0], "the mask's first pixel is outline"
     assert drawn[:, 129, 179].tolist() == [200, 100, 0], "and so is its last"
-    outside = drawn.clone()
+    outside = drawn.copy()
     outside[:, 50:130, 100:180] = 0
     assert int(outside.sum()) == 0, "nothing outside of the mask"
     assert int(image.sum()) == 0, "the image itself is left alone"
@@ -58,10 +73,10 @@ def test_a_mask_is_blended_inside_and_full_at_its_outline():
 
 def test_a_box_covers_its_first_pixel_and_ends_before_its_end():
     instances = squares([(10, 20)], 100, (400, 400), masks=False)
-    drawn = draw(image := black(400, 400), instances, labels=False, colours=[(255, 0, 0)])
-    assert drawn[0, 60].nonzero().flatten().tolist() == [10, 109]
-    assert drawn[0, :, 60].nonzero().flatten().tolist() == [20, 119]
-    assert drawn.shape == image.shape
+    drawn = draw(black(400, 400), instances, labels=False, colours=[(255, 0, 0)])
+    assert np.flatnonzero(drawn[0, 60]).tolist() == [10, 109]
+    assert np.flatnonzero(drawn[0, :, 60]).tolist() == [20, 119]
+    assert drawn.shape == (3, 400, 400)
 
 
 def test_small_images_are_enlarged_by_a_whole_factor():
@@ -72,25 +87,23 @@ def test_small_images_are_enlarged_by_a_whole_factor():
         colours=[(255, 255, 255)],
         opacity=1.0,
     )
-    expected = torch.zeros((3, 200, 400), dtype=torch.uint8)
+    expected = np.zeros((3, 200, 400), np.uint8)
     expected[:, 80:120, 40:80] = 255
-    assert_close(drawn, expected)
+    assert_array_equal(drawn, expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (10_000, 50), (3, 900), (400, 1)])
 def test_images_of_any_shape(height: int, width: int):
     instances = Instances(
-        (height, width), torch.tensor([[0.0, 0.0, width, height]]), torch.zeros(1, dtype=torch.int64)
+        (height, width), np.array([[0.0, 0.0, width, height]], np.float32), np.zeros(1, np.int64)
     )
     factor = max(1, -(-400 // max(height, width)))
     assert draw(black(height, width), instances).shape == (3, height * factor, width * factor)
 
 
 def test_no_objects():
-    image = torch.randint(
-        0, 255, (3, 420, 410), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    assert_close(draw(image, Instances.empty((420, 410)), labels=False), image)
+    image = np.random.default_rng(0).integers(0, 255, (420, 410, 3), np.uint8)
+    assert_array_equal(draw(image, Instances.empty((420, 410)), labels=False), channels_first(image))
 
 
 def test_masks_are_never_made_dense(monkeypatch: pytest.MonkeyPatch):
@@ -108,27 +121,27 @@ def test_more_than_sixty_objects_are_counted_instead_of_named():
     assert int(many[corner].sum()) > 0, "the counts stand in the corner"
     assert int(few[corner].sum()) == 0
     many[corner] = 0
-    assert_close(many, draw(image, crowd, boxes=False, labels=False))
-    assert not torch.equal(few, draw(image, named, boxes=False, labels=False))
+    assert_array_equal(many, draw(image, crowd, boxes=False, labels=False))
+    assert not np.array_equal(few, draw(image, named, boxes=False, labels=False))
 
 
 def test_colours_are_those_of_classes_or_of_objects():
     size = (50, 50)
     corners = [(0, 0), (20, 0), (0, 20)]
-    classes = object_colours(squares(corners, 5, size, names=("a", "b")))
+    classes = squares(corners, 5, size, names=("a", "b")).colours()
     assert classes[0] == classes[2] != classes[1]
-    assert len(set(object_colours(squares(corners, 5, size)))) == 3, "one class with masks"
-    assert len(set(object_colours(squares(corners, 5, size, masks=False)))) == 1, "one class without"
+    assert len(set(squares(corners, 5, size).colours())) == 3, "one class with masks"
+    assert len(set(squares(corners, 5, size, masks=False).colours())) == 1, "one class without"
     assert len(set(palette(200))) == 200
 
 
 def test_keypoints_are_drawn_where_visible():
-    points = torch.zeros((1, 17, 3))
-    points[0, 5] = torch.tensor([100.0, 100.0, 2.0])
-    points[0, 6] = torch.tensor([200.0, 100.0, 1.0])
-    points[0, 7] = torch.tensor([300.0, 300.0, 0.0])
+    points = np.zeros((1, 17, 3), np.float32)
+    points[0, 5] = [100.0, 100.0, 2.0]
+    points[0, 6] = [200.0, 100.0, 1.0]
+    points[0, 7] = [300.0, 300.0, 0.0]
     person = Instances(
-        (400, 400), torch.zeros((1, 4)), torch.zeros(1, dtype=torch.int64), keypoints=points, skeleton=PERSON
+        (400, 400), np.zeros((1, 4), np.float32), np.zeros(1, np.int64), keypoints=points, skeleton=PERSON
     )
     drawn = draw(black(400, 400), person, labels=False, boxes=False, colours=[(255, 0, 0)])
     assert drawn[0, 100, 100] == drawn[0, 100, 200] == drawn[0, 100, 150] == 255, "two joints and their bone"
@@ -138,13 +151,12 @@ def test_keypoints_are_drawn_where_visible():
 @pytest.mark.parametrize(
     ("image", "colours", "message"),
     [
-        (torch.zeros((3, 50, 50)), None, "expected uint8"),
-        (torch.zeros((1, 50, 50), dtype=torch.uint8), None, "expected uint8"),
+        (np.zeros((50, 50, 2), np.uint8), None, "must be"),
         (black(50, 60), None, "height, width"),
-        (black(50, 50), [(0, 0, 0)] * 2, "2 given for 1"),
+        (black(50, 50), [(0, 0, 0)] * 2, "2 for 1"),
     ],
 )
-def test_wrong_input_is_named(image: Tensor, colours: list[tuple[int, int, int]] | None, message: str):
+def test_wrong_input_is_named(image: Array, colours: list[tuple[int, int, int]] | None, message: str):
     with pytest.raises(ValueError, match=message):
         draw(image, squares([(0, 0)], 10, (50, 50)), colours=colours)
 
@@ -172,7 +184,7 @@ def test_a_comparison_of_nothing():
 
 
 def test_a_contact_sheet_has_a_square_for_each_image():
-    white = torch.full((3, 20, 40), 255, dtype=torch.uint8)
+    white = np.full((20, 40, 3), 255, np.uint8)
     sheet = contact_sheet([white] * 5, ["a very long caption " * 20] * 5, columns=2, tile=100)
     assert sheet.shape[2] == 2 * 100 + 3 * 4, "two squares and three gaps"
     assert int((sheet[0, :, 50] == 255).sum()) >= 3 * 48, "three rows, each with an image 50 high"
@@ -187,14 +199,35 @@ def test_a_contact_sheet_needs_a_caption_for_each():
 
 
 def test_classes_of_pixels_are_painted_and_named_but_not_the_background():
-    semantic = torch.zeros((400, 400), dtype=torch.int64)
+    semantic = np.zeros((400, 400), np.int64)
     semantic[:200, :200], semantic[:200, 200:] = 1, 255
     truth = Instances.empty((400, 400), semantic=semantic, semantic_names=("background", "road", "car"))
-    picture = draw(torch.full((3, 400, 400), 100, dtype=torch.uint8), truth, opacity=0.5)
+    picture = draw(np.full((400, 400, 3), 100, np.uint8), truth, opacity=0.5)
     first = palette(1)[0]
     assert picture[:, 50, 50].tolist() == [round(50 + c / 2) for c in first]
     assert picture[:, 50, 300].tolist() == [130, 130, 130]  # void
     assert picture[:, 250, 300].tolist() == [100, 100, 100]
-    legend = (picture == torch.tensor(first).view(3, 1, 1)).all(0).nonzero()
+    legend = np.argwhere((picture == np.array(first)[:, None, None]).all(0))
     assert legend[:, 0].min() > 350  # one name, in the lower left corner
     assert semantic_colours(("sky", "Background")) == [first, None]
+
+
+def test_the_image_may_be_an_array_a_picture_or_a_file(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 255, (410, 420, 3), np.uint8)
+    found = squares([(20, 30)], 50, (410, 420))
+    picture, file = Image.fromarray(pixels), tmp_path / "image.png"
+    picture.save(file)
+    expected = np.array(found.overlay(pixels))
+    for image in (picture, file, str(file), pixels / np.float32(255)):
+        assert_array_equal(np.array(found.overlay(image)), expected)
+    assert_array_equal(np.array(replace(found, path=file).overlay()), expected)
+    with pytest.raises(ValueError, match="needs the image"):
+        found.overlay()
+
+
+def test_a_notebook_shows_a_picture():
+    found = squares([(20, 30)], 50, (410, 420))
+    png = found._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    axes = found.plot(black(410, 420))
+    assert axes.images[0].get_array().shape == (410, 420, 3)

@@ -1,46 +1,39 @@
-"""Pictures of what was found: overlays, truth beside prediction, contact sheets.
+"""Pictures of what was found: overlays and contact sheets, from plain arrays.
 
-Images are uint8 ``[3, H, W]`` in and out. An image whose longer side is below 400 pixels is first enlarged by
-a whole factor k, so that outlines and text can be read; its overlay is ``[3, kH, kW]``. Masks are painted
-window by window, so thousands of objects cost no more memory than the image.
+Images are uint8 ``[H, W, 3]``, RGB; pictures are Pillow images. An image whose longer side is below 400
+pixels is first enlarged by a whole factor k, so that outlines and text can be read; its overlay is k times as
+wide and high. Masks are painted window by window, so thousands of objects take no more memory than the image.
+
+Legend: N objects, H and W image height and width, h and w those of one mask's window.
 """
 
 from __future__ import annotations
 
 import colorsys
 import math
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-from rcnn.structures import VOID, Instances, Masks
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from rcnn.metrics.matches import ImageMatch
-
-    Pixels = npt.NDArray[np.uint8]
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
+Array = npt.NDArray[Any]
+Pixels = npt.NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
-READABLE = 400  # an image smaller than this is enlarged
+MIN_READABLE = 400  # an image smaller than this is enlarged
 MAX_LABELLED_OBJECTS = 60  # with more objects than this, their texts would cover the picture
 MAX_BOXED_OBJECTS = 20  # with more objects than this, boxes around masks are clutter
 
-FOUND: Colour = (0, 235, 185)
-MISSED: Colour = (255, 64, 32)
-SPURIOUS: Colour = (255, 214, 0)
 IGNORED: Colour = (160, 160, 160)
 BACKGROUND = "background"
+DARK: Colour = (24, 26, 31)
+LIGHT: Colour = (240, 242, 245)
 
 # Told apart on photographs as well as on microscopy, the first two also by the colour-blind.
 _PALETTE: tuple[Colour, ...] = (
@@ -55,8 +48,6 @@ _PALETTE: tuple[Colour, ...] = (
     (90, 130, 255),
     (190, 230, 80),
 )
-_DARK: Colour = (24, 26, 31)
-_LIGHT: Colour = (240, 242, 245)
 
 
 def palette(number: int) -> list[Colour]:
@@ -70,66 +61,76 @@ def palette(number: int) -> list[Colour]:
     return [*_PALETTE[:number], *further]
 
 
-def object_colours(instances: Instances) -> list[Colour]:
-    """A colour for each object: its class's, or its own where masks are all of one class."""
-    if len(instances.class_names) < 2 and instances.masks is not None:
-        return palette(len(instances))
-    colours = palette(max(instances.labels.tolist(), default=-1) + 1)
-    return [colours[label] for label in instances.labels.tolist()]
+@dataclass(frozen=True)
+class Scene:
+    """What is drawn on one image; ``None`` or empty where there is nothing of it.
+
+    Attributes:
+        boxes: ``[N, 4]``, x1 y1 x2 y2 in pixels; always there, drawn where there are no masks or few objects.
+        colours: RGB of each object, 0 to 255.
+        texts: what is written on each object; empty texts are left out.
+        summary: one text in the top left corner, such as the counts.
+        patches: a bitmap ``[h, w]`` per object.
+        windows: ``[N, 4]``, where the patches are.
+        keypoints: ``[N, K, 3]``; those with a third value above 0 are drawn.
+        bones: pairs of keypoints to join.
+        classes: integers ``[H, W]``, the class of every pixel.
+        class_names: what they index; values beyond are void.
+        legend: write the names of the pixel classes that occur.
+    """
+
+    boxes: Array
+    colours: Sequence[Colour]
+    texts: Sequence[str] = ()
+    summary: str = ""
+    patches: Sequence[Array] | None = None
+    windows: Array | None = None
+    keypoints: Array | None = None
+    bones: Sequence[tuple[int, int]] = ()
+    classes: Array | None = None
+    class_names: Sequence[str] = ()
+    legend: bool = True
 
 
-def draw(
-    image: Tensor,
-    instances: Instances,
-    *,
-    labels: bool = True,
-    boxes: bool | None = None,
-    colours: Sequence[Colour] | None = None,
-    opacity: float = 0.35,
-) -> Tensor:
-    """Draw objects onto a copy of their image.
+def draw(image: Pixels, scene: Scene, *, boxes: bool | None = None, opacity: float = 0.35) -> Image.Image:
+    """Draw a scene onto a copy of its image.
 
     Args:
-        image: uint8 ``[3, H, W]``, RGB.
-        instances: its objects; masks, scores, keypoints and the semantic map are drawn where present.
-        labels: write class and score on each object; where there are more than 60, their counts instead.
-        boxes: draw the boxes; by default where there are no masks or no more than 20 objects.
-        colours: RGB of each object, 0 to 255; by default :func:`object_colours`.
-        opacity: of the masks, 0 to 1.
-
-    Returns:
-        uint8 ``[3, kH, kW]``, where k is 1 unless the image is smaller than 400 pixels.
+        image: uint8 ``[H, W, 3]``, RGB.
+        scene: its objects and pixel classes.
+        boxes: draw the boxes; by default where there are no masks or at most 20 objects.
+        opacity: of the masks and pixel classes, 0 to 1.
 
     Raises:
-        ValueError: an image of another type, size or number of channels, or too few colours.
+        ValueError: an image of another type or number of channels, or not one colour per object.
     """
-    _check(image, instances)
-    chosen = object_colours(instances) if colours is None else list(colours)
-    if len(chosen) != len(instances):
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
-            f"colours: {len(chosen)} given for {len(instances)} objects; give one for each object."
+            f"image: found {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]; "
+            "scale floats by 255 and repeat a single channel three times."
         )
-    factor = _enlargement(image)
+    if len(scene.colours) != len(scene.boxes):
+        raise ValueError(f"colours: {len(scene.colours)} for {len(scene.boxes)} objects; give one for each.")
+    factor = max(1, math.ceil(MIN_READABLE / max(1, *image.shape[:2])))
     pixels = _enlarged(image, factor)
-    large_first = _areas(instances).argsort(descending=True).tolist()
-    if instances.semantic is not None:
-        _paint_classes(pixels, instances, factor=factor, opacity=opacity)
-    if instances.masks is not None:
-        _paint_masks(pixels, instances.masks, chosen, large_first, factor=factor, opacity=opacity)
+    sides = scene.boxes[:, 2:] - scene.boxes[:, :2]
+    large_first = np.argsort(-sides.prod(1), kind="stable").tolist()
+    if scene.classes is not None:
+        _paint_classes(pixels, scene, factor, opacity)
+    if scene.patches is not None:
+        _paint_masks(pixels, scene, large_first, factor, opacity)
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
-    corners = (instances.boxes.cpu() * factor).tolist()
-    if boxes is True or (boxes is None and (instances.masks is None or len(instances) <= MAX_BOXED_OBJECTS)):
+    corners = (scene.boxes.astype(np.float32) * factor).tolist()
+    if boxes is True or (boxes is None and (scene.patches is None or len(corners) <= MAX_BOXED_OBJECTS)):
         for i in large_first:
-            _draw_box(pen, corners[i], chosen[i], _line_width(picture.size))
-    if instances.keypoints is not None:
-        bones = () if instances.skeleton is None else instances.skeleton.bones
-        _draw_keypoints(pen, instances.keypoints.cpu() * torch.tensor([factor, factor, 1]), chosen, bones)
-    if labels and instances.semantic is not None:
-        _write_legend(pen, instances)
-    if labels and (len(instances) or instances.semantic is None):
-        _write_labels(pen, instances, corners, chosen)
-    return _tensor(picture)
+            _draw_box(pen, corners[i], scene.colours[i], _line_width(picture.size))
+    if scene.keypoints is not None:
+        _draw_keypoints(pen, scene, factor)
+    if scene.classes is not None and scene.legend:
+        _write_legend(pen, scene)
+    _write_texts(pen, scene, corners)
+    return picture
 
 
 def semantic_colours(names: Sequence[str]) -> list[Colour | None]:
@@ -138,168 +139,122 @@ def semantic_colours(names: Sequence[str]) -> list[Colour | None]:
     return [None if name.casefold() == BACKGROUND else next(colours) for name in names]
 
 
-def draw_comparison(image: Tensor, truth: Instances, predictions: Instances, match: ImageMatch) -> Tensor:
-    """Truth at the left, predictions at the right; colours say which agree.
-
-    Green: found, red: missed, yellow: spurious, grey: ignored.
-
-    Args:
-        image: uint8 ``[3, H, W]``, RGB.
-        truth: its annotated objects; ignored are those that are neither found nor missed, such as crowds.
-        predictions: its predicted objects, of any score; drawn are those that ``match`` names.
-        match: which of the two belong together.
-
-    Returns:
-        uint8 ``[3, h, w]``: two overlays as :func:`draw` makes them, side by side under a legend.
-    """
-    fates = [IGNORED] * len(truth)
-    for i in match.matched_truths:
-        fates[i] = FOUND
-    for i in match.missed_truths:
-        fates[i] = MISSED
-    spurious = set(match.spurious_predictions)
-    drawn = sorted({*match.matched_predictions, *spurious})
-    verdicts = [SPURIOUS if i in spurious else FOUND for i in drawn]
-    named = max(len(truth.class_names), len(predictions.class_names)) > 1
-    left = draw(image, truth, labels=named, boxes=truth.masks is None, colours=fates, opacity=0.25)
-    found = predictions[drawn]
-    right = draw(image, found, labels=named, boxes=found.masks is None, colours=verdicts, opacity=0.25)
-    return _side_by_side(_panel(left, "truth", fates), _panel(right, "predicted", verdicts))
-
-
-def draw_maps(image: Tensor, truth: Instances, predictions: Instances) -> Tensor:
-    """The classes of pixels, truth at the left and predictions at the right, as :func:`draw` paints them.
-
-    Args:
-        image: uint8 ``[3, H, W]``, RGB.
-        truth: with a semantic map; objects are not drawn.
-        predictions: likewise.
-    """
-    left, right = (draw(image, each[:0], opacity=0.6) for each in (truth, predictions))
-    return torch.cat([left, left.new_full((3, left.shape[1], 8), _DARK[0]), right], 2)
-
-
 def contact_sheet(
-    images: Sequence[Tensor], captions: Sequence[str], *, columns: int = 4, tile: int = 320
-) -> Tensor:
+    images: Sequence[Image.Image | Pixels], captions: Sequence[str], *, columns: int = 4, tile: int = 320
+) -> Image.Image:
     """Many images on one sheet, each inside a square of ``tile`` pixels with its caption below.
 
     Args:
-        images: uint8 ``[3, H, W]`` of any sizes.
+        images: pictures of any sizes, or arrays uint8 ``[H, W, 3]``.
         captions: one line each; shortened where longer than the square is wide.
-        columns: images in a row.
+        columns: images per row.
         tile: side of a square in pixels.
-
-    Returns:
-        uint8 ``[3, h, w]`` with ``ceil(N / columns)`` rows.
 
     Raises:
         ValueError: no images, or not one caption for each.
     """
-    if not images or len(images) != len(captions):
+    if not len(images) or len(images) != len(captions):
         raise ValueError(
             f"contact_sheet: {len(images)} images and {len(captions)} captions; "
             "give at least one image, and a caption for each."
         )
     font = _font(max(11, tile // 22))
-    gap, line = max(4, tile // 40), math.ceil(_text_size("Ágjy", font)[1] * 1.5)
+    gap, line = max(4, tile // 40), math.ceil(text_size("Ágjy", font)[1] * 1.5)
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (gap + columns * (tile + gap), gap + rows * (tile + line + gap)), _DARK)
+    sheet = Image.new("RGB", (gap + columns * (tile + gap), gap + rows * (tile + line + gap)), DARK)
     pen = ImageDraw.Draw(sheet)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = gap + i % columns * (tile + gap), gap + i // columns * (tile + line + gap)
-        small = _fitted(Image.fromarray(image.permute(1, 2, 0).cpu().contiguous().numpy()), tile)
+        small = _fitted(image if isinstance(image, Image.Image) else Image.fromarray(image), tile)
         sheet.paste(small, (x + (tile - small.width) // 2, y + (tile - small.height) // 2))
-        pen.text((x, y + tile + line / 2), _shortened(caption, font, tile), _LIGHT, font, anchor="lm")
-    return _tensor(sheet)
+        pen.text((x, y + tile + line / 2), _shortened(caption, font, tile), LIGHT, font, anchor="lm")
+    return sheet
 
 
-def _check(image: Tensor, instances: Instances) -> None:
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(
-            f"image: found {image.dtype} {list(image.shape)}, expected uint8 [3, H, W]; "
-            "scale floats by 255 and repeat a single channel three times."
-        )
-    if tuple(image.shape[1:]) != tuple(instances.size):
-        raise ValueError(
-            f"instances: on an image of (height, width) {tuple(instances.size)}, the image given has "
-            f"{tuple(image.shape[1:])}; give the image that the objects were found on."
-        )
+def titled(picture: Image.Image, title: str, legend: Sequence[tuple[Colour, str]] = ()) -> Image.Image:
+    """A picture under a strip with a title and, behind it, colours and what they mean."""
+    font = _font(max(13, round(0.026 * math.sqrt(picture.width * picture.height))))
+    strip, gap = math.ceil(text_size(title, font)[1] * 1.5), font.getlength("nn")
+    needed = gap + font.getlength(title) + sum(2.5 * gap + font.getlength(text) for _, text in legend)
+    panel = Image.new("RGB", (max(picture.width, math.ceil(needed)), picture.height + strip), DARK)
+    panel.paste(picture, ((panel.width - picture.width) // 2, strip))
+    pen = ImageDraw.Draw(panel)
+    x = gap / 2
+    pen.text((x, strip / 2), title, LIGHT, font, anchor="lm")
+    x += font.getlength(title)
+    for colour, text in legend:
+        x += gap
+        pen.rectangle((x, strip * 0.3, x + strip * 0.4, strip * 0.7), fill=colour)
+        x += strip * 0.4 + gap / 2
+        pen.text((x, strip / 2), text, LIGHT, font, anchor="lm")
+        x += font.getlength(text)
+    return panel
 
 
-def _enlargement(image: Tensor) -> int:
-    longer: int = max(1, *image.shape[1:])
-    return max(1, math.ceil(READABLE / longer))
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures in one, with a gap between them."""
+    gap = max(4, left.width // 100)
+    both = Image.new("RGB", (left.width + gap + right.width, max(left.height, right.height)), DARK)
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + gap, 0))
+    return both
 
 
-def _enlarged(image: Tensor, factor: int) -> Pixels:
-    picture = Image.fromarray(image.permute(1, 2, 0).cpu().contiguous().numpy())
-    if factor > 1:
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
-    return np.array(picture)
-
-
-def _tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-
-
-def _areas(instances: Instances) -> Tensor:
-    boxes = instances.boxes.cpu()
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+def _enlarged(image: Pixels, factor: int) -> Pixels:
+    if factor == 1:
+        return image.copy()
+    picture = Image.fromarray(image)
+    size = (picture.width * factor, picture.height * factor)
+    return np.array(picture.resize(size, Image.Resampling.BICUBIC))
 
 
 def _line_width(size: tuple[int, int]) -> int:
     return max(1, round(max(size) / 400))
 
 
-def _paint_masks(
-    pixels: Pixels,
-    masks: Masks,
-    colours: Sequence[Colour],
-    order: Sequence[int],
-    *,
-    factor: int,
-    opacity: float,
-) -> None:
+def _paint_masks(pixels: Pixels, scene: Scene, order: Sequence[int], factor: int, opacity: float) -> None:
     """Blend each mask into ``pixels`` and draw its outline in full colour, inside its window alone."""
+    assert scene.patches is not None
+    assert scene.windows is not None
     width = _line_width((pixels.shape[1], pixels.shape[0]))
-    patches, windows = list(masks.patches()), (masks.windows.cpu() * factor).tolist()
+    windows = (scene.windows * factor).tolist()
     for i in order:
-        patch = patches[i].cpu().numpy().astype(bool).repeat(factor, 0).repeat(factor, 1)
+        patch = scene.patches[i].astype(bool).repeat(factor, 0).repeat(factor, 1)
         if not patch.any():
             continue
         x1, y1, x2, y2 = windows[i]
         region = pixels[y1:y2, x1:x2]
-        colour = np.array(colours[i], dtype=np.float32)
+        colour = np.array(scene.colours[i], dtype=np.float32)
         region[patch] = (region[patch] * (1 - opacity) + colour * opacity).round().astype(np.uint8)
         # A small object keeps an inside to be seen.
         thin = min(width, 1 + min(patch.shape) // 16)
-        region[patch & ~_eroded(patch, thin)] = colours[i]
+        region[patch & ~_eroded(patch, thin)] = scene.colours[i]
 
 
-def _paint_classes(pixels: Pixels, instances: Instances, *, factor: int, opacity: float) -> None:
+def _paint_classes(pixels: Pixels, scene: Scene, factor: int, opacity: float) -> None:
     """Blend the colour of each pixel's class into ``pixels``; the void becomes grey."""
-    assert instances.semantic is not None
-    classes = instances.semantic.cpu().numpy().repeat(factor, 0).repeat(factor, 1)
-    for value, colour in (*enumerate(semantic_colours(instances.semantic_names)), (VOID, IGNORED)):
-        inside = classes == value
+    assert scene.classes is not None
+    classes = scene.classes.repeat(factor, 0).repeat(factor, 1)
+    known = [(classes == value, c) for value, c in enumerate(semantic_colours(scene.class_names))]
+    for inside, colour in (*known, (classes >= len(scene.class_names), IGNORED)):
         if colour is not None and inside.any():
             blended = pixels[inside] * (1 - opacity) + np.array(colour, dtype=np.float32) * opacity
             pixels[inside] = blended.round().astype(np.uint8)
 
 
-def _write_legend(pen: ImageDraw.ImageDraw, instances: Instances) -> None:
-    """The names of the classes of pixels that occur, in their colours, from the lower left corner up."""
-    assert instances.semantic is not None
+def _write_legend(pen: ImageDraw.ImageDraw, scene: Scene) -> None:
+    """The names of the pixel classes that occur, in their colours, from the bottom left corner up."""
+    assert scene.classes is not None
     width, height = pen.im.size
     font = _font(max(12, round(0.024 * math.sqrt(width * height))))
-    present = set(np.unique(instances.semantic.cpu().numpy()).tolist())
-    colours = semantic_colours(instances.semantic_names)
+    present = set(np.unique(scene.classes).tolist())
     bottom = float(height)
-    for value, (name, colour) in enumerate(zip(instances.semantic_names, colours, strict=True)):
+    for value, (name, colour) in enumerate(
+        zip(scene.class_names, semantic_colours(scene.class_names), strict=True)
+    ):
         if value in present and colour is not None:
-            bottom -= _text_size(name, font)[1]
+            bottom -= text_size(name, font)[1]
             _write(pen, name, [(0, bottom)], colour, font, ())
 
 
@@ -317,17 +272,14 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour, wi
     pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
 
 
-def _draw_keypoints(
-    pen: ImageDraw.ImageDraw,
-    keypoints: Tensor,
-    colours: Sequence[Colour],
-    bones: Sequence[tuple[int, int]],
-) -> None:
+def _draw_keypoints(pen: ImageDraw.ImageDraw, scene: Scene, factor: int) -> None:
     """Dots where visibility or score is above 0, and a line where both ends of a bone are."""
+    assert scene.keypoints is not None
     width = _line_width(pen.im.size)
     radius = 1.5 * width + 1
-    for points, colour in zip(keypoints.tolist(), colours, strict=True):
-        for start, end in bones:
+    scaled = scene.keypoints.astype(np.float32) * np.array([factor, factor, 1], np.float32)
+    for points, colour in zip(scaled.tolist(), scene.colours, strict=True):
+        for start, end in scene.bones:
             if points[start][2] > 0 and points[end][2] > 0:
                 pen.line((*points[start][:2], *points[end][:2]), fill=colour, width=width)
         for x, y, visible in points:
@@ -336,44 +288,19 @@ def _draw_keypoints(
                 pen.ellipse(disc, fill=colour, outline=_contrast(colour))
 
 
-def _write_labels(
-    pen: ImageDraw.ImageDraw,
-    instances: Instances,
-    corners: Sequence[Sequence[float]],
-    colours: Sequence[Colour],
-) -> None:
+def _write_texts(pen: ImageDraw.ImageDraw, scene: Scene, corners: Sequence[Sequence[float]]) -> None:
+    """The summary, and each object's text at a corner of its box that is still free."""
     width, height = pen.im.size
     font = _font(max(12, round(0.024 * math.sqrt(width * height))))
     taken: list[Rectangle] = []
-    one_class = len(instances.class_names) < 2
-    if len(instances) > MAX_LABELLED_OBJECTS or one_class:
-        taken.append(_write(pen, _counts(instances), [(0, 0)], _DARK, font, ()))
-    if len(instances) > MAX_LABELLED_OBJECTS:
-        return
-    for text, (x1, y1, x2, y2), colour in zip(_texts(instances, one_class), corners, colours, strict=True):
+    if scene.summary:
+        taken.append(_write(pen, scene.summary, [(0, 0)], DARK, font, ()))
+    for text, (x1, y1, x2, y2), colour in zip(scene.texts, corners, scene.colours, strict=False):
         if not text:
             continue
-        w, h = _text_size(text, font)
+        w, h = text_size(text, font)
         places = [(x1, y1 - h), (x1, y1), (x1, y2), (x2 - w, y1 - h), (x2 - w, y2 - h), (x1, y2 - h)]
         taken.append(_write(pen, text, places, colour, font, taken))
-
-
-def _texts(instances: Instances, one_class: bool) -> list[str]:
-    """Class and score of each object; the score alone where the class goes without saying."""
-    names = [""] * len(instances) if one_class else instances.names
-    scores = (
-        [""] * len(instances) if instances.scores is None else [f"{s:.2f}" for s in instances.scores.tolist()]
-    )
-    return [f"{name} {score}".strip() for name, score in zip(names, scores, strict=True)]
-
-
-def _counts(instances: Instances) -> str:
-    """Such as ``12 nucleus`` or ``70 RBC, 2 WBC``, the most frequent first."""
-    if not instances.class_names:
-        return f"{len(instances)} objects"
-    if len(instances) == 0:
-        return f"0 {instances.class_names[0]}"
-    return ", ".join(f"{count} {name}" for name, count in Counter(instances.names).most_common())
 
 
 def _write(
@@ -385,7 +312,7 @@ def _write(
     taken: Sequence[Rectangle],
 ) -> Rectangle:
     """Write a text on its own ground, at the first of ``places`` that is still free, else at the first."""
-    w, h = _text_size(text, font)
+    w, h = text_size(text, font)
     width, height = pen.im.size
     inside = [(max(0.0, min(x, width - w)), max(0.0, min(y, height - h))) for x, y in places]
     rectangles = [(x, y, x + w, y + h) for x, y in inside]
@@ -405,7 +332,7 @@ def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def _text_size(text: str, font: Font) -> tuple[float, float]:
+def text_size(text: str, font: Font) -> tuple[float, float]:
     """Width and height of a text with its margins; the height is the same for every text of a font."""
     left, _, right, _ = font.getbbox(text)
     _, top, _, bottom = font.getbbox("Ágjy")
@@ -431,36 +358,3 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS)
-
-
-def _panel(overlay: Tensor, title: str, verdicts: Sequence[Colour]) -> Image.Image:
-    """An overlay under a strip that says what it is and counts the colours on it."""
-    names = {FOUND: "found", MISSED: "missed", SPURIOUS: "spurious", IGNORED: "ignored"}
-    counts = Counter(verdicts)
-    entries = [(colour, f"{counts[colour]} {name}") for colour, name in names.items() if counts[colour]]
-    height, width = overlay.shape[1:]
-    font = _font(max(13, round(0.026 * math.sqrt(width * height))))
-    strip, gap = math.ceil(_text_size(title, font)[1] * 1.5), font.getlength("nn")
-    head = f"{title} {len(verdicts)}"
-    needed = gap + font.getlength(head) + sum(2.5 * gap + font.getlength(text) for _, text in entries)
-    panel = Image.new("RGB", (max(width, math.ceil(needed)), height + strip), _DARK)
-    panel.paste(Image.fromarray(overlay.permute(1, 2, 0).numpy()), ((panel.width - width) // 2, strip))
-    pen = ImageDraw.Draw(panel)
-    x = gap / 2
-    pen.text((x, strip / 2), head, _LIGHT, font, anchor="lm")
-    x += font.getlength(head)
-    for colour, text in entries:
-        x += gap
-        pen.rectangle((x, strip * 0.3, x + strip * 0.4, strip * 0.7), fill=colour)
-        x += strip * 0.4 + gap / 2
-        pen.text((x, strip / 2), text, _LIGHT, font, anchor="lm")
-        x += font.getlength(text)
-    return panel
-
-
-def _side_by_side(left: Image.Image, right: Image.Image) -> Tensor:
-    gap = max(4, left.width // 100)
-    both = Image.new("RGB", (left.width + gap + right.width, max(left.height, right.height)), _DARK)
-    both.paste(left, (0, 0))
-    both.paste(right, (left.width + gap, 0))
-    return _tensor(both)

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from rcnn.structures import VOID, Instances, Masks, Size
+from rcnn.structures.instances import VOID, Instances
+from rcnn.structures.masks import Masks, Size
+
+Integers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 OTHER = "(things)"
 """What a semantic map calls its pixels of things, where it does not tell these apart."""
@@ -34,9 +38,9 @@ class Panoptic:
         num_things: how many of ``names`` are things.
     """
 
-    segments: Tensor
-    labels: Tensor
-    crowd: Tensor
+    segments: Integers
+    labels: Integers
+    crowd: Bools
     names: tuple[str, ...]
     num_things: int
 
@@ -48,26 +52,27 @@ class Panoptic:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def areas(self) -> Tensor:
+    def areas(self) -> Integers:
         """int64 ``[S]``: the pixels of each segment."""
-        return torch.bincount(self.segments.reshape(-1), minlength=len(self) + 1)[1:]
+        return np.bincount(self.segments.reshape(-1), minlength=len(self) + 1)[1:]
 
-    def classes(self) -> Tensor:
+    def classes(self) -> Integers:
         """int64 ``[H, W]``: the class of every pixel, void where it has no segment."""
-        return torch.cat([self.labels.new_tensor([VOID]), self.labels])[self.segments]
+        classes: Integers = np.concatenate([[VOID], self.labels])[self.segments]
+        return classes
 
     def instances(self) -> Instances:
         """The things as objects with masks, without scores, and the stuff as a semantic map.
 
         What is no stuff is called ``background`` there, which pictures leave as it is.
         """
-        things = (self.labels < self.num_things).nonzero().flatten()
+        things = np.flatnonzero(self.labels < self.num_things)
         masks = Masks.concatenate(
             [Masks.from_dense((self.segments == i + 1)[None]) for i in things], self.size
         )
         stuff = self.names[self.num_things :]
-        table = torch.full((VOID + 1,), len(stuff), dtype=torch.int64)
-        table[self.num_things : len(self.names)] = torch.arange(len(stuff))
+        table = np.full(VOID + 1, len(stuff), np.int64)
+        table[self.num_things : len(self.names)] = np.arange(len(stuff))
         return Instances(
             self.size,
             masks.boxes(),
@@ -121,12 +126,12 @@ def merge(
     if objects.masks is None or objects.scores is None:
         raise ValueError("objects: expected masks and scores, as Mask R-CNN gives them; found none.")
     classes = _checked_map(semantic, objects.size)
-    chosen = (objects.scores >= settings.min_score).nonzero().flatten()
-    order = chosen[objects.scores[chosen].argsort(descending=True, stable=True)].tolist()
+    chosen = np.flatnonzero(objects.scores >= settings.min_score)
+    order = chosen[np.argsort(-objects.scores[chosen], kind="stable")].tolist()
     segments, placed = _place(objects, order, settings.max_overlap)
-    names, table = _joint_names(objects.class_names, semantic.semantic_names, classes.device)
+    names, table = _joint_names(objects.class_names, semantic.semantic_names)
     return _with_stuff(
-        segments, objects.labels[placed], torch.zeros(len(placed), dtype=torch.bool), table[classes],
+        segments, objects.labels[placed], np.zeros(len(placed), bool), table[classes],
         names, len(objects.class_names), settings.min_stuff_area,
     )  # fmt: skip
 
@@ -142,17 +147,17 @@ def true_segments(truth: Instances) -> Panoptic:
     if truth.masks is None:
         raise ValueError(f"{truth.path or 'truth'}: expected objects with masks, found none.")
     classes = _checked_map(truth, truth.size)
-    segments = torch.zeros(truth.size, dtype=torch.int64)
+    segments = np.zeros(truth.size, np.int64)
     for number, (patch, (x1, y1, x2, y2)) in enumerate(
         zip(truth.masks.patches(), truth.masks.windows.tolist(), strict=True), start=1
     ):
-        segments[y1:y2, x1:x2][patch.bool()] = number
-    crowd = torch.zeros(len(truth), dtype=torch.bool) if truth.crowd is None else truth.crowd
-    names, table = _joint_names(truth.class_names, truth.semantic_names, classes.device)
+        segments[y1:y2, x1:x2][patch.astype(bool)] = number
+    crowd = np.zeros(len(truth), bool) if truth.crowd is None else truth.crowd
+    names, table = _joint_names(truth.class_names, truth.semantic_names)
     return _with_stuff(segments, truth.labels, crowd, table[classes], names, len(truth.class_names), 0)
 
 
-def _checked_map(semantic: Instances, size: Size) -> Tensor:
+def _checked_map(semantic: Instances, size: Size) -> Integers:
     """The semantic map int64 ``[H, W]``."""
     place = semantic.path or "semantic"
     if semantic.semantic is None or not semantic.semantic_names:
@@ -162,18 +167,18 @@ def _checked_map(semantic: Instances, size: Size) -> Tensor:
             f"{place}: the semantic map has the size {tuple(semantic.semantic.shape)}, the objects' image "
             f"{size} (height, width); give both in the coordinates of the original image."
         )
-    return semantic.semantic.long()
+    return semantic.semantic.astype(np.int64)
 
 
-def _place(objects: Instances, order: list[int], max_overlap: float) -> tuple[Tensor, list[int]]:
+def _place(objects: Instances, order: list[int], max_overlap: float) -> tuple[Integers, list[int]]:
     """Segments int64 ``[H, W]``, and which object each of them is."""
     assert objects.masks is not None
     patches, windows = list(objects.masks.patches()), objects.masks.windows.tolist()
-    segments = torch.zeros(objects.size, dtype=torch.int64, device=objects.boxes.device)
+    segments = np.zeros(objects.size, np.int64)
     placed: list[int] = []
     for index in order:
         x1, y1, x2, y2 = windows[index]
-        window, inside = segments[y1:y2, x1:x2], patches[index].bool()
+        window, inside = segments[y1:y2, x1:x2], patches[index].astype(bool)
         area, free = int(inside.sum()), inside & (window == 0)
         left = int(free.sum())
         if left and area - left <= max_overlap * area:
@@ -189,8 +194,8 @@ def stuff_names(things: tuple[str, ...], semantic_names: tuple[str, ...]) -> tup
 
 
 def _joint_names(
-    things: tuple[str, ...], semantic_names: tuple[str, ...], device: torch.device
-) -> tuple[tuple[str, ...], Tensor]:
+    things: tuple[str, ...], semantic_names: tuple[str, ...]
+) -> tuple[tuple[str, ...], Integers]:
     """Things and then stuff; and for each value of a semantic map the index of its stuff there, or void."""
     stuff = stuff_names(things, semantic_names)
     names = (*things, *stuff)
@@ -198,7 +203,7 @@ def _joint_names(
         raise ValueError(
             f"{len(things)} classes of things and {len(stuff)} of stuff: expected {VOID} together at the most"
         )
-    table = torch.full((VOID + 1,), VOID, dtype=torch.int64, device=device)
+    table = np.full(VOID + 1, VOID, np.int64)
     for value, name in enumerate(semantic_names):
         if name in stuff:
             table[value] = names.index(name)
@@ -206,24 +211,24 @@ def _joint_names(
 
 
 def _with_stuff(
-    segments: Tensor,
-    labels: Tensor,
-    crowd: Tensor,
-    stuff: Tensor,
+    segments: Integers,
+    labels: Integers,
+    crowd: Bools,
+    stuff: Integers,
     names: tuple[str, ...],
     num_things: int,
     min_area: int,
 ) -> Panoptic:
     """The segments of things completed by one for each class of ``stuff`` ``[H, W]`` on what is free."""
-    free = torch.where(segments == 0, stuff, VOID)
-    counts = torch.bincount(free.reshape(-1), minlength=VOID + 1)[:VOID]
-    kept = (counts >= max(min_area, 1)).nonzero().flatten()
-    numbers = torch.zeros(VOID + 1, dtype=torch.int64, device=segments.device)
-    numbers[kept] = torch.arange(len(kept), device=kept.device) + len(labels) + 1
+    free = np.where(segments == 0, stuff, VOID)
+    counts = np.bincount(free.reshape(-1), minlength=VOID + 1)[:VOID]
+    kept = np.flatnonzero(counts >= max(min_area, 1))
+    numbers = np.zeros(VOID + 1, np.int64)
+    numbers[kept] = np.arange(len(kept)) + len(labels) + 1
     return Panoptic(
-        torch.where(segments == 0, numbers[free], segments),
-        torch.cat([labels, kept]),
-        torch.cat([crowd, torch.zeros(len(kept), dtype=torch.bool, device=crowd.device)]),
+        np.where(segments == 0, numbers[free], segments),
+        np.concatenate([labels, kept]),
+        np.concatenate([crowd, np.zeros(len(kept), bool)]),
         names,
         num_things,
     )

@@ -1,30 +1,29 @@
 """The merging heuristic on rows of pixels, worked by hand."""
 
+import numpy as np
 import pytest
-import torch
 
-from rcnn.ops.panoptic import OTHER, MergeSettings, merge, true_segments
-from rcnn.structures import VOID, Instances, Masks
+from rcnn.structures import OTHER, VOID, Array, Instances, Masks, MergeSettings, merge, true_segments
 
 NAMES = ("cat", "dog")
 SEMANTIC = ("cat", "dog", "grass", "sky")
 ALL = MergeSettings(min_stuff_area=1)
 
 
-def row(bits: str) -> torch.Tensor:
-    return torch.tensor([[int(b) for b in bits]])
+def row(bits: str) -> Array:
+    return np.array([[int(b) for b in bits]])
 
 
 def objects(*found: tuple[str, int, float], stuff: str, names: tuple[str, ...] = SEMANTIC) -> Instances:
     """Objects of (pixels, label, score) over a map of one row; ``-`` is void."""
-    bitmaps = torch.stack([row(bits) for bits, _, _ in found]) if found else torch.zeros(0, 1, len(stuff))
+    bitmaps = np.stack([row(bits) for bits, _, _ in found]) if found else np.zeros((0, 1, len(stuff)))
     masks = Masks.from_dense(bitmaps)
-    semantic = torch.tensor([[VOID if c == "-" else int(c) for c in stuff]])
+    semantic = np.array([[VOID if c == "-" else int(c) for c in stuff]])
     return Instances(
         (1, len(stuff)),
         masks.boxes(),
-        torch.tensor([label for _, label, _ in found], dtype=torch.int64),
-        scores=torch.tensor([score for _, _, score in found]),
+        np.array([label for _, label, _ in found], np.int64),
+        scores=np.array([score for _, _, score in found], np.float32),
         masks=masks,
         semantic=semantic,
         class_names=NAMES,
@@ -101,7 +100,7 @@ def test_nothing_at_all_is_void() -> None:
 
 def test_the_truth_keeps_crowds_and_small_stuff() -> None:
     truth = objects(("1100", 0, 1.0), ("0110", 1, 1.0), stuff="2232")
-    truth = Instances(**{**vars(truth), "scores": None, "crowd": torch.tensor([True, False])})
+    truth = Instances(**{**vars(truth), "scores": None, "crowd": np.array([True, False])})
     found = true_segments(truth)
     assert found.segments.tolist() == [[1, 2, 2, 3]]
     assert found.crowd.tolist() == [True, False, False]
@@ -127,7 +126,7 @@ def test_a_partition_as_objects_and_stuff() -> None:
     assert found.labels.tolist() == [1]
     assert found.boxes.tolist() == [[0, 0, 2, 1]]
     assert found.masks is not None
-    assert found.masks.dense().int().tolist() == [[[1, 1, 0, 0]]]
+    assert found.masks.dense().astype(int).tolist() == [[[1, 1, 0, 0]]]
     assert found.semantic is not None
     assert found.semantic_names == ("grass", "sky", "background")
     assert found.semantic.tolist() == [[2, 2, 2, 0]]

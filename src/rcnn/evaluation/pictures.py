@@ -1,0 +1,73 @@
+"""Truth and predictions side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from PIL import Image
+
+from rcnn.draw import DARK, IGNORED, Colour, Pixels, side_by_side, titled
+from rcnn.metrics.matches import ImageMatch
+from rcnn.structures import Instances
+
+FOUND: Colour = (0, 235, 185)
+MISSED: Colour = (255, 64, 32)
+SPURIOUS: Colour = (255, 214, 0)
+VERDICTS = {FOUND: "found", MISSED: "missed", SPURIOUS: "spurious", IGNORED: "ignored"}
+
+
+def draw_comparison(
+    image: Pixels, truth: Instances, predictions: Instances, match: ImageMatch
+) -> Image.Image:
+    """Truth on the left, predictions on the right; colours show which agree.
+
+    Green: found, red: missed, yellow: spurious, grey: ignored.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, RGB.
+        truth: its annotated objects; ignored are those that are neither found nor missed, such as crowds.
+        predictions: its predicted objects, of any score; drawn are those that ``match`` names.
+        match: which of the two belong together.
+    """
+    fates = [IGNORED] * len(truth)
+    for i in match.matched_truths:
+        fates[i] = FOUND
+    for i in match.missed_truths:
+        fates[i] = MISSED
+    spurious = set(match.spurious_predictions)
+    drawn = sorted({*match.matched_predictions, *spurious})
+    verdicts = [SPURIOUS if i in spurious else FOUND for i in drawn]
+    named = max(len(truth.class_names), len(predictions.class_names)) > 1
+    panels = [
+        _panel(image, objects, title, colours, named)
+        for objects, title, colours in ((truth, "truth", fates), (predictions[drawn], "predicted", verdicts))
+    ]
+    return side_by_side(*panels)
+
+
+def draw_maps(image: Pixels, truth: Instances, predictions: Instances) -> Image.Image:
+    """The pixel classes, truth on the left and predictions on the right; objects are not drawn.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, RGB.
+        truth: with a semantic map.
+        predictions: likewise.
+    """
+    left, right = (each[:0].overlay(image, opacity=0.6) for each in (truth, predictions))
+    both = Image.new("RGB", (left.width + 8 + right.width, left.height), (DARK[0],) * 3)
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + 8, 0))
+    return both
+
+
+def _panel(
+    image: Pixels, objects: Instances, title: str, verdicts: Sequence[Colour], named: bool
+) -> Image.Image:
+    """An overlay under a strip that says what it is and counts the colours on it."""
+    picture = objects.overlay(
+        image, labels=named, boxes=objects.masks is None, colours=verdicts, opacity=0.25
+    )
+    counts = Counter(verdicts)
+    legend = [(colour, f"{counts[colour]} {name}") for colour, name in VERDICTS.items() if counts[colour]]
+    return titled(picture, f"{title} {len(verdicts)}", legend)

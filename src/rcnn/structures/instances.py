@@ -1,0 +1,380 @@
+"""The objects of one image: truth, and what any model finds, networks and exported files alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rcnn.draw import MAX_LABELLED_OBJECTS, Colour, Scene, draw, palette
+from rcnn.io.atomic import write_atomically, write_image
+from rcnn.io.images import to_bytes
+from rcnn.structures.masks import Masks, Size, as_index_list
+from rcnn.structures.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+VOID = 255
+"""In a semantic map: no class, neither learnt nor measured."""
+OBJECT_COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y")
+AREA_COLUMNS = ("image", "class", "pixels", "fraction")
+
+Moves = Literal["boxes", "points", "masks", "map"]
+
+
+def _is(per: Literal["object", "image"], moves: Moves | None = None) -> dict[str, Any]:
+    """What a field says of itself: one row per object or one value per image, and as what it moves."""
+    return {"per": per, "moves": moves}
+
+
+@dataclass(frozen=True, repr=False)
+class Instances:
+    """The objects of one image; the same class for truth and for predictions, ``None`` where absent.
+
+    Fields describe themselves: ``metadata["per"]`` is ``object`` or ``image``, ``metadata["moves"]`` says as
+    what a field follows when the image is resized, cut or turned.
+
+    Attributes:
+        size: (height, width) of the image that the coordinates refer to.
+        boxes: float32 ``[N, 4]``, x1 y1 x2 y2 in pixels.
+        labels: int64 ``[N]``, indices into ``class_names``.
+        scores: float32 ``[N]`` in [0, 1], predictions only; sorted, best first.
+        masks: the outlines, see :class:`Masks`.
+        keypoints: float32 ``[N, K, 3]``: x, y and visibility (truth: 0 not annotated, 1 hidden, 2 visible)
+            or score (predictions: the network's logit; higher is surer).
+        crowd: bool ``[N]``, truth only: a region of many objects, neither positive nor negative.
+        difficult: bool ``[N]``, truth only: VOC's mark for objects that the evaluation ignores.
+        areas: float32 ``[N]``, truth only: the annotation's own area where the format has one (COCO).
+        semantic: integers ``[H, W]``, the class of every pixel (``semantic_names``); 255 is void.
+        proposals: float32 ``[P, 4]``, external proposals, best first.
+        class_names: the names that ``labels`` index.
+        semantic_names: the names that ``semantic`` indexes.
+        skeleton: what the keypoints are, where there are any.
+        path: the image file, where known.
+    """
+
+    size: Size
+    boxes: npt.NDArray[np.float32] = field(metadata=_is("object", "boxes"))
+    labels: npt.NDArray[np.int64] = field(metadata=_is("object"))
+    scores: npt.NDArray[np.float32] | None = field(default=None, metadata=_is("object"))
+    masks: Masks | None = field(default=None, metadata=_is("object", "masks"))
+    keypoints: npt.NDArray[np.float32] | None = field(default=None, metadata=_is("object", "points"))
+    crowd: npt.NDArray[np.bool_] | None = field(default=None, metadata=_is("object"))
+    difficult: npt.NDArray[np.bool_] | None = field(default=None, metadata=_is("object"))
+    areas: npt.NDArray[np.float32] | None = field(default=None, metadata=_is("object"))
+    semantic: npt.NDArray[np.integer[Any]] | None = field(default=None, metadata=_is("image", "map"))
+    proposals: npt.NDArray[np.float32] | None = field(default=None, metadata=_is("image", "boxes"))
+    class_names: tuple[str, ...] = ()
+    semantic_names: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
+    path: Path | None = None
+
+    @classmethod
+    def empty(cls, size: Size, class_names: tuple[str, ...] = (), **present: Any) -> Instances:
+        """No objects on an image of ``size``; further fields as keywords."""
+        boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        return cls(size, boxes, labels, class_names=class_names, **present)
+
+    @classmethod
+    def from_supervision(
+        cls, detections: Any, size: Size, class_names: Sequence[str] | None = None
+    ) -> Instances:
+        """Objects from ``supervision.Detections``; masks and keypoints too, where they are there.
+
+        Args:
+            detections: what supervision calls detections.
+            size: (height, width) of their image.
+            class_names: what ``class_id`` indexes; None takes the names that the detections carry.
+
+        Raises:
+            ValueError: class ids or names that do not fit.
+        """
+        from rcnn.structures.supervision import from_supervision
+
+        return from_supervision(detections, size, class_names)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Any) -> Instances:
+        """The objects that a slice, a bool mask or integer indices ``[M]`` select; an integer selects one."""
+        index, _ = as_index_list(index)
+        rows = {name: getattr(self, name) for name in self.per_object()}
+        return replace(self, **{name: value[index] for name, value in rows.items() if value is not None})
+
+    @classmethod
+    def per_object(cls) -> tuple[str, ...]:
+        """The names of the fields that have one row per object."""
+        return tuple(spec.name for spec in fields(cls) if spec.metadata.get("per") == "object")
+
+    def __repr__(self) -> str:
+        """One line: how many objects of which class, their scores, what else there is, the image."""
+        height, width = self.size
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common(5))
+        noun = "object" if len(self) == 1 else "objects"
+        parts = [f"{len(self)} {noun}" + (f" ({counts})" if counts else ""), f"{height} x {width} px"]
+        if self.scores is not None and len(self):
+            parts.append(f"scores {self.scores.min():.2f} to {self.scores.max():.2f}")
+        shown = ("masks", "keypoints", "semantic", "proposals")
+        parts += [name for name in shown if getattr(self, name) is not None]
+        parts += [] if self.path is None else [repr(self.path.name)]
+        return f"Instances({'; '.join(parts)})"
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each object; the label where names are unknown."""
+        known = self.class_names
+        return [known[label] if label < len(known) else str(label) for label in self.labels.tolist()]
+
+    def polygons(self) -> list[list[npt.NDArray[np.float64]]]:
+        """The outer outline of each object, as parts ``[K, 2]`` of x, y; its box where there are no masks."""
+        if self.masks is not None:
+            return self.masks.polygons()
+        corners = self.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].astype(np.float64).reshape(-1, 4, 2)
+        return [[one] for one in corners]
+
+    def torch(self) -> dict[str, Any]:
+        """The objects as tensors, under torchvision's names.
+
+        Returns:
+            ``boxes`` float32 ``[N, 4]``, ``labels`` int64 ``[N]`` (from 0, indices into ``class_names``), and
+            where present ``scores`` ``[N]``, ``masks`` bool ``[N, H, W]``, ``keypoints`` ``[N, K, 3]``,
+            ``iscrowd`` bool ``[N]``, ``area`` ``[N]``, ``semantic`` int64 ``[H, W]``.
+        """
+        import torch
+
+        renamed = {"crowd": "iscrowd", "areas": "area"}
+        tensors = {}
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if "per" in spec.metadata and value is not None:
+                array = value.dense() if isinstance(value, Masks) else value
+                tensors[renamed.get(spec.name, spec.name)] = torch.from_numpy(np.array(array))
+        return tensors
+
+    def overlay(
+        self,
+        image: Any = None,
+        *,
+        labels: bool = True,
+        boxes: bool | None = None,
+        colours: Sequence[Colour] | None = None,
+        opacity: float = 0.35,
+    ) -> Image.Image:
+        """A picture of the objects on their image: outlines, boxes, keypoints, pixel classes, names.
+
+        Args:
+            image: the image that they were found on: an array ``[H, W]`` or ``[H, W, C]``, a PIL image, or a
+                file; None takes the file that the objects are known to come from.
+            labels: write class and score on each object; where there are more than 60, their counts instead.
+            boxes: draw the boxes; by default where there are no masks or at most 20 objects.
+            colours: RGB of each object, 0 to 255; by default one per class, or per object where masks are all
+                of one class.
+            opacity: of the masks, 0 to 1.
+
+        Raises:
+            ValueError: no image, one of another size, or not one colour per object.
+        """
+        pixels = self._pixels(image)
+        return draw(pixels, self._scene(labels, colours), boxes=boxes, opacity=opacity)
+
+    def plot(self, image: Any = None, **options: Any) -> Any:
+        """Show the overlay with matplotlib; the axes. Options as for :meth:`overlay`."""
+        from matplotlib import pyplot
+
+        _, axes = pyplot.subplots(figsize=(8, 8))
+        axes.imshow(np.asarray(self.overlay(image, **options)))
+        axes.set_axis_off()
+        return axes
+
+    def _repr_png_(self) -> bytes:
+        """The overlay in a notebook; on black where the image file is not known."""
+        blank = np.zeros((*self.size, 3), np.uint8)
+        picture = self.overlay(blank if self.path is None or not self.path.is_file() else None)
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        return content.getvalue()
+
+    def _pixels(self, image: Any) -> npt.NDArray[np.uint8]:
+        """The image that is drawn on, uint8 ``[H, W, 3]``."""
+        if image is None and self.path is None:
+            raise ValueError("an overlay needs the image: predict from a file, or give overlay(image)")
+        pixels = to_bytes(image if image is not None else self.path)
+        if pixels.shape[:2] != tuple(self.size):
+            raise ValueError(
+                f"image: (height, width) {pixels.shape[:2]}, but the objects are those of an image of "
+                f"{tuple(self.size)}; give the image that they were found on"
+            )
+        return pixels
+
+    def _scene(self, labels: bool, colours: Sequence[Colour] | None) -> Scene:
+        one_class = len(self.class_names) < 2
+        texts, summary = self._texts(one_class) if labels else ([], "")
+        return Scene(
+            self.boxes,
+            self.colours() if colours is None else colours,
+            texts,
+            summary,
+            None if self.masks is None else list(self.masks.patches()),
+            None if self.masks is None else self.masks.windows,
+            self.keypoints,
+            () if self.skeleton is None else self.skeleton.bones,
+            self.semantic,
+            self.semantic_names,
+            labels,
+        )
+
+    def colours(self) -> list[Colour]:
+        """A colour per object: its class's, or its own where masks are all of one class."""
+        if len(self.class_names) < 2 and self.masks is not None:
+            return palette(len(self))
+        of_class = palette(int(self.labels.max(initial=-1)) + 1)
+        return [of_class[label] for label in self.labels.tolist()]
+
+    def _texts(self, one_class: bool) -> tuple[list[str], str]:
+        """What is written on each object, and in the corner: with many objects only the latter."""
+        many = len(self) > MAX_LABELLED_OBJECTS
+        shown = (many or one_class) and (len(self) > 0 or self.semantic is None)
+        summary = self._counts() if shown else ""
+        if many:
+            return [], summary
+        names = [""] * len(self) if one_class else self.names
+        scores = [""] * len(self) if self.scores is None else [f"{s:.2f}" for s in self.scores.tolist()]
+        return [f"{name} {score}".strip() for name, score in zip(names, scores, strict=True)], summary
+
+    def _counts(self) -> str:
+        """Such as ``12 nucleus`` or ``70 RBC, 2 WBC``, the most frequent class first."""
+        if not self.class_names:
+            return f"{len(self)} objects"
+        if len(self) == 0:
+            return f"0 {self.class_names[0]}"
+        return ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the objects to ``path``; its ending says how.
+
+        ``.json``: COCO results; ``.csv``: a table of the objects, or of the pixel classes where there are no
+        classes of objects; ``.png`` or ``.jpg``: an overlay on the image.
+
+        Raises:
+            ValueError: another ending, or an overlay where the image file is not known.
+        """
+        path = Path(path)
+        ending, name = path.suffix.lower(), "" if self.path is None else self.path.name
+        if ending == ".json":
+            write_atomically(path, json.dumps(self.to_coco(name or 0)).encode())
+        elif ending == ".csv":
+            of_objects = bool(self.class_names or len(self))
+            head, rows = (OBJECT_COLUMNS, self.rows()) if of_objects else (AREA_COLUMNS, self.area_rows())
+            content = table([head, *([name, *row] for row in rows)])
+            write_atomically(path, content.encode(errors="surrogateescape"))
+        elif ending in (".png", ".jpg", ".jpeg"):
+            if self.path is None:
+                raise ValueError(
+                    f"{path}: an overlay needs the image; predict from a file, or overlay(image).save(path)"
+                )
+            write_image(self.overlay(), path)
+        else:
+            raise ValueError(f"{path}: unknown ending {ending!r}; expected .json, .csv, .png or .jpg")
+        return path
+
+    def to_coco(
+        self, image_id: int | str = 0, category_ids: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """COCO results: one dict per object with ``image_id category_id bbox score``, RLE, keypoints.
+
+        ``bbox`` is x, y, width, height. Without ``category_ids`` a label's category id is label + 1. Objects
+        without scores get a score of 1.
+        """
+        results: list[dict[str, Any]] = []
+        scores = [1.0] * len(self) if self.scores is None else self.scores.tolist()
+        for (x1, y1, x2, y2), label, score in zip(
+            self.boxes.tolist(), self.labels.tolist(), scores, strict=True
+        ):
+            category = label + 1 if category_ids is None else category_ids[label]
+            box = [x1, y1, x2 - x1, y2 - y1]
+            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
+        for result, code in zip(results, [] if self.masks is None else self.masks.rle(), strict=False):
+            result["segmentation"] = code
+        for result, points in zip(results, [] if self.keypoints is None else self.keypoints, strict=False):
+            # COCO's keypoints are pixel indices: half a pixel less than continuous coordinates.
+            result["keypoints"] = (points.astype(np.float64) - [0.5, 0.5, 0]).reshape(-1).tolist()
+        return results
+
+    def to_supervision(self) -> Any:
+        """The same objects as ``supervision.Detections``, with compact masks and keypoints.
+
+        Keypoints are ``data["keypoints"]``, ``[N, K, 3]``.
+
+        Raises:
+            ValueError: the extra ``supervision`` is not installed.
+        """
+        from rcnn.structures.supervision import to_supervision
+
+        return to_supervision(self)
+
+    def to_pandas(self) -> Any:
+        """The table of :meth:`rows` as a ``pandas.DataFrame``, numbers as numbers.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ValueError("to_pandas needs pandas: pip install pandas") from error
+        name = "" if self.path is None else self.path.name
+        numbers = self.measures()
+        columns: dict[str, Any] = {"image": [name] * len(self), "class": self.names}
+        columns["score"] = np.ones(len(self), np.float32) if self.scores is None else self.scores
+        return pandas.DataFrame(columns | dict(zip(OBJECT_COLUMNS[3:], numbers.T, strict=True)))
+
+    def measures(self) -> npt.NDArray[np.float64]:
+        """``[N, 7]``: x1, y1, x2, y2, area, and x and y of the centroid, in pixels.
+
+        Area and centroid are the mask's where there are masks, else the box's; so is the centroid of an empty
+        mask.
+        """
+        boxes = self.boxes.astype(np.float32)
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        centroids = (boxes[:, :2] + boxes[:, 2:]) / 2
+        if self.masks is not None:
+            areas, found = self.masks.areas(), self.masks.centroids()
+            centroids = np.where(np.isnan(found), centroids, found.astype(np.float32))
+        return np.concatenate([boxes, areas[:, None], centroids], 1).astype(np.float64)
+
+    def rows(self) -> list[list[str]]:
+        """The columns of ``objects.csv`` after the image: class, score, box, area and centroid, in pixels."""
+        scores = [1.0] * len(self) if self.scores is None else self.scores.tolist()
+        return [
+            [name, f"{score:.4f}", *(f"{value:.2f}" for value in row)]
+            for name, score, row in zip(self.names, scores, self.measures().tolist(), strict=True)
+        ]
+
+    def area_rows(self) -> list[list[str]]:
+        """The columns of ``areas.csv`` after the image: class, its pixels, and their fraction of the image.
+
+        Empty where there is no semantic map.
+        """
+        if self.semantic is None:
+            return []
+        counts = np.bincount(self.semantic.reshape(-1).astype(np.int64), minlength=len(self.semantic_names))
+        total = max(1, self.semantic.size)
+        named = zip(self.semantic_names, counts.tolist(), strict=False)
+        return [[name, str(count), f"{count / total:.4f}"] for name, count in named]
+
+
+def table(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

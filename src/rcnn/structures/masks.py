@@ -1,0 +1,239 @@
+"""Binary masks of one image, each kept inside its own window.
+
+Legend: N masks, P pixels of all windows, H and W image height and width, h and w those of one window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from rcnn.structures.outlines import Outline, draw_polygon, trace
+
+Array = npt.NDArray[Any]
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+Rle = dict[str, Any]
+"""COCO's run-length code: ``size`` (height, width) and ``counts``, text or a list."""
+
+
+def as_index_list(index: Any) -> tuple[Any, bool]:
+    """An index of objects, and whether it is one integer (Python's, NumPy's or torch's): then as a list."""
+    if getattr(index, "ndim", 0) == 0:
+        with contextlib.suppress(TypeError):
+            return [operator.index(index)], True
+    return (index if isinstance(index, slice) else np.asarray(index, None if len(index) else int)), False
+
+
+@dataclass(frozen=True)
+class Masks:
+    """N binary masks of one image, each kept only inside its own window.
+
+    A thousand nuclei on a 16-megapixel image would take 16 GB as full bitmaps; kept this way they are as
+    large as their boxes. ``len``, indexing by slices, masks and integers, and ``shape`` behave as for an
+    array ``[N, H, W]``; :meth:`dense` builds that array.
+
+    Attributes:
+        pixels: uint8 ``[P]`` of 0 and 1; the windows' pixels, row by row, one mask after the other.
+        windows: int64 ``[N, 4]``; x1 y1 x2 y2 of the stored window of each mask, inside the image.
+        size: (height, width) of the image.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    windows: npt.NDArray[np.int64]
+    size: Size
+
+    @classmethod
+    def empty(cls, size: Size) -> Masks:
+        """No masks, on an image of ``size``."""
+        return cls(np.zeros(0, np.uint8), np.zeros((0, 4), np.int64), size)
+
+    @classmethod
+    def from_patches(cls, patches: Sequence[Array], origins: Sequence[Size], size: Size) -> Masks:
+        """Masks from bitmaps ``[h, w]`` whose top left pixels are at ``origins``, given as (y, x)."""
+        if not len(patches):
+            return cls.empty(size)
+        windows = [(x, y, x + p.shape[1], y + p.shape[0]) for p, (y, x) in zip(patches, origins, strict=True)]
+        pixels = np.concatenate([(np.asarray(patch) != 0).reshape(-1) for patch in patches])
+        return cls(pixels.astype(np.uint8), np.array(windows, np.int64), size)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Masks], size: Size) -> Masks:
+        """All masks of ``parts``, which belong to one image of ``size``, one after the other."""
+        all_parts = [cls.empty(size), *parts]
+        pixels = np.concatenate([part.pixels for part in all_parts])
+        return cls(pixels, np.concatenate([part.windows for part in all_parts]), size)
+
+    @classmethod
+    def from_dense(cls, bitmaps: Array) -> Masks:
+        """Masks from full bitmaps ``[N, H, W]`` of any dtype; non-zero is inside."""
+        size = (int(bitmaps.shape[1]), int(bitmaps.shape[2]))
+        patches, origins = [], []
+        for bitmap in np.asarray(bitmaps) != 0:
+            rows, columns = np.flatnonzero(bitmap.any(1)), np.flatnonzero(bitmap.any(0))
+            top, bottom = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+            left, right = (int(columns[0]), int(columns[-1]) + 1) if len(rows) else (0, 0)
+            patches.append(bitmap[top:bottom, left:right])
+            origins.append((top, left))
+        return cls.from_patches(patches, origins, size)
+
+    @classmethod
+    def from_rle(cls, rles: Sequence[Rle], size: Size) -> Masks:
+        """Masks from COCO run-length codes, compressed or not."""
+        from faster_coco_eval.core import mask as coco_mask
+
+        patches, origins = [], []
+        for rle in rles:
+            packed = coco_mask.frPyObjects(rle, *size) if isinstance(rle["counts"], list) else rle
+            x, y, width, height = (int(v) for v in coco_mask.toBbox(packed))
+            patches.append(coco_mask.decode(packed)[y : y + height, x : x + width])
+            origins.append((y, x))
+        return cls.from_patches(patches, origins, size)
+
+    @classmethod
+    def from_outlines(cls, outlines: Sequence[Outline], size: Size) -> Masks:
+        """Masks of polygons (lists of parts ``[K, 2]`` of x, y) and run-length codes, mixed as they come.
+
+        Polygons are drawn as pycocotools draws them, pixel for pixel, each in its own window.
+        """
+        patches, origins = [], []
+        for outline in outlines:
+            if isinstance(outline, dict):
+                mask = cls.from_rle([outline], size)
+                x, y = mask.windows[0, :2].tolist()
+                patch, origin = next(mask.patches()), (y, x)
+            else:
+                patch, origin = draw_polygon(outline, size)
+            patches.append(patch)
+            origins.append(origin)
+        return cls.from_patches(patches, origins, size)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W), as the dense array would have it."""
+        return (len(self), *self.size)
+
+    @property
+    def window_areas(self) -> npt.NDArray[np.int64]:
+        """int64 ``[N]``: the number of stored pixels of each mask."""
+        areas: npt.NDArray[np.int64] = (self.windows[:, 2:] - self.windows[:, :2]).prod(1)
+        return areas
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """int64 ``[N]``: where in ``pixels`` the window of each mask begins."""
+        areas = self.window_areas
+        offsets: npt.NDArray[np.int64] = areas.cumsum() - areas
+        return offsets
+
+    def patches(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield each mask's window as uint8 ``[h, w]``, a view."""
+        start = 0
+        for x1, y1, x2, y2 in self.windows.tolist():
+            end = start + (y2 - y1) * (x2 - x1)
+            yield self.pixels[start:end].reshape(y2 - y1, x2 - x1)
+            start = end
+
+    @overload
+    def __getitem__(self, index: int) -> npt.NDArray[np.bool_]: ...
+    @overload
+    def __getitem__(self, index: Any) -> Masks: ...
+    def __getitem__(self, index: Any) -> Any:
+        """One mask as bool ``[H, W]`` for an integer; otherwise the Masks that the index selects."""
+        index, is_one = as_index_list(index)
+        chosen = np.arange(len(self))[index]
+        patches = list(self.patches())
+        pixels = [self.pixels[:0], *(patches[i].reshape(-1) for i in chosen)]
+        picked = Masks(np.concatenate(pixels), self.windows[chosen], self.size)
+        return picked.dense()[0] if is_one else picked
+
+    def dense(self) -> npt.NDArray[np.bool_]:
+        """Full bitmaps, bool ``[N, H, W]``."""
+        bitmaps = np.zeros(self.shape, bool)
+        for bitmap, patch, (x1, y1, x2, y2) in zip(
+            bitmaps, self.patches(), self.windows.tolist(), strict=True
+        ):
+            bitmap[y1:y2, x1:x2] = patch
+        return bitmaps
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.dense().astype(dtype or bool, copy=False)
+
+    def areas(self) -> npt.NDArray[np.float32]:
+        """float32 ``[N]``: pixels inside each mask."""
+        return np.array([np.count_nonzero(patch) for patch in self.patches()], np.float32)
+
+    def boxes(self) -> npt.NDArray[np.float32]:
+        """float32 ``[N, 4]``: the tight box of each mask; an empty mask gives ``0 0 0 0``."""
+        boxes = np.zeros((len(self), 4), np.float32)
+        for box, patch, (x, y, _, _) in zip(boxes, self.patches(), self.windows.tolist(), strict=True):
+            rows, columns = np.flatnonzero(patch.any(1)), np.flatnonzero(patch.any(0))
+            if len(rows):
+                box[:] = x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1
+        return boxes
+
+    def centroids(self) -> npt.NDArray[np.float64]:
+        """float64 ``[N, 2]``: x and y of each mask's centre of mass; NaN where it is empty.
+
+        Convention: pixel i covers ``[i, i + 1)``, so a mask of the corner pixel alone has ``0.5 0.5``.
+        """
+        centroids = np.full((len(self), 2), np.nan)
+        for place, patch, (x, y, _, _) in zip(centroids, self.patches(), self.windows.tolist(), strict=True):
+            rows, columns = patch.nonzero()
+            if len(rows):
+                place[:] = columns.mean() + x + 0.5, rows.mean() + y + 0.5
+        return centroids
+
+    def rle(self) -> list[Rle]:
+        """Compressed COCO run-length codes, ``counts`` as text; no full bitmap is made."""
+        from faster_coco_eval.core import mask as coco_mask
+
+        height, width = self.size
+        codes = []
+        for patch, (x, y, _, _) in zip(self.patches(), self.windows.tolist(), strict=True):
+            counts = column_runs(patch, y, x, height, width)
+            code = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
+            counts_text = code["counts"]
+            text = counts_text.decode("ascii") if isinstance(counts_text, bytes) else counts_text
+            codes.append({"size": [height, width], "counts": text})
+        return codes
+
+    def polygons(self) -> list[list[npt.NDArray[np.float64]]]:
+        """The outer outlines of each mask along its pixels' borders, parts ``[K, 2]`` of x, y; no holes.
+
+        :meth:`from_outlines` draws the same masks again, where they have no holes.
+        """
+        windows = self.windows.tolist()
+        return [
+            trace(patch.astype(bool), (y, x))[0]
+            for patch, (x, y, _, _) in zip(self.patches(), windows, strict=True)
+        ]
+
+
+def column_runs(patch: Array, top: int, left: int, height: int, width: int) -> list[int]:
+    """Lengths of the runs of 0, 1, 0, … of a patch placed in an image, read column by column."""
+    columns = np.zeros((patch.shape[1], patch.shape[0] + 2), dtype=np.int8)
+    columns[:, 1:-1] = patch.T
+    steps = np.diff(columns, axis=1)
+    column, row = np.nonzero(steps == 1)
+    starts = (left + column) * height + top + row
+    column, row = np.nonzero(steps == -1)
+    ends = (left + column) * height + top + row
+    if len(starts) == 0:
+        return [height * width]
+    # A run that ends at the bottom of the image and one that begins at the top of the next column are one.
+    apart = ends[:-1] != starts[1:]
+    starts, ends = starts[np.r_[True, apart]], ends[np.r_[apart, True]]
+    edges = np.stack([starts, ends], 1).reshape(-1)
+    counts = [int(n) for n in np.diff(np.r_[0, edges])]
+    rest = height * width - int(edges[-1])
+    return [*counts, rest] if rest else counts
