@@ -34,7 +34,7 @@ from rich.console import Console
 from rcnn import load, open_data, train
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import default_cache, with_proposals
-from rcnn.evaluation.proposal_recall import rpn_proposals
+from rcnn.evaluation.rpn_proposals import rpn_proposals
 from rcnn.inference.detector import Detector
 from rcnn.inference.stopwatch import Stopwatch
 from rcnn.io.checkpoint import write_atomically

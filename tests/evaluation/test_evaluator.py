@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from objects import FAR, SIZE, A, B, filled, instances
@@ -125,7 +125,7 @@ def test_data_without_names_are_of_a_models_one_class() -> None:
 
 def with_points(points: list[list[float]], names: tuple[str, ...]) -> Instances:
     one = instances([A], scores=[0.9])
-    return replace(one, keypoints=torch.tensor([points]), skeleton=Skeleton(names))
+    return replace(one, keypoints=np.array([points], np.float32), skeleton=Skeleton(names))
 
 
 def test_keypoints_are_matched_by_name() -> None:
@@ -166,7 +166,7 @@ class Drawn(Dataset):
     """Images whose pixels are the number of the image."""
 
     def __getitem__(self, index: int) -> Sample:
-        image = torch.full((3, *SIZE), index, dtype=torch.uint8)
+        image = np.full((*SIZE, 3), index, np.uint8)
         return Sample(image, self.records[index].load_truth(), self.records[index].image_id)
 
 
@@ -221,7 +221,7 @@ def test_a_box_detector_on_data_with_masks_is_measured_by_boxes() -> None:
 
 
 def test_void_counts_neither_way_in_cityscapes_metrics() -> None:
-    truth = replace(instances([A], masks=filled([A])), semantic=torch.zeros(SIZE, dtype=torch.uint8))
+    truth = replace(instances([A], masks=filled([A])), semantic=np.zeros(SIZE, np.uint8))
     truth.semantic[:, 40:] = VOID  # where the second detection lies
     found = instances([A, FAR], scores=[0.8, 0.9], masks=filled([A, FAR]))
     dataset = drawn([truth], ("a",), [truth.masks])
@@ -248,7 +248,7 @@ def test_a_crowded_image_with_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = [[x, y, x + 30, y + 30] for x, y in corners]
     size = (800, 1000)
     truth = replace(instances(boxes, masks=filled(boxes, size)), size=size)
-    scores = torch.linspace(0.9, 0.1, 500)
+    scores = np.linspace(0.9, 0.1, 500, dtype=np.float32)
     got = measured([truth], [replace(truth, scores=scores)], has_masks=True)
     assert got.f1 == 1.0
     assert got.max_detections == 500

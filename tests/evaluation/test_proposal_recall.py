@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.testing import assert_close
 
 from rcnn.data import external_proposals as search_module
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import read_proposals
-from rcnn.evaluation.proposal_recall import propose, recall_table, rpn_proposals
-from rcnn.inference.detector import Detector, TensorAdapter
+from rcnn.evaluation.proposal_recall import propose, recall_table
+from rcnn.evaluation.rpn_proposals import rpn_proposals
+from rcnn.inference.detector import Detector
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
@@ -26,7 +28,7 @@ def data(tmp_path: Path) -> Dataset:
     records = []
     for index in range(3):
         path = tmp_path / f"picture{index}.png"
-        Image.fromarray(shapes[index].image.permute(1, 2, 0).numpy()).save(path)
+        Image.fromarray(shapes[index].image).save(path)
         records.append(replace(shapes.records[index], path=path, image_id=path.stem))
     return Dataset("shapes", tmp_path, NAMES, records)
 
@@ -36,7 +38,7 @@ def test_selective_search_is_written_and_measured(data, tmp_path, monkeypatch) -
 
     def search(image, settings):
         asked.append(settings.count)
-        return torch.tensor([[0.0, 0, 64, 64], [8, 8, 24, 24]])
+        return np.array([[0, 0, 64, 64], [8, 8, 24, 24]], np.float32)
 
     monkeypatch.setattr(search_module, "selective_search", search)
     recall = propose(data, tmp_path / "p.npz", count=77)
@@ -64,7 +66,9 @@ def test_the_rpn_of_a_model_proposes_in_the_images_own_pixels(data, tmp_path) ->
         assert 40 < float(boxes.max()) <= 64.001
     recall = propose(data, tmp_path / "p.json", detector=plain, count=40)
     read = read_proposals(tmp_path / "p.json")
-    assert_close(read["picture0"], rpn_proposals(plain, data, 40)["picture0"], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(
+        read["picture0"], rpn_proposals(plain, data, 40)["picture0"], rtol=0, atol=1e-3
+    )
     assert 0 < recall.at_50[-1] <= 1
 
 
@@ -74,7 +78,7 @@ def test_what_cannot_be(data, tmp_path) -> None:
     with pytest.raises(ValueError, match="Linear has no RPN"):
         propose(data, tmp_path / "p.npz", detector=Detector(nn.Linear(1, 1), Transform(), NAMES))
     with pytest.raises(ValueError, match="an exported file has no RPN"):
-        rpn_proposals(TensorAdapter(None), data, 5)
+        rpn_proposals(SimpleNamespace(), data, 5)
     twice = data.subset([0, 0])
     network = Detector(tiny_network(tiny_recipe("faster_rcnn")), Transform(), NAMES)
     with pytest.raises(ValueError, match="two images have the id picture0"):
@@ -86,4 +90,4 @@ def test_boxes_of_the_resized_image_come_back_to_its_own(data, monkeypatch) -> N
     found = torch.tensor([[20.0, 40, 60, 80], [0, 0, 128, 128], [2, 2, 4, 4]])
     monkeypatch.setattr(network.rpn, "decode", lambda output, sizes, min_proposals, min_candidates: [found])
     boxes = rpn_proposals(Detector(network, Transform(scale=2.0), NAMES), data, 2)
-    assert_close(boxes["picture1"], torch.tensor([[10.0, 20, 30, 40], [0, 0, 64, 64]]))
+    np.testing.assert_allclose(boxes["picture1"], [[10, 20, 30, 40], [0, 0, 64, 64]])

@@ -6,10 +6,9 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch.testing import assert_close
 
 from rcnn.data.dataset import Dataset, Record
 from rcnn.evaluation import report
@@ -29,20 +28,22 @@ def make_data(
     folder: Path, images: int, *, side: int = 60, noise: bool = False
 ) -> tuple[Dataset, list[Instances]]:
     """Images with two objects each; predictions find the first and, in every other image, invent one."""
-    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     records, predictions = [], []
     for i in range(images):
-        pixels = torch.zeros((side, side, 3), dtype=torch.uint8)
+        pixels = np.zeros((side, side, 3), np.uint8)
         if noise:
-            pixels = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8, generator=generator)
+            pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
         path = folder / f"image <{i}>.png"
-        Image.fromarray(pixels.numpy()).save(path)
-        boxes = torch.tensor([[5.0, 5.0, 25.0, 25.0], [30.0, 30.0, 50.0, 50.0]])
-        truth = Instances((side, side), boxes, torch.tensor([0, 1]), class_names=NAMES, path=path)
+        Image.fromarray(pixels).save(path)
+        boxes = np.array([[5, 5, 25, 25], [30, 30, 50, 50]], np.float32)
+        truth = Instances((side, side), boxes, np.array([0, 1]), class_names=NAMES, path=path)
         records.append(Record(path, i, truth))
-        found = replace(truth, scores=torch.tensor([0.9, 0.8]))[: 1 + i % 2]
-        predictions.append(replace(found, boxes=found.boxes + torch.tensor([[0.0], [-9.0]])[: len(found)]))
+        found = replace(truth, scores=np.array([0.9, 0.8], np.float32))[: 1 + i % 2]
+        predictions.append(
+            replace(found, boxes=found.boxes + np.array([[0], [-9]], np.float32)[: len(found)])
+        )
     return Dataset("shapes", folder, NAMES, records), predictions
 
 
@@ -237,17 +238,17 @@ def test_totals_by_hand(tmp_path: Path):
 
 
 def test_smaller_masks_are_every_nth_pixel_of_the_full_ones():
-    full = torch.rand((4, 31, 46), generator=torch.Generator().manual_seed(1)) > 0.6
+    full = np.random.default_rng(1).random((4, 31, 46)) > 0.6
     full[1, :, :20] = False
     full[2, :17] = False
     full[3] = False
     instances = Instances(
-        (31, 46), torch.ones((4, 4)), torch.zeros(4, dtype=torch.int64), masks=Masks.from_dense(full)
+        (31, 46), np.ones((4, 4), np.float32), np.zeros(4, np.int64), masks=Masks.from_dense(full)
     )
     small = report._smaller(instances, 3, (11, 16))
     assert small.masks is not None
-    assert_close(small.masks.dense(), full[:, ::3, ::3])
-    assert_close(small.boxes, torch.full((4, 4), 1 / 3))
+    np.testing.assert_array_equal(small.masks.dense(), full[:, ::3, ::3])
+    np.testing.assert_allclose(small.boxes, np.full((4, 4), 1 / 3), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

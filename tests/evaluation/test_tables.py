@@ -2,8 +2,8 @@
 
 import io
 
+import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from objects import SIZE, A, B, filled, instances
@@ -26,7 +26,7 @@ def printed(truth, found, **settings) -> str:
 
 
 def test_numbers_stand_in_their_rows() -> None:
-    truth = instances([A, B], masks=filled([A, B]), proposals=torch.tensor([A]).float().tolist())
+    truth = instances([A, B], masks=filled([A, B]), proposals=[[float(x) for x in A]])
     text = printed(truth, instances([A], scores=[0.9], masks=filled([A])))
     rows = {line.strip().split("  ")[0]: line.split() for line in text.splitlines() if line.strip()}
     assert rows["AJI+"][-2:] == ["50.0", "50.0"]
@@ -39,7 +39,7 @@ def test_numbers_stand_in_their_rows() -> None:
 
 
 def test_nothing_is_a_dash() -> None:
-    nothing = Instances.empty(SIZE, proposals=torch.zeros(0, 4))
+    nothing = Instances.empty(SIZE, proposals=np.zeros((0, 4), np.float32))
     text = printed(nothing, Instances.empty(SIZE))
     assert "-" in text
     assert "nan" not in text

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from objects import FAR, SIZE, A, B, filled, instances
@@ -49,7 +48,7 @@ def test_an_overlap_of_just_the_threshold_is_none() -> None:
 
 def test_groups_small_objects_and_void_are_passed_over() -> None:
     truth = boxes([[0, 0, 20, 20], [40, 0, 80, 40], [0, 60, 9, 70]], crowd=[False, True, False])
-    semantic = torch.zeros(SIZE, dtype=torch.int64)
+    semantic = np.zeros(SIZE, np.int64)
     semantic[80:, :] = 255
     corners = [[0, 0, 20, 20], [40, 0, 60, 20], [0, 60, 8, 70], [0, 85, 20, 95], [60, 60, 75, 75]]
     found = boxes(corners, scores=[0.5, 0.9, 0.9, 0.9, 0.4])
@@ -76,10 +75,10 @@ def test_nothing() -> None:
 
 
 def test_shared_pixels_are_those_of_dense_masks() -> None:
-    rng = torch.Generator().manual_seed(0)
-    one, other = (torch.rand((5, 30, 40), generator=rng) < 0.3 for _ in range(2))
+    rng = np.random.default_rng(0)
+    one, other = (rng.random((5, 30, 40)) < 0.3 for _ in range(2))
     one[:, 15:], other[:2, :, 20:], other[4] = False, False, False
-    expected = (one[:, None] & other[None]).sum((2, 3)).double().numpy()
+    expected = (one[:, None] & other[None]).sum((2, 3))
     np.testing.assert_array_equal(shared_pixels(Masks.from_dense(one), Masks.from_dense(other)), expected)
     assert shared_pixels(filled([A, B]), filled([FAR])).tolist() == [[0.0], [0.0]]
 
@@ -130,9 +129,9 @@ def predicted_masks(rng, ids):
 
 
 def as_predictions(found) -> Instances:
-    masks = Masks.from_dense(torch.from_numpy(np.stack([bitmap for *_, bitmap in found])))
-    labels = torch.tensor([list(THINGS.values()).index(category) for category, *_ in found])
-    return Instances(masks.size, masks.boxes(), labels, torch.tensor([s for _, s, _ in found]).float(), masks)
+    masks = Masks.from_dense(np.stack([bitmap for *_, bitmap in found]))
+    labels = np.array([list(THINGS.values()).index(category) for category, *_ in found])
+    return Instances(masks.size, masks.boxes(), labels, np.array([s for _, s, _ in found], np.float32), masks)
 
 
 def write_scene(folder, name, ids, found) -> tuple[str, str]:

@@ -10,23 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conftest import real_data
+from objects import SIZE, instances
 from rcnn.metrics.coco import coco_metrics
 from rcnn.structures import Instances, Masks
-
-SIZE = (100, 100)
-
-
-def instances(boxes, labels=None, scores=None, **present) -> Instances:
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
-    scores = None if scores is None else torch.tensor(scores, dtype=torch.float32)
-    return Instances(SIZE, boxes, labels, scores, **present)
 
 
 def coco_truth(annotations: dict, image: dict, names: dict[int, int]) -> Instances:
@@ -38,29 +29,29 @@ def coco_truth(annotations: dict, image: dict, names: dict[int, int]) -> Instanc
     corners = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in mine)]
     return Instances(
         size,
-        torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([names[a["category_id"]] for a in mine], dtype=torch.int64),
+        np.array(corners, np.float32).reshape(-1, 4),
+        np.array([names[a["category_id"]] for a in mine], np.int64),
         masks=Masks.from_rle([index.annToRLE(a) for a in mine], size),
-        crowd=torch.tensor([bool(a["iscrowd"]) for a in mine]),
-        areas=torch.tensor([a["area"] for a in mine], dtype=torch.float32),
+        crowd=np.array([bool(a["iscrowd"]) for a in mine], bool),
+        areas=np.array([a["area"] for a in mine], np.float32),
     )
 
 
 def nuclei_truth(folder: Path) -> Instances:
     bitmaps = [np.asarray(Image.open(file)) for file in sorted((folder / "masks").glob("*.png"))]
-    masks = Masks.from_dense(torch.from_numpy(np.stack(bitmaps)))
-    return Instances(masks.size, masks.boxes(), torch.zeros(len(masks), dtype=torch.int64), masks=masks)
+    masks = Masks.from_dense(np.stack(bitmaps))
+    return Instances(masks.size, masks.boxes(), np.zeros(len(masks), np.int64), masks=masks)
 
 
-def perturbed(truth: Instances, num_classes: int, rng: torch.Generator) -> Instances:
+def perturbed(truth: Instances, num_classes: int, rng: np.random.Generator) -> Instances:
     """Predictions of middling quality: shifted truth, some twice, some of a wrong class, tied scores."""
-    picks = torch.randint(0, max(len(truth), 1), (len(truth) * 3 // 2,), generator=rng)
+    picks = rng.integers(0, max(len(truth), 1), len(truth) * 3 // 2)
     chosen = replace(truth[picks], crowd=None, areas=None)
-    shift = torch.randint(-3, 4, (len(picks), 2), generator=rng)
-    boxes = chosen.boxes + shift.repeat(1, 2) + torch.rand(len(picks), 4, generator=rng)
-    other = torch.randint(0, num_classes, (len(picks),), generator=rng)
-    labels = torch.where(torch.rand(len(picks), generator=rng) < 0.2, other, chosen.labels)
-    scores = (torch.rand(len(picks), generator=rng) * 20).round() / 20
+    shift = rng.integers(-3, 4, (len(picks), 2))
+    boxes = (chosen.boxes + np.tile(shift, 2) + rng.random((len(picks), 4))).astype(np.float32)
+    other = rng.integers(0, num_classes, len(picks))
+    labels = np.where(rng.random(len(picks)) < 0.2, other, chosen.labels)
+    scores = ((rng.random(len(picks)) * 20).round() / 20).astype(np.float32)
     height, width = truth.size
     patches, origins = [], []
     for patch, (x1, y1, _, _), (dx, dy) in zip(
@@ -70,7 +61,7 @@ def perturbed(truth: Instances, num_classes: int, rng: torch.Generator) -> Insta
         patches.append(patch[: height - y, : width - x])
         origins.append((y, x))
     masks = Masks.from_patches(patches, origins, truth.size)
-    order = scores.argsort(descending=True, stable=True)
+    order = np.argsort(-scores, kind="stable")
     return replace(chosen, boxes=boxes, labels=labels, scores=scores, masks=masks)[order]
 
 
@@ -140,7 +131,7 @@ def photographs() -> tuple[dict, list[Instances], list[str]]:
 @pytest.mark.parametrize("cap", [100, 12])
 def test_equals_pycocotools_on_photographs_with_crowds(photographs, kind, cap) -> None:
     annotations, truths, names = photographs
-    rng = torch.Generator().manual_seed(3)
+    rng = np.random.default_rng(3)
     predictions = [perturbed(truth, len(names), rng) for truth in truths]
     categories = [c["id"] for c in annotations["categories"]]
     expected, evaluation = reference(annotations, predictions, kind, cap, categories)
@@ -160,7 +151,7 @@ def test_equals_pycocotools_on_photographs_with_crowds(photographs, kind, cap) -
 
 def test_equals_pycocotools_summarize_where_that_is_defined(photographs) -> None:
     annotations, truths, names = photographs
-    rng = torch.Generator().manual_seed(5)
+    rng = np.random.default_rng(5)
     predictions = [perturbed(truth, len(names), rng) for truth in truths]
     categories = [c["id"] for c in annotations["categories"]]
     _, evaluation = reference(annotations, predictions, "mask", 100, categories)
@@ -184,7 +175,7 @@ def nuclei() -> list[Instances]:
 @pytest.mark.parametrize("kind", ["box", "mask"])
 def test_equals_pycocotools_on_nuclei_beyond_a_hundred(nuclei, kind) -> None:
     truths = nuclei
-    rng = torch.Generator().manual_seed(7)
+    rng = np.random.default_rng(7)
     predictions = [perturbed(truth, 1, rng) for truth in truths]
     assert max(len(predicted) for predicted in predictions) > 100
     annotations = as_annotations(truths)
@@ -231,21 +222,21 @@ def test_a_class_without_truth_is_nan_and_left_out_of_the_mean() -> None:
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
 def test_no_predictions_are_zero_and_no_truth_is_nan(kind) -> None:
-    bitmap = torch.zeros((1, *SIZE))
+    bitmap = np.zeros((1, *SIZE))
     bitmap[:, 10:20, 10:20] = 1
     truth = instances([[10, 10, 20, 20]], masks=Masks.from_dense(bitmap))
     nothing = Instances.empty(SIZE)
     got = coco_metrics([truth], [nothing], kind=kind, class_names=["a"])
     assert (got.metrics["AP"], got.metrics["AR"]) == (0.0, 0.0)
     assert math.isnan(got.metrics["AP_large"])
-    found = replace(truth, scores=torch.tensor([0.5]))
+    found = replace(truth, scores=np.array([0.5], np.float32))
     for prediction in (nothing, found):
         assert math.isnan(coco_metrics([nothing], [prediction], kind=kind, class_names=["a"]).metrics["AP"])
     assert math.isnan(coco_metrics([], [], kind=kind, class_names=["a"]).per_class["a"]["AP"])
 
 
 def test_crowd_is_neither_found_nor_missed() -> None:
-    truth = instances([[0, 0, 50, 50], [60, 60, 80, 80]], crowd=torch.tensor([True, False]))
+    truth = instances([[0, 0, 50, 50], [60, 60, 80, 80]], crowd=[True, False])
     # Two within the crowd, best scores; counted as false they would halve the precision and more.
     found = instances([[0, 0, 9, 9], [9, 9, 20, 20], [60, 60, 80, 80]], scores=[0.9, 0.8, 0.7])
     got = coco_metrics([truth], [found], kind="box", class_names=["a"])
@@ -253,14 +244,14 @@ def test_crowd_is_neither_found_nor_missed() -> None:
 
 
 def test_truth_areas_come_from_the_annotation_then_the_mask_then_the_box() -> None:
-    bitmap = torch.zeros((1, *SIZE))
+    bitmap = np.zeros((1, *SIZE))
     bitmap[:, :40, :20] = 1  # 800 pixels: small; its box of 40 x 40 would be medium
     boxes = [[0, 0, 40, 40]]
     found = instances(boxes, scores=[0.9])
     for truth, expected in (
         (instances(boxes), "medium"),
         (instances(boxes, masks=Masks.from_dense(bitmap)), "small"),
-        (instances(boxes, masks=Masks.from_dense(bitmap), areas=torch.tensor([9999.0])), "large"),
+        (instances(boxes, masks=Masks.from_dense(bitmap), areas=[9999.0]), "large"),
     ):
         metrics = coco_metrics([truth], [found], kind="box", class_names=["a"]).metrics
         measured = [size for size in ("small", "medium", "large") if metrics[f"AP_{size}"] == 1.0]
@@ -281,8 +272,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         ([truth, truth], [found], "1 images, truths of 2"),
         ([truth], [replace(found, size=(50, 50))], r"\(50, 50\)"),
         ([truth], [replace(found, scores=None)], "scores"),
-        ([truth], [replace(found, scores=torch.tensor([math.nan]))], "finite"),
-        ([truth], [replace(found, labels=torch.tensor([1]))], "labels 1 to 1"),
+        ([truth], [replace(found, scores=np.array([math.nan]))], "finite"),
+        ([truth], [replace(found, labels=np.array([1]))], "labels 1 to 1"),
     ]
     for truths, predictions, message in cases:
         with pytest.raises(ValueError, match=message):

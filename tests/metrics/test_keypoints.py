@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -21,30 +20,27 @@ SIZE = (400, 500)
 
 def scenes(skeleton, images=12, seed=0):
     """Truths of all sizes, some without annotated keypoints, some crowds; predictions off by some pixels."""
-    draw, count = torch.Generator().manual_seed(seed), len(skeleton.names)
+    rng, count = np.random.default_rng(seed), len(skeleton.names)
     truths, predictions = [], []
     for _ in range(images):
-        n = int(torch.randint(0, 5, (), generator=draw))
-        corner = torch.rand(n, 2, generator=draw) * 250
-        side = 15 + torch.rand(n, 2, generator=draw) * 130
-        boxes = torch.cat([corner, corner + side], 1)
-        places = corner[:, None] + torch.rand(n, count, 2, generator=draw) * side[:, None]
-        seen = torch.randint(0, 3, (n, count, 1), generator=draw).float() * (
-            torch.rand(n, 1, 1, generator=draw) > 0.15
-        )
+        n = int(rng.integers(0, 5))
+        corner = rng.random((n, 2)) * 250
+        side = 15 + rng.random((n, 2)) * 130
+        boxes = np.concatenate([corner, corner + side], 1).astype(np.float32)
+        places = corner[:, None] + rng.random((n, count, 2)) * side[:, None]
+        seen = rng.integers(0, 3, (n, count, 1)) * (rng.random((n, 1, 1)) > 0.15)
         truths.append(
             Instances(
-                SIZE, boxes, torch.randint(0, 2, (n,), generator=draw),
-                keypoints=torch.cat([places, seen], 2), crowd=torch.rand(n, generator=draw) > 0.9,
-                areas=side.prod(1) * 0.6, skeleton=skeleton,
+                SIZE, boxes, rng.integers(0, 2, n),
+                keypoints=np.concatenate([places, seen], 2).astype(np.float32), crowd=rng.random(n) > 0.9,
+                areas=(side.prod(1) * 0.6).astype(np.float32), skeleton=skeleton,
             )
         )  # fmt: skip
-        off = torch.randn(n, count, 2, generator=draw) * 0.06 * side.prod(1).sqrt()[:, None, None]
-        found = torch.cat([places + off, torch.ones(n, count, 1)], 2)
-        found = torch.cat([found, found.flip(0)])
-        labels = torch.cat([truths[-1].labels, truths[-1].labels])
-        scores = torch.rand(2 * n, generator=draw)
-        predictions.append(Instances(SIZE, torch.cat([boxes, boxes]), labels, scores, keypoints=found))
+        off = rng.normal(0, 0.06, (n, count, 2)) * np.sqrt(side.prod(1))[:, None, None]
+        found = np.concatenate([places + off, np.ones((n, count, 1))], 2).astype(np.float32)
+        found = np.concatenate([found, found[::-1]])
+        labels, scores = np.tile(truths[-1].labels, 2), rng.random(2 * n).astype(np.float32)
+        predictions.append(Instances(SIZE, np.tile(boxes, (2, 1)), labels, scores, keypoints=found))
     return truths, predictions
 
 
@@ -53,8 +49,8 @@ def official(truths, predictions, skeleton, cap=20):
     annotations, results = [], []
     for image, (truth, found) in enumerate(zip(truths, predictions, strict=True), 1):
         for i in range(len(truth)):
-            x1, y1, x2, y2 = truth.boxes[i].double().tolist()
-            points = truth.keypoints[i].double()
+            x1, y1, x2, y2 = truth.boxes[i].tolist()
+            points = truth.keypoints[i]
             annotations.append(
                 {
                     "id": len(annotations) + 1, "image_id": image, "category_id": int(truth.labels[i]) + 1,
@@ -68,7 +64,7 @@ def official(truths, predictions, skeleton, cap=20):
                 {
                     "image_id": image, "category_id": int(found.labels[i]) + 1,
                     "score": float(found.scores[i]),
-                    "keypoints": found.keypoints[i].double().flatten().tolist(),
+                    "keypoints": found.keypoints[i].flatten().tolist(),
                 }
             )  # fmt: skip
     coco = COCO()
@@ -110,7 +106,7 @@ def test_average_precision_is_pycocotools(skeleton):
 def test_each_class_size_and_cap_is_pycocotools(cap):
     """Sigmas differ by keypoint; pycocotools has tables where it has no summary."""
     skeleton = Skeleton(("a", "b", "c"), sigmas=(0.03, 0.1, 0.2))
-    truths, predictions = scenes(skeleton, images=20, seed=3)
+    truths, predictions = scenes(skeleton, images=20, seed=2)
     ours = coco_metrics(truths, predictions, kind="keypoint", class_names=("a", "b"), max_detections=cap)
     tables = official(truths, predictions, skeleton, cap).eval
     for label, name in enumerate(("a", "b")):
@@ -132,13 +128,7 @@ def test_objects_without_keypoints_are_neither_found_nor_missed():
     truths, _ = scenes(skeleton)
     truth = replace(next(t for t in truths if len(t))[:1], crowd=None)
     blank = replace(truth, keypoints=truth.keypoints * 0)
-    nothing = Instances(
-        SIZE,
-        torch.zeros(0, 4),
-        torch.zeros(0, dtype=torch.int64),
-        torch.zeros(0),
-        keypoints=torch.zeros(0, 2, 3),
-    )
+    nothing = Instances.empty(SIZE, scores=np.zeros(0, np.float32), keypoints=np.zeros((0, 2, 3), np.float32))
     metrics = coco_metrics([blank], [nothing], kind="keypoint", class_names=("a", "b")).metrics
     assert math.isnan(metrics["AP"])
 
@@ -153,11 +143,11 @@ def test_missing_keypoints_are_named():
 
 def test_distances_by_hand():
     skeleton = Skeleton(("nose", "tail"))
-    box = torch.tensor([[10.0, 10, 50, 50], [100, 100, 150, 150]])
-    points = torch.tensor([[[20.0, 20, 2], [40, 40, 1]], [[110, 110, 2], [0, 0, 0]]])
-    truth = Instances(SIZE, box, torch.zeros(2, dtype=torch.int64), keypoints=points, skeleton=skeleton)
-    moved = points + torch.tensor([3.0, 4.0, 0.0])
-    found = Instances(SIZE, box[:1], torch.zeros(1, dtype=torch.int64), torch.ones(1), keypoints=moved[:1])
+    box = np.array([[10, 10, 50, 50], [100, 100, 150, 150]], np.float32)
+    points = np.array([[[20, 20, 2], [40, 40, 1]], [[110, 110, 2], [0, 0, 0]]], np.float32)
+    truth = Instances(SIZE, box, np.zeros(2, np.int64), keypoints=points, skeleton=skeleton)
+    moved = points + np.array([3, 4, 0], np.float32)
+    found = Instances(SIZE, box[:1], np.zeros(1, np.int64), np.ones(1, np.float32), keypoints=moved[:1])
     errors = keypoint_errors([truth], [found])
     assert errors.mean == pytest.approx(5.0)
     assert errors.per_keypoint == pytest.approx({"nose": 5.0, "tail": 5.0})
@@ -166,8 +156,8 @@ def test_distances_by_hand():
         found,
         boxes=box,
         labels=truth.labels,
-        scores=torch.ones(2),
-        keypoints=torch.stack([moved[0], points[1]]),
+        scores=np.ones(2, np.float32),
+        keypoints=np.stack([moved[0], points[1]]),
     )
     errors = keypoint_errors([truth], [both])
     assert errors.per_keypoint == pytest.approx({"nose": 2.5, "tail": 5.0})

@@ -1,7 +1,7 @@
 """Matches by image and the best threshold: hand-worked cases, and all thresholds tried."""
 
+import numpy as np
 import pytest
-import torch
 
 from objects import FAR, SIZE, A, B, instances
 from rcnn.metrics.matches import best_threshold, pair
@@ -31,15 +31,15 @@ def test_threshold_is_midway_below_the_last_detection_that_pays() -> None:
 
 
 def test_threshold_is_the_best_of_all_thresholds() -> None:
-    rng = torch.Generator().manual_seed(1)
+    rng = np.random.default_rng(1)
     truths, predictions = [], []
     for _ in range(6):
-        corners = torch.randint(0, 80, (8, 2), generator=rng)
-        truths.append(instances(torch.cat([corners, corners + 12], 1).tolist()))
-        shift = torch.randint(-4, 5, (8, 2), generator=rng)
-        scores = ((torch.rand(8, generator=rng) * 10).round() / 10).tolist()
+        corners = rng.integers(0, 80, (8, 2))
+        truths.append(instances(np.concatenate([corners, corners + 12], 1)))
+        shift = rng.integers(-4, 5, (8, 2))
+        scores = (rng.random(8) * 10).round() / 10
         moved = corners + shift
-        predictions.append(instances(torch.cat([moved, moved + 12], 1).tolist(), scores=scores))
+        predictions.append(instances(np.concatenate([moved, moved + 12], 1), scores=scores))
     threshold, f1 = best_threshold(paired(truths, predictions))
 
     def f1_at(threshold: float) -> float:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from rcnn.data.formats.coco_panoptic import write_panoptic
 from rcnn.metrics.panoptic import Quality, panoptic_quality
-from rcnn.ops.panoptic import Panoptic
+from rcnn.structures import Panoptic
 
 NAMES = ("cat", "dog", "grass", "sky")
 CAT, DOG, GRASS = 0, 1, 2
@@ -18,9 +17,9 @@ CAT, DOG, GRASS = 0, 1, 2
 
 def partition(row: str, labels: list[int], crowd: list[int] | None = None) -> Panoptic:
     """One row of pixels; a digit is a segment, 0 void."""
-    segments = torch.tensor([[int(c) for c in row]])
-    marks = torch.tensor(crowd or [0] * len(labels), dtype=torch.bool)
-    return Panoptic(segments, torch.tensor(labels, dtype=torch.int64), marks, NAMES, 2)
+    segments = np.array([[int(c) for c in row]])
+    marks = np.array(crowd or [0] * len(labels), bool)
+    return Panoptic(segments, np.array(labels, np.int64), marks, NAMES, 2)
 
 
 def counts(truth: Panoptic, found: Panoptic, name: str) -> tuple[int, int, int]:
@@ -99,7 +98,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
 
 def test_classes_are_told_by_name() -> None:
     truth = partition("1122", [CAT, GRASS])
-    other = Panoptic(truth.segments, torch.tensor([2, 0]), truth.crowd, ("GRASS", "dog", "cat"), 1)
+    other = Panoptic(truth.segments, np.array([2, 0]), truth.crowd, ("GRASS", "dog", "cat"), 1)
     quality = panoptic_quality([truth], [Panoptic(**{**vars(other), "names": ("GRASS", "bee", "cat")})])
     assert quality.all.pq == 1
     assert list(quality.per_class) == [*NAMES, "bee"]
@@ -129,8 +128,7 @@ def compact(segments: np.ndarray, labels: np.ndarray, crowd: np.ndarray) -> Pano
     there = np.unique(segments[segments > 0])
     numbers = np.zeros(9, int)
     numbers[there] = np.arange(len(there)) + 1
-    tensors = (numbers[segments], labels[there - 1], crowd[there - 1])
-    return Panoptic(*(torch.from_numpy(a) for a in tensors), NAMES, 2)
+    return Panoptic(numbers[segments], labels[there - 1], crowd[there - 1], NAMES, 2)
 
 
 @pytest.mark.parametrize("crowds", [False, True])

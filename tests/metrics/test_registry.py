@@ -3,8 +3,8 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
-import torch
 
 from objects import A, B, filled, instances
 from rcnn.evaluation.evaluator import evaluate_predictions
@@ -27,7 +27,7 @@ def compared(**changed) -> MetricInput:
         ({"class_names": ("a", "b")}, (*BASIC, "errors")),
         ({"class_names": ("a", "b"), "format": "cityscapes"}, (*BASIC, "cityscapes", "errors")),
         (
-            {"truths": [replace(TRUTH, proposals=torch.zeros(0, 4))], "has_masks": False},
+            {"truths": [replace(TRUTH, proposals=np.zeros((0, 4), np.float32))], "has_masks": False},
             (*BASIC, "errors", "proposals"),
         ),
     ],

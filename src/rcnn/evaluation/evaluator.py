@@ -12,14 +12,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import numpy.typing as npt
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
-from torch import Tensor
 
 from rcnn.data.check import check, keypoint_order, matching_label, refuse_or_skip
 from rcnn.data.dataset import Dataset
@@ -27,13 +26,12 @@ from rcnn.data.formats.coco_results import read_results
 from rcnn.data.formats.open import open_data
 from rcnn.inference.stopwatch import Stopwatch
 from rcnn.metrics import check_pairs, percent
-from rcnn.metrics.coco import Kind
 from rcnn.metrics.matches import UNMATCHED, ImageMatch, best_threshold, pair
+from rcnn.metrics.overlaps import Kind
 from rcnn.metrics.panoptic import PanopticQuality, PanopticTally
 from rcnn.metrics.registry import METRICS, MetricInput, MetricResult, check_metric_names, choose_metrics
 from rcnn.metrics.semantic import SemanticResult, SemanticTally
-from rcnn.ops.panoptic import OTHER, MergeSettings, merge, true_segments
-from rcnn.structures import Instances, Skeleton
+from rcnn.structures import OTHER, Instances, MergeSettings, Skeleton, merge, true_segments
 
 KINDS: tuple[Kind, ...] = ("box", "mask", "keypoint")
 COCO_MAX_DETECTIONS = 100
@@ -51,20 +49,12 @@ class Predictor(Protocol):
 
     def predict(
         self,
-        images: Sequence[Path | Tensor | npt.NDArray[Any]],
+        images: Sequence[Path | npt.NDArray[Any]],
         *,
         min_score: float | None = None,
         max_detections: int | None = None,
     ) -> list[Instances]:
         """The objects of each image in its own coordinates, best score first."""
-
-
-@runtime_checkable
-class ExportedPredictor(Protocol):
-    """An exported model, whose results hold arrays."""
-
-    def tensors(self) -> Predictor:
-        """The same model with results that can be evaluated."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +180,7 @@ def _json_ready(value: Any) -> Any:
 
 
 def evaluate(
-    detector: Predictor | ExportedPredictor,
+    detector: Predictor,
     dataset: Dataset | str | Path,
     *,
     batch_size: int = 1,
@@ -222,7 +212,7 @@ def evaluate(
 
     Returns:
         The evaluation (with ``seconds`` an image for decoding and predicting) and the detections, one an
-        image, on the CPU, semantic maps as uint8 since many are kept. Truths of the evaluation's matches keep
+        image, semantic maps as uint8 since many are kept. Truths of the evaluation's matches keep
         the order of the records'.
 
     Raises:
@@ -230,8 +220,6 @@ def evaluate(
             are unknown or lack something.
     """
     check_metric_names(metrics or ())
-    if isinstance(detector, ExportedPredictor):
-        detector = detector.tensors()
     if not isinstance(dataset, Dataset):
         opened = open_data(dataset)
         dataset, _ = refuse_or_skip(opened, False, report=check(opened, decode=False))
@@ -262,7 +250,7 @@ def evaluate(
         seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
         for sample, instances in zip(samples, found, strict=True):
             tallies.add(sample.truth, instances)
-            predictions.append(_compact(instances.to("cpu")))
+            predictions.append(_compact(instances))
         paths = (dataset.records[start + i].path for i in range(len(samples)))
         for sample, path in zip(samples, paths, strict=True):
             truth = _compact(replace(sample.truth, path=path))
@@ -341,7 +329,7 @@ class PixelEvaluator:
         if self._classes is not None:
             self._classes.add(truth.semantic, found.semantic)
         if self._partitions is not None:
-            self._partitions.add(true_segments(truth), merge(found.to("cpu"), settings=self._merge))
+            self._partitions.add(true_segments(truth), merge(found, settings=self._merge))
 
     @property
     def semantic(self) -> SemanticResult | None:
@@ -357,7 +345,7 @@ class PixelEvaluator:
 def _compact(instances: Instances) -> Instances:
     if instances.semantic is None:
         return instances
-    return replace(instances, semantic=instances.semantic.to(torch.uint8))
+    return replace(instances, semantic=instances.semantic.astype(np.uint8))
 
 
 def semantic_evaluation(result: SemanticResult, seconds: Mapping[str, float] | None = None) -> Evaluation:
@@ -400,7 +388,7 @@ def align_truth_classes(
             stacklevel=2,
         )
     found = [matching_label(names, name) for name in data_names]
-    new_labels = torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
+    new_labels = np.array([-1 if label is None else label for label in found], np.int64)
     aligned = [replace(t, labels=new_labels[t.labels], class_names=tuple(names)) for t in truths]
     return aligned, tuple(names)
 
@@ -529,8 +517,8 @@ def _compute_metrics(inputs: MetricInput, families: Sequence[str]) -> MetricResu
 
 def _objects(truths: Sequence[Instances], num_classes: int) -> list[int]:
     """The number of objects of each class, crowds left out."""
-    counts = torch.zeros(num_classes, dtype=torch.int64)
+    counts = np.zeros(num_classes, np.int64)
     for truth in truths:
         labels = truth.labels if truth.crowd is None else truth.labels[~truth.crowd]
-        counts += torch.bincount(labels.cpu(), minlength=num_classes)
-    return [int(count) for count in counts.tolist()]
+        counts += np.bincount(labels, minlength=num_classes)
+    return list(map(int, counts))

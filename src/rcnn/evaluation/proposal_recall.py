@@ -12,21 +12,20 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch import Tensor
 
 from rcnn.data.dataset import Dataset
-from rcnn.data.external_proposals import ImageId, Progress, with_proposals, write_proposals
+from rcnn.data.external_proposals import Boxes, ImageId, Progress, with_proposals, write_proposals
 from rcnn.evaluation.charts import number, recall_chart
-from rcnn.inference.detector import Detector
 from rcnn.io.atomic import write_atomically
 from rcnn.metrics.recall import ProposalRecall, proposal_recall
 from rcnn.parts.selective_search import SelectiveSearchSettings
-from rcnn.structures import ImageBatch
+
+if TYPE_CHECKING:
+    from rcnn.inference.detector import Detector
 
 HEAD = ("proposals", "recall at 0.5", "recall at 0.7", "average recall")
 
@@ -61,6 +60,8 @@ def propose(
     settings = search or SelectiveSearchSettings()
     settings = settings if count is None else replace(settings, count=count)
     if detector is not None:
+        from rcnn.evaluation.rpn_proposals import rpn_proposals  # asks a network, which needs torch
+
         data = with_proposals(data, rpn_proposals(detector, data, settings.count, progress))
     else:
         data = with_proposals(data, cache=cache, settings=settings, progress=progress)
@@ -69,51 +70,6 @@ def propose(
     what = "the RPN" if detector is not None else "selective search"
     write_atomically(out.with_suffix(".html"), _page(recall, f"Proposals of {what}: {out.name}").encode())
     return recall
-
-
-def rpn_proposals(
-    detector: Detector,
-    data: Dataset,
-    count: int,
-    progress: Progress | None = None,
-    *,
-    min_candidates: int = 0,
-) -> dict[ImageId, Tensor]:
-    """What the first stage of a model proposes: by image id, ``[P, 4]`` in pixels of the image, best first.
-
-    ``min_candidates``: at least this many anchors per level are looked at.
-
-    Raises:
-        ValueError: the model has no RPN.
-    """
-    network = getattr(detector, "network", None)
-    if getattr(network, "rpn", None) is None:
-        what = "an exported file" if network is None else type(network).__name__
-        raise ValueError(f"{what} has no RPN to ask; expected a Faster or Mask R-CNN's checkpoint")
-    found: dict[ImageId, Tensor] = {}
-    bare = data.without_masks()
-    for index, record in enumerate(data.records):
-        found[record.image_id] = _rpn_boxes(detector, bare[index].image, count, min_candidates)
-        if progress is not None:
-            progress(len(found), len(data))
-    return found
-
-
-@torch.no_grad()
-def _rpn_boxes(detector: Detector, image: Tensor, count: int, min_candidates: int) -> Tensor:
-    network: Any = detector.network.eval()
-    batch = detector.transform([image])
-    batch = ImageBatch(batch.tensors.to(detector.device), batch.sizes)
-    # Of a Faster R-CNN whose stages share nothing the RPN has its own.
-    backbone, neck = (
-        getattr(network, "rpn_backbone", network.backbone),
-        getattr(network, "rpn_neck", network.neck),
-    )
-    output = network.rpn(neck(backbone(batch.tensors)))
-    (boxes,) = network.rpn.decode(output, batch.sizes, min_proposals=count, min_candidates=min_candidates)
-    (height, width), (h, w) = batch.sizes[0], image.shape[1:]
-    scaled: Tensor = boxes[:count].cpu() * torch.tensor([w / width, h / height] * 2)
-    return scaled
 
 
 def recall_table(recall: ProposalRecall) -> Table:
@@ -131,8 +87,8 @@ def _rows(recall: ProposalRecall) -> Sequence[tuple[int, float, float, float]]:
     return list(zip(recall.counts, recall.at_50, recall.at_70, recall.average, strict=True))
 
 
-def _by_id(data: Dataset) -> dict[ImageId, Tensor]:
-    boxes: dict[ImageId, Tensor] = {}
+def _by_id(data: Dataset) -> dict[ImageId, Boxes]:
+    boxes: dict[ImageId, Boxes] = {}
     for record in data.records:
         if record.image_id in boxes:
             raise ValueError(f"{data.source}: two images have the id {record.image_id}; give each its own")

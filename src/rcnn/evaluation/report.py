@@ -18,12 +18,13 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from rcnn.draw import FOUND, IGNORED, MISSED, SPURIOUS, draw_comparison, draw_maps
+from rcnn.draw import IGNORED, Pixels
 from rcnn.evaluation import charts
 from rcnn.evaluation.charts import DASH, number
+from rcnn.evaluation.pictures import FOUND, MISSED, SPURIOUS, draw_comparison, draw_maps
 from rcnn.evaluation.tables import metric_tables
 from rcnn.io.atomic import write_atomically
 from rcnn.structures import Instances, Masks
@@ -474,14 +475,14 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def _shrunk(image: Tensor, *objects: Instances) -> tuple[Tensor, Instances, Instances]:
+def _shrunk(image: Pixels, *objects: Instances) -> tuple[Pixels, Instances, Instances]:
     """A large image and its truth and predictions, smaller by a whole factor."""
     truth, predicted = objects
-    step = math.ceil(max(image.shape[1:]) / _LARGEST_DRAWN)
+    step = math.ceil(max(image.shape[:2]) / _LARGEST_DRAWN)
     if step <= 1:
         return image, truth, predicted
-    small = image[:, ::step, ::step].contiguous()
-    size = (small.shape[1], small.shape[2])
+    small = image[::step, ::step]
+    size = (small.shape[0], small.shape[1])
     return small, _smaller(truth, step, size), _smaller(predicted, step, size)
 
 
@@ -498,16 +499,14 @@ def _smaller(instances: Instances, step: int, size: tuple[int, int]) -> Instance
         masks = Masks.from_patches(patches, origins, size)
     points = instances.keypoints
     if points is not None:
-        points = points / points.new_tensor([step, step, 1])
+        points = np.concatenate([points[..., :2] / np.float32(step), points[..., 2:]], -1)
     semantic = None if instances.semantic is None else instances.semantic[::step, ::step]
-    return replace(
-        instances, size=size, boxes=instances.boxes / step, masks=masks, keypoints=points, semantic=semantic
-    )
+    boxes = instances.boxes / np.float32(step)
+    return replace(instances, size=size, boxes=boxes, masks=masks, keypoints=points, semantic=semantic)
 
 
-def _jpeg(image: Tensor) -> str:
+def _jpeg(picture: Image.Image) -> str:
     """A data URI of a picture made small enough: lower in quality first, then smaller."""
-    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     for side, quality in _JPEG_STEPS:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         data = io.BytesIO()

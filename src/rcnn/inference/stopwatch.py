@@ -11,10 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FunctionType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Stopwatch:
@@ -29,9 +29,12 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self._running: str | None = None
         self._wrapped: list[tuple[nn.Module, str]] = []
-        self._cuda = network is not None and any(p.is_cuda for p in network.parameters())
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
+        self._cuda: Any = None
+        if network is not None and any(p.is_cuda for p in network.parameters()):
+            import torch  # exported models are timed without it
+
+            self._cuda = torch.cuda
+            self._cuda.reset_peak_memory_stats()
 
     def __enter__(self) -> Stopwatch:
         if self.network is not None:
@@ -63,8 +66,8 @@ class Stopwatch:
         return timed
 
     def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._cuda is not None:
+            self._cuda.synchronize()
         return time.perf_counter()
 
     def speed(self, images: int, *, decoding: float, predicting: float) -> dict[str, float]:
@@ -80,12 +83,14 @@ class Stopwatch:
             "decoding_seconds": decoding,
             **{f"{name}_seconds": seconds for name, seconds in parts.items()},
             "rest_seconds": max(predicting - sum(parts.values()), 0.0),
-            "peak_megabytes": (torch.cuda.max_memory_allocated() if self._cuda else _peak()) / 2**20,
+            "peak_megabytes": (_peak() if self._cuda is None else self._cuda.max_memory_allocated()) / 2**20,
         }
 
 
 def _callables(part: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """The public methods of a part's own classes, and ``forward`` of the modules that it is made of."""
+    from torch import nn
+
     kinds = type(part).__mro__
     own = {
         name

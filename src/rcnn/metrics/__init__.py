@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from rcnn.structures import Instances, Masks
 
 
 def percent(value: float) -> str:
     """A share as tables show it: in percent, or a dash where there was nothing to measure."""
     return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def mean_of_known(values: npt.NDArray[np.float64]) -> float:
+    """The mean of the values that are numbers; NaN where none is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def require_masks(instances: Instances) -> Masks:
@@ -48,7 +57,7 @@ def check_pairs(
                 f"{place}: predictions refer to a size of {predicted.size}, the truth to {truth.size} "
                 "(height, width): give both in the coordinates of the original image."
             )
-        if len(predicted) and (predicted.scores is None or not bool(predicted.scores.isfinite().all())):
+        if len(predicted) and (predicted.scores is None or not np.isfinite(predicted.scores).all()):
             raise ValueError(f"{place}: predictions without finite scores; each needs one to be ranked by.")
         for kind, instances in (("truth", truth), ("predictions", predicted)):
             labels = instances.labels

@@ -29,16 +29,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from rcnn.metrics import check_pairs, require_masks
-from rcnn.structures import VOID, Instances, Masks
+from rcnn.metrics import check_pairs, mean_of_known, require_masks
+from rcnn.metrics.overlaps import Floats
+from rcnn.structures import VOID, Array, Instances, Masks
 
 # As the scripts have them; rounding decides at an IoU of just 0.55.
 IOUS = np.arange(0.5, 1.0, 0.05)
 MIN_PIXELS = 100
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -87,12 +85,7 @@ def cityscapes_metrics(
         name: {"AP": float(ap.mean()), "AP50": float(ap[0])}
         for name, ap in zip(class_names, aps, strict=True)
     }
-    return CityscapesResult(_mean(aps), _mean(aps[:, 0]), per_class)
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else math.nan
+    return CityscapesResult(mean_of_known(aps), mean_of_known(aps[:, 0]), per_class)
 
 
 @dataclass(frozen=True)
@@ -115,15 +108,15 @@ class _ClassInImage:
     def of(cls, truth: Instances, predicted: Instances, label: int, min_pixels: int) -> _ClassInImage:
         objects, found = truth[truth.labels == label], predicted[predicted.labels == label]
         true_masks, masks = require_masks(objects), require_masks(found)
-        true_areas, areas = true_masks.areas().double().numpy(), masks.areas().double().numpy()
+        true_areas, areas = true_masks.areas().astype(np.float64), masks.areas().astype(np.float64)
         there = areas > 0  # an empty prediction is none
         shared = shared_pixels(masks, true_masks)[there]
-        groups = np.zeros(len(objects), dtype=bool) if objects.crowd is None else objects.crowd.numpy()
+        groups = np.zeros(len(objects), dtype=bool) if objects.crowd is None else objects.crowd
         small = true_areas < min_pixels
         # The scripts count a small group twice.
         on_ignored = shared @ (groups.astype(np.float64) + small)
         on_void = _on_void(masks, truth.semantic)[there]
-        scores = np.zeros(0) if found.scores is None else found.scores.double().numpy()
+        scores = np.zeros(0) if found.scores is None else found.scores.astype(np.float64)
         areas = areas[there]
         return cls(
             iou=shared / (areas[:, None] + true_areas - shared),
@@ -166,31 +159,31 @@ def shared_pixels(masks: Masks, others: Masks) -> Floats:
     shared = np.zeros((len(masks), len(others)))
     if not len(masks) or not len(others):
         return shared
-    low = torch.maximum(masks.windows[:, None, :2], others.windows[None, :, :2])
-    high = torch.minimum(masks.windows[:, None, 2:], others.windows[None, :, 2:])  # [P, N, 2]
+    low = np.maximum(masks.windows[:, None, :2], others.windows[None, :, :2])
+    high = np.minimum(masks.windows[:, None, 2:], others.windows[None, :, 2:])  # [P, N, 2]
     patches, other_patches = list(masks.patches()), list(others.patches())
-    for i, j in (low < high).all(2).nonzero().tolist():
-        x1, y1, x2, y2 = *low[i, j].tolist(), *high[i, j].tolist()
+    for i, j in np.argwhere((low < high).all(2)).tolist():
+        (x1, y1), (x2, y2) = low[i, j].tolist(), high[i, j].tolist()
         one = _cut(patches[i], masks.windows[i], (x1, y1, x2, y2))
         shared[i, j] = int((one & _cut(other_patches[j], others.windows[j], (x1, y1, x2, y2))).sum())
     return shared
 
 
-def _cut(patch: Tensor, window: Tensor, part: tuple[int, int, int, int]) -> Tensor:
+def _cut(patch: Array, window: Array, part: tuple[int, int, int, int]) -> Array:
     """What a mask's patch shows of a part of the image inside its window."""
     left, top = int(window[0]), int(window[1])
     x1, y1, x2, y2 = part
     return patch[y1 - top : y2 - top, x1 - left : x2 - left]
 
 
-def _on_void(masks: Masks, semantic: Tensor | None) -> Floats:
+def _on_void(masks: Masks, semantic: Array | None) -> Floats:
     """Pixels ``[P]`` of each mask that are void."""
     if semantic is None:
         return np.zeros(len(masks))
     void = semantic == VOID
     return np.array(
         [
-            int((patch.bool() & void[y1:y2, x1:x2]).sum())
+            int((patch.astype(bool) & void[y1:y2, x1:x2]).sum())
             for patch, (x1, y1, x2, y2) in zip(masks.patches(), masks.windows.tolist(), strict=True)
         ],
         dtype=np.float64,

@@ -13,18 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
 from rcnn.metrics import check_pairs
+from rcnn.metrics.overlaps import Floats, Kind
 from rcnn.structures import Instances
 
-Kind = Literal["box", "mask", "keypoint"]
 _EVALUATORS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
-Floats = npt.NDArray[np.float64]
 IOU_50, IOU_75 = 0, 5
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
 SIZES = ("small", "medium", "large")
@@ -192,7 +190,8 @@ def _detections(number: int, predicted: Instances, kind: Kind) -> list[dict[str,
         for result, area in zip(results, predicted.masks.areas().tolist(), strict=True):
             result["area"] = area
     if predicted.keypoints is not None and kind == "keypoint" and len(predicted):
-        low, high = predicted.keypoints[..., :2].aminmax(dim=1)
+        points = predicted.keypoints[..., :2]
+        low, high = points.min(1), points.max(1)
         for result, area in zip(results, (high - low).prod(1).tolist(), strict=True):
             result["area"] = area
     scores = [] if predicted.scores is None else predicted.scores.tolist()
@@ -214,7 +213,9 @@ def _shapes(number: int, instances: Instances, kind: Kind) -> list[dict[str, Any
             raise ValueError(
                 f"{place}: {len(instances)} objects without keypoints; compare boxes or give them."
             )
-        for shape, points in zip(shapes, instances.keypoints.flatten(1).tolist(), strict=True):
+        for shape, points in zip(
+            shapes, instances.keypoints.reshape(len(instances), -1).tolist(), strict=True
+        ):
             shape["keypoints"] = points
     if kind == "mask" and len(instances):
         if instances.masks is None:

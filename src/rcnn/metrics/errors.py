@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.metrics import check_pairs
-from rcnn.metrics.coco import Kind
-from rcnn.metrics.matches import MATCH_IOU, UNMATCHED, ious, pair
+from rcnn.metrics.matches import MATCH_IOU, UNMATCHED, pair
+from rcnn.metrics.overlaps import Kind, ious
 from rcnn.structures import Instances
 
 BACKGROUND_IOU = 0.1
@@ -99,8 +99,8 @@ def analyse_errors(
     for truth, predicted in zip(truths, predictions, strict=True):
         found, counted, left = _judge(truth, predicted, kind)
         detections += found
-        objects += np.bincount(truth.labels.numpy()[counted], minlength=num_classes)
-        missed += np.bincount(truth.labels.numpy()[left], minlength=num_classes)
+        objects += np.bincount(truth.labels[counted], minlength=num_classes)
+        missed += np.bincount(truth.labels[left], minlength=num_classes)
     ap = _ap(detections, objects, objects)
     costs = {}
     for error in ERROR_KINDS[:-1]:
@@ -120,7 +120,7 @@ def _judge(
     pairing = pair(truth, predicted, kind)
     counted = np.array(pairing.objects, dtype=np.int64)
     overlaps = ious(truth, predicted, kind)[:, counted]  # [D, objects that are to be found]
-    labels, true_labels = predicted.labels.numpy(), truth.labels.numpy()[counted]
+    labels, true_labels = predicted.labels, truth.labels[counted]
     same = labels[:, None] == true_labels
     taken = np.isin(counted, pairing.found)
     detections: list[_Detection] = []

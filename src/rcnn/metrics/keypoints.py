@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from rcnn.metrics import mean_of_known
 from rcnn.metrics.matches import pair
+from rcnn.metrics.overlaps import Floats
 from rcnn.structures import Instances
 
 
@@ -49,10 +50,10 @@ def keypoint_errors(truths: Sequence[Instances], predictions: Sequence[Instances
             (found, i) for i, found in enumerate(pairing.found) if found >= 0 and _annotated(truth, found)
         ]
         rows += [_distances(truth, predicted, *hit) for hit in hits]
-    distances = torch.stack(rows) if rows else torch.full((0, len(names)), math.nan)
+    distances = np.array(rows).reshape(-1, len(names))
     return KeypointErrors(
-        float(distances.nanmean()),
-        {name: float(distances[:, k].nanmean()) for k, name in enumerate(names)},
+        mean_of_known(distances),
+        {name: mean_of_known(distances[:, k]) for k, name in enumerate(names)},
         len(rows) / objects if objects else math.nan,
     )
 
@@ -61,10 +62,11 @@ def _annotated(truth: Instances, index: int) -> bool:
     return truth.keypoints is not None and bool((truth.keypoints[index, :, 2] > 0).any())
 
 
-def _distances(truth: Instances, predicted: Instances, found: int, index: int) -> Tensor:
+def _distances(truth: Instances, predicted: Instances, found: int, index: int) -> Floats:
     """``[K]``, NaN where the keypoint is not annotated."""
     if predicted.keypoints is None:
         raise ValueError(f"{truth.path or 'an image'}: detections without keypoints.")
     assert truth.keypoints is not None
-    apart: Tensor = (truth.keypoints[found, :, :2] - predicted.keypoints[index, :, :2]).norm(dim=-1)
-    return apart.where(truth.keypoints[found, :, 2] > 0, math.nan)
+    true, points = truth.keypoints[found].astype(np.float64), predicted.keypoints[index].astype(np.float64)
+    apart: Floats = np.linalg.norm(true[:, :2] - points[:, :2], axis=1)
+    return np.where(true[:, 2] > 0, apart, math.nan)

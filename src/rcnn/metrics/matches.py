@@ -17,10 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
-from torch import Tensor
 
-from rcnn.metrics.coco import Kind
+from rcnn.metrics.overlaps import Kind, ious
 from rcnn.structures import Instances
 
 MATCH_IOU = 0.5
@@ -100,8 +98,8 @@ def pair(truth: Instances, predicted: Instances, kind: Kind) -> Matching:
     """
     crowd = _flags(truth.crowd, len(truth))
     ignored = crowd | _flags(truth.difficult, len(truth))
-    scores = np.zeros(0) if predicted.scores is None else predicted.scores.double().cpu().numpy()
-    same = predicted.labels.cpu().numpy()[:, None] == truth.labels.cpu().numpy()[None]
+    scores = np.zeros(0) if predicted.scores is None else predicted.scores.astype(np.float64)
+    same = predicted.labels[:, None] == truth.labels[None]
     overlaps = np.where(same, ious(truth, predicted, kind), 0.0)  # [D, N]
     free: npt.NDArray[np.float64] = np.where(ignored, 0.0, overlaps)
     on_ignored = (overlaps[:, ignored] >= MATCH_IOU).any(1)
@@ -118,29 +116,9 @@ def pair(truth: Instances, predicted: Instances, kind: Kind) -> Matching:
     return Matching(scores.tolist(), found.tolist(), np.flatnonzero(~ignored).tolist(), truth.path)
 
 
-def _flags(flags: Tensor | None, count: int) -> npt.NDArray[np.bool_]:
+def _flags(flags: npt.NDArray[np.bool_] | None, count: int) -> npt.NDArray[np.bool_]:
     """Marks of the objects; absent means none."""
-    return np.zeros(count, dtype=bool) if flags is None else flags.cpu().numpy().astype(bool)
-
-
-def ious(truth: Instances, predicted: Instances, kind: Kind) -> npt.NDArray[np.float64]:
-    """IoU ``[D, N]`` of any two, whatever their class; with a crowd, the share of the detection on it."""
-    if not len(truth) or not len(predicted):
-        return np.zeros((len(predicted), len(truth)))
-    crowd = _flags(truth.crowd, len(truth)).astype(np.uint8)
-    if kind == "mask":
-        assert predicted.masks is not None
-        assert truth.masks is not None
-        found: npt.NDArray[np.float64] = coco_mask.iou(predicted.masks.rle(), truth.masks.rle(), crowd)
-    else:
-        found = coco_mask.iou(_corner_and_size(predicted), _corner_and_size(truth), crowd)
-    return found
-
-
-def _corner_and_size(instances: Instances) -> npt.NDArray[np.float64]:
-    """Boxes ``[N, 4]`` as COCO has them: x, y, width, height."""
-    boxes = instances.boxes.double().cpu().numpy()
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return np.zeros(count, dtype=bool) if flags is None else flags
 
 
 def best_threshold(pairings: Sequence[Matching]) -> tuple[float, float]:

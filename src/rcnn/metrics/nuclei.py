@@ -202,11 +202,11 @@ def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tupl
     """
     kept = predicted
     if predicted.scores is not None:
-        order = predicted.scores.argsort(descending=True, stable=True)
+        order = np.argsort(-predicted.scores, kind="stable")
         kept = predicted[order[predicted.scores[order] >= threshold]]
     ignored = np.zeros(len(truth), dtype=bool)
     for mark in (truth.crowd, truth.difficult):
-        ignored |= ignored if mark is None else mark.cpu().numpy()
+        ignored |= ignored if mark is None else mark
     void = _painted(require_masks(truth[ignored]), truth.size) > 0
     true_map = _painted(require_masks(truth[~ignored]), truth.size)
     predicted_map = _painted(require_masks(kept), truth.size)
@@ -221,7 +221,7 @@ def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tupl
 def _painted(masks: Masks, size: tuple[int, int]) -> Labels:
     """Label i + 1 where mask i is; of several masks the first."""
     painted = np.zeros(size, dtype=np.int64)
-    patches = [patch.cpu().numpy().astype(bool) for patch in masks.patches()]
+    patches = [patch.astype(bool) for patch in masks.patches()]
     for label in reversed(range(len(patches))):
         x1, y1, x2, y2 = masks.windows[label].tolist()
         painted[y1:y2, x1:x2][patches[label]] = label + 1

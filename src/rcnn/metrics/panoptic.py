@@ -20,13 +20,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch import Tensor
 
 from rcnn.metrics import percent
-from rcnn.ops.panoptic import Panoptic
+from rcnn.metrics.overlaps import Floats
+from rcnn.structures import Panoptic
+
+Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class PanopticTally:
         self.places: dict[str, int] = {}
         self.names: list[str] = []
         self.things: list[bool] = []
-        self.totals: list[Tensor] = []  # float64 [4] each: TP, FP, FN, sum of IoU
+        self.totals: list[Floats] = []  # float64 [4] each: TP, FP, FN, sum of IoU
 
     def add(self, truth: Panoptic, predicted: Panoptic) -> None:
         """One image's partitions; raises as :func:`panoptic_quality`."""
@@ -128,16 +131,17 @@ class PanopticTally:
         for place, counts in enumerate(_counts(truth, predicted, labels, len(self.names))):
             self.totals[place] += counts
 
-    def _labels(self, partition: Panoptic) -> Tensor:
+    def _labels(self, partition: Panoptic) -> Labels:
         """``partition.labels`` as places among ``names``; new names are added."""
         for label, name in enumerate(partition.names):
             if name.casefold() not in self.places:
                 self.places[name.casefold()] = len(self.names)
                 self.names.append(name)
                 self.things.append(label < partition.num_things)
-                self.totals.append(torch.zeros(4, dtype=torch.float64))
-        table = torch.tensor([self.places[name.casefold()] for name in partition.names], dtype=torch.int64)
-        return table[partition.labels]
+                self.totals.append(np.zeros(4))
+        table = np.array([self.places[name.casefold()] for name in partition.names], np.int64)
+        labels: Labels = table[partition.labels]
+        return labels
 
     def result(self) -> PanopticQuality:
         """The qualities of all images together."""
@@ -153,33 +157,35 @@ class PanopticTally:
         )
 
 
-def _counts(truth: Panoptic, predicted: Panoptic, labels: tuple[Tensor, Tensor], num_classes: int) -> Tensor:
+def _counts(truth: Panoptic, predicted: Panoptic, labels: tuple[Labels, Labels], num_classes: int) -> Floats:
     """float64 ``[C, 4]``: matches, false positives, false negatives and the sum of IoU of each class."""
     rows, columns = len(truth) + 1, len(predicted) + 1
     pairs = (truth.segments * columns + predicted.segments).reshape(-1)
-    shared = torch.bincount(pairs, minlength=rows * columns).view(rows, columns).double()  # [1 + G, 1 + P]
+    counted = np.bincount(pairs, minlength=rows * columns).reshape(rows, columns)
+    shared = counted.astype(np.float64)  # [1 + G, 1 + P]
     on_void, shared_segments = shared[0, 1:], shared[1:, 1:]
     true_areas, areas = shared[1:].sum(1), shared[:, 1:].sum(0)
     union = true_areas[:, None] + areas - shared_segments - on_void
     # A prediction wholly on void and an empty truth have no union at all: 0 / 0, no match.
-    iou = shared_segments / union.clamp(min=1)
+    iou = shared_segments / union.clip(min=1)
     of_truth, of_predicted = labels
     same_class = of_truth[:, None] == of_predicted
     matches = (iou > 0.5) & same_class & ~truth.crowd[:, None]
     passed_over = on_void + (shared_segments * (same_class & truth.crowd[:, None])).sum(0)
     false = ~matches.any(0) & (passed_over <= 0.5 * areas)
     missed = ~matches.any(1) & ~truth.crowd
-    counts = torch.zeros((num_classes, 4), dtype=torch.float64)
     found = matches.any(1)
-    counts[:, 0] = _per_class(of_truth[found], counts)
-    counts[:, 1] = _per_class(of_predicted[false], counts)
-    counts[:, 2] = _per_class(of_truth[missed], counts)
-    counts[:, 3].index_add_(0, of_truth[found], (iou * matches).sum(1)[found])
-    return counts
+    counts = (
+        _per_class(of_truth[found], num_classes),
+        _per_class(of_predicted[false], num_classes),
+        _per_class(of_truth[missed], num_classes),
+        _per_class(of_truth[found], num_classes, (iou * matches).sum(1)[found]),
+    )
+    return np.stack(counts, 1)
 
 
-def _per_class(labels: Tensor, counts: Tensor) -> Tensor:
-    return torch.bincount(labels, minlength=len(counts)).double()
+def _per_class(labels: Labels, num_classes: int, weights: Floats | None = None) -> Floats:
+    return np.bincount(labels, weights, num_classes).astype(np.float64)
 
 
 def _quality(tp: float, fp: float, fn: float, iou: float) -> Quality:

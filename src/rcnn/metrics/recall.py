@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from rcnn.ops.boxes import iou
+from rcnn.metrics.overlaps import Floats, box_ious
 from rcnn.structures import Instances
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000, 2000)
@@ -57,8 +57,9 @@ def proposal_recall(truths: Sequence[Instances], counts: Sequence[int] = COUNTS)
     Raises:
         ValueError: a truth without proposals.
     """
-    overlaps = torch.cat([torch.zeros((0, len(counts))), *(best_overlaps(truth, counts) for truth in truths)])
-    reached = torch.stack([_recall_at(overlaps, level) for level in (0.5, 0.7, *IOUS)])
+    nothing = np.zeros((0, len(counts)), np.float32)
+    overlaps = np.concatenate([nothing, *(best_overlaps(truth, counts) for truth in truths)])
+    reached = np.stack([_recall_at(overlaps, level) for level in (0.5, 0.7, *IOUS)])
     numbers = [len(truth.proposals) for truth in truths if truth.proposals is not None]
     return ProposalRecall(
         tuple(counts),
@@ -70,22 +71,25 @@ def proposal_recall(truths: Sequence[Instances], counts: Sequence[int] = COUNTS)
     )
 
 
-def best_overlaps(truth: Instances, counts: Sequence[int]) -> Tensor:
+def best_overlaps(truth: Instances, counts: Sequence[int]) -> npt.NDArray[np.float32]:
     """The highest IoU ``[G, C]`` of each object with any of the first so many proposals."""
     if truth.proposals is None:
         raise ValueError(
             f"{truth.path}: no proposals to measure; bring them with rcnn.data.external_proposals"
         )
-    counted = torch.ones(len(truth), dtype=torch.bool)
+    counted = np.ones(len(truth), bool)
     for mark in (truth.crowd, truth.difficult):
-        counted &= torch.ones_like(counted) if mark is None else ~mark
+        counted &= True if mark is None else ~mark
     boxes = truth.boxes[counted]
     # A column of zeros in front: the best of no proposals.
-    overlap = torch.cat([torch.zeros((len(boxes), 1)), iou(boxes, truth.proposals)], 1)
-    best = overlap.cummax(1).values
-    return best[:, torch.tensor(counts).clamp(max=len(truth.proposals))]
+    overlap = np.concatenate([np.zeros((len(boxes), 1), np.float32), box_ious(boxes, truth.proposals)], 1)
+    best: npt.NDArray[np.float32] = np.maximum.accumulate(overlap, 1)
+    return best[:, np.minimum(counts, len(truth.proposals))]
 
 
-def _recall_at(overlaps: Tensor, level: float) -> Tensor:
+def _recall_at(overlaps: npt.NDArray[np.float32], level: float) -> Floats:
     """The share ``[C]`` of objects with at least this IoU; what is 0.7 but for float32's rounding counts."""
-    return (overlaps >= level - 1e-6).double().mean(0)
+    if not len(overlaps):
+        return np.full(overlaps.shape[1], np.nan)
+    share: Floats = (overlaps >= level - 1e-6).mean(0)
+    return share

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rcnn.metrics.cityscapes import cityscapes_metrics
-from rcnn.metrics.coco import Kind, coco_metrics
+from rcnn.metrics.coco import coco_metrics
 from rcnn.metrics.errors import ERROR_KINDS, analyse_errors
 from rcnn.metrics.keypoints import keypoint_errors
 from rcnn.metrics.nuclei import nuclei_metrics
+from rcnn.metrics.overlaps import Kind
 from rcnn.metrics.recall import proposal_recall
 from rcnn.metrics.voc import voc_metrics
 from rcnn.structures import Instances

@@ -20,14 +20,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch import Tensor
 
-from rcnn.metrics import percent
-from rcnn.ops.semantic import renumber
-from rcnn.structures import VOID
+from rcnn.data.classes import renumber
+from rcnn.metrics import mean_of_known, percent
+from rcnn.metrics.overlaps import Floats
+from rcnn.structures import VOID, Array
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SemanticResult:
         return table
 
 
-def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+def confusion_matrix(truth: Array, predicted: Array, num_classes: int) -> Array:
     """Pixels by class of ``truth`` (row) and ``predicted`` (column), int64 ``[C, C]``; both are ``[H, W]``.
 
     Raises:
@@ -78,13 +78,13 @@ def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tens
             f"semantic maps: the truth is {list(truth.shape)}, the prediction {list(predicted.shape)}"
         )
     known = truth != VOID
-    rows, columns = truth[known].long(), predicted[known].long()
+    rows, columns = truth[known].astype(np.int64), predicted[known].astype(np.int64)
     if len(rows) and max(int(rows.max()), int(columns.max())) >= num_classes:
         raise ValueError(
             f"semantic maps: values of {int(rows.max())} in truth and {int(columns.max())} in prediction; "
             f"expected 0 to {num_classes - 1}, and {VOID} in the truth alone"
         )
-    return torch.bincount(rows * num_classes + columns, minlength=num_classes**2).view(num_classes, -1)
+    return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(num_classes, -1)
 
 
 class SemanticTally:
@@ -101,10 +101,10 @@ class SemanticTally:
         self.names = (*known, *(name for name in truth_names if name.casefold() not in own))
         places = {name.casefold(): value for value, name in reversed(list(enumerate(self.names)))}
         self.table = [places[name.casefold()] for name in truth_names]
-        self.confusion = torch.zeros((len(self.names), len(self.names)), dtype=torch.int64)
+        self.confusion = np.zeros((len(self.names), len(self.names)), np.int64)
         self.per_image: list[float] = []
 
-    def add(self, truth: Tensor | None, predicted: Tensor | None) -> None:
+    def add(self, truth: Array | None, predicted: Array | None) -> None:
         """One image's maps ``[H, W]``.
 
         Raises:
@@ -112,9 +112,9 @@ class SemanticTally:
         """
         if truth is None or predicted is None:
             raise ValueError(f"semantic maps: the {'truth' if truth is None else 'prediction'} has none")
-        own = confusion_matrix(renumber(truth, self.table), predicted.cpu(), len(self.names))
+        own = confusion_matrix(renumber(truth, self.table), predicted, len(self.names))
         self.confusion += own
-        self.per_image.append(_mean(_ious(own)))
+        self.per_image.append(mean_of_known(_ious(own)))
 
     def result(self) -> SemanticResult:
         """The measures of all images together; a warning where there are pixels of unknown classes."""
@@ -127,14 +127,17 @@ class SemanticTally:
                 f"(it knows {', '.join(map(repr, self.known))}): they count as wrong.",
                 stacklevel=3,
             )
-        truth = self.confusion.sum(1).double()
-        total, right = float(truth.sum()), self.confusion.diagonal().double()
-        ious, accuracies = _ious(self.confusion), right / truth  # 0 / 0 is NaN
-        fractions = truth / total
+        truth = self.confusion.sum(1).astype(np.float64)
+        total, right = truth.sum(), self.confusion.diagonal().astype(np.float64)
+        ious, accuracies, fractions = (
+            _ious(self.confusion),
+            _quotients(right, truth),
+            _quotients(truth, total),
+        )
         metrics = {
-            "semantic/mIoU": _mean(ious),
-            "semantic/pixel_accuracy": float(right.sum()) / total if total else math.nan,
-            "semantic/mean_accuracy": _mean(accuracies),
+            "semantic/mIoU": mean_of_known(ious),
+            "semantic/pixel_accuracy": float(right.sum() / total) if total else math.nan,
+            "semantic/mean_accuracy": mean_of_known(accuracies),
             "semantic/frequency_weighted_IoU": float((fractions * ious)[truth > 0].sum())
             if total
             else math.nan,
@@ -147,11 +150,13 @@ class SemanticTally:
         return SemanticResult(self.names, self.confusion.tolist(), metrics, per_class, list(self.per_image))
 
 
-def _ious(confusion: Tensor) -> Tensor:
+def _ious(confusion: Array) -> Floats:
     """IoU of each class, float64 ``[C]``; NaN where neither truth nor prediction has it."""
-    right = confusion.diagonal().double()
-    return right / (confusion.sum(0) + confusion.sum(1) - right)
+    right = confusion.diagonal().astype(np.float64)
+    return _quotients(right, confusion.sum(0) + confusion.sum(1) - right)
 
 
-def _mean(values: Tensor) -> float:
-    return float(values.nanmean())
+def _quotients(parts: Floats, wholes: Array) -> Floats:
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        quotients: Floats = parts / wholes
+    return quotients

@@ -25,14 +25,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
-from torch import Tensor
-from torchvision.ops import box_iou
 
 from rcnn.metrics import check_pairs
-from rcnn.structures import Instances
+from rcnn.metrics.overlaps import Floats, box_ious
+from rcnn.structures import Array, Instances
 
-Floats = npt.NDArray[np.float64]
 FALSE, TRUE, PASSED_OVER = 0, 1, 2
 
 
@@ -111,7 +108,7 @@ def _class_ap(
         positives += passed_over.count(False)
         if len(detections):
             assert detections.scores is not None
-            detections = detections[detections.scores.argsort(descending=True, stable=True)]
+            detections = detections[np.argsort(-detections.scores, kind="stable")]
             outcomes += _outcomes(objects.boxes, passed_over, detections.boxes, iou)
             assert detections.scores is not None
             scores += detections.scores.tolist()
@@ -129,15 +126,14 @@ def _passed_over(objects: Instances) -> list[bool]:
     return [any(marks) for marks in zip(*flags, strict=True)] if flags else [False] * len(objects)
 
 
-def _outcomes(objects: Tensor, passed_over: list[bool], detections: Tensor, iou: float) -> list[int]:
+def _outcomes(objects: Array, passed_over: list[bool], detections: Array, iou: float) -> list[int]:
     """What becomes of an image's detections of one class, given best score first."""
     if not len(objects):
         return [FALSE] * len(detections)
-    # Two boxes without area have 0 / 0 in common: nothing.
-    best = box_iou(detections.double(), objects.double()).nan_to_num(0.0).max(1)  # [D]
+    ious = box_ious(detections.astype(np.float64), objects.astype(np.float64))  # [D, N]
     taken: set[int] = set()
     outcomes = []
-    for overlap, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+    for overlap, index in zip(ious.max(1).tolist(), ious.argmax(1).tolist(), strict=True):
         if overlap > iou and passed_over[index]:
             outcomes.append(PASSED_OVER)
             continue
