@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
-from rcnn.parts.regions import Regions, SamplingSettings, external_proposals, sample_proposals
+from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
-from rcnn.structures import ImageBatch, Instances, Output
 
 
 def _published_head() -> BoxHeadSettings:
@@ -52,12 +53,11 @@ class FastRCNNSettings:
     ranks: tuple[int, int] | None = None
 
 
-class FastRCNN(nn.Module):
+class FastRCNN(Model):
     """A class and a box for each of the proposals given."""
 
     Settings = FastRCNNSettings
-    needs_masks = False
-    needs_external_proposals = True
+    needs_proposals = True
 
     def __init__(self, num_classes: int, settings: FastRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
@@ -71,30 +71,32 @@ class FastRCNN(nn.Module):
                 setattr(self.box.layers, name, _empty_pair(layer, rank))
         self.to(memory_format=torch.channels_last)
 
-    def forward(
-        self,
-        batch: ImageBatch,
-        targets: Sequence[Instances] | None = None,
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> Output:
-        """Losses where targets with proposals are given (coordinates of the batch), otherwise detections.
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Those of the sampled proposals of the targets.
 
         Raises:
             ValueError: an image without proposals.
         """
-        proposals = external_proposals(batch, targets)
+        proposals, generators = external_proposals(targets), batch.generators()
         features = self.neck(self.backbone(batch.tensors))
-        if targets is None:
-            regions, most = Regions.from_lists(proposals), max_detections
-            found = self.box.detect(features, regions, batch.sizes, min_score=min_score, max_detections=most)
-            return Output(detections=found)
-        generators = batch.generators()
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
-        return Output(self.box.losses(features, sampled, targets, generators))
+        return self.box.losses(features, sampled, targets, generators)
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        proposals: Regions | None = None,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Boxes and their classes among the proposals."""
+        assert proposals is not None
+        features = self.neck(self.backbone(images))
+        return self.box.detect(features, proposals, sizes, min_score=min_score, max_detections=max_detections)
 
 
 def compress(network: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastRCNN:

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
-from rcnn.parts.regions import Regions, sample_proposals
+from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights
+from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
-from rcnn.structures import ImageBatch, Instances, Output
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,10 @@ class FasterRCNNSettings:
     scheme: Literal["joint", "alternating"] = "joint"
 
 
-class FasterRCNN(nn.Module):
+class FasterRCNN(Model):
     """Proposals by an RPN, then a class and a box for each."""
 
     Settings = FasterRCNNSettings
-    needs_masks = False
-    needs_external_proposals = False
 
     def __init__(self, num_classes: int, settings: FasterRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
@@ -68,32 +68,45 @@ class FasterRCNN(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
-    def forward(
-        self,
-        batch: ImageBatch,
-        targets: Sequence[Instances] | None = None,
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> Output:
-        """Losses where targets are given (coordinates of the batch), otherwise detections."""
+    def pretrained_parts(self) -> list[PretrainedPart]:
+        """The parts that there may be weights for: two backbones where they are not shared."""
+        parts = super().pretrained_parts()
+        if not self.settings.shared:
+            parts.append(PretrainedPart("rpn_backbone", self.rpn_backbone, load_backbone_weights))
+        return parts
+
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Those of both stages."""
         features = self.neck(self.backbone(batch.tensors))
-        anchors = self.rpn(
-            features if self.settings.shared else self.rpn_neck(self.rpn_backbone(batch.tensors))
-        )
-        if targets is None:
-            most = self.settings.box.max_detections if max_detections is None else max_detections
-            proposals = self.rpn.decode(anchors, batch.sizes, min_proposals=most)
-            regions = Regions.from_lists(proposals)
-            return Output(
-                detections=self.box.detect(
-                    features, regions, batch.sizes, min_score=min_score, max_detections=most
-                )
-            )
-        proposals = self.rpn.decode(anchors, batch.sizes)
+        anchors = self.rpn(self.rpn_features(features, batch.tensors))
+        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
         generators = batch.generators()
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
         losses = self.rpn.loss(anchors, targets, generators)
-        return Output(losses | self.box.losses(features, sampled, targets, generators))
+        return losses | self.box.losses(features, sampled, targets, generators)
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        proposals: Regions | None = None,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Boxes and their classes."""
+        features = self.neck(self.backbone(images))
+        regions = self.rpn.decode(
+            self.rpn(self.rpn_features(features, images)), sizes,
+            min_proposals=max_detections, min_candidates=self.box.settings.max_detections,
+        )  # fmt: skip
+        return self.box.detect(features, regions, sizes, min_score=min_score, max_detections=max_detections)
+
+    def rpn_features(self, features: list[Tensor], images: Tensor) -> list[Tensor]:
+        """What the RPN reads: the second stage's features, or its own."""
+        if self.settings.shared:
+            return features
+        own: list[Tensor] = self.rpn_neck(self.rpn_backbone(images))
+        return own

@@ -28,9 +28,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.models.model import Model
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss, stacked_maps
 from rcnn.parts.backbone import BackboneSettings, build_backbone
-from rcnn.structures import ImageBatch, Instances, Output
+from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
+from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 
 # Zeros around the image. With conv1_1's own pixel they are the published 100; those at the right and the
 # bottom make whole cells, which Caffe gets from rounding up.
@@ -72,12 +74,12 @@ class FCNSettings:
     normaliser: Literal["pixels", "image"] = "pixels"
 
 
-class FCN(nn.Module):
+class FCN(Model):
     """A class for every pixel, from one, two or three maps of a backbone."""
 
     Settings = FCNSettings
-    needs_masks = False
-    needs_external_proposals = False
+    finds_objects = False
+    needs_semantic = True
 
     def __init__(self, num_classes: int, settings: FCNSettings | None = None) -> None:
         """Build with random weights and score layers of zeros; see ``rcnn.parts.pretrained`` for others.
@@ -126,30 +128,30 @@ class FCN(nn.Module):
                 f"and {s.kernel}: choose centred"
             )
 
-    def forward(
-        self,
-        batch: ImageBatch,
-        targets: Sequence[Instances] | None = None,
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> Output:
-        """Losses where targets are given (coordinates of the batch), otherwise logits for each image.
+    def pretrained_parts(self) -> list[PretrainedPart]:
+        """The parts that there may be weights for."""
+        return [
+            PretrainedPart("backbone", self.backbone, load_backbone_weights),
+            PretrainedPart("layers", self.layers, load_fc_layers),
+        ]
 
-        The latter are ``semantic_logits`` of an ``Instances`` without objects; the two limits concern objects
-        and do nothing here.
-        """
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """The cross-entropy of all pixels that are not void."""
         logits = self.logits(batch.tensors).float()
-        if targets is not None:
-            maps = stacked_maps(targets, (logits.shape[2], logits.shape[3]))
-            loss = pixel_loss(logits, maps, per_image=self.settings.normaliser == "image")
-            return Output({"pixels": loss})
-        found = []
-        for own, size in zip(logits, batch.sizes, strict=True):
-            none = {"boxes": own.new_zeros((0, 4)), "labels": own.new_zeros(0, dtype=torch.int64)}
-            cut = own[:, : size[0], : size[1]]
-            found.append(Instances(size, **none, scores=own.new_zeros(0), semantic_logits=cut))
-        return Output(detections=found)
+        maps = stacked_maps(targets, (logits.shape[2], logits.shape[3]))
+        return {"pixels": pixel_loss(logits, maps, per_image=self.settings.normaliser == "image")}
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        proposals: Regions | None = None,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Logits for every pixel, and no objects."""
+        return Detections.none(images, semantic_logits=self.logits(images).float())
 
     def logits(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` of images ``[B, 3, H, W]``."""

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.keypoint_head import KeypointHead, KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.regions import Regions, sample_proposals
+from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
-from rcnn.structures import ImageBatch, Instances, Output
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class KeypointRCNNSettings:
     mask: MaskHeadSettings | None = None
 
 
-class KeypointRCNN(nn.Module):
+class KeypointRCNN(Model):
     """Faster R-CNN with keypoints for each detection, and a mask where that is set."""
 
     Settings = KeypointRCNNSettings
-    needs_external_proposals = False
+    needs_keypoints = True
 
     def __init__(self, num_classes: int, settings: KeypointRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
@@ -58,38 +59,14 @@ class KeypointRCNN(nn.Module):
         self.box = BoxHead(channels, strides, num_classes, s.box, backbone=s.backbone)
         self.keypoint = KeypointHead(channels, strides, s.keypoint)
         self.mask = None if s.mask is None else MaskHead(channels, strides, num_classes, s.mask)
+        self.needs_masks = s.mask is not None
         self.to(memory_format=torch.channels_last)
 
-    @property
-    def needs_masks(self) -> bool:
-        """Whether the truth must have masks."""
-        return self.mask is not None
-
-    def forward(
-        self,
-        batch: ImageBatch,
-        targets: Sequence[Instances] | None = None,
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> Output:
-        """Losses where targets are given (coordinates of the batch), otherwise detections."""
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Those of the RPN and of each head."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)
-        if targets is None:
-            most = self.settings.box.max_detections if max_detections is None else max_detections
-            proposals = self.rpn.decode(anchors, batch.sizes, min_proposals=most)
-            regions = Regions.from_lists(proposals)
-            detections = self.box.detect(
-                features, regions, batch.sizes, min_score=min_score, max_detections=most
-            )
-            found = Regions.from_lists([d.boxes for d in detections])
-            detections = self.keypoint.decode(self.keypoint(features, found), detections)
-            if self.mask is not None:
-                labels = torch.cat([d.labels for d in detections])
-                detections = self.mask.decode(self.mask(features, found, labels), detections)
-            return Output(detections=detections)
-        proposals = self.rpn.decode(anchors, batch.sizes)
+        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
         generators = batch.generators()
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
@@ -99,8 +76,31 @@ class KeypointRCNN(nn.Module):
         if self.mask is not None:
             outlined = self.mask.select_positives(sampled)
             branches |= self.mask.losses(self.mask.pool(features, outlined.regions), outlined, targets)
-        return Output(
+        return (
             self.rpn.loss(anchors, targets, generators)
             | self.box.losses(features, sampled, targets, generators)
             | branches
         )
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        proposals: Regions | None = None,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Boxes, their classes and keypoints, and masks where they are set."""
+        features = self.neck(self.backbone(images))
+        regions = self.rpn.decode(
+            self.rpn(features),
+            sizes,
+            min_proposals=max_detections,
+            min_candidates=self.box.settings.max_detections,
+        )
+        found = self.box.detect(features, regions, sizes, min_score=min_score, max_detections=max_detections)
+        posed = self.keypoint.decode(self.keypoint(features, found.regions), found)
+        if self.mask is None:
+            return posed
+        return self.mask.decode(self.mask(features, found.regions, found.labels), posed)

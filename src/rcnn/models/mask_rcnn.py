@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.regions import Regions, sample_proposals
+from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
-from rcnn.structures import ImageBatch, Instances, Output
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,11 @@ class MaskRCNNSettings:
     mask: MaskHeadSettings = field(default_factory=MaskHeadSettings)
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(Model):
     """Faster R-CNN with a mask for each detection."""
 
     Settings = MaskRCNNSettings
     needs_masks = True
-    needs_external_proposals = False
 
     def __init__(self, num_classes: int, settings: MaskRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
@@ -63,40 +63,42 @@ class MaskRCNN(nn.Module):
         self.mask = MaskHead(self.box.stage_channels, self.neck.roi_strides, num_classes, self.settings.mask)
         self.to(memory_format=torch.channels_last)
 
-    def forward(
-        self,
-        batch: ImageBatch,
-        targets: Sequence[Instances] | None = None,
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> Output:
-        """Losses where targets are given (coordinates of the batch), otherwise detections."""
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Those of the RPN, the box head and the mask head."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)
-        if targets is None:
-            most = self.settings.box.max_detections if max_detections is None else max_detections
-            proposals = self.rpn.decode(anchors, batch.sizes, min_proposals=most)
-            regions = Regions.from_lists(proposals)
-            detections = self.box.detect(
-                features, regions, batch.sizes, min_score=min_score, max_detections=most
-            )
-            # The mask branch runs on the detections that are left, not on the proposals (§3, inference).
-            found = Regions.from_lists([d.boxes for d in detections])
-            labels = torch.cat([d.labels for d in detections])
-            maps = self.mask.head(self.box.stage(self.mask.pool(features, found)), labels)
-            return Output(detections=self.mask.decode(maps, detections))
-        proposals = self.rpn.decode(anchors, batch.sizes)
+        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
         generators = batch.generators()
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
         positives = self.mask.select_positives(sampled)
-        masks = self.mask.losses(
-            self.box.stage(self.mask.pool(features, positives.regions)), positives, targets
-        )
-        return Output(
+        pooled = self.box.stage(self.mask.pool(features, positives.regions))
+        masks = self.mask.losses(pooled, positives, targets)
+        return (
             self.rpn.loss(anchors, targets, generators)
             | self.box.losses(features, sampled, targets, generators)
             | masks
         )
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        proposals: Regions | None = None,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Boxes, their classes and masks."""
+        features = self.neck(self.backbone(images))
+        regions = self.rpn.decode(
+            self.rpn(features),
+            sizes,
+            min_proposals=max_detections,
+            min_candidates=self.box.settings.max_detections,
+        )
+        found = self.box.detect(features, regions, sizes, min_score=min_score, max_detections=max_detections)
+        # The mask branch runs on the detections that are left, not on the proposals (§3, inference).
+        pooled = self.box.stage(self.mask.pool(features, found.regions))
+        return self.mask.decode(self.mask.head(pooled, found.labels), found)

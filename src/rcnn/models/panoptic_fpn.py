@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from rcnn.ops.panoptic import OTHER, MergeSettings
+from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.parts.cascade import build_box_head
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.regions import Regions, sample_proposals
+from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.semantic_head import SemanticHead, SemanticHeadSettings
-from rcnn.structures import ImageBatch, Instances, Output
+from rcnn.structures import OTHER, MergeSettings
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ class PanopticFPNSettings:
     merge: MergeSettings = field(default_factory=MergeSettings)
 
 
-class PanopticFPN(nn.Module):
+class PanopticFPN(Model):
     """Mask R-CNN, and the class of every pixel from the same pyramid."""
 
     Settings = PanopticFPNSettings
     needs_masks = True
-    needs_external_proposals = False
+    needs_semantic = True
 
     def __init__(
         self, num_classes: int, settings: PanopticFPNSettings | None = None, *, num_stuff: int = 1
@@ -84,30 +85,13 @@ class PanopticFPN(nn.Module):
         """What the classes of ``semantic_logits`` are called."""
         return ((OTHER,) if self.settings.semantic.things == "other" else tuple(things)) + tuple(stuff)
 
-    def forward(
-        self,
-        batch: ImageBatch,
-        targets: Sequence[Instances] | None = None,
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> Output:
-        """Losses where targets are given (coordinates of the batch), otherwise detections."""
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Those of the RPN, of the second stage and the masks, and of the pixels, weighted."""
+        s = self.settings
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)
         pixels = self.semantic(features)
-        if targets is None:
-            most = self.settings.box.max_detections if max_detections is None else max_detections
-            proposals = self.rpn.decode(anchors, batch.sizes, min_proposals=most)
-            regions = Regions.from_lists(proposals)
-            detections = self.box.detect(
-                features, regions, batch.sizes, min_score=min_score, max_detections=most
-            )
-            found = Regions.from_lists([d.boxes for d in detections])
-            labels = torch.cat([d.labels for d in detections])
-            detections = self.mask.decode(self.mask(features, found, labels), detections)
-            return Output(detections=self.semantic.decode(pixels, batch, detections))
-        proposals = self.rpn.decode(anchors, batch.sizes)
+        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
         generators = batch.generators()
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
@@ -115,9 +99,30 @@ class PanopticFPN(nn.Module):
         positives = self.mask.select_positives(sampled)
         masks = self.mask.losses(self.mask.pool(features, positives.regions), positives, targets)
         of_objects = self.box.losses(features, sampled, targets, generators) | masks
-        s = self.settings
-        return Output(
+        return (
             self.rpn.loss(anchors, targets, generators)
             | {name: s.instance_weight * loss for name, loss in of_objects.items()}
             | {k: s.semantic_weight * loss for k, loss in self.semantic.loss(pixels, targets).items()}
         )
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        proposals: Regions | None = None,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Boxes, their classes and masks, and logits for every pixel."""
+        features = self.neck(self.backbone(images))
+        pixels = self.semantic(features)
+        regions = self.rpn.decode(
+            self.rpn(features),
+            sizes,
+            min_proposals=max_detections,
+            min_candidates=self.box.settings.max_detections,
+        )
+        found = self.box.detect(features, regions, sizes, min_score=min_score, max_detections=max_detections)
+        masked = self.mask.decode(self.mask(features, found.regions, found.labels), found)
+        return self.semantic.decode(pixels, masked)

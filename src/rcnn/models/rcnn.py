@@ -21,13 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.models.model import Model
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.losses import global_normaliser
 from rcnn.ops.warp import warp
 from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
+from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
-from rcnn.structures import ImageBatch, Instances, Output, Size
 
 # Margins of -1 and 1 become 0.02 and 0.98.
 STEEPNESS = 4.0
@@ -140,12 +142,11 @@ class RCNNSettings:
             raise ValueError(f"context {self.context}: expected 0 to less than half of the side {self.side}")
 
 
-class RCNN(nn.Module):
+class RCNN(Model):
     """Classifies each proposal by itself: a network for features, an SVM a class, boxes by regression."""
 
     Settings = RCNNSettings
-    needs_masks = False
-    needs_external_proposals = True
+    needs_proposals = True
 
     def __init__(self, num_classes: int, settings: RCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
@@ -170,28 +171,63 @@ class RCNN(nn.Module):
             nn.init.zeros_(layer.bias)
         self.to(memory_format=torch.channels_last)
 
-    def forward(
-        self,
-        batch: ImageBatch,
-        targets: Sequence[Instances] | None = None,
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> Output:
-        """The loss of fine-tuning where targets with proposals are given, otherwise detections.
+    def pretrained_parts(self) -> list[PretrainedPart]:
+        """The parts that there may be weights for."""
+        return [
+            PretrainedPart("backbone", self.backbone, load_backbone_weights),
+            PretrainedPart("layers", self.layers, load_fc_layers),
+        ]
+
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """Cross entropy of the classes of sampled proposals (§2.3, fine-tuning).
 
         Raises:
             ValueError: an image without proposals.
         """
-        if targets is not None:
-            return Output(self.loss(batch, targets))
-        proposals = external_proposals(batch)
-        return Output(
-            detections=[
-                self.detect(image[:, :height, :width], boxes, min_score, max_detections)
-                for image, boxes, (height, width) in zip(batch.tensors, proposals, batch.sizes, strict=True)
-            ]
+        sampled = sample_proposals(
+            external_proposals(targets), targets, self.num_classes, self.settings.sampling, batch.generators()
         )
+        boxes, owners = sampled.regions.boxes, sampled.regions.image_indices
+        maps = [
+            self.pooled(image[:, :height, :width], boxes[owners == i])
+            for i, (image, (height, width)) in enumerate(zip(batch.tensors, batch.sizes, strict=True))
+        ]
+        logits = self.logits(self.layers(torch.cat(maps))).float()
+        count = global_normaliser(len(sampled.labels), logits.device)
+        return {"classes": functional.cross_entropy(logits, sampled.labels, reduction="sum") / count}
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        proposals: Regions | None = None,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Boxes and their classes among the proposals."""
+        assert proposals is not None
+        # Every image's own pixels are warped, so that it has the same features in any batch.
+        found = [
+            self.features(image[:, : int(height), : int(width)], boxes)
+            for image, (height, width), boxes in zip(
+                images, sizes.tolist(), proposals.lists(len(images)), strict=True
+            )
+        ]
+        features, maps = (torch.cat(values) for values in zip(*found, strict=True))
+        boxes = proposals.boxes[:, None].expand(-1, self.num_classes, -1)
+        if self.settings.regression and bool(self.fitted):
+            boxes = box_ops.decode(self.deltas(maps).float().unflatten(1, (-1, 4)), proposals.boxes)
+        return self.decode(
+            self.scores(features), boxes, proposals.image_indices, sizes,
+            min_score=min_score, max_detections=max_detections,
+        )  # fmt: skip
+
+    @property
+    def selection(self) -> RCNNSettings:
+        """The model's own settings."""
+        settings: RCNNSettings = self.settings
+        return settings
 
     def pooled(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Features ``[R, C P P]`` ("pool5") of boxes ``[R, 4]`` on an image ``[3, H, W]``."""
@@ -206,32 +242,6 @@ class RCNN(nn.Module):
         maps = torch.cat([self.deltas.weight.new_zeros((0, self.deltas.in_features)), *pooled])
         return self.layers(maps), maps
 
-    def loss(self, batch: ImageBatch, targets: Sequence[Instances]) -> dict[str, Tensor]:
-        """Cross entropy of the classes of sampled proposals (§2.3, fine-tuning)."""
-        proposals = external_proposals(batch, targets)
-        sampled = sample_proposals(
-            proposals, targets, self.num_classes, self.settings.sampling, batch.generators()
-        )
-        boxes, owners = sampled.regions.boxes, sampled.regions.image_indices
-        maps = [
-            self.pooled(image[:, :height, :width], boxes[owners == i])
-            for i, (image, (height, width)) in enumerate(zip(batch.tensors, batch.sizes, strict=True))
-        ]
-        logits = self.logits(self.layers(torch.cat(maps))).float()
-        count = global_normaliser(len(sampled.labels), logits.device)
-        return {"classes": functional.cross_entropy(logits, sampled.labels, reduction="sum") / count}
-
-    def detect(
-        self, image: Tensor, proposals: Tensor, min_score: float | None, max_detections: int | None
-    ) -> Instances:
-        """The objects of one normalised image ``[3, H, W]`` among its proposals ``[R, 4]``."""
-        size = (int(image.shape[1]), int(image.shape[2]))
-        features, maps = self.features(image, proposals)
-        boxes = proposals[:, None].expand(-1, self.num_classes, -1)
-        if self.settings.regression and bool(self.fitted):
-            boxes = box_ops.decode(self.deltas(maps).float().unflatten(1, (-1, 4)), proposals)
-        return self.decode(self.scores(features), boxes, size, min_score, max_detections)
-
     def scores(self, features: Tensor) -> Tensor:
         """The scores ``[R, K]`` of all classes, in [0, 1]."""
         if self.settings.classifier == "svm" and bool(self.fitted):
@@ -240,19 +250,35 @@ class RCNN(nn.Module):
         return probabilities[:, : self.num_classes]
 
     def decode(
-        self, scores: Tensor, boxes: Tensor, size: Size, min_score: float | None, max_detections: int | None
-    ) -> Instances:
-        """Detections from scores ``[R, K]`` and boxes ``[R, K, 4]``: the best of each class, suppression."""
-        min_score = self.settings.min_score if min_score is None else min_score
-        most = self.settings.max_detections if max_detections is None else max_detections
-        best, index = scores.topk(min(max(self.settings.per_class, most), len(scores)), dim=0)
+        self,
+        scores: Tensor,
+        boxes: Tensor,
+        images: Tensor,
+        sizes: Tensor,
+        *,
+        min_score: float | Tensor,
+        max_detections: int | Tensor,
+    ) -> Detections:
+        """Detections from scores ``[R, K]``, boxes ``[R, K, 4]`` and the image of each region ``[R]``.
+
+        The best of each image and class, then suppression.
+        """
+        counts = torch.bincount(images, minlength=len(sizes))
+        first, num_regions = counts.cumsum(0) - counts, int(counts.max())
+        table = scores.new_full((len(sizes), num_regions, self.num_classes), -1.0)
+        table[images, torch.arange(len(images), device=images.device) - first[images]] = scores
+        most = min(max(self.settings.per_class, int(max_detections)), num_regions)
+        best, index = table.topk(most, dim=1)  # [B, best, K]
         labels = torch.arange(self.num_classes, device=scores.device).expand_as(index)
-        boxes = box_ops.clip(boxes[index, labels], size)  # [best, K, 4]
-        boxes, best, labels = boxes.reshape(-1, 4), best.reshape(-1), labels.reshape(-1)
-        good = (best >= min_score) & box_ops.larger_than(boxes, 1e-2)
-        boxes, best, labels = boxes[good], best[good], labels[good]
-        keep = box_ops.nms(boxes, best, labels, self.settings.nms_iou)[:most]
-        return Instances(size, boxes[keep], labels[keep], best[keep])
+        images = torch.arange(len(sizes), device=scores.device)[:, None, None].expand_as(index)
+        good = best >= min_score
+        best, labels, images, index = best[good], labels[good], images[good], index[good]
+        boxes = box_ops.clip(boxes[first[images] + index, labels], sizes[images])
+        large = box_ops.larger_than(boxes, 1e-2)
+        boxes, best, labels, images = boxes[large], best[large], labels[large], images[large]
+        keep = box_ops.nms(boxes, best, images * self.num_classes + labels, self.settings.nms_iou)
+        keep = keep[box_ops.first_of_each(images[keep], len(sizes), max_detections)]
+        return Detections(boxes[keep], labels[keep], best[keep], images[keep])
 
 
 def _dense(widths: Sequence[int], dropout: float) -> list[nn.Module]:

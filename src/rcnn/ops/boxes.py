@@ -9,13 +9,12 @@ import torch
 import torchvision
 from torch import Tensor
 
-from rcnn.kernels import kernels
+from rcnn.layers.operator import operator
 from rcnn.structures import Size
 
 # Detectron's limit on the log-size deltas: exp of it enlarges a box from 16 to 1000 pixels.
 MAX_LOG_SIZE = math.log(1000.0 / 16)
-# From so many boxes on, torchvision too suppresses group by group on a CPU.
-MIN_BOXES_FOR_GROUPED_NMS = 1000
+MAX_INT32 = 2**31 - 1
 
 BoxWeights = tuple[float, float, float, float]
 
@@ -78,12 +77,15 @@ def decode(deltas: Tensor, anchors: Tensor, weights: BoxWeights = (1.0, 1.0, 1.0
     return torch.cat([centre - half, centre + half], -1)
 
 
-def clip(boxes: Tensor, size: Size) -> Tensor:
-    """Boxes ``[..., 4]`` cut to an image of ``size`` (height, width)."""
-    height, width = size
-    x = boxes[..., 0::2].clamp(0, width)
-    y = boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
+def clip(boxes: Tensor, size: Size | Tensor) -> Tensor:
+    """Boxes ``[..., 4]`` cut to their images.
+
+    Args:
+        boxes: x1 y1 x2 y2.
+        size: (height, width) of the image of all, or those of each box's own as ``[..., 2]``.
+    """
+    limits = (size if isinstance(size, Tensor) else boxes.new_tensor(size)).flip(-1)
+    return torch.minimum(boxes.clamp(min=0), torch.cat([limits, limits], -1))
 
 
 def larger_than(boxes: Tensor, min_side: float) -> Tensor:
@@ -92,24 +94,63 @@ def larger_than(boxes: Tensor, min_side: float) -> Tensor:
     return ((sides >= min_side) & (sides > 0)).all(1)
 
 
+def first_of_each(owners: Tensor, num_owners: int, count: int | Tensor) -> Tensor:
+    """Places of the first ``count`` entries of each owner, one owner after the other; ``owners`` is ``[N]``.
+
+    Convention: of owners ``1 0 1 1`` and a count of 2 the places are ``1 0 2``.
+    """
+    own = owners == torch.arange(num_owners, device=owners.device)[:, None]
+    places = (own & (own.to(torch.int64).cumsum(1) <= count)).nonzero()[:, 1]
+    # Without a bound the exporter asserts one of classes * 2**63, which no file can hold.
+    torch._check(places.shape[0] <= MAX_INT32)
+    return places
+
+
 def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor:
     """Greedy non-maximum suppression inside each group; the indices kept, best score first.
 
     Args:
         boxes: ``[N, 4]``.
         scores: ``[N]``.
-        groups: int64 ``[N]``, classes or levels; boxes of different groups do not suppress each other.
+        groups: int64 ``[N]``, from 0, such as image times class; boxes of different groups do not suppress
+            each other.
         max_iou: a box that overlaps a better one by more than this goes.
     """
-    if boxes.device.type != "cpu" or len(boxes) < MIN_BOXES_FOR_GROUPED_NMS or torch.compiler.is_exporting():
-        kept: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, max_iou)
+    if torch.compiler.is_exporting():
+        return _nms_in_cells(boxes, scores, groups, max_iou)
+    if boxes.device.type != "cpu":
+        # Groups are shifted apart there, which costs float32 a hundredth of a pixel.
+        kept: Tensor = torchvision.ops.batched_nms(boxes.double(), scores.double(), groups, max_iou)
         return kept
-    compiled = kernels.kernels() if kernels.is_usable(boxes) else None
-    if compiled is not None:
-        return compiled.nms(boxes, scores, groups, max_iou)
-    # torchvision goes through all boxes once for every group; here each group is looked at alone.
+    return grouped_nms(boxes, scores, groups, max_iou)
+
+
+@operator
+def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor:
+    """As :func:`nms`, on a CPU: each group is looked at alone."""
+    # torchvision goes through all boxes once for every group.
     order = groups.argsort(stable=True)
     counts = torch.bincount(groups[order])
     parts = [part for part in torch.split(order, counts.tolist()) if len(part)]
-    best = torch.cat([part[torchvision.ops.nms(boxes[part], scores[part], max_iou)] for part in parts])
+    kept = [part[torchvision.ops.nms(boxes[part], scores[part], max_iou)] for part in parts]
+    best = torch.cat([order[:0], *kept])
     return best[scores[best].argsort(descending=True, stable=True)]
+
+
+def _nms_in_cells(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor:
+    """As :func:`nms`, in operators that exported files may hold, of boxes at 0 and above.
+
+    Every group is moved to a cell of its own, in rows and columns: in one row, eighty classes of a large
+    image would leave its coordinates a hundredth of a pixel.
+    """
+    side = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
+    count = torch.cat([groups, groups.new_zeros(1)]).max() + 1
+    columns = count.to(torch.float32).sqrt().ceil().to(torch.int64)
+    shift = torch.stack([groups % columns, torch.div(groups, columns, rounding_mode="floor")], 1) * side
+    # To torch.export torchvision declares that at least two boxes are kept. Two more make it true: apart from
+    # all others and worse than they, so that they come last.
+    apart = boxes.new_tensor([[-2.0, -2.0, -1.0, -1.0], [-4.0, -4.0, -3.0, -3.0]])
+    worst = scores.new_full((2,), torch.finfo(scores.dtype).min / 2)
+    moved = torch.cat([boxes + shift.repeat(1, 2), apart])
+    kept: Tensor = torchvision.ops.nms(moved, torch.cat([scores, worst]), max_iou)
+    return kept[:-2]

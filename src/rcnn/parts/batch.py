@@ -213,27 +213,13 @@ class ImageBatch:
         """``sizes`` as a tensor, float32 ``[B, 2]``."""
         return self.tensors.new_tensor(self.sizes, dtype=torch.float32).view(-1, 2)
 
-    def equal_groups(self) -> list[tuple[list[int], ImageBatch]]:
-        """The batch in parts of images that would be padded to the same size alone, each padded to that.
-
-        Returns:
-            For each part the images' places in the batch, in order, and the part.
-        """
+    def equal_groups(self) -> dict[Size, list[int]]:
+        """Places of the images that would be padded to the same size alone, by that size."""
         step = self.size_divisor
         groups: dict[Size, list[int]] = {}
         for i, (height, width) in enumerate(self.sizes):
             groups.setdefault((-(-height // step) * step, -(-width // step) * step), []).append(i)
-        if list(groups) == [tuple(self.tensors.shape[2:])]:
-            return [(list(range(len(self))), self)]
-        return [(members, self._part(members, size)) for size, members in groups.items()]
-
-    def _part(self, members: Sequence[int], size: Size) -> ImageBatch:
-        tensors = self.tensors[members, :, : size[0], : size[1]]
-        chosen = {
-            name: tuple(values[i] for i in members) if values else ()
-            for name, values in (("sizes", self.sizes), ("seeds", self.seeds), ("proposals", self.proposals))
-        }
-        return replace(self, tensors=tensors.contiguous(memory_format=torch.channels_last), **chosen)
+        return groups
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -323,31 +309,40 @@ class Output:
     detections: Detections | None = None
 
 
-def in_equal_groups(batch: ImageBatch, detect: Callable[[ImageBatch], Detections]) -> Detections:
-    """What ``detect`` finds in each image with the padding that the image has alone, joined again.
+def in_equal_groups(
+    batch: ImageBatch, detect: Callable[[Tensor, Tensor, Regions | None], Detections]
+) -> Detections:
+    """What is found in each image with the padding that it has alone, joined in the order of the images.
 
-    More padding changes the feature maps at an image's border, beyond which there are other features than
-    zeros then, and so what is found there. Images that need as much padding are seen together.
+    With more padding feature maps have other values than zeros beyond an image's border, and others at it,
+    so that objects there would be lost. Images that need as much padding are seen together.
 
     Args:
         batch: images of any sizes.
-        detect: takes batches whose images all need as much padding as they have.
+        detect: takes images ``[B, C, H, W]``, their sizes ``[B, 2]`` and their external proposals, if any.
     """
     groups = batch.equal_groups()
-    found = [detect(part) for _, part in groups]
-    if len(groups) == 1:
-        return found[0]
-    members = [torch.tensor(own, device=batch.tensors.device) for own, _ in groups]
-    joined = {name: torch.cat([one.tensors()[name] for one in found]) for name in _PER_OBJECT & found[0].tensors().keys()}
-    joined["image_index"] = torch.cat([own[one.image_index] for own, one in zip(members, found, strict=True)])
-    order = joined["image_index"].argsort(stable=True)
+    if list(groups) == [tuple(batch.tensors.shape[2:])]:
+        return detect(
+            batch.tensors, batch.extents, Regions.from_lists(batch.proposals) if batch.proposals else None
+        )
+    members = [torch.tensor(own, device=batch.tensors.device) for own in groups.values()]
+    found = []
+    for own, (height, width) in zip(members, groups, strict=True):
+        images = batch.tensors[own, :, :height, :width].contiguous(memory_format=torch.channels_last)
+        proposals = [batch.proposals[i] for i in own.tolist()] if batch.proposals else []
+        found.append(detect(images, batch.extents[own], Regions.from_lists(proposals) if proposals else None))
+    joined = {
+        name: torch.cat([getattr(one, name) for one in found])
+        for name in found[0].tensors()
+        if name not in ("image_index", "semantic_logits")
+    }
+    images = torch.cat([own[one.image_index] for own, one in zip(members, found, strict=True)])
+    order = images.argsort(stable=True)
     joined = {name: values[order] for name, values in joined.items()}
     if found[0].semantic_logits is not None:
         joined["semantic_logits"] = _joined_maps(batch, members, found)
-    return Detections(**joined)
-
-
-_PER_OBJECT = {spec.name for spec in fields(Detections)} - {"semantic_logits"}
+    return Detections(**joined, image_index=images[order])
 
 
 def _joined_maps(batch: ImageBatch, members: Sequence[Tensor], found: Sequence[Detections]) -> Tensor:

@@ -17,8 +17,9 @@ from rcnn.ops.boxes import BoxWeights
 from rcnn.ops.losses import global_normaliser, smooth_l1
 from rcnn.ops.roi import Pooling, assign_levels, roi_pool
 from rcnn.parts.backbone import BackboneSettings, build_stage
-from rcnn.parts.regions import Regions, SampledRegions, SamplingSettings
-from rcnn.structures import Instances, Size
+from rcnn.parts.batch import Detections, Regions, Targets
+from rcnn.parts.pretrained import PretrainedPart, load_fc_layers, load_next_stage
+from rcnn.parts.regions import SampledRegions, SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,12 @@ class BoxHead(nn.Module):
         nn.init.zeros_(self.logits.bias)
         nn.init.zeros_(self.deltas.bias)
 
+    def pretrained_parts(self) -> list[PretrainedPart]:
+        """The parts that there may be weights for, of a head on a backbone's last map."""
+        if self.settings.layers == "stage":
+            return [PretrainedPart("box.stage", self.stage, load_next_stage)]
+        return [PretrainedPart("box.layers", self.layers, load_fc_layers)]
+
     def forward(self, features: Sequence[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
         """Class logits ``[R, K + 1]`` and deltas ``[R, K, 4]`` (``[R, 1, 4]`` where class-agnostic)."""
         hidden = self.layers(self.stage(self.pool(features, regions)))
@@ -189,7 +196,7 @@ class BoxHead(nn.Module):
         self,
         features: Sequence[Tensor],
         sampled: SampledRegions,
-        truths: Sequence[Instances],
+        truths: Sequence[Targets],
         generators: Sequence[torch.Generator | None],
     ) -> dict[str, Tensor]:
         """Both losses of the sampled regions; only a cascade needs truths and generators for more of them."""
@@ -201,12 +208,12 @@ class BoxHead(nn.Module):
         self,
         features: Sequence[Tensor],
         regions: Regions,
-        sizes: Sequence[Size],
+        sizes: Tensor,
         *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> list[Instances]:
-        """Detections of each image among the regions, best first."""
+        min_score: float | Tensor | None = None,
+        max_detections: int | Tensor | None = None,
+    ) -> Detections:
+        """Detections among the regions of images of ``sizes`` ``[B, 2]`` (height, width)."""
         logits, deltas = self(features, regions)
         return self.decode(logits, deltas, regions, sizes, min_score=min_score, max_detections=max_detections)
 
@@ -216,11 +223,11 @@ class BoxHead(nn.Module):
         logits: Tensor,
         deltas: Tensor,
         regions: Regions,
-        sizes: Sequence[Size],
+        sizes: Tensor,
         *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> list[Instances]:
+        min_score: float | Tensor | None = None,
+        max_detections: int | Tensor | None = None,
+    ) -> Detections:
         """Detections of each image, best first: softmax, threshold, per-class suppression, top-k."""
         return self.select_detections(
             logits.softmax(1)[:, : self.num_classes],
@@ -236,29 +243,23 @@ class BoxHead(nn.Module):
         scores: Tensor,
         boxes: Tensor,
         images: Tensor,
-        sizes: Sequence[Size],
+        sizes: Tensor,
         *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> list[Instances]:
-        """Detections of each image from scores ``[R, K]``, boxes ``[R, K or 1, 4]`` and images ``[R]``."""
-        min_score = self.settings.min_score if min_score is None else min_score
-        most = self.settings.max_detections if max_detections is None else max_detections
-        return [
-            self._select_image(scores[mine], boxes[mine], size, min_score, most)
-            for mine, size in ((images == i, size) for i, size in enumerate(sizes))
-        ]
-
-    def _select_image(
-        self, scores: Tensor, boxes: Tensor, size: Size, min_score: float, count: int
-    ) -> Instances:
-        region, label = (scores > min_score).nonzero(as_tuple=True)
-        column = torch.zeros_like(label) if boxes.shape[1] == 1 else label
-        candidates, candidate_scores = box_ops.clip(boxes[region, column], size), scores[region, label]
-        large = box_ops.larger_than(candidates, self.settings.min_side)
-        candidates, candidate_scores, label = candidates[large], candidate_scores[large], label[large]
-        keep = box_ops.nms(candidates, candidate_scores, label, self.settings.nms_iou)[:count]
-        return Instances(size, candidates[keep], label[keep], candidate_scores[keep])
+        min_score: float | Tensor | None = None,
+        max_detections: int | Tensor | None = None,
+    ) -> Detections:
+        """Detections from scores ``[R, K]``, boxes ``[R, K or 1, 4]`` and each region's image ``[R]``."""
+        s = self.settings
+        region, labels = (scores > (s.min_score if min_score is None else min_score)).nonzero().unbind(1)
+        column = torch.zeros_like(labels) if boxes.shape[1] == 1 else labels
+        images = images[region]
+        boxes, scores = box_ops.clip(boxes[region, column], sizes[images]), scores[region, labels]
+        large = box_ops.larger_than(boxes, s.min_side).nonzero()[:, 0]
+        boxes, labels, scores, images = boxes[large], labels[large], scores[large], images[large]
+        keep = box_ops.nms(boxes, scores, images * self.num_classes + labels, s.nms_iou)
+        most = s.max_detections if max_detections is None else max_detections
+        keep = keep[box_ops.first_of_each(images[keep], sizes.shape[0], most)]
+        return Detections(boxes[keep], labels[keep], scores[keep], images[keep])
 
 
 def _layers(in_channels: int, settings: BoxHeadSettings) -> nn.Sequential:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from rcnn.ops import boxes as box_ops
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
-from rcnn.parts.regions import Regions, SampledRegions, sample_proposals
-from rcnn.structures import Instances, Size
+from rcnn.parts.pretrained import PretrainedPart, load_fc_layers
+from rcnn.parts.regions import SampledRegions, sample_proposals
 
 
 class CascadeHead(nn.Module):
@@ -55,11 +56,15 @@ class CascadeHead(nn.Module):
             steps.append(replace(first, weights=weights, sampling=sampling))
         self.steps = nn.ModuleList(BoxHead(in_channels, strides, num_classes, step) for step in steps)
 
+    def pretrained_parts(self) -> list[PretrainedPart]:
+        """The parts that there may be weights for: fully connected layers of every step, or of none."""
+        return [PretrainedPart("box.layers", step.layers, load_fc_layers) for step in self.steps]
+
     def losses(
         self,
         features: Sequence[Tensor],
         sampled: SampledRegions,
-        truths: Sequence[Instances],
+        truths: Sequence[Targets],
         generators: Sequence[torch.Generator | None],
     ) -> dict[str, Tensor]:
         """Both losses of every step, ``classes_1``, ``boxes_1`` and on.
@@ -72,12 +77,14 @@ class CascadeHead(nn.Module):
         """
         losses: dict[str, Tensor] = {}
         shared = [_scale_gradient(level, 1 / len(self.steps)) for level in features]
-        sizes = [truth.size for truth in truths]
+        sizes = features[0].new_tensor([truth.size for truth in truths], dtype=torch.float32)
         before: Regions | None = None
         for number, step in enumerate(self.steps, start=1):
             assert isinstance(step, BoxHead)
             if before is not None:
-                boxes = _lists(before, len(truths), step.settings.min_side)
+                boxes = [
+                    own[box_ops.larger_than(own, step.settings.min_side)] for own in before.lists(len(truths))
+                ]
                 sampled = sample_proposals(
                     boxes, truths, self.num_classes, step.settings.sampling, generators
                 )
@@ -92,11 +99,11 @@ class CascadeHead(nn.Module):
         self,
         features: Sequence[Tensor],
         regions: Regions,
-        sizes: Sequence[Size],
+        sizes: Tensor,
         *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> list[Instances]:
+        min_score: float | Tensor | None = None,
+        max_detections: int | Tensor | None = None,
+    ) -> Detections:
         """Detections of each image, best first: the mean of the steps' scores, the boxes of the last."""
         scores = []
         for step in self.steps:
@@ -133,16 +140,7 @@ def _scale_gradient(features: Tensor, scale: float) -> Tensor:
 
 
 @torch.no_grad()
-def _moved(step: BoxHead, deltas: Tensor, regions: Regions, sizes: Sequence[Size]) -> Regions:
-    """The regions where the deltas ``[R, 1, 4]`` take them, inside their images ``sizes`` (height, width)."""
+def _moved(step: BoxHead, deltas: Tensor, regions: Regions, sizes: Tensor) -> Regions:
+    """The regions where the deltas ``[R, 1, 4]`` take them, inside their images of ``sizes`` ``[B, 2]``."""
     boxes = box_ops.decode(deltas, regions.boxes, step.settings.weights)[:, 0]
-    limits = boxes.new_tensor([(width, height) for height, width in sizes])[regions.image_indices].repeat(
-        1, 2
-    )
-    return Regions(torch.minimum(boxes.clamp(min=0), limits), regions.image_indices)
-
-
-def _lists(regions: Regions, images: int, min_side: float) -> list[Tensor]:
-    """The boxes ``[N, 4]`` of each image, without those that have no area left."""
-    good = box_ops.larger_than(regions.boxes, min_side)
-    return [regions.boxes[good & (regions.image_indices == i)] for i in range(images)]
+    return Regions(box_ops.clip(boxes, sizes[regions.image_indices]), regions.image_indices)

@@ -13,9 +13,9 @@ from torch.nn import functional
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
 from rcnn.ops.losses import chunked_sum, global_normaliser
+from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
-from rcnn.parts.regions import Regions, SampledRegions
-from rcnn.structures import Instances
+from rcnn.parts.regions import SampledRegions
 
 # Regions that a CPU trains on at a time; with fewer the weights' gradients are as large as what it saves.
 CHUNK_REGIONS = 64
@@ -76,7 +76,7 @@ class KeypointHead(nn.Module):
         return sampled.limit_positives(self.settings.max_regions)
 
     def losses(
-        self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Instances]
+        self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]
     ) -> dict[str, Tensor]:
         """Mean cross entropy over the S² cells of each keypoint that is annotated and in its region.
 
@@ -100,7 +100,7 @@ class KeypointHead(nn.Module):
         return {"keypoints": loss / global_normaliser(int(seen.sum()), pooled.device)}
 
     def _targets(
-        self, positives: SampledRegions, truths: Sequence[Instances], side: int
+        self, positives: SampledRegions, truths: Sequence[Targets], side: int
     ) -> tuple[Tensor, Tensor]:
         """The cell of each keypoint, ``[R, K]``, and whether there is one."""
         device = positives.regions.boxes.device
@@ -119,10 +119,8 @@ class KeypointHead(nn.Module):
         return keypoint_cells(own, positives.regions.boxes, side)
 
     @torch.no_grad()
-    def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:
-        """The detections with ``keypoints [N, K, 3]``."""
-        parts = torch.split(logits, [len(d) for d in detections])
-        return [
-            replace(d, keypoints=find_keypoints(maps, d.boxes, refine=self.settings.refine))
-            for d, maps in zip(detections, parts, strict=True)
-        ]
+    def decode(self, logits: Tensor, detections: Detections) -> Detections:
+        """The detections with ``keypoints``, or with maps if they are read at the image's resolution."""
+        if self.settings.refine:
+            return replace(detections, keypoints=find_keypoints(logits, detections.boxes))
+        return replace(detections, keypoint_maps=logits)

@@ -19,9 +19,9 @@ from torch.nn import functional
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.losses import chunked_sum, global_normaliser
 from rcnn.ops.masks import mask_targets
+from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
-from rcnn.parts.regions import Regions, SampledRegions
-from rcnn.structures import Instances, Masks
+from rcnn.parts.regions import SampledRegions
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
 CHUNK_ELEMENTS = 2**23
@@ -116,10 +116,10 @@ class MaskHead(nn.Module):
         bias = self.logits.bias.index_select(0, labels)
         cells = hidden.flatten(2).transpose(1, 2)  # [R, M M, C], as they lie in memory
         own = torch.baddbmm(bias[:, None, None], cells, weight[:, :, None])
-        return own.view(len(own), 1, *hidden.shape[2:]).float()
+        return own.view(own.shape[0], 1, *hidden.shape[2:]).float()
 
     @torch.no_grad()
-    def targets(self, sampled: SampledRegions, truths: Sequence[Instances], size: int) -> Tensor:
+    def targets(self, sampled: SampledRegions, truths: Sequence[Targets], size: int) -> Tensor:
         """The part of its mask inside each positive region, resized and cut at 0.5: ``[R, M, M]`` of 0, 1."""
         targets = []
         for i, truth in enumerate(truths):
@@ -129,7 +129,7 @@ class MaskHead(nn.Module):
                     f"the truth of image {truth.path or i} has no masks, which a mask head needs: "
                     "train a model of boxes"
                 )
-            masks = Masks.empty(truth.size).to(mine.device) if truth.masks is None else truth.masks
+            masks = TargetMasks.empty(truth.size).to(mine.device) if truth.masks is None else truth.masks
             targets.append(mask_targets(masks, sampled.gt_indices[mine], sampled.regions.boxes[mine], size))
         return (torch.cat(targets) >= 0.5).float()
 
@@ -138,7 +138,7 @@ class MaskHead(nn.Module):
         return sampled.limit_positives(self.settings.max_regions)
 
     def losses(
-        self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Instances]
+        self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]
     ) -> dict[str, Tensor]:
         """:meth:`loss` of the pooled positive regions ``[R, C, P, P]``, on a CPU some regions at a time.
 
@@ -159,9 +159,7 @@ class MaskHead(nn.Module):
         weights = [p for m in (layers, self.upsample, self.logits) for p in m.parameters() if p.requires_grad]
         return self._mean(chunked_sum(total, maps, weights, parts), target_masks)
 
-    def loss(
-        self, logits: Tensor, positives: SampledRegions, truths: Sequence[Instances]
-    ) -> dict[str, Tensor]:
+    def loss(self, logits: Tensor, positives: SampledRegions, truths: Sequence[Targets]) -> dict[str, Tensor]:
         """Mean binary cross entropy on the map of the true class, positive regions only (§3).
 
         With ``softmax`` the mean cross entropy between the true class, inside the mask, and the background.
@@ -183,11 +181,9 @@ class MaskHead(nn.Module):
         return {"masks": total / global_normaliser(target_masks.numel(), target_masks.device)}
 
     @torch.no_grad()
-    def decode(self, logits: Tensor, detections: Sequence[Instances]) -> list[Instances]:
+    def decode(self, logits: Tensor, detections: Detections) -> Detections:
         """The detections with ``mask_maps [N, M, M]``: probabilities of the predicted class (§3)."""
-        maps = self.probabilities(logits, torch.cat([d.labels for d in detections]))
-        parts = torch.split(maps, [len(d) for d in detections])
-        return [replace(d, mask_maps=part) for d, part in zip(detections, parts, strict=True)]
+        return replace(detections, mask_maps=self.probabilities(logits, detections.labels))
 
     def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``[R, M, M]`` of each region's class, from logits ``[R, K or 1, M, M]`` and labels ``[R]``."""

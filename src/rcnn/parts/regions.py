@@ -11,48 +11,22 @@ from torch import Tensor
 
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.matching import IGNORED, NEGATIVE, match, sample
-from rcnn.structures import ImageBatch, Instances
+from rcnn.parts.batch import Regions, Targets
 
 
-@dataclass(frozen=True)
-class Regions:
-    """Regions of a batch in flat form, the input of every head.
-
-    Attributes:
-        boxes: float32 ``[R, 4]``.
-        image_indices: int64 ``[R]``, the image of the batch that each lies in.
-    """
-
-    boxes: Tensor
-    image_indices: Tensor
-
-    @classmethod
-    def from_lists(cls, boxes: Sequence[Tensor]) -> "Regions":
-        """From one tensor ``[N, 4]`` for each image."""
-        images = [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
-        return cls(torch.cat(list(boxes)), torch.cat(images))
-
-
-def external_proposals(batch: ImageBatch, targets: Sequence[Instances] | None = None) -> list[Tensor]:
-    """What a model that makes no proposals of its own is given: those of the targets, or else of the batch.
+def external_proposals(targets: Sequence[Targets]) -> list[Tensor]:
+    """The proposals ``[P, 4]`` that come with the truth of each image.
 
     Raises:
         ValueError: an image without proposals.
     """
     given = []
-    for target in targets or ():
+    for target in targets:
         if target.proposals is None:
             raise ValueError(
                 f"{target.path}: no proposals; this model is given them: see rcnn.data.external_proposals"
             )
         given.append(target.proposals)
-    if targets is None:
-        given += batch.proposals
-    if len(given) != len(batch):
-        raise ValueError(
-            f"this model is given its proposals: expected ImageBatch.proposals of {len(batch)} images, got "
-            f"those of {len(given)}"
-        )
     return given
 
 
@@ -126,7 +100,7 @@ class SamplingSettings:
 
 def sample_proposals(
     proposals: Sequence[Tensor],
-    truths: Sequence[Instances],
+    truths: Sequence[Targets],
     num_classes: int,
     settings: SamplingSettings,
     generators: Sequence[torch.Generator | None],
@@ -148,7 +122,7 @@ def sample_proposals(
 
 def _sample_image(
     proposals: Tensor,
-    truth: Instances,
+    truth: Targets,
     num_classes: int,
     settings: SamplingSettings,
     generator: torch.Generator | None,
@@ -174,7 +148,7 @@ def _sample_image(
     return boxes, labels, matched, is_positive, torch.where(is_positive[:, None], truth.boxes[matched], boxes)
 
 
-def split_crowds(truth: Instances) -> tuple[Tensor, Tensor]:
+def split_crowds(truth: Targets) -> tuple[Tensor, Tensor]:
     """The indices of the real objects, and the boxes ``[C, 4]`` of the crowd regions."""
     if truth.crowd is None:
         return torch.arange(len(truth), device=truth.boxes.device), truth.boxes[:0]

@@ -20,9 +20,9 @@ from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
 from rcnn.ops.losses import global_normaliser, smooth_l1
 from rcnn.ops.matching import IGNORED, match_chunks, sample
+from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.fpn import separable
 from rcnn.parts.regions import ignore_in_crowds, split_crowds
-from rcnn.structures import Instances, Size
 
 GT_CHUNK_SIZE = 64  # true boxes whose overlaps with all anchors are in memory at once
 
@@ -165,7 +165,7 @@ class RPN(nn.Module):
         return features[0].shape[dim] * self.strides[0]
 
     @torch.no_grad()
-    def targets(self, anchors: Tensor, truth: Instances) -> tuple[Tensor, Tensor]:
+    def targets(self, anchors: Tensor, truth: Targets) -> tuple[Tensor, Tensor]:
         """Labels ``[N]`` (1, 0, -1) and true boxes ``[N, 4]`` of all anchors of one image (§3.1.2)."""
         real, crowds = split_crowds(truth)
         gt_boxes = truth.boxes[real]
@@ -186,7 +186,7 @@ class RPN(nn.Module):
         return labels, gt_boxes[index] if len(gt_boxes) else anchors
 
     def loss(
-        self, output: RPNOutput, truths: Sequence[Instances], generators: Sequence[torch.Generator | None]
+        self, output: RPNOutput, truths: Sequence[Targets], generators: Sequence[torch.Generator | None]
     ) -> dict[str, Tensor]:
         """Both losses of eq. 1 over the anchors sampled from each image, drawn with its generator."""
         chosen, is_positive, target_deltas = [], [], []
@@ -230,41 +230,51 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, output: RPNOutput, sizes: Sequence[Size], *, min_proposals: int = 0, min_candidates: int = 0
-    ) -> list[Tensor]:
-        """Proposals ``[P, 4]`` of each image, best first: top-k per level, clip, suppression, top-k (§3.3).
+        self,
+        output: RPNOutput,
+        sizes: Tensor,
+        *,
+        min_proposals: int | Tensor = 0,
+        min_candidates: int = 0,
+    ) -> Regions:
+        """Proposals, the best of an image first: top-k per level, clip, suppression, top-k (§3.3).
 
         Args:
             output: of :meth:`forward`.
-            sizes: the images' true sizes.
+            sizes: the images' true (height, width), float32 ``[B, 2]``.
             min_proposals: raises both top-k to this number, so that a caller who wants more detections can
-                have them.
+                have them; a tensor, in exported graphs, only the second.
             min_candidates: raises the first top-k alone.
         """
         mode = 0 if self.training else 1
-        pre = max(self.settings.pre_nms[mode], min_proposals, min_candidates)
-        post = max(self.settings.post_nms[mode], min_proposals)
-        proposals = []
-        for logits, deltas, size in zip(output.objectness, output.deltas, sizes, strict=True):
-            index, level = self._best_per_level(logits, output.num_anchors_per_level, pre)
-            boxes = box_ops.decode(deltas[index][:, None], output.anchors[index])[:, 0]
-            boxes, scores = box_ops.clip(boxes, size), logits[index]
-            good = box_ops.larger_than(boxes, self.settings.min_side)
-            good &= scores.sigmoid() >= self.settings.min_objectness
-            boxes, scores, level = boxes[good], scores[good], level[good]
-            keep = box_ops.nms(boxes, scores, level, self.settings.nms_iou)[:post]
-            proposals.append(boxes[keep])
-        return proposals
-
-    @staticmethod
-    def _best_per_level(
-        logits: Tensor, num_anchors_per_level: Sequence[int], count: int
-    ) -> tuple[Tensor, Tensor]:
-        """Indices of the ``count`` best anchors of each level, and their levels."""
-        start, indices, levels = 0, [], []
-        for level, size in enumerate(num_anchors_per_level):
-            top = logits[start : start + size].topk(min(count, size)).indices + start
-            indices.append(top)
-            levels.append(torch.full_like(top, level))
+        pre, post = max(self.settings.pre_nms[mode], min_candidates), self.settings.post_nms[mode]
+        if isinstance(min_proposals, Tensor):
+            most: int | Tensor = min_proposals.clamp(min=post)
+        else:
+            pre, most = max(pre, min_proposals), max(post, min_proposals)
+        start, parts = 0, []
+        for size in output.num_anchors_per_level:
+            parts.append(
+                self._best_of_level(output, slice(start, start + size), torch.sym_min(pre, size), sizes)
+            )
             start += size
-        return torch.cat(indices), torch.cat(levels)
+        boxes, logits, images = (torch.cat(values) for values in zip(*parts, strict=True))
+        levels = torch.cat([torch.full_like(own, level) for level, (_, _, own) in enumerate(parts)])
+        keep = box_ops.nms(boxes, logits, images * len(parts) + levels, self.settings.nms_iou)
+        keep = keep[box_ops.first_of_each(images[keep], sizes.shape[0], most)]
+        return Regions(boxes[keep], images[keep])
+
+    def _best_of_level(
+        self, output: RPNOutput, level: slice, count: int | torch.SymInt, sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes ``[R, 4]``, logits and images ``[R]`` of the best anchors of a level in all images."""
+        logits, index = output.objectness[:, level].topk(count, 1)  # [B, count]
+        images = torch.arange(sizes.shape[0], device=index.device)[:, None].expand_as(index).flatten()
+        index, logits = (index + level.start).flatten(), logits.flatten()
+        boxes = box_ops.decode(output.deltas[images, index][:, None], output.anchors[index])[:, 0]
+        boxes = box_ops.clip(boxes, sizes[images])
+        good = box_ops.larger_than(boxes, self.settings.min_side)
+        # What is left is chosen here: to the exporter all levels together, each the least of two lengths, are
+        # a riddle of minutes.
+        keep = (good & (logits.sigmoid() >= self.settings.min_objectness)).nonzero()[:, 0]
+        return boxes[keep], logits[keep], images[keep]

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.semantic import pixel_loss, stacked_maps
-from rcnn.structures import VOID, ImageBatch, Instances
+from rcnn.parts.batch import Detections, Targets
+from rcnn.structures import VOID
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class SemanticHead(nn.Module):
         """Logits ``[B, K, H, W]`` at the size of the batch."""
         return functional.interpolate(logits, scale_factor=float(self.stride), mode="bilinear")
 
-    def targets(self, truths: Sequence[Instances], size: tuple[int, int]) -> Tensor:
+    def targets(self, truths: Sequence[Targets], size: tuple[int, int]) -> Tensor:
         """The classes of the pixels of the batch, int64 ``[B, H, W]``, as this head counts them.
 
         Raises:
@@ -101,19 +102,15 @@ class SemanticHead(nn.Module):
         stuff = (maps - self.num_things + 1).clamp(min=0)
         return torch.where(maps == VOID, VOID, stuff)
 
-    def loss(self, logits: Tensor, truths: Sequence[Instances]) -> dict[str, Tensor]:
+    def loss(self, logits: Tensor, truths: Sequence[Targets]) -> dict[str, Tensor]:
         """The mean cross-entropy over all pixels that are not void."""
         whole = self.upsampled(logits)
         return {"semantic": pixel_loss(whole, self.targets(truths, (whole.shape[2], whole.shape[3])))}
 
     @torch.no_grad()
-    def decode(self, logits: Tensor, batch: ImageBatch, detections: Sequence[Instances]) -> list[Instances]:
-        """The detections with ``semantic_logits`` of their images."""
-        whole = self.upsampled(logits)
-        return [
-            replace(found, semantic_logits=own[:, :height, :width])
-            for found, own, (height, width) in zip(detections, whole, batch.sizes, strict=True)
-        ]
+    def decode(self, logits: Tensor, detections: Detections) -> Detections:
+        """The detections with ``semantic_logits`` of all pixels of the batch."""
+        return replace(detections, semantic_logits=self.upsampled(logits))
 
 
 def _block(in_channels: int, settings: SemanticHeadSettings) -> nn.Sequential:
