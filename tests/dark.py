@@ -10,8 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rcnn.inference.detector import Detector
-from rcnn.structures import ImageBatch, Instances, Masks, Output
+from rcnn.parts.batch import Detections, ImageBatch, Output
+from rcnn.structures import Masks
 from rcnn.transform import Transform
+
+SCORE = 0.75
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,23 @@ class Dark(nn.Module):
         assert not self.training
         assert not torch.is_grad_enabled()
         self.batch_sizes.append(len(batch))
-        found = [self._found(t[:, :h, :w]) for t, (h, w) in zip(batch.tensors, batch.sizes, strict=True)]
-        kept = [f[f.scores >= (min_score or 0)][:max_detections] for f in found]  # type: ignore[operator]
-        return Output(detections=kept)
+        boxes = [self._box(t[:, :h, :w]) for t, (h, w) in zip(batch.tensors, batch.sizes, strict=True)]
+        wanted = (min_score or 0) <= SCORE and max_detections != 0
+        found = [(i, box) for i, box in enumerate(boxes) if box is not None and wanted]
+        count = len(found)
+        return Output(
+            detections=Detections(
+                torch.stack([box for _, box in found]) if found else torch.zeros(0, 4),
+                torch.ones(count, dtype=torch.int64),
+                torch.full((count,), SCORE),
+                torch.tensor([i for i, _ in found], dtype=torch.int64),
+                mask_maps=torch.ones(count, 28, 28) if self.settings.masks else None,
+            )
+        )
 
-    def _found(self, image: Tensor) -> Instances:
-        size = (image.shape[1], image.shape[2])
+    def _box(self, image: Tensor) -> Tensor | None:
         dark = image.mean(0) < self.settings.threshold
-        if not dark.any():
-            return Instances.empty(size, scores=torch.zeros(0), mask_maps=self._maps(0))
-        box = Masks.from_dense(dark[None]).boxes()
-        return Instances(size, box, torch.tensor([1]), torch.tensor([0.75]), mask_maps=self._maps(1))
-
-    def _maps(self, count: int) -> Tensor | None:
-        return torch.ones(count, 28, 28) if self.settings.masks else None
+        return torch.from_numpy(Masks.from_dense(dark[None].numpy()).boxes()[0]) if dark.any() else None
 
 
 def detector(**settings: Any) -> Detector:
@@ -72,7 +78,7 @@ def picture(dark: bool = True) -> np.ndarray:
     return pixels
 
 
-BOX = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
+BOX = np.array([[10, 20, 30, 40]], np.float32)
 
 
 def picture_file(folder: Path) -> Path:

@@ -6,20 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from blobs import blobs
+from blobs import as_masks, blobs, dense, tight_boxes
 from rcnn.data.augment import QUARTER_TURNS, Augment, copy_paste
-from rcnn.data.dataset import Sample
-from rcnn.data.geometry import View, view_sample
-from rcnn.structures import Instances, Masks
+from rcnn.data.geometry import TrainingSample, View, view_sample
+from rcnn.parts.batch import TargetMasks, Targets
 from rcnn.transform import Transform
 
 SAME = Transform()
 PLAIN = Augment(crop=64, scale_jitter=(1, 1), flip=False, brightness=0, contrast=0, saturation=0, hue=0)
 
 
+def areas(masks):
+    return masks.masks().areas()
+
+
 def boxes_only(size, *boxes, **fields):
-    truth = Instances(size, torch.tensor(boxes).float().reshape(-1, 4), torch.arange(len(boxes)), **fields)
-    return Sample(torch.zeros((3, *size), dtype=torch.uint8), truth, 0)
+    truth = Targets(size, torch.tensor(boxes).float().reshape(-1, 4), torch.arange(len(boxes)), **fields)
+    return TrainingSample(torch.zeros((3, *size), dtype=torch.uint8), truth, 0)
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -34,13 +37,13 @@ def test_random_variations_stay_consistent():
     rng = np.random.default_rng(1)
     for seed in range(60):
         out = augment(blobs(seed=seed), SAME, rng, lambda: blobs(seed=99))
-        truth, (_, height, width) = out.truth, out.image.shape
+        truth, (_, height, width) = out.targets, out.image.shape
         assert out.image.dtype == torch.uint8
         assert max(height, width) <= 48
         assert truth.size == truth.masks.size == (height, width)
         assert len(truth) == len(truth.masks) == len(truth.labels) == len(truth.crowd)
-        torch.testing.assert_close(truth.boxes, truth.masks.boxes())
-        assert (truth.masks.areas() > 0).all()
+        torch.testing.assert_close(truth.boxes, tight_boxes(truth.masks))
+        assert (areas(truth.masks) > 0).all()
 
 
 def test_same_generator_state_same_sample():
@@ -51,16 +54,16 @@ def test_same_generator_state_same_sample():
 
     first, again, other = draw(3), draw(3), draw(4)
     assert torch.equal(first.image, again.image)
-    assert torch.equal(first.truth.masks.dense(), again.truth.masks.dense())
+    assert torch.equal(dense(first.targets.masks), dense(again.targets.masks))
     assert first.image.shape != other.image.shape or not torch.equal(first.image, other.image)
 
 
 def test_leaves_the_sample_and_the_global_generators_alone():
     sample, state, numpy_state = blobs(), torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    image, pixels = sample.image.clone(), sample.truth.masks.pixels.clone()
+    image, pixels = sample.image.clone(), sample.targets.masks.pixels.clone()
     Augment(crop=40, copy_paste=1.0)(sample, SAME, np.random.default_rng(0), lambda: blobs(seed=5))
     assert torch.equal(sample.image, image)
-    assert torch.equal(sample.truth.masks.pixels, pixels)
+    assert torch.equal(sample.targets.masks.pixels, pixels)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
 
@@ -69,8 +72,8 @@ def test_without_variation_a_small_image_stays_as_it_is():
     sample = blobs((50, 60))
     out = PLAIN(sample, SAME, np.random.default_rng(0))
     assert torch.equal(out.image, sample.image)
-    assert torch.equal(out.truth.masks.dense(), sample.truth.masks.dense())
-    torch.testing.assert_close(out.truth.boxes, sample.truth.boxes)
+    assert torch.equal(dense(out.targets.masks), dense(sample.targets.masks))
+    torch.testing.assert_close(out.targets.boxes, sample.targets.boxes)
 
 
 @pytest.mark.parametrize(
@@ -86,39 +89,39 @@ def test_without_variation_a_small_image_stays_as_it_is():
 def test_odd_sizes(size, transform, shape):
     bitmap = torch.zeros((1, *size), dtype=torch.bool)
     bitmap[0, size[0] // 2, 0] = True
-    masks = Masks.from_dense(bitmap)
-    truth = Instances(size, masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks)
-    sample = Sample(torch.zeros((3, *size), dtype=torch.uint8), truth, 0)
+    masks = as_masks(bitmap)
+    truth = Targets(size, tight_boxes(masks), torch.zeros(1, dtype=torch.int64), masks=masks)
+    sample = TrainingSample(torch.zeros((3, *size), dtype=torch.uint8), truth, 0)
     out = replace(PLAIN, object_crop_fraction=1.0)(sample, transform, np.random.default_rng(0))
-    assert out.image.shape[1:] == shape == out.truth.size
-    assert len(out.truth) == (0 if shape == (64, 1) else 1)
+    assert out.image.shape[1:] == shape == out.targets.size
+    assert len(out.targets) == (0 if shape == (64, 1) else 1)
 
 
 def test_no_objects():
-    for truth in (Instances.empty((30, 200)), Instances.empty((30, 200), masks=Masks.empty((30, 200)))):
-        sample = Sample(torch.zeros((3, 30, 200), dtype=torch.uint8), truth, 0)
+    for truth in (Targets.empty((30, 200)), Targets.empty((30, 200), masks=TargetMasks.empty((30, 200)))):
+        sample = TrainingSample(torch.zeros((3, 30, 200), dtype=torch.uint8), truth, 0)
         out = Augment(crop=64, rotate90=True)(sample, SAME, np.random.default_rng(0))
-        assert len(out.truth) == 0
-        assert out.truth.boxes.shape == (0, 4)
-        assert (out.truth.masks is None) == (truth.masks is None)
+        assert len(out.targets) == 0
+        assert out.targets.boxes.shape == (0, 4)
+        assert (out.targets.masks is None) == (truth.masks is None)
 
 
 def test_one_pixel_object_keeps_one_pixel_or_goes():
     """At scale 1 it is always there when its window is; shrunk it may vanish, and its box with it."""
     bitmap = torch.zeros((1, 40, 40), dtype=torch.bool)
     bitmap[0, 39, 39] = True
-    masks = Masks.from_dense(bitmap)
-    sample = Sample(
+    masks = as_masks(bitmap)
+    sample = TrainingSample(
         torch.zeros((3, 40, 40), dtype=torch.uint8),
-        Instances((40, 40), masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks),
+        Targets((40, 40), tight_boxes(masks), torch.zeros(1, dtype=torch.int64), masks=masks),
         0,
     )
     augment = replace(PLAIN, crop=16, object_crop_fraction=1.0)
     for seed in range(10):
-        out = augment(sample, SAME, np.random.default_rng(seed)).truth
-        assert out.masks.areas().tolist() == [1.0]
+        out = augment(sample, SAME, np.random.default_rng(seed)).targets
+        assert areas(out.masks).tolist() == [1.0]
         assert out.crowd.tolist() == [False]
-    assert len(view_sample(sample, View((0, 0, 40, 40), (1, 1))).truth) == 0
+    assert len(view_sample(sample, View((0, 0, 40, 40), (1, 1))).targets) == 0
 
 
 def test_window_holds_an_object_when_it_is_to():
@@ -126,7 +129,7 @@ def test_window_holds_an_object_when_it_is_to():
     shares = {}
     for object_crop_fraction in (0.0, 1.0):
         augment = replace(PLAIN, object_crop_fraction=object_crop_fraction)
-        outs = [augment(sample, SAME, np.random.default_rng(i)).truth for i in range(40)]
+        outs = [augment(sample, SAME, np.random.default_rng(i)).targets for i in range(40)]
         shares[object_crop_fraction] = sum(len(out) for out in outs) / 40
         whole = [out.boxes for out in outs if len(out)]
         if object_crop_fraction:
@@ -139,7 +142,7 @@ def test_window_lies_inside_an_object_larger_than_it():
     sample = boxes_only((1000, 1000), [100, 100, 900, 900])
     hits = replace(PLAIN, object_crop_fraction=1.0)
     for seed in range(20):
-        out = hits(sample, SAME, np.random.default_rng(seed)).truth
+        out = hits(sample, SAME, np.random.default_rng(seed)).targets
         assert out.boxes.tolist() == [[0, 0, 64, 64]]
         assert out.crowd.tolist() == [True]  # 64 x 64 of 800 x 800 is too little to learn its box from
 
@@ -147,7 +150,7 @@ def test_window_lies_inside_an_object_larger_than_it():
 def test_crowds_are_no_aim_and_stay_crowds():
     fields = {"crowd": torch.tensor([True]), "difficult": torch.tensor([True])}
     sample = boxes_only((64, 64), [0, 0, 40, 40], **fields)
-    out = replace(PLAIN, object_crop_fraction=1.0)(sample, SAME, np.random.default_rng(0)).truth
+    out = replace(PLAIN, object_crop_fraction=1.0)(sample, SAME, np.random.default_rng(0)).targets
     assert out.crowd.tolist() == out.difficult.tolist() == [True]
 
 
@@ -155,7 +158,7 @@ def test_scale_follows_the_transform():
     sample = boxes_only((100, 100), [10, 10, 30, 50])
     transform = Transform(short_side=50)
     out = replace(PLAIN, crop=500)(sample, transform, np.random.default_rng(0))
-    torch.testing.assert_close(out.truth.boxes, torch.tensor([[5.0, 5, 15, 25]]))
+    torch.testing.assert_close(out.targets.boxes, torch.tensor([[5.0, 5, 15, 25]]))
     jittered = replace(PLAIN, crop=500, scale_jitter=(0.5, 2.0))
     sides = [jittered(sample, transform, np.random.default_rng(i)).image.shape[1] for i in range(50)]
     assert 25 <= min(sides) < 30
@@ -181,9 +184,9 @@ def square(size, *corners, value=0, **fields):
     bitmaps = torch.zeros((len(corners), *size), dtype=torch.bool)
     for bitmap, (x, y) in zip(bitmaps, corners, strict=True):
         bitmap[y : y + 4, x : x + 4] = True
-    masks = Masks.from_dense(bitmaps)
-    truth = Instances(size, masks.boxes(), torch.full((len(corners),), value), masks=masks, **fields)
-    return Sample(torch.full((3, *size), value, dtype=torch.uint8), truth, value)
+    masks = as_masks(bitmaps)
+    truth = Targets(size, tight_boxes(masks), torch.full((len(corners),), value), masks=masks, **fields)
+    return TrainingSample(torch.full((3, *size), value, dtype=torch.uint8), truth, value)
 
 
 def test_paste_by_hand():
@@ -193,24 +196,24 @@ def test_paste_by_hand():
         (20, 20), (0, 0), (8, 0), (15, 15), (0, 8), value=2, difficult=torch.ones(4, dtype=torch.bool)
     )
     out = copy_paste(below, donor, torch.tensor([True, True, True, False]), min_visible=0.8)
-    assert out.truth.labels.tolist() == [1, 1, 2, 2]
+    assert out.targets.labels.tolist() == [1, 1, 2, 2]
     # (0, 0) is gone; (2, 2) lost its corner 2..4 x 2..4; (8, 0) is cut at x = 10
     expected = torch.tensor([[2.0, 2, 6, 6], [6, 6, 10, 10], [0, 0, 4, 4], [8, 0, 10, 4]])
-    torch.testing.assert_close(out.truth.boxes, expected)
-    assert out.truth.masks.areas().tolist() == [12, 16, 16, 8]
-    assert out.truth.crowd.tolist() == [True, False, False, True]
-    assert out.truth.difficult.tolist() == [False, False, True, True]
-    assert out.truth.masks.dense().sum(0).max() == 1
-    assert torch.equal(out.image[0] == 2, out.truth.masks.dense()[2:].any(0))
+    torch.testing.assert_close(out.targets.boxes, expected)
+    assert areas(out.targets.masks).tolist() == [12, 16, 16, 8]
+    assert out.targets.crowd.tolist() == [True, False, False, True]
+    assert out.targets.difficult.tolist() == [False, False, True, True]
+    assert dense(out.targets.masks).sum(0).max() == 1
+    assert torch.equal(out.image[0] == 2, dense(out.targets.masks)[2:].any(0))
     assert (below.image == 1).all()
 
 
 def test_paste_on_an_image_without_objects():
-    empty = Sample(torch.zeros((3, 10, 10), dtype=torch.uint8), Instances.empty((10, 10)), 0)
+    empty = TrainingSample(torch.zeros((3, 10, 10), dtype=torch.uint8), Targets.empty((10, 10)), 0)
     donor = square((10, 10), (1, 2), value=2)
     out = copy_paste(empty, donor, torch.tensor([True]))
-    torch.testing.assert_close(out.truth.boxes, torch.tensor([[1.0, 2, 5, 6]]))
-    assert len(out.truth.masks) == 1
+    torch.testing.assert_close(out.targets.boxes, torch.tensor([[1.0, 2, 5, 6]]))
+    assert len(out.targets.masks) == 1
     assert copy_paste(donor, empty, torch.zeros(0, dtype=torch.bool)) is donor
 
 

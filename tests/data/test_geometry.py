@@ -10,10 +10,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from blobs import blobs
-from rcnn.data.dataset import Sample
-from rcnn.data.geometry import View, view_sample
-from rcnn.structures import Instances, Masks, Skeleton
+from blobs import as_masks, blobs, dense, tight_boxes
+from rcnn.data.geometry import TrainingSample, View, view_sample
+from rcnn.parts.batch import Targets
+from rcnn.structures import Skeleton
 
 ORIENTATIONS = list(product((False, True), repeat=3))
 
@@ -50,26 +50,26 @@ def test_crop_by_hand():
     """A 4 x 4 mask cut to its right lower quarter, then doubled and mirrored."""
     bitmap = torch.zeros((1, 10, 12), dtype=torch.bool)
     bitmap[0, 2:6, 3:7] = True
-    masks = Masks.from_dense(bitmap)
-    truth = Instances((10, 12), masks.boxes(), torch.tensor([3]), masks=masks, areas=masks.areas())
-    sample = Sample(torch.zeros((3, 10, 12), dtype=torch.uint8), truth, "a")
+    masks = as_masks(bitmap)
+    truth = Targets((10, 12), tight_boxes(masks), torch.tensor([3]), masks=masks, areas=torch.tensor([16.0]))
+    sample = TrainingSample(torch.zeros((3, 10, 12), dtype=torch.uint8), truth, "a")
     out = view_sample(sample, View((5, 4, 10, 9), (10, 10), flip_x=True), min_visible=0.3)
     expected = torch.zeros((1, 10, 10), dtype=torch.bool)
     expected[0, :4, 6:] = True
-    assert torch.equal(out.truth.masks.dense(), expected)
-    torch.testing.assert_close(out.truth.boxes, torch.tensor([[6.0, 0, 10, 4]]))
-    assert out.truth.size == (10, 10)
+    assert torch.equal(dense(out.targets.masks), expected)
+    torch.testing.assert_close(out.targets.boxes, torch.tensor([[6.0, 0, 10, 4]]))
+    assert out.targets.size == (10, 10)
     assert out.image.shape == (3, 10, 10)
-    assert out.truth.labels.tolist() == [3]
-    assert out.truth.crowd.tolist() == [True]  # a quarter is left, 0.3 was asked for
-    assert out.truth.areas is None
+    assert out.targets.labels.tolist() == [3]
+    assert out.targets.crowd.tolist() == [True]  # a quarter is left, 0.3 was asked for
+    assert out.targets.areas is None
     kept = view_sample(sample, View((5, 4, 10, 9), (10, 10)), min_visible=0.2)
-    assert kept.truth.crowd.tolist() == [False]
-    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.3, drop_truncated=True).truth) == 0
-    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.2, drop_truncated=True).truth) == 1
-    crowd = Sample(sample.image, replace(truth, crowd=torch.tensor([True])), "a")
+    assert kept.targets.crowd.tolist() == [False]
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.3, drop_truncated=True).targets) == 0
+    assert len(view_sample(sample, View((5, 4, 10, 9), (10, 10)), 0.2, drop_truncated=True).targets) == 1
+    crowd = TrainingSample(sample.image, replace(truth, crowd=torch.tensor([True])), "a")
     cut = view_sample(crowd, View((5, 4, 10, 9), (10, 10)), 0.3, drop_truncated=True)
-    assert cut.truth.crowd.tolist() == [True], "what is left of a crowd is no background"
+    assert cut.targets.crowd.tolist() == [True], "what is left of a crowd is no background"
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -77,14 +77,14 @@ def test_crop_by_hand():
 def test_masks_and_boxes_equal_v2(orientation, resized):
     sample = blobs()
     view = View((7, 5, 57, 45), resized, *orientation)
-    expected = v2_view(view, sample.truth.masks.dense())
-    masks = view.masks(sample.truth.masks)
-    assert torch.equal(masks.dense(), expected)
-    out = view_sample(sample, view).truth
+    expected = v2_view(view, dense(sample.targets.masks))
+    masks = view.masks(sample.targets.masks)
+    assert torch.equal(dense(masks), expected)
+    out = view_sample(sample, view).targets
     present = expected.flatten(1).any(1)
     assert out.labels.tolist() == present.nonzero()[:, 0].tolist()
-    assert torch.equal(out.masks.dense(), expected[present])
-    torch.testing.assert_close(out.boxes, out.masks.boxes())
+    assert torch.equal(dense(out.masks), expected[present])
+    torch.testing.assert_close(out.boxes, tight_boxes(out.masks))
 
 
 def test_boxes_equal_v2():
@@ -101,13 +101,13 @@ def test_masks_lie_where_the_image_shows_them(resized):
     """Nearest, other than nearest-exact, would shift the masks by up to half a pixel against the image."""
     y, x = torch.meshgrid(torch.arange(60) + 0.5, torch.arange(80) + 0.5, indexing="ij")
     disk = (y - 30.3) ** 2 + (x - 41.8) ** 2 < 20**2
-    masks = Masks.from_dense(disk[None])
-    truth = Instances((60, 80), masks.boxes(), torch.zeros(1, dtype=torch.int64), masks=masks)
-    sample = Sample((disk * 255).to(torch.uint8).repeat(3, 1, 1), truth, 0)
+    masks = as_masks(disk[None])
+    truth = Targets((60, 80), tight_boxes(masks), torch.zeros(1, dtype=torch.int64), masks=masks)
+    sample = TrainingSample((disk * 255).to(torch.uint8).repeat(3, 1, 1), truth, 0)
     out = view_sample(sample, View((0, 0, 80, 60), resized, True, True, False))
     bright = out.image[0].float() / 255
     grid = torch.stack(torch.meshgrid(*(torch.arange(s) + 0.5 for s in bright.shape), indexing="ij"))
-    mask = out.truth.masks.dense()[0].float()
+    mask = dense(out.targets.masks)[0].float()
     centre = (grid * mask).sum((1, 2)) / mask.sum()
     torch.testing.assert_close(centre, (grid * bright).sum((1, 2)) / bright.sum(), atol=0.1, rtol=0)
 
@@ -147,15 +147,15 @@ def test_left_and_right_change_places_in_a_mirror_but_not_in_a_turn():
     skeleton = Skeleton(("nose", "left_ear", "right_ear"))
     points = torch.tensor([[[20.0, 10, 2], [10, 20, 2], [30, 20, 1]]])
     box = torch.tensor([[5.0, 5, 35, 35]])
-    truth = Instances((40, 40), box, torch.zeros(1, dtype=torch.int64), keypoints=points, skeleton=skeleton)
-    sample = Sample(torch.zeros(3, 40, 40, dtype=torch.uint8), truth, 0)
+    truth = Targets((40, 40), box, torch.zeros(1, dtype=torch.int64), keypoints=points, skeleton=skeleton)
+    sample = TrainingSample(torch.zeros(3, 40, 40, dtype=torch.uint8), truth, 0)
     window = ((0, 0, 40, 40), (40, 40))
-    mirrored = view_sample(sample, View(*window, flip_x=True)).truth.keypoints
+    mirrored = view_sample(sample, View(*window, flip_x=True)).targets.keypoints
     # The ear at the left of the picture is the left one again.
     assert mirrored.tolist() == [[[20, 10, 2], [10, 20, 1], [30, 20, 2]]]
-    half_turn = view_sample(sample, View(*window, flip_x=True, flip_y=True)).truth.keypoints
+    half_turn = view_sample(sample, View(*window, flip_x=True, flip_y=True)).targets.keypoints
     assert half_turn.tolist() == [[[20, 30, 2], [30, 20, 2], [10, 20, 1]]]
-    quarter = view_sample(sample, View(*window, transposed=True, flip_x=True)).truth.keypoints
+    quarter = view_sample(sample, View(*window, transposed=True, flip_x=True)).targets.keypoints
     assert quarter[0, :, 2].tolist() == [2, 2, 1]
-    transposed = view_sample(sample, View(*window, transposed=True)).truth.keypoints
+    transposed = view_sample(sample, View(*window, transposed=True)).targets.keypoints
     assert transposed[0, :, 2].tolist() == [2, 1, 2]

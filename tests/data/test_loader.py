@@ -32,10 +32,11 @@ def assert_equal(some, others):
         assert [s.image_id for s in one] == [s.image_id for s in other]
         for a, b in zip(one, other, strict=True):
             assert torch.equal(a.image, b.image)
-            assert torch.equal(a.truth.boxes, b.truth.boxes)
-            assert torch.equal(a.truth.labels, b.truth.labels)
-            assert torch.equal(a.truth.crowd, b.truth.crowd)
-            assert torch.equal(a.truth.masks.dense(), b.truth.masks.dense())
+            assert torch.equal(a.targets.boxes, b.targets.boxes)
+            assert torch.equal(a.targets.labels, b.targets.labels)
+            assert torch.equal(a.targets.crowd, b.targets.crowd)
+            assert torch.equal(a.targets.masks.pixels, b.targets.masks.pixels)
+            assert torch.equal(a.targets.masks.windows, b.targets.masks.windows)
 
 
 def test_every_image_once_an_epoch_in_a_new_order():
@@ -157,7 +158,7 @@ def test_refused_at_once():
 
 
 def test_no_more_workers_than_cores(monkeypatch):
-    monkeypatch.setattr(loader, "_cores", lambda: 1)
+    monkeypatch.setattr(loader, "available_cores", lambda: 1)
     assert_equal(batches(), batches(workers=9))  # torch's warning of too many would be an error
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from rcnn.io.images import ImageError, _pillow_limit_lifted, image_size, read_image, read_mask, read_numbers
@@ -21,11 +20,11 @@ def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: obje
     return path
 
 
-def test_rgb_is_read_channels_first(tmp_path: Path) -> None:
+def test_rgb_is_read_channels_last(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(GRADIENT), "größe und raum 細胞.png")
     image = read_image(path)
-    assert image.dtype == torch.uint8
-    torch.testing.assert_close(image, torch.from_numpy(GRADIENT).permute(2, 0, 1))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, GRADIENT)
     assert image_size(str(path)) == (2, 4)
 
 
@@ -51,26 +50,26 @@ def test_modes(
     tmp_path: Path, mode: str, color: float | tuple[int, ...], name: str, expected: tuple[int, int, int]
 ) -> None:
     image = read_image(saved(tmp_path, Image.new(mode, (3, 2), color), name))
-    assert image.shape == (3, 2, 3)
-    assert tuple(image[:, 1, 2].tolist()) == expected
+    assert image.shape == (2, 3, 3)
+    assert tuple(image[1, 2].tolist()) == expected
 
 
 def test_sixteen_bits_are_scaled_not_saturated(tmp_path: Path) -> None:
     values = np.array([[0, 1000, 2000, 4000]], dtype=np.uint16)  # white is 4095
     image = read_image(saved(tmp_path, Image.fromarray(values), "a.png"))
-    assert image[0, 0].tolist() == [0, 62, 125, 249]
+    assert image[0, :, 0].tolist() == [0, 62, 125, 249]
 
 
 def test_palette_with_partial_transparency_needs_no_warning(tmp_path: Path) -> None:
     image = Image.fromarray(GRADIENT).quantize(8)
     path = saved(tmp_path, image, transparency=bytes(range(8)))
-    torch.testing.assert_close(read_image(path), torch.from_numpy(GRADIENT).permute(2, 0, 1))
+    np.testing.assert_array_equal(read_image(path), GRADIENT)
 
 
 def test_first_page_of_a_tiff(tmp_path: Path) -> None:
     first, second = Image.new("L", (3, 2), 5), Image.new("L", (9, 9), 200)
     path = saved(tmp_path, first, "a.tif", save_all=True, append_images=[second])
-    assert read_image(path).unique().tolist() == [5]
+    assert np.unique(read_image(path)).tolist() == [5]
     assert image_size(path) == (2, 3)
 
 
@@ -91,7 +90,7 @@ def test_exif_rotation(tmp_path: Path, name: str, orientation: int) -> None:
         7: GRADIENT[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(GRADIENT, 1),
     }[orientation]
-    torch.testing.assert_close(read_image(path), torch.from_numpy(turned.copy()).permute(2, 0, 1))
+    np.testing.assert_array_equal(read_image(path), turned)
     assert image_size(path) == turned.shape[:2]
 
 
@@ -100,7 +99,7 @@ def test_exif_rotation_of_sixteen_bits(tmp_path: Path) -> None:
     exif[0x0112] = 6
     values = np.array([[0, 65535]], dtype=np.uint16)
     path = saved(tmp_path, Image.fromarray(values), "a.png", exif=exif)
-    assert read_image(path)[0].tolist() == [[0], [255]]
+    assert read_image(path)[..., 0].tolist() == [[0], [255]]
     assert image_size(path) == (2, 1)
 
 
@@ -114,19 +113,19 @@ def test_png_rotation_that_stands_behind_the_pixels(tmp_path: Path) -> None:
     tail = data.index(b"IEND") - 4
     path.write_bytes(data[:start] + data[end:tail] + data[start:end] + data[tail:])
     assert image_size(path) == (4, 2)
-    assert read_image(path).shape == (3, 4, 2)
+    assert read_image(path).shape == (4, 2, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (10_000, 50), (50, 10_000)])
 def test_odd_shapes(tmp_path: Path, width: int, height: int) -> None:
     path = saved(tmp_path, Image.new("RGB", (width, height), (1, 2, 3)))
-    assert read_image(path).shape == (3, height, width)
+    assert read_image(path).shape == (height, width, 3)
     assert image_size(path) == (height, width)
 
 
 def test_the_pixel_limit_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("L", (20, 30)))
-    assert read_image(path, max_pixels=600).shape == (3, 30, 20)
+    assert read_image(path, max_pixels=600).shape == (30, 20, 3)
     with pytest.raises(ImageError, match=r"a\.png.*600 pixels.*limit is 599"):
         read_image(path, max_pixels=599)
 
@@ -140,7 +139,7 @@ def test_pillows_own_limit_is_neither_applied_nor_changed(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert image_size(path) == (300, 200)
-        assert read_image(path).shape == (3, 300, 200)
+        assert read_image(path).shape == (300, 200, 3)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
@@ -188,7 +187,7 @@ def test_sixteen_bit_colours_are_scaled(tmp_path: Path, channels: int) -> None:
     values[0, 0, 0] = 4095
     image = read_image(sixteen_bits(tmp_path / "a.png", values))
     expected = np.rint(values[..., :3] / 4095 * 255).astype(np.uint8)
-    assert image.permute(1, 2, 0).numpy().tolist() == expected.tolist()
+    assert image.tolist() == expected.tolist()
 
 
 def sixteen_bit_tiff(path: Path, values: np.ndarray, compression: int) -> Path:
@@ -230,7 +229,7 @@ def test_sixteen_bit_colours_of_a_tiff(tmp_path: Path, channels: int, compressio
     values[0, 0, 0] = 4095
     image = read_image(sixteen_bit_tiff(tmp_path / "a.tif", values, compression))
     expected = np.rint(values[..., :3] / 4095 * 255).astype(np.uint8)
-    assert image.permute(1, 2, 0).numpy().tolist() == expected.tolist()
+    assert image.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("orientation", ["6", b"\x06\x00"])
@@ -240,7 +239,7 @@ def test_a_rotation_that_is_no_number(tmp_path: Path, orientation: str | bytes) 
     entry = struct.pack("<HHI", 0x0112, kind, 2) + value
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
     path = saved(tmp_path, Image.fromarray(GRADIENT), "a.jpg", exif=exif)
-    assert image_size(path) == read_image(path).shape[1:]
+    assert image_size(path) == read_image(path).shape[:2]
 
 
 def test_whole_numbers_in_floats(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from rcnn.data.dataset import Sample
 from rcnn.data.geometry import (
+    TrainingSample,
     View,
     keep,
     mark_as_crowd,
@@ -30,7 +30,8 @@ from rcnn.data.geometry import (
     view_sample,
     window_pixels,
 )
-from rcnn.structures import VOID, Instances, Masks
+from rcnn.parts.batch import TargetMasks, Targets
+from rcnn.structures import VOID, Instances
 
 if TYPE_CHECKING:
     from rcnn.transform import Transform
@@ -50,7 +51,9 @@ UNIT_INTERVAL_SETTINGS = (
 QUARTER_TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
 
 
-def copy_paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float = 0.0) -> Sample:
+def copy_paste(
+    sample: TrainingSample, donor: TrainingSample, chosen: Tensor, min_visible: float = 0.0
+) -> TrainingSample:
     """Put the objects ``chosen`` (bool ``[N]``) of ``donor`` on ``sample``: simple copy-paste (Ghiasi 2021).
 
     Both share their upper left corner; what would lie outside the sample is cut off. Masks underneath lose
@@ -62,35 +65,37 @@ def copy_paste(sample: Sample, donor: Sample, chosen: Tensor, min_visible: float
         ValueError: objects without masks.
     """
     for each in (sample, donor):
-        if len(each.truth) and each.truth.masks is None:
-            raise ValueError(f"copy-paste needs masks, but {each.truth.path} has none: set copy_paste to 0.")
-    height, width = (min(a, b) for a, b in zip(sample.truth.size, donor.truth.size, strict=True))
-    donor = replace(donor, truth=keep(donor.truth, chosen))
+        if len(each.targets) and each.targets.masks is None:
+            raise ValueError(
+                f"copy-paste needs masks, but {each.targets.path} has none: set copy_paste to 0."
+            )
+    height, width = (min(a, b) for a, b in zip(sample.targets.size, donor.targets.size, strict=True))
+    donor = replace(donor, targets=keep(donor.targets, chosen))
     pasted = view_sample(donor, View((0, 0, width, height), (height, width)), min_visible)
-    if len(pasted.truth) == 0:
+    if len(pasted.targets) == 0:
         return sample
-    assert pasted.truth.masks is not None
-    covered = torch.zeros(sample.truth.size, dtype=torch.bool)
-    _, y, x = set_pixels(pasted.truth.masks)
+    assert pasted.targets.masks is not None
+    covered = torch.zeros(sample.targets.size, dtype=torch.bool)
+    _, y, x = set_pixels(pasted.targets.masks)
     covered[y, x] = True
     image = sample.image.clone()
     image[:, covered] = pasted.image[:, covered[:height, :width]]
-    semantic = sample.truth.semantic
+    semantic = sample.targets.semantic
     if semantic is not None:
         above = torch.full_like(semantic, VOID)
-        if pasted.truth.semantic is not None:
-            above[:height, :width] = pasted.truth.semantic
+        if pasted.targets.semantic is not None:
+            above[:height, :width] = pasted.targets.semantic
         semantic = torch.where(covered, above, semantic)
-    masks = Masks(pasted.truth.masks.pixels, pasted.truth.masks.windows, sample.truth.size)
-    objects = replace(pasted.truth, masks=masks, size=sample.truth.size)
-    below = _uncovered(replace(sample.truth, semantic=semantic), covered, min_visible)
-    return replace(sample, image=image, truth=_joined(below, objects))
+    masks = TargetMasks(pasted.targets.masks.pixels, pasted.targets.masks.windows, sample.targets.size)
+    objects = replace(pasted.targets, masks=masks, size=sample.targets.size)
+    below = _uncovered(replace(sample.targets, semantic=semantic), covered, min_visible)
+    return replace(sample, image=image, targets=_joined(below, objects))
 
 
-def _uncovered(truth: Instances, covered: Tensor, min_visible: float) -> Instances:
+def _uncovered(truth: Targets, covered: Tensor, min_visible: float) -> Targets:
     """The objects without the pixels ``covered``, bool ``[h, w]``."""
     if truth.masks is None:
-        return replace(truth, masks=Masks.empty(truth.size))
+        return replace(truth, masks=TargetMasks.empty(truth.size))
     owner, y, x = window_pixels(truth.masks.windows)
     left = truth.masks.pixels * ~covered[y, x]
     before = torch.bincount(owner, truth.masks.pixels, len(truth))
@@ -100,7 +105,7 @@ def _uncovered(truth: Instances, covered: Tensor, min_visible: float) -> Instanc
     )
 
 
-def _joined(below: Instances, above: Instances) -> Instances:
+def _joined(below: Targets, above: Targets) -> Targets:
     """The objects of both, those of ``below`` first; a field that only one has is zero for the other."""
     assert below.masks is not None
     assert above.masks is not None
@@ -114,7 +119,7 @@ def _joined(below: Instances, above: Instances) -> Instances:
     if below.proposals is not None and above.proposals is not None:
         values["proposals"] = torch.cat([below.proposals, above.proposals])
     windows = torch.cat([below.masks.windows, above.masks.windows])
-    masks = Masks(torch.cat([below.masks.pixels, above.masks.pixels]), windows, below.size)
+    masks = TargetMasks(torch.cat([below.masks.pixels, above.masks.pixels]), windows, below.size)
     return replace(below, masks=masks, **values)
 
 
@@ -178,11 +183,11 @@ class Augment:
 
     def __call__(
         self,
-        sample: Sample,
+        sample: TrainingSample,
         transform: Transform,
         rng: np.random.Generator,
-        other: Callable[[], Sample] | None = None,
-    ) -> Sample:
+        other: Callable[[], TrainingSample] | None = None,
+    ) -> TrainingSample:
         """A random variation of ``sample``.
 
         Args:
@@ -200,13 +205,13 @@ class Augment:
         result = self._augmented(sample, transform, rng)
         if other is not None and rng.random() < self.copy_paste:
             donor = self._augmented(other(), transform, rng)
-            chosen = torch.from_numpy(rng.random(len(donor.truth)) < rng.random())
-            if donor.truth.crowd is not None:
-                chosen &= ~donor.truth.crowd
+            chosen = torch.from_numpy(rng.random(len(donor.targets)) < rng.random())
+            if donor.targets.crowd is not None:
+                chosen &= ~donor.targets.crowd
             result = copy_paste(result, donor, chosen, self.min_visible)
         return result
 
-    def crops(self, truth: Instances, transform: Transform) -> float:
+    def crops(self, truth: Targets | Instances, transform: Transform) -> float:
         """How many crops such an image holds: its area in theirs, but no more than objects to crop at."""
         height, width = truth.size
         area = height * width * (transform.factor(truth.size) / self.crop) ** 2
@@ -219,12 +224,14 @@ class Augment:
             saturation=0.0, hue=0.0, copy_paste=0.0,
         )  # fmt: skip
 
-    def _augmented(self, sample: Sample, transform: Transform, rng: np.random.Generator) -> Sample:
-        view = self.view(sample.truth, transform, rng)
+    def _augmented(
+        self, sample: TrainingSample, transform: Transform, rng: np.random.Generator
+    ) -> TrainingSample:
+        view = self.view(sample.targets, transform, rng)
         varied = view_sample(sample, view, self.min_visible, drop_truncated=self.drop_truncated)
         return replace(varied, image=self.colour(varied.image, rng))
 
-    def view(self, truth: Instances, transform: Transform, rng: np.random.Generator) -> View:
+    def view(self, truth: Targets, transform: Transform, rng: np.random.Generator) -> View:
         """Draw scale, window and orientation for an image with these objects."""
         low, high = np.log(self.scale_jitter)
         factor = transform.factor(truth.size) * float(np.exp(rng.uniform(low, high)))
@@ -239,7 +246,7 @@ class Augment:
         transposed, flip_x, flip_y = QUARTER_TURNS[turns]
         return View((x1, y1, x2, y2), resized, transposed, flip_x != mirrored, flip_y, transform.antialias)
 
-    def _aim(self, truth: Instances, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    def _aim(self, truth: Targets, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """The box that the window is to lie on: that of an object, or the whole image for anywhere."""
         boxes = truth.boxes if truth.crowd is None else truth.boxes[~truth.crowd]
         if len(boxes) and rng.random() < self.object_crop_fraction:

@@ -21,15 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
+from rcnn.data.classes import renumber
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.io.images import ImageError, image_size, read_image
-from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Size
 
 Box = tuple[float, float, float, float]
@@ -191,8 +190,8 @@ def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
     problems.sort(key=lambda p: p.severity != "error")  # stable: the order of finding otherwise
     truths = [r.truth for r in dataset.records]
     labels = Counter(label for t in truths for label in t.labels.tolist())
-    boxes = torch.cat([t.boxes for t in truths] or [torch.zeros((0, 4))])  # [N, 4]
-    sizes = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt().numpy()
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(t.boxes for t in truths)])  # [N, 4]
+    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
     return DataReport(
         format=dataset.format,
         source=dataset.source,
@@ -286,7 +285,7 @@ def align_dataset_classes(
             f"expected only {', '.join(class_names)}. Rename or delete them."
         )
     found = [label_of(name) for name in dataset.class_names]
-    labels = torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
+    labels = np.array([-1 if label is None else label for label in found], np.int64)
     ids = list(range(1, len(class_names) + 1))
     for old, category in enumerate(dataset.category_ids):
         if labels[old] >= 0:
@@ -320,7 +319,9 @@ def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
     return replace(dataset, records=records, semantic_names=names)
 
 
-def _renumbered(load: Callable[[], Tensor], table: Sequence[int]) -> Tensor:
+def _renumbered(
+    load: Callable[[], npt.NDArray[np.integer[Any]]], table: Sequence[int]
+) -> npt.NDArray[np.int64]:
     return renumber(load(), table)
 
 
@@ -389,12 +390,12 @@ def _set_problems(dataset: Dataset) -> list[Problem]:
 def _look_at_maps(dataset: Dataset) -> tuple[list[Problem], dict[str, int]]:
     """What is wrong with the semantic maps, and the pixels of each class in the good ones."""
     problems: list[Problem] = []
-    pixels = torch.zeros(VOID + 1, dtype=torch.int64)
+    pixels = np.zeros(VOID + 1, np.int64)
 
-    def counted(record: Record) -> Tensor | str:
+    def counted(record: Record) -> npt.NDArray[np.int64] | str:
         try:
             assert record.semantic is not None
-            return torch.bincount(record.semantic().reshape(-1), minlength=VOID + 1)
+            return np.bincount(record.semantic().reshape(-1), minlength=VOID + 1)
         except ValueError as error:
             return str(error)
 
@@ -430,7 +431,7 @@ def _file_problem(record: Record, decode: bool) -> tuple[Problem | None, str]:
     """What is wrong with one image file, and a digest of its bytes ("" if it cannot be read)."""
     try:
         if decode:
-            _, height, width = read_image(record.path).shape
+            height, width, _ = read_image(record.path).shape
         else:
             height, width = image_size(record.path)
         digest = hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()

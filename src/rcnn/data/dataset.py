@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from rcnn.io.images import read_image, visible_files
 from rcnn.structures import Instances, Masks, Skeleton
@@ -74,7 +75,7 @@ class Record:
     image_id: int | str
     truth: Instances
     masks: Callable[[], Masks] | None = None
-    semantic: Callable[[], Tensor] | None = None
+    semantic: Callable[[], npt.NDArray[np.integer[Any]]] | None = None
 
     def load_truth(self) -> Instances:
         """The objects with their masks, and the class of every pixel."""
@@ -90,12 +91,12 @@ class Sample:
     """One image with its truth.
 
     Attributes:
-        image: uint8 ``[3, H, W]``, RGB, EXIF rotation applied.
+        image: uint8 ``[H, W, 3]``, RGB, EXIF rotation applied.
         truth: its objects; masks where the data has them.
         image_id: as in the record.
     """
 
-    image: Tensor
+    image: npt.NDArray[np.uint8]
     truth: Instances
     image_id: int | str
 

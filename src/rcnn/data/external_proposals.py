@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
+from rcnn.data.cores import available_cores
 from rcnn.data.dataset import Dataset, Record
 from rcnn.io.atomic import write_atomically
 from rcnn.io.download import cache_folder
-from rcnn.ops.boxes import clip, larger_than
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
 
 SELECTIVE_SEARCH = "selective_search"
@@ -42,12 +41,14 @@ _SEARCH_VERSION = 1
 
 # Pixels by which boxes may lie outside their image: codes round in many ways.
 OUTSIDE = 3.0
+MIN_SIDE = 1e-3  # pixels left of a box inside its image, below which it is dropped
 
 ImageId = int | str
+Boxes = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
-def read_proposals(path: str | Path) -> dict[ImageId, Tensor]:
+def read_proposals(path: str | Path) -> dict[ImageId, Boxes]:
     """Read a file of proposals: by image id or name, float32 ``[P, 4]``, best first.
 
     Convention: a MATLAB file's row ``1 1 10 20`` (y1 x1 y2 x2, from 1, both ends inside) is ``0 0 20 10``.
@@ -66,7 +67,7 @@ def read_proposals(path: str | Path) -> dict[ImageId, Tensor]:
     return readers[path.suffix.lower()](path)
 
 
-def write_proposals(path: str | Path, proposals: Mapping[ImageId, Tensor]) -> Path:
+def write_proposals(path: str | Path, proposals: Mapping[ImageId, Boxes]) -> Path:
     """Write proposals, ``[P, 4]`` of each image, best first, as ``.npz`` or COCO's ``.json``.
 
     In the JSON the scores fall evenly from 1 to 1 / P: they stand for the order.
@@ -88,7 +89,7 @@ def write_proposals(path: str | Path, proposals: Mapping[ImageId, Tensor]) -> Pa
 
 def with_proposals(
     dataset: Dataset,
-    source: str | Path | Mapping[ImageId, Tensor] = SELECTIVE_SEARCH,
+    source: str | Path | Mapping[ImageId, Boxes] = SELECTIVE_SEARCH,
     *,
     cache: str | Path | None = None,
     settings: SelectiveSearchSettings | None = None,
@@ -129,20 +130,20 @@ def search_all(
     cache: str | Path | None = None,
     settings: SelectiveSearchSettings | None = None,
     progress: Progress | None = None,
-) -> list[Tensor]:
+) -> list[Boxes]:
     """Selective search in every image of a data set, in the order of its records; see :func:`with_proposals`.
 
-    Uses as many threads as torch does.
+    Uses a thread per core.
     """
     chosen = settings or SelectiveSearchSettings()
     folder = None if cache is None else Path(cache)
     bare = dataset.without_masks()
 
-    def search(index: int) -> Tensor:
+    def search(index: int) -> Boxes:
         return cached_search(bare[index].image, chosen, folder)
 
     found = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for boxes in pool.map(search, range(len(bare))):
             found.append(boxes)
             if progress is not None:
@@ -150,8 +151,10 @@ def search_all(
     return found
 
 
-def cached_search(image: Tensor, settings: SelectiveSearchSettings, folder: Path | None) -> Tensor:
-    """:func:`selective_search`, or what it found in the same pixels (uint8 ``[3, H, W]``) before.
+def cached_search(
+    image: npt.NDArray[np.uint8], settings: SelectiveSearchSettings, folder: Path | None
+) -> Boxes:
+    """:func:`selective_search`, or what it found in the same pixels (uint8 ``[H, W, 3]``) before.
 
     What is kept is a file an image in ``folder``, named by a SHA-256 of pixels and settings.
     """
@@ -173,26 +176,29 @@ def default_cache() -> Path:
     return cache_folder() / "proposals"
 
 
-def _key(image: Tensor, settings: SelectiveSearchSettings) -> str:
-    facts = {"version": _SEARCH_VERSION, "shape": list(image.shape), **asdict(settings)}
+def _key(image: npt.NDArray[np.uint8], settings: SelectiveSearchSettings) -> str:
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # [3, H, W], as 0.1.0 kept them
+    facts = {"version": _SEARCH_VERSION, "shape": list(planes.shape), **asdict(settings)}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    digest.update(image.contiguous().numpy().tobytes())
+    digest.update(planes.tobytes())
     return digest.hexdigest()
 
 
-def _equipped(record: Record, boxes: Tensor) -> Record:
-    boxes = clip(boxes, record.truth.size)
-    return replace(record, truth=replace(record.truth, proposals=boxes[larger_than(boxes, 1e-3)]))
+def _equipped(record: Record, boxes: Boxes) -> Record:
+    height, width = record.truth.size
+    cut = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+    sides = cut[:, 2:] - cut[:, :2]
+    return replace(record, truth=replace(record.truth, proposals=cut[(sides >= MIN_SIDE).all(1)]))
 
 
-def _of_records(dataset: Dataset, known: Mapping[ImageId, Tensor], name: str) -> list[Tensor]:
+def _of_records(dataset: Dataset, known: Mapping[ImageId, Boxes], name: str) -> list[Boxes]:
     """The boxes of each record: all found by id, or all by the file's name."""
-    by_text = {str(key): boxes for key, boxes in known.items()}
+    by_text = {str(key): np.asarray(boxes, np.float32) for key, boxes in known.items()}
     keys = keys_in(dataset, by_text, name)
     absent = [key for key in keys if key not in by_text]
     if absent and name.lower().endswith(".json") and len(absent) < len(dataset):
         warnings.warn(f"{name}: no proposals for {len(absent)} of {len(dataset)} images", stacklevel=3)
-        by_text |= dict.fromkeys(absent, torch.zeros((0, 4)))
+        by_text |= dict.fromkeys(absent, np.zeros((0, 4), np.float32))
     elif absent:
         shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
         has = ", ".join(list(by_text)[:3]) or "nothing"
@@ -203,7 +209,7 @@ def _of_records(dataset: Dataset, known: Mapping[ImageId, Tensor], name: str) ->
     found = [by_text[key] for key in keys]
     for record, boxes in zip(dataset.records, found, strict=True):
         height, width = record.truth.size
-        room = torch.tensor([width, height] * 2) + OUTSIDE
+        room = np.array([width, height] * 2) + OUTSIDE
         inside = ((boxes >= -OUTSIDE) & (boxes <= room)).all(1)  # NaN is not
         if not inside.all():
             raise ValueError(
@@ -221,19 +227,19 @@ def keys_in(dataset: Dataset, known: Collection[str], name: str) -> list[str]:
     return by_id if missing[0] <= missing[1] and not name.lower().endswith(".mat") else by_name
 
 
-def _npz_bytes(proposals: Mapping[ImageId, Tensor]) -> bytes:
+def _npz_bytes(proposals: Mapping[ImageId, Boxes]) -> bytes:
     data = io.BytesIO()
-    boxes = [value.reshape(-1, 4).to("cpu", torch.float32) for value in proposals.values()]
+    boxes = [np.asarray(value, np.float32).reshape(-1, 4) for value in proposals.values()]
     np.savez_compressed(
         data,
         images=np.array([str(key) for key in proposals], dtype=np.str_),
         counts=np.array([len(value) for value in boxes], dtype=np.int64),
-        boxes=torch.cat([*boxes, torch.zeros((0, 4))]).numpy(),
+        boxes=np.concatenate([*boxes, np.zeros((0, 4), np.float32)]),
     )
     return data.getvalue()
 
 
-def _read_npz(path: Path) -> dict[ImageId, Tensor]:
+def _read_npz(path: Path) -> dict[ImageId, Boxes]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, counts, boxes = (arrays[name] for name in ("images", "counts", "boxes"))
@@ -244,11 +250,11 @@ def _read_npz(path: Path) -> dict[ImageId, Tensor]:
             f"{path}: {len(images)} images, counts of {int(counts.sum())} boxes in all, and boxes of shape "
             f"{list(boxes.shape)} do not fit together; write the file anew with `rcnn propose`"
         )
-    pieces = torch.split(torch.from_numpy(boxes.astype(np.float32)), counts.tolist())
+    pieces = np.split(boxes.astype(np.float32), counts.cumsum())[:-1]
     return dict(zip((str(image) for image in images), pieces, strict=True))
 
 
-def _read_mat(path: Path) -> dict[ImageId, Tensor]:
+def _read_mat(path: Path) -> dict[ImageId, Boxes]:
     """The cells ``boxes`` and ``images`` of the files published with R-CNN and Fast R-CNN."""
     content = _load_mat(path)
     lacking = [name for name in ("boxes", "images") if name not in content]
@@ -277,16 +283,16 @@ def _load_mat(path: Path) -> dict[str, Any]:
     return content
 
 
-def _from_matlab(rows: Any, place: str) -> Tensor:
+def _from_matlab(rows: Boxes, place: str) -> Boxes:
     """y1 x1 y2 x2 from 1 with both ends inside, to continuous x1 y1 x2 y2."""
     if rows.size == 0:
-        return torch.zeros((0, 4))
+        return np.zeros((0, 4), np.float32)
     if rows.ndim != 2 or rows.shape[1] != 4:
         raise ValueError(f"{place}: boxes of shape {list(rows.shape)}, expected [P, 4] (y1 x1 y2 x2)")
-    return torch.from_numpy(rows[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], dtype=np.float32))
+    return rows[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], dtype=np.float32)
 
 
-def _read_json(path: Path) -> dict[ImageId, Tensor]:
+def _read_json(path: Path) -> dict[ImageId, Boxes]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -303,12 +309,12 @@ def _read_json(path: Path) -> dict[ImageId, Tensor]:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: entry {number}: expected {wanted} ({error!r})") from error
     return {
-        image: torch.tensor([box for _, box in sorted(boxes, key=lambda pair: -pair[0])], dtype=torch.float32)
+        image: np.array([box for _, box in sorted(boxes, key=lambda pair: -pair[0])], np.float32)
         for image, boxes in by_image.items()
     }
 
 
-def _coco_rows(image: ImageId, boxes: Tensor) -> list[dict[str, Any]]:
+def _coco_rows(image: ImageId, boxes: Boxes) -> list[dict[str, Any]]:
     return [
         {
             "image_id": image,

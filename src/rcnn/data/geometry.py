@@ -16,9 +16,31 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rcnn.data.dataset import Sample
-from rcnn.structures import Instances, Masks, Size
+from rcnn.parts.batch import TargetMasks, Targets
+from rcnn.structures import Size
 
 Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class TrainingSample:
+    """One image with its targets, as tensors.
+
+    Attributes:
+        image: uint8 ``[3, H, W]``.
+        targets: its objects, in the image's coordinates.
+        image_id: as in the record.
+    """
+
+    image: Tensor
+    targets: Targets
+    image_id: int | str
+
+    @classmethod
+    def from_sample(cls, sample: Sample) -> TrainingSample:
+        """The decoded sample of a data set as tensors."""
+        image = torch.from_numpy(sample.image).permute(2, 0, 1).contiguous()
+        return cls(image, Targets.from_instances(sample.truth), sample.image_id)
 
 
 @dataclass(frozen=True)
@@ -88,8 +110,8 @@ class View:
         seen = inside & (keypoints[..., 2] > 0)
         return torch.cat([turned, keypoints[..., 2:]], -1) * seen[..., None]
 
-    def masks(self, masks: Masks) -> Masks:
-        """Masks of the source as seen in the view; nearest pixel, a mask outside keeps no pixel."""
+    def masks(self, masks: TargetMasks) -> TargetMasks:
+        """TargetMasks of the source as seen in the view; nearest pixel, a mask outside keeps no pixel."""
         rows = _nearest(self.window[1], self.window[3], self.resized[0])
         columns = _nearest(self.window[0], self.window[2], self.resized[1])
         edges = masks.windows.T.contiguous()
@@ -103,7 +125,7 @@ class View:
         stored = (
             masks.offsets[owner] + (rows[y] - top[owner]) * (right - left)[owner] + columns[x] - left[owner]
         )
-        return Masks(masks.pixels[stored], windows, self.size)
+        return TargetMasks(masks.pixels[stored], windows, self.size)
 
     def semantic(self, classes: Tensor) -> Tensor:
         """A map ``[H, W]`` of the source as seen in the view, ``[h, w]``; nearest pixel."""
@@ -152,15 +174,15 @@ def window_pixels(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return owner, windows[owner, 1] + row, windows[owner, 0] + place - row * width[owner]
 
 
-def set_pixels(masks: Masks) -> tuple[Tensor, Tensor, Tensor]:
+def set_pixels(masks: TargetMasks) -> tuple[Tensor, Tensor, Tensor]:
     """Owner, y and x of the pixels inside the masks."""
     inside = masks.pixels.nonzero()[:, 0]
     owner, y, x = window_pixels(masks.windows)
     return owner[inside], y[inside], x[inside]
 
 
-def _tight_boxes(masks: Masks) -> Tensor:
-    """float32 ``[N, 4]`` as :meth:`Masks.boxes`, for all masks at once; zeros for an empty mask."""
+def _tight_boxes(masks: TargetMasks) -> Tensor:
+    """float32 ``[N, 4]`` as :meth:`TargetMasks.boxes`, for all masks at once; zeros for an empty mask."""
     owner, y, x = set_pixels(masks)
     lowest = torch.full((len(masks), 2), max(masks.size))
     highest = torch.zeros((len(masks), 2), dtype=torch.int64)
@@ -171,23 +193,23 @@ def _tight_boxes(masks: Masks) -> Tensor:
     return torch.cat([lowest.minimum(highest), highest], 1).float()
 
 
-def keep(truth: Instances, chosen: Tensor) -> Instances:
+def keep(truth: Targets, chosen: Tensor) -> Targets:
     """The objects where bool ``[N]`` ``chosen`` is true; as indexing, quick for many masks."""
     masks = truth.masks
     if masks is not None:
         pixels = masks.pixels[torch.repeat_interleave(chosen, masks.window_areas)]
-        masks = Masks(pixels, masks.windows[chosen], masks.size)
+        masks = TargetMasks(pixels, masks.windows[chosen], masks.size)
     return replace(replace(truth, masks=None)[chosen], masks=masks)
 
 
-def mark_as_crowd(truth: Instances, hidden: Tensor) -> Instances:
+def mark_as_crowd(truth: Targets, hidden: Tensor) -> Targets:
     """The truth with the objects ``hidden`` (bool ``[N]``) marked as crowd, beside those that already are."""
     return replace(truth, crowd=hidden if truth.crowd is None else truth.crowd | hidden)
 
 
 def view_sample(
-    sample: Sample, view: View, min_visible: float = 0.0, *, drop_truncated: bool = False
-) -> Sample:
+    sample: TrainingSample, view: View, min_visible: float = 0.0, *, drop_truncated: bool = False
+) -> TrainingSample:
     """The sample as ``view`` shows it.
 
     Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
@@ -196,7 +218,7 @@ def view_sample(
     nothing is left are dropped. Proposals and the semantic map are cut to the window. ``areas`` are dropped:
     they hold for the source only.
     """
-    truth = sample.truth
+    truth = sample.targets
     boxes = view.boxes(truth.boxes)
     inside = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
     truth, boxes = keep(truth, inside), boxes[inside]
@@ -220,14 +242,14 @@ def view_sample(
         truth = replace(truth, semantic=view.semantic(truth.semantic))
     if truth.masks is not None:
         truth = tighten_boxes(replace(truth, masks=view.masks(truth.masks)))
-    return Sample(view.image(sample.image), truth, sample.image_id)
+    return TrainingSample(view.image(sample.image), truth, sample.image_id)
 
 
 def _box_areas(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
-def tighten_boxes(truth: Instances) -> Instances:
+def tighten_boxes(truth: Targets) -> Targets:
     """Boxes drawn anew around the masks, objects without a pixel dropped."""
     assert truth.masks is not None
     boxes = _tight_boxes(truth.masks)

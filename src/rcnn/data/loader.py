@@ -12,7 +12,6 @@ Decoded images are kept as long as there is room: of large ones a crop takes les
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +26,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rcnn.data.augment import Augment
-from rcnn.data.dataset import Dataset, Sample
+from rcnn.data.cores import available_cores
+from rcnn.data.dataset import Dataset
+from rcnn.data.geometry import TrainingSample
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -50,7 +51,7 @@ def training_batches(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[list[Sample]]:
+) -> Iterator[list[TrainingSample]]:
     """Yield batches of varied samples without end, from batch ``start`` on.
 
     Args:
@@ -74,7 +75,7 @@ def training_batches(
         advice = "choose a multiple of the number of processes"
         raise ValueError(f"batch_size {batch_size} cannot be shared out to {world_size} processes: {advice}.")
     per_process = batch_size // world_size
-    workers = min(workers, _cores())
+    workers = min(workers, available_cores())
     capacity = CACHE_BYTES // max(workers, 1) // world_size
     batches = Batches(
         dataset, augment, transform, seed, batch_size, rank * per_process, per_process, capacity
@@ -94,15 +95,15 @@ class SampleCache:
     """
 
     capacity: int
-    samples: dict[int, Sample] = field(default_factory=dict)
+    samples: dict[int, TrainingSample] = field(default_factory=dict)
 
-    def get(self, dataset: Dataset, index: int) -> Sample:
+    def get(self, dataset: Dataset, index: int) -> TrainingSample:
         """``dataset[index]``, decoded now or before."""
         if index in self.samples:
             return self.samples[index]
-        sample = dataset[index]
-        tensors = [sample.image, sample.truth.semantic]
-        tensors += [] if sample.truth.masks is None else [sample.truth.masks.pixels]
+        sample = TrainingSample.from_sample(dataset[index])
+        tensors = [sample.image, sample.targets.semantic]
+        tensors += [] if sample.targets.masks is None else [sample.targets.masks.pixels]
         size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
         if size <= self.capacity:
             self.samples[index] = sample
@@ -151,11 +152,11 @@ class Batches:
         index = int(np.searchsorted(self._ends, order[place] + offset, side="right"))
         return min(index, len(self.dataset) - 1)  # rounding
 
-    def __getitem__(self, number: int) -> list[Sample]:
+    def __getitem__(self, number: int) -> list[TrainingSample]:
         first = number * self.batch_size + self.offset
         return [self.sample(position) for position in range(first, first + self.per_process)]
 
-    def sample(self, position: int) -> Sample:
+    def sample(self, position: int) -> TrainingSample:
         """The varied sample at a position of the endless sequence.
 
         Raises:
@@ -234,12 +235,7 @@ class _WorkerBatches:
             return pickle.dumps(error)
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[Sample]]:
+def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[TrainingSample]]:
     if workers == 0:
         yield from (batches[number] for number in itertools.count(start))
     loader = DataLoader(

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.data.formats.coco_panoptic import PanopticWriter
-from rcnn.ops.panoptic import true_segments
-from rcnn.structures import Instances, Masks, Size
+from rcnn.structures import Instances, Masks, Size, true_segments
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -158,12 +156,12 @@ class Scenes:
     def objects_of(self, number: int) -> Instances:
         """The objects of a picture with their visible parts as masks."""
         owners, labels = self.owners(number)
-        bitmaps = torch.from_numpy(owners[None] == np.arange(len(labels))[:, None, None])
+        bitmaps = owners[None] == np.arange(len(labels))[:, None, None]
         masks = Masks.from_dense(bitmaps)
         return Instances(
             self.size,
             masks.boxes(),
-            torch.tensor(labels, dtype=torch.int64),
+            np.array(labels, np.int64),
             masks=masks,
             class_names=self.class_names,
         )
@@ -174,15 +172,13 @@ class Scenes:
         assert masks is not None
         return masks
 
-    def semantic(self, number: int) -> torch.Tensor:
+    def semantic(self, number: int) -> npt.NDArray[np.int64]:
         """The class of every pixel of a picture, int64 ``[H, W]``; backgrounds come after the shapes."""
         owners, labels = self.owners(number)
         count = len(self.class_names)
         # Index -1 is the last: the background.
-        classes = torch.tensor([*labels, count])[torch.from_numpy(owners)]
-        return torch.where(
-            classes == count, count + torch.from_numpy(self.background_regions(number)), classes
-        )
+        classes = np.array([*labels, count], np.int64)[owners]
+        return np.where(classes == count, count + self.background_regions(number), classes)
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
@@ -202,8 +198,8 @@ class Scenes:
         parts: npt.NDArray[np.int64] = np.where(beyond, first, second)
         return parts
 
-    def image(self, number: int) -> torch.Tensor:
-        """The picture, uint8 ``[3, H, W]``."""
+    def image(self, number: int) -> npt.NDArray[np.uint8]:
+        """The picture, uint8 ``[H, W, 3]``."""
         owners, labels = self.owners(number)
         rng = np.random.default_rng([self.seed, PAINT, number])
         ground = rng.uniform(40, 215, 3)
@@ -219,7 +215,7 @@ class Scenes:
             inside = owners[rows, columns] == index
             image[rows, columns][inside] = patch[inside]
         image += rng.normal(0, 6, self.size).astype(np.float32)[..., None]
-        return torch.from_numpy(image.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
+        return image.clip(0, 255).astype(np.uint8)
 
 
 def _apart(ground: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -293,15 +289,15 @@ class Shapes(Dataset):
         (folder / "classes.txt").write_text("\n".join(self.semantic_names) + "\n", encoding="utf-8")
         for sample, record in ((self[i], r) for i, r in enumerate(self.records)):
             assert sample.truth.semantic is not None
-            classes = sample.truth.semantic.to(torch.uint8).numpy()
-            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / record.path)
+            classes = sample.truth.semantic.astype(np.uint8)
+            Image.fromarray(sample.image).save(folder / record.path)
             Image.fromarray(classes).save(folder / "labels" / record.path.name)
         return folder
 
     def _write_panoptic(self, folder: Path, target: Path) -> Path:
         writer = PanopticWriter(target)
         for sample, record in ((self[i], r) for i, r in enumerate(self.records)):
-            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / record.path)
+            Image.fromarray(sample.image).save(folder / record.path)
             writer.add(record.image_id, record.path.as_posix(), true_segments(sample.truth))
         return writer.close()
 
@@ -311,7 +307,7 @@ class Shapes(Dataset):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for sample, record in ((self[i], r) for i, r in enumerate(self.records)):
-            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / record.path)
+            Image.fromarray(sample.image).save(folder / record.path)
             height, width = sample.truth.size
             entry = {
                 "id": record.image_id,

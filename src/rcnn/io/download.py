@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 try:
     import fcntl
@@ -183,6 +182,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is damaged, or holds more than tensors.
     """
+    import torch  # here: files other than weights are downloaded without it
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

@@ -1,4 +1,4 @@
-"""Image files to tensors: any usual kind, upright, three channels, refused beyond a size.
+"""Image files to arrays: any usual kind, upright, three channels, refused beyond a size.
 
 What the kinds become:
     - RGB as it is; palette, CMYK, gray and 1-bit converted; of a file with several pages the first.
@@ -19,16 +19,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from rcnn.structures.arrays import Size
-
-if TYPE_CHECKING:
-    from torch import Tensor
+Size = tuple[int, int]
 
 MAX_PIXELS = 200_000_000
 IMAGE_ENDINGS = (
@@ -55,7 +52,7 @@ class ImageError(ValueError):
     """An image file that cannot be used; the message names the file and what is wrong with it."""
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Decode an image file.
 
     Args:
@@ -63,18 +60,11 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         max_pixels: height times width beyond which an image is refused, before it is decoded.
 
     Returns:
-        uint8 ``[3, H, W]``, RGB, EXIF rotation applied. The module's docstring says what other kinds become.
+        uint8 ``[H, W, 3]``, RGB, EXIF rotation applied. The module's docstring says what other kinds become.
 
     Raises:
         ImageError: no such file, not an image, truncated, or larger than ``max_pixels``.
     """
-    import torch  # not above: exported models read images without it
-
-    return torch.from_numpy(read_pixels(path, max_pixels=max_pixels)).permute(2, 0, 1).contiguous()
-
-
-def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """As :func:`read_image`, but uint8 ``[H, W, 3]``."""
     with _opened(Path(path)) as image:
         pixels = image.width * image.height
         if pixels > max_pixels:
@@ -256,6 +246,37 @@ def to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     else:
         white = next((2.0**bits - 1 for bits in range(8, 17) if 2**bits - 1 >= top), top)
     return np.rint(gray / white * 255).astype(np.uint8)
+
+
+def as_pixels(image: Any, channels: int = 3) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+    """Anything that counts as an image as uint8, or float32 in [0, 1], ``[H, W, C]``.
+
+    Args:
+        image: a path, a PIL image (its EXIF rotation is applied), or an array as :func:`rgb_pixels` takes it.
+        channels: C; other images than RGB are given as arrays ``[H, W, C]`` (``[H, W]`` for one channel).
+
+    Raises:
+        ValueError: a file that cannot be read, or an array of another shape or range.
+    """
+    if channels != 3:
+        array = np.asarray(image)[:, :, None] if getattr(image, "ndim", 0) == 2 else image
+        if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[2] != channels:
+            got = list(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
+            raise ValueError(f"expected an array [H, W, {channels}] as image; got {got}")
+        return _pixels(array)
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    if isinstance(image, np.ndarray):
+        return rgb_pixels(image)
+    raise ValueError(f"expected a path, a PIL image or an array as image; got {type(image).__name__}")
+
+
+def to_bytes(image: Any) -> npt.NDArray[np.uint8]:
+    """As :func:`as_pixels`, uint8; floats are rounded."""
+    pixels: npt.NDArray[Any] = as_pixels(image)
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
 
 
 def rgb_pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:

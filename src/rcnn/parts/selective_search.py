@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 INSTALL = "pip install 'rcnn[selective-search]'"
 
@@ -57,28 +55,31 @@ class SelectiveSearchSettings:
             raise ValueError(f"count must be at least 1, not {self.count}.")
 
 
-def selective_search(image: Tensor, settings: SelectiveSearchSettings | None = None) -> Tensor:
+def selective_search(
+    image: npt.NDArray[np.uint8], settings: SelectiveSearchSettings | None = None
+) -> npt.NDArray[np.float32]:
     """Boxes that may hold an object, float32 ``[P, 4]`` in pixels of the image, best first.
 
     The same image and settings give the same boxes in the same order, on every platform with the same OpenCV.
 
     Args:
-        image: uint8 ``[3, H, W]``, RGB.
+        image: uint8 ``[H, W, 3]``, RGB.
         settings: those of R-CNN's code where None.
 
     Raises:
         ValueError: not such an image, or OpenCV's contrib module is not installed; says how to get it.
     """
     settings = settings or SelectiveSearchSettings()
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"image must be uint8 [3, H, W]; got {image.dtype} {list(image.shape)}")
-    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image must be uint8 [H, W, 3]; got {image.dtype} {list(image.shape)}")
+    pixels = np.ascontiguousarray(image)
     resized = _resized(pixels, settings.width)
     boxes = ranked(_merged_boxes(resized, settings), settings.seed)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= settings.min_side).all(1)][: settings.count]
     # Whole images only: the factors of both sides differ by the rounding of the resized height.
     factors = [pixels.shape[1] / resized.shape[1], pixels.shape[0] / resized.shape[0]]
-    return torch.from_numpy((boxes * np.array(factors * 2)).astype(np.float32))
+    scaled: npt.NDArray[np.float32] = (boxes * np.array(factors * 2)).astype(np.float32)
+    return scaled
 
 
 def ranked(boxes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

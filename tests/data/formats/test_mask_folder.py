@@ -5,27 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from conftest import real_data
 from rcnn.data.formats.mask_folder import read_mask_folders
 
 
-def add(folder: Path, masks: torch.Tensor, name: str = "one", mode: str = "L") -> Path:
+def add(folder: Path, masks: np.ndarray, name: str = "one", mode: str = "L") -> Path:
     """An image's folder with these masks ``[N, H, W]``; the image file is returned."""
     (folder / name / "images").mkdir(parents=True)
     (folder / name / "masks").mkdir()
     path = folder / name / "images" / "picture.png"
     Image.new("RGB", (masks.shape[2], masks.shape[1])).save(path)
     for index, mask in enumerate(masks):
-        bitmap = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+        bitmap = Image.fromarray(mask.astype(np.uint8) * 255)
         bitmap.convert(mode).save(folder / name / "masks" / f"{index}.png")
     return path
 
 
-def drawn(*windows: tuple[int, int, int, int], size: tuple[int, int] = (12, 20)) -> torch.Tensor:
-    masks = torch.zeros((len(windows), *size), dtype=torch.bool)
+def drawn(*windows: tuple[int, int, int, int], size: tuple[int, int] = (12, 20)) -> np.ndarray:
+    masks = np.zeros((len(windows), *size), np.bool_)
     for mask, (x1, y1, x2, y2) in zip(masks, windows, strict=True):
         mask[y1:y2, x1:x2] = True
     return masks
@@ -44,13 +43,13 @@ def test_masks_of_every_mode(tmp_path: Path, mode: str) -> None:
     assert sample.image_id == "one"
     assert sample.truth.boxes.tolist() == [[0, 0, 1, 1], [3, 2, 9, 11], [10, 0, 20, 12]]
     assert sample.truth.labels.tolist() == [0, 0, 0]
-    torch.testing.assert_close(sample.truth.masks.dense(), masks)
+    np.testing.assert_array_equal(sample.truth.masks.dense(), masks)
 
 
 def test_random_masks_round_trip(tmp_path: Path) -> None:
-    masks = torch.rand((9, 13, 17), generator=torch.Generator().manual_seed(0)) < 0.2
+    masks = np.random.default_rng(0).random((9, 13, 17)) < 0.2
     add(tmp_path, masks)
-    torch.testing.assert_close(read_mask_folders(tmp_path)[0].truth.masks.dense(), masks)
+    np.testing.assert_array_equal(read_mask_folders(tmp_path)[0].truth.masks.dense(), masks)
 
 
 def test_an_image_without_objects(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_real() -> None:
     assert dataset.problems == ()
     for record in dataset.records[::20]:
         truth = record.load_truth()
-        torch.testing.assert_close(truth.masks.boxes(), truth.boxes)
+        np.testing.assert_array_equal(truth.masks.boxes(), truth.boxes)
         files = sorted((record.path.parent.parent / "masks").iterdir())
         bitmap = np.asarray(Image.open(files[3]).convert("L")) != 0
-        torch.testing.assert_close(truth.masks[3], torch.from_numpy(bitmap))
+        np.testing.assert_array_equal(truth.masks[3], bitmap)

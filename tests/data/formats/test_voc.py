@@ -54,7 +54,7 @@ def test_corners_are_made_continuous(tmp_path: Path) -> None:
     assert dataset.class_names == ("cat", "dog")
     sample = dataset[0]
     assert sample.image_id == "a"
-    assert sample.image.shape == (3, 10, 20)
+    assert sample.image.shape == (10, 20, 3)
     assert sample.truth.boxes.tolist() == [[0, 0, 10, 5], [4, 1, 20, 10]]
     assert sample.truth.labels.tolist() == [0, 1]
     assert sample.truth.difficult is not None

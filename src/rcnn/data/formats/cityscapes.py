@@ -20,13 +20,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from rcnn.data.classes import renumber
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.formats.label_image import Numbers, label_windows, read_label, read_masks
 from rcnn.io.images import ImageError, image_size
-from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Instances, Size
 
 # Names and ids: cityscapesscripts/helpers/labels.py, those with hasInstances and without ignoreInEval first.
@@ -103,14 +101,14 @@ def read_cityscapes(split: str | Path) -> Dataset:
     )
 
 
-def read_classes(label: Path, size: Size) -> Tensor:
+def read_classes(label: Path, size: Size) -> Numbers:
     """The semantic map, int64 ``[H, W]``, of ``instanceIds`` or ``labelIds`` of an image of ``size``."""
     numbers = read_label(label, size)
     classes = np.where(numbers >= PER_CLASS, numbers // PER_CLASS, numbers).clip(0, VOID)
     table = [VOID] * VOID
     for value, number in enumerate(SEMANTIC_IDS):
         table[number] = value
-    return renumber(torch.from_numpy(classes), table)
+    return renumber(classes, table)
 
 
 def _read(truth: Path, stem: str, path: Path) -> tuple[Record | None, Problem | None]:
@@ -151,9 +149,9 @@ def _truth(values: Numbers, windows: Numbers, size: Size, path: Path) -> Instanc
     labels = [ids.index(v // PER_CLASS if v >= PER_CLASS else v) for v in values.tolist()]
     return Instances(
         size=size,
-        boxes=torch.from_numpy(windows).float(),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        crowd=torch.from_numpy(values < PER_CLASS),
+        boxes=windows.astype(np.float32),
+        labels=np.array(labels, np.int64),
+        crowd=values < PER_CLASS,
         class_names=CLASS_NAMES,
         semantic_names=SEMANTIC_NAMES,
         path=path,

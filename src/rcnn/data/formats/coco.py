@@ -4,7 +4,7 @@ Convention:
     ``bbox`` is x, y, width, height: ``[10, 20, 5, 6]`` becomes the box ``10 20 15 26``. Keypoints are pixel
     indices in the file: ``[3, 4, 2]`` becomes ``3.5 4.5 2``; those with visibility 0 become ``0 0 0``.
 
-Outlines are drawn when a sample is asked for (:mod:`rcnn.data.formats.outlines`).
+Outlines are drawn when a sample is asked for (:meth:`rcnn.Masks.from_outlines`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,18 @@ from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from rcnn.data.check import Box, check_box
 from rcnn.data.dataset import Dataset, Problem, Record, shortened
 from rcnn.data.formats.outlines import (
     MAX_COORDINATE,
-    Outline,
     is_number,
     polygon_fault,
-    rasterise,
     rle_bounds,
     rle_fault,
 )
 from rcnn.io.images import ImageError, image_files, image_size
-from rcnn.structures import Instances, Rle, Size, Skeleton
+from rcnn.structures import Instances, Masks, Outline, Rle, Size, Skeleton
 
 Entry = dict[str, Any]
 PROBED = 20  # file names looked up to recognise the folder of the images
@@ -479,24 +476,24 @@ class Reader:
 
     def _record(self, picture: Picture, with_masks: bool, with_areas: bool) -> Record:
         objects = self.objects.get(picture.image_id, [])
-        boxes = torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4)
+        boxes = np.array([o.box for o in objects], np.float32).reshape(-1, 4)
         areas = [_box_area(o.box) if o.area is None else o.area for o in objects]
         points = [o.keypoints for o in objects if o.keypoints is not None]
         stacked = np.stack(points) if points else np.zeros((0, self.num_keypoints, 3), dtype=np.float32)
         truth = Instances(
             size=picture.size,
             boxes=boxes,
-            labels=torch.tensor([o.label for o in objects], dtype=torch.int64),
-            crowd=torch.tensor([o.crowd for o in objects], dtype=torch.bool),
-            areas=torch.tensor(areas, dtype=torch.float32) if with_areas else None,
-            keypoints=torch.from_numpy(stacked) if self.num_keypoints else None,
+            labels=np.array([o.label for o in objects], np.int64),
+            crowd=np.array([o.crowd for o in objects], np.bool_),
+            areas=np.array(areas, np.float32) if with_areas else None,
+            keypoints=stacked if self.num_keypoints else None,
             skeleton=self.skeleton,
             class_names=self.class_names,
             path=picture.path,
         )
         outlines = [o.outline for o in objects if o.outline is not None]
         complete = with_masks and len(outlines) == len(objects)
-        masks = partial(rasterise, outlines, picture.size) if complete else None
+        masks = partial(Masks.from_outlines, outlines, picture.size) if complete else None
         return Record(picture.path, picture.image_id, truth, masks)
 
     def _judge_outlines(self) -> bool:

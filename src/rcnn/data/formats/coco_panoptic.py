@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
 from rcnn.data.check import Box, check_box
 from rcnn.data.dataset import Dataset, Record
@@ -30,8 +29,7 @@ from rcnn.data.formats.coco import Picture, Reader, find_file, has_fields, image
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.atomic import write_atomically
 from rcnn.io.images import ImageError, read_image
-from rcnn.ops.panoptic import Panoptic
-from rcnn.structures import VOID, Instances, Masks, Size
+from rcnn.structures import VOID, Instances, Masks, Panoptic, Size
 
 MAX_SEGMENT_ID = 256**3 - 1
 
@@ -182,10 +180,10 @@ class _PanopticReader(Reader):
         things = partition.things
         truth = Instances(
             size=picture.size,
-            boxes=torch.tensor([t.box for t in things], dtype=torch.float32).reshape(-1, 4),
-            labels=torch.tensor([t.label for t in things], dtype=torch.int64),
-            crowd=torch.tensor([t.crowd for t in things], dtype=torch.bool),
-            areas=torch.tensor([t.area for t in things], dtype=torch.float32),
+            boxes=np.array([t.box for t in things], np.float32).reshape(-1, 4),
+            labels=np.array([t.label for t in things], np.int64),
+            crowd=np.array([t.crowd for t in things], np.bool_),
+            areas=np.array([t.area for t in things], np.float32),
             class_names=self.class_names,
             semantic_names=self.semantic_names,
             path=picture.path,
@@ -195,15 +193,15 @@ class _PanopticReader(Reader):
         return Record(picture.path, picture.image_id, truth, masks, semantic)
 
 
-def read_ids(png: Path, size: Size) -> Tensor:
+def read_ids(png: Path, size: Size) -> npt.NDArray[np.int64]:
     """The id of every pixel's segment, int64 ``[H, W]``; 0 is void.
 
     Raises:
         ImageError: no such picture, or of another size.
     """
-    colours = read_image(png).to(torch.int64)  # [3, H, W]
-    ids = colours[0] + 256 * colours[1] + 65536 * colours[2]
-    if tuple(ids.shape) != size:
+    colours = read_image(png).astype(np.int64)  # [H, W, 3]
+    ids: npt.NDArray[np.int64] = colours @ (1, 256, 65536)
+    if ids.shape != size:
         height, width = ids.shape
         raise ImageError(f"{png}: it has {width} by {height} pixels, its image {size[1]} by {size[0]}.")
     return ids
@@ -215,7 +213,7 @@ def read_things(png: Path, numbers: Sequence[int], size: Size) -> Masks:
     return Masks.concatenate([Masks.from_dense((ids == number)[None]) for number in numbers], size)
 
 
-def read_classes(png: Path, classes: dict[int, int], size: Size) -> Tensor:
+def read_classes(png: Path, classes: dict[int, int], size: Size) -> npt.NDArray[np.int64]:
     """The class of every pixel, int64 ``[H, W]``, void where no segment is.
 
     Args:
@@ -226,7 +224,7 @@ def read_classes(png: Path, classes: dict[int, int], size: Size) -> Tensor:
     Raises:
         ImageError: the picture cannot be used, has an id that is not in ``classes``, or lacks one that is.
     """
-    there, places = np.unique(read_ids(png, size).numpy(), return_inverse=True)
+    there, places = np.unique(read_ids(png, size), return_inverse=True)
     found = set(there.tolist()) - {0}
     for stray, where in (
         (found - classes.keys(), "are not in segments_info"),
@@ -235,8 +233,8 @@ def read_classes(png: Path, classes: dict[int, int], size: Size) -> Tensor:
         if stray:
             shown = ", ".join(map(str, sorted(stray)[:8]))
             raise ImageError(f"{png}: {len(stray)} segments {where}, with the ids {shown}.")
-    table = torch.tensor([classes.get(number, VOID) for number in there.tolist()], dtype=torch.int64)
-    return table[torch.from_numpy(places)]
+    table = np.array([classes.get(number, VOID) for number in there.tolist()], np.int64)
+    return table[places.reshape(size)]
 
 
 def write_panoptic(
@@ -305,9 +303,8 @@ class PanopticWriter:
         return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another place.")
 
 
-def _colours(segments: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _colours(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """uint8 ``[H, W, 3]`` whose colours are the numbers."""
-    ids = segments.cpu().numpy()
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
 
 

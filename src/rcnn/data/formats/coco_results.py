@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.outlines import Outline, is_number, polygon_fault, rasterise, rle_fault
-from rcnn.structures import Instances, Size
+from rcnn.data.formats.outlines import is_number, polygon_fault, rle_fault
+from rcnn.structures import Instances, Masks, Outline, Size
 
 SHOWN = 5  # ids in a message
 
@@ -116,19 +115,19 @@ class _Reader:
         record = self.dataset.records[index]
         size, skeleton = record.truth.size, self.dataset.skeleton
         ordered = sorted(entries, key=lambda entry: -float(entry["score"]))
-        masks = (
-            rasterise([_outline(entry["segmentation"]) for entry in ordered], size) if segmentation else None
-        )
+        masks = None
+        if segmentation:
+            masks = Masks.from_outlines([_outline(entry["segmentation"]) for entry in ordered], size)
         points = None
         if keypoints and skeleton is not None:
             values = [entry["keypoints"] for entry in ordered]
-            points = torch.tensor(values, dtype=torch.float32).reshape(-1, len(skeleton.names), 3)
+            points = np.array(values, np.float32).reshape(-1, len(skeleton.names), 3)
             points[..., :2] += 0.5  # COCO's are pixel indices
         return Instances(
             size=size,
-            boxes=torch.tensor([_box(entry, size) for entry in ordered]).float().reshape(-1, 4),
-            labels=torch.tensor([self.labels[entry["category_id"]] for entry in ordered]).long(),
-            scores=torch.tensor([float(entry["score"]) for entry in ordered]).float(),
+            boxes=np.array([_box(entry, size) for entry in ordered], np.float32).reshape(-1, 4),
+            labels=np.array([self.labels[entry["category_id"]] for entry in ordered], np.int64),
+            scores=np.array([float(entry["score"]) for entry in ordered], np.float32),
             masks=masks,
             keypoints=points,
             class_names=self.dataset.class_names,
@@ -166,7 +165,7 @@ def _box(entry: dict[str, Any], size: Size) -> list[float]:
         x, y, w, h = entry["bbox"]
         return [x, y, x + w, y + h]
     if "segmentation" in entry:
-        box: list[float] = rasterise([_outline(entry["segmentation"])], size).boxes()[0].tolist()
+        box: list[float] = Masks.from_outlines([_outline(entry["segmentation"])], size).boxes()[0].tolist()
         return box
     points = entry["keypoints"]
     return [min(points[0::3]), min(points[1::3]), max(points[0::3]) + 1, max(points[1::3]) + 1]

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from rcnn.data.dataset import Dataset, Problem, Record, shortened
 from rcnn.io.images import ImageError, image_files, image_size, read_numbers
@@ -89,7 +88,7 @@ def masks_from_labels(numbers: Numbers, values: Sequence[int], windows: Numbers)
     """The masks of the objects with these numbers inside their windows."""
     size = (int(numbers.shape[0]), int(numbers.shape[1]))
     patches = [
-        torch.from_numpy(numbers[y1:y2, x1:x2] == value)
+        numbers[y1:y2, x1:x2] == value
         for value, (x1, y1, x2, y2) in zip(values, windows.tolist(), strict=True)
     ]
     return Masks.from_patches(patches, [(y, x) for x, y in windows[:, :2].tolist()], size)
@@ -194,8 +193,8 @@ def _read(path: Path, label: Path) -> tuple[Record | None, Problem | None]:
         return None, Problem(path, str(error), "Mend or export the label image anew.", label.name)
     truth = Instances(
         size=size,
-        boxes=torch.from_numpy(windows).float(),
-        labels=torch.zeros(len(values), dtype=torch.int64),
+        boxes=windows.astype(np.float32),
+        labels=np.zeros(len(values), np.int64),
         class_names=CLASS_NAMES,
         path=path,
     )

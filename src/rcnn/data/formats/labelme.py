@@ -26,15 +26,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from rcnn.data.check import check_box, size_problem
 from rcnn.data.dataset import NOT_READ, Dataset, nested_files_message, shortened
 from rcnn.data.formats.coco import Annotation, Picture, Reader, find_file
-from rcnn.data.formats.outlines import Outline, is_number
+from rcnn.data.formats.outlines import is_number
 from rcnn.io.images import DECODER_ERRORS, ImageError, image_files, image_size, visible_files
-from rcnn.structures import Masks, Size, Skeleton
+from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
 MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "point": 1}
@@ -275,12 +274,10 @@ def _decoded(shape: Any, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[n
 def _outline(drawn: _Drawn, size: Size) -> Outline:
     if not drawn.masks:
         return drawn.parts
-    from rcnn.data.formats.outlines import rasterise
-
     whole = np.zeros(size, dtype=np.bool_)
     if drawn.parts:
-        whole |= rasterise([drawn.parts], size).dense()[0].numpy()
+        whole |= Masks.from_outlines([drawn.parts], size)[0]
     for bitmap, (x, y) in drawn.masks:
         window = whole[y : y + bitmap.shape[0], x : x + bitmap.shape[1]]
         window |= bitmap[: window.shape[0], : window.shape[1]]
-    return Masks.from_dense(torch.from_numpy(whole)[None]).rle()[0]
+    return Masks.from_dense(whole[None]).rle()[0]

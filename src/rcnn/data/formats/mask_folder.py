@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.io.images import ImageError, image_files, image_size, read_mask
@@ -50,7 +49,7 @@ def unpack(packed: npt.NDArray[np.uint8], windows: npt.NDArray[np.int64], size: 
     """Masks from the bits of their windows, one after the other."""
     count = int(((windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])).sum())
     pixels = np.unpackbits(packed, count=count)
-    return Masks(torch.from_numpy(pixels), torch.from_numpy(windows.copy()), size)
+    return Masks(pixels, windows, size)
 
 
 def _read(folder: Path) -> tuple[Record | None, list[Problem]]:
@@ -116,8 +115,8 @@ def _record(path: Path, image_id: str, masks: Sequence[tuple[Patch, Window]], si
     bits = np.concatenate([np.zeros(0, dtype=np.bool_), *(patch.reshape(-1) for patch, _ in masks)])
     truth = Instances(
         size=size,
-        boxes=torch.from_numpy(windows).float(),
-        labels=torch.zeros(len(masks), dtype=torch.int64),
+        boxes=windows.astype(np.float32),
+        labels=np.zeros(len(masks), np.int64),
         class_names=CLASS_NAMES,
         path=path,
     )

@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from rcnn.data.dataset import Dataset, Problem, Record, shortened
 from rcnn.data.formats.label_image import NAMES_FILE, by_key
@@ -119,14 +118,14 @@ def read_names(file: Path) -> tuple[str, ...]:
     return names
 
 
-def read_map(path: Path, size: Size, num_classes: int) -> Tensor:
+def read_map(path: Path, size: Size, num_classes: int) -> npt.NDArray[np.int64]:
     """The classes of the pixels of an image of ``size``, int64 ``[H, W]``.
 
     Raises:
         ImageError: not such a picture, another size, or values that are neither a class nor void.
     """
     numbers = read_numbers(path)
-    if tuple(numbers.shape) != size:
+    if numbers.shape != size:
         height, width = numbers.shape
         raise ImageError(f"{path}: it has {width} by {height} pixels, its image {size[1]} by {size[0]}.")
     values = np.unique(numbers)
@@ -137,7 +136,7 @@ def read_map(path: Path, size: Size, num_classes: int) -> Tensor:
             f"{path}: the values {shown} are outside the class list: expected 0 to {num_classes - 1}, or "
             f"{VOID} for void."
         )
-    return torch.from_numpy(numbers)
+    return numbers
 
 
 def _dataset(

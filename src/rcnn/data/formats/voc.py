@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-import torch
+import numpy as np
 
 from rcnn.data.check import Box, BoxFault, check_box, size_problem
 from rcnn.data.dataset import NOT_READ, Dataset, Problem, Record, nested_files_message, shortened
@@ -273,9 +273,9 @@ def _read_box(element: ElementTree.Element, size: Size) -> tuple[Box | None, Box
 def _record(picture: _Picture, labels: Sequence[int], class_names: tuple[str, ...]) -> Record:
     truth = Instances(
         size=picture.size,
-        boxes=torch.tensor(picture.boxes, dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        difficult=torch.tensor(picture.difficult, dtype=torch.bool),
+        boxes=np.array(picture.boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        difficult=np.array(picture.difficult, np.bool_),
         class_names=class_names,
         path=picture.path,
     )

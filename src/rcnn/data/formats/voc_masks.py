@@ -16,14 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from rcnn.data.classes import renumber
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.formats.label_image import Numbers, label_windows, masks_from_labels, read_label
 from rcnn.data.formats.semantic import read_map, read_voc_segmentation
 from rcnn.io.images import ImageError
-from rcnn.ops.semantic import renumber
 from rcnn.structures import VOID, Instances, Masks, Size
 
 OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"
@@ -55,7 +53,7 @@ def read_voc_masks(listing: str | Path) -> Dataset:
     )
 
 
-def read_classes(label: Path, size: Size, count: int) -> Tensor:
+def read_classes(label: Path, size: Size, count: int) -> Numbers:
     """The semantic map of ``count`` classes of objects, the background's value being ``count``."""
     return renumber(read_map(label, size, count + 1), [count, *range(count)])
 
@@ -70,7 +68,7 @@ def _read(folder: Path, names: tuple[str, ...], record: Record) -> tuple[Record 
     size, file = record.truth.size, f"{record.path.stem}.png"
     try:
         objects = read_label(folder / OBJECTS / file, size)
-        classes = read_map(folder / CLASSES / file, size, len(names) + 1).numpy()
+        classes = read_map(folder / CLASSES / file, size, len(names) + 1)
     except ImageError as error:
         return None, [Problem(record.path, str(error), "Mend the picture.", file)]
     values, windows = label_windows(np.where(objects == VOID, 0, objects))
@@ -85,8 +83,8 @@ def _read(folder: Path, names: tuple[str, ...], record: Record) -> tuple[Record 
     known = np.array(labels, dtype=np.int64) >= 0
     truth = Instances(
         size=size,
-        boxes=torch.from_numpy(windows[known]).float(),
-        labels=torch.tensor(labels, dtype=torch.int64)[torch.from_numpy(known)],
+        boxes=windows[known].astype(np.float32),
+        labels=np.array(labels, np.int64)[known],
         class_names=names,
         semantic_names=(*names, "background"),
         path=record.path,

@@ -16,13 +16,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.outlines import as_one_polygon, trace
-from rcnn.structures import Instances, Skeleton
-from rcnn.structures.arrays import DEFAULT_SIGMA
+from rcnn.structures import DEFAULT_SIGMA, Instances, Skeleton
+from rcnn.structures.outlines import as_one_polygon, trace
 
 MAX_UINT16 = 65535
 APART = 0.5  # pixels between a box and its outline's beyond which they differ
@@ -65,9 +63,8 @@ class Item:
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> Item:
         """The image with some of its objects."""
-        kept = torch.from_numpy(wanted)
         numbers = tuple(n for n, keep in zip(self.numbers, wanted.tolist(), strict=True) if keep)
-        return replace(self, truth=self.truth[kept], numbers=numbers)
+        return replace(self, truth=self.truth[wanted], numbers=numbers)
 
 
 class Writer:
@@ -105,17 +102,17 @@ class Writer:
                 "keypoints",
                 None if truth.keypoints is None else (truth.keypoints != 0).any(2).any(1),
             ),
-            "outlines": ("outlines", None if truth.masks is None else torch.ones(len(truth)) > 0),
+            "outlines": ("outlines", None if truth.masks is None else np.ones(len(truth), np.bool_)),
             "crowds": ("crowd regions", truth.crowd),
         }
         for held, (kind, present) in marks.items():
             if held not in self.holds and present is not None:
-                for index in present.nonzero()[:, 0].tolist():
+                for index in np.flatnonzero(present).tolist():
                     self.dropped.note(kind, item.place(index))
         if truth.semantic is not None:
             self.dropped.note("semantic maps", item.image.name)
         if "crowds" not in self.holds and truth.crowd is not None:
-            return item.only((~truth.crowd).numpy())
+            return item.only(~truth.crowd)
         return item
 
     def _drop(self, item: Item, wrong: npt.NDArray[np.bool_], kind: str) -> Item:
@@ -129,13 +126,13 @@ class Writer:
         masks = item.truth.masks
         if masks is None:
             return self._drop(item, np.ones(len(item.truth), dtype=np.bool_), "objects without outline")
-        return self._drop(item, (masks.areas() == 0).numpy(), "objects with an empty outline")
+        return self._drop(item, masks.areas() == 0, "objects with an empty outline")
 
     def _note_boxes(self, item: Item) -> None:
         """Boxes that are not those around their outlines, which is what such formats give back."""
         assert item.truth.masks is not None
-        away = (item.truth.boxes - item.truth.masks.boxes()).abs()
-        for index in (away > APART).any(1).nonzero()[:, 0].tolist():
+        away = np.abs(item.truth.boxes - item.truth.masks.boxes())
+        for index in np.flatnonzero((away > APART).any(1)).tolist():
             self.dropped.note("boxes other than around the outline", item.place(index))
 
     def _note_classes(self) -> None:
@@ -170,7 +167,7 @@ class CocoWriter(Writer):
             areas = truth.areas
         elif truth.masks is not None:
             areas = truth.masks.areas()
-        crowd = torch.zeros(len(truth)) if truth.crowd is None else truth.crowd
+        crowd = np.zeros(len(truth), np.bool_) if truth.crowd is None else truth.crowd
         for result, area, is_crowd in zip(
             truth.to_coco(image_id, self.ids), areas.tolist(), crowd.tolist(), strict=True
         ):
@@ -221,8 +218,8 @@ class VocWriter(Writer):
 
     def write(self, item: Item) -> None:
         """Write one XML file."""
-        sides = (item.truth.boxes[:, 2:] - item.truth.boxes[:, :2]).numpy()
-        narrow = np.asarray((sides <= 1).any(1))
+        sides = item.truth.boxes[:, 2:] - item.truth.boxes[:, :2]
+        narrow: npt.NDArray[np.bool_] = np.any(sides <= 1, axis=1)
         item = self._drop(item, narrow, "boxes of one pixel or less, which VOC takes for slips")
         truth = item.truth
         root = ElementTree.Element("annotation")
@@ -296,18 +293,18 @@ class YoloWriter(Writer):
             for index, (patch, (x, y, _, _)) in enumerate(
                 zip(item.truth.masks.patches(), windows, strict=True)
             ):
-                parts, holes = trace(patch.bool().numpy(), (y, x))
+                parts, holes = trace(patch.astype(bool), (y, x))
                 if holes:
                     self.dropped.note("outlines with holes, which are filled", item.place(index))
                 yield (as_one_polygon(parts) / scale).reshape(-1).tolist()
             return
-        corners = item.truth.boxes.double().numpy()
+        corners = item.truth.boxes.astype(np.float64)
         boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
         for index, box in enumerate(boxes / np.tile(scale, 2)):
             row = box.tolist()
             if self.kind == "keypoints":
                 assert item.truth.keypoints is not None
-                points = item.truth.keypoints[index].double().numpy()
+                points = item.truth.keypoints[index].astype(np.float64)
                 points[:, :2] /= scale
                 row += points.reshape(-1).tolist()
             yield row
@@ -352,7 +349,7 @@ class MaskFolderWriter(Writer):
             return
         self._note_boxes(item)
         for number in range(len(item.truth)):
-            bitmap = item.truth.masks[number].numpy().astype(np.uint8) * 255
+            bitmap = item.truth.masks[number].astype(np.uint8) * 255
             Image.fromarray(bitmap).save(folder / f"{number + 1:05d}.png")
 
     def finish(self) -> None:
@@ -374,12 +371,11 @@ class LabelImageWriter(Writer):
             self._note_boxes(item)
             areas, windows = masks.areas(), masks.windows.tolist()
             patches = list(masks.patches())
-            for index in areas.argsort(descending=True, stable=True).tolist():
+            for index in np.argsort(-areas, kind="stable").tolist():
                 x1, y1, x2, y2 = windows[index]
-                numbers[y1:y2, x1:x2][patches[index].bool().numpy()] = index + 1
-            self._note_hidden(
-                item, np.bincount(numbers.reshape(-1), minlength=len(areas) + 1)[1:], areas.numpy()
-            )
+                numbers[y1:y2, x1:x2][patches[index].astype(bool)] = index + 1
+            seen = np.bincount(numbers.reshape(-1), minlength=len(areas) + 1)[1:]
+            self._note_hidden(item, seen, areas)
         folder = self.folder / "labels"
         folder.mkdir(exist_ok=True)
         if len(item.truth) > MAX_UINT16:
