@@ -19,15 +19,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
+from rcnn.importers.torchvision import from_torchvision, torchvision_transform
 from rcnn.inference.benchmark import peak_memory
 from rcnn.inference.detector import Detector
 from rcnn.parts.backbone import BackboneSettings, build_backbone
-from rcnn.parts.pretrained import (
-    backbone_normalisation,
-    from_torchvision,
-    load_backbone_weights,
-    torchvision_transform,
-)
+from rcnn.parts.pretrained import backbone_normalisation, load_backbone_weights
 from rcnn.structures import Instances, Size
 
 

@@ -25,8 +25,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from benchmarks.peers import picture, print_peak, print_peaks, torchvision_inputs
 from rcnn.device import keep_freed_memory
+from rcnn.importers.torchvision import from_torchvision, torchvision_transform
 from rcnn.inference.benchmark import alternate, machine, ratios, spread
-from rcnn.parts.pretrained import from_torchvision, torchvision_transform
 from rcnn.structures import Instances, Masks
 
 SIDE, OBJECTS, IMAGES, CLASSES = 512, 30, 2, 80

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import shlex
 import tomllib
 from dataclasses import replace
@@ -16,8 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import ROOT
 from rcnn import cli
-from rcnn.inference.detector import Detector, load_detector
+from rcnn.config import setting_keys
+from rcnn.inference.detector import Detector
 from rcnn.io.renamed import SETTINGS
+from rcnn.loading import load_detector
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.box_head import BoxHead
@@ -26,7 +29,7 @@ from rcnn.parts.mask_head import MaskHead
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.training import run
 from rcnn.training.defaults import DEFAULT_BACKBONE, light_settings
-from rcnn.training.recipe import _keys, _tables, default_recipe, dump_recipe, load_recipe
+from rcnn.training.recipe import _tables, default_recipe, dump_recipe, load_recipe
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
 
@@ -105,8 +108,7 @@ def test_settings_named_exist(document: Path) -> None:
     known = {
         k
         for m in ("rcnn", "faster_rcnn", "mask_rcnn", "panoptic_fpn", "fcn")
-        for n, t in _tables(default_recipe(m)).items()
-        for k in (n, *_keys(type(t), n))
+        for k in setting_keys(_tables(default_recipe(m)))
     }
     text = document.read_text(encoding="utf-8")
     for key in re.findall(r"[` ]((?:model|transform|augment|train)\.[a-z_][a-z0-9_.]*(?<!\.py))[`=]", text):
@@ -134,12 +136,9 @@ def test_the_readmes_tree_is_that_of_the_package() -> None:
         assert (ROOT / top).exists(), f"README's tree has {top}"
 
 
-def test_the_architecture_names_every_file() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    source = ROOT / "src" / "rcnn"
-    for path in source.rglob("*.py"):
-        if path.name != "__init__.py":
-            assert f"`{path.relative_to(source).as_posix()}`" in text
+def test_the_architectures_table_of_files_is_up_to_date() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "file_table.py"))
+    assert script["page"]() == script["PAGE"].read_text(encoding="utf-8"), "run: python docs/file_table.py"
 
 
 def test_constants_are_those_of_the_plan() -> None:

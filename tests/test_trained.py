@@ -8,7 +8,7 @@ import torch
 
 from conftest import real_data
 from rcnn import evaluate, load, open_data
-from rcnn.inference.detector import shipped
+from rcnn.loading import shipped
 
 
 def spots(count: int = 9, side: int = 192) -> torch.Tensor:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rcnn.data.formats.open import open_data
     from rcnn.evaluation.evaluator import evaluate
     from rcnn.inference.detector import Detector
-    from rcnn.inference.exported import load
+    from rcnn.loading import load
     from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
     from rcnn.models.fcn import FCN, FCNSettings
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
     from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
     from rcnn.models.rcnn import RCNN, RCNNSettings
-    from rcnn.ops.panoptic import MergeSettings, Panoptic, merge
-    from rcnn.structures import ImageBatch, Instances, Masks, Output
+    from rcnn.parts.batch import ImageBatch, Output
+    from rcnn.structures import Instances, Masks, MergeSettings, Panoptic, merge
     from rcnn.training.run import train
     from rcnn.transform import Transform
 
@@ -50,7 +50,7 @@ _MODULES = {
     "rcnn.models.rcnn": "RCNN RCNNSettings",
     "rcnn.ops.panoptic": "MergeSettings Panoptic merge",
     "rcnn.inference.detector": "Detector",
-    "rcnn.inference.exported": "load",
+    "rcnn.loading": "load",
     "rcnn.training.run": "train",
     "rcnn.structures": "ImageBatch Instances Masks Output",
     "rcnn.transform": "Transform",

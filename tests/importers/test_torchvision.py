@@ -1,4 +1,4 @@
-"""torchvision's models through the same door: the settings found are those of ``rcnn.parts.pretrained``."""
+"""torchvision's models through the same door: by keys and shapes, or by name."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from rcnn.importers import torchvision as zoo
 from rcnn.importers.recognise import build
-from rcnn.parts.pretrained import DETECTORS, from_torchvision, published, torchvision_settings
+from rcnn.importers.torchvision import DETECTORS, from_torchvision, published, torchvision_settings
 
 RESNETS = [name for name in DETECTORS if "resnet" in name]
 

@@ -11,8 +11,9 @@ from torch.testing import assert_close
 
 from dark import BOX, Dark, DarkSettings, detector, picture, picture_file
 from rcnn import models
-from rcnn.inference.detector import Detector, load_detector
+from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
+from rcnn.loading import load_detector
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
 

@@ -11,12 +11,12 @@ import torchvision
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from rcnn.importers.torchvision import torchvision_settings
 from rcnn.inference.detector import Detector
 from rcnn.inference.fused import ChannelsLastLinear, FusedCache, WinogradConv, fuse
 from rcnn.kernels import winograd
 from rcnn.models.fcn import FCN
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.parts.pretrained import torchvision_settings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.training.defaults import light_settings
 from rcnn.transform import Transform

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from rcnn.cli import app
 from rcnn.data.external_proposals import write_proposals
 from rcnn.data.formats.open import open_data
-from rcnn.inference.detector import Detector, load_detector
+from rcnn.inference.detector import Detector
+from rcnn.loading import load_detector
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings, compress
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings

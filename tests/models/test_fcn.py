@@ -9,7 +9,9 @@ from torch.testing import assert_close
 
 from rcnn.data.shapes import draw_shapes
 from rcnn.inference.detector import Detector
+from rcnn.loading import load_initial_weights
 from rcnn.metrics.semantic import SemanticTally
+from rcnn.models import fcn
 from rcnn.models.fcn import FCN, FCNSettings
 from rcnn.ops.semantic import bilinear_kernel
 from rcnn.parts import pretrained as weights
@@ -176,7 +178,7 @@ def test_a_finer_net_begins_as_the_coarser_one(tmp_path):
         if last is None:
             spread(model)
         else:
-            fresh = weights.load_initial_weights(model, tmp_path / "coarser.safetensors")
+            fresh = load_initial_weights(model, tmp_path / "coarser.safetensors")
             step = len(model.scores) - 1
             assert fresh == [f"scores.{step}.weight", f"scores.{step}.bias", f"upsample.{step - 1}.weight"]
         model.eval()
@@ -193,7 +195,7 @@ def test_a_finer_net_begins_as_the_coarser_one(tmp_path):
 def test_weights_of_something_else_are_no_start(tmp_path):
     Detector(FCN(4, LIGHT), Transform(), (), semantic_names=tuple("abcd")).save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="none of them has a place"):
-        weights.load_initial_weights(torch.nn.Linear(2, 2), tmp_path / "a.safetensors")
+        load_initial_weights(torch.nn.Linear(2, 2), tmp_path / "a.safetensors")
 
 
 def test_fc6_and_fc7_are_those_of_the_classifier(monkeypatch):
@@ -203,7 +205,7 @@ def test_fc6_and_fc7_are_those_of_the_classifier(monkeypatch):
     for n, inputs in ((0, 25088), (3, 4096)):
         rows, columns = torch.randn((4096, 1), generator=draw), torch.randn((1, inputs), generator=draw)
         state[f"classifier.{n}.weight"] = 0.01 * rows * columns
-    monkeypatch.setattr(weights, "load_backbone_weights", lambda *_: None)
+    monkeypatch.setattr(fcn, "load_backbone_weights", lambda *_: True)
     monkeypatch.setattr(weights, "given", lambda _: None)
     monkeypatch.setattr(weights, "_imagenet", lambda _: state)
     model = FCN(2, replace(paper("32s"), channels=4096))

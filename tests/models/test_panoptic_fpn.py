@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rcnn.ops.panoptic import MergeSettings, merge, stuff_names, true_segments
 from torch.testing import assert_close
 
 from rcnn.data.shapes import Shapes, draw_shapes
 from rcnn.metrics.panoptic import PanopticQuality, panoptic_quality
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
-from rcnn.ops.panoptic import MergeSettings, merge, stuff_names, true_segments
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings

@@ -22,9 +22,14 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
+from rcnn.importers.torchvision import (
+    DETECTORS,
+    from_torchvision,
+    torchvision_settings,
+    torchvision_transform,
+)
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.parts.pretrained import DETECTORS, from_torchvision, torchvision_settings, torchvision_transform
 from rcnn.parts.regions import Regions
 from rcnn.structures import ImageBatch, Instances, Masks
 from rcnn.transform import Transform

@@ -1,4 +1,4 @@
-"""Pretrained backbones, the download, and what turns torchvision's detectors into ours."""
+"""Pretrained backbones and heads, and the download."""
 
 import hashlib
 import http.server
@@ -7,11 +7,11 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -20,18 +20,13 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.io.download import download, find_weights, read_tensors
-from rcnn.models.faster_rcnn import FasterRCNN
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts import pretrained as weights
 from rcnn.parts.backbone import BACKBONES, BackboneSettings, build_backbone
-from rcnn.parts.pretrained import (
-    backbone_normalisation,
-    from_torchvision,
-    load_backbone_weights,
-    load_pretrained,
-    load_published,
-)
+from rcnn.parts.pretrained import backbone_normalisation, load_backbone_weights, load_pretrained
+from rcnn.parts.rpn import RPNSettings
 from rcnn.training.recipe import load_recipe, with_settings
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB: more than what sockets buffer
@@ -309,103 +304,57 @@ def test_heads_get_what_is_theirs(places: Path, monkeypatch: pytest.MonkeyPatch)
     model = MaskRCNN(2, recipe.settings)
     assert load_pretrained(model) == ["backbone", "box.stage"]
     assert_close(model.box.stage.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight)
-    plain = FasterRCNN(2, replace(weights._fasterrcnn(), backbone=BackboneSettings("resnet18")))
+    plain = FasterRCNN(2, FasterRCNNSettings(BackboneSettings("resnet18")))
     assert load_pretrained(plain) == ["backbone"]
+    apart = FasterRCNN(2, FasterRCNNSettings(BackboneSettings("resnet18"), shared=False))
+    assert load_pretrained(apart) == ["backbone", "rpn_backbone"]
+    assert_close(apart.rpn_backbone.stages[0][0].weight, network.conv1.weight)  # type: ignore[index]
 
 
-def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The key names of the files that torchvision published before version 0.13."""
-    rules = (
-        (r"(inner_blocks|layer_blocks)\.(\d)\.0\.", r"\1.\2."),
-        (r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
-        (r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}."),
-    )
-    renamed = {}
-    for key, tensor in state.items():
-        new = key
-        for pattern, name in rules:
-            new = re.sub(pattern, name, new)
-        renamed[new] = tensor
-    return renamed
-
-
-@pytest.fixture(scope="module")
-def mask_rcnn() -> dict[str, Tensor]:
-    """The state of torchvision's Mask R-CNN with the 91 classes of COCO."""
+def test_a_timm_model(places: Path) -> None:
+    """By the file of its name in the folder of weights."""
     torch.manual_seed(0)
-    detection = torchvision.models.detection
-    network = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    return {k: v for k, v in randomise(network).state_dict().items() if "num_batches" not in k}
+    whole = randomise(timm.create_model("resnet10t"))
+    save_file(whole.state_dict(), places / "resnet10t.c3_in1k.safetensors")
+    settings = BackboneSettings("timm:resnet10t.c3_in1k", frozen_stages=0)
+    model = FasterRCNN(2, FasterRCNNSettings(settings))
+    assert load_pretrained(model) == ["backbone"]
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        found, expected = model.backbone.eval()(images)[-1], whole.forward_features(images)
+        assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+    assert backbone_normalisation("timm:resnet10t.c3_in1k") == weights.IMAGENET
 
 
-def test_names_of_all_versions(mask_rcnn: dict[str, Tensor]) -> None:
-    new = from_torchvision("maskrcnn_resnet50_fpn", mask_rcnn).state_dict()
-    old = from_torchvision("maskrcnn_resnet50_fpn", old_names(mask_rcnn)).state_dict()
-    for key, tensor in new.items():
-        assert torch.equal(tensor, old[key]), key
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    channels, strides = (4,), (4,)
+
+    def __init__(self, settings):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 4, 1)
+
+    def forward(self, images):
+        return [self.conv(images)]
+
+class Pretrained(Net):
+    normalisation = ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+
+    def load_pretrained(self):
+        nn.init.constant_(self.conv.weight, 7)
+"""
 
 
-def test_classes_of_ones_own(mask_rcnn: dict[str, Tensor]) -> None:
-    model = from_torchvision("maskrcnn_resnet50_fpn", mask_rcnn, num_classes=2)
-    state = model.state_dict()
-    assert state["box.logits.weight"].shape[0] == 3
-    assert state["mask.logits.weight"].shape[0] == 2
-    assert_close(state["box.layers.1.weight"], mask_rcnn["roi_heads.box_head.fc6.weight"])
-
-
-def test_weights_of_another_model(mask_rcnn: dict[str, Tensor]) -> None:
-    with pytest.raises(ValueError, match=r"another model: roi_heads|another model: mask\."):
-        from_torchvision("fasterrcnn_resnet50_fpn", mask_rcnn)
-    lacking = {k: v for k, v in mask_rcnn.items() if "layer3.2.conv1" not in k}
-    with pytest.raises(ValueError, match=r"lack 1 tensors .*backbone\.stages\.3\.2\.conv1\.weight"):
-        from_torchvision("maskrcnn_resnet50_fpn", lacking)
-    with pytest.raises(ValueError, match=r"'retinanet' is no detector"):
-        from_torchvision("retinanet", mask_rcnn)
-    with pytest.raises(ValueError, match=r"lacks 'roi_heads\.box_predictor"):
-        from_torchvision("maskrcnn_resnet50_fpn", {})
-
-
-def test_published_detector(mask_rcnn: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eighty classes, each with its own row of the weights; batch norms made for an eps of 0."""
-    asked = []
-
-    def found(url: str) -> Path:
-        asked.append(url)
-        return Path("there.pth")
-
-    monkeypatch.setattr(weights, "find_weights", found)
-    monkeypatch.setattr(weights, "read_tensors", lambda path: mask_rcnn)
-    detector = load_published("maskrcnn_resnet50_fpn_coco")
-    assert asked == ["https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"]
-    assert asked == [detector.info["source"]]
-    assert len(detector.class_names) == 80
-    assert detector.class_names[0] == "person"
-    assert detector.class_names[79] == "toothbrush"
-    state = detector.network.state_dict()
-    # COCO's category 90 is the toothbrush, 13 the stop sign, which comes after the missing 12.
-    for label, category in ((0, 1), (79, 90), (detector.class_names.index("stop sign"), 13)):
-        rows = mask_rcnn["roi_heads.box_predictor.bbox_pred.weight"][4 * category : 4 * category + 4]
-        assert_close(state["box.deltas.weight"][4 * label : 4 * label + 4], rows)
-        bias = mask_rcnn["roi_heads.box_predictor.cls_score.bias"][category]
-        assert_close(state["box.logits.bias"][label], bias)
-        kernel = mask_rcnn["roi_heads.mask_predictor.mask_fcn_logits.weight"][category]
-        assert_close(state["mask.logits.weight"][label], kernel)
-    assert_close(state["box.logits.bias"][80], mask_rcnn["roi_heads.box_predictor.cls_score.bias"][0])
-    scale = mask_rcnn["backbone.body.bn1.weight"] / mask_rcnn["backbone.body.bn1.running_var"].sqrt()
-    ours = state["backbone.stages.0.bn1.weight"] / (state["backbone.stages.0.bn1.running_var"] + 1e-5).sqrt()
-    assert_close(ours, scale)
-    small = replace(detector, transform=replace(detector.transform, short_side=64))
-    found_objects = small.predict(torch.zeros(3, 40, 50), min_score=0.0, max_detections=3)[0]
-    assert found_objects.size == (40, 50)
-
-
-def test_published_names() -> None:
-    names = weights.published()
-    assert len(names) == 7
-    for name, url in names.items():
-        assert re.fullmatch(r"https://.*-[0-9a-f]{8}\.pth", url)
-        assert name.removesuffix("_coco") in url
-    with pytest.raises(
-        KeyError, match="'yolo' is not published; expected one of fasterrcnn_resnet50_fpn_coco"
-    ):
-        load_published("yolo")
+def test_a_users_own_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_weights.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, loaded in (("Net", []), ("Pretrained", ["backbone"])):
+        settings = BackboneSettings(f"own_weights:{name}")
+        rpn = RPNSettings(sizes=((32.0,), (64.0,)))
+        model = FasterRCNN(2, FasterRCNNSettings(settings, rpn=rpn))
+        assert load_pretrained(model) == loaded
+        assert bool((model.backbone.maps.conv.weight == 7).all()) == bool(loaded)
+    assert backbone_normalisation("own_weights:Net") == weights.IMAGENET
+    assert backbone_normalisation("own_weights:Pretrained")[0] == (0.1, 0.2, 0.3)

@@ -23,8 +23,8 @@ from rcnn.cli import app
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import read_proposals
 from rcnn.data.formats.open import open_data
-from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
+from rcnn.loading import load_detector
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.parts.backbone import BackboneSettings

@@ -6,16 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
+from rcnn.config import build_settings, to_plain
 from rcnn.training import recipe as recipes
-from rcnn.training.recipe import (
-    build_settings,
-    default_recipe,
-    dump_recipe,
-    load_recipe,
-    named_recipes,
-    to_plain,
-    with_settings,
-)
+from rcnn.training.recipe import default_recipe, dump_recipe, load_recipe, named_recipes, with_settings
 
 
 @dataclass(frozen=True)

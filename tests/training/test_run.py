@@ -22,8 +22,8 @@ from torch.testing import assert_close
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.external_proposals import with_proposals, write_proposals
 from rcnn.data.formats.open import open_data
-from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
+from rcnn.loading import load_detector
 from rcnn.parts.pretrained import CAFFE, IMAGENET, backbone_normalisation
 from rcnn.structures import Instances
 from rcnn.training import run

@@ -19,8 +19,8 @@ from rcnn.cli import app
 from rcnn.data.formats.open import open_data
 from rcnn.data.shapes import draw_shapes
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
+from rcnn.loading import load_detector
 from rcnn.metrics.semantic import SemanticTally
 from rcnn.models.fcn import FCN, FCNSettings
 from rcnn.parts.backbone import BackboneSettings

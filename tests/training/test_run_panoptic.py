@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rcnn.ops.panoptic import OTHER, MergeSettings, true_segments
 
 from rcnn.data.augment import Augment
 from rcnn.data.check import check
 from rcnn.data.formats.open import open_data
 from rcnn.data.shapes import draw_shapes
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.inference.detector import load_detector
 from rcnn.inference.writers import predict_to_files
+from rcnn.loading import load_detector
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
-from rcnn.ops.panoptic import OTHER, MergeSettings, true_segments
 from rcnn.parts.semantic_head import SemanticHeadSettings
 from rcnn.training.defaults import plan
 from rcnn.training.recipe import Recipe

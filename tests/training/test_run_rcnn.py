@@ -15,8 +15,8 @@ from rcnn.cli import app
 from rcnn.data.external_proposals import write_proposals
 from rcnn.data.formats.open import open_data
 from rcnn.inference import detector as predict_module
-from rcnn.inference.detector import load_detector
 from rcnn.io import checkpoint
+from rcnn.loading import load_detector
 from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.pretrained import load_pretrained

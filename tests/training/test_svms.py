@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import with_proposals
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.inference.detector import Detector, load_detector
+from rcnn.inference.detector import Detector
+from rcnn.loading import load_detector
 from rcnn.models.rcnn import RCNN, RCNNSettings, RidgeSettings, SVMSettings
 from rcnn.ops.boxes import encode
 from rcnn.parts.backbone import BackboneSettings

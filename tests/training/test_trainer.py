@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rcnn.data.dataset import Dataset
-from rcnn.inference.detector import Detector, load_detector
+from rcnn.inference.detector import Detector
 from rcnn.inference.fused import FusedCache
 from rcnn.io import checkpoint
+from rcnn.loading import load_detector
 from rcnn.structures import Instances, Output
 from rcnn.training import trainer as training
 from rcnn.training.recipe import Recipe

@@ -301,8 +301,9 @@ def evaluate(
     from rcnn.evaluation.evaluator import evaluate as measure
     from rcnn.evaluation.evaluator import evaluate_results
     from rcnn.evaluation.tables import metric_tables
-    from rcnn.inference.exported import is_exported, load
+    from rcnn.inference.exported import is_exported
     from rcnn.io.atomic import write_atomically
+    from rcnn.loading import load
     from rcnn.metrics.registry import check_metric_names
 
     families = None if metrics is None else [name.strip() for name in metrics.split(",")]
@@ -384,8 +385,8 @@ def predict(
 
     Of panoptic and semantic models also the maps, with areas.csv.
     """
-    from rcnn.inference.exported import load
     from rcnn.inference.writers import find_images, predict_to_files
+    from rcnn.loading import load
 
     find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
     detector = _compressed(load(model, device, half=half, settings=settings or ()), svd)
@@ -420,7 +421,7 @@ def bench(
 ) -> None:
     """Measure what a model costs on this machine: images a second, seconds by stage, memory."""
     from rcnn.inference.benchmark import bench as measure
-    from rcnn.inference.detector import load_detector
+    from rcnn.loading import load_detector
 
     pictures = []
     if data is not None:
@@ -461,9 +462,9 @@ def export(
 
     Use the file as MODEL in predict and evaluate.
     """
-    from rcnn.inference.detector import load_detector
     from rcnn.inference.exported import open_exported
     from rcnn.inference.exporters import export as write
+    from rcnn.loading import load_detector
 
     detector = load_detector(model, "cpu", settings=settings or ())
     dataset = None if int8 is None else _open(int8, images)
@@ -525,12 +526,12 @@ def propose(
         )
     if model is not None and settings:
         raise ValueError("propose: --set changes the search; the RPN of a model has its own settings")
+    from rcnn.config import apply_assignments
     from rcnn.data.external_proposals import default_cache
     from rcnn.evaluation.proposal_recall import propose as write
     from rcnn.evaluation.proposal_recall import recall_table
-    from rcnn.inference.detector import load_detector
+    from rcnn.loading import load_detector
     from rcnn.parts.selective_search import SelectiveSearchSettings
-    from rcnn.training.recipe import apply_assignments
 
     search = apply_assignments(SelectiveSearchSettings(), settings or [], "search")
     dataset = _open(data, images)
@@ -710,10 +711,10 @@ Rows = list[tuple[str, ...]]
 
 def _catalogue() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     """The tables of ``rcnn models``: title, columns, rows."""
-    from rcnn.inference.detector import shipped
+    from rcnn.importers.torchvision import published
+    from rcnn.loading import shipped
     from rcnn.models import MODELS
     from rcnn.parts.backbone import BACKBONES
-    from rcnn.parts.pretrained import published
     from rcnn.training.recipe import load_recipe, named_recipes
 
     rows: Rows = [(name, (model.__doc__ or "").partition("\n")[0]) for name, model in MODELS.items()]
@@ -773,7 +774,7 @@ def _with_proposals(
     Those that it makes itself are there only if they are asked for.
     """
     from rcnn.data.external_proposals import SELECTIVE_SEARCH, default_cache, with_proposals
-    from rcnn.evaluation.proposal_recall import rpn_proposals
+    from rcnn.evaluation.rpn_proposals import rpn_proposals
     from rcnn.metrics.recall import COUNTS
 
     network: Any = getattr(detector, "network", None)

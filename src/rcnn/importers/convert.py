@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rcnn.config import override_tables, parse_assignments
 from rcnn.data.formats.coco import PERSON
 from rcnn.importers import detectron2, mmdetection, torchvision
-from rcnn.importers.recognise import RecognisedModel, build, num_classes
+from rcnn.importers.recognise import RecognisedModel, architecture, build, num_classes
 from rcnn.importers.unpickle import read_weights
 from rcnn.inference.detector import Detector
-from rcnn.models import MODELS
+from rcnn.io.download import find_weights, read_tensors
+from rcnn.io.renamed import current_settings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
-from rcnn.parts.pretrained import coco_labels
-from rcnn.training.recipe import with_model_settings
 
 SOURCES: dict[str, Callable[[Mapping[str, Any], str], RecognisedModel]] = {
     "torchvision": torchvision.read,
@@ -64,34 +64,60 @@ def import_weights(
             raise ValueError(f"--channels {channels}: expected rgb or bgr")
         order: Any = channels
         found = replace(found, conventions=replace(found.conventions, channels=order))
-    found, architecture = _changed(found, settings)
-    network = build(found, what)
+    found = _changed(found, settings)
     names = _class_names(found, classes, what)
-    ids, coco = coco_labels()
-    people = isinstance(found.settings, KeypointRCNNSettings) and found.settings.keypoint.count == 17
-    detector = Detector(
-        network,
-        found.transform,
-        names,
-        info={"source": f"{source}: {Path(path).name}"} | ({"category_ids": ids} if names == coco else {}),
-        skeleton=PERSON if people else None,
-    )
+    detector = _detector(found, names, what, source=f"{source}: {Path(path).name}")
     kind = "a pyramid" if found.settings.fpn else "a single map"
-    title = f"{architecture}: {found.settings.backbone.name}, {kind}, {len(names)} classes"
+    title = f"{architecture(found.settings)}: {found.settings.backbone.name}, {kind}, {len(names)} classes"
     return Imported(detector, (title, *found.notes, *(f"setting: {text}" for text in settings)))
 
 
-def _changed(found: RecognisedModel, settings: Sequence[str]) -> tuple[RecognisedModel, str]:
-    """The file's settings with some changed, and the model's name."""
-    architecture = next(name for name, model in MODELS.items() if model.Settings is type(found.settings))
-    changed, transform = with_model_settings(architecture, found.settings, found.transform, settings)
-    return replace(found, settings=changed, transform=transform), architecture
+def load_published(name: str) -> Detector:
+    """A detector with torchvision's published weights, trained on COCO.
+
+    It knows the 80 classes of COCO. The weights have 90: the ten that COCO never annotated are left out, so a
+    score can be higher than torchvision's by the little they took.
+
+    Args:
+        name: one of :func:`rcnn.importers.torchvision.published`.
+
+    Raises:
+        KeyError: no such name.
+        ValueError: the file is damaged.
+        OSError: it could not be downloaded.
+    """
+    addresses = torchvision.published()
+    if name not in addresses:
+        raise KeyError(f"{name!r} is not published; expected one of {', '.join(addresses)}")
+    url = addresses[name]
+    found = torchvision.read(read_tensors(find_weights(url)), url)
+    return _detector(found, _class_names(found, None, url), url, source=url)
+
+
+def _detector(found: RecognisedModel, names: tuple[str, ...], what: str, *, source: str) -> Detector:
+    """The detector of a file, with the category ids of COCO and the joints of people where it finds these."""
+    ids, coco = torchvision.coco_labels()
+    people = isinstance(found.settings, KeypointRCNNSettings) and found.settings.keypoint.count == 17
+    return Detector(
+        build(found, what),
+        found.transform,
+        names,
+        info={"source": source} | ({"category_ids": ids} if names == coco else {}),
+        skeleton=PERSON if people else None,
+    )
+
+
+def _changed(found: RecognisedModel, assignments: Sequence[str]) -> RecognisedModel:
+    """What a file is, with some settings changed."""
+    tables = {"model": found.settings, "transform": found.transform}
+    changed = override_tables(tables, current_settings(parse_assignments(assignments)))
+    return replace(found, settings=changed["model"], transform=changed["transform"])
 
 
 def _class_names(found: RecognisedModel, classes: str | Path | None, what: str) -> tuple[str, ...]:
     """One name for each class of the classifier."""
     count = num_classes(found.state, what)
-    _, coco = coco_labels()
+    _, coco = torchvision.coco_labels()
     if classes is not None:
         lines = Path(classes).read_text(encoding="utf-8").splitlines()
         names = tuple(line.strip() for line in lines if line.strip())

@@ -17,13 +17,14 @@ from rcnn.importers.recognise import (
     Conventions,
     RecognisedModel,
     Rules,
+    Settings,
     box_head_prefix,
     recognise,
     rename_tensors,
 )
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.parts.box_head import PoolSettings
-from rcnn.parts.pretrained import Channels, Settings
+from rcnn.parts.pretrained import Channels
 from rcnn.transform import Transform
 
 # cfg.MODEL.PIXEL_MEAN, BGR of 0 to 255; the deviations are 1, as in all models of MSRA's ResNets.

@@ -22,6 +22,7 @@ from rcnn.importers.recognise import (
     Conventions,
     RecognisedModel,
     Rules,
+    Settings,
     box_head_prefix,
     merge_objectness_logits,
     recognise,
@@ -29,7 +30,6 @@ from rcnn.importers.recognise import (
 )
 from rcnn.ops.boxes import BoxWeights
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
-from rcnn.parts.pretrained import Settings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.transform import Transform
 

@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from rcnn.models import MODELS
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
@@ -25,9 +26,12 @@ from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
-from rcnn.parts.pretrained import Settings, State, load_tensors
+from rcnn.parts.pretrained import State, is_weight, load_tensors
 from rcnn.parts.rpn import RPNSettings
 from rcnn.transform import Transform
+
+Network = FasterRCNN | MaskRCNN | KeypointRCNN
+Settings = FasterRCNNSettings | MaskRCNNSettings | KeypointRCNNSettings
 
 # Blocks of the four stages, and whether they are bottlenecks.
 _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
@@ -36,6 +40,7 @@ _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 6, 3), True): "resnet50",
     ((3, 4, 23, 3), True): "resnet101",
 }
+_CLASS_LAYERS = ("box.logits.", "box.deltas.", "mask.logits.", "keypoint.logits.")
 _C4_SIZES = ((32.0, 64.0, 128.0, 256.0, 512.0),)
 
 
@@ -125,23 +130,29 @@ def recognise(state: State, what: str) -> Settings:
     return FasterRCNNSettings(backbone, fpn, rpn, box)
 
 
-def build(found: RecognisedModel, what: str) -> FasterRCNN | MaskRCNN | KeypointRCNN:
+def architecture(settings: Settings) -> str:
+    """The model that has settings of this kind, as ``rcnn.models.MODELS`` calls it."""
+    return next(name for name, model in MODELS.items() if model.Settings is type(settings))
+
+
+def build(found: RecognisedModel, what: str, *, fresh_classes: int | None = None) -> Network:
     """The network with all of the tensors, each in its place.
+
+    Args:
+        found: what the file is.
+        what: what it is called in messages.
+        fresh_classes: None: the classes of the weights. A number: as many others; the layers that depend on
+            the classes then start at random, for fine-tuning.
 
     Raises:
         ValueError: tensors that are missing, have no place, or another shape; it names them.
     """
-    state = reorder_tensors(found)
-    classes = num_classes(state, what)
-    settings = found.settings
-    network: FasterRCNN | MaskRCNN | KeypointRCNN
-    if isinstance(settings, MaskRCNNSettings):
-        network = MaskRCNN(classes, settings)
-    elif isinstance(settings, KeypointRCNNSettings):
-        network = KeypointRCNN(classes, settings)
-    else:
-        network = FasterRCNN(classes, settings)
-    load_tensors(network, state, what, exactly=True)
+    classes = num_classes(found.state, what)
+    model: Any = MODELS[architecture(found.settings)]
+    network: Network = model(fresh_classes or classes, found.settings)
+    fresh = () if fresh_classes is None else _CLASS_LAYERS
+    needed = [key for key in network.state_dict() if is_weight(key) and not key.startswith(fresh)]
+    load_tensors(network, reorder_tensors(found), what, needed=needed, exactly=True)
     return network.eval()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rcnn.data.shapes import draw_shapes
-from rcnn.inference.detector import load_detector
+from rcnn.loading import load_detector
 from rcnn.training.run import train
 
 IMAGES, NUM_VAL_IMAGES, SIDE = 300, 60, 160

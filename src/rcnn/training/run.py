@@ -56,9 +56,10 @@ from rcnn.evaluation.evaluator import (
 )
 from rcnn.evaluation.report import write_report
 from rcnn.evaluation.tables import metric_tables
-from rcnn.inference.detector import Detector, load_detector, versions
+from rcnn.inference.detector import Detector, versions
 from rcnn.io import checkpoint
 from rcnn.io.atomic import write_atomically
+from rcnn.loading import load_detector, load_initial_weights
 from rcnn.metrics.registry import BASIC
 from rcnn.models import (
     MODELS,
@@ -69,12 +70,7 @@ from rcnn.models import (
     pixel_names,
 )
 from rcnn.models.rcnn import RCNN
-from rcnn.parts.pretrained import (
-    NORMALISATIONS,
-    backbone_normalisation,
-    load_initial_weights,
-    load_pretrained,
-)
+from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation, load_pretrained
 from rcnn.structures import Instances
 from rcnn.training import svms
 from rcnn.training.alternating import AlternatingTrainer
