@@ -7,10 +7,12 @@ weights (published: twice).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from rcnn.models.light import Light
 from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
@@ -40,8 +42,8 @@ class FastRCNNSettings:
         fpn: a pyramid on top of the backbone (later than the paper); None: the head reads the backbone's
             last map.
         box: the head. Of two images with 64 regions each a minibatch is made (§2.3, hierarchical sampling).
-        ranks: of the head's fully connected layers once they are compressed, see :func:`compress`; None: they
-            are whole.
+        ranks: of the head's fully connected layers once they are compressed, see
+            :meth:`FastRCNN.compressed`; None: they are whole.
     """
 
     backbone: BackboneSettings = field(
@@ -58,6 +60,7 @@ class FastRCNN(Model):
 
     Settings = FastRCNNSettings
     needs_proposals = True
+    exportable = False
 
     def __init__(self, num_classes: int, settings: FastRCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
@@ -70,6 +73,20 @@ class FastRCNN(Model):
             for (name, layer), rank in zip(_linear(self.box), s.ranks, strict=True):
                 setattr(self.box.layers, name, _empty_pair(layer, rank))
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def light_settings(cls, light: Light) -> FastRCNNSettings:
+        """One map of stride 16, as in the paper, and its RoI pooling."""
+        box = replace(light.box, pool=PoolSettings(pooling="pool"))
+        return FastRCNNSettings(light.backbone((light.levels[2],)), light.search, box=box)
+
+    @classmethod
+    def check_settings(cls, settings: FastRCNNSettings) -> None:
+        """Refuse compressed layers."""
+        if settings.ranks is not None:
+            raise ValueError(
+                "model.ranks: layers are trained whole; `rcnn predict --svd` compresses them after"
+            )
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Those of the sampled proposals of the targets.
@@ -98,42 +115,40 @@ class FastRCNN(Model):
         features = self.neck(self.backbone(images))
         return self.box.detect(features, proposals, sizes, min_score=min_score, max_detections=max_detections)
 
+    def compressed(self, ranks: tuple[int, int] = (1024, 256)) -> Self:
+        """The network with its two fully connected layers by truncated singular value decomposition (§3.1).
 
-def compress(network: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastRCNN:
-    """The network with its two fully connected layers by truncated singular value decomposition (§3.1).
+        A layer ``W ≈ U S V`` of u outputs and v inputs becomes two: ``S V`` without a bias and ``U`` with the
+        layer's own. That saves work where rank * (u + v) < u * v; for fc6 and fc7 of VGG-16 the paper keeps
+        1024 and 256, and loses 0.3 mAP.
 
-    A layer ``W ≈ U S V`` of u outputs and v inputs becomes two: ``S V`` without a bias and ``U`` with the
-    layer's own. That saves work where rank * (u + v) < u * v; for fc6 and fc7 of VGG-16 the paper keeps 1024
-    and 256, and loses 0.3 mAP.
+        Args:
+            ranks: how many singular values of each layer are kept.
 
-    Args:
-        network: a trained one; it is left as it is.
-        ranks: how many singular values of each layer are kept.
+        Returns:
+            A network for prediction, which saves and loads as any other; this one is left as it is.
 
-    Returns:
-        A network for prediction, which saves and loads as any other.
-
-    Raises:
-        ValueError: a head without two fully connected layers, one that is compressed already, or ranks beyond
-            those of the layers.
-    """
-    layers = _linear(network.box)
-    if network.settings.ranks is not None or len(layers) != 2:
-        raise ValueError("compress needs a head with two fully connected layers that are whole")
-    for (name, layer), rank in zip(layers, ranks, strict=True):
-        if not 1 <= rank <= min(layer.weight.shape):
-            raise ValueError(f"ranks {ranks}: layer {name} has ranks from 1 to {min(layer.weight.shape)}")
-    smaller = FastRCNN(network.box.num_classes, replace(network.settings, ranks=ranks))
-    state = dict(network.state_dict())
-    for (name, layer), rank in zip(layers, ranks, strict=True):
-        u, s, v = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
-        key = f"box.layers.{name}"
-        state[f"{key}.0.weight"] = s[:rank, None] * v[:rank]
-        state[f"{key}.1.weight"] = u[:, :rank]
-        state[f"{key}.1.bias"] = state.pop(f"{key}.bias")
-        del state[f"{key}.weight"]
-    smaller.load_state_dict(state)
-    return smaller.to(layers[0][1].weight.device).train(network.training)
+        Raises:
+            ValueError: a head without two fully connected layers, one that is compressed already, or ranks
+                beyond those of the layers.
+        """
+        layers = _linear(self.box)
+        if self.settings.ranks is not None or len(layers) != 2:
+            raise ValueError("compressing needs a head with two fully connected layers that are whole")
+        for (name, layer), rank in zip(layers, ranks, strict=True):
+            if not 1 <= rank <= min(layer.weight.shape):
+                raise ValueError(f"ranks {ranks}: layer {name} has ranks from 1 to {min(layer.weight.shape)}")
+        smaller = type(self)(self.box.num_classes, replace(self.settings, ranks=ranks))
+        state = dict(self.state_dict())
+        for (name, layer), rank in zip(layers, ranks, strict=True):
+            u, s, v = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
+            key = f"box.layers.{name}"
+            state[f"{key}.0.weight"] = s[:rank, None] * v[:rank]
+            state[f"{key}.1.weight"] = u[:, :rank]
+            state[f"{key}.1.bias"] = state.pop(f"{key}.bias")
+            del state[f"{key}.weight"]
+        smaller.load_state_dict(state)
+        return smaller.to(layers[0][1].weight.device).train(self.training)
 
 
 def _linear(head: BoxHead) -> list[tuple[str, nn.Linear]]:

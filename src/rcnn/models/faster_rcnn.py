@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rcnn.models.model import Model
+from rcnn.models.light import Light
+from rcnn.models.model import Model, Scheme, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
@@ -74,6 +75,30 @@ class FasterRCNN(Model):
         if not self.settings.shared:
             parts.append(PretrainedPart("rpn_backbone", self.rpn_backbone, load_backbone_weights))
         return parts
+
+    @classmethod
+    def suits(cls, data: TrainingData) -> str | None:
+        """Any data with objects."""
+        return "the data has boxes only"
+
+    @classmethod
+    def light_settings(cls, light: Light) -> FasterRCNNSettings:
+        """See docs/recipes.md."""
+        return FasterRCNNSettings(light.backbone(light.levels), light.fpn, light.rpn, light.box)
+
+    @classmethod
+    def scheme(cls, settings: FasterRCNNSettings) -> Scheme:
+        """Joint, or the four steps of the paper."""
+        return settings.scheme
+
+    @classmethod
+    def check_settings(cls, settings: FasterRCNNSettings) -> None:
+        """Refuse a cascade in the four steps."""
+        if settings.scheme == "alternating" and settings.box.cascade is not None:
+            raise ValueError(
+                "model.box.cascade: Fast R-CNN, which the four steps of alternating training train, has a "
+                "single head; leave the cascade out, or train jointly"
+            )
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Those of both stages."""

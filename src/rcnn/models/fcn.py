@@ -22,17 +22,19 @@ Legend: B images, C classes, H and W of the padded batch, s the stride of the fi
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rcnn.models.model import Model
+from rcnn.models.light import LEVELS, Light
+from rcnn.models.model import Model, TrainingData
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss, stacked_maps
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
+from rcnn.structures import Skeleton
 
 # Zeros around the image. With conv1_1's own pixel they are the published 100; those at the right and the
 # bottom make whole cells, which Caffe gets from rounding up.
@@ -112,6 +114,40 @@ class FCN(Model):
             weight.data.copy_(bilinear_kernel(num_classes, 2))
             weight.requires_grad_(s.learn_upsampling)
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def build(
+        cls,
+        settings: FCNSettings,
+        class_names: Sequence[str],
+        semantic_names: Sequence[str] = (),
+        skeleton: Skeleton | None = None,
+    ) -> Self:
+        """With random weights, for data of these classes of pixels."""
+        return cls(len(semantic_names), settings)
+
+    @classmethod
+    def suits(cls, data: TrainingData) -> str | None:
+        """A class for every pixel, and no objects."""
+        if data.has_semantic and not data.has_objects:
+            return "the data has a class for every pixel, and no objects"
+        return None
+
+    @classmethod
+    def light_settings(cls, light: Light) -> FCNSettings:
+        """Stride 8 at once, three cells of the last map wide; VGG-16 ends its stages before the pooling."""
+        return FCNSettings(
+            light.backbone(LEVELS.get(light.backbone_name, (2, 3, 4))),
+            pool=light.backbone_name == "vgg16",
+            kernel=3,
+            channels=256,
+            dropout=0.1,
+            alignment="centred",
+        )
+
+    def pixel_names(self, class_names: Sequence[str], semantic_names: Sequence[str]) -> tuple[str, ...]:
+        """The classes of pixels of the data."""
+        return tuple(semantic_names)
 
     def _check(self) -> None:
         s, strides = self.settings, self.strides

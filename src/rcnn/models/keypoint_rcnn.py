@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rcnn.models.model import Model
+from rcnn.models.light import Light
+from rcnn.models.model import Model, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
@@ -61,6 +62,43 @@ class KeypointRCNN(Model):
         self.mask = None if s.mask is None else MaskHead(channels, strides, num_classes, s.mask)
         self.needs_masks = s.mask is not None
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def suits(cls, data: TrainingData) -> str | None:
+        """Objects with keypoints."""
+        return None if data.skeleton is None else f"the objects have {len(data.skeleton.names)} keypoints"
+
+    @classmethod
+    def light_settings(cls, light: Light) -> KeypointRCNNSettings:
+        """See docs/recipes.md; masks are learnt, too, where every object has one."""
+        keypoint = KeypointHeadSettings(
+            light.num_keypoints, convs=4, channels=128, pool=light.branch_pool, max_regions=16
+        )
+        mask = light.mask if light.has_masks else None
+        return KeypointRCNNSettings(
+            light.backbone(light.levels), light.fpn, light.rpn, light.box, keypoint, mask
+        )
+
+    @classmethod
+    def needs_masks_with(cls, settings: KeypointRCNNSettings) -> bool:
+        """Where it has a mask head."""
+        return settings.mask is not None
+
+    @classmethod
+    def check_data(
+        cls, settings: KeypointRCNNSettings, data: TrainingData, *, name: str, trains: bool = True
+    ) -> None:
+        """Refuse data with other keypoints, or without."""
+        super().check_data(settings, data, name=name, trains=trains)
+        count = 0 if data.skeleton is None else len(data.skeleton.names)
+        if not count:
+            raise ValueError(f"{data.source}: its objects have no keypoints: choose another --model")
+        if settings.keypoint.count != count:
+            raise ValueError(
+                f"{data.source}: its objects have {count} keypoints, {name} is set to "
+                f"{settings.keypoint.count}: give --set model.keypoint.count={count}, or choose another "
+                "--model"
+            )
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Those of the RPN and of each head."""

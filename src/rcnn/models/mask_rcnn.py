@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rcnn.models.model import Model
+from rcnn.models.light import Light
+from rcnn.models.model import Model, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
@@ -62,6 +63,16 @@ class MaskRCNN(Model):
         )
         self.mask = MaskHead(self.box.stage_channels, self.neck.roi_strides, num_classes, self.settings.mask)
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def suits(cls, data: TrainingData) -> str | None:
+        """Objects with masks."""
+        return "every object has a mask" if data.has_masks else None
+
+    @classmethod
+    def light_settings(cls, light: Light) -> MaskRCNNSettings:
+        """See docs/recipes.md."""
+        return MaskRCNNSettings(light.backbone(light.levels), light.fpn, light.rpn, light.box, light.mask)
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Those of the RPN, the box head and the mask head."""

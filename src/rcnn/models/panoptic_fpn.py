@@ -7,11 +7,13 @@ which the paper does not weigh.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from rcnn.models.model import Model
+from rcnn.models.light import Light
+from rcnn.models.model import Model, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
@@ -21,7 +23,7 @@ from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
 from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.semantic_head import SemanticHead, SemanticHeadSettings
-from rcnn.structures import OTHER, MergeSettings
+from rcnn.structures import OTHER, MergeSettings, Skeleton, stuff_names
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,49 @@ class PanopticFPN(Model):
         self.semantic = SemanticHead(channels, strides, num_classes, num_stuff, s.semantic)
         self.to(memory_format=torch.channels_last)
 
-    def pixel_names(self, things: Sequence[str], stuff: Sequence[str]) -> tuple[str, ...]:
-        """What the classes of ``semantic_logits`` are called."""
-        return ((OTHER,) if self.settings.semantic.things == "other" else tuple(things)) + tuple(stuff)
+    @classmethod
+    def build(
+        cls,
+        settings: PanopticFPNSettings,
+        class_names: Sequence[str],
+        semantic_names: Sequence[str] = (),
+        skeleton: Skeleton | None = None,
+    ) -> Self:
+        """With random weights, for data of these things and the stuff among the classes of pixels."""
+        stuff = stuff_names(tuple(class_names), tuple(semantic_names))
+        return cls(len(class_names), settings, num_stuff=len(stuff))
+
+    @classmethod
+    def suits(cls, data: TrainingData) -> str | None:
+        """Objects with masks and stuff around them."""
+        if data.has_masks and data.has_stuff and data.skeleton is None:
+            return "every object has a mask, and every pixel a class"
+        return None
+
+    @classmethod
+    def light_settings(cls, light: Light) -> PanopticFPNSettings:
+        """See docs/recipes.md."""
+        semantic = SemanticHeadSettings(channels=64)
+        return PanopticFPNSettings(
+            light.backbone(light.levels), light.fpn, light.rpn, light.box, light.mask, semantic
+        )
+
+    @classmethod
+    def check_data(
+        cls, settings: PanopticFPNSettings, data: TrainingData, *, name: str, trains: bool = True
+    ) -> None:
+        """Refuse semantic maps whose classes do not begin with those of the objects."""
+        super().check_data(settings, data, name=name, trains=trains)
+        if data.semantic_names[: len(data.class_names)] != data.class_names:
+            raise ValueError(
+                f"{data.source}: the semantic maps' classes are {', '.join(data.semantic_names[:5])}, …; "
+                f"{name} expects those of the objects first: {', '.join(data.class_names[:5])}, …"
+            )
+
+    def pixel_names(self, class_names: Sequence[str], semantic_names: Sequence[str]) -> tuple[str, ...]:
+        """What ``semantic_logits`` index: all things as one, or the things, and then the stuff."""
+        things = (OTHER,) if self.settings.semantic.things == "other" else tuple(class_names)
+        return things + stuff_names(tuple(class_names), tuple(semantic_names))
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Those of the RPN, of the second stage and the masks, and of the pixels, weighted."""

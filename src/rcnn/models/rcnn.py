@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rcnn.models.model import Model
+from rcnn.models.light import LAST_STAGE, Light
+from rcnn.models.model import Model, Scheme
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.losses import global_normaliser
 from rcnn.ops.warp import warp
@@ -147,6 +148,7 @@ class RCNN(Model):
 
     Settings = RCNNSettings
     needs_proposals = True
+    exportable = False
 
     def __init__(self, num_classes: int, settings: RCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""
@@ -223,11 +225,25 @@ class RCNN(Model):
             min_score=min_score, max_detections=max_detections,
         )  # fmt: skip
 
-    @property
-    def selection(self) -> RCNNSettings:
+    @classmethod
+    def selection_of(cls, settings: RCNNSettings) -> RCNNSettings:
         """The model's own settings."""
-        settings: RCNNSettings = self.settings
         return settings
+
+    @classmethod
+    def light_settings(cls, light: Light) -> RCNNSettings:
+        """A warped box has 96 pixels, a twelfth of the paper's area of work; 4 x 4 cells remain of it."""
+        last = LAST_STAGE.get(light.backbone_name, 4)
+        return RCNNSettings(
+            light.backbone((last,)), light.search, side=128, pool=4, layers=0,
+            sampling=SamplingSettings(32, 0.25), ridge=RidgeSettings(pairs=2000),
+            max_detections=light.max_detections,
+        )  # fmt: skip
+
+    @classmethod
+    def scheme(cls, settings: RCNNSettings) -> Scheme:
+        """SVMs come after the loop."""
+        return "svms"
 
     def pooled(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Features ``[R, C P P]`` ("pool5") of boxes ``[R, 4]`` on an image ``[3, H, W]``."""
