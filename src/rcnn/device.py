@@ -1,11 +1,15 @@
-"""What the machine at hand can do, and two settings of the process that make a CPU markedly quicker."""
+"""What the machine at hand can do, and settings of the process that make a CPU markedly faster."""
 
 import ctypes
 import os
 import sys
+from typing import Literal
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
+MAX_DEPTHWISE_FRACTION = 0.2
 
 # glibc's names, malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -55,6 +59,28 @@ def fast_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def auto_precision(device: torch.device, network: nn.Module) -> Literal["bf16", "float32"]:
+    """The precision that a network predicts in where none is asked for.
+
+    A fixed rule of the device's instructions and the network, measured (docs/speed.md), never a timing:
+    bfloat16 on GPUs that have it and on CPUs with matrix units for it (AMX), for networks that are not
+    dominated by depthwise convolutions, which gain nothing. On CPUs with dot products alone (AVX512_BF16)
+    the compiled kernels in float32 are as fast.
+    """
+    if device.type == "cuda":
+        fast = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    else:
+        fast = device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    return "bf16" if fast and depthwise_fraction(network) <= MAX_DEPTHWISE_FRACTION else "float32"
+
+
+def depthwise_fraction(network: nn.Module) -> float:
+    """The fraction of a network's convolutions that are depthwise: each channel by itself."""
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    depthwise = [conv for conv in convolutions if conv.groups == conv.in_channels > 1]
+    return len(depthwise) / max(1, len(convolutions))
 
 
 def rank() -> int:

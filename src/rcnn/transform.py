@@ -1,17 +1,31 @@
-"""From images as they are to what the network sees, and back: one object for training, use and export."""
+"""From images as they are to what the network sees: one object for training, prediction and exported files.
+
+Tensors are resized by torch, arrays by NumPy, for exported files where torch may be absent; a test holds the
+two together. What comes after the network is ``rcnn.inference.postprocess``.
+
+Legend: B images, C channels, H and W height and width, h and w those after resizing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
+import numpy.typing as npt
 
-from rcnn.ops.boxes import clip
-from rcnn.ops.masks import paste_masks
-from rcnn.structures import ImageBatch, Instances, Size
+from rcnn.structures import Array, Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rcnn.parts.batch import ImageBatch
+
+Floats = npt.NDArray[np.float32]
+MAX_DENOMINATOR = 1000  # of a fixed scale as a fraction, which 32-bit integers times a side have room for
 
 
 @dataclass(frozen=True)
@@ -25,9 +39,9 @@ class Transform:
         short_side: pixels the shorter side is brought to; None keeps the images' own scale.
         scale: the factor where ``short_side`` is None.
         max_long_side: limit on the longer side after resizing, pixels.
-        mean: per channel, RGB, of images in [0, 1].
+        mean: per channel (RGB), of images in [0, 1].
         antialias: low-pass filter before shrinking; torchvision's published models do without.
-        std: likewise; ImageNet weights of the default backbone expect x / 127.5 - 1, that is 0.5 and 0.5.
+        std: per channel; ImageNet weights of the default backbone expect x / 127.5 - 1, that is 0.5 and 0.5.
         size_divisor: height and width of a batch are padded to a multiple of this.
         margin: pixels added before the resized sides are cut to whole ones: 154 * (320 / 154) is a little
             less than 320, and would be cut to 319. torchvision cuts it: its models use 0.
@@ -36,8 +50,8 @@ class Transform:
     short_side: int | None = None
     scale: float = 1.0
     max_long_side: int | None = None
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
     antialias: bool = True
     size_divisor: int = 32
     margin: float = 1e-6
@@ -46,15 +60,34 @@ class Transform:
         """Check the settings.
 
         Raises:
-            ValueError: a size or factor that leaves nothing of an image.
+            ValueError: a size or factor that leaves nothing of an image, or channels that do not fit.
         """
         for name in ("short_side", "scale", "max_long_side", "size_divisor"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"transform.{name} {value}: expected a number above 0")
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"transform.mean {list(self.mean)} and transform.std {list(self.std)}: "
+                "expected one number per channel in both"
+            )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Transform:
+        """From a file's metadata, which has lists for tuples; entries that are not known are left out."""
+        known = {spec.name for spec in fields(cls)}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
+        }
+        return cls(**plain)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels of an image."""
+        return len(self.mean)
 
     def factor(self, size: Size) -> float:
-        """How much an image of ``size`` (height, width) is enlarged."""
+        """The resize factor of an image of ``size`` (height, width)."""
         factor = self.scale if self.short_side is None else self.short_side / min(size)
         if self.max_long_side is not None:
             factor = min(factor, self.max_long_side / max(size))
@@ -65,11 +98,51 @@ class Transform:
         factor = self.factor(size)
         return max(1, int(size[0] * factor + self.margin)), max(1, int(size[1] * factor + self.margin))
 
+    def resized_symbols(self, height: Any, width: Any) -> tuple[Any, Any]:
+        """As :meth:`resized`, of sides that are symbols of a graph (``torch.SymInt``).
+
+        In whole numbers, of which a file's 32-bit floats lose none. With a margin of 0 (torchvision's models)
+        a side may be a pixel longer.
+        """
+        from torch import sym_max, sym_min
+
+        halves = round(2 * self.margin)  # 1 where sides are rounded, 0 where they are cut
+
+        def scaled(side: Any, target: Any, whole: Any) -> Any:
+            return (2 * side * target + halves * whole) // (2 * whole)
+
+        sides = (height, width)
+        if self.short_side is None:
+            scale = self.scale_fraction
+            resized = [scaled(side, scale.numerator, scale.denominator) for side in sides]
+        else:
+            shortest = sym_min(height, width)
+            resized = [scaled(side, self.short_side, shortest) for side in sides]
+        if self.max_long_side is not None:
+            longest = sym_max(height, width)
+            limits = (scaled(side, self.max_long_side, longest) for side in sides)
+            resized = [sym_min(*pair) for pair in zip(resized, limits, strict=True)]
+        rows, columns = (sym_max(1, side) for side in resized)
+        return rows, columns
+
+    @property
+    def scale_fraction(self) -> Fraction:
+        """``scale`` as a fraction of small numbers, for :meth:`resized_symbols`."""
+        return Fraction(self.scale).limit_denominator(MAX_DENOMINATOR)
+
+    def padded(self, size: Size) -> Size:
+        """``size`` rounded up to multiples of ``size_divisor``."""
+        height, width = (-(-side // self.size_divisor) * self.size_divisor for side in size)
+        return height, width
+
     def resize(self, image: Tensor) -> Tensor:
-        """``[3, H, W]`` uint8 or float in [0, 1] to float in [0, 1] of the resized size.
+        """``[C, H, W]`` uint8 or float in [0, 1] to float in [0, 1] of the resized size.
 
         An image that has this size already is returned as it is: of 16 megapixels, floats would take 200 MB.
         """
+        import torch
+        from torch.nn import functional
+
         size = self.resized((image.shape[-2], image.shape[-1]))
         if size == tuple(image.shape[-2:]):
             return image
@@ -77,77 +150,85 @@ class Transform:
         shrinks = self.antialias and size[0] < image.shape[-2]
         return functional.interpolate(pixels[None], size, mode="bilinear", antialias=shrinks)[0]
 
+    def resize_array(self, image: Array) -> Array:
+        """As :meth:`resize`, of an array ``[H, W, C]``."""
+        size = self.resized((image.shape[0], image.shape[1]))
+        if size == image.shape[:2]:
+            return image
+        pixels = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
+        return interpolate(pixels, size, antialias=self.antialias and size[0] < image.shape[0])
+
     def batch(self, images: Sequence[Tensor]) -> ImageBatch:
-        """Normalise and pad images that have their final size; uint8 or float ``[3, H, W]``."""
+        """Normalise and pad images that have their final size; uint8 or float ``[C, H, W]``."""
+        import torch
+
+        from rcnn.parts.batch import ImageBatch
+
         sizes = tuple((int(i.shape[-2]), int(i.shape[-1])) for i in images)
-        height, width = (
-            -(-max(side) // self.size_divisor) * self.size_divisor for side in zip(*sizes, strict=True)
-        )
-        tensors = torch.zeros((len(images), 3, height, width)).to(memory_format=torch.channels_last)
-        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        height, width = self._common_size(sizes)
+        shape = (len(images), self.channels, height, width)
+        tensors = torch.zeros(shape).to(memory_format=torch.channels_last)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         for tensor, image, (h, w) in zip(tensors, images, sizes, strict=True):
             pixels = image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image
             tensor[:, :h, :w] = (pixels - mean) / std
-        return ImageBatch(tensors, sizes)
+        return ImageBatch(tensors, sizes, size_divisor=self.size_divisor)
+
+    def batch_arrays(self, images: Sequence[Array]) -> Floats:
+        """As :meth:`batch`, of arrays ``[H, W, C]``: float32 ``[B, C, H, W]``."""
+        height, width = self._common_size([image.shape[:2] for image in images])
+        batch = np.zeros((len(images), self.channels, height, width), np.float32)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        for place, image in zip(batch, images, strict=True):
+            pixels = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
+            place[:, : image.shape[0], : image.shape[1]] = ((pixels - mean) / std).transpose(2, 0, 1)
+        return batch
+
+    def _common_size(self, sizes: Sequence[Size]) -> Size:
+        """The padded size that holds images of all ``sizes``."""
+        return self.padded((max(height for height, _ in sizes), max(width for _, width in sizes)))
 
     def resize_boxes(self, boxes: Tensor, size: Size) -> Tensor:
-        """Boxes ``[N, 4]`` of an image of ``size`` on the resized image; what lies outside is cut or goes."""
-        return _rescaled(boxes, size, self.resized(size))
+        """Boxes ``[N, 4]`` of an image of ``size`` on the resized one, clipped to it, without empty ones."""
+        from rcnn.ops.boxes import clip
+
+        height, width = self.resized(size)
+        ratio = boxes.new_tensor([width / size[1], height / size[0]])
+        scaled = clip(boxes * ratio.repeat(2), (height, width))
+        return scaled[(scaled[:, 2:] > scaled[:, :2]).all(1)]
 
     def __call__(self, images: Sequence[Tensor]) -> ImageBatch:
-        """Resize, normalise and pad ``[3, H, W]`` images of any sizes."""
+        """Resize, normalise and pad ``[C, H, W]`` images of any sizes."""
         return self.batch([self.resize(image) for image in images])
 
-    def invert(self, instances: Instances, size: Size) -> Instances:
-        """Detections on the resized image, brought back to the image's own ``size`` (height, width).
 
-        The networks' maps of mask probabilities are pasted here, and the classes of pixels decided, at the
-        image's own resolution.
-        """
-        height, width = instances.size
-        ratio = instances.boxes.new_tensor([size[1] / width, size[0] / height])
-        proposals = instances.proposals
-        if proposals is not None:
-            proposals = _rescaled(proposals, instances.size, size)
-        keypoints = instances.keypoints
-        if keypoints is not None:
-            keypoints = torch.cat([keypoints[..., :2] * ratio, keypoints[..., 2:]], -1)
-        boxes = clip(instances.boxes * ratio.repeat(2), size)
-        masks = None if instances.mask_maps is None else paste_masks(instances.mask_maps, boxes, size)
-        return replace(
-            instances, size=size, boxes=boxes, masks=masks, mask_maps=None, keypoints=keypoints,
-            proposals=proposals, semantic=_semantic_at(instances, size), semantic_logits=None,
-        )  # fmt: skip
+def interpolate(pixels: Array, size: Size, *, antialias: bool = False) -> Floats:
+    """Bilinear interpolation of ``[H, W, …]`` to ``size``, float32 ``[h, w, …]``, as torch computes it.
 
-
-def _semantic_at(instances: Instances, size: Size) -> Tensor | None:
-    """The class of every pixel of an image of ``size``, from the logits where there are any."""
-    if instances.semantic_logits is not None:
-        return largest_class(instances.semantic_logits, size)
-    if instances.semantic is None or tuple(instances.semantic.shape) == size:
-        return instances.semantic
-    resized = functional.interpolate(instances.semantic[None, None].float(), size, mode="nearest-exact")
-    return resized[0, 0].to(instances.semantic.dtype)
-
-
-def largest_class(logits: Tensor, size: Size) -> Tensor:
-    """The class of the largest of ``logits`` ``[C, h, w]`` at every pixel of ``size``, int64 ``[H, W]``.
-
-    One class after the other is brought to size: all of them together would fill the memory for a photograph.
+    Args:
+        pixels: float32.
+        size: (h, w).
+        antialias: let the filter cover all pixels that become one, instead of the nearest two.
     """
-    best = torch.full(size, -torch.inf, device=logits.device)
-    found = torch.zeros(size, dtype=torch.int64, device=logits.device)
-    for label, plane in enumerate(logits.float()):
-        if plane.shape != size:
-            plane = functional.interpolate(plane[None, None], size, mode="bilinear")[0, 0]
-        larger = plane > best
-        best = torch.where(larger, plane, best)
-        found[larger] = label
-    return found
+    across = _resample(pixels.swapaxes(0, 1), size[1], antialias).swapaxes(0, 1)
+    return _resample(across, size[0], antialias)
 
 
-def _rescaled(boxes: Tensor, old: Size, new: Size) -> Tensor:
-    """Boxes ``[P, 4]`` of an image of size ``old`` on the same image of size ``new``, without empty ones."""
-    ratio = boxes.new_tensor([new[1] / old[1], new[0] / old[0]])
-    scaled = clip(boxes * ratio.repeat(2), new)
-    return scaled[(scaled[:, 2:] > scaled[:, :2]).all(1)]
+def _resample(lines: Array, count: int, antialias: bool) -> Floats:
+    """``[L, …]`` to ``[count, …]`` by linear interpolation between the lines' centres."""
+    if count == len(lines):
+        return lines
+    step = len(lines) / count
+    reach = max(step, 1.0) if antialias else 1.0
+    centres = (np.arange(count) + 0.5) * step
+    first = np.floor(centres - reach + 0.5).astype(np.int64)
+    index = first[:, None] + np.arange(math.ceil(2 * reach) + 1)
+    weights = (1 - np.abs(index + 0.5 - centres[:, None]) / reach).clip(0)
+    weights[(index < 0) | (index >= len(lines))] = 0
+    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    index = index.clip(0, len(lines) - 1)
+    shape = (-1, *[1] * (lines.ndim - 1))
+    result = np.zeros((count, *lines.shape[1:]), np.float32)
+    for tap in range(index.shape[1]):
+        result += weights[:, tap].reshape(shape) * lines[index[:, tap]]
+    return result

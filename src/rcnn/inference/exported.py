@@ -1,12 +1,12 @@
 """Exported models at work, without torch: ONNX files in ONNX Runtime, folders in OpenVINO.
 
-The graph is ``rcnn.inference.exporters``'s; this module brings images to its input and detections back, as
-``rcnn.transform`` and ``rcnn.inference.detector`` do for networks, in NumPy.
+The graph is ``rcnn.inference.exporters``'s; ``rcnn.inference.predictor`` brings images to it and results back
+to them, as it does for networks.
 
-Differs from ``Detector.predict``: results hold NumPy arrays (``rcnn.structures.arrays``), large images are
-not cut into tiles, and a file looks at a fixed number of candidates, which bounds ``max_detections``.
+Differs from :class:`rcnn.Detector`: a file looks at a fixed number of candidates, which bounds
+``max_detections``, and one that resizes images itself sees large ones in tiles only where its scale is fixed.
 
-Legend: B images, H and W height and width, M and S sides of maps, N objects of one image, K keypoints.
+Legend: B images, C channels, H and W height and width.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps
 
-from rcnn.io.images import read_pixels, rgb_pixels, to_rgb
+from rcnn.inference import predictor, tiles
+from rcnn.inference.postprocess import Found, split_images
+from rcnn.inference.predictor import Prepared, Request
+from rcnn.inference.tiles import Tile, make_tiles, needs_tiling
+from rcnn.io.images import to_bytes
 from rcnn.io.renamed import current_settings
-from rcnn.structures.arrays import Array, Instances, Masks, Size, Skeleton
+from rcnn.structures import Array, Instances, MergeSettings, Size, Skeleton
+from rcnn.transform import Transform
 
 if TYPE_CHECKING:
-    from rcnn.inference.detector import Detector, TensorAdapter
+    from rcnn.inference.predictor import ImageLike
 
-    ImageLike = str | Path | Image.Image | npt.NDArray[Any]
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 
 FORMAT = 2
@@ -57,24 +59,40 @@ class ExportedDetector:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the labels mean."""
+        """What the labels index."""
         return tuple(self.info["class_names"])
 
     @property
-    def category_ids(self) -> tuple[int, ...] | None:
-        """The category ids of the COCO file trained on, one a label; None where it was none."""
+    def semantic_names(self) -> tuple[str, ...]:
+        """What the classes of pixels are, of a model that finds them."""
+        return tuple(self.info.get("semantic_names", ()))
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """What the keypoints are, of a model that finds them."""
+        return Skeleton.from_json(self.info.get("skeleton"))
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The category id of each label in COCO results: of the data it was trained on, else label + 1."""
         ids = self.info.get("category_ids")
-        return None if ids is None else tuple(ids)
+        return tuple(range(1, len(self.class_names) + 1)) if ids is None else tuple(map(int, ids))
 
     @property
-    def min_score(self) -> float:
-        """Detections below it are left out unless asked for."""
-        return float(self.info["min_score"])
+    def merge(self) -> MergeSettings | None:
+        """How its objects and classes of pixels become one partition; None where it does not find both."""
+        settings = self._settings["model"].get("merge")
+        return None if settings is None else MergeSettings(**settings)
 
-    @property
-    def max_detections(self) -> int:
-        """The most objects of an image unless asked for others."""
-        return int(self.info["max_detections"])
+    @cached_property
+    def transform(self) -> Transform:
+        """From images to what the graph sees."""
+        return Transform.from_json(self._settings["transform"])
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """The metadata with today's names of settings."""
+        return current_settings(self.info, warn=False)
 
     @property
     def transform_inside(self) -> bool:
@@ -82,9 +100,38 @@ class ExportedDetector:
         return bool(self.info.get("transform_inside"))
 
     @property
-    def skeleton(self) -> Skeleton | None:
-        """What the keypoints are, of a model that finds them."""
-        return Skeleton.from_json(self.info.get("skeleton"))
+    def channels(self) -> int:
+        """The number of channels of an image."""
+        return self.transform.channels
+
+    @property
+    def min_score(self) -> float:
+        """Detections below it are left out unless asked for."""
+        return float(self.info["min_score"])
+
+    @property
+    def max_detections(self) -> int | None:
+        """The most objects of an image that is seen at once, unless others are asked for."""
+        return self.info.get("max_detections")
+
+    @property
+    def candidates(self) -> int | None:
+        """The most objects of an image that can be asked for."""
+        return self.info.get("candidates")
+
+    @property
+    def nms_iou(self) -> float:
+        """Of two objects of one class that overlap by more, the one with the lower score is left out."""
+        return float(self._settings["model"].get("box", {}).get("nms_iou", 0.5))
+
+    @property
+    def used_precision(self) -> str:
+        """What it computes in: ``float32`` or ``int8``."""
+        return str(self.info.get("precision", "float32"))
+
+    def for_measuring(self) -> ExportedDetector:
+        """The model whose results are measured: this one, as a file has its own precision."""
+        return self
 
     def predict(
         self,
@@ -93,134 +140,71 @@ class ExportedDetector:
         min_score: float | None = None,
         max_detections: int | None = None,
         batch_size: int = 1,
+        proposals: Sequence[Array] | None = None,
     ) -> list[Instances]:
-        """Find the objects.
-
-        Args:
-            images: one or a sequence of: a path; a PIL image; an array ``[H, W]``, ``[H, W, 3]`` or
-                ``[H, W, 4]`` (RGB, alpha ignored) of integers, or floats in [0, 1].
-            min_score: the lowest score returned; the model's own where None.
-            max_detections: the most objects an image; the model's setting where None.
-            batch_size: images the model sees at once.
-
-        Returns:
-            One an image, in the image's own coordinates, best score first.
+        """Find the objects; see :meth:`rcnn.Detector.predict`.
 
         Raises:
-            ValueError: an image that cannot be read, an array of another shape or range, a bad setting.
+            ValueError: as there; more ``max_detections`` than the file has candidates.
         """
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise ValueError(f"min_score must lie between 0 and 1, not {min_score}")
-        num_candidates = self.info["candidates"]
-        if max_detections is not None and not 1 <= max_detections <= num_candidates:
-            raise ValueError(
-                f"max_detections must be 1 to {num_candidates}, not {max_detections}: an exported file looks "
-                "at a fixed number of candidates; export the model anew with a higher rpn.pre_nms"
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        given = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
-        min_score = self.min_score if min_score is None else min_score
-        count = self.info["max_detections"] if max_detections is None else max_detections
-        results: list[Instances] = []
-        for start in range(0, len(given), batch_size):
-            results += self._predict_batch(given[start : start + batch_size], min_score, count)
-        return results
+        return predictor.predict(
+            self, images, min_score=min_score, max_detections=max_detections, batch_size=batch_size,
+            proposals=proposals,
+        )  # fmt: skip
 
-    def tensors(self) -> TensorAdapter:
-        """The same model for what works on torch's tensors, such as the evaluation."""
-        from rcnn.inference.detector import TensorAdapter
+    def cap(self, size: Size) -> int | None:
+        """The most objects of an image of ``size`` (height, width): of one seen in tiles, those of each."""
+        return predictor.cap(self, size)
 
-        return TensorAdapter(self)
+    def batch_key(self, size: Size) -> tuple[int, ...]:
+        """The same for images that can share a batch: what they are padded to, or their size."""
+        return size if self.transform_inside else self.transform.padded(self.transform.resized(size))
 
-    def inputs(self, images: Sequence[Array], min_score: float, count: int) -> dict[str, Array]:
-        """What the graph takes of RGB images ``[H, W, 3]`` (docs/export.md lists it)."""
-        settings = current_settings(self.info, warn=False)["transform"]
-        rest: dict[str, Array] = {
-            "min_score": np.array(min_score, np.float32),
-            "max_detections": np.array(count, np.int64),
-        }
+    def tiles_of(self, size: Size) -> list[Tile]:
+        """The tiles of an image of ``size``, in pixels of what is seen; none where it is seen whole."""
+        resized = self.transform.resized(size)
+        if not needs_tiling(resized):
+            return []
+        if not self.transform_inside:
+            return make_tiles(resized)
+        if self.transform.short_side is not None or self.transform.max_long_side is not None:
+            return []  # the graph would resize each tile as if it were an image
+        scale = self.transform.scale
+        return make_tiles(size, round(tiles.SIDE / scale), round(tiles.OVERLAP / scale))
+
+    def prepare(self, image: Array, proposals: Array | None = None) -> Prepared:
+        """An image ``[H, W, C]`` as the graph takes it; ``proposals`` are ignored."""
+        size: Size = image.shape[:2]
         if self.transform_inside:
-            return {"images": np.stack([_bytes(image).transpose(2, 0, 1) for image in images]), **rest}
-        resized = [_resized(image, settings) for image in images]
-        sizes = np.array([image.shape[:2] for image in resized], np.float32)
-        return {"images": _batch(resized, settings), "sizes": sizes, **rest}
+            return Prepared(to_bytes(image) if image.dtype != np.uint8 else image, size, size)
+        return Prepared(self.transform.resize_array(image), size, self.transform.resized(size))
 
-    def _predict_batch(self, images: Sequence[ImageLike], min_score: float, count: int) -> list[Instances]:
-        pixels = [_rgb(image) for image in images]
-        # A file with the transform inside resizes all images of a batch alike.
-        alike = not self.transform_inside or len({image.shape for image in pixels}) == 1
-        parts = [pixels] if alike else [[image] for image in pixels]
-        found = [one for part in parts for one in self._found(part, min_score, count)]
-        return [
-            replace(one, path=Path(image)) if isinstance(image, str | Path) else one
-            for image, one in zip(images, found, strict=True)
-        ]
+    def cut(self, image: Prepared, tile: Tile) -> Prepared:
+        """A tile of a prepared image, as an image of its own."""
+        return Prepared(image.pixels[tile.rows, tile.columns], tile.size, tile.size)
 
-    def _found(self, pixels: Sequence[Array], min_score: float, count: int) -> list[Instances]:
-        """The objects in RGB images ``[H, W, 3]`` that the graph sees at once."""
-        inputs = self.inputs(pixels, min_score, count)
-        found = self.run(inputs)
-        results = []
-        for i, image in enumerate(pixels):
-            mine = found["image_index"] == i
-            own = {name: values[mine] for name, values in found.items()}
-            size: Size = image.shape[:2]
-            seen = (int(inputs["sizes"][i][0]), int(inputs["sizes"][i][1])) if "sizes" in inputs else size
-            results.append(self._instances(own, seen, size))
-        return results
+    def find(self, images: Sequence[Prepared], request: Request) -> list[Found]:
+        """What is found in images that can share a batch, in coordinates of what is seen."""
+        return split_images(self.run(self.inputs(images, request)), [image.seen_size for image in images])
 
-    def _instances(self, found: dict[str, Array], seen: Size, size: Size) -> Instances:
-        """Detections on the resized image, brought back to the image's own ``size``."""
-        ratio = np.array([size[1] / seen[1], size[0] / seen[0]], np.float32)
-        keypoints = found.get("keypoints")
-        if "keypoint_maps" in found:
-            keypoints = _highest_pixels(found["keypoint_maps"], found["boxes"])
-        if keypoints is not None:
-            keypoints = keypoints * np.array([*ratio, 1], np.float32)
-        boxes = found["boxes"] * np.tile(ratio, 2)
-        boxes = boxes.clip(0, np.array([size[1], size[0]] * 2, np.float32))
-        masks = paste_masks(found["mask_maps"], boxes, size) if "mask_maps" in found else None
-        labels, scores = found["labels"].astype(np.int64), found["scores"]
-        return Instances(size, boxes, labels, scores, masks, keypoints, self.class_names, self.skeleton)
+    def inputs(self, images: Sequence[Prepared], request: Request) -> dict[str, Array]:
+        """What the graph takes (docs/export.md lists it) of images that :meth:`prepare` made."""
+        count = self.max_detections if request.max_detections is None else request.max_detections
+        limits: dict[str, Array] = {
+            "min_score": np.array(request.min_score, np.float32),
+            "max_detections": np.array(count or 0, np.int64),
+        }
+        pixels = [image.pixels for image in images]
+        if self.transform_inside:
+            return {"images": np.stack([array.transpose(2, 0, 1) for array in pixels]), **limits}
+        sizes = np.array([image.seen_size for image in images], np.float32)
+        return {"images": self.transform.batch_arrays(pixels), "sizes": sizes, **limits}
 
 
 def is_exported(path: str | Path) -> bool:
     """Whether a model is given by an exported file or folder, as far as names tell."""
     path = Path(path)
     return path.suffix in (".onnx", ".pt2") or (path / METADATA_FILE).is_file() or path.suffix == ".xml"
-
-
-def load(
-    path: str | Path, device: Any = None, *, half: bool = False, settings: Sequence[str] = ()
-) -> Detector | ExportedDetector:
-    """Open a trained model: what ``rcnn.inference.detector.load`` takes, or an exported file or folder.
-
-    Args:
-        path: a checkpoint, a run folder, the name of published weights; or, for which torch is not imported,
-            an ``.onnx`` file or the folder of an OpenVINO model.
-        device: where a network runs; None takes a GPU where there is one. Exported models run on the CPU.
-        half: predict in bfloat16, see :class:`rcnn.inference.detector.Detector`; not for exported models.
-        settings: changes such as ``model.box.nms_iou=0.4``, see
-            :func:`rcnn.inference.detector.load_detector`; likewise.
-
-    Raises:
-        FileNotFoundError: there is no such file, folder or published model.
-        ValueError: the file is no model, damaged, or does not fit this version of the package.
-    """
-    if is_exported(path):
-        if half:
-            raise ValueError(
-                f"{path}: half precision is for networks; an exported file has its own precision"
-            )
-        if settings:
-            raise ValueError(f"{path}: an exported file's settings are fixed; export the model with --set")
-        if device is not None and str(device) != "cpu":
-            raise ValueError(f"{path}: exported models run on the CPU; found device {device}")
-        return open_exported(path)
-    from rcnn.inference.detector import load_detector
-
-    return load_detector(path, device, half=half, settings=settings)
 
 
 def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedDetector:
@@ -438,116 +422,3 @@ def _checked(info: Any, path: Path) -> dict[str, Any]:
 def _written_by(info: Mapping[str, Any], package: str) -> str:
     """The version of a package that a file was made with, as far as it says so."""
     return str(info.get("versions", {}).get(package, "unknown"))
-
-
-def _rgb(image: ImageLike) -> Array:
-    """uint8 or float32 ``[H, W, 3]`` of anything that counts as an image."""
-    if isinstance(image, str | Path):
-        return read_pixels(image)
-    if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
-    if isinstance(image, np.ndarray):
-        return rgb_pixels(image)
-    raise ValueError(f"expected a path, a PIL image or an array as image; got {type(image).__name__}")
-
-
-def _bytes(image: Array) -> Array:
-    """An RGB image of bytes or floats in [0, 1] as bytes; floats are rounded."""
-    return image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
-
-
-def _resized(image: Array, settings: Mapping[str, Any]) -> Array:
-    """As ``Transform.resize``: float32 in [0, 1], ``[h, w, 3]``."""
-    pixels = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
-    height, width = image.shape[:2]
-    short, longest = settings["short_side"], settings["max_long_side"]
-    factor = settings["scale"] if short is None else short / min(height, width)
-    factor = factor if longest is None else min(factor, longest / max(height, width))
-    size = [max(1, int(side * factor + settings["margin"])) for side in (height, width)]
-    if size == [height, width]:
-        return pixels
-    shrinks = settings["antialias"] and size[0] < height
-    across = _resample(pixels.transpose(1, 0, 2), size[1], shrinks).transpose(1, 0, 2)
-    return _resample(across, size[0], shrinks)
-
-
-def _resample(lines: Array, count: int, antialias: bool) -> Array:
-    """``[L, …]`` to ``[count, …]`` by bilinear interpolation between the lines' centres."""
-    step = len(lines) / count
-    reach = max(step, 1.0) if antialias else 1.0
-    centres = (np.arange(count) + 0.5) * step
-    first = np.floor(centres - reach + 0.5).astype(np.int64)
-    index = first[:, None] + np.arange(math.ceil(2 * reach) + 1)
-    weights = (1 - np.abs(index + 0.5 - centres[:, None]) / reach).clip(0)
-    weights[(index < 0) | (index >= len(lines))] = 0
-    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-    index = index.clip(0, len(lines) - 1)
-    shape = (-1, *[1] * (lines.ndim - 1))
-    result = np.zeros((count, *lines.shape[1:]), np.float32)
-    for tap in range(index.shape[1]):
-        result += weights[:, tap].reshape(shape) * lines[index[:, tap]]
-    return result
-
-
-def _batch(images: Sequence[Array], settings: Mapping[str, Any]) -> Array:
-    """As ``Transform.batch``: normalised and padded, float32 ``[B, 3, H, W]``."""
-    size_divisor = settings["size_divisor"]
-    height, width = (-(-max(i.shape[axis] for i in images) // size_divisor) * size_divisor for axis in (0, 1))
-    batch = np.zeros((len(images), 3, height, width), np.float32)
-    mean, std = (np.array(settings[name], np.float32) for name in ("mean", "std"))
-    for place, image in zip(batch, images, strict=True):
-        place[:, : image.shape[0], : image.shape[1]] = ((image - mean) / std).transpose(2, 0, 1)
-    return batch
-
-
-def paste_masks(maps: Array, boxes: Array, size: Size, threshold: float = 0.5) -> Masks:
-    """As ``rcnn.ops.masks.paste_masks``: maps of probabilities ``[N, M, M]`` in their boxes, cut."""
-    limit = np.array([size[1], size[0]], np.float32)
-    low = np.floor(boxes[:, :2]).clip(0)
-    high = np.maximum(np.minimum(np.ceil(boxes[:, 2:]), limit), low)
-    windows = np.concatenate([low, high], 1).astype(np.int64)
-    patches = []
-    for values, (x1, y1, x2, y2), window in zip(maps, boxes, windows.tolist(), strict=True):
-        columns = _between(values.T, np.arange(window[0], window[2], dtype=np.float32) + 0.5, x1, x2)
-        patch = _between(columns.T, np.arange(window[1], window[3], dtype=np.float32) + 0.5, y1, y2)
-        patches.append(patch >= threshold)
-    return Masks.from_patches(patches, windows, size)
-
-
-def _between(lines: Array, places: Array, low: np.float32, high: np.float32) -> Array:
-    """Lines ``[M, …]`` that fill low to high, looked up at ``places``, linearly, with zeros around them."""
-    side, none = len(lines), np.zeros_like(lines[:1])
-    framed = np.concatenate([none, lines, none])
-    at = ((places - low) / max(high - low, np.float32(1e-6)) * side + 0.5).clip(0, side + 1)
-    first = np.minimum(at.astype(np.int64), side)
-    rest = (at - first)[:, None]
-    found: Array = framed[first] * (1 - rest) + framed[first + 1] * rest
-    return found
-
-
-def _highest_pixels(maps: Array, boxes: Array) -> Array:
-    """As ``rcnn.ops.keypoints.find_keypoints`` without refinement: ``[N, K, 3]`` of ``[N, K, S, S]``."""
-    found = np.zeros((*maps.shape[:2], 3), np.float32)
-    for own, box, result in zip(maps, boxes, found, strict=True):
-        extent = (box[2:] - box[:2]).clip(1)
-        width, height = np.ceil(extent).astype(int).tolist()
-        wide = _cubic(width, own.shape[2]) @ own.transpose(0, 2, 1)  # [K, w, S]
-        large = _cubic(height, own.shape[1]) @ wide.transpose(0, 2, 1)  # [K, h, w]
-        flat = large.reshape(len(own), -1)
-        place = flat.argmax(1)
-        pixels = np.stack([place % width, place // width], 1) + np.float32(0.5)
-        result[:, :2] = pixels * extent / np.ceil(extent) + box[:2]
-        result[:, 2] = flat.max(1)
-    return found
-
-
-def _cubic(count: int, side: int) -> Array:
-    """The matrix ``[count, side]`` of bicubic interpolation as torch has it (A = -0.75)."""
-    at = (np.arange(count) + 0.5) * (side / count) - 0.5
-    first = np.floor(at).astype(np.int64) - 1
-    matrix = np.zeros((count, side), np.float32)
-    for tap in range(4):
-        d = np.abs(at - (first + tap))
-        near, far = (1.25 * d - 2.25) * d * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3
-        np.add.at(matrix, (np.arange(count), (first + tap).clip(0, side - 1)), np.where(d <= 1, near, far))
-    return matrix

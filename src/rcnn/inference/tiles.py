@@ -1,22 +1,22 @@
 """Images too large to be seen at once: cut into overlapping tiles, the objects found put together again.
 
-An object counts where its centre lies in the tile's core, the part that no other tile has nearer to its
+An object counts where its centre is in the tile's core, the part that no other tile has nearer to its
 middle. So an object up to ``OVERLAP`` pixels is seen whole by the tile that reports it; larger ones may be
-cut. Nothing of this concerns images up to ``MAX_UNTILED_PIXELS`` pixels, which the networks see whole.
+cut. Images up to ``MAX_UNTILED_PIXELS`` pixels are seen whole, without any of this.
+
+In NumPy, for networks and exported files alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from rcnn.ops.boxes import nms
-from rcnn.structures import VOID, Instances, Size
+from rcnn.inference.postprocess import Found, pixel_classes
+from rcnn.structures import VOID, Array, Size
 
 # Pixels as the network sees them. A tile of the default model, with a thousand objects, takes 600 megabytes.
 MAX_UNTILED_PIXELS = 2048 * 2048
@@ -33,10 +33,21 @@ class Tile:
     window: tuple[int, int, int, int]
     core: tuple[float, float, float, float]
 
-    def pixels(self, image: Tensor) -> Tensor:
-        """The window of ``[3, H, W]``."""
+    @property
+    def rows(self) -> slice:
+        """The rows of the window."""
+        return slice(self.window[1], self.window[3])
+
+    @property
+    def columns(self) -> slice:
+        """The columns of the window."""
+        return slice(self.window[0], self.window[2])
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the window."""
         x1, y1, x2, y2 = self.window
-        return image[:, y1:y2, x1:x2]
+        return y2 - y1, x2 - x1
 
 
 def needs_tiling(size: Size) -> bool:
@@ -60,7 +71,7 @@ def _ranges(length: int, side: int, overlap: int) -> list[tuple[int, int, float,
     """Along one side of the image: first and last pixel of each window, and of its core."""
     side = min(side, length)
     count = 1 if length <= side else -(-(length - overlap) // (side - overlap))
-    # No larger than so many need to be: what tiles share is looked at twice.
+    # No larger than this number of tiles needs to be: what tiles share is looked at twice.
     side = -(-(length + (count - 1) * overlap) // count)
     starts = [round(i * (length - side) / max(count - 1, 1)) for i in range(count)]
     borders = [(a + b + side) / 2 for a, b in pairwise(starts)]
@@ -69,52 +80,75 @@ def _ranges(length: int, side: int, overlap: int) -> list[tuple[int, int, float,
 
 
 def merge_tiles(
-    tiles: Sequence[Tile], found: Sequence[Instances], size: Size, max_detections: int, max_iou: float = 0.5
-) -> Instances:
+    tiles: Sequence[Tile], found: Sequence[Found], size: Size, max_detections: int, max_iou: float = 0.5
+) -> Found:
     """The objects of a whole image of ``size`` from those found in its tiles, best score first.
 
     Args:
-        tiles: of :func:`cut`.
-        found: in each tile's own coordinates, with ``mask_maps``, ``keypoints`` and ``semantic_logits`` where
-            the network has any. Of the latter the classes of the cores' pixels are kept.
+        tiles: of :func:`make_tiles`.
+        found: the outputs for each tile, in its own coordinates; the pixel classes of the cores are kept.
         size: (height, width) of the image.
         max_detections: the most objects kept.
         max_iou: of two objects of one class that overlap by more, the one with the lower score goes.
     """
-    kept = [_in_core(tile, instances) for tile, instances in zip(tiles, found, strict=True)]
-    values: dict[str, Any] = {}
-    for name in ("boxes", "labels", "scores", "mask_maps", "keypoints"):
-        parts = [getattr(instances, name) for instances in kept]
-        if all(part is not None for part in parts):
-            values[name] = torch.cat(parts)
-    whole = replace(
-        found[0], size=size, semantic=_joined_maps(tiles, found, size), semantic_logits=None, **values
-    )
-    return whole[nms(whole.boxes, values["scores"], whole.labels, max_iou)[:max_detections]]
+    kept = [_in_core(tile, one) for tile, one in zip(tiles, found, strict=True)]
+    whole = {name: np.concatenate([one[name] for one in kept]) for name in kept[0]}
+    best = nms(whole["boxes"], whole["scores"], whole["labels"], max_iou)[:max_detections]
+    whole = {name: values[best] for name, values in whole.items()}
+    classes = [pixel_classes(one, tile.size) for tile, one in zip(tiles, found, strict=True)]
+    known = [one for one in classes if one is not None]
+    return whole | ({"semantic": _joined_maps(tiles, known, size)} if known else {})
 
 
-def _joined_maps(tiles: Sequence[Tile], found: Sequence[Instances], size: Size) -> Tensor | None:
+def _joined_maps(tiles: Sequence[Tile], classes: Sequence[Array], size: Size) -> Array:
     """The class of every pixel of the whole image, int64 ``[H, W]``: that of the tile whose core it is in."""
-    if any(instances.semantic_logits is None for instances in found):
-        return None
-    whole = torch.full(size, VOID, dtype=torch.int64, device=found[0].boxes.device)
-    for tile, instances in zip(tiles, found, strict=True):
-        assert instances.semantic_logits is not None
-        classes = instances.semantic_logits.argmax(0)
+    whole = np.full(size, VOID, np.int64)
+    for tile, own in zip(tiles, classes, strict=True):
         left, top, right, bottom = (round(edge) for edge in tile.core)
         x, y = tile.window[:2]
-        whole[top:bottom, left:right] = classes[top - y : bottom - y, left - x : right - x]
+        whole[top:bottom, left:right] = own[top - y : bottom - y, left - x : right - x]
     return whole
 
 
-def _in_core(tile: Tile, instances: Instances) -> Instances:
+def _in_core(tile: Tile, found: Found) -> Found:
     """The objects with their centre in the tile's core, in coordinates of the whole image."""
-    x, y = tile.window[:2]
-    boxes = instances.boxes + instances.boxes.new_tensor([x, y, x, y])
-    points = instances.keypoints
-    if points is not None:
-        points = points + points.new_tensor([x, y, 0.0])
+    objects = {name: values for name, values in found.items() if not name.startswith("semantic")}
+    shift = np.array(tile.window[:2], np.float32)
+    objects["boxes"] = boxes = objects["boxes"] + np.tile(shift, 2)
+    if "keypoints" in objects:
+        objects["keypoints"] = objects["keypoints"] + np.array([*shift, 0], np.float32)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    core = boxes.new_tensor(tile.core)
+    core = np.array(tile.core, np.float32)
     inside = ((centres >= core[:2] - SLACK) & (centres <= core[2:] + SLACK)).all(1)
-    return replace(instances, boxes=boxes, keypoints=points)[inside]
+    return {name: values[inside] for name, values in objects.items()}
+
+
+def nms(boxes: Array, scores: Array, labels: Array, max_iou: float) -> Array:
+    """As ``rcnn.ops.boxes.nms``, in NumPy, as exported files run without torch: indices kept, best first.
+
+    The boxes are those of a whole image: each is compared only with those that begin near it along x.
+
+    Args:
+        boxes: float32 ``[N, 4]``.
+        scores: ``[N]``.
+        labels: ``[N]``; boxes of different labels do not suppress each other.
+        max_iou: a box that overlaps a better one by more than this goes.
+    """
+    left, right = boxes[:, 0], boxes[:, 2]
+    by_left = np.argsort(left, kind="stable")
+    lefts, widest = left[by_left], (right - left).max(initial=0.0)
+    first = np.searchsorted(lefts, left - widest).tolist()
+    last = np.searchsorted(lefts, right, side="right").tolist()
+    areas = (right - left) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(boxes), bool)
+    kept = []
+    for i in np.argsort(-scores, kind="stable").tolist():
+        if not alive[i]:
+            continue
+        kept.append(i)
+        near = by_left[first[i] : last[i]]
+        sides = np.minimum(boxes[near, 2:], boxes[i, 2:]) - np.maximum(boxes[near, :2], boxes[i, :2])
+        shared = sides.clip(0).prod(1)
+        iou = shared / np.maximum(areas[near] + areas[i] - shared, np.float32(1e-12))
+        alive[near[(iou > np.float64(max_iou)) & (labels[near] == labels[i])]] = False
+    return np.array(kept, np.int64)

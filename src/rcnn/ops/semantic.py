@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from rcnn.ops.losses import global_normaliser
-from rcnn.structures import VOID, Instances, Size
+from rcnn.parts.batch import Targets
+from rcnn.structures import VOID, Size
 
 
-def stacked_maps(targets: Sequence[Instances], size: Size) -> Tensor:
+def stacked_maps(targets: Sequence[Targets], size: Size) -> Tensor:
     """The semantic maps of a batch, int64 ``[B, H, W]``, void at the right and the bottom of each.
 
     Raises:
@@ -26,13 +27,6 @@ def stacked_maps(targets: Sequence[Instances], size: Size) -> Tensor:
         height, width = target.size
         whole[:height, :width] = target.semantic
     return stacked
-
-
-def renumber(classes: Tensor, table: Sequence[int]) -> Tensor:
-    """A semantic map ``[H, W]`` with ``table[value]`` for each value; what is beyond the table is void."""
-    values = torch.full((VOID + 1,), VOID, dtype=torch.int64)
-    values[: len(table)] = torch.tensor(table, dtype=torch.int64)
-    return values[classes.cpu().long()]
 
 
 def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tensor:
@@ -56,3 +50,19 @@ def bilinear_kernel(channels: int, stride: int) -> Tensor:
     offsets = (torch.arange(2 * stride) + 0.5) / stride - 1
     profile = 1 - offsets.abs()
     return torch.eye(channels)[:, :, None, None] * torch.outer(profile, profile)
+
+
+def largest_class(logits: Tensor, size: Size) -> Tensor:
+    """The class of the largest of ``logits`` ``[C, h, w]`` at every pixel of ``size``, int64 ``[H, W]``.
+
+    One class after the other is interpolated: all of them together would fill the memory for a photograph.
+    """
+    best = torch.full(size, -torch.inf, device=logits.device)
+    found = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    for label, plane in enumerate(logits.float()):
+        if plane.shape != size:
+            plane = functional.interpolate(plane[None, None], size, mode="bilinear")[0, 0]
+        larger = plane > best
+        best = torch.where(larger, plane, best)
+        found[larger] = label
+    return found

@@ -1,0 +1,110 @@
+"""Which images are to be predicted: files and folders, each image under a name of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rcnn.io.images import IMAGE_ENDINGS
+
+# How data sets name the folders of their images, and those of the true masks beside them.
+IMAGE_FOLDERS = ("images", "Images", "PNGImages", "JPEGImages", "leftImg8bit")
+TRUTH_FOLDERS = ("masks", "labels", "PedMasks", "SegmentationClass", "SegmentationObject", "gtFine")
+
+
+def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> dict[str, Path]:
+    """The image files in files and folders, by a name that tells them apart.
+
+    The name is the path below the given folder with ``/`` between its parts; where two inputs share it, the
+    folder's own name comes before it, then a number. So it does where they differ in upper and lower case
+    alone, which not all file systems tell. A file reached twice counts once. Hidden files, everything below
+    ``exclude``, and the true masks of a data set beside its images are left out.
+
+    Raises:
+        FileNotFoundError: an input that does not exist.
+        ValueError: an input folder without images, or one that lies in ``exclude``.
+    """
+    named: dict[str, Path] = {}
+    taken: set[str] = set()
+    seen: set[Path] = set()
+    for given in map(Path, inputs):
+        for path in _images_of(given, exclude):
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            below = path.relative_to(given if given.is_dir() else given.parent).as_posix()
+            folder = (given if given.is_dir() else given.parent).resolve().name
+            numbered = (f"{folder}-{i}/{below}" for i in itertools.count(2))
+            names = itertools.chain((below, f"{folder}/{below}"), numbered)
+            name = next(name for name in names if name.casefold() not in taken)
+            named[name] = path
+            taken.add(name.casefold())
+    return named
+
+
+def _images_of(given: Path, exclude: Path | None) -> list[Path]:
+    """The file itself, or the image files at every depth of the folder."""
+    if not given.exists():
+        raise FileNotFoundError(f"{given}: no such image or folder")
+    if not given.is_dir():
+        return [given]
+    hidden = None if exclude is None else exclude.resolve()
+    if hidden is not None and hidden in (given.resolve(), *given.resolve().parents):
+        raise ValueError(f"{given}: these images lie in {exclude}, where results are to go; choose another")
+    found = [
+        path
+        for path in sorted(given.rglob("*"))
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(given).parts)
+        and (hidden is None or hidden not in path.resolve().parents)
+        and path.is_file()
+    ]
+    if not found:
+        endings = " ".join(sorted(IMAGE_ENDINGS))
+        raise ValueError(f"{given}: no images in this folder; looked for {endings}")
+    return [path for path in found if not _is_truth(path, given)] or found
+
+
+def _is_truth(path: Path, given: Path) -> bool:
+    """Whether ``path`` lies below ``given`` in a folder of true masks that has one of images beside it."""
+    folders = list(path.relative_to(given).parents)[:-1]
+    return any(
+        folder.name in TRUTH_FOLDERS and any((given / folder.parent / f).is_dir() for f in IMAGE_FOLDERS)
+        for folder in folders
+    )
+
+
+def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
+    """The ids that a COCO file gives to images, by the images' names in :func:`find_images`.
+
+    An image is found by its ``file_name``, whole or, where that is the only one of its kind, without folders.
+
+    Raises:
+        ValueError: no COCO file, or images that it does not list.
+    """
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["images"]
+        listed = {str(entry["file_name"]): entry["id"] for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected a COCO file with images that have id and file_name") from error
+    short = Counter(Path(name).name for name in listed)
+    bare = {Path(name).name: i for name, i in listed.items() if short[Path(name).name] == 1}
+
+    def id_of(name: str, path: Path) -> int | str | None:
+        # A folder's own name may stand before the path below it.
+        names = (name, name.partition("/")[2], path.name)
+        return next((listed[n] for n in names[:2] if n in listed), bare.get(path.name))
+
+    ids = {name: id_of(name, path) for name, path in images.items()}
+    given: dict[int | str, str] = {}
+    for name, found in ids.items():
+        if found is not None and (other := given.setdefault(found, name)) != name:
+            raise ValueError(f"{file}: {other} and {name} are both its image {found}; give only one of them")
+    missing = [name for name, found in ids.items() if found is None]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"{file}: does not list {missing[0]}{more}; give only images that it has")
+    return {name: found for name, found in ids.items() if found is not None}
