@@ -100,6 +100,12 @@ class KeypointRCNN(Model):
                 "--model"
             )
 
+    @property
+    def reads_resized_image(self) -> bool:
+        """Where keypoints are whole pixels of it."""
+        settings: KeypointHeadSettings = self.settings.keypoint
+        return not settings.refine
+
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """Those of the RPN and of each head."""
         features = self.neck(self.backbone(batch.tensors))

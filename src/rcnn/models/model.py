@@ -183,6 +183,11 @@ class Model(nn.Module):
         rpn = getattr(self.settings, "rpn", None)
         return max(self.selection.max_detections, 0 if rpn is None else rpn.pre_nms[1])
 
+    @property
+    def reads_resized_image(self) -> bool:
+        """Whether what it finds is read at the resolution of the resized image, which must be known then."""
+        return self.needs_semantic
+
     def pixel_names(self, class_names: Sequence[str], semantic_names: Sequence[str]) -> tuple[str, ...]:
         """What ``semantic_logits`` index, after training on data with these names; nothing without them."""
         return ()

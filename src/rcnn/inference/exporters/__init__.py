@@ -1,0 +1,178 @@
+"""Whole detectors as files that run without this package's networks: ONNX, OpenVINO, ``torch.export``.
+
+The graph is the same for all of them (``rcnn.inference.exporters.graph``); a row of ``EXPORTERS`` writes it
+in one format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.export import ExportedProgram
+
+from rcnn.config import is_dotted_path, resolve
+from rcnn.inference.exported import FORMAT
+from rcnn.inference.exporters import onnx_file, openvino_folder, torch_program
+from rcnn.inference.exporters.graph import trace, trace_with_transform
+from rcnn.models import MODELS
+from rcnn.structures import Array
+
+if TYPE_CHECKING:
+    from rcnn.inference.detector import Detector
+
+Write = Callable[[ExportedProgram, Mapping[str, Any], Path, Sequence[Array]], None]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A format of exported files.
+
+    Attributes:
+        write: takes the traced program, the metadata (plain JSON values), the path and the calibration images
+            ``[H, W, C]``, and writes the file.
+        ending: of its files; none for folders; None: any.
+        packages: what it needs beside torch.
+        calibrates: whether it can compute in eight-bit integers, with images to fit them to.
+    """
+
+    write: Write
+    ending: str | None = None
+    packages: tuple[str, ...] = ()
+    calibrates: bool = False
+
+
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
+EXPORTERS: dict[str, Exporter] = {
+    "onnx": Exporter(onnx_file.write, ".onnx", _ONNX),
+    "openvino": Exporter(openvino_folder.write, "", (*_ONNX, "openvino"), calibrates=True),
+    "torch": Exporter(torch_program.write, ".pt2"),
+}
+"""The formats by name."""
+
+
+def exporter(format: str) -> Exporter:
+    """The row of a format: a key of ``EXPORTERS``, or the dotted path of an :class:`Exporter` or a function.
+
+    Raises:
+        ValueError: no such format, or what the path names is none.
+    """
+    if format in EXPORTERS:
+        return EXPORTERS[format]
+    if not is_dotted_path(format):
+        raise ValueError(
+            f"format {format!r}: expected one of {', '.join(EXPORTERS)}, or one of your own, such as "
+            "my_package.exporters:write"
+        )
+    found = resolve(format)
+    if isinstance(found, Exporter):
+        return found
+    if not callable(found):
+        raise ValueError(f"format {format}: expected a function, or an Exporter; got {type(found).__name__}")
+    return Exporter(found)
+
+
+def export(
+    detector: Detector,
+    out: str | Path,
+    format: str = "onnx",
+    *,
+    transform_inside: bool = False,
+    calibration: Sequence[Array] = (),
+) -> Path:
+    """Write a detector so that ``rcnn.load`` and other programs can run it.
+
+    Args:
+        detector: of any model that is exportable.
+        out: the file (``.onnx``, ``.pt2``), or for OpenVINO the folder of ``model.xml`` and ``model.bin``.
+        format: ``onnx``, ``openvino``, ``torch``, or a dotted path, see :func:`exporter`.
+        transform_inside: the file takes bytes and does the resizing and normalising itself, which otherwise
+            happen beside it. Images of a batch then have one size.
+        calibration: uint8 images ``[H, W, C]`` such as the model will see; with them, an OpenVINO model
+            computes in eight-bit integers, whose ranges are those met on these images.
+
+    Raises:
+        ValueError: another model or format, a transform that does not pad to the strides or cannot be put
+            inside, or a package that is not installed.
+        OSError: the file cannot be written.
+    """
+    out, row = Path(out), exporter(format)
+    metadata = describe(detector, format, out, transform_inside=transform_inside)
+    if calibration:
+        if not row.calibrates:
+            able = ", ".join(name for name, one in EXPORTERS.items() if one.calibrates)
+            raise ValueError(f"format {format}: eight-bit integers are for {able}; leave them out")
+        metadata["precision"] = "int8"
+    _require_packages(*row.packages, *(("nncf",) if calibration else ()))
+    program = trace_with_transform(detector) if transform_inside else trace(detector)
+    row.write(program, metadata, out, calibration)
+    return out
+
+
+def describe(detector: Detector, format: str, out: Path, *, transform_inside: bool = False) -> dict[str, Any]:
+    """The metadata of an exported file, once it is known that it can be made."""
+    row = exporter(format)
+    if row.ending is not None and out.suffix != row.ending:
+        wanted = f"a file *{row.ending}" if row.ending else "a folder, without an ending"
+        raise ValueError(f"{out}: expected {wanted}")
+    content, network = detector.describe(), detector.network
+    if not network.exportable:
+        able = ", ".join(name for name, model in MODELS.items() if model.exportable)
+        raise ValueError(f"{content['architecture']} cannot be exported; expected one of {able}")
+    _check_transform(detector, inside=transform_inside)
+    return content | {
+        # With the transform beside, files are as they were in the first layout.
+        "export": FORMAT if transform_inside else 1,
+        "format": format,
+        "opset": onnx_file.OPSET,
+        "transform": asdict(detector.transform),
+        "transform_inside": transform_inside,
+        "max_detections": detector.max_detections,
+        "candidates": network.candidates,
+        "conventions": (INSIDE if transform_inside else BESIDE) + CONVENTIONS,
+    }
+
+
+def _check_transform(detector: Detector, *, inside: bool) -> None:
+    """Refuse a transform that the graph cannot go with."""
+    network, transform = detector.network, detector.transform
+    backbone: Any = network.backbone
+    coarsest = max((*backbone.strides, 2))
+    if transform.size_divisor % coarsest:
+        raise ValueError(
+            f"transform.size_divisor {transform.size_divisor}: an exported file needs a multiple of the "
+            f"backbone's stride, {coarsest}: set transform.size_divisor"
+        )
+    if inside and network.reads_resized_image:
+        raise ValueError(
+            "this model's keypoints or classes of pixels are read at the resolution of the resized image: "
+            "leave its transform beside the file"
+        )
+    if inside and float(transform.scale_fraction) != transform.scale:
+        raise ValueError(
+            f"transform.scale {transform.scale} is no fraction of at most a thousandth: leave the transform "
+            "beside the file, or round the scale"
+        )
+
+
+BESIDE = (
+    "images: float32 [B, C, H, W], resized, (x - mean) / std of x in [0, 1], zeros to multiples of "
+    "the divisor; sizes: float32 [B, 2], (height, width) without padding; boxes x1 y1 x2 y2 of the "
+    "resized image, "
+)
+INSIDE = "images: uint8 [B, C, H, W], as they are; boxes x1 y1 x2 y2 of these, "
+CONVENTIONS = (
+    "pixel i covers [i, i + 1); labels index class_names; image_index: the image of each detection; "
+    "the best of an image first; mask_maps: probabilities inside the box; keypoints: x y logit; "
+    "semantic_logits: [B, classes, H, W], padding included"
+)
+
+
+def _require_packages(*packages: str) -> None:
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        extra = "int8" if "nncf" in missing else "export"
+        raise ValueError(f'{", ".join(missing)} not installed; needed is: pip install "rcnn[{extra}]"')
