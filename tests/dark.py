@@ -10,7 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rcnn.inference.detector import Detector
+from rcnn.models.model import Model
 from rcnn.parts.batch import Detections, ImageBatch, Output
+from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.structures import Masks
 from rcnn.transform import Transform
 
@@ -23,7 +25,7 @@ class DarkSettings:
     masks: bool = True
 
 
-class Dark(nn.Module):
+class Dark(Model):
     """Finds one object an image: all that is darker than a threshold, as class 1 with score 0.75."""
 
     Settings = DarkSettings
@@ -33,6 +35,10 @@ class Dark(nn.Module):
         self.settings = settings or DarkSettings()
         self.weight = nn.Parameter(torch.arange(float(num_classes)))
         self.batch_sizes: list[int] = []
+
+    @classmethod
+    def selection_of(cls, settings: Any) -> BoxHeadSettings:
+        return BoxHeadSettings()
 
     def forward(
         self,

@@ -171,7 +171,7 @@ def _read(file: Path, trust: Iterable[str]) -> Detector:
     """The detector that a checkpoint holds."""
     from rcnn.inference.detector import Detector
     from rcnn.io.checkpoint import read_checkpoint
-    from rcnn.models import build_model, model_class
+    from rcnn.models import model_class
     from rcnn.structures import Skeleton
     from rcnn.transform import Transform
 
@@ -186,10 +186,11 @@ def _read(file: Path, trust: Iterable[str]) -> Detector:
         raise ValueError(f"{file}: {error}") from error
     class_names = tuple(metadata["class_names"])
     semantic_names = tuple(metadata.get("semantic_names", ()))
+    skeleton = Skeleton.from_json(metadata.get("skeleton"))
     try:
         settings = build_settings(model.Settings(), metadata["model"], "model")
         transform = build_settings(Transform(), metadata["transform"], "transform")
-        network = build_model(metadata["architecture"], settings, class_names, semantic_names)
+        network = model.build(settings, class_names, semantic_names, skeleton)
         network.load_state_dict(_weights(tensors))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{file}: made by another version of rcnn? {error}") from error
@@ -200,22 +201,20 @@ def _read(file: Path, trust: Iterable[str]) -> Detector:
         class_names,
         float(metadata["min_score"]),
         {key: value for key, value in metadata.items() if key not in own},
-        Skeleton.from_json(metadata.get("skeleton")),
+        skeleton,
         semantic_names,
     )
 
 
 def _changed(detector: Detector, assignments: Sequence[str]) -> Detector:
     """The detector with some settings changed that its weights do not depend on."""
-    from rcnn.models import build_model, model_name
-
     network = detector.network
     tables = override_tables(
         {"model": network.settings, "transform": detector.transform},
         current_settings(parse_assignments(assignments)),
     )
-    names = detector.class_names, detector.semantic_names
-    changed = build_model(model_name(network), tables["model"], *names)
+    names = detector.class_names, detector.semantic_names, detector.skeleton
+    changed = network.build(tables["model"], *names)
     try:
         changed.load_state_dict(network.state_dict())
     except RuntimeError as error:

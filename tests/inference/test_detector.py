@@ -9,13 +9,10 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from dark import BOX, Dark, DarkSettings, detector, picture, picture_file
+from dark import BOX, Dark, detector, picture, picture_file
 from rcnn import models
 from rcnn.inference.detector import Detector
-from rcnn.io import checkpoint
-from rcnn.loading import load_detector
 from rcnn.transform import Transform
-from tiny import NAMES, tiny_network, tiny_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -153,95 +150,3 @@ def test_what_is_no_image_is_refused(image: Any, message: str) -> None:
 def test_settings_out_of_range_are_refused_by_name(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         detector().predict(picture(), **setting)
-
-
-def test_a_saved_detector_loads_equal(tmp_path: Path) -> None:
-    original = Detector(
-        Dark(2, DarkSettings(threshold=0.25)),
-        Transform(short_side=99),
-        ("a", "ü"),
-        0.3,
-        {"metrics": {"AP": 0.5}},
-    )
-    loaded = load_detector(original.save(tmp_path / "m.safetensors"))
-    assert isinstance(loaded.network, Dark)
-    assert loaded.network.settings == DarkSettings(threshold=0.25)
-    assert not loaded.network.training
-    assert (loaded.transform, loaded.class_names, loaded.min_score) == (
-        Transform(short_side=99),
-        ("a", "ü"),
-        0.3,
-    )
-    assert loaded.info["metrics"] == {"AP": 0.5}
-    assert loaded.info["versions"].keys() >= {"torch", "torchvision"}
-    assert_close(loaded.network.weight, original.network.weight)
-    again = load_detector(loaded.save(tmp_path / "n.safetensors"))
-    assert again.info == loaded.info
-
-
-def test_settings_of_prediction_can_be_changed(tmp_path: Path) -> None:
-    recipe = tiny_recipe("faster_rcnn")
-    file = Detector(tiny_network(recipe), recipe.transform, NAMES).save(tmp_path / "a.safetensors")
-    changed = load_detector(file, settings=["model.box.nms_iou=0.3", "transform.scale=2"])
-    plain = load_detector(file)
-    assert (plain.network.settings.box.nms_iou, changed.network.settings.box.nms_iou) == (0.5, 0.3)
-    assert changed.network.box.settings.nms_iou == 0.3
-    assert changed.transform.scale == 2.0
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(plain.network.parameters(), changed.network.parameters(), strict=True)
-    )
-    with pytest.raises(ValueError, match=r"model\.box\.channels=7: the weights are for other settings: size"):
-        load_detector(file, settings=["model.box.channels=7"])
-    with pytest.raises(
-        ValueError, match=r"--set train\.lr=1: a trained model has the tables model and transform"
-    ):
-        load_detector(file, settings=["train.lr=1"])
-
-
-def test_other_weights_can_be_stored_in_place_of_the_networks(tmp_path: Path) -> None:
-    half = {"weight": torch.tensor([0.5, 1.5], dtype=torch.float16)}
-    loaded = load_detector(detector().save(tmp_path / "m.safetensors", half))
-    assert_close(loaded.network.weight, torch.nn.Parameter(torch.tensor([0.5, 1.5])))
-
-
-def test_a_runs_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
-    """Beside the weights, a run's last checkpoint holds their average and the optimiser's state."""
-    tensors = {"network.weight": torch.zeros(2), "optimizer.0.step": torch.tensor(3)}
-    checkpoint.write_checkpoint(tmp_path / "last.safetensors", tensors, detector().describe())
-    assert load_detector(tmp_path).network.weight.tolist() == [0, 0]
-    tensors["ema.weight"] = torch.ones(2)
-    checkpoint.write_checkpoint(tmp_path / "last.safetensors", tensors, detector().describe())
-    assert load_detector(tmp_path).network.weight.tolist() == [1, 1]
-    detector().save(tmp_path / "best.safetensors")
-    assert load_detector(str(tmp_path)).network.weight.tolist() == [0, 1]
-
-
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no model in this folder; expected best\.safetensors"):
-        load_detector(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
-        load_detector(tmp_path / "none.safetensors")
-    checkpoint.write_checkpoint(tmp_path / "bare.safetensors", {}, {})
-    with pytest.raises(ValueError, match=r"bare\.safetensors: no detector: its metadata lacks architecture"):
-        load_detector(tmp_path / "bare.safetensors")
-    described = detector().describe()
-    checkpoint.write_checkpoint(tmp_path / "a.safetensors", {}, {**described, "architecture": "mask"})
-    with pytest.raises(ValueError, match=r"a\.safetensors: architecture 'mask' is unknown; expected one of"):
-        load_detector(tmp_path / "a.safetensors")
-    checkpoint.write_checkpoint(tmp_path / "b.safetensors", {"other": torch.zeros(1)}, described)
-    with pytest.raises(ValueError, match=r"b\.safetensors: made by another version"):
-        load_detector(tmp_path / "b.safetensors")
-    checkpoint.write_checkpoint(tmp_path / "c.safetensors", {}, {**described, "model": {"thresh": 1}})
-    with pytest.raises(ValueError, match=r"c\.safetensors.*model\.thresh: .* did you mean model\.threshold"):
-        load_detector(tmp_path / "c.safetensors")
-
-
-def test_a_bare_name_asks_for_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rcnn.parts import pretrained as weights
-
-    published = {"maskrcnn_resnet50_fpn_coco": detector()}
-    monkeypatch.setattr(weights, "load_published", published.__getitem__, raising=False)
-    assert load_detector("maskrcnn_resnet50_fpn_coco").class_names == ("light", "dark")
-    with pytest.raises(FileNotFoundError, match="mask_r: no such file or folder, and no published model"):
-        load_detector("mask_r")

@@ -81,22 +81,8 @@ def refused(path: Path, message: str) -> None:
 
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none.onnx: no such file or folder"):
-        runtime.load(tmp_path / "none.onnx")
+        runtime.open_exported(tmp_path / "none.onnx")
     refused(tmp_path, r"no rcnn.json in this folder; expected one that rcnn export wrote")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"half": True}, "half precision is for networks"),
-        ({"settings": ["model.box.nms_iou=0.4"]}, "export the model with --set"),
-        ({"device": "cuda"}, "run on the CPU; found device cuda"),
-    ],
-    ids=["half", "settings", "device"],
-)
-def test_what_is_fixed_in_a_file(settings: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"a\.onnx: .*{message}"):
-        runtime.load("a.onnx", **settings)
 
 
 @pytest.mark.parametrize(
