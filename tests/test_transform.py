@@ -1,11 +1,14 @@
-"""The transform: sizes, pixels, padding, and the way back."""
+"""The transform: sizes, pixels, padding, of tensors and of arrays."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from rcnn.structures import Instances
-from rcnn.transform import Transform, largest_class
+from rcnn.transform import Transform
 
 
 @pytest.mark.parametrize(
@@ -74,67 +77,71 @@ def test_shrinking_with_and_without_a_filter():
     assert plain.std() > 0.2  # aliased
 
 
-@pytest.mark.parametrize("size", [(1, 1), (37, 51), (50, 1000), (200, 120)])
-def test_boxes_come_back(size):
-    transform = Transform(short_side=64, max_long_side=300)
-    height, width = transform.resized(size)
-    whole = torch.tensor([[0.0, 0, width, height], [width / 4, height / 2, width / 2, height]])
-    detections = Instances((height, width), whole, torch.zeros(2, dtype=torch.int64))
-    back = transform.invert(detections, size)
-    h, w = size
-    assert back.size == size
-    assert_close(back.boxes, torch.tensor([[0.0, 0, w, h], [w / 4, h / 2, w / 2, h]]))
-    assert back.masks is None
+@pytest.mark.parametrize(
+    ("transform", "why"),
+    [
+        (Transform(), "no change"),
+        (Transform(scale=2.25), "enlarged"),
+        (Transform(scale=0.4), "shrunk, filtered"),
+        (Transform(scale=0.4, antialias=False), "shrunk, not filtered"),
+        (Transform(short_side=30, max_long_side=40, margin=0.5), "limited"),
+        (Transform(mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0), size_divisor=8), "other channels"),
+    ],
+)
+def test_arrays_become_what_tensors_become(transform, why):
+    """Exported files prepare images without torch."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(256, size=size, dtype=np.uint8) for size in ((40, 61, 3), (64, 50, 3))]
+    images.append(rng.random((33, 32, 3), np.float32))
+    expected = transform([torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in images])
+    resized = [transform.resize_array(image) for image in images]
+    assert tuple(image.shape[:2] for image in resized) == expected.sizes, why
+    assert_close(torch.from_numpy(transform.batch_arrays(resized)), expected.tensors, rtol=0, atol=1e-5)
 
 
-def test_keypoints_come_back_and_keep_their_scores():
-    detections = Instances(
-        (20, 40),
-        torch.tensor([[0.0, 0, 40, 20]]),
-        torch.tensor([0]),
-        keypoints=torch.tensor([[[10.0, 5, 0.7]]]),
+def test_a_batch_says_what_it_is_padded_to():
+    batch = Transform(size_divisor=64)([torch.zeros(3, 65, 1)])
+    assert (batch.size_divisor, tuple(batch.tensors.shape)) == (64, (1, 3, 128, 64))
+    assert Transform(size_divisor=64).padded((65, 1)) == (128, 64)
+
+
+def test_the_number_of_channels_is_that_of_the_mean():
+    transform = Transform(mean=(0.5,) * 5, std=(0.2,) * 5)
+    assert transform.channels == 5
+    batch = transform([torch.full((5, 40, 30), 0.7)])
+    assert_close(batch.tensors[:, :, :40, :30], torch.ones(1, 5, 40, 30))
+    assert transform.batch_arrays([np.full((40, 30, 5), 0.7, np.float32)]).shape == (1, 5, 64, 32)
+    with pytest.raises(
+        ValueError, match=r"transform\.mean .* and transform\.std .*: expected one number per"
+    ):
+        Transform(mean=(0.5,))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Transform(),
+        Transform(scale=2.25),
+        Transform(scale=0.7, max_long_side=300),
+        Transform(short_side=320),
+        Transform(short_side=800, max_long_side=1333),
+        Transform(short_side=600, max_long_side=1000, margin=0.5),
+    ],
+)
+def test_sizes_in_whole_numbers_are_the_same(transform):
+    """Exported graphs compute them so."""
+    sizes = [(h, w) for h in range(1, 2500, 97) for w in range(1, 2500, 89)]
+    assert [tuple(transform.resized_symbols(*size)) for size in sizes] == [
+        transform.resized(s) for s in sizes
+    ]
+
+
+def test_a_transform_is_read_from_metadata():
+    assert Transform.from_json({"mean": [0, 0, 0], "scale": 2.0, "unknown": 1}) == Transform(
+        scale=2.0, mean=(0, 0, 0)
     )
-    assert_close(Transform().invert(detections, (40, 120)).keypoints, torch.tensor([[[30.0, 10, 0.7]]]))
 
 
-def test_masks_are_pasted_at_the_images_own_resolution():
-    maps = torch.zeros((1, 4, 4))
-    maps[0, :, :2] = 1
-    detections = Instances((16, 16), torch.tensor([[4.0, 4, 12, 12]]), torch.tensor([0]), mask_maps=maps)
-    back = Transform().invert(detections, (32, 64))
-    assert back.mask_maps is None
-    assert back.masks.shape == (1, 32, 64)
-    assert back.masks.boxes().tolist() == [[16, 8, 32, 24]]  # the left half of 16 8 48 24
-    assert back.masks.areas().tolist() == [256 - 12]  # its four corners are round
-
-
-def test_nothing_comes_back_as_nothing():
-    detections = Instances.empty((16, 16), mask_maps=torch.zeros((0, 28, 28)), scores=torch.zeros(0))
-    back = Transform().invert(detections, (30, 40))
-    assert len(back) == len(back.masks) == 0
-    assert back.masks.size == (30, 40)
-
-
-def test_classes_of_pixels_are_decided_at_the_images_own_resolution():
-    """Two classes whose logits cross in the middle: the border is exact at any enlargement."""
-    ramp = torch.arange(4).float() - 1.5
-    logits = torch.stack([-ramp, ramp])[:, None].expand(2, 3, 4)
-    found = Instances.empty((3, 4), semantic_logits=logits)
-    back = Transform().invert(found, (6, 8))
-    assert back.semantic_logits is None
-    assert (back.semantic.dtype, back.semantic.shape) == (torch.int64, (6, 8))
-    assert back.semantic.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]] * 6
-    assert Transform().invert(found, (3, 4)).semantic.tolist() == [[0, 0, 1, 1]] * 3
-
-
-def test_largest_class_equals_all_classes_at_once():
-    draw = torch.Generator().manual_seed(0)
-    logits = torch.randn((5, 7, 9), generator=draw)
-    whole = torch.nn.functional.interpolate(logits[None], (20, 31), mode="bilinear")[0]
-    assert_close(largest_class(logits, (20, 31)), whole.argmax(0))
-
-
-def test_maps_come_back_by_the_nearest_pixel():
-    semantic = torch.tensor([[0, 255], [1, 2]])
-    back = Transform().invert(Instances.empty((2, 2), semantic=semantic), (4, 4)).semantic
-    assert back.tolist() == [[0, 0, 255, 255]] * 2 + [[1, 1, 2, 2]] * 2
+def test_it_is_imported_without_torch():
+    code = "import sys, rcnn.transform, rcnn.inference.predictor; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
