@@ -9,17 +9,11 @@ import pytest
 from PIL import Image
 
 from conftest import real_data
-from rcnn.data.check import (
-    DataError,
-    align_dataset_classes,
-    check,
-    check_box,
-    check_pair,
-    matching_label,
-    refuse_or_skip,
-)
+from rcnn.data.check import check, check_pair, refuse_or_skip
+from rcnn.data.classes import align_dataset_classes, matching_label
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
+from rcnn.data.problems import DataError, check_box
 
 SIZE = (10, 20)
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from rcnn.cli import app
 from rcnn.data import convert as module
-from rcnn.data.check import DataError
 from rcnn.data.convert import Conversion, convert
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
+from rcnn.data.problems import DataError
 from rcnn.structures import Masks
 from rcnn.structures.outlines import as_one_polygon, trace
 

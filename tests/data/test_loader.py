@@ -86,7 +86,7 @@ def test_resumed_run_goes_on_where_it_stopped():
 
 def test_two_ranks_share_the_batches_of_one():
     whole = batches()
-    halves = [batches(rank=rank, world_size=2) for rank in (0, 1)]
+    halves = [batches(process=(rank, 2)) for rank in (0, 1)]
     assert_equal(whole, [a + b for a, b in zip(*halves, strict=True)])
 
 
@@ -154,7 +154,7 @@ def test_refused_at_once():
     with pytest.raises(ValueError, match="no images"):
         training_batches(SHAPES.subset([]), AUGMENT, Transform(), batch_size=1, seed=0)
     with pytest.raises(ValueError, match="batch_size 3 cannot be shared out to 2"):
-        training_batches(SHAPES, AUGMENT, Transform(), batch_size=3, seed=0, world_size=2)
+        training_batches(SHAPES, AUGMENT, Transform(), batch_size=3, seed=0, process=(0, 2))
 
 
 def test_no_more_workers_than_cores(monkeypatch):

@@ -1,6 +1,6 @@
 """What can be wrong with a data set, found all at once, and what a data set holds.
 
-Readers note what they see in the annotations (:func:`check_box` is their common rule for boxes);
+Readers note what they see in the annotations (``rcnn.data.problems`` has their common rules);
 :func:`check` adds what the image files tell. An error keeps an image out of training, a warning was dealt
 with already:
 
@@ -13,93 +13,23 @@ with already:
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.classes import renumber
-from rcnn.data.dataset import Dataset, Problem, Record
+from rcnn.data.classes import keypoint_order, occurring_classes
+from rcnn.data.dataset import Dataset, Record
+from rcnn.data.problems import DataError, Problem, size_problem
 from rcnn.io.images import ImageError, image_size, read_image
 from rcnn.structures import VOID, Size
 
-Box = tuple[float, float, float, float]
 PERCENTILES = (5, 25, 50, 75, 95)
-SMALLEST_SIDE = 0.5  # pixels: one-pixel objects stay, slips of the mouse go
-# Pixels a box may reach beyond the image without being reported: 0-based and 1-based tools differ.
-ROUNDING = 1.0
-LISTED = 20  # errors told in full before the rest is only counted
-
-
-class DataError(ValueError):
-    """A data set that cannot be used as it is.
-
-    Attributes:
-        problems: all errors, also those that the message only counts.
-    """
-
-    def __init__(self, source: Path, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        lines = [str(p) for p in self.problems[:LISTED]]
-        if len(self.problems) > LISTED:
-            lines.append(f"… and {len(self.problems) - LISTED} more errors; `rcnn data check` lists all.")
-        super().__init__(f"{source}: {len(self.problems)} error(s) in the data set.\n" + "\n".join(lines))
-
-
-@dataclass(frozen=True)
-class BoxFault:
-    """Why a box is not taken as it stands; the fields are those of :class:`Problem`."""
-
-    what: str
-    advice: str
-    severity: Literal["error", "warning"] = "error"
-
-    def of(self, file: Path, annotation: str) -> Problem:
-        """The problem of one annotation in ``file``."""
-        return Problem(file, self.what, self.advice, annotation, self.severity)
-
-
-def check_box(box: Box, size: Size) -> tuple[Box | None, BoxFault | None]:
-    """The part of a box that can be used, None if nothing can, and what is wrong with it.
-
-    Convention: on an image 10 high and 20 wide, ``(-3, 2, 5, 8)`` becomes ``(0, 2, 5, 8)`` with a warning.
-
-    Args:
-        box: x1 y1 x2 y2 as in :mod:`rcnn.structures`.
-        size: (height, width) of the image.
-    """
-    x1, y1, x2, y2 = box
-    height, width = size
-    shown = f"The box x1 y1 x2 y2 = {x1:g} {y1:g} {x2:g} {y2:g}"
-    if not all(math.isfinite(v) for v in box):
-        return None, BoxFault(f"{shown} has a value that is not a finite number.", "Correct or delete it.")
-    if x2 < x1 or y2 < y1:
-        return None, BoxFault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
-    if min(x2 - x1, y2 - y1) < SMALLEST_SIDE:
-        return None, BoxFault(
-            f"{shown} has no area.", "It was left out; draw it anew or delete it.", "warning"
-        )
-    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        what = f"{shown} lies outside the image of {width} by {height} pixels."
-        return None, BoxFault(what, "Correct or delete it.")
-    cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    if min(cut[2] - cut[0], cut[3] - cut[1]) < SMALLEST_SIDE:
-        what = f"{shown} has next to nothing inside the image of {width} by {height} pixels."
-        return None, BoxFault(what, "It was left out; correct or delete it.", "warning")
-    if max(abs(a - b) for a, b in zip(box, cut, strict=True)) > ROUNDING:
-        what = f"{shown} reaches beyond the image of {width} by {height} pixels."
-        return cut, BoxFault(
-            what, "It was cut at the border; correct it if the image is another one.", "warning"
-        )
-    return cut, None
 
 
 @dataclass(frozen=True)
@@ -214,8 +144,8 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
     Classes are compared by name, upper and lower case alike, and only those that occur in ``val`` count.
     """
     declared = {name.casefold() for name in train.class_names}
-    seen = {name.casefold() for name in _occurring(train)}
-    occurring = _occurring(val)
+    seen = {name.casefold() for name in occurring_classes(train)}
+    occurring = occurring_classes(val)
     foreign = [name for name in occurring if name.casefold() not in declared]
     unseen = [n for n in occurring if n.casefold() in declared and n.casefold() not in seen]
     problems = []
@@ -242,87 +172,6 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
             Problem(val.source, what, "They cannot be learnt and count as missed.", severity="warning")
         )
     return problems
-
-
-def keypoint_order(wanted: Sequence[str], found: Sequence[str]) -> list[int] | None:
-    """Where each of the ``wanted`` keypoints is among those ``found``, by name, upper and lower case alike.
-
-    None where one is not there. Where one side has numbers for names, as YOLO's files, as many are the same.
-    """
-    folded = [name.casefold() for name in found]
-    if all(name.casefold() in folded for name in wanted):
-        return [folded.index(name.casefold()) for name in wanted]
-    nameless = any(all(re.fullmatch(r"keypoint_\d+", n) for n in names) for names in (wanted, found))
-    return list(range(len(wanted))) if nameless and len(wanted) == len(found) else None
-
-
-def matching_label(class_names: Sequence[str], name: str) -> int | None:
-    """The index of a class by its name; where none is so written, of the first that differs in case only."""
-    if name in class_names:
-        return class_names.index(name)
-    folded = [known.casefold() for known in class_names]
-    return folded.index(name.casefold()) if name.casefold() in folded else None
-
-
-def align_dataset_classes(
-    dataset: Dataset, class_names: tuple[str, ...], semantic_names: tuple[str, ...] = ()
-) -> Dataset:
-    """The same data set with labels that index ``class_names``, found by name, upper and lower case alike.
-
-    Likewise its semantic maps, where ``semantic_names`` are given.
-
-    Raises:
-        ValueError: a class that occurs in the data set is not among ``class_names``, or one of its
-            semantic maps not among ``semantic_names``.
-    """
-    if semantic_names and dataset.semantic_names:
-        dataset = _align_maps(dataset, semantic_names)
-    label_of = partial(matching_label, class_names)
-    foreign = [name for name in _occurring(dataset) if label_of(name) is None]
-    if foreign:
-        raise ValueError(
-            f"{dataset.source}: objects of the classes {', '.join(foreign)}; "
-            f"expected only {', '.join(class_names)}. Rename or delete them."
-        )
-    found = [label_of(name) for name in dataset.class_names]
-    labels = np.array([-1 if label is None else label for label in found], np.int64)
-    ids = list(range(1, len(class_names) + 1))
-    for old, category in enumerate(dataset.category_ids):
-        if labels[old] >= 0:
-            ids[int(labels[old])] = category
-    records = [
-        replace(r, truth=replace(r.truth, labels=labels[r.truth.labels], class_names=class_names))
-        for r in dataset.records
-    ]
-    category_ids = tuple(ids) if dataset.category_ids else ()
-    return replace(dataset, class_names=class_names, records=records, category_ids=category_ids)
-
-
-def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
-    """The data set with semantic maps whose values index ``names``."""
-    places = {name.casefold(): value for value, name in enumerate(names)}
-    strange = [name for name in dataset.semantic_names if name.casefold() not in places]
-    if strange:
-        raise ValueError(
-            f"{dataset.source}: semantic maps of the classes {', '.join(strange)}; expected only "
-            f"{', '.join(names)}. Rename them."
-        )
-    table = [places[name.casefold()] for name in dataset.semantic_names]
-    records = [
-        replace(
-            r,
-            truth=replace(r.truth, semantic_names=names),
-            semantic=None if r.semantic is None else partial(_renumbered, r.semantic, table),
-        )
-        for r in dataset.records
-    ]
-    return replace(dataset, records=records, semantic_names=names)
-
-
-def _renumbered(
-    load: Callable[[], npt.NDArray[np.integer[Any]]], table: Sequence[int]
-) -> npt.NDArray[np.int64]:
-    return renumber(load(), table)
 
 
 def refuse_or_skip(
@@ -357,11 +206,6 @@ def refuse_or_skip(
         what = "No image is left without errors."
         raise DataError(dataset.source, [Problem(dataset.source, what, "Mend the errors."), *errors])
     return replace(dataset, records=kept, problems=report.problems), errors
-
-
-def _occurring(dataset: Dataset) -> list[str]:
-    labels = {label for r in dataset.records for label in r.truth.labels.tolist()}
-    return [name for label, name in enumerate(dataset.class_names) if label in labels]
 
 
 def _set_problems(dataset: Dataset) -> list[Problem]:
@@ -439,17 +283,3 @@ def _file_problem(record: Record, decode: bool) -> tuple[Problem | None, str]:
         what = str(error).removeprefix(f"{record.path}: ")
         return Problem(record.path, what, "Replace the file, or leave the image out with --skip-bad."), ""
     return size_problem(record.path, (height, width), record.truth.size), digest
-
-
-def size_problem(path: Path, found: Size, annotated: Size) -> Problem | None:
-    """The problem of an image whose upright (height, width) is not the annotated one, None if it is."""
-    if found == annotated:
-        return None
-    what = f"The image has {found[1]} by {found[0]} pixels, annotated are {annotated[1]} by {annotated[0]}."
-    advice = "Annotate the image that is in the file, or put the annotated one there."
-    if found == annotated[::-1]:
-        advice = (
-            "Width and height are swapped in the annotation, or it was made without the image's EXIF "
-            "rotation: correct the size, or turn the pixels and drop the EXIF mark."
-        )
-    return Problem(path, what, advice)

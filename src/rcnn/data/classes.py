@@ -1,13 +1,17 @@
-"""Classes under other numbers."""
+"""Classes and keypoints of one data set found by name in another, and renumbered."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.data.dataset import Dataset
 from rcnn.structures import VOID
 
 
@@ -17,3 +21,90 @@ def renumber(classes: npt.NDArray[np.integer[Any]], table: Sequence[int]) -> npt
     values[: len(table)] = table
     renumbered: npt.NDArray[np.int64] = values[classes]
     return renumbered
+
+
+def occurring_classes(dataset: Dataset) -> list[str]:
+    """The names of the classes that any object has, in label order."""
+    labels = {label for r in dataset.records for label in r.truth.labels.tolist()}
+    return [name for label, name in enumerate(dataset.class_names) if label in labels]
+
+
+def keypoint_order(wanted: Sequence[str], found: Sequence[str]) -> list[int] | None:
+    """Where each of the ``wanted`` keypoints is among those ``found``, by name, upper and lower case alike.
+
+    None where one is not there. Where one side has numbers for names, as YOLO's files, as many are the same.
+    """
+    folded = [name.casefold() for name in found]
+    if all(name.casefold() in folded for name in wanted):
+        return [folded.index(name.casefold()) for name in wanted]
+    nameless = any(all(re.fullmatch(r"keypoint_\d+", n) for n in names) for names in (wanted, found))
+    return list(range(len(wanted))) if nameless and len(wanted) == len(found) else None
+
+
+def matching_label(class_names: Sequence[str], name: str) -> int | None:
+    """The index of a class by its name; where none is so written, of the first that differs in case only."""
+    if name in class_names:
+        return class_names.index(name)
+    folded = [known.casefold() for known in class_names]
+    return folded.index(name.casefold()) if name.casefold() in folded else None
+
+
+def align_dataset_classes(
+    dataset: Dataset, class_names: tuple[str, ...], semantic_names: tuple[str, ...] = ()
+) -> Dataset:
+    """The same data set with labels that index ``class_names``, found by name, upper and lower case alike.
+
+    Likewise its semantic maps, where ``semantic_names`` are given.
+
+    Raises:
+        ValueError: a class that occurs in the data set is not among ``class_names``, or one of its
+            semantic maps not among ``semantic_names``.
+    """
+    if semantic_names and dataset.semantic_names:
+        dataset = _align_maps(dataset, semantic_names)
+    label_of = partial(matching_label, class_names)
+    foreign = [name for name in occurring_classes(dataset) if label_of(name) is None]
+    if foreign:
+        raise ValueError(
+            f"{dataset.source}: objects of the classes {', '.join(foreign)}; "
+            f"expected only {', '.join(class_names)}. Rename or delete them."
+        )
+    found = [label_of(name) for name in dataset.class_names]
+    labels = np.array([-1 if label is None else label for label in found], np.int64)
+    ids = list(range(1, len(class_names) + 1))
+    for old, category in enumerate(dataset.category_ids):
+        if labels[old] >= 0:
+            ids[int(labels[old])] = category
+    records = [
+        replace(r, truth=replace(r.truth, labels=labels[r.truth.labels], class_names=class_names))
+        for r in dataset.records
+    ]
+    category_ids = tuple(ids) if dataset.category_ids else ()
+    return replace(dataset, class_names=class_names, records=records, category_ids=category_ids)
+
+
+def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The data set with semantic maps whose values index ``names``."""
+    places = {name.casefold(): value for value, name in enumerate(names)}
+    strange = [name for name in dataset.semantic_names if name.casefold() not in places]
+    if strange:
+        raise ValueError(
+            f"{dataset.source}: semantic maps of the classes {', '.join(strange)}; expected only "
+            f"{', '.join(names)}. Rename them."
+        )
+    table = [places[name.casefold()] for name in dataset.semantic_names]
+    records = [
+        replace(
+            r,
+            truth=replace(r.truth, semantic_names=names),
+            semantic=None if r.semantic is None else partial(_renumbered, r.semantic, table),
+        )
+        for r in dataset.records
+    ]
+    return replace(dataset, records=records, semantic_names=names)
+
+
+def _renumbered(
+    load: Callable[[], npt.NDArray[np.integer[Any]]], table: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    return renumber(load(), table)

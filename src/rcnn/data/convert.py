@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rcnn.data.check import check, refuse_or_skip
-from rcnn.data.dataset import Dataset, Problem
+from rcnn.data.dataset import Dataset
 from rcnn.data.formats.writers import WRITERS, DroppedContent, Item, Writer
+from rcnn.data.problems import Problem
 
 LOST_FILE = "lost.txt"
 SHOWN = 5  # places named of each kind; the file has them all

@@ -9,54 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.io.images import read_image, visible_files
+from rcnn.data.problems import Problem
+from rcnn.io.images import read_image
 from rcnn.structures import Instances, Masks, Skeleton
-
-
-def shortened(names: Sequence[str], limit: int = 5) -> str:
-    """The first names, and dots where there are more."""
-    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
-
-
-NOT_READ = "They are not read; move them up, or open each folder as a data set of its own."
-
-
-def nested_files_message(folder: Path, pattern: str) -> str:
-    """What to say of files in the folders of a folder, which a reader does not look into; else nothing."""
-    found = visible_files(folder, f"*/{pattern}")
-    return f"{len(found)} files lie in folders below, {found[0]} for one." if found else ""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a data set.
-
-    Attributes:
-        file: the file concerned.
-        what: what was found and what was expected, one sentence.
-        advice: what to do about it.
-        annotation: the annotation's id, name or index in the file, where one is concerned.
-        severity: an ``error`` keeps the image out of training; a ``warning`` was dealt with as ``advice``
-            says.
-        is_outline_problem: it is an outline that is wrong or missing; models that learn from boxes alone can
-            do without.
-    """
-
-    file: Path
-    what: str
-    advice: str
-    annotation: str | None = None
-    severity: Literal["error", "warning"] = "error"
-    is_outline_problem: bool = False
-
-    def __str__(self) -> str:
-        place = f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")
-        return f"{self.severity}: {place}: {self.what} {self.advice}"
 
 
 @dataclass(frozen=True)

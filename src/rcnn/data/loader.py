@@ -49,8 +49,7 @@ def training_batches(
     seed: int,
     start: int = 0,
     workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    process: tuple[int, int] = (0, 1),
 ) -> Iterator[list[TrainingSample]]:
     """Yield batches of varied samples without end, from batch ``start`` on.
 
@@ -62,13 +61,14 @@ def training_batches(
         seed: decides order and variations.
         start: the number of the first batch, for a run that goes on.
         workers: processes that prepare batches, at most one a core; 0 prepares them here.
-        rank: the number of this process; it gets its contiguous share of each batch.
-        world_size: how many processes there are.
+        process: the rank of this process, which gets its contiguous part of each batch, and how many there
+            are.
 
     Raises:
         ValueError: no images, or a batch that cannot be shared out evenly; while iterating, an image that
             cannot be used, named.
     """
+    rank, world_size = process
     if len(dataset) == 0:
         raise ValueError(f"{dataset.source} has no images to train on.")
     if batch_size < 1 or batch_size % world_size:

@@ -10,12 +10,14 @@ from PIL import Image
 
 from blobs import dense
 from rcnn.data.augment import Augment, copy_paste
-from rcnn.data.check import DataError, align_dataset_classes, check, check_pair, refuse_or_skip
-from rcnn.data.classes import renumber
+from rcnn.data.check import check, check_pair, refuse_or_skip
+from rcnn.data.classes import align_dataset_classes, renumber
 from rcnn.data.formats.open import open_data
-from rcnn.data.formats.semantic import VOC_NAMES, read_map, read_names, read_semantic
+from rcnn.data.formats.semantic import read_map, read_names, read_semantic
+from rcnn.data.formats.voc_masks import VOC_NAMES
 from rcnn.data.geometry import TrainingSample
 from rcnn.data.loader import training_batches
+from rcnn.data.problems import DataError
 from rcnn.data.shapes import draw_shapes
 from rcnn.io.images import ImageError
 from rcnn.structures import VOID

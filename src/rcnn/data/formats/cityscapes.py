@@ -14,18 +14,25 @@ maps only. The pictures are read once for the boxes and again when a sample is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from rcnn.data.builder import Annotation, DatasetBuilder, Picture, measured
 from rcnn.data.classes import renumber
-from rcnn.data.dataset import Dataset, Problem, Record
-from rcnn.data.formats.label_image import Numbers, label_windows, read_label, read_masks
-from rcnn.io.images import ImageError, image_size
-from rcnn.structures import VOID, Instances, Size
+from rcnn.data.dataset import Dataset
+from rcnn.data.formats.label_image import (
+    Numbers,
+    annotations_of_windows,
+    label_windows,
+    read_label,
+    read_masks,
+)
+from rcnn.data.problems import Problem
+from rcnn.io.images import ImageError
+from rcnn.structures import VOID, Size
 
 # Names and ids: cityscapesscripts/helpers/labels.py, those with hasInstances and without ignoreInEval first.
 THINGS = {
@@ -79,26 +86,21 @@ def read_cityscapes(split: str | Path) -> Dataset:
     if not images or not truth.is_dir():
         raise ValueError(f"{pictures}: expected CITY/*{IMAGE_END} in it, and their truth in {truth}.")
     stems = {path.name.removesuffix(IMAGE_END): path for path in images}
-    problems = [
-        Problem(label, "Its image is missing.", "Put it there, or delete this.")
-        for label in sorted(truth.glob("*/*_gtFine_instanceIds.png"))
-        if label.name.removesuffix("_gtFine_instanceIds.png") not in stems
-    ]
+    builder = DatasetBuilder("cityscapes", truth)
+    for label in sorted(truth.glob("*/*_gtFine_instanceIds.png")):
+        if label.name.removesuffix("_gtFine_instanceIds.png") not in stems:
+            builder.report("Its image is missing.", "Put it there, or delete this.", file=label)
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(partial(_read, truth), stems, stems.values()))
-    problems += [problem for _, problem in found if problem is not None]
-    records = [record for record, _ in found if record is not None]
-    class_names = CLASS_NAMES if any(record.masks is not None for record in records) else ()
-    return Dataset(
-        format="cityscapes",
-        source=truth,
-        class_names=class_names,
-        records=records,
-        problems=tuple(problems),
-        category_ids=tuple(THINGS.values()) if class_names else (),
-        semantic_names=SEMANTIC_NAMES,
-        semantic_ids=SEMANTIC_IDS,
-    )
+        for found in pool.map(partial(_read, truth), stems, stems.values()):
+            if isinstance(found, Problem):
+                builder.problems.append(found)
+            else:
+                builder.add(found)
+    if any(picture.masks is not None for picture in builder.pictures):
+        builder.declare_classes(CLASS_NAMES, list(THINGS.values()))
+        builder.holds = frozenset({"crowd"})
+    builder.semantic_names, builder.semantic_ids = SEMANTIC_NAMES, SEMANTIC_IDS
+    return builder.build()
 
 
 def read_classes(label: Path, size: Size) -> Numbers:
@@ -111,28 +113,26 @@ def read_classes(label: Path, size: Size) -> Numbers:
     return renumber(classes, table)
 
 
-def _read(truth: Path, stem: str, path: Path) -> tuple[Record | None, Problem | None]:
+def _read(truth: Path, stem: str, path: Path) -> Picture | Problem:
     beside = truth / path.parent.name
     instances, classes = (beside / f"{stem}_gtFine_{kind}.png" for kind in ("instanceIds", "labelIds"))
     label = instances if instances.is_file() else classes
     if not label.is_file():
-        what = f"Its picture {instances.name} is missing."
-        return None, Problem(path, what, NO_PICTURE)
-    try:
-        size = image_size(path)
-    except ImageError as error:
-        return None, Problem(path, str(error).removeprefix(f"{path}: "), "Replace the image.")
-    semantic = partial(read_classes, label, size)
+        return Problem(path, f"Its picture {instances.name} is missing.", NO_PICTURE)
+    size = measured(path)
+    if isinstance(size, Problem):
+        return size
+    picture = Picture(path, size, stem, semantic=partial(read_classes, label, size))
     if label == classes:
-        empty = Instances.empty(size, semantic_names=SEMANTIC_NAMES, path=path)
-        return Record(path, stem, empty, semantic=semantic), None
+        return picture
     try:
         numbers = read_label(label, size)
     except ImageError as error:
-        return None, Problem(path, str(error), "Copy or make the picture anew.", label.name)
+        return Problem(path, str(error), "Copy or make the picture anew.", label.name)
     values, windows = _objects(numbers)
-    truths = _truth(values, windows, size, path)
-    return Record(path, stem, truths, partial(read_masks, label, values.tolist(), windows), semantic), None
+    picture.annotations = _annotations(values, windows)
+    picture.masks = partial(read_masks, label, values.tolist(), windows)
+    return picture
 
 
 def _objects(numbers: Numbers) -> tuple[Numbers, Numbers]:
@@ -144,15 +144,10 @@ def _objects(numbers: Numbers) -> tuple[Numbers, Numbers]:
     return values[wanted], windows[wanted]
 
 
-def _truth(values: Numbers, windows: Numbers, size: Size, path: Path) -> Instances:
-    ids: Sequence[int] = list(THINGS.values())
-    labels = [ids.index(v // PER_CLASS if v >= PER_CLASS else v) for v in values.tolist()]
-    return Instances(
-        size=size,
-        boxes=windows.astype(np.float32),
-        labels=np.array(labels, np.int64),
-        crowd=values < PER_CLASS,
-        class_names=CLASS_NAMES,
-        semantic_names=SEMANTIC_NAMES,
-        path=path,
-    )
+def _annotations(values: Numbers, windows: Numbers) -> list[Annotation]:
+    classes = np.where(values >= PER_CLASS, values // PER_CLASS, values)
+    ids = list(THINGS.values())
+    found = annotations_of_windows(values, windows, [ids.index(number) for number in classes.tolist()])
+    for annotation, value in zip(found, values.tolist(), strict=True):
+        annotation.crowd = value < PER_CLASS
+    return found

@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rcnn.data.check import Box, check_box
-from rcnn.data.dataset import Dataset, Record
-from rcnn.data.formats.coco import Picture, Reader, find_file, has_fields, image_folder, is_crowd, load_coco
+from rcnn.data.builder import Annotation, DatasetBuilder, Picture
+from rcnn.data.dataset import Dataset
+from rcnn.data.formats.coco_json import CocoImages, has_fields, is_crowd, load_coco, usable_categories
+from rcnn.data.formats.lookup import find_file, image_folder
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.atomic import write_atomically
 from rcnn.io.images import ImageError, read_image
-from rcnn.structures import VOID, Instances, Masks, Panoptic, Size
+from rcnn.structures import VOID, Masks, Panoptic, Size
 
 MAX_SEGMENT_ID = 256**3 - 1
 
@@ -49,148 +49,112 @@ def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) 
     """
     path = Path(json_path)
     content = load_coco(path)
-    reader = _PanopticReader(path, image_folder(path, content["images"], images), content["categories"])
-    reader.read_images(content["images"])
+    reader = _Reader(path, image_folder(path, content["images"], images), content)
     reader.read_annotations(content["annotations"])
-    return reader.dataset()
+    return reader.builder.build()
 
 
-@dataclass
-class _Thing:
-    """A segment that is an object."""
-
-    number: int
-    box: Box
-    label: int
-    crowd: bool
-    area: float
-
-
-@dataclass
-class _Partition:
-    """One image's annotation that can be used: its PNG, the class of every id, and the things."""
-
-    png: Path
-    classes: dict[int, int]
-    things: list[_Thing]
-
-
-class _PanopticReader(Reader):
+class _Reader:
     """Collects what can be used of a panoptic file, and every problem on the way."""
 
-    def __init__(self, source: Path, folder: Path, categories: list[Any]) -> None:
-        super().__init__(source, folder, categories)
-        self.partitions: dict[int | str, _Partition] = {}
-        names = dict(zip(self.category_ids, self.class_names, strict=True))
-        kinds = {c["id"]: c.get("isthing") for c in categories if has_fields(c, id=int, name=str)}
+    def __init__(self, source: Path, folder: Path, content: dict[str, list[Any]]) -> None:
+        self.builder = DatasetBuilder("coco panoptic", source, "crowd", "areas")
+        self._read_categories(content["categories"])
+        self.images = CocoImages(self.builder, folder)
+        self.images.read(content["images"])
+        self.labels = {number: label for label, number in enumerate(self.builder.semantic_ids)}
+
+    def _read_categories(self, entries: list[Any]) -> None:
+        """Things before stuff, each in the order of their ids."""
+        builder = self.builder
+        found = {entry["id"]: entry for _, entry in usable_categories(builder, entries)}
+        names = {number: found[number]["name"] for number in sorted(found)}
+        builder.declare_classes(names.values())
+        kinds = {number: entry.get("isthing") for number, entry in found.items()}
         unsaid = [name for number, name in names.items() if kinds[number] not in (0, 1)]
         if unsaid or not 0 < len(set(names.values())) == len(names) <= VOID:
-            found = f"isthing is missing of {', '.join(unsaid[:5])}" if unsaid else f"there are {len(names)}"
+            shown = f"isthing is missing of {', '.join(unsaid[:5])}" if unsaid else f"there are {len(names)}"
             raise ValueError(
-                f"{source}: categories: {found}; expected 1 to {VOID} names, with isthing 0 or 1."
+                f"{builder.source}: categories: {shown}; expected 1 to {VOID} names, with isthing 0 or 1."
             )
-        self.category_ids = tuple(number for number in names if kinds[number] == 1)
-        stuff = tuple(number for number in names if kinds[number] == 0)
-        self.semantic_ids = self.category_ids + stuff
-        self.class_names = tuple(names[number] for number in self.category_ids)
-        self.semantic_names = tuple(names[number] for number in self.semantic_ids)
+        builder.category_ids = tuple(number for number in names if kinds[number] == 1)
+        builder.semantic_ids = builder.category_ids + tuple(n for n in names if kinds[n] == 0)
+        builder.class_names = tuple(names[number] for number in builder.category_ids)
+        builder.semantic_names = tuple(names[number] for number in builder.semantic_ids)
 
     def read_annotations(self, entries: list[Any]) -> None:
-        """Fill ``partitions``."""
+        """Give images their segments; one that has none is left out."""
+        annotated: set[int | str] = set()
         for index, entry in enumerate(entries):
             if not has_fields(entry, image_id=(int, str), file_name=str, segments_info=list):
                 what = "An annotation needs an image_id, a file_name and a list segments_info."
-                self.report(what, "Complete it.", f"annotations[{index}]")
+                self.builder.report(what, "Complete it.", f"annotations[{index}]")
                 continue
             image_id, name = entry["image_id"], entry["file_name"]
-            picture = self.pictures.get(image_id)
+            picture = self.images.find(image_id, name)
             if picture is None:
-                if image_id not in self.dropped:
-                    what = f"There is no image with the id {image_id!r}."
-                    self.report(what, "Add the image, correct image_id, or delete the annotation.", name)
                 continue
-            png = find_file(self.source.with_suffix(""), name) or find_file(self.source.parent, name)
+            png = self._png(name)
             if png is None:
                 what = "The PNG of its segments is missing."
-                advice = f"Put it into {self.source.with_suffix('')}, or delete the annotation."
-                self.report(what, advice, name, picture.path)
-            elif image_id in self.partitions:
-                self.report("The image has two annotations.", "Keep one.", name, picture.path)
+                advice = f"Put it into {self.builder.source.with_suffix('')}, or delete the annotation."
+                self.builder.report(what, advice, name, file=picture.path)
+            elif image_id in annotated:
+                self.builder.report("The image has two annotations.", "Keep one.", name, file=picture.path)
             else:
-                self.partitions[image_id] = self._partition(picture, png, entry["segments_info"])
+                annotated.add(image_id)
+                self._read_segments(picture, png, entry["segments_info"])
         said = {entry.get("image_id") for entry in entries if isinstance(entry, dict)}
-        for image_id, picture in self.pictures.items():
+        for image_id, picture in self.images.pictures.items():
             if image_id not in said:
-                self.report("The image has no annotation.", "Annotate it, or delete it.", None, picture.path)
+                what = "The image has no annotation."
+                self.builder.report(what, "Annotate it, or delete it.", file=picture.path)
+        self.builder.pictures = [p for p in self.builder.pictures if p.image_id in annotated]
 
-    def _partition(self, picture: Picture, png: Path, segments: list[Any]) -> _Partition:
-        labels = {number: label for label, number in enumerate(self.semantic_ids)}
-        partition = _Partition(png, {}, [])
+    def _png(self, name: str) -> Path | None:
+        source = self.builder.source
+        return find_file(source.with_suffix(""), name) or find_file(source.parent, name)
+
+    def _read_segments(self, picture: Picture, png: Path, segments: list[Any]) -> None:
+        """The class of every segment, and those that are things as objects."""
+        classes: dict[int, int] = {}
+        things: list[int] = []
         for index, segment in enumerate(segments):
             place = f"segments_info[{index}]"
             if not has_fields(segment, id=int, category_id=int) or not 0 < segment["id"] <= MAX_SEGMENT_ID:
                 what = f"A segment needs a category_id and an id of 1 to {MAX_SEGMENT_ID}."
-                self.report(what, "Complete it.", place, picture.path)
-            elif segment["id"] in partition.classes:
+                self.builder.report(what, "Complete it.", place, file=picture.path)
+            elif segment["id"] in classes:
                 what = f"The segment id {segment['id']} occurs twice."
-                self.report(what, "Give each its own.", place, picture.path)
-            elif segment["category_id"] not in labels:
+                self.builder.report(what, "Give each its own.", place, file=picture.path)
+            elif segment["category_id"] not in self.labels:
                 what = f"There is no category with the id {segment['category_id']}."
-                self.report(what, "Declare it or correct category_id.", place, picture.path)
-                # Its pixels are void.
-                partition.classes[segment["id"]] = VOID
+                self.builder.report(what, "Declare it or correct category_id.", place, file=picture.path)
+                classes[segment["id"]] = VOID
             else:
-                label = labels[segment["category_id"]]
-                partition.classes[segment["id"]] = label
-                if label < len(self.class_names):
-                    self._add_thing(partition, picture, segment, label)
-        return partition
+                label = self.labels[segment["category_id"]]
+                classes[segment["id"]] = label
+                if label < len(self.builder.class_names) and self._add_thing(picture, segment, label):
+                    things.append(segment["id"])
+        picture.masks = partial(read_things, png, things, picture.size)
+        picture.semantic = partial(read_classes, png, classes, picture.size)
 
-    def _add_thing(self, partition: _Partition, picture: Picture, segment: Any, label: int) -> None:
+    def _add_thing(self, picture: Picture, segment: Any, label: int) -> bool:
+        """Whether a segment can be used as an object."""
         bbox, name = segment.get("bbox"), str(segment["id"])
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v) for v in bbox):
             what = f"Expected bbox as four numbers x, y, width, height; found {str(bbox)[:60]}."
-            self.report(what, "Correct it.", name, picture.path)
-            return
+            self.builder.report(what, "Correct it.", name, file=picture.path)
+            return False
         x, y, w, h = (float(v) for v in bbox)
-        box, fault = check_box((x, y, x + w, y + h), picture.size)
-        if fault is not None:
-            self.problems.append(fault.of(picture.path, name))
-        if box is not None:
-            area = segment.get("area")
-            area = float(area) if is_number(area) and area >= 0 else w * h
-            thing = _Thing(segment["id"], box, label, is_crowd(segment), area)
-            partition.things.append(thing)
-
-    def dataset(self) -> Dataset:
-        """Everything read, as a data set."""
-        return Dataset(
-            format="coco panoptic",
-            source=self.source,
-            class_names=self.class_names,
-            records=[self._record_of(p) for p in self.pictures.values() if p.image_id in self.partitions],
-            problems=tuple(self.problems),
-            category_ids=self.category_ids,
-            semantic_names=self.semantic_names,
-            semantic_ids=self.semantic_ids,
-        )
-
-    def _record_of(self, picture: Picture) -> Record:
-        partition = self.partitions[picture.image_id]
-        things = partition.things
-        truth = Instances(
-            size=picture.size,
-            boxes=np.array([t.box for t in things], np.float32).reshape(-1, 4),
-            labels=np.array([t.label for t in things], np.int64),
-            crowd=np.array([t.crowd for t in things], np.bool_),
-            areas=np.array([t.area for t in things], np.float32),
-            class_names=self.class_names,
-            semantic_names=self.semantic_names,
-            path=picture.path,
-        )
-        masks = partial(read_things, partition.png, [t.number for t in things], picture.size)
-        semantic = partial(read_classes, partition.png, partition.classes, picture.size)
-        return Record(picture.path, picture.image_id, truth, masks, semantic)
+        box = self.builder.usable_box((x, y, x + w, y + h), picture, name)
+        if box is None:
+            return False
+        area = segment.get("area")
+        area = float(area) if is_number(area) and area >= 0 else w * h
+        found = Annotation(box, label, name, crowd=is_crowd(segment), area=area)
+        picture.annotations.append(found)
+        return True
 
 
 def read_ids(png: Path, size: Size) -> npt.NDArray[np.int64]:

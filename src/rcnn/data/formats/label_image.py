@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset, Problem, Record, shortened
-from rcnn.io.images import ImageError, image_files, image_size, read_numbers
-from rcnn.structures import Instances, Masks, Size
+from rcnn.data.builder import Annotation, DatasetBuilder, Picture, measured
+from rcnn.data.dataset import Dataset
+from rcnn.data.problems import Problem, shortened
+from rcnn.io.images import ImageError, image_files, read_numbers
+from rcnn.structures import Masks, Size
 
 CLASS_NAMES = ("object",)
 NAMES_FILE = "classes.txt"  # of semantic maps, and of YOLO labels
@@ -54,18 +56,20 @@ def read_label_images(folder: str | Path) -> Dataset:
         raise ValueError(
             f"{source}: expected images/ with labels/ or masks/, or pairs as a.png, a_label.tif."
         )
-    problems: list[Problem] = []
-    pairs = _pairs(source, problems)
+    builder = DatasetBuilder("label images", source)
+    builder.declare_classes(CLASS_NAMES)
+    pairs = _pairs(source, builder.problems)
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda pair: _read(*pair), pairs))
-    problems += [problem for _, problem in found if problem is not None]
-    records = [record for record, _ in found if record is not None]
+        for found in pool.map(lambda pair: _read(*pair), pairs):
+            if isinstance(found, Problem):
+                builder.problems.append(found)
+            else:
+                builder.add(found)
     if (source / NAMES_FILE).is_file():
         what = f"There is a {NAMES_FILE}, but the pictures are read as numbers of objects."
-        advice = "If they are numbers of classes, call their folder labels."
-        problems.append(Problem(source, what, advice, "labels", "warning"))
-    _suspect_map(source, [values for _, values in map(_values, records)], problems)
-    return Dataset("label images", source, CLASS_NAMES, records, tuple(problems))
+        builder.warn(what, "If they are numbers of classes, call their folder labels.", "labels")
+    _suspect_map(builder)
+    return builder.build()
 
 
 def label_windows(numbers: Numbers) -> tuple[Numbers, Numbers]:
@@ -182,35 +186,30 @@ def by_key(
     return {key: group[0] for key, group in groups.items()}
 
 
-def _read(path: Path, label: Path) -> tuple[Record | None, Problem | None]:
-    try:
-        size = image_size(path)
-    except ImageError as error:
-        return None, Problem(path, str(error).removeprefix(f"{path}: "), "Replace the image.")
+def _read(path: Path, label: Path) -> Picture | Problem:
+    size = measured(path)
+    if isinstance(size, Problem):
+        return size
     try:
         values, windows = label_windows(read_label(label, size))
     except ImageError as error:
-        return None, Problem(path, str(error), "Mend or export the label image anew.", label.name)
-    truth = Instances(
-        size=size,
-        boxes=windows.astype(np.float32),
-        labels=np.zeros(len(values), np.int64),
-        class_names=CLASS_NAMES,
-        path=path,
-    )
-    masks = partial(read_masks, label, values.tolist(), windows)
-    return Record(path, path.stem, truth, masks), None
+        return Problem(path, str(error), "Mend or export the label image anew.", label.name)
+    picture = Picture(path, size, path.stem, annotations_of_windows(values, windows, [0] * len(values)))
+    picture.masks = partial(read_masks, label, values.tolist(), windows)
+    return picture
 
 
-def _values(record: Record) -> tuple[Path, list[int]]:
-    assert isinstance(record.masks, partial)
-    return record.path, record.masks.args[1]
+def annotations_of_windows(values: Numbers, windows: Numbers, labels: Sequence[int]) -> list[Annotation]:
+    """Objects that are numbers in a picture, with their windows as boxes."""
+    return [
+        Annotation((x1, y1, x2, y2), label, str(value))
+        for (x1, y1, x2, y2), label, value in zip(windows.tolist(), labels, values.tolist(), strict=True)
+    ]
 
 
-def _suspect_map(source: Path, values: Sequence[Sequence[int]], problems: list[Problem]) -> None:
+def _suspect_map(builder: DatasetBuilder) -> None:
     """One and the same number everywhere: probably foreground and background, objects not told apart."""
-    seen = {number for numbers in values for number in numbers}
-    if len(values) > 1 and len(seen) == 1:
+    seen = {annotation.name for picture in builder.pictures for annotation in picture.annotations}
+    if len(builder.pictures) > 1 and len(seen) == 1:
         what = f"No other number than {next(iter(seen))} occurs in the label images, one object an image."
-        advice = "If it marks the foreground, number its objects; otherwise ignore this."
-        problems.append(Problem(source, what, advice, "labels", "warning"))
+        builder.warn(what, "If it marks the foreground, number its objects; otherwise ignore this.", "labels")

@@ -19,8 +19,9 @@ import base64
 import io
 import json
 import math
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rcnn.data.check import check_box, size_problem
-from rcnn.data.dataset import NOT_READ, Dataset, nested_files_message, shortened
-from rcnn.data.formats.coco import Annotation, Picture, Reader, find_file
+from rcnn.data.builder import Annotation, DatasetBuilder, Picture
+from rcnn.data.dataset import Dataset
+from rcnn.data.formats.lookup import find_file
 from rcnn.data.formats.outlines import is_number
-from rcnn.io.images import DECODER_ERRORS, ImageError, image_files, image_size, visible_files
+from rcnn.data.problems import NOT_READ, Box, nested_files_message, shortened, size_problem
+from rcnn.io.images import DECODER_ERRORS, image_files, visible_files
 from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
@@ -56,11 +58,11 @@ def read_labelme(folder: str | Path) -> Dataset:
     files = visible_files(source, "*.json")
     if not files:
         raise ValueError(f"{source}: expected LabelMe's JSON files in it; there is none.")
-    reader = _LabelMeReader(source)
+    reader = _Reader(source)
     for file in files:
         reader.read_file(file)
     reader.report_others()
-    return replace(reader.collect(), category_ids=())
+    return reader.dataset()
 
 
 @dataclass
@@ -73,15 +75,48 @@ class _Drawn:
     names: list[str] = field(default_factory=list)
     points: dict[str, tuple[float, float]] = field(default_factory=dict)
 
+    @property
+    def box(self) -> Box:
+        """Around all parts."""
+        corners = [*self.parts]
+        for bitmap, (x, y) in self.masks:
+            corners.append(np.array([[x, y], [x + bitmap.shape[1], y + bitmap.shape[0]]], dtype=np.float64))
+        (x1, y1), (x2, y2) = np.concatenate(corners).min(0), np.concatenate(corners).max(0)
+        return float(x1), float(y1), float(x2), float(y2)
 
-class _LabelMeReader(Reader):
+    def keypoints(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32 ``[K, 3]``, those of these names."""
+        rows = [(*self.points[name], 2) if name in self.points else (0, 0, 0) for name in names]
+        return np.array(rows, np.float32)
+
+    def outline(self, size: Size) -> Outline:
+        """The polygon; or a run-length code where a part is a bitmap."""
+        if not self.masks:
+            return self.parts
+        whole = np.zeros(size, dtype=np.bool_)
+        if self.parts:
+            whole |= Masks.from_outlines([self.parts], size)[0]
+        for bitmap, (x, y) in self.masks:
+            window = whole[y : y + bitmap.shape[0], x : x + bitmap.shape[1]]
+            window |= bitmap[: window.shape[0], : window.shape[1]]
+        return Masks.from_dense(whole[None]).rle()[0]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A shape that may be a keypoint."""
+
+    group: Any
+    label: str
+    place: tuple[float, float]
+
+
+class _Reader:
     """Collects what can be used of the files, and every problem on the way."""
 
-    format = "labelme"
-
     def __init__(self, source: Path) -> None:
-        super().__init__(source, source, [])
-        self.drawn: dict[int | str, list[_Drawn]] = defaultdict(list)
+        self.builder = DatasetBuilder("labelme", source, "crowd", "outlines")
+        self.drawn: list[tuple[Picture, list[_Drawn]]] = []
         self.files: dict[Path, Path] = {}  # image → JSON
 
     def read_file(self, file: Path) -> None:
@@ -89,44 +124,41 @@ class _LabelMeReader(Reader):
         try:
             content = json.loads(file.read_bytes())
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            self.report(f"This is not JSON ({error}).", "Mend it, or annotate anew.", None, file)
+            self.builder.report(f"This is not JSON ({error}).", "Mend it, or annotate anew.", file=file)
             return
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            self.report("Expected a JSON object with a list shapes.", "Move other files away.", None, file)
+            what = "Expected a JSON object with a list shapes."
+            self.builder.report(what, "Move other files away.", file=file)
             return
         path = self._image(file, content)
-        if path is None:
-            return
-        try:
-            size = image_size(path)
-        except ImageError as error:
-            self.report(str(error).removeprefix(f"{path}: "), "Replace the image.", file.name, path)
+        picture = None if path is None else self.builder.add_file(path, file.stem, file.name)
+        if picture is None:
             return
         height, width = content.get("imageHeight"), content.get("imageWidth")
         if is_number(height) and is_number(width):
-            problem = size_problem(path, size, (int(height), int(width)))
-            self.problems += [] if problem is None else [problem]
-        self.pictures[file.stem] = Picture(path, size, file.stem)
-        self._read_shapes(file, self.pictures[file.stem], content["shapes"])
+            problem = size_problem(picture.path, picture.size, (int(height), int(width)))
+            self.builder.problems += [] if problem is None else [problem]
+        self._read_shapes(file, picture, content["shapes"])
 
     def _image(self, file: Path, content: dict[str, Any]) -> Path | None:
+        report = self.builder.report
         named = content.get("imagePath")
         path = find_file(file.parent, named) if isinstance(named, str) and named else None
         own = next((f for f in image_files(file.parent) if f.stem == file.stem), None)
         if path is not None and own is not None and path.stem != file.stem:
             what = f"{file.name} is called like this image, but its imagePath says {named}."
             advice = "The shapes are read as those of this image; rename the files if they are not."
-            self.report(what, advice, file.name, own, "warning")
+            self.builder.warn(what, advice, file.name, file=own)
             path = own
         path = path or own
         if path is None:
             kept = (
                 " The picture is in imageData: save it beside the file." if content.get("imageData") else ""
             )
-            self.report(f"Its image {named} is missing.{kept}", "Put it there, or delete this.", None, file)
+            report(f"Its image {named} is missing.{kept}", "Put it there, or delete this.", file=file)
         elif path in self.files:
             what = f"The image is annotated twice, in {self.files[path].name} and {file.name}."
-            self.report(what, "Keep one of the files.", file.name, path)
+            report(what, "Keep one of the files.", file.name, file=path)
             return None
         else:
             self.files[path] = file
@@ -134,102 +166,77 @@ class _LabelMeReader(Reader):
 
     def _read_shapes(self, file: Path, picture: Picture, shapes: list[Any]) -> None:
         groups: dict[tuple[str, Any], _Drawn] = {}
-        points: list[tuple[Any, str, tuple[float, float], str]] = []
+        points: list[_Point] = []
         skipped: Counter[str] = Counter()
         seen: dict[str, int] = {}
         for index, shape in enumerate(shapes):
             place = f"{file.name}, shapes[{index}]"
             fault = _shape_fault(shape)
             if fault is not None:
-                self.report(fault, "Correct or delete the shape.", place, picture.path)
+                self.builder.report(fault, "Correct or delete the shape.", place, file=picture.path)
                 continue
-            kind, label = shape.get("shape_type") or "polygon", shape["label"]
+            kind, label, group = shape.get("shape_type") or "polygon", shape["label"], shape.get("group_id")
             first = seen.setdefault(json.dumps(shape, sort_keys=True), index)
             if first != index:
                 what = f"It is the same as shapes[{first}]."
-                self.report(what, "It was left out; delete it.", place, picture.path, "warning")
+                self.builder.warn(what, "It was left out; delete it.", place, file=picture.path)
             elif kind not in MIN_POINTS:
                 skipped[kind] += 1
             elif kind == "point":
                 x, y = shape["points"][0]
-                points.append((shape.get("group_id"), label, (x, y), place))
+                points.append(_Point(group, label, (x, y)))
             else:
-                group = shape.get("group_id")
-                drawn = groups.setdefault(
-                    (label, index if group is None else f"group {group}"), _Drawn(label)
-                )
-                self._draw(drawn, kind, shape, place, picture)
+                key = (label, index if group is None else f"group {group}")
+                self._draw(groups.setdefault(key, _Drawn(label)), kind, shape, place, picture)
         skipped["point"] += _give_points(groups, points)
         for kind, count in ((kind, count) for kind, count in skipped.items() if count):
             why = " without an object of their group_id" if kind == "point" else ""
             what = f"{count} shapes of the kind {kind}{why}."
-            self.report(what, "They were left out.", file.name, picture.path, "warning")
-        self.drawn[picture.image_id] = [drawn for drawn in groups.values() if drawn.names]
+            self.builder.warn(what, "They were left out.", file.name, file=picture.path)
+        self.drawn.append((picture, [drawn for drawn in groups.values() if drawn.names]))
 
     def _draw(self, drawn: _Drawn, kind: str, shape: Any, place: str, picture: Picture) -> None:
         """Add a shape to an object."""
         points = np.array(shape["points"], dtype=np.float64)
-        if kind == "rectangle":
-            (x1, y1), (x2, y2) = points.min(0), points.max(0)
-            points = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-        elif kind == "circle":
-            turns = np.arange(CIRCLE_CORNERS) * (2 * np.pi / CIRCLE_CORNERS)
-            radius = math.dist(points[0], points[1])
-            points = points[0] + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
         if kind == "mask":
             try:
                 drawn.masks.append(_decoded(shape, points))
             except (*DECODER_ERRORS, TypeError) as error:
                 what = f"The mask cannot be decoded ({error})."
-                self.report(what, "Draw or delete the shape.", place, picture.path)
+                self.builder.report(what, "Draw or delete the shape.", place, file=picture.path)
                 return
         else:
-            drawn.parts.append(points)
+            drawn.parts.append(_corners(kind, points))
         drawn.names.append(place)
 
     def report_others(self) -> None:
         """Images without JSON file, and JSON files that are not looked for."""
-        bare = [f.name for f in image_files(self.source) if f not in self.files]
+        source = self.builder.source
+        bare = [f.name for f in image_files(source) if f not in self.files]
         if bare:
             what = f"{len(bare)} images have no JSON file: {shortened(bare)}."
             advice = "They are left out; a file with an empty list of shapes makes an image without objects."
-            self.report(what, advice, "images", severity="warning")
-        deeper = nested_files_message(self.source, "*.json")
+            self.builder.warn(what, advice, "images")
+        deeper = nested_files_message(source, "*.json")
         if deeper:
-            self.report(deeper, NOT_READ, "folders", severity="warning")
+            self.builder.warn(deeper, NOT_READ, "folders")
 
-    def collect(self) -> Dataset:
+    def dataset(self) -> Dataset:
         """Everything read, as a data set: classes and keypoints are known only now."""
-        drawn = [d for objects in self.drawn.values() for d in objects]
-        names = sorted({d.label for d in drawn})
-        self._read_categories([{"id": number, "name": name} for number, name in enumerate(names)])
-        keypoints = tuple(sorted({name for d in drawn for name in d.points}))
-        if keypoints:
-            self.skeleton = Skeleton(keypoints)
-        for image_id, objects in self.drawn.items():
-            for one in objects:
-                self._add(self.pictures[image_id], one, names.index(one.label))
-        return self.dataset()
-
-    def _add(self, picture: Picture, drawn: _Drawn, label: int) -> None:
-        corners = [*drawn.parts]
-        for bitmap, (x, y) in drawn.masks:
-            corners.append(np.array([[x, y], [x + bitmap.shape[1], y + bitmap.shape[0]]], dtype=np.float64))
-        (x1, y1), (x2, y2) = np.concatenate(corners).min(0), np.concatenate(corners).max(0)
-        box, fault = check_box((float(x1), float(y1), float(x2), float(y2)), picture.size)
-        name = drawn.names[0]
-        if fault is not None:
-            self.problems.append(fault.of(picture.path, name))
-        if box is None:
-            return
-        points = np.zeros((self.num_keypoints, 3), dtype=np.float32) if self.skeleton else None
-        for known, place in drawn.points.items():
-            assert points is not None
-            assert self.skeleton is not None
-            points[self.skeleton.names.index(known)] = (*place, 2)
-        outline = _outline(drawn, picture.size)
-        found = Annotation(box, label, False, None, outline, points, name)
-        self.objects[picture.image_id].append(found)
+        objects = [drawn for _, listed in self.drawn for drawn in listed]
+        names = sorted({drawn.label for drawn in objects})
+        self.builder.declare_classes(names)
+        keypoints = tuple(sorted({name for drawn in objects for name in drawn.points}))
+        self.builder.skeleton = Skeleton(keypoints) if keypoints else None
+        for picture, listed in self.drawn:
+            for drawn in listed:
+                box = self.builder.usable_box(drawn.box, picture, drawn.names[0])
+                if box is not None:
+                    points = drawn.keypoints(keypoints) if keypoints else None
+                    outline, label = drawn.outline(picture.size), names.index(drawn.label)
+                    found = Annotation(box, label, drawn.names[0], outline, points)
+                    picture.annotations.append(found)
+        return self.builder.build()
 
 
 def _shape_fault(shape: Any) -> str | None:
@@ -247,17 +254,28 @@ def _shape_fault(shape: Any) -> str | None:
     return f"A {kind} of {len(points)} points; expected {least}." if len(points) < least else None
 
 
-def _give_points(
-    groups: dict[tuple[str, Any], _Drawn], points: list[tuple[Any, str, tuple[float, float], str]]
-) -> int:
+def _corners(kind: str, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The polygon ``[P, 2]`` of a shape given by these points."""
+    if kind == "rectangle":
+        (x1, y1), (x2, y2) = points.min(0), points.max(0)
+        return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    if kind == "circle":
+        turns = np.arange(CIRCLE_CORNERS) * (2 * np.pi / CIRCLE_CORNERS)
+        radius = math.dist(points[0], points[1])
+        circle: npt.NDArray[np.float64] = points[0] + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
+        return circle
+    return points
+
+
+def _give_points(groups: dict[tuple[str, Any], _Drawn], points: list[_Point]) -> int:
     """Give points to the one object of their group; the number of those that have none, or several."""
     left = 0
-    for group, name, place, _ in points:
-        owners = [drawn for (_, key), drawn in groups.items() if key == f"group {group}"]
-        if group is None or len(owners) != 1 or name in owners[0].points:
+    for point in points:
+        owners = [drawn for (_, key), drawn in groups.items() if key == f"group {point.group}"]
+        if point.group is None or len(owners) != 1 or point.label in owners[0].points:
             left += 1
         else:
-            owners[0].points[name] = place
+            owners[0].points[point.label] = point.place
     return left
 
 
@@ -269,15 +287,3 @@ def _decoded(shape: Any, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[n
     if not bitmap.any() or x < 0 or y < 0:
         raise ValueError("it is empty, or begins outside the image")
     return bitmap, (x, y)
-
-
-def _outline(drawn: _Drawn, size: Size) -> Outline:
-    if not drawn.masks:
-        return drawn.parts
-    whole = np.zeros(size, dtype=np.bool_)
-    if drawn.parts:
-        whole |= Masks.from_outlines([drawn.parts], size)[0]
-    for bitmap, (x, y) in drawn.masks:
-        window = whole[y : y + bitmap.shape[0], x : x + bitmap.shape[1]]
-        window |= bitmap[: window.shape[0], : window.shape[1]]
-    return Masks.from_dense(whole[None]).rle()[0]

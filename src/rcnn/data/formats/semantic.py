@@ -1,11 +1,8 @@
 """Semantic maps: an image beside a picture whose pixels are the numbers of classes; 255 is void.
 
-    <folder>/classes.txt          a name a line; the first is value 0
-    <folder>/images/<name>.jpg
-    <folder>/labels/<name>.png    gray or palette
-
-and Pascal VOC's segmentation, by a list in ``ImageSets/Segmentation``: images in ``JPEGImages``, palette
-pictures in ``SegmentationClass``, VOC's 21 names unless the folder has a ``classes.txt`` of its own.
+<folder>/classes.txt          a name a line; the first is value 0
+<folder>/images/<name>.jpg
+<folder>/labels/<name>.png    gray or palette
 """
 
 from __future__ import annotations
@@ -18,18 +15,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset, Problem, Record, shortened
+from rcnn.data.builder import DatasetBuilder
+from rcnn.data.dataset import Dataset
 from rcnn.data.formats.label_image import NAMES_FILE, by_key
-from rcnn.data.formats.voc import listed_names
+from rcnn.data.problems import shortened
 from rcnn.io.atomic import read_lines
-from rcnn.io.images import ImageError, image_files, image_size, read_numbers
-from rcnn.structures import VOID, Instances, Size
-
-VOC_NAMES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)  # fmt: skip
+from rcnn.io.images import ImageError, image_files, read_numbers
+from rcnn.structures import VOID, Size
 
 
 def is_semantic_folder(folder: Path) -> bool:
@@ -51,55 +43,18 @@ def read_semantic(folder: str | Path) -> Dataset:
     source = Path(folder)
     if not is_semantic_folder(source):
         raise ValueError(f"{source}: expected {NAMES_FILE}, images/ and labels/ with pictures in it.")
-    names = read_names(source / NAMES_FILE)
-    problems: list[Problem] = []
-    images = by_key(image_files(source / "images"), (), "image", problems)
-    labels = by_key(image_files(source / "labels"), (), "label picture", problems)
+    builder = DatasetBuilder("semantic", source)
+    builder.semantic_names = read_names(source / NAMES_FILE)
+    images = by_key(image_files(source / "images"), (), "image", builder.problems)
+    labels = by_key(image_files(source / "labels"), (), "label picture", builder.problems)
     bare = [images[stem].name for stem in images if stem not in labels]
     if bare:
         what = f"{len(bare)} images have no label picture: {shortened(bare)}."
-        problems.append(Problem(source / "labels", what, "They are left out.", severity="warning"))
+        builder.warn(what, "They are left out.", file=source / "labels")
     for stem in (stem for stem in labels if stem not in images):
-        problems.append(Problem(labels[stem], "Its image is missing.", "Put it into images/, or delete it."))
-    pairs = [(path, labels[stem]) for stem, path in images.items() if stem in labels]
-    return _dataset("semantic", source, names, pairs, problems)
-
-
-def read_voc_segmentation(listing: str | Path) -> Dataset:
-    """Open the images that a list in VOC's ``ImageSets/Segmentation`` names.
-
-    Raises:
-        ValueError: no such list, or its folder lacks ``JPEGImages`` or ``SegmentationClass``.
-    """
-    listing = Path(listing)
-    source = listing.parents[2]
-    if not listing.is_file():
-        known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
-        raise ValueError(f"{listing}: there is no such split; available: {known}.")
-    for part in ("JPEGImages", "SegmentationClass"):
-        if not (source / part).is_dir():
-            raise ValueError(
-                f"{source}: expected JPEGImages/ and SegmentationClass/ in it; {part} is missing."
-            )
-    own = source / NAMES_FILE
-    images = {file.stem: file for file in image_files(source / "JPEGImages")}
-    stems = listed_names(listing, lambda name: name in images)
-    problems, pairs = [], []
-    for stem, count in Counter(stems).items():
-        if count > 1:
-            what = f"The image is listed {count} times."
-            problems.append(Problem(listing, what, "It is used once; delete the others.", stem, "warning"))
-        label = source / "SegmentationClass" / f"{stem}.png"
-        missing = [
-            name for name, there in (("image", stem in images), ("label", label.is_file())) if not there
-        ]
-        if missing:
-            what = f"Its {' and its '.join(missing)} picture is missing."
-            problems.append(Problem(label, what, "Put it there, or take it off the list."))
-        else:
-            pairs.append((images[stem], label))
-    names = read_names(own) if own.is_file() else VOC_NAMES
-    return _dataset("voc segmentation", listing, names, pairs, problems)
+        builder.report("Its image is missing.", "Put it into images/, or delete it.", file=labels[stem])
+    add_maps(builder, [(path, labels[stem]) for stem, path in images.items() if stem in labels])
+    return builder.build()
 
 
 def read_names(file: Path) -> tuple[str, ...]:
@@ -139,20 +94,9 @@ def read_map(path: Path, size: Size, num_classes: int) -> npt.NDArray[np.int64]:
     return numbers
 
 
-def _dataset(
-    kind: str,
-    source: Path,
-    names: tuple[str, ...],
-    pairs: Sequence[tuple[Path, Path]],
-    problems: list[Problem],
-) -> Dataset:
-    records = []
+def add_maps(builder: DatasetBuilder, pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Images with their label pictures, whose values index the builder's ``semantic_names``."""
     for path, label in pairs:
-        try:
-            size = image_size(path)
-        except ImageError as error:
-            problems.append(Problem(path, str(error).removeprefix(f"{path}: "), "Replace the image."))
-            continue
-        truth = Instances.empty(size, semantic_names=names, path=path)
-        records.append(Record(path, path.stem, truth, semantic=partial(read_map, label, size, len(names))))
-    return Dataset(kind, source, (), records, tuple(problems), semantic_names=names)
+        picture = builder.add_file(path, path.stem)
+        if picture is not None:
+            picture.semantic = partial(read_map, label, picture.size, len(builder.semantic_names))

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
-
-from rcnn.data.check import Box, BoxFault, check_box, size_problem
-from rcnn.data.dataset import NOT_READ, Dataset, Problem, Record, nested_files_message, shortened
+from rcnn.data.builder import Annotation, DatasetBuilder, Picture
+from rcnn.data.dataset import Dataset
+from rcnn.data.problems import NOT_READ, Box, BoxFault, Problem, nested_files_message, shortened, size_problem
 from rcnn.io.atomic import read_lines
-from rcnn.io.images import IMAGE_ENDINGS, ImageError, image_files, image_size, visible_files
-from rcnn.structures import Instances, Size
+from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls")  # the published name first
 IMAGE_FOLDERS = ("JPEGImages", "Images", "images")
@@ -52,7 +49,7 @@ def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
             f"each image; found {found}."
         )
     reader = _Reader(source, _images_of(source))
-    for xml in _annotation_files(annotations, split, source, reader.problems):
+    for xml in _annotation_files(annotations, split, source, reader.builder.problems):
         reader.read(xml)
     if split is None:
         reader.report_unannotated()
@@ -107,27 +104,14 @@ def listed_names(listing: Path, known: Callable[[str], bool]) -> list[str]:
     return [line if known(line) else re.sub(r"\s+-?[01]$", "", line) for line in lines]
 
 
-@dataclass
-class _Picture:
-    """One image with its objects, names as they are spelled."""
-
-    path: Path
-    size: Size
-    boxes: list[Box]
-    names: list[str]
-    difficult: list[bool]
-
-
 class _Reader:
     """Collects what can be used of the files, and every problem on the way."""
 
     def __init__(self, source: Path, images: dict[str, Path]) -> None:
-        self.source = source
+        self.builder = DatasetBuilder("voc", source, "difficult")
         self.images = images
         names = Counter(name.casefold() for name in images)
         self.folded = {n.casefold(): file for n, file in images.items() if names[n.casefold()] == 1}
-        self.problems: list[Problem] = []
-        self.pictures: list[_Picture] = []
         self.files: dict[Path, Path] = {}  # image → XML
 
     def read(self, xml: Path) -> None:
@@ -135,26 +119,21 @@ class _Reader:
         try:
             root = ElementTree.parse(xml).getroot()
         except FileNotFoundError:
-            self.problems.append(Problem(xml, "The annotation file is missing.", "Put it there."))
+            self.builder.report("The annotation file is missing.", "Put it there.", file=xml)
             return
         except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # the last: its encoding
-            self.problems.append(Problem(xml, f"This is not XML: {error}.", "Mend or export it anew."))
+            self.builder.report(f"This is not XML: {error}.", "Mend or export it anew.", file=xml)
             return
         if root.tag != "annotation":
             what = f"Expected Pascal VOC's <annotation>; found <{root.tag}>."
-            self.problems.append(Problem(xml, what, "Move files of other kinds away."))
+            self.builder.report(what, "Move files of other kinds away.", file=xml)
             return
         path = self._image(xml, root)
-        if path is None:
-            return
-        try:
-            size = image_size(path)
-        except ImageError as error:
-            what = str(error).removeprefix(f"{path}: ")
-            self.problems.append(Problem(path, what, "Replace the image.", xml.name))
-            return
-        self._compare_size(path, xml, root, size)
-        self._read_objects(_Picture(path, size, [], [], []), xml, root)
+        picture = None if path is None else self.builder.add_file(path, path.stem, xml.name)
+        if picture is not None:
+            self._compare_size(picture, xml, root)
+            for index, element in enumerate(root.findall("object"), 1):
+                self._read_object(picture, element, f"{xml.name}, object {index}")
 
     def _image(self, xml: Path, root: ElementTree.Element) -> Path | None:
         """The image of an annotation file: called like it and named in it, or else one of the two.
@@ -169,78 +148,73 @@ class _Reader:
         elif own is not None and path.stem != xml.stem:
             what = f"{xml.name} is called like this image, but its <filename> says {named}."
             advice = "The boxes are read as those of this image; rename the files if they are not."
-            self.problems.append(Problem(own, what, advice, xml.name, "warning"))
+            self.builder.warn(what, advice, xml.name, file=own)
             path = own
         if path is None:
             what = (
                 f"Its image is missing: neither {named or '<filename>'} nor {xml.stem} with a known ending "
                 f"in {' or '.join(IMAGE_FOLDERS)}/."
             )
-            self.problems.append(Problem(xml, what, "Put the image there, or delete the file."))
+            self.builder.report(what, "Put the image there, or delete the file.", file=xml)
         elif path in self.files:
             what = f"The image is annotated twice, in {self.files[path].name} and {xml.name}."
-            self.problems.append(Problem(path, what, "Keep one of the files.", xml.name))
+            self.builder.report(what, "Keep one of the files.", xml.name, file=path)
             return None
         else:
             self.files[path] = xml
         return path
 
-    def _compare_size(self, path: Path, xml: Path, root: ElementTree.Element, size: Size) -> None:
+    def _compare_size(self, picture: Picture, xml: Path, root: ElementTree.Element) -> None:
         width, height = root.findtext("size/width"), root.findtext("size/height")
         try:
             annotated = (int(float(height or 0)), int(float(width or 0)))
         except (ValueError, OverflowError):
             what = f"The size annotated is {width} by {height}."
-            self.problems.append(Problem(path, what, "Give width and height in pixels.", xml.name))
+            self.builder.report(what, "Give width and height in pixels.", xml.name, file=picture.path)
             return
         if annotated != (0, 0):  # what tools write that do not know it
-            problem = size_problem(path, size, annotated)
-            if problem is not None:
-                self.problems.append(problem)
+            problem = size_problem(picture.path, picture.size, annotated)
+            self.builder.problems += [] if problem is None else [problem]
 
-    def _read_objects(self, picture: _Picture, xml: Path, root: ElementTree.Element) -> None:
-        for index, element in enumerate(root.findall("object"), 1):
-            name = (element.findtext("name") or "").strip()
-            box, fault = _read_box(element, picture.size)
-            if not name:
-                box, fault = None, BoxFault("The object has no name.", "Give it its class.")
-            if fault is not None:
-                place = f"{xml.name}, object {index} ({name})"
-                self.problems.append(fault.of(picture.path, place))
-            if box is not None:
-                if (box, name) in zip(picture.boxes, picture.names, strict=True):
-                    what = f"The object {name} is there twice, with the same box."
-                    place = f"{xml.name}, object {index} ({name})"
-                    advice = "Both are used; delete one."
-                    self.problems.append(Problem(picture.path, what, advice, place, "warning"))
-                picture.boxes.append(box)
-                picture.names.append(name)
-                picture.difficult.append((element.findtext("difficult") or "0").strip() in ("1", "true"))
-        self.pictures.append(picture)
+    def _read_object(self, picture: Picture, element: ElementTree.Element, place: str) -> None:
+        name = (element.findtext("name") or "").strip()
+        place = f"{place} ({name})"
+        corners, fault = _read_corners(element)
+        if not name:
+            fault = BoxFault("The object has no name.", "Give it its class.")
+        if fault is not None:
+            self.builder.problems.append(fault.of(picture.path, place))
+            return
+        box = self.builder.usable_box(corners, picture, place)
+        if box is None:
+            return
+        if any((other.box, other.label) == (box, name) for other in picture.annotations):
+            what = f"The object {name} is there twice, with the same box."
+            self.builder.warn(what, "Both are used; delete one.", place, file=picture.path)
+        difficult = (element.findtext("difficult") or "0").strip() in ("1", "true")
+        picture.annotations.append(Annotation(box, name, place, difficult=difficult))
 
     def report_unannotated(self) -> None:
         """Images that no annotation file belongs to."""
-        known = {
-            *self.files,
-            *(self.images[p.file.stem] for p in self.problems if p.file.stem in self.images),
-        }
+        stems = (problem.file.stem for problem in self.builder.problems)
+        known = {*self.files, *(self.images[stem] for stem in stems if stem in self.images)}
         bare = sorted(set(self.images.values()) - known)
         if bare:
             what = f"{len(bare)} images have no annotation file: {shortened([f.name for f in bare])}."
             advice = "They are left out; an XML file without objects makes an image without objects."
-            self.problems.append(Problem(bare[0].parent, what, advice, severity="warning"))
+            self.builder.warn(what, advice, file=bare[0].parent)
 
     def dataset(self) -> Dataset:
-        """Everything read, as a data set."""
+        """Everything read, as a data set: the classes are known only now."""
         spellings = self._merge_spellings()
-        class_names = tuple(sorted(set(spellings.values())))
-        labels = {name: class_names.index(merged) for name, merged in spellings.items()}
-        records = [_record(p, [labels[n] for n in p.names], class_names) for p in self.pictures]
-        return Dataset("voc", self.source, class_names, records, tuple(self.problems))
+        self.builder.class_names = tuple(sorted(set(spellings.values())))
+        self.builder.name_labels(spellings)
+        return self.builder.build()
 
     def _merge_spellings(self) -> dict[str, str]:
         """The class name that each spelling stands for."""
-        counts = Counter(name for picture in self.pictures for name in picture.names)
+        found = (annotation.label for p in self.builder.pictures for annotation in p.annotations)
+        counts = Counter(str(name) for name in found)
         groups: dict[str, list[str]] = defaultdict(list)
         for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
             groups[name.casefold()].append(name)
@@ -248,35 +222,24 @@ class _Reader:
             if others:
                 spelled = ", ".join(f"{name} ({counts[name]})" for name in (first, *others))
                 what = f"Class names differ in upper and lower case only: {spelled}."
-                self.problems.append(
-                    Problem(self.source, what, f"They are read as {first}.", severity="warning")
-                )
+                self.builder.warn(what, f"They are read as {first}.")
         return {name: group[0] for group in groups.values() for name in group}
 
 
-def _read_box(element: ElementTree.Element, size: Size) -> tuple[Box | None, BoxFault | None]:
+def _read_corners(element: ElementTree.Element) -> tuple[Box, BoxFault | None]:
+    """Ours, of what VOC writes 1-based and inclusive, and what is wrong with them as VOC's."""
     texts = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
     try:
         x1, y1, x2, y2 = (float(text or "") for text in texts)
     except ValueError:
         shown = " ".join(f"{c}={t}" for c, t in zip(CORNERS, texts, strict=True))
-        return None, BoxFault(f"Expected bndbox with four numbers; found {shown}.", "Correct or delete it.")
+        fault = BoxFault(f"Expected bndbox with four numbers; found {shown}.", "Correct or delete it.")
+        return (0, 0, 0, 0), fault
+    shown = f"The box xmin ymin xmax ymax = {x1:g} {y1:g} {x2:g} {y2:g}"
+    corners = (x1 - 1, y1 - 1, x2, y2)
     if (x1 == x2 and y2 >= y1) or (y1 == y2 and x2 >= x1):
-        what = f"The box xmin ymin xmax ymax = {x1:g} {y1:g} {x2:g} {y2:g} has no area."
-        return None, BoxFault(what, "It was left out; draw it anew or delete it.", "warning")
+        advice = "It was left out; draw it anew or delete it."
+        return corners, BoxFault(f"{shown} has no area.", advice, "warning")
     if x2 < x1 or y2 < y1:  # said here: taken as inclusive, corners swapped by one pixel would pass
-        what = f"The box xmin ymin xmax ymax = {x1:g} {y1:g} {x2:g} {y2:g} has a negative width or height."
-        return None, BoxFault(what, "Swap or correct its corners.")
-    return check_box((x1 - 1, y1 - 1, x2, y2), size)
-
-
-def _record(picture: _Picture, labels: Sequence[int], class_names: tuple[str, ...]) -> Record:
-    truth = Instances(
-        size=picture.size,
-        boxes=np.array(picture.boxes, np.float32).reshape(-1, 4),
-        labels=np.array(labels, np.int64),
-        difficult=np.array(picture.difficult, np.bool_),
-        class_names=class_names,
-        path=picture.path,
-    )
-    return Record(picture.path, picture.path.stem, truth)
+        return corners, BoxFault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
+    return corners, None

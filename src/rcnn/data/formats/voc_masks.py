@@ -1,56 +1,105 @@
-"""Pascal VOC's instance segmentation: objects of ``SegmentationObject``, classes of ``SegmentationClass``.
+"""Pascal VOC's segmentation: objects of ``SegmentationObject``, classes of ``SegmentationClass``.
 
-    ImageSets/Segmentation/train.txt    names the images
+    ImageSets/Segmentation/train.txt    names the images, which are in JPEGImages
     SegmentationObject/a.png            palette: 0 background, 1, 2, … an object each, 255 void
     SegmentationClass/a.png             palette: the class of each pixel
 
-An object's class is the one that most of its pixels have. The semantic map comes along, the classes of
-objects first and the background last.
+The classes are VOC's 21 unless the folder has a ``classes.txt`` of its own. An object's class is the one that
+most of its pixels have. The semantic map comes along, the classes of objects first and the background last;
+without ``SegmentationObject`` there are maps only, and the background is first.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from rcnn.data.builder import DatasetBuilder, Picture
 from rcnn.data.classes import renumber
-from rcnn.data.dataset import Dataset, Problem, Record
-from rcnn.data.formats.label_image import Numbers, label_windows, masks_from_labels, read_label
-from rcnn.data.formats.semantic import read_map, read_voc_segmentation
-from rcnn.io.images import ImageError
-from rcnn.structures import VOID, Instances, Masks, Size
+from rcnn.data.dataset import Dataset
+from rcnn.data.formats.label_image import (
+    NAMES_FILE,
+    Numbers,
+    annotations_of_windows,
+    label_windows,
+    masks_from_labels,
+    read_label,
+)
+from rcnn.data.formats.semantic import add_maps, read_map, read_names
+from rcnn.data.formats.voc import listed_names
+from rcnn.data.problems import Problem
+from rcnn.io.images import ImageError, image_files
+from rcnn.structures import VOID, Masks, Size
 
-OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"
+IMAGES, OBJECTS, CLASSES = "JPEGImages", "SegmentationObject", "SegmentationClass"
+BACKGROUND = "background"
+VOC_NAMES = (
+    BACKGROUND, "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
 
 
 def read_voc_masks(listing: str | Path) -> Dataset:
     """Open the images of a list in ``ImageSets/Segmentation``, with objects where ``SegmentationObject`` is.
 
-    Without that folder there are semantic maps only
-    (:func:`rcnn.data.formats.semantic.read_voc_segmentation`).
+    Without that folder there are semantic maps only.
 
     Raises:
-        ValueError: no such list, or its folders are missing.
+        ValueError: no such list, or its folder lacks ``JPEGImages`` or ``SegmentationClass``.
     """
     listing = Path(listing)
-    plain = read_voc_segmentation(listing)
     folder = listing.parents[2]
-    if not (folder / OBJECTS).is_dir() or plain.semantic_names[:1] != ("background",):
-        return plain
-    class_names = plain.semantic_names[1:]
+    builder = DatasetBuilder("voc segmentation", listing)
+    pairs = _listed_pairs(builder, listing, folder)
+    own = folder / NAMES_FILE
+    builder.semantic_names = read_names(own) if own.is_file() else VOC_NAMES
+    add_maps(builder, pairs)
+    if (folder / OBJECTS).is_dir() and builder.semantic_names[:1] == (BACKGROUND,):
+        _add_objects(builder, folder)
+    return builder.build()
+
+
+def _listed_pairs(builder: DatasetBuilder, listing: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """The images that a list names, with their pictures of classes."""
+    if not listing.is_file():
+        known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
+        raise ValueError(f"{listing}: there is no such split; available: {known}.")
+    for part in (IMAGES, CLASSES):
+        if not (folder / part).is_dir():
+            raise ValueError(f"{folder}: expected {IMAGES}/ and {CLASSES}/ in it; {part} is missing.")
+    images = {file.stem: file for file in image_files(folder / IMAGES)}
+    pairs = []
+    for stem, count in Counter(listed_names(listing, lambda name: name in images)).items():
+        if count > 1:
+            what = f"The image is listed {count} times."
+            builder.warn(what, "It is used once; delete the others.", stem)
+        label = folder / CLASSES / f"{stem}.png"
+        there = {"image": stem in images, "label": label.is_file()}
+        missing = [name for name, found in there.items() if not found]
+        if missing:
+            what = f"Its {' and its '.join(missing)} picture is missing."
+            builder.report(what, "Put it there, or take it off the list.", file=label)
+        else:
+            pairs.append((images[stem], label))
+    return pairs
+
+
+def _add_objects(builder: DatasetBuilder, folder: Path) -> None:
+    """Give the images their objects; those whose pictures do not fit are left out."""
+    names = builder.semantic_names[1:]
+    builder.declare_classes(names)
+    builder.semantic_names = (*names, BACKGROUND)
+    pictures, builder.pictures = builder.pictures, []
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(partial(_read, folder, class_names), plain.records))
-    return replace(
-        plain,
-        class_names=class_names,
-        semantic_names=(*class_names, "background"),
-        records=[record for record, _ in found if record is not None],
-        problems=(*plain.problems, *(problem for _, problems in found for problem in problems)),
-    )
+        found = pool.map(partial(_read_objects_of, folder, len(names)), pictures)
+        for picture, problems in zip(pictures, found, strict=True):
+            builder.problems += problems
+            builder.pictures += [] if picture.masks is None else [picture]
 
 
 def read_classes(label: Path, size: Size, count: int) -> Numbers:
@@ -63,14 +112,14 @@ def read_objects(label: Path, size: Size, values: list[int], windows: Numbers) -
     return masks_from_labels(read_label(label, size), values, windows)
 
 
-def _read(folder: Path, names: tuple[str, ...], record: Record) -> tuple[Record | None, list[Problem]]:
-    """A record with its objects; none where they cannot be read."""
-    size, file = record.truth.size, f"{record.path.stem}.png"
+def _read_objects_of(folder: Path, num_classes: int, picture: Picture) -> list[Problem]:
+    """Complete a picture by its objects; it has no masks where they cannot be read."""
+    size, file = picture.size, f"{picture.path.stem}.png"
     try:
         objects = read_label(folder / OBJECTS / file, size)
-        classes = read_map(folder / CLASSES / file, size, len(names) + 1)
+        classes = read_map(folder / CLASSES / file, size, num_classes + 1)
     except ImageError as error:
-        return None, [Problem(record.path, str(error), "Mend the picture.", file)]
+        return [Problem(picture.path, str(error), "Mend the picture.", file)]
     values, windows = label_windows(np.where(objects == VOID, 0, objects))
     labels, problems = [], []
     for value, (x1, y1, x2, y2) in zip(values.tolist(), windows.tolist(), strict=True):
@@ -79,16 +128,10 @@ def _read(folder: Path, names: tuple[str, ...], record: Record) -> tuple[Record 
         labels.append(int(counts.argmax()) - 1)
         if labels[-1] < 0:
             what = f"The object {value} has no pixel of a class in {CLASSES}."
-            problems.append(Problem(record.path, what, "Correct one of the pictures.", f"{file}, {value}"))
+            problems.append(Problem(picture.path, what, "Correct one of the pictures.", f"{file}, {value}"))
     known = np.array(labels, dtype=np.int64) >= 0
-    truth = Instances(
-        size=size,
-        boxes=windows[known].astype(np.float32),
-        labels=np.array(labels, np.int64)[known],
-        class_names=names,
-        semantic_names=(*names, "background"),
-        path=record.path,
-    )
-    masks = partial(read_objects, folder / OBJECTS / file, size, values[known].tolist(), windows[known])
-    semantic = partial(read_classes, folder / CLASSES / file, size, len(names))
-    return replace(record, truth=truth, masks=masks, semantic=semantic), problems
+    values, windows = values[known], windows[known]
+    picture.annotations = annotations_of_windows(values, windows, [label for label in labels if label >= 0])
+    picture.masks = partial(read_objects, folder / OBJECTS / file, size, values.tolist(), windows)
+    picture.semantic = partial(read_classes, folder / CLASSES / file, size, num_classes)
+    return problems

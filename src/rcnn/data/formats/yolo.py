@@ -16,19 +16,19 @@ text file has no objects, as the format says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.check import Box, check_box
-from rcnn.data.dataset import Dataset, shortened
-from rcnn.data.formats.coco import Annotation, Picture, Reader
+from rcnn.data.builder import Annotation, DatasetBuilder, Picture
+from rcnn.data.dataset import Dataset
 from rcnn.data.formats.label_image import NAMES_FILE
+from rcnn.data.problems import shortened
 from rcnn.io.atomic import read_lines
-from rcnn.io.images import ImageError, image_files, image_size, visible_files
+from rcnn.io.images import image_files, visible_files
 from rcnn.structures import Skeleton
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
@@ -36,6 +36,8 @@ SPLITS = ("train", "val", "valid", "test")
 SLACK = 0.01  # beyond 0 and 1: rounding of the tools that write
 ABOVE = 4  # folders above the images in which data.yaml is looked for
 BOX, MIN_OUTLINE_VALUES = 5, 7  # numbers in a line
+
+Row = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,14 @@ def read_yolo(place: YoloPlace) -> Dataset:
         ValueError: the names of the classes cannot be used, or there is no image.
     """
     settings = load_yaml(place.yaml)
-    reader = _YoloReader(place, settings)
+    reader = _Reader(place, settings)
     for entry in place.images:
-        reader.read_images_of(entry)
-    if not reader.pictures and not reader.problems:
+        for path in _listed_images(place, entry):
+            reader.read_image(path)
+    if not reader.builder.pictures and not reader.builder.problems:
         raise ValueError(f"{place.source}: no image in {', '.join(map(str, place.images))}.")
     reader.finish()
-    return replace(reader.dataset(), category_ids=())
+    return reader.builder.build()
 
 
 def load_yaml(file: Path) -> dict[str, Any]:
@@ -194,35 +197,24 @@ def _has_texts(folder: Path) -> bool:
     return folder.is_dir() and any(f.name != NAMES_FILE for f in visible_files(folder, "*.txt"))
 
 
-class _YoloReader(Reader):
+class _Reader:
     """Collects what can be used of the text files, and every problem on the way."""
-
-    format = "yolo"
 
     def __init__(self, place: YoloPlace, settings: dict[str, Any]) -> None:
         self.place = place
-        names = settings["names"]
-        numbered = names if isinstance(names, dict) else dict(enumerate(names))
-        if sorted(map(str, numbered)) != sorted(map(str, range(len(numbered)))) or not numbered:
-            raise ValueError(f"{place.yaml}: names: expected the numbers 0, 1, …; found {list(numbered)}.")
-        ordered = sorted((int(number), str(name)) for number, name in numbered.items())
-        categories = [{"id": number, "name": name} for number, name in ordered]
-        super().__init__(place.source, place.yaml.parent, categories)
+        self.builder = DatasetBuilder("yolo", place.source, "crowd", "outlines")
+        self.builder.declare_classes(_class_names(place, settings))
         self.per_keypoint = 0
         if settings.get("kpt_shape"):
             self._read_shape(settings)
+        self.seen: set[Path] = set()
         self.bare: list[Path] = []
         self.label_files: set[Path] = set()
 
     def _read_shape(self, settings: dict[str, Any]) -> None:
         shape, partners = settings["kpt_shape"], settings.get("flip_idx") or ()
-        if (
-            not isinstance(shape, list)
-            or len(shape) != 2
-            or not all(isinstance(v, int) for v in shape)
-            or shape[0] < 1
-            or shape[1] not in (2, 3)
-        ):
+        pair = isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) for v in shape)
+        if not pair or shape[0] < 1 or shape[1] not in (2, 3):
             raise ValueError(f"{self.place.yaml}: kpt_shape: {shape}; expected [keypoints, 2 or 3].")
         named = settings.get("kpt_names")
         if isinstance(named, dict):  # of each class; one skeleton serves all
@@ -230,52 +222,32 @@ class _YoloReader(Reader):
         fits = isinstance(named, list) and len(named) == shape[0]
         names = tuple(map(str, named or ())) if fits else tuple(f"keypoint_{i}" for i in range(shape[0]))
         try:
-            self.skeleton = Skeleton(names, mirror=tuple(partners))
+            self.builder.skeleton = Skeleton(names, mirror=tuple(partners))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.place.yaml}: flip_idx: {error}.") from error
         self.per_keypoint = shape[1]
 
-    def read_images_of(self, entry: Path) -> None:
-        """The images of a folder, those in folders in it included, or of a list."""
-        if entry.is_dir():
-            folders = [entry, *sorted(f for f in entry.rglob("*") if f.is_dir())]
-            listed = [
-                file
-                for folder in folders
-                if not any(part.startswith(".") for part in folder.relative_to(entry).parts)
-                for file in image_files(folder)
-            ]
-        elif entry.is_file():
-            lines = [line.replace("\\", "/") for line in read_lines(entry) if line]
-            listed = [entry.parent / line.removeprefix("./") for line in lines]
-        else:
-            raise ValueError(f"{self.place.yaml}: there is no {entry}; correct the file, or its path.")
-        for path in listed:
-            key = str(path)
-            if key in self.pictures:
-                self.report("The image is listed twice.", "It is used once.", None, path, "warning")
-            else:
-                self._add_image(path, key)
-
-    def _add_image(self, path: Path, key: str) -> None:
-        try:
-            size = image_size(path)
-        except ImageError as error:
-            self.report(str(error).removeprefix(f"{path}: "), "Replace the image.", None, path)
+    def read_image(self, path: Path) -> None:
+        """One image and its text file."""
+        if path in self.seen:
+            self.builder.warn("The image is listed twice.", "It is used once.", file=path)
             return
-        finally:
-            self.label_files.add(label_path(path))
-        self.pictures[key] = Picture(path, size, key)
         label = label_path(path)
+        self.label_files.add(label)
+        picture = self.builder.add_file(path, str(path))
+        if picture is None:
+            return
+        self.seen.add(path)
         if not label.is_file():
             self.bare.append(path)
             return
         try:
             lines = label.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            self.report(f"{label.name} cannot be read ({error}).", "Export it anew.", label.name, path)
+            what = f"{label.name} cannot be read ({error})."
+            self.builder.report(what, "Export it anew.", label.name, file=path)
             return
-        self._read_lines(self.pictures[key], label, lines)
+        self._read_lines(picture, label, lines)
 
     def _read_lines(self, picture: Picture, label: Path, lines: list[str]) -> None:
         seen: dict[tuple[str, ...], int] = {}
@@ -286,89 +258,105 @@ class _YoloReader(Reader):
             place = f"{label.name}, line {number}"
             if fields in seen:
                 what = f"It is the same as line {seen[fields]}."
-                self.report(what, "It was left out; delete it.", place, picture.path, "warning")
+                self.builder.warn(what, "It was left out; delete it.", place, file=picture.path)
                 continue
             seen[fields] = number
             try:
                 row = np.array([float(field) for field in fields])
             except ValueError:
                 what = f"Expected numbers; found {line[:60]!r}."
-                self.report(what, "Correct or delete the line.", place, picture.path)
+                self.builder.report(what, "Correct or delete the line.", place, file=picture.path)
                 continue
             self._read_row(picture, row, place)
 
-    def _read_row(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
-        wanted = BOX + self.num_keypoints * self.per_keypoint
-        outline = not self.num_keypoints and len(row) >= MIN_OUTLINE_VALUES and len(row) % 2 == 1
-        fault = None
-        if len(row) != wanted and not outline:
-            more = "" if self.num_keypoints else f", or {MIN_OUTLINE_VALUES}, 9, 11, … for an outline"
-            fault = f"{len(row)} numbers; expected {wanted}{more}."
-        elif not np.isfinite(row).all():
-            fault = "A value is not a finite number."
-        elif row[0] not in range(len(self.class_names)):
-            fault = f"The class {row[0]:g} is not among 0 to {len(self.class_names) - 1}."
-        else:
-            fractions = row[1:] if outline or not self.num_keypoints else np.r_[row[1:BOX], self._shown(row)]
-            if fractions.min() < -SLACK or fractions.max() > 1 + SLACK:
-                worst = fractions[np.abs(fractions - 0.5).argmax()]
-                fault = f"{worst:g} is no share of the image, 0 to 1; are these pixels?"
+    def _read_row(self, picture: Picture, row: Row, place: str) -> None:
+        count = self.builder.num_keypoints
+        is_outline = not count and len(row) >= MIN_OUTLINE_VALUES and len(row) % 2 == 1
+        fault = self._row_fault(row, is_outline)
         if fault is not None:
-            self.report(fault, "Correct or delete the line.", place, picture.path)
+            self.builder.report(fault, "Correct or delete the line.", place, file=picture.path)
             return
-        (self._add_outline if outline else self._add_box)(picture, row, place)
+        outline, points = None, None
+        if is_outline:
+            outline = [row[1:].reshape(-1, 2) * picture.size[::-1]]
+            (x1, y1), (x2, y2) = outline[0].min(0).tolist(), outline[0].max(0).tolist()
+        else:
+            height, width = picture.size
+            x, y, w, h = (row[1:BOX] * [width, height, width, height]).tolist()
+            x1, y1, x2, y2 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+            points = self._points(picture, row[BOX:]) if count else None
+        box = self.builder.usable_box((x1, y1, x2, y2), picture, place)
+        if box is not None:
+            picture.annotations.append(Annotation(box, int(row[0]), place, outline, points))
 
-    def _shown(self, row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _row_fault(self, row: Row, is_outline: bool) -> str | None:
+        """What is wrong with the numbers of a line."""
+        count, num_classes = self.builder.num_keypoints, len(self.builder.class_names)
+        wanted = BOX + count * self.per_keypoint
+        if len(row) != wanted and not is_outline:
+            more = "" if count else f", or {MIN_OUTLINE_VALUES}, 9, 11, … for an outline"
+            return f"{len(row)} numbers; expected {wanted}{more}."
+        if not np.isfinite(row).all():
+            return "A value is not a finite number."
+        if row[0] not in range(num_classes):
+            return f"The class {row[0]:g} is not among 0 to {num_classes - 1}."
+        fractions = row[1:] if is_outline or not count else np.r_[row[1:BOX], self._shown(row)]
+        if fractions.min() < -SLACK or fractions.max() > 1 + SLACK:
+            worst = fractions[np.abs(fractions - 0.5).argmax()]
+            return f"{worst:g} is no share of the image, 0 to 1; are these pixels?"
+        return None
+
+    def _shown(self, row: Row) -> Row:
         """X and y of the keypoints that are annotated."""
-        given = row[BOX:].reshape(self.num_keypoints, self.per_keypoint)
+        given = row[BOX:].reshape(-1, self.per_keypoint)
         return (given if self.per_keypoint == 2 else given[given[:, 2] > 0])[:, :2].reshape(-1)
 
-    def _add_outline(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
-        polygon = row[1:].reshape(-1, 2) * picture.size[::-1]
-        (x1, y1), (x2, y2) = polygon.min(0).tolist(), polygon.max(0).tolist()
-        self._add(picture, (x1, y1, x2, y2), row, place, outline=[polygon])
-
-    def _add_box(self, picture: Picture, row: npt.NDArray[np.float64], place: str) -> None:
-        height, width = picture.size
-        x, y, w, h = (row[1:BOX] * [width, height, width, height]).tolist()
-        points = self._points(picture, row[BOX:]) if self.num_keypoints else None
-        self._add(picture, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), row, place, keypoints=points)
-
-    def _points(self, picture: Picture, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def _points(self, picture: Picture, values: Row) -> npt.NDArray[np.float32]:
         """float32 ``[K, 3]``; without a visibility those at 0 0 are not annotated, the others visible."""
-        given = values.reshape(self.num_keypoints, self.per_keypoint)
-        points = np.zeros((self.num_keypoints, 3), dtype=np.float32)
+        given = values.reshape(-1, self.per_keypoint)
+        points = np.zeros((len(given), 3), dtype=np.float32)
         points[:, :2] = given[:, :2] * picture.size[::-1]
         points[:, 2] = given[:, 2] if self.per_keypoint == 3 else 2 * given[:, :2].any(1)
         points[points[:, 2] <= 0] = 0
         return points
 
-    def _add(
-        self, picture: Picture, corners: Box, row: npt.NDArray[np.float64], place: str, **drawn: Any
-    ) -> None:
-        box, fault = check_box(corners, picture.size)
-        if fault is not None:
-            self.problems.append(fault.of(picture.path, place))
-        if box is not None:
-            parts: dict[str, Any] = {"outline": None, "keypoints": None, **drawn}
-            found = Annotation(box, int(row[0]), False, None, name=place, **parts)
-            self.objects[picture.image_id].append(found)
-
     def finish(self) -> None:
-        """Log which images have no text file, and which text files no image; give the images short ids."""
+        """Report images without text file, and text files without image; give the images short ids."""
         if self.bare:
             what = f"{len(self.bare)} images have no text file: {shortened([p.name for p in self.bare])}."
-            self.report(what, "They count as images without objects.", "images", severity="warning")
-        for folder in sorted({label.parent for label in self.label_files}):
+            self.builder.warn(what, "They count as images without objects.", "images")
+        # A list names some of the images; the text files of the others are no fault.
+        is_list = any(entry.is_file() for entry in self.place.images)
+        for folder in () if is_list else sorted({label.parent for label in self.label_files}):
             for label in visible_files(folder, "*.txt") if folder.is_dir() else ():
-                if label not in self.label_files and label.name != NAMES_FILE and not self._is_list():
-                    self.report("Its image is missing.", "Put it there, or delete this.", None, label)
-        stems = [picture.path.stem for picture in self.pictures.values()]
+                if label not in self.label_files and label.name != NAMES_FILE:
+                    self.builder.report("Its image is missing.", "Put it there, or delete this.", file=label)
+        pictures = self.builder.pictures
+        stems = [picture.path.stem for picture in pictures]
         if len(set(stems)) == len(stems):
-            self.pictures = {k: replace(p, image_id=p.path.stem) for k, p in self.pictures.items()}
-            self.objects.update({p.image_id: self.objects.pop(k, []) for k, p in self.pictures.items()})
-            self.pictures = {p.image_id: p for p in self.pictures.values()}
+            for picture in pictures:
+                picture.image_id = picture.path.stem
 
-    def _is_list(self) -> bool:
-        """A list names some of the images; the text files of the others are no fault."""
-        return any(entry.is_file() for entry in self.place.images)
+
+def _class_names(place: YoloPlace, settings: dict[str, Any]) -> list[str]:
+    names = settings["names"]
+    numbered = names if isinstance(names, dict) else dict(enumerate(names))
+    if sorted(map(str, numbered)) != sorted(map(str, range(len(numbered)))) or not numbered:
+        raise ValueError(f"{place.yaml}: names: expected the numbers 0, 1, …; found {list(numbered)}.")
+    return [str(name) for _, name in sorted((int(number), name) for number, name in numbered.items())]
+
+
+def _listed_images(place: YoloPlace, entry: Path) -> list[Path]:
+    """The images of a folder, those in folders in it included, or of a list."""
+    if entry.is_dir():
+        folders = [entry, *sorted(f for f in entry.rglob("*") if f.is_dir())]
+        return [
+            file
+            for folder in folders
+            if not any(part.startswith(".") for part in folder.relative_to(entry).parts)
+            for file in image_files(folder)
+        ]
+    if entry.is_file():
+        lines = [line.replace("\\", "/") for line in read_lines(entry) if line]
+        return [entry.parent / line.removeprefix("./") for line in lines]
+    raise ValueError(f"{place.yaml}: there is no {entry}; correct the file, or its path.")

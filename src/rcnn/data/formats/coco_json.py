@@ -1,0 +1,154 @@
+"""What COCO's files of instances, keypoints and panoptic segments share: JSON, images and categories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rcnn.data.builder import DatasetBuilder, Picture
+from rcnn.data.formats.lookup import find_file
+from rcnn.data.formats.outlines import is_number
+from rcnn.data.problems import shortened
+from rcnn.io.images import ImageError, image_size
+
+Entry = dict[str, Any]
+NO_SIZE = "Give width and height in pixels, or mend the image."
+
+
+def load_coco(path: Path) -> dict[str, list[Any]]:
+    """The content of a COCO file, its top level checked.
+
+    Raises:
+        ValueError: the file is missing, no JSON, or without COCO's lists.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file.") from error
+    except OSError as error:
+        raise ValueError(f"{path}: the file cannot be read ({error.strerror}).") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: this is not JSON ({error}). Export the annotations anew.") from error
+    if not isinstance(content, dict):
+        kind = "a list: of predictions?" if isinstance(content, list) else f"a {type(content).__name__}."
+        raise ValueError(f"{path}: expected a JSON object with images, annotations, categories; found {kind}")
+    if all(isinstance(content.get(k), list) for k in ("images", "annotations", "categories")):
+        return content
+    entries = content.get("_via_img_metadata", content)
+    if isinstance(entries, dict) and any(isinstance(e, dict) and "regions" in e for e in entries.values()):
+        raise ValueError(f"{path}: this is of the VGG Image Annotator (VIA); export it there as COCO.")
+    found = shortened([f"{str(k)[:30]} ({type(v).__name__})" for k, v in content.items()]) or "nothing"
+    raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
+
+
+def is_panoptic(annotations: list[Any]) -> bool:
+    """Whether annotations are COCO's panoptic ones: one an image, with its segments."""
+    return any(isinstance(entry, dict) and "segments_info" in entry for entry in annotations)
+
+
+def is_crowd(entry: Mapping[str, Any]) -> bool:
+    """Whether an annotation or segment is marked as crowd, in whatever spelling of yes and no."""
+    return entry.get("iscrowd", 0) not in (0, "0", None, False)
+
+
+def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:
+    """Whether a JSON object has these fields with values of these types."""
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(k), t) and not isinstance(entry[k], bool) for k, t in types.items()
+    )
+
+
+def with_whole_numbers(entry: Any) -> Any:
+    """An entry whose ids are whole numbers where they are written as 1.0, as tables are exported."""
+    if not isinstance(entry, dict):
+        return entry
+    ids = {k: entry[k] for k in ("id", "image_id", "category_id") if isinstance(entry.get(k), float)}
+    return {**entry, **{k: int(v) for k, v in ids.items() if v.is_integer()}} if ids else entry
+
+
+def usable_categories(builder: DatasetBuilder, entries: list[Any]) -> Iterator[tuple[str, Entry]]:
+    """Yield the categories that can be used, with their places in the file; the others are reported."""
+    seen: set[int] = set()
+    for index, entry in enumerate(map(with_whole_numbers, entries)):
+        place = f"categories[{index}]"
+        if not has_fields(entry, id=int, name=str):
+            what = f"A category needs a whole number as id and a text as name; found {entry!r:.80}."
+            builder.report(what, "Complete it.", place)
+        elif entry["id"] in seen:
+            builder.report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
+        else:
+            seen.add(entry["id"])
+            yield place, entry
+
+
+@dataclass
+class CocoImages:
+    """The images of a file by their ids.
+
+    Attributes:
+        builder: where images and problems go.
+        folder: the folder that file names start from.
+        pictures: those that can be used.
+        dropped: those that cannot; reported once, not once more for each of their annotations.
+    """
+
+    builder: DatasetBuilder
+    folder: Path
+    pictures: dict[int | str, Picture] = field(default_factory=dict)
+    dropped: set[int | str] = field(default_factory=set)
+
+    def read(self, entries: list[Any]) -> None:
+        """Fill ``pictures``."""
+        listed: dict[Path, int | str] = {}
+        for index, entry in enumerate(map(with_whole_numbers, entries)):
+            if not has_fields(entry, id=(int, str), file_name=str):
+                what = f"An image needs an id and a file_name; found {entry!r:.80}."
+                self.builder.report(what, "Complete it.", f"images[{index}]")
+                continue
+            image_id, expected = entry["id"], self.folder / entry["file_name"]
+            path = find_file(self.folder, entry["file_name"])
+            place = f"image id {image_id}"
+            if image_id in self.pictures or image_id in self.dropped:
+                what = f"The image id {image_id} occurs twice; its annotations could belong to either image."
+                files = [path or expected]
+                files += [self.pictures[image_id].path] if image_id in self.pictures else []
+                for file in files:
+                    self.builder.report(what, "Give each image its own id.", place, file=file)
+            elif path is None:
+                self.dropped.add(image_id)
+                what, advice = "The image file is missing.", "Put it there, or delete its entry."
+                self.builder.report(what, advice, place, file=expected)
+            else:
+                if path in listed:
+                    what = f"The file is listed twice, with the ids {listed[path]} and {image_id}."
+                    self.builder.report(what, "Keep one entry.", place, file=path)
+                listed[path] = image_id
+                self._add(path, entry, image_id)
+
+    def _add(self, path: Path, entry: Entry, image_id: int | str) -> None:
+        height, width = entry.get("height"), entry.get("width")
+        place = f"image id {image_id}"
+        if not (is_number(height) and is_number(width) and height >= 1 and width >= 1):
+            if height is not None or width is not None:
+                what = f"The size annotated is {width!r} by {height!r}."
+                self.builder.report(what, NO_SIZE, place, file=path)
+            try:
+                height, width = image_size(path)
+            except ImageError as error:
+                self.dropped.add(image_id)
+                self.builder.report(str(error).removeprefix(f"{path}: "), NO_SIZE, place, file=path)
+                return
+        picture = Picture(path, (int(height), int(width)), image_id)
+        self.pictures[image_id] = self.builder.add(picture)
+
+    def find(self, image_id: int | str, annotation: str) -> Picture | None:
+        """The image that an annotation is of; one that is not listed at all is reported."""
+        picture = self.pictures.get(image_id)
+        if picture is None and image_id not in self.dropped:
+            what = f"There is no image with the id {image_id!r}."
+            advice = "Add the image, correct image_id, or delete the annotation."
+            self.builder.report(what, advice, annotation)
+        return picture

@@ -1,0 +1,70 @@
+"""Image files by the names that annotations give them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+from rcnn.io.images import image_files
+
+PROBED = 20  # file names looked up to recognise the folder of the images
+
+
+def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
+    """The folder that holds most of a sample of the images; ``images`` is taken as it is if it holds any."""
+    parent, stem = path.parent, path.stem
+    called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
+    folders = [*called, *(f"images/{name}" for name in called), "", "images", "data"]  # closest name first
+    candidates = [parent / f for f in folders] + [parent.parent / f for f in folders]
+    if images is not None:
+        candidates = [Path(images)]
+    names = [e["file_name"] for e in entries if isinstance(e, dict) and isinstance(e.get("file_name"), str)]
+    step = max(len(names) // PROBED, 1)
+    hits = [sum(find_file(folder, name) is not None for name in names[::step]) for folder in candidates]
+    best = candidates[hits.index(max(hits))]
+    if names and max(hits) == 0 and not any(find_file(f, n) for n in names for f in candidates):
+        looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
+        raise ValueError(
+            f"{path}: no image of it was found, {names[0]} for one. Looked in {looked}. "
+            f"Name the folder of the images (--images, or images=…)."
+        )
+    return best
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of that name, or of its last part: some tools write the folders of their own machine.
+
+    Where there is none, the one file whose name differs only in upper and lower case, in the escapes of web
+    addresses (``%20``) or in the Unicode form of its accents.
+    """
+    named = PurePosixPath(name.replace("\\", "/"))
+    whole = folder / named
+    # Where the folder named is there, a file of that name elsewhere is another.
+    below = not named.is_absolute() and ".." not in named.parts
+    candidates = [whole] if below and whole.parent.is_dir() else [whole, folder / whole.name]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    for candidate in candidates:
+        if candidate.parent.is_dir():
+            known = _alike(candidate.parent, candidate.parent.stat().st_mtime_ns)
+            if len(found := known.get(_plain(candidate.name), [])) == 1:
+                return found[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", unquote(name)).casefold()
+
+
+@lru_cache(maxsize=32)
+def _alike(folder: Path, changed: int) -> dict[str, list[Path]]:
+    """The image files of a folder by their plain names; read anew when the folder changed."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in image_files(folder):
+        found[_plain(file.name)].append(file)
+    return found
