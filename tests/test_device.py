@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from rcnn import device as hardware
-from rcnn.device import choose_device, fast_bfloat16, keep_freed_memory
+from rcnn.device import auto_precision, choose_device, depthwise_fraction, fast_bfloat16, keep_freed_memory
 
 
 class Glibc:
@@ -80,6 +81,39 @@ def test_a_gpu_is_asked(supported: bool, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_other_devices_stay_in_full_precision() -> None:
     assert fast_bfloat16(torch.device("meta")) is False
+
+
+DENSE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, groups=2))
+DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("network", "matrix_units", "dot_products", "precision"),
+    [
+        (DENSE, True, True, "bf16"),
+        (DENSE, False, True, "float32"),
+        (DENSE, False, False, "float32"),
+        (DEPTHWISE, True, True, "float32"),
+        (nn.Linear(2, 2), True, True, "bf16"),
+    ],
+)
+def test_prediction_takes_bfloat16_where_it_pays(
+    network: nn.Module,
+    matrix_units: bool,
+    dot_products: bool,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: dot_products)
+    assert auto_precision(torch.device("cpu"), network) == precision
+    assert auto_precision(torch.device("meta"), network) == "float32"
+
+
+def test_the_fraction_of_depthwise_convolutions() -> None:
+    assert depthwise_fraction(DENSE) == 0
+    assert depthwise_fraction(DEPTHWISE) == pytest.approx(1 / 3)
+    assert depthwise_fraction(nn.Conv2d(1, 1, 3)) == 0, "a single channel is no group"
 
 
 def test_devices() -> None:

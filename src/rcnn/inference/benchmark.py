@@ -1,7 +1,7 @@
 """What a model costs on the machine at hand: time, time by stage, memory; the tools of ``benchmarks/`` too.
 
-Times are medians of rounds that alternate between the sides compared, after one round that warms up: what
-else the machine does then meets both alike.
+Times are medians of rounds that alternate between the sides compared, after one round that warms up:
+whatever else the machine does then slows both alike.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch import Tensor
 
+from rcnn import kernels
 from rcnn.device import fast_bfloat16
 from rcnn.inference.detector import Detector
 from rcnn.inference.fused import FusedConv
 from rcnn.inference.stopwatch import Stopwatch
-from rcnn.kernels import kernels
+from rcnn.structures import Array
 
 ROUNDS = 5
 NOISE = (480, 640)  # the size of the image where none is given
@@ -38,40 +40,41 @@ class BenchmarkResult:
         machine: what it was measured on.
         images: how many were predicted in each round.
         objects: how many were found in them.
-        seconds: of an image, in each round.
+        precision: what it computes in, ``bf16`` or ``float32``.
+        seconds: per image, in each round.
         unfused: the same with the network as it was trained, without ``rcnn.inference.fused``.
-        half: the same in half precision; empty where the device is not quicker in it.
-        stages: seconds of an image in each part, in order.
-        peak: bytes taken above the model; None where nobody can tell.
-        compiled: whether convolutions ran in compiled code (``rcnn.kernels.compiled``).
+        other: the same in the other precision; empty where the device has no instructions for bfloat16.
+        stages: seconds per image in each part, in order.
+        peak: bytes taken above the model; None where that is not known.
+        kernels: whether convolutions ran in compiled kernels, and which, or why not.
     """
 
     machine: str
     images: int
     objects: int
+    precision: str
     seconds: list[float]
     unfused: list[float]
-    half: list[float]
+    other: list[float]
     stages: dict[str, float]
     peak: int | None
-    compiled: bool
+    kernels: str
 
     def table(self) -> Table:
         """The figures as text."""
         table = Table(title=self.machine, box=SIMPLE_HEAD, padding=0, show_header=False, title_justify="left")
         table.add_column()
         table.add_column(justify="right")
-        table.add_row("images a second", spread([1 / s for s in self.seconds]), style="bold")
-        table.add_row("seconds an image", spread(self.seconds))
+        table.add_row("images per second", spread([1 / s for s in self.seconds]), style="bold")
+        table.add_row(f"seconds per image, in {self.precision}", spread(self.seconds))
         for name, seconds in self.stages.items():
             table.add_row(f"  {name}", f"{seconds:.4f}")
-        table.add_row("convolutions in compiled code", "yes" if self.compiled else "no")
+        table.add_row("convolutions", self.kernels)
         table.add_row("the network as trained, seconds", spread(self.unfused))
-        table.add_row(
-            "times quicker", spread([a / b for a, b in zip(self.unfused, self.seconds, strict=True)])
-        )
-        if self.half:
-            table.add_row("in half precision (--half), seconds", spread(self.half))
+        speedup = [a / b for a, b in zip(self.unfused, self.seconds, strict=True)]
+        table.add_row("times faster", spread(speedup))
+        if self.other:
+            table.add_row(f"in {_other(self.precision)} (--precision), seconds", spread(self.other))
         peak = "unknown on this system" if self.peak is None else f"{self.peak / 2**20:.0f} MB"
         table.add_row("peak memory above the model", peak)
         table.caption = (
@@ -81,8 +84,8 @@ class BenchmarkResult:
         return table
 
 
-def bench(detector: Detector, images: Sequence[Tensor], rounds: int = ROUNDS) -> BenchmarkResult:
-    """Measure a detector on uint8 images ``[3, H, W]``; of an empty sequence, on one of noise."""
+def bench(detector: Detector, images: Sequence[Array], rounds: int = ROUNDS) -> BenchmarkResult:
+    """Measure a detector on uint8 images ``[H, W, 3]``; without any, on one of noise."""
     given = list(images) or [noise()]
     found: list[int] = []
 
@@ -92,21 +95,24 @@ def bench(detector: Detector, images: Sequence[Tensor], rounds: int = ROUNDS) ->
     peak = peak_memory(lambda: run(detector))  # first, as the allocator keeps what it once had
     sides = {"fused": detector, "unfused": replace(detector, fuse=False)}
     if fast_bfloat16(detector.device):
-        sides["half"] = replace(detector, half=True)
+        sides["other"] = replace(detector, precision=_other(detector.used_precision))
     seconds = alternate({name: partial(run, side) for name, side in sides.items()}, rounds)
     per_image = {name: [s / len(given) for s in values] for name, values in seconds.items()}
     parts = {name: s / len(given) for name, s in _stages(detector, lambda: run(detector)).items()}
-    fused = any(isinstance(module, FusedConv) for module in detector.inference_network.modules())
-    compiled = fused and kernels.kernels() is not None
+    compiled = any(isinstance(module, FusedConv) for module in detector.inference_network.modules())
     return BenchmarkResult(
-        machine(), len(given), sum(found), per_image["fused"], per_image["unfused"],
-        per_image.get("half", []), parts, peak, compiled,
+        machine(), len(given), sum(found), detector.used_precision, per_image["fused"], per_image["unfused"],
+        per_image.get("other", []), parts, peak, kernels.status() if compiled else "torch's",
     )  # fmt: skip
 
 
-def noise() -> Tensor:
+def _other(precision: str) -> Literal["bf16", "float32"]:
+    return "float32" if precision == "bf16" else "bf16"
+
+
+def noise() -> Array:
     """An image of random pixels; a network finds little in it, so the heads for objects have little to do."""
-    return torch.randint(256, (3, *NOISE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return np.random.default_rng(0).integers(256, size=(*NOISE, 3), dtype=np.uint8)
 
 
 def _stages(detector: Detector, run: Callable[[], None]) -> dict[str, float]:
@@ -139,7 +145,7 @@ def alternate(
     Args:
         sides: what to run, by name.
         rounds: how often, after once to warm up.
-        clock: ``time.process_time`` tells what the work costs on a machine that is busy.
+        clock: ``time.process_time`` measures what the work costs on a machine that is busy.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_number in range(rounds + 1):
@@ -157,12 +163,12 @@ def spread(values: Sequence[float]) -> str:
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], slow: str, fast: str) -> list[float]:
-    """How many times quicker ``fast`` was than ``slow``, in each round."""
+    """How many times faster ``fast`` was than ``slow``, in each round."""
     return [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
 
 
 def peak_memory(run: Callable[[], object]) -> int | None:
-    """Bytes that the process needs while ``run`` works beyond those it had; None where nobody can tell.
+    """Bytes that the process needs while ``run`` works beyond those it had; None where that is not known.
 
     Memory that the allocator keeps from earlier work hides what is taken: measure in a fresh process.
     """
@@ -170,7 +176,7 @@ def peak_memory(run: Callable[[], object]) -> int | None:
     if not clear.exists():
         return None
     gc.collect()
-    clear.write_text("5")  # the highest mark begins anew
+    clear.write_text("5")  # resets the highest mark
     before = _status_bytes(status, "VmRSS")
     run()
     return max(0, _status_bytes(status, "VmHWM") - before)

@@ -142,7 +142,7 @@ def _axis_weights(extents: Array, windows: Array, side: int) -> tuple[Floats, li
 def highest_pixels(maps: Array, boxes: Array) -> Floats:
     """Keypoints as Detectron reads them: the highest pixel of each map resized to its box in whole pixels.
 
-    The bicubic resizing is torch's; ``rcnn.ops.keypoints.find_keypoints`` does the same without refinement.
+    The bicubic resizing is torch's; keypoints to parts of a cell are ``rcnn.ops.keypoints.find_keypoints``.
 
     Args:
         maps: logits ``[N, K, S, S]``.
