@@ -48,11 +48,13 @@ _MODULES = {
     "rcnn.models.mask_rcnn": "MaskRCNN MaskRCNNSettings",
     "rcnn.models.panoptic_fpn": "PanopticFPN PanopticFPNSettings",
     "rcnn.models.rcnn": "RCNN RCNNSettings",
-    "rcnn.ops.panoptic": "MergeSettings Panoptic merge",
     "rcnn.inference.detector": "Detector",
     "rcnn.loading": "load",
     "rcnn.training.run": "train",
-    "rcnn.structures": "ImageBatch Instances Masks Output",
+    "rcnn.parts.batch": "ImageBatch Output",
+    "rcnn.structures.instances": "Instances",
+    "rcnn.structures.masks": "Masks",
+    "rcnn.structures.panoptic": "MergeSettings Panoptic merge",
     "rcnn.transform": "Transform",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
