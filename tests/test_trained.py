@@ -11,8 +11,8 @@ from rcnn import evaluate, load, open_data
 from rcnn.loading import shipped
 
 
-def spots(count: int = 9, side: int = 192) -> torch.Tensor:
-    """Something like a fluorescence image: soft bright discs on a dark ground, uint8 ``[3, H, W]``."""
+def spots(count: int = 9, side: int = 192) -> np.ndarray:
+    """Something like a fluorescence image: soft bright discs on a dark ground, uint8 ``[H, W]``."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     image = np.full((side, side), 12.0)
@@ -21,7 +21,7 @@ def spots(count: int = 9, side: int = 192) -> torch.Tensor:
         distance = np.hypot((y - cy) / rng.uniform(9, 13), (x - cx) / rng.uniform(9, 13))
         image += 110 / (1 + np.exp(8 * (distance - 1)))
     image += rng.normal(0, 2, image.shape)
-    return torch.from_numpy(image.clip(0, 255).astype(np.uint8)).expand(3, -1, -1)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def test_it_is_small_and_knows_itself() -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -22,7 +23,7 @@ def test_sides_alternate_and_the_first_round_does_not_count() -> None:
 
 
 def test_ratios_and_spread() -> None:
-    found = bench.ratios({"slow": [4.0, 6, 8], "quick": [2.0, 2, 2]}, "slow", "quick")
+    found = bench.ratios({"slow": [4.0, 6, 8], "fast": [2.0, 2, 2]}, "slow", "fast")
     assert found == [2, 3, 4]
     assert bench.spread(found) == "3 (2 to 4)"
 
@@ -43,8 +44,14 @@ def test_a_detector_is_measured(fast: bool, monkeypatch: pytest.MonkeyPatch) -> 
     torch.manual_seed(0)
     recipe = tiny_recipe()
     detector = Detector(tiny_network(recipe), recipe.transform, NAMES, min_score=0.0)
-    result = bench.bench(detector, [torch.zeros(3, 48, 64, dtype=torch.uint8)] * 2, rounds=1)
-    assert (result.images, len(result.seconds), len(result.unfused), len(result.half)) == (2, 1, 1, int(fast))
+    result = bench.bench(detector, [np.zeros((48, 64, 3), np.uint8)] * 2, rounds=1)
+    assert (result.images, len(result.seconds), len(result.unfused), len(result.other)) == (
+        2,
+        1,
+        1,
+        int(fast),
+    )
+    assert result.precision == detector.used_precision
     assert list(result.stages) == ["backbone", "neck", "rpn", "box", "mask", "images, pasting"]
     assert all(seconds > 0 for seconds in result.stages.values())
 
@@ -55,5 +62,5 @@ def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bench, "NOISE", (48, 64))
     result = CliRunner().invoke(app, ["bench", str(tmp_path / "m.safetensors"), "--rounds", "1"])
     assert result.exit_code == 0, result.output
-    assert "images a second" in result.output
+    assert "images per second" in result.output
     assert "backbone" in result.output

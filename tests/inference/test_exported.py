@@ -15,13 +15,16 @@ import pytest
 import torch
 
 from rcnn.inference import exported as runtime
-from rcnn.inference.exporters import OPSET
+from rcnn.inference.exporters.onnx_file import OPSET
 
 Edit = Callable[[bytes], bytes]
 INFO: dict[str, Any] = {
     "export": 1,
     "opset": OPSET,
     "candidates": 50,
+    "class_names": ["a"],
+    "min_score": 0.5,
+    "transform": {},
     "versions": {"rcnn": "9.0", "torch": "9.1"},
 }
 NEWER = INFO | {"export": runtime.FORMAT + 1}
@@ -88,7 +91,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"min_score": 1.5}, "min_score must lie between 0 and 1"),
+        ({"min_score": 1.5}, "min_score must be between 0 and 1"),
         ({"max_detections": 51}, "max_detections must be 1 to 50, not 51: .* with a higher rpn.pre_nms"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from torch import nn
 
 from rcnn.inference import tiles
 from rcnn.inference.detector import Detector
+from rcnn.inference.exported import ExportedDetector
 from rcnn.inference.tiles import Tile, make_tiles, merge_tiles
-from rcnn.structures import ImageBatch, Instances, Output
+from rcnn.models.model import Model
+from rcnn.ops import boxes as ops
+from rcnn.parts.batch import Detections, ImageBatch, Output
+from rcnn.parts.box_head import BoxHeadSettings
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
 
@@ -21,7 +26,7 @@ def test_windows_cover_the_image_and_cores_cover_it_once(size):
         x1, y1, x2, y2 = tile.window
         assert 0 <= x1 < x2 <= size[1]
         assert 0 <= y1 < y2 <= size[0]
-        # As small as so many can be that overlap by 16.
+        # As small as this number of tiles can be that overlap by 16.
         for side, length in ((y2 - y1, size[0]), (x2 - x1, size[1])):
             count = max(1, -(-(length - 16) // 48))
             assert side == -(-(length + 16 * (count - 1)) // count) <= 64
@@ -46,14 +51,12 @@ def test_an_overlap_as_wide_as_the_tile_is_refused():
 
 
 def found(boxes, scores, labels=None):
-    labels = [0] * len(boxes) if labels is None else labels
-    return Instances(
-        (100, 100),
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(scores, dtype=torch.float32),
-        mask_maps=torch.tensor(scores)[:, None, None].expand(-1, 4, 4),
-    )
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "labels": np.array([0] * len(boxes) if labels is None else labels, np.int64),
+        "scores": np.array(scores, np.float32),
+        "mask_maps": np.array(scores, np.float32)[:, None, None].repeat(4, 1).repeat(4, 2),
+    }
 
 
 LEFT = Tile((0, 0, 100, 100), (0, 0, 80, 100))
@@ -65,31 +68,56 @@ def test_an_object_is_reported_by_the_tile_in_whose_core_it_lies():
     whole = merge_tiles(
         [LEFT, RIGHT], [found([[85, 10, 100, 30]], [0.9]), found([[25, 10, 45, 30]], [0.8])], (100, 160), 10
     )
-    torch.testing.assert_close(whole.boxes, torch.tensor([[85.0, 10, 105, 30]]))
-    torch.testing.assert_close(whole.scores, torch.tensor([0.8]))
-    assert whole.size == (100, 160)
+    assert whole["boxes"].tolist() == [[85, 10, 105, 30]]
+    assert_allclose(whole["scores"], [0.8])
 
 
 def test_an_object_on_the_border_of_two_cores_counts_once_and_the_better_copy_wins():
     # Centres at 79 and 81: both tiles would leave it to the other if cores had no slack.
     parts = [found([[72, 10, 90, 30]], [0.6]), found([[9, 10, 29, 30]], [0.7])]
     whole = merge_tiles([LEFT, RIGHT], parts, (100, 160), 10)
-    torch.testing.assert_close(whole.boxes, torch.tensor([[69.0, 10, 89, 30]]))
-    torch.testing.assert_close(whole.mask_maps, torch.full((1, 4, 4), 0.7))
+    assert whole["boxes"].tolist() == [[69, 10, 89, 30]]
+    assert_allclose(whole["mask_maps"], np.full((1, 4, 4), 0.7))
 
 
 def test_objects_of_two_classes_in_one_place_both_stay_best_score_first_up_to_the_limit():
     parts = [found([[10, 10, 30, 30]], [0.6]), found([[90, 10, 95, 30]] * 2, [0.9, 0.7], [0, 1])]
-    assert merge_tiles([LEFT, RIGHT], parts, (100, 160), 10).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
-    assert merge_tiles([LEFT, RIGHT], parts, (100, 160), 2).scores.tolist() == pytest.approx([0.9, 0.7])
+    for most, scores in ((10, [0.9, 0.7, 0.6]), (2, [0.9, 0.7])):
+        assert_allclose(merge_tiles([LEFT, RIGHT], parts, (100, 160), most)["scores"], scores)
 
 
-class Bright(nn.Module):
+def test_keypoints_move_with_their_boxes_and_keep_their_scores():
+    part = found([[20, 10, 40, 30]], [0.8]) | {"keypoints": np.array([[[25, 15, 0.5]]], np.float32)}
+    none = found([], []) | {"keypoints": np.zeros((0, 1, 3), np.float32)}
+    whole = merge_tiles([LEFT, RIGHT], [none, part], (100, 160), 10)
+    assert whole["keypoints"].tolist() == [[[85, 15, 0.5]]]
+
+
+@pytest.mark.parametrize("max_iou", [0.3, 0.5, 0.7])
+def test_suppression_is_that_of_networks(max_iou):
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 200, (500, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0, 60, (500, 2))], 1).astype(np.float32)
+    boxes[-3:] = 0  # empty ones
+    scores, labels = rng.random(500, np.float32), rng.integers(3, size=500)
+    expected = ops.nms(*(torch.from_numpy(values) for values in (boxes, scores, labels)), max_iou)
+    kept = tiles.nms(boxes, scores, labels, max_iou)
+    assert kept.tolist() == expected.tolist()
+    assert len(kept) < 500
+    assert tiles.nms(boxes[:0], scores[:0], labels[:0], max_iou).tolist() == []
+
+
+def test_a_box_suppresses_those_that_begin_far_to_its_left():
+    boxes = np.array([[0, 0, 100, 10], [30, 0, 100, 10], [99, 0, 100, 10]], np.float32)
+    assert tiles.nms(boxes, np.array([0.5, 0.9, 0.8]), np.zeros(3), 0.5).tolist() == [1, 2]
+
+
+class Bright(Model):
     """Reports every bright connected square of an image, exactly; stands for a perfect network."""
 
-    class settings:  # noqa: N801
-        class box:  # noqa: N801
-            max_detections, nms_iou = 20, 0.5  # of what is seen at once, not of the whole image
+    @property
+    def selection(self) -> BoxHeadSettings:
+        return BoxHeadSettings(max_detections=20)  # of what is seen at once, not of the whole image
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,12 +133,12 @@ class Bright(nn.Module):
             if (y == 0 or not on[y - 1, x]) and (x == 0 or not on[y, x - 1]):
                 height = int(on[y:, x].int().cumprod(0).sum())
                 boxes.append([x, y, x + int(on[y, x:].int().cumprod(0).sum()), y + height])
-        n = len(boxes)
-        instances = Instances(
-            size, torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.zeros(n, dtype=torch.int64),
-            torch.ones(n), mask_maps=torch.ones(n, 4, 4),
+        none = torch.zeros(len(boxes), dtype=torch.int64)
+        detections = Detections(
+            torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), none, torch.ones(len(boxes)), none,
+            mask_maps=torch.ones(len(boxes), 4, 4),
         )  # fmt: skip
-        return Output(detections=[instances])
+        return Output(detections=detections)
 
 
 def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(monkeypatch):
@@ -123,10 +151,10 @@ def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(
     network = Bright()
     (result,) = Detector(network, Transform(), ("square",)).predict(image)
     assert max(max(size) for size in network.sizes) <= 64
-    assert sorted(result.boxes.int().tolist()) == sorted(truth)
+    assert sorted(result.boxes.tolist()) == sorted(truth)
     assert result.masks is not None
     # Zeros around their maps round the corners.
-    torch.testing.assert_close(result.masks.areas(), torch.full((len(truth),), 121.0 - 4))
+    assert result.masks.areas().tolist() == [121 - 4] * len(truth)
 
 
 def test_a_large_image_in_a_batch_changes_nothing_about_the_others(monkeypatch):
@@ -146,7 +174,7 @@ def test_the_cap_of_an_image_in_tiles_is_that_of_all_tiles():
     most = detector.max_detections
     assert detector.cap((2000, 2000)) == most
     assert detector.cap((4000, 3000)) == most * len(make_tiles((4000, 3000)))
-    detector.network.needs_external_proposals = True
+    detector.network.needs_proposals = True
     assert detector.cap((4000, 3000)) == most, "a model that is given its proposals sees the whole image"
 
 
@@ -159,12 +187,49 @@ def test_images_of_usual_size_are_seen_whole():
 def test_classes_of_pixels_are_those_of_the_tiles_core():
     """Every tile sees the whole image's logits: joined, they are the whole image's classes."""
     size = (70, 90)
-    whole = torch.randn((3, *size), generator=torch.Generator().manual_seed(0))
+    whole = np.random.default_rng(0).normal(size=(3, *size)).astype(np.float32)
     parts = make_tiles(size, 41, 8)
-    found = [
-        Instances.empty((y2 - y1, x2 - x1), scores=torch.zeros(0), semantic_logits=whole[:, y1:y2, x1:x2])
-        for x1, y1, x2, y2 in (tile.window for tile in parts)
-    ]
-    joined = merge_tiles(parts, found, size, 10)
-    assert joined.semantic_logits is None
-    assert torch.equal(joined.semantic, whole.argmax(0))
+    seen = [found([], []) | {"semantic_logits": whole[:, tile.rows, tile.columns]} for tile in parts]
+    joined = merge_tiles(parts, seen, size, 0)
+    assert np.array_equal(joined["semantic"], whole.argmax(0))
+    assert "semantic_logits" not in joined
+
+
+def test_exported_files_see_large_images_in_tiles(monkeypatch):
+    monkeypatch.setattr(tiles, "MAX_UNTILED_PIXELS", 100 * 100)
+    monkeypatch.setattr(make_tiles, "__defaults__", (64, 24))
+    monkeypatch.setattr(tiles, "SIDE", 64)
+    monkeypatch.setattr(tiles, "OVERLAP", 24)
+    image = np.zeros((150, 201, 3), np.uint8)
+    truth = [[x, y, x + 11, y + 11] for y in range(3, 135, 17) for x in range(2, 185, 19)]
+    for x1, y1, x2, y2 in truth:
+        image[y1:y2, x1:x2] = 255
+    for settings in (
+        {"transform_inside": False, "transform": {}},
+        {"transform_inside": True, "transform": {"scale": 1.0}},
+    ):
+        sizes = []
+        (result,) = exported(settings, sizes).predict(image)
+        assert len(sizes) == len(make_tiles((150, 201))) > 1
+        assert max(max(size) for size in sizes) <= 64
+        assert sorted(result.boxes.tolist()) == sorted(truth)
+        assert result.masks.areas().tolist() == [121 - 4] * len(truth)
+        assert exported(settings, sizes).cap((150, 201)) == 20 * len(sizes)
+    whole = []
+    exported({"transform_inside": True, "transform": {"short_side": 150}}, whole).predict(image)
+    assert whole == [(150, 201)], "the graph would resize each tile"
+
+
+def exported(settings, sizes):
+    """A file that does what :class:`Bright` does."""
+    network = Bright()
+
+    def run(inputs):
+        images = torch.from_numpy(inputs["images"])
+        size = tuple(inputs["sizes"][0].astype(int).tolist()) if "sizes" in inputs else images.shape[2:]
+        sizes.append(tuple(size))
+        output = network(ImageBatch(images.float(), (tuple(size),)))
+        return {name: values.numpy() for name, values in output.detections.tensors().items()}
+
+    info = {"class_names": ["square"], "min_score": 0.5, "max_detections": 20, "candidates": 50}
+    return ExportedDetector(run, {**info, "model": {"box": {"nms_iou": 0.5}}, **settings})

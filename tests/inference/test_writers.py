@@ -6,62 +6,29 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
+from numpy.testing import assert_allclose
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch.testing import assert_close
 
 from dark import BOX, detector, picture, picture_file
-from rcnn.inference import writers as results
-from rcnn.inference.writers import OBJECT_COLUMNS, find_images, predict_to_files, save_instances
-from rcnn.structures import Instances, Masks
+from rcnn.inference.exported import ExportedDetector
+from rcnn.inference.sources import find_images
+from rcnn.inference.writers import overlay_names, predict_to_files
+from rcnn.structures import OBJECT_COLUMNS, Masks
 
 
 def rows(path: Path) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
-
-
-def test_objects_are_saved_as_the_ending_says(tmp_path: Path) -> None:
-    found = detector().predict(picture_file(tmp_path))[0]
-    entries = json.loads(found.save(tmp_path / "r" / "a.json").read_text())
-    assert entries[0]["bbox"] == [10, 20, 20, 20]
-    assert entries[0]["image_id"] == "ein bild.png"
-    assert rows(save_instances(found, tmp_path / "a.CSV")) == [
-        list(OBJECT_COLUMNS),
-        ["ein bild.png", "dark", "0.7500", "10.00", "20.00", "30.00", "40.00", "400.00", "20.00", "30.00"],
-    ]
-    for name in ("a.png", "a.jpg"):
-        with Image.open(save_instances(found, tmp_path / name)) as overlay:
-            assert overlay.width / overlay.height == 60 / 40
-    with pytest.raises(ValueError, match=r"unknown ending '\.tiff'"):
-        found.save(tmp_path / "a.tiff")
-    with pytest.raises(ValueError, match="an overlay needs the image"):
-        detector().predict(picture())[0].save(tmp_path / "b.png")
-
-
-def test_area_and_centroid_are_the_masks() -> None:
-    """An L of three pixels at (4, 2), (4, 3), (5, 3) [x, y]: its centre is not its box's."""
-    bitmap = torch.zeros(1, 8, 8)
-    bitmap[0, 2:4, 4] = 1
-    bitmap[0, 3, 5] = 1
-    masks = Masks.from_dense(bitmap)
-    found = Instances(
-        (8, 8), masks.boxes(), torch.tensor([0]), torch.tensor([0.5]), masks, class_names=("l",)
-    )
-    x, y = (4.5 + 4.5 + 5.5) / 3, (2.5 + 3.5 + 3.5) / 3
-    assert found.numpy().rows() == [
-        ["l", "0.5000", "4.00", "2.00", "6.00", "4.00", "3.00", f"{x:.2f}", f"{y:.2f}"]
-    ]
-    boxes_only = Instances((8, 8), masks.boxes(), torch.tensor([0]), class_names=("l",))
-    assert boxes_only.numpy().rows()[0][-3:] == ["4.00", "5.00", "3.00"]
-    assert Instances.empty((8, 8)).numpy().rows() == []
 
 
 def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
@@ -74,14 +41,15 @@ def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
     (folder / ".hidden.png").write_text("no image")
     calls: list[tuple[int, int]] = []
     out = folder / "out"
-    summary = predict_to_files(detector(), [folder], out, progress=lambda done, of: calls.append((done, of)))
+    exact = replace(detector(), precision="float32")
+    summary = predict_to_files(exact, [folder], out, progress=lambda done, of: calls.append((done, of)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert (summary.images, summary.counts) == (2, {"light": 0, "dark": 1})
     assert len(summary.failed) == 1
     assert "broken.jpg" in summary.failed[0]
     entries = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
     assert [(r["image_id"], r["category_id"], r["score"]) for r in entries] == [("b/zwei ä.png", 2, 0.75)]
-    assert_close(Masks.from_rle([entries[0]["segmentation"]], (40, 60)).boxes(), BOX)
+    assert_allclose(Masks.from_rle([entries[0]["segmentation"]], (40, 60)).boxes(), BOX)
     assert rows(out / "objects.csv")[1:] == [
         ["b/zwei ä.png", "dark", "0.7500", "10.00", "20.00", "30.00", "40.00", "400.00", "20.00", "30.00"]
     ]
@@ -93,8 +61,13 @@ def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
         ["empty.tif", "dark", "0"],
     ]
     written = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    tables = ["counts.csv", "objects.csv", "predictions.json"]
-    assert written == [*tables[:1], tables[1], "overlays/b/zwei ä.png", "overlays/empty.png", tables[2]]
+    assert written == [
+        "counts.csv", "objects.csv", "overlays/b/zwei ä.png", "overlays/empty.png", "predictions.json",
+        "run.json",
+    ]  # fmt: skip
+    run = json.loads((out / "run.json").read_text())
+    assert (run["precision"], run["min_score"], run["images"]) == ("float32", 0.5, 2)
+    assert summary.precision == "float32"
     again = predict_to_files(detector(), [folder], out)
     assert again.images == 2, "what an earlier run wrote must not be taken for input"
 
@@ -166,7 +139,7 @@ def test_images_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "z").mkdir()
     (tmp_path / "z" / "A.png").touch()
     assert list(find_images([x1, tmp_path / "z"])) == ["a.png", "z/A.png"]
-    assert results._overlay_names(["a.png", "a.JPG", "b/a.png", "c.jpg", "a"]) == {
+    assert overlay_names(["a.png", "a.JPG", "b/a.png", "c.jpg", "a"]) == {
         "a.png": "a.png.png",
         "a.JPG": "a.JPG.png",
         "b/a.png": "b/a.png",
@@ -248,3 +221,35 @@ def test_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(ValueError, match=r"bad\.json: expected a COCO file"):
         predict_to_files(detector(), [path], tmp_path / "out", image_ids=tmp_path / "bad.json")
+
+
+def test_an_exported_file_writes_the_same_files_without_torch(tmp_path: Path) -> None:
+    path = picture_file(tmp_path)
+    own = replace(detector(), precision="float32")
+    predict_to_files(own, [path], tmp_path / "network")
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        none = np.zeros(1, np.int64)
+        maps = np.ones((1, 28, 28), np.float32)
+        return {
+            "boxes": BOX, "labels": none + 1, "scores": np.array([0.75], np.float32), "image_index": none,
+            "mask_maps": maps,
+        }  # fmt: skip
+
+    info = own.describe() | {"max_detections": 100, "candidates": 100}
+    predict_to_files(ExportedDetector(run, info), [path], tmp_path / "exported")
+    names = sorted(p.relative_to(tmp_path / "network") for p in (tmp_path / "network").rglob("*.*"))
+    assert names == sorted(p.relative_to(tmp_path / "exported") for p in (tmp_path / "exported").rglob("*.*"))
+    for name in names:
+        assert (tmp_path / "network" / name).read_bytes() == (tmp_path / "exported" / name).read_bytes(), name
+
+
+def test_images_with_as_many_objects_as_are_reported_are_named(tmp_path: Path) -> None:
+    path = picture_file(tmp_path)
+    assert predict_to_files(detector(), [path], tmp_path / "a").full == ()
+    assert predict_to_files(detector(), [path], tmp_path / "b", max_detections=1).full == (path.name,)
+
+
+def test_it_is_imported_without_torch() -> None:
+    code = "import sys, rcnn.inference.writers; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
