@@ -33,7 +33,8 @@ from rcnn import load, open_data, train
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
 from rcnn.data.loader import training_batches
-from rcnn.evaluation.evaluator import Evaluation, evaluate
+from rcnn.evaluation.evaluator import evaluate
+from rcnn.metrics.metric import Evaluation
 from rcnn.inference.benchmark import machine
 from rcnn.ops.masks import paste_masks
 from rcnn.structures import Instances

@@ -19,7 +19,8 @@ from torch import Tensor
 from rcnn import Instances, evaluate, load, open_data
 from rcnn.data.dataset import Dataset
 from rcnn.draw import draw_comparison
-from rcnn.evaluation.evaluator import Evaluation, evaluate_predictions
+from rcnn.evaluation.evaluator import evaluate_predictions
+from rcnn.metrics.metric import Evaluation
 from rcnn.inference.writers import write_picture
 from rcnn.metrics.nuclei import nuclei_metrics
 

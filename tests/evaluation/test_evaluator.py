@@ -12,13 +12,8 @@ from rich.console import Console
 
 from objects import FAR, SIZE, A, B, filled, instances
 from rcnn.data.dataset import Dataset, Record, Sample
-from rcnn.evaluation.evaluator import (
-    align_keypoints,
-    align_truth_classes,
-    default_max_detections,
-    evaluate,
-    evaluate_predictions,
-)
+from rcnn.evaluation.alignment import align_keypoints, align_truth_classes
+from rcnn.evaluation.evaluator import default_max_detections, evaluate, evaluate_predictions
 from rcnn.structures import VOID, Instances, Masks, Skeleton
 
 
@@ -30,8 +25,8 @@ def test_scores_of_true_and_false_detections_are_told_apart_at_any_threshold() -
     found = [instances([A, B, FAR], scores=[0.9, 0.5, 0.25]), instances([FAR], scores=[0.125])]
     got = measured([instances([A, B]), instances([A])], found)
     assert (got.f1_threshold, got.f1) == pytest.approx(((0.5 + 0.25) / 2, 0.8))
-    assert sorted(got.scores_true) == pytest.approx([0.5, 0.9])
-    assert sorted(got.scores_false) == pytest.approx([0.125, 0.25])
+    assert sorted(got.agreement.scores_true) == pytest.approx([0.5, 0.9])
+    assert sorted(got.agreement.scores_false) == pytest.approx([0.125, 0.25])
 
 
 @pytest.mark.parametrize("mark", ["crowd", "difficult"])
@@ -42,7 +37,7 @@ def test_crowds_and_difficult_objects_count_neither_way(mark) -> None:
     match = got.matches[0]
     assert (match.num_true, match.num_predicted, match.f1) == (1, 1, 1.0)
     assert (match.missed_truths, match.spurious_predictions) == ((), ())
-    assert (len(got.scores_true), len(got.scores_false)) == (1, 0)
+    assert (len(got.agreement.scores_true), len(got.agreement.scores_false)) == (1, 0)
     assert got.per_class["a"]["objects"] == (1 if mark == "crowd" else 2)
 
 
@@ -82,14 +77,16 @@ def test_cap_follows_the_fullest_image(most, cap) -> None:
 def test_json_is_finite_and_complete() -> None:
     truth = replace(instances([A], masks=filled([A])), path=Path("a b.png"))
     found = instances([A], scores=[0.9], masks=filled([A]))
-    got = measured([truth], [found], names=("a", "b"), has_masks=True, seconds={"predicting": 0.5})
+    got = measured([truth], [found], names=("a", "b"), has_masks=True)
     values = json.loads(json.dumps(got.to_json(), allow_nan=False))
     assert math.isnan(got.per_class["b"]["mask/AP"])
     assert values["per_class"]["b"]["mask/AP"] is None
     assert values["metrics"]["mask/AP"] == pytest.approx(1.0)
     assert values["matches"][0]["path"] == "a b.png"
     assert values["matches"][0]["matched_truths"] == [0]
-    assert values["seconds"]["predicting"] == 0.5
+    assert (values["has_masks"], values["has_keypoints"], values["has_boxes"]) == (True, False, True)
+    assert values["families"] == ["coco", "voc07", "voc10", "errors"]
+    assert (values["semantic"], values["panoptic"]) == (None, None)
     assert values["seconds"]["measuring"] > 0
 
 
@@ -204,7 +201,7 @@ def test_a_whole_run() -> None:
     got, predictions = evaluate(detector, dataset, batch_size=2, progress=lambda *at: done.append(at))
     assert detector.asked == [(2, 0.01, 100), (1, 0.01, 100)]
     assert done == [(2, 3), (3, 3)]
-    assert got.has_masks
+    assert got.kinds == ("box", "mask")
     assert got.metrics["mask/AP"] == got.metrics["box/AP"] == pytest.approx(1.0)
     assert list(got.per_class) == ["dog", "cat"]
     assert [match.path.name for match in got.matches] == ["0.png", "1.png", "2.png"]
@@ -215,7 +212,7 @@ def test_a_whole_run() -> None:
 def test_a_box_detector_on_data_with_masks_is_measured_by_boxes() -> None:
     dataset = drawn([instances([A])], ("a",), [filled([A])])
     got, _ = evaluate(Oracle([instances([A], scores=[0.9])], ("a",)), dataset, max_detections=7)
-    assert not got.has_masks
+    assert got.kinds == ("box",)
     assert got.metrics["box/AP"] == pytest.approx(1.0)
     assert got.max_detections == 7
 

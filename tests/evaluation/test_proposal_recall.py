@@ -16,6 +16,7 @@ from rcnn.data.external_proposals import read_proposals
 from rcnn.evaluation.proposal_recall import propose, recall_table
 from rcnn.evaluation.rpn_proposals import rpn_proposals
 from rcnn.inference.detector import Detector
+from rcnn.parts.batch import Regions
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
@@ -88,6 +89,6 @@ def test_what_cannot_be(data, tmp_path) -> None:
 def test_boxes_of_the_resized_image_come_back_to_its_own(data, monkeypatch) -> None:
     network = tiny_network(tiny_recipe("faster_rcnn"))
     found = torch.tensor([[20.0, 40, 60, 80], [0, 0, 128, 128], [2, 2, 4, 4]])
-    monkeypatch.setattr(network.rpn, "decode", lambda output, sizes, min_proposals, min_candidates: [found])
+    monkeypatch.setattr(network.rpn, "decode", lambda *_, **__: Regions(found, torch.zeros(3)))
     boxes = rpn_proposals(Detector(network, Transform(scale=2.0), NAMES), data, 2)
     np.testing.assert_allclose(boxes["picture1"], [[10, 20, 30, 40], [0, 0, 64, 64]])

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from rcnn.data.dataset import Dataset, Record
-from rcnn.evaluation import report
-from rcnn.evaluation.evaluator import Evaluation, evaluate_predictions
+from rcnn.evaluation import pictures, report
+from rcnn.evaluation.evaluator import evaluate_predictions
 from rcnn.evaluation.report import write_report
 from rcnn.metrics.matches import ImageMatch
+from rcnn.metrics.metric import Evaluation, MetricResult
+from rcnn.metrics.registry import METRICS
+from rcnn.metrics.tables import COCO_COLUMNS
 from rcnn.structures import Instances, Masks
 
 NAMES = ("<b>&cell$", "_hidden")
@@ -49,7 +52,7 @@ def make_data(
 
 def measure(dataset: Dataset, predictions: list[Instances]) -> Evaluation:
     truths = [record.truth for record in dataset.records]
-    return evaluate_predictions(truths, predictions, NAMES, has_masks=False, seconds={"predicting": 0.4})
+    return evaluate_predictions(truths, predictions, NAMES, has_masks=False)
 
 
 def write(path: Path, **changes: object) -> str:
@@ -124,7 +127,8 @@ def test_a_full_report_has_every_section_and_needs_nothing_beside_it(tmp_path: P
             "Metrics on held-out images",
             "Learning rate",
         ),
-        *("Precision and recall of boxes at IoU 0.5", "AP by class", "AP by object size"),
+        *("Precision and recall of boxes at IoU 0.5", "AP by object size"),
+        *("COCO's metrics of 10 images", "By class"),
         *("Scores of true and false detections", "Objects in each image, true and predicted", "Totals"),
         *("Best", "Median", "Worst", "Time by stage"),
     ):
@@ -162,9 +166,9 @@ def test_without_an_evaluation_the_training_is_shown(tmp_path: Path):
 
 
 def test_what_is_not_a_number_is_a_dash(tmp_path: Path):
-    nothing = Evaluation(
-        {"box/AP": math.nan}, {"a": {"objects": 0, "box/AP": math.nan}}, {}, 0.5, 0.0, [], [], [], {}, 100
-    )
+    nans = {f"box/{column}": math.nan for column in COCO_COLUMNS}
+    result = MetricResult(nans, {"a": nans})
+    nothing = Evaluation(((METRICS["coco"], result),), {}, {"a": 0}, ("box",), 100)
     html = write(tmp_path / "r.html", evaluation=nothing)
     assert "nan" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL).lower()
     assert "<b>\N{EN DASH}</b>" in html
@@ -222,7 +226,7 @@ def matches_of(f1s: list[float]) -> list[ImageMatch]:
     ],
 )
 def test_the_images_shown(f1s: list[float], best: list[int], median: list[int], worst: list[int]):
-    assert report._choose(matches_of(f1s)) == {"Best": best, "Median": median, "Worst": worst}
+    assert report._choose(report._by_f1(matches_of(f1s))) == {"Best": best, "Median": median, "Worst": worst}
 
 
 def test_totals_by_hand(tmp_path: Path):
@@ -245,7 +249,7 @@ def test_smaller_masks_are_every_nth_pixel_of_the_full_ones():
     instances = Instances(
         (31, 46), np.ones((4, 4), np.float32), np.zeros(4, np.int64), masks=Masks.from_dense(full)
     )
-    small = report._smaller(instances, 3, (11, 16))
+    small = pictures._smaller(instances, 3, (11, 16))
     assert small.masks is not None
     np.testing.assert_array_equal(small.masks.dense(), full[:, ::3, ::3])
     np.testing.assert_allclose(small.boxes, np.full((4, 4), 1 / 3), rtol=1e-6)

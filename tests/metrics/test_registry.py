@@ -1,4 +1,4 @@
-"""The families of metrics: chosen by the data, refused by name and by what they lack, each measured."""
+"""The metrics: chosen by the data, refused by name and by what they lack, each measured."""
 
 import math
 from dataclasses import replace
@@ -8,10 +8,17 @@ import pytest
 
 from objects import A, B, filled, instances
 from rcnn.evaluation.evaluator import evaluate_predictions
-from rcnn.metrics.registry import BASIC, METRICS, MetricInput, check_metric_names, choose_metrics
+from rcnn.metrics.metric import Metric, MetricInput, MetricResult
+from rcnn.metrics.registry import BASIC, METRICS, choose_metrics
 
 TRUTH = instances([A, B], masks=filled([A, B]))
 FOUND = instances([A], scores=[0.9], masks=filled([A]))
+
+
+AP = ("coco", "voc07", "voc10")
+MINE = Metric(
+    "mine", "a metric of one's own", "objects", measure=lambda inputs: MetricResult({"mine/x": 1.0})
+)
 
 
 def compared(**changed) -> MetricInput:
@@ -19,50 +26,91 @@ def compared(**changed) -> MetricInput:
     return replace(one, **changed)
 
 
+def suitable(metrics, inputs) -> tuple[str, ...]:
+    return tuple(row.name for row in choose_metrics(metrics).suitable(inputs, "objects"))
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({}, (*BASIC, "nuclei", "errors")),  # masks of one class
-        ({"has_masks": False}, (*BASIC, "errors")),
-        ({"class_names": ("a", "b")}, (*BASIC, "errors")),
-        ({"class_names": ("a", "b"), "format": "cityscapes"}, (*BASIC, "cityscapes", "errors")),
+        ({}, (*AP, "nuclei", "errors")),  # masks of one class
+        ({"has_masks": False}, (*AP, "errors")),
+        ({"class_names": ("a", "b")}, (*AP, "errors")),
+        ({"class_names": ("a", "b"), "format": "cityscapes"}, (*AP, "cityscapes", "errors")),
         (
             {"truths": [replace(TRUTH, proposals=np.zeros((0, 4), np.float32))], "has_masks": False},
-            (*BASIC, "errors", "proposals"),
+            (*AP, "errors", "proposals"),
         ),
+        ({"class_names": ()}, ()),
     ],
-    ids=["nuclei", "boxes", "classes", "cityscapes", "proposals"],
+    ids=["nuclei", "boxes", "classes", "cityscapes", "proposals", "no objects"],
 )
-def test_families_follow_the_data(changed, expected) -> None:
-    assert choose_metrics(None, compared(**changed)) == expected
+def test_metrics_follow_the_data(changed, expected) -> None:
+    assert suitable(None, compared(**changed)) == expected
 
 
-def test_named_families_are_taken_once_and_in_order() -> None:
-    assert choose_metrics(("errors", "coco", "errors"), compared()) == ("errors", "coco")
+def test_what_is_followed_in_training_is_what_suits_the_data() -> None:
+    assert suitable(BASIC, compared()) == ("coco", "voc07")
+    assert {"coco", "semantic", "panoptic"} <= set(BASIC)
+
+
+def test_named_metrics_are_taken_once_and_in_order() -> None:
+    assert suitable(("errors", "coco", "errors"), compared()) == ("errors", "coco")
+
+
+def test_ones_own_are_named_by_row_and_by_dotted_path() -> None:
+    assert suitable((MINE, "coco", f"{__name__}:MINE"), compared()) == ("mine", "coco")
+    with pytest.raises(ValueError, match=r"expected a rcnn\.metrics\.metric\.Metric, found \[100"):
+        choose_metrics([f"{__name__}:NO_METRIC"])
+    with pytest.raises(ValueError, match="there is no module nowhere"):
+        choose_metrics(["nowhere.at_all:MINE"])
+    with pytest.raises(ValueError, match="two different ones are called coco"):
+        choose_metrics(["coco", replace(MINE, name="coco")])
+
+
+NO_METRIC = [100]
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="'nuclie': unknown; did you mean nuclei"):
-        check_metric_names(["coco", "nuclie"])
-    with pytest.raises(ValueError, match="known are coco, voc07"):
-        check_metric_names(["zzzz"])
+        choose_metrics(["coco", "nuclie"])
+    with pytest.raises(ValueError, match="known are coco, panoptic"):
+        choose_metrics(["zzzz"])
 
 
 @pytest.mark.parametrize(
     ("name", "lacking"),
-    [("nuclei", "masks"), ("cityscapes", "masks"), ("proposals", "--proposals FILE"), ("speed", "MODEL")],
-)
-def test_what_a_family_lacks_is_named(name, lacking) -> None:
+    [
+        ("nuclei", "masks"), ("cityscapes", "masks"), ("proposals", "--proposals FILE"), ("speed", "MODEL"),
+        ("keypoints", "keypoints"),
+    ],
+)  # fmt: skip
+def test_what_a_metric_lacks_is_named(name, lacking) -> None:
     with pytest.raises(ValueError, match=f"metrics {name}: needs .*{lacking}"):
-        choose_metrics((name,), compared(has_masks=False))
+        suitable((name,), compared(has_masks=False))
 
 
-def test_every_family_measures_what_its_module_does() -> None:
+def test_what_a_metric_about_something_else_lacks_is_named() -> None:
+    with pytest.raises(ValueError, match="metrics coco: needs a model that finds objects"):
+        suitable(("coco",), MetricInput())
+    for name, about in (("semantic", "pixels"), ("panoptic", "partition")):
+        with pytest.raises(ValueError, match=f"metrics {name}: needs .*semantic maps"):
+            choose_metrics([name]).suitable(MetricInput(), about)
+
+
+def test_a_row_is_measured_in_one_way() -> None:
+    with pytest.raises(ValueError, match="metric odd: give one of measure and tally"):
+        Metric("odd", "", "objects")
+    with pytest.raises(ValueError, match="metric odd: about pixels"):
+        Metric("odd", "", "pixels", measure=MINE.measure)
+
+
+def test_every_row_measures_what_its_module_does() -> None:
     truth = replace(TRUTH, proposals=TRUTH.boxes[:1])
     one = compared(truths=[truth], speed={"images_per_second": 2.0})
     metrics = {}
-    for family in METRICS.values():
-        metrics |= family.measure(one).metrics
+    for row in (row for row in METRICS.values() if row.measure is not None and row.name != "keypoints"):
+        metrics |= row.measure(one).metrics
     half = 51 / 101
     assert metrics["box/AP50"] == metrics["mask/AP50"] == metrics["errors/AP50"] == pytest.approx(half)
     assert (metrics["errors/missed"], metrics["errors/missed_count"]) == pytest.approx((1 - half, 1))
@@ -77,9 +125,9 @@ def test_every_family_measures_what_its_module_does() -> None:
     )
 
 
-def test_evaluation_measures_the_families_named_only() -> None:
+def test_evaluation_measures_what_is_named_only() -> None:
     got = evaluate_predictions([TRUTH], [FOUND], ("a",), has_masks=True, metrics=("errors",))
-    assert got.families == ("errors",)
+    assert [metric.name for metric, _ in got.measured] == ["errors"]
     assert set(got.metrics) == {key for key in got.metrics if key.startswith("errors/")}
     assert got.pr_curves == {}
     assert got.f1 == pytest.approx(2 / 3)

@@ -7,40 +7,32 @@ empty string.
 from __future__ import annotations
 
 import io
+import itertools
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from rcnn.evaluation.evaluator import Evaluation
-    from rcnn.metrics.matches import ImageMatch
-    from rcnn.metrics.recall import ProposalRecall
-    from rcnn.metrics.semantic import SemanticResult
+from rcnn.metrics import number
+from rcnn.metrics.matches import Agreement, ImageMatch
+from rcnn.metrics.shown import Bars, Chart, Lines, Matrix
 
-# What stands where there is no number.
-DASH = "\N{EN DASH}"
 # Written by matplotlib, then replaced by the colour of the page's text.
 _INK = "#010203"
-KIND_NOUNS = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}
-"""What is measured by COCO's metrics, and what it is called."""
 _LINES = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
 _TRUE, _FALSE = "#0a8fdc", "#e0a100"
 _POINTS = 300  # of a curve
+_MAX_MARKED_POINTS = 40  # of a line with a dot at each
 
 History = Sequence[Mapping[str, float]]
 Curve = tuple[list[float], list[float]]
-
-
-def number(value: float | None) -> str:
-    """Three digits after the point, or a dash where there is nothing finite."""
-    return f"{value:.3f}" if value is not None and math.isfinite(value) else DASH
 
 
 def _figure_and_axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
@@ -175,89 +167,71 @@ def lines_chart(
     return _svg(figure, "lines-" + keys[0].replace("/", "-"))
 
 
-def precision_recall_chart(evaluation: Evaluation, kind: str) -> str:
-    """Precision over recall at IoU 0.5; the classes with the most objects in colour, the others faint.
+def metric_chart(shown: Chart, name: str) -> str:
+    """What a metric shows, drawn; ``name`` tells it from the other charts of a page."""
+    name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if isinstance(shown, Lines):
+        return _lines(shown, name)
+    return _bars(shown, name) if isinstance(shown, Bars) else _matrix(shown, name)
 
-    ``kind``, ``mask`` or ``box``, is that of the AP50 in the legend.
-    """
-    if not evaluation.pr_curves:
+
+def _lines(shown: Lines, name: str) -> str:
+    if not shown.lines:
         return ""
-    figure, axes = _figure_and_axes("recall", "precision")
-    values = evaluation.per_class
-    order = sorted(evaluation.pr_curves, key=lambda name: -values.get(name, {}).get("objects", 0))
+    figure, axes = _figure_and_axes(shown.x, shown.y)
+    for line in (line for line in shown.lines if not line.label):
+        axes.plot(line.x, line.y, color=_INK, alpha=0.15, linewidth=0.8)
     labelled = []
-    for name in order[len(_LINES) :]:
-        axes.plot(*_reached(evaluation.pr_curves[name]), color=_INK, alpha=0.15, linewidth=0.8)
-    for name, colour in zip(order, _LINES, strict=False):
-        line = axes.plot(*_reached(evaluation.pr_curves[name]), color=colour, linewidth=1.8)[0]
-        ap50 = number(values.get(name, {}).get(f"{kind}/AP50"))
-        short = name if len(name) <= 24 else f"{name[:23]}…"
-        labelled.append((line, f"{short}, AP50 {ap50}"))
-    axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
-    _legend(axes, labelled, "lower left")
-    return _svg(figure, "precision-recall")
+    main = (line for line in shown.lines if line.label)
+    for line, colour in zip(main, itertools.cycle(_LINES), strict=False):
+        marker = "o" if len(line.x) <= _MAX_MARKED_POINTS else ""
+        style = {"color": colour, "linewidth": 1.8, "marker": marker, "markersize": 4}
+        labelled.append((axes.plot(line.x, line.y, **style)[0], line.label))
+    if shown.log_x:
+        ticks = shown.lines[0].x
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+    for values, set_limits in (
+        ([x for line in shown.lines for x in line.x], axes.set_xlim),
+        ([y for line in shown.lines for y in line.y], axes.set_ylim),
+    ):
+        if values and min(values) >= 0 and max(values) <= 1:  # fractions
+            set_limits(0, 1.02)
+    _legend(axes, labelled)
+    return _svg(figure, name)
 
 
-def _reached(curve: Mapping[str, list[float]]) -> Curve:
-    """The part of a precision-recall curve up to the highest recall; beyond it COCO's precision is 0."""
-    end = 1 + max((i for i, precision in enumerate(curve["precision"]) if precision > 0), default=-1)
-    return curve["recall"][:end], curve["precision"][:end]
-
-
-def recall_chart(recall: ProposalRecall) -> str:
-    """Recall at IoU 0.5 and 0.7, and the average recall, over the number of proposals of an image."""
-    if not recall.objects:
+def _bars(shown: Bars, name: str) -> str:
+    if not shown.bars:
         return ""
-    figure, axes = _figure_and_axes("proposals", "recall")
+    figure, axes = _figure_and_axes("", shown.y)
     labelled = []
-    curves = {"IoU 0.5": recall.at_50, "IoU 0.7": recall.at_70, "average, 0.5 to 0.95": recall.average}
-    for (name, values), colour in zip(curves.items(), _LINES, strict=False):
-        line = axes.plot(recall.counts, values, color=colour, linewidth=1.8, marker="o", markersize=4)[0]
-        labelled.append((line, f"{name}: {number(values[-1])}"))
-    axes.set_xscale("log")
-    axes.set_xticks(recall.counts, [str(count) for count in recall.counts])
-    axes.set_xticks([], minor=True)
-    axes.set_ylim(0, 1.02)
-    _legend(axes, labelled, "upper left")
-    return _svg(figure, "recall")
-
-
-def size_chart(evaluation: Evaluation) -> str:
-    """AP of all objects, and of the small, medium and large ones."""
-    sizes = ("AP", "AP_small", "AP_medium", "AP_large")
-    kinds = [kind for kind in KIND_NOUNS if f"{kind}/AP" in evaluation.metrics]
-    if not kinds:
-        return ""
-    figure, axes = _figure_and_axes("", "AP")
-    labelled = []
-    width = 0.76 / len(kinds)
-    for i, kind in enumerate(kinds):
-        values = [evaluation.metrics.get(f"{kind}/{size}", math.nan) for size in sizes]
-        places = [j + (i - (len(kinds) - 1) / 2) * width for j in range(len(sizes))]
-        heights = [value if value is not None and math.isfinite(value) else 0.0 for value in values]
-        bars = axes.bar(places, heights, width * 0.92, color=_LINES[i])
-        labelled.append((bars, KIND_NOUNS[kind]))
+    width = 0.76 / len(shown.bars)
+    for i, (label, values) in enumerate(shown.bars.items()):
+        places = [j + (i - (len(shown.bars) - 1) / 2) * width for j in range(len(values))]
+        heights = [value if math.isfinite(value) else 0.0 for value in values]
+        labelled.append((axes.bar(places, heights, width * 0.92, color=_LINES[i % len(_LINES)]), label))
         for place, height, value in zip(places, heights, values, strict=True):
             text = {"ha": "center", "va": "bottom", "color": _INK, "fontsize": 8.5}
             axes.text(place, height + 0.012, number(value), **text)
-    axes.set_xticks(range(len(sizes)), ["all", "small\n< 32²", "medium", "large\n> 96²"])
+    axes.set_xticks(range(len(shown.groups)), [_plain(group) for group in shown.groups])
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0, 1.08 if len(kinds) == 1 else 1.1 + 0.12 * len(kinds))  # room for the legend
+    axes.set_ylim(0, 1.08 if len(shown.bars) == 1 else 1.1 + 0.12 * len(shown.bars))  # room for the legend
     axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    if len(kinds) > 1:
+    if len(shown.bars) > 1:
         _legend(axes, labelled, "upper right")
-    return _svg(figure, "sizes")
+    return _svg(figure, name)
 
 
-def confusion_chart(result: SemanticResult) -> str:
-    """What the pixels of each class (row) were taken for (column), as fractions of the class."""
-    matrix = np.array(result.confusion, dtype=float)
+def _matrix(shown: Matrix, name: str) -> str:
+    matrix = np.asarray(shown.counts, np.float64)
     present = [i for i in range(len(matrix)) if matrix[i].sum() or matrix[:, i].sum()]
     if not present:
         return ""
     matrix = matrix[np.ix_(present, present)]
     fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    names = [_plain(result.names[i][:16]) for i in present]
+    names = [_plain(shown.names[i][:16]) for i in present]
     figure, axes = _figure_and_axes("predicted", "true")
     axes.grid(visible=False)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
@@ -268,12 +242,12 @@ def confusion_chart(result: SemanticResult) -> str:
         fraction = fractions[row, column]
         colour = "#ffffff" if fraction > 0.5 else "#000000"
         axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    return _svg(figure, "confusion")
+    return _svg(figure, name)
 
 
-def score_chart(evaluation: Evaluation) -> str:
+def score_chart(agreement: Agreement) -> str:
     """Histograms of the scores of true and false detections, with the threshold."""
-    true, false = evaluation.scores_true, evaluation.scores_false
+    true, false = agreement.scores_true, agreement.scores_false
     if not true and not false:
         return ""
     figure, axes = _figure_and_axes("score", "detections")
@@ -286,8 +260,8 @@ def score_chart(evaluation: Evaluation) -> str:
         patch = axes.stairs(counts, edges, fill=True, color=colour, alpha=0.55)
         axes.stairs(counts, edges, color=colour, linewidth=1.3)
         labelled.append((patch, f"{name} ({len(scores):,})"))
-    line = axes.axvline(evaluation.f1_threshold, color=_INK, linestyle=(0, (4, 3)), linewidth=1.3)
-    labelled.append((line, f"threshold {number(evaluation.f1_threshold)}"))
+    line = axes.axvline(agreement.threshold, color=_INK, linestyle=(0, (4, 3)), linewidth=1.3)
+    labelled.append((line, f"threshold {number(agreement.threshold)}"))
     # Weak false detections come in hordes, beside which the true ones would not be seen.
     if max(highest) > 8 * max(1, min(highest)):
         axes.set_yscale("symlog", linthresh=10)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 
 from rcnn.draw import DARK, IGNORED, Colour, Pixels, side_by_side, titled
 from rcnn.metrics.matches import ImageMatch
-from rcnn.structures import Instances
+from rcnn.structures import Instances, Masks
 
 FOUND: Colour = (0, 235, 185)
 MISSED: Colour = (255, 64, 32)
 SPURIOUS: Colour = (255, 214, 0)
+LARGEST_DRAWN = 1800  # longer side of an image in pixels; larger ones are drawn smaller
 VERDICTS = {FOUND: "found", MISSED: "missed", SPURIOUS: "spurious", IGNORED: "ignored"}
 
 
@@ -71,3 +75,33 @@ def _panel(
     counts = Counter(verdicts)
     legend = [(colour, f"{counts[colour]} {name}") for colour, name in VERDICTS.items() if counts[colour]]
     return titled(picture, f"{title} {len(verdicts)}", legend)
+
+
+def shrunk(image: Pixels, *objects: Instances) -> tuple[Pixels, Instances, Instances]:
+    """A large image and its truth and predictions, smaller by a whole factor."""
+    truth, predicted = objects
+    step = math.ceil(max(image.shape[:2]) / LARGEST_DRAWN)
+    if step <= 1:
+        return image, truth, predicted
+    small = image[::step, ::step]
+    size = (small.shape[0], small.shape[1])
+    return small, _smaller(truth, step, size), _smaller(predicted, step, size)
+
+
+def _smaller(instances: Instances, step: int, size: tuple[int, int]) -> Instances:
+    masks = instances.masks
+    if masks is not None:
+        corners = [(y, x) for x, y, _, _ in masks.windows.tolist()]
+        # Those pixels of a window that lie on the kept rows and columns of the image.
+        patches = [
+            p[-y % step :: step, -x % step :: step]
+            for p, (y, x) in zip(masks.patches(), corners, strict=True)
+        ]
+        origins = [(-(-y // step), -(-x // step)) for y, x in corners]
+        masks = Masks.from_patches(patches, origins, size)
+    points = instances.keypoints
+    if points is not None:
+        points = np.concatenate([points[..., :2] / np.float32(step), points[..., 2:]], -1)
+    semantic = None if instances.semantic is None else instances.semantic[::step, ::step]
+    boxes = instances.boxes / np.float32(step)
+    return replace(instances, size=size, boxes=boxes, masks=masks, keypoints=points, semantic=semantic)

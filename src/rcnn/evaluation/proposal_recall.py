@@ -6,28 +6,23 @@ curves of recall over the number of proposals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import Boxes, ImageId, Progress, with_proposals, write_proposals
-from rcnn.evaluation.charts import number, recall_chart
+from rcnn.evaluation.charts import metric_chart
+from rcnn.evaluation.page import html_page, metric_table
 from rcnn.io.atomic import write_atomically
+from rcnn.metrics import curves, tables
 from rcnn.metrics.recall import ProposalRecall, proposal_recall
 from rcnn.parts.selective_search import SelectiveSearchSettings
 
 if TYPE_CHECKING:
     from rcnn.inference.detector import Detector
-
-HEAD = ("proposals", "recall at 0.5", "recall at 0.7", "average recall")
 
 
 def propose(
@@ -74,17 +69,7 @@ def propose(
 
 def recall_table(recall: ProposalRecall) -> Table:
     """The recall in percent, a row for each number of proposals."""
-    title = f"{recall.objects} objects, {recall.per_image:.0f} proposals an image"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
-    for name in HEAD:
-        table.add_column(name, justify="right")
-    for count, *values in _rows(recall):
-        table.add_row(str(count), *(f"{100 * value:.1f}" for value in values))
-    return table
-
-
-def _rows(recall: ProposalRecall) -> Sequence[tuple[int, float, float, float]]:
-    return list(zip(recall.counts, recall.at_50, recall.at_70, recall.average, strict=True))
+    return tables.recall(recall).rich()
 
 
 def _by_id(data: Dataset) -> dict[ImageId, Boxes]:
@@ -98,15 +83,7 @@ def _by_id(data: Dataset) -> dict[ImageId, Boxes]:
 
 
 def _page(recall: ProposalRecall, title: str) -> str:
-    frame = Template(files("rcnn.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
-    head = "".join(f"<th>{name}</th>" for name in HEAD)
-    rows = "".join(
-        f"<tr><td>{count}</td>{''.join(f'<td>{number(value)}</td>' for value in values)}</tr>"
-        for count, *values in _rows(recall)
-    )
     about = f"{recall.objects} objects, {recall.per_image:.0f} proposals an image on average."
-    body = (
-        f'<p>{about}</p><section class="card">{recall_chart(recall)}</section>'
-        f'<section class="card"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>'
-    )
-    return frame.substitute(title=escape(title), body=body)
+    parts = metric_chart(curves.recall(recall), "recall"), metric_table(tables.recall(recall))
+    cards = "".join(f'<section class="card">{part}</section>' for part in parts)
+    return html_page(title, f"<p>{about}</p>{cards}")

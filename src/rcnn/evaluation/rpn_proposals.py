@@ -50,7 +50,7 @@ def _rpn_boxes(detector: Detector, image: Pixels, count: int, min_candidates: in
     backbone = getattr(network, "rpn_backbone", network.backbone)
     neck = getattr(network, "rpn_neck", network.neck)
     output = network.rpn(neck(backbone(batch.tensors)))
-    (boxes,) = network.rpn.decode(output, batch.sizes, min_proposals=count, min_candidates=min_candidates)
+    found = network.rpn.decode(output, batch.extents, min_proposals=count, min_candidates=min_candidates)
     (height, width), (h, w) = batch.sizes[0], image.shape[:2]
-    scaled: Boxes = (boxes[:count].cpu() * torch.tensor([w / width, h / height] * 2)).numpy()
+    scaled: Boxes = (found.boxes[:count].cpu() * torch.tensor([w / width, h / height] * 2)).numpy()
     return scaled

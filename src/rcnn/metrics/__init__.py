@@ -10,10 +10,18 @@ import numpy.typing as npt
 
 from rcnn.structures import Instances, Masks
 
+DASH = "\N{EN DASH}"
+"""What the report shows where there is no number."""
+
 
 def percent(value: float) -> str:
     """A share as tables show it: in percent, or a dash where there was nothing to measure."""
     return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def number(value: float | None) -> str:
+    """Three digits after the point, or a dash where there is nothing finite."""
+    return f"{value:.3f}" if value is not None and math.isfinite(value) else DASH
 
 
 def mean_of_known(values: npt.NDArray[np.float64]) -> float:

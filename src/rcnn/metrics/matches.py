@@ -11,8 +11,9 @@ Legend: D detections and N objects of one image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,39 @@ def pair(truth: Instances, predicted: Instances, kind: Kind) -> Matching:
             found[detection] = best
             free[:, best] = 0.0
     return Matching(scores.tolist(), found.tolist(), np.flatnonzero(~ignored).tolist(), truth.path)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the detections and objects of a data set agree, at the score threshold that serves them best.
+
+    Attributes:
+        threshold: the score threshold with the highest F1; 0.5 if no detection is true.
+        f1: the F1 reached there, over all images and classes.
+        matches: one per image, at that threshold.
+        scores_true: the scores of all true detections, of any score.
+        scores_false: the scores of all false ones.
+    """
+
+    threshold: float = NO_THRESHOLD
+    f1: float = math.nan
+    matches: list[ImageMatch] = field(default_factory=list)
+    scores_true: list[float] = field(default_factory=list)
+    scores_false: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, truths: Sequence[Instances], predictions: Sequence[Instances], kind: Kind) -> Agreement:
+        """Match the images of a data set, truths and predictions in the same order."""
+        pairings = [pair(*images, kind) for images in zip(truths, predictions, strict=True)]
+        threshold, f1 = best_threshold(pairings)
+        judged = [(score, found) for p in pairings for score, found in zip(p.scores, p.found, strict=True)]
+        return cls(
+            threshold,
+            f1,
+            [pairing.at(threshold) for pairing in pairings],
+            [score for score, found in judged if found >= 0],
+            [score for score, found in judged if found == UNMATCHED],
+        )
 
 
 def _flags(flags: npt.NDArray[np.bool_] | None, count: int) -> npt.NDArray[np.bool_]:

@@ -15,6 +15,8 @@ from rcnn.structures import Instances
 
 Kind = Literal["box", "mask", "keypoint"]
 """What is compared."""
+KIND_NOUNS: dict[Kind, str] = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}
+"""What each is called in texts."""
 Floats = npt.NDArray[np.float64]
 
 

@@ -22,10 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from rcnn.metrics import percent
 from rcnn.metrics.overlaps import Floats
 from rcnn.structures import Panoptic
 
@@ -75,22 +72,6 @@ class PanopticQuality:
             name: {"panoptic/PQ": q.pq, "panoptic/SQ": q.sq, "panoptic/RQ": q.rq}
             for name, q in self.per_class.items()
         }
-
-    def table(self) -> Table:
-        """The qualities in percent: all, things, stuff, and each class that occurs."""
-        table = Table(title="panoptic quality in %", box=SIMPLE_HEAD, padding=0)
-        for name in ("class", "PQ", "SQ", "RQ", "found", "spurious", "missed"):
-            table.add_column(name, justify="left" if name == "class" else "right")
-        for name, quality in (("all", self.all), ("things", self.things), ("stuff", self.stuff)):
-            table.add_row(name, *_percents(quality), style="bold")
-        for name, quality in self.per_class.items():
-            if sum(self.counts[name]):
-                table.add_row(name, *_percents(quality), *map(str, self.counts[name]))
-        return table
-
-
-def _percents(quality: Quality) -> list[str]:
-    return [percent(value) for value in (quality.pq, quality.sq, quality.rq)]
 
 
 def panoptic_quality(truths: Sequence[Panoptic], predictions: Sequence[Panoptic]) -> PanopticQuality:

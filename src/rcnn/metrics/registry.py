@@ -1,133 +1,117 @@
-"""The families of metrics by name, in one place: what each measures, needs, and when it is chosen.
+"""The metrics by name, in one place: what each measures, needs and shows, and when it is chosen.
 
-A new family is a function from :class:`MetricInput` to :class:`MetricResult` and a line of ``METRICS``.
+Whatever measures, prints or reports goes through these rows; a user's own are like them
+(``rcnn.metrics.metric``).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from rcnn.config import is_dotted_path, resolve
+from rcnn.metrics import curves, tables
 from rcnn.metrics.cityscapes import cityscapes_metrics
 from rcnn.metrics.coco import coco_metrics
 from rcnn.metrics.errors import ERROR_KINDS, analyse_errors
 from rcnn.metrics.keypoints import keypoint_errors
+from rcnn.metrics.metric import About, Metric, MetricInput, MetricResult, Need, Tally
 from rcnn.metrics.nuclei import nuclei_metrics
-from rcnn.metrics.overlaps import Kind
+from rcnn.metrics.overlaps import KIND_NOUNS
+from rcnn.metrics.panoptic import PanopticQuality, PanopticTally
 from rcnn.metrics.recall import proposal_recall
+from rcnn.metrics.semantic import SemanticResult, SemanticTally
 from rcnn.metrics.voc import voc_metrics
-from rcnn.structures import Instances
 
 KEYPOINT_MAX_DETECTIONS = 20  # COCO's
 
 
 @dataclass(frozen=True)
-class MetricInput:
-    """What all families measure.
+class Choice:
+    """The metrics to measure.
 
     Attributes:
-        truths: one an image, labels indexing ``class_names``.
-        predictions: one an image, in the same order and coordinates, of all scores.
-        class_names: of both.
-        has_masks: whether masks are compared beside boxes.
-        has_keypoints: whether keypoints are.
-        max_detections: COCO's cap by image and class.
-        threshold: the score from which detections count, for metrics at one threshold.
-        format: of the data set, where it is known.
-        speed: what was measured of the detector at work; empty where none was run.
+        rows: of METRICS, or the user's own.
+        is_named: they were named, and must be measured; else those of them that suit the data are.
     """
 
-    truths: Sequence[Instances]
-    predictions: Sequence[Instances]
-    class_names: tuple[str, ...]
-    has_masks: bool
-    has_keypoints: bool
-    max_detections: int
-    threshold: float
-    format: str = ""
-    speed: Mapping[str, float] = field(default_factory=dict)
+    rows: tuple[Metric, ...]
+    is_named: bool = True
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """What is compared, boxes first."""
-        kinds: tuple[tuple[Kind, bool], ...] = (
-            ("box", True), ("mask", self.has_masks), ("keypoint", self.has_keypoints),
-        )  # fmt: skip
-        return tuple(kind for kind, there in kinds if there)
+    def needs(self, need: Need) -> bool:
+        """Whether any of them needs this."""
+        return any(need in row.needs for row in self.rows)
 
-    @property
-    def shape(self) -> Kind:
-        """What tells found from missed: masks where there are masks, else boxes."""
-        return "mask" if self.has_masks else "box"
+    def suitable(self, inputs: MetricInput, *about: About) -> tuple[Metric, ...]:
+        """Those about these things that are measured.
 
-
-@dataclass(frozen=True)
-class MetricResult:
-    """What one family found.
-
-    Attributes:
-        metrics: over all classes, by ``family/name``.
-        per_class: by class name likewise.
-        curves: by class name ``recall`` and ``precision``, of COCO's alone.
-    """
-
-    metrics: dict[str, float]
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
-    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+        Raises:
+            ValueError: one that was named lacks something.
+        """
+        chosen = []
+        for row in (row for row in self.rows if row.about in about):
+            lacking = _missing(row, inputs)
+            if lacking and self.is_named:
+                raise ValueError(f"metrics {row.name}: needs {lacking}; leave {row.name} out.")
+            if not lacking and (self.is_named or row.is_default(inputs)):
+                chosen.append(row)
+        return tuple(chosen)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A name of ``--metrics``.
+def choose_metrics(metrics: Sequence[str | Metric] | None) -> Choice:
+    """The metrics named, without repeats: keys of ``METRICS``, rows, and dotted paths of rows.
 
-    Attributes:
-        about: what it measures, a line.
-        measure: does it.
-        missing_input: what would be needed and is not there; empty where it can be measured.
-        is_default: whether it is chosen where none is named; only asked where nothing is lacking.
-    """
-
-    about: str
-    measure: Callable[[MetricInput], MetricResult]
-    missing_input: Callable[[MetricInput], str] = lambda _: ""
-    is_default: Callable[[MetricInput], bool] = lambda _: True
-
-
-def choose_metrics(names: Sequence[str] | None, inputs: MetricInput) -> tuple[str, ...]:
-    """The families named, without repeats; for None, or for BASIC, those of them that suit the data.
+    For None all of ``METRICS``, and for ``BASIC`` these, if they suit the data.
 
     Raises:
-        ValueError: a name that is unknown, or a family that lacks something.
+        ValueError: a name that is unknown, a dotted path of something else, two metrics of one name.
     """
-    if names is None or tuple(names) == BASIC:
-        families = {name: METRICS[name] for name in names or METRICS}
-        return tuple(n for n, f in families.items() if not f.missing_input(inputs) and f.is_default(inputs))
-    check_metric_names(names)
-    for name in names:
-        lacking = METRICS[name].missing_input(inputs)
-        if lacking:
-            raise ValueError(f"metrics {name}: needs {lacking}; leave {name} out.")
-    return tuple(dict.fromkeys(names))
+    if metrics is None:
+        return Choice(tuple(METRICS.values()), is_named=False)
+    rows: dict[str, Metric] = {}
+    for given in metrics:
+        row = given if isinstance(given, Metric) else _find(given)
+        if rows.setdefault(row.name, row) is not row:
+            raise ValueError(f"metrics: two different ones are called {row.name}; give each its own name.")
+    return Choice(tuple(rows.values()), is_named=tuple(metrics) != BASIC)
 
 
-def check_metric_names(names: Sequence[str]) -> None:
-    """Refuse what is no family, with the nearest that is.
+def _find(name: str) -> Metric:
+    if name in METRICS:
+        return METRICS[name]
+    if is_dotted_path(name):
+        found = resolve(name)
+        if not isinstance(found, Metric):
+            raise ValueError(f"metrics {name}: expected a rcnn.metrics.metric.Metric, found {found!r}")
+        return found
+    near = difflib.get_close_matches(name.lower(), METRICS, 1, 0.4)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(
+        f"metrics {name!r}: unknown; {hint}known are {', '.join(METRICS)}, and your own as "
+        "my_package.metrics:MINE."
+    )
 
-    Raises:
-        ValueError: an unknown name.
-    """
-    for name in names:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name.lower(), METRICS, 1, 0.4)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"metrics {name!r}: unknown; {hint}known are {', '.join(METRICS)}.")
+
+def _missing(row: Metric, inputs: MetricInput) -> str:
+    """What the data or the model lack for a metric."""
+    if row.about == "objects" and not inputs.class_names:
+        return "a model that finds objects"
+    if row.about == "pixels" and inputs.pixels is None:
+        return "semantic maps in the data, and a model that classifies pixels"
+    if row.about == "partition" and inputs.merge is None:
+        return "masks and semantic maps in the data, and a model that makes partitions of them"
+    return row.missing_input(inputs)
+
+
+# How each is measured
 
 
 def _coco(inputs: MetricInput) -> MetricResult:
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {name: {} for name in inputs.class_names}
-    curves: dict[str, dict[str, list[float]]] = {}
+    pr_curves: dict[str, dict[str, list[float]]] = {}
     for kind in inputs.kinds:
         cap = inputs.max_detections
         result = coco_metrics(
@@ -139,16 +123,18 @@ def _coco(inputs: MetricInput) -> MetricResult:
             per_class[name] |= {f"{kind}/{key}": value for key, value in values.items()}
         if kind == inputs.shape:
             # A class without truth has a curve of NaNs.
-            curves = {
+            pr_curves = {
                 name: {"recall": result.recall, "precision": curve}
                 for name, curve in result.precision.items()
                 if curve[0] == curve[0]
             }
-    if inputs.has_keypoints:
-        errors = keypoint_errors(inputs.truths, inputs.predictions)
-        metrics |= {"keypoint/error": errors.mean, "keypoint/found": errors.found}
-        metrics |= {f"keypoint/error_{name}": error for name, error in errors.per_keypoint.items()}
-    return MetricResult(metrics, per_class, curves)
+    return MetricResult(metrics, per_class, pr_curves)
+
+
+def _keypoints(inputs: MetricInput) -> MetricResult:
+    errors = keypoint_errors(inputs.truths, inputs.predictions)
+    metrics = {"keypoint/error": errors.mean, "keypoint/found": errors.found}
+    return MetricResult(metrics | {f"keypoint/error_{name}": e for name, e in errors.per_keypoint.items()})
 
 
 def _voc(year: str, *, eleven_point: bool) -> Callable[[MetricInput], MetricResult]:
@@ -196,34 +182,126 @@ def _proposals(inputs: MetricInput) -> MetricResult:
     return MetricResult(metrics)
 
 
-def _masks_lacking(inputs: MetricInput) -> str:
+def _speed(inputs: MetricInput) -> MetricResult:
+    return MetricResult({f"speed/{name}": value for name, value in inputs.speed.items()})
+
+
+@dataclass(frozen=True)
+class _Tallied:
+    """A tally whose result becomes a :class:`MetricResult`."""
+
+    tally: Any
+    as_result: Callable[[Any], MetricResult]
+
+    def add(self, truth: Any, predicted: Any, /) -> None:
+        self.tally.add(truth, predicted)
+
+    def result(self) -> MetricResult:
+        return self.as_result(self.tally.result())
+
+
+def _semantic(inputs: MetricInput) -> Tally:
+    assert inputs.pixels is not None
+    return _Tallied(SemanticTally(inputs.pixels.names, inputs.pixels.known), _semantic_result)
+
+
+def _semantic_result(found: SemanticResult) -> MetricResult:
+    return MetricResult(found.metrics, found.per_class, per_image=found.per_image, details=found)
+
+
+def _panoptic(_: MetricInput) -> Tally:
+    return _Tallied(PanopticTally(), _panoptic_result)
+
+
+def _panoptic_result(found: PanopticQuality) -> MetricResult:
+    return MetricResult(found.metrics, found.class_metrics(), details=found)
+
+
+# What each needs
+
+
+def _needs_masks(inputs: MetricInput) -> str:
     return "" if inputs.has_masks else "masks in the data and in the predictions"
 
 
-def _proposals_lacking(inputs: MetricInput) -> str:
+def _needs_keypoints(inputs: MetricInput) -> str:
+    return "" if inputs.has_keypoints else "keypoints in the data and in the predictions"
+
+
+def _needs_proposals(inputs: MetricInput) -> str:
     there = inputs.truths and all(truth.proposals is not None for truth in inputs.truths)
     return "" if there else "a data set with proposals, from --proposals FILE (see rcnn propose)"
 
 
-METRICS: dict[str, Metric] = {
-    "coco": Metric("COCO's AP and AR of boxes, masks and keypoints; how far keypoints are off", _coco),
-    "voc07": Metric("VOC 2007's AP of boxes (11 points)", _voc("voc07", eleven_point=True)),
-    "voc10": Metric("VOC 2010's AP of boxes (area)", _voc("voc10", eleven_point=False)),
-    "nuclei": Metric(
-        "F1, PQ, AJI, Dice and GlaS's metrics at one score threshold", _nuclei, missing_input=_masks_lacking,
+def _needs_timing(inputs: MetricInput) -> str:
+    return "" if inputs.speed else "a MODEL that is run"
+
+
+_ROWS = (
+    Metric(
+        "coco", "COCO's AP and AR of boxes, masks and keypoints", "objects", measure=_coco,
+        in_training=True, table=tables.coco, charts=curves.coco,
+        headline=tuple(
+            (f"{kind}/{key}", f"{key} of {noun}")
+            for kind, noun in KIND_NOUNS.items() for key in ("AP", "AP50")
+        ),
+    ),
+    Metric(
+        "panoptic", "panoptic quality (PQ) of things and stuff", "partition", tally=_panoptic,
+        in_training=True, table=tables.panoptic,
+        headline=(
+            ("panoptic/PQ", "PQ"), ("panoptic/PQ_things", "PQ of things"),
+            ("panoptic/PQ_stuff", "PQ of stuff"),
+        ),
+    ),
+    Metric(
+        "semantic", "mean IoU and accuracy of the classes of pixels", "pixels", tally=_semantic,
+        in_training=True, table=tables.semantic, charts=curves.semantic,
+        headline=(
+            ("semantic/mIoU", "mean IoU"), ("semantic/pixel_accuracy", "pixel accuracy"),
+            ("semantic/mean_accuracy", "mean accuracy"),
+            ("semantic/frequency_weighted_IoU", "frequency-weighted IoU"),
+        ),
+    ),
+    Metric(
+        "keypoints", "how far keypoints are off, in pixels", "objects", measure=_keypoints,
+        missing_input=_needs_keypoints, in_training=True, table=tables.keypoints,
+    ),
+    Metric(
+        "voc07", "VOC 2007's AP of boxes (11 points)", "objects", measure=_voc("voc07", eleven_point=True),
+        in_training=True, headline=(("voc07/mAP", "VOC07 mAP"),), class_columns=(("voc07/AP", "VOC07 AP"),),
+    ),
+    Metric(
+        "voc10", "VOC 2010's AP of boxes (area)", "objects", measure=_voc("voc10", eleven_point=False),
+        headline=(("voc10/mAP", "VOC10 mAP"),), class_columns=(("voc10/AP", "VOC10 AP"),),
+    ),
+    Metric(
+        "nuclei", "F1, PQ, AJI, Dice and GlaS's metrics at one score threshold", "objects", measure=_nuclei,
         # What nuclei and glands look like as data; other masks seldom are judged so.
-        is_default=lambda c: len(c.class_names) == 1,
+        is_default=lambda inputs: len(inputs.class_names) == 1,
+        missing_input=_needs_masks, table=tables.nuclei,
     ),
-    "cityscapes": Metric(
-        "Cityscapes' AP of masks", _cityscapes, missing_input=_masks_lacking,
-        is_default=lambda c: c.format == "cityscapes",
+    Metric(
+        "cityscapes", "Cityscapes' AP of masks", "objects", measure=_cityscapes,
+        is_default=lambda inputs: inputs.format == "cityscapes", missing_input=_needs_masks,
+        # Void is in the truths' maps.
+        needs=frozenset({"maps"}), table=tables.cityscapes,
     ),
-    "errors": Metric("kinds of errors, and the AP each costs (TIDE)", _errors),
-    "proposals": Metric("recall of the proposals given", _proposals, missing_input=_proposals_lacking),
-    "speed": Metric(
-        "images a second, seconds by stage, peak memory",
-        lambda c: MetricResult({f"speed/{name}": value for name, value in c.speed.items()}),
-        missing_input=lambda c: "" if c.speed else "a MODEL that is run", is_default=lambda _: False,
+    Metric(
+        "errors", "kinds of errors, and the AP each costs (TIDE)", "objects", measure=_errors,
+        table=tables.errors,
     ),
-}  # fmt: skip
-BASIC = ("coco", "voc07", "voc10")  # what is followed during training
+    Metric(
+        "proposals", "recall of the proposals given", "objects", measure=_proposals,
+        missing_input=_needs_proposals, needs=frozenset({"proposals"}),
+        table=tables.proposals, charts=curves.proposals,
+    ),
+    Metric(
+        "speed", "images per second, seconds by part, peak memory", "objects", measure=_speed,
+        is_default=lambda _: False, missing_input=_needs_timing, needs=frozenset({"timing"}),
+        table=tables.speed,
+    ),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
+BASIC = tuple(row.name for row in _ROWS if row.in_training)
+"""What is followed during training."""

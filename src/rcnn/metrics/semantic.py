@@ -21,11 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from rcnn.data.classes import renumber
-from rcnn.metrics import mean_of_known, percent
+from rcnn.metrics import mean_of_known
 from rcnn.metrics.overlaps import Floats
 from rcnn.structures import VOID, Array
 
@@ -50,21 +48,32 @@ class SemanticResult:
     per_class: dict[str, dict[str, float]]
     per_image: list[float]
 
-    def table(self) -> Table:
-        """The measures in percent, a row for the means and one for each class."""
-        shown = {key.removeprefix("semantic/"): percent(value) for key, value in self.metrics.items()}
-        table = Table(
-            title=f"{len(self.per_image)} images, pixels, in %", box=SIMPLE_HEAD, padding=0,
-            caption=f"pixel accuracy {shown['pixel_accuracy']}, "
-            f"frequency-weighted IoU {shown['frequency_weighted_IoU']}",
-        )  # fmt: skip
-        for name in ("class", "share", "IoU", "accuracy"):
-            table.add_column(name, justify="left" if name == "class" else "right")
-        table.add_row("mean", "", shown["mIoU"], shown["mean_accuracy"], style="bold")
-        for name, values in self.per_class.items():
-            columns = (values[f"semantic/{key}"] for key in ("share", "IoU", "accuracy"))
-            table.add_row(name, *map(percent, columns))
-        return table
+
+@dataclass(frozen=True)
+class PixelClasses:
+    """The classes of pixels of a model and of the data, under one numbering.
+
+    Attributes:
+        names: the model's own, in its order, and after them those that only the data have.
+        known: how many of them are the model's.
+        table: for each value of the data's maps the place of its class among ``names``.
+    """
+
+    names: tuple[str, ...]
+    known: int
+    table: tuple[int, ...]
+
+    @classmethod
+    def of(cls, known: Sequence[str], truth_names: Sequence[str]) -> PixelClasses:
+        """From the model's names and the data's; those that differ in case only are one class."""
+        own = {name.casefold() for name in known}
+        names = (*known, *(name for name in truth_names if name.casefold() not in own))
+        places = {name.casefold(): value for value, name in reversed(list(enumerate(names)))}
+        return cls(names, len(known), tuple(places[name.casefold()] for name in truth_names))
+
+    def renumber(self, truth: Array) -> Array:
+        """A map of the data ``[H, W]`` with values that index ``names``."""
+        return renumber(truth, self.table)
 
 
 def confusion_matrix(truth: Array, predicted: Array, num_classes: int) -> Array:
@@ -90,17 +99,10 @@ def confusion_matrix(truth: Array, predicted: Array, num_classes: int) -> Array:
 class SemanticTally:
     """Adds up images one after the other; only the matrix of all is kept."""
 
-    def __init__(self, known: Sequence[str], truth_names: Sequence[str] | None = None) -> None:
-        """For a model that knows these classes; ``truth_names`` are those of the truth where it has others.
-
-        Names that differ in case only are one class. Those unknown to the model come after its own.
-        """
-        truth_names = known if truth_names is None else truth_names
-        own = {name.casefold() for name in known}
-        self.known = tuple(known)
-        self.names = (*known, *(name for name in truth_names if name.casefold() not in own))
-        places = {name.casefold(): value for value, name in reversed(list(enumerate(self.names)))}
-        self.table = [places[name.casefold()] for name in truth_names]
+    def __init__(self, names: Sequence[str], known: int | None = None) -> None:
+        """For maps of these classes, of which a model knows the first ``known``; None: all."""
+        self.names = tuple(names)
+        self.known = self.names[:known]
         self.confusion = np.zeros((len(self.names), len(self.names)), np.int64)
         self.per_image: list[float] = []
 
@@ -112,7 +114,7 @@ class SemanticTally:
         """
         if truth is None or predicted is None:
             raise ValueError(f"semantic maps: the {'truth' if truth is None else 'prediction'} has none")
-        own = confusion_matrix(renumber(truth, self.table), predicted, len(self.names))
+        own = confusion_matrix(truth, predicted, len(self.names))
         self.confusion += own
         self.per_image.append(mean_of_known(_ious(own)))
 

@@ -1,0 +1,123 @@
+"""What a metric shows: a table for the console and the report, and charts for the report, as plain values.
+
+Nothing is drawn here. The console's tables are made by :meth:`MetricTable.rich`, the report's pages and
+charts in ``rcnn.evaluation``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from rcnn.metrics import percent
+from rcnn.metrics.overlaps import Floats
+
+Cell = str | float
+MAX_PADDED_COLUMNS = 7  # a table of more columns must be narrow to fit a terminal of 80
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """The numbers of a metric.
+
+    Attributes:
+        title: what they are.
+        columns: the heads.
+        rows: one cell per column. A float is a fraction: in percent on the console, with three digits in the
+            report, a dash where it is NaN. Texts are shown as they are.
+        caption: what else must be known.
+        bold: the rows that sum up the others.
+        bars: the columns whose fractions the report shows as bars, too.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    caption: str = ""
+    bold: tuple[int, ...] = ()
+    bars: tuple[int, ...] = ()
+
+    def rich(self) -> Table:
+        """The table for a terminal."""
+        has_fractions = any(isinstance(cell, float) for row in self.rows for cell in row)
+        padding = (0, 1) if len(self.columns) <= MAX_PADDED_COLUMNS else 0
+        title = f"{self.title}, in %" if has_fractions else self.title
+        table = Table(title=title, caption=self.caption or None, box=SIMPLE_HEAD, padding=padding)
+        for column in self.columns:
+            table.add_column(column, justify="right" if table.columns else "left")
+        for number, row in enumerate(self.rows):
+            cells = [percent(cell) if isinstance(cell, float) else cell for cell in row]
+            table.add_row(*cells, style="bold" if number in self.bold else None)
+        return table
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: its entry in the legend; none where empty: the line is drawn faintly.
+        x: positions.
+        y: values at them.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A chart of lines.
+
+    Attributes:
+        title: what is shown.
+        x: what the horizontal axis is.
+        y: what the vertical axis is.
+        lines: what is drawn, the most important first.
+        log_x: a logarithmic horizontal axis, with a tick at each position of the first line.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: Sequence[Line]
+    log_x: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A chart of bars in groups.
+
+    Attributes:
+        title: what is shown.
+        y: what the vertical axis is.
+        groups: the names of the groups.
+        bars: by name in the legend, a value in [0, 1] per group.
+    """
+
+    title: str
+    y: str
+    groups: Sequence[str]
+    bars: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Counts by true class (row) and predicted class (column), shown as fractions of each row.
+
+    Attributes:
+        title: what is shown.
+        names: of the classes.
+        counts: ``[C, C]``.
+    """
+
+    title: str
+    names: Sequence[str]
+    counts: Floats
+
+
+Chart = Lines | Bars | Matrix
