@@ -253,7 +253,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "full" / "a").touch()
     with pytest.raises(ValueError, match="is no empty folder"):
         convert(source, tmp_path / "full", to="coco")
-    with pytest.raises(ValueError, match="expected one of coco, voc, yolo, masks, labels"):
+    with pytest.raises(ValueError, match="expected one of coco, voc, masks, labels, yolo"):
         convert(source, tmp_path / "out", to="tiff")
     boxes, _ = turn(source, tmp_path / "voc", "voc")
     with pytest.raises(ValueError, match="no outlines, which masks needs"):

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rcnn.config import is_dotted_path
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.writers import WRITERS, DroppedContent, Item, Writer
+from rcnn.data.formats.registry import find_format, writable
+from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.data.problems import Problem
 
 LOST_FILE = "lost.txt"
@@ -65,7 +67,8 @@ def convert(
     Args:
         dataset: an opened data set, of image files.
         out: the folder to make; it may exist if it is empty.
-        to: ``coco``, ``voc``, ``yolo``, ``masks`` or ``labels``.
+        to: a key of ``rcnn.data.formats.registry.FORMATS`` that can be written, or a dotted path to a format
+            of your own.
         skip_bad: leave images with errors out instead of refusing the data set.
         progress: called with the images done and all of them.
 
@@ -76,6 +79,7 @@ def convert(
     """
     target = Path(out)
     _refuse(dataset, target, to)
+    writer_class = _writer_class(dataset, to)
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
     dropped = DroppedContent()
     try:
@@ -84,7 +88,7 @@ def convert(
     except OSError as error:
         raise ValueError(f"{target} cannot be made ({error.strerror}): choose another place.") from error
     try:
-        _fill(WRITERS[to](part, good, dropped), good, progress)
+        _fill(writer_class(part, good, dropped), good, progress)
         _write_dropped(part / LOST_FILE, dropped)
         part.chmod(0o777 & ~_umask())
         part.rename(target)
@@ -97,18 +101,29 @@ def convert(
 
 
 def _refuse(dataset: Dataset, target: Path, to: str) -> None:
-    if to not in WRITERS:
-        raise ValueError(f"--to {to}: expected one of {', '.join(WRITERS)}.")
+    if to not in writable() and not is_dotted_path(to):
+        raise ValueError(f"--to {to}: expected one of {', '.join(writable())}.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is no empty folder: choose another place, or delete it.")
     if dataset.format == "shapes":
         raise ValueError("generated shapes have no image files: use their own write().")
     if not dataset.class_names:
         raise ValueError(f"{dataset.source}: semantic maps alone have no objects to convert.")
-    if to in ("masks", "labels") and not any(record.masks is not None for record in dataset.records):
+
+
+def _writer_class(dataset: Dataset, to: str) -> Callable[[Path, Dataset, DroppedContent], Writer]:
+    """What makes the writer of a format."""
+    write = find_format(to).write
+    if write is None:
+        raise ValueError(f"--to {to}: this format is only read; expected one of {', '.join(writable())}.")
+    has_outlines = any(record.masks is not None for record in dataset.records)
+    if getattr(write, "needs_outlines", False) and not has_outlines:
+        boxes = [key for key in writable() if not getattr(find_format(key).write, "needs_outlines", False)]
+        choice = f"{', '.join(boxes[:-1])} or {boxes[-1]}"
         raise ValueError(
-            f"{dataset.source}: it has boxes and no outlines, which {to} needs: choose coco, voc or yolo."
+            f"{dataset.source}: it has boxes and no outlines, which {to} needs: choose {choice}."
         )
+    return write
 
 
 def _fill(writer: Writer, dataset: Dataset, progress: Callable[[int, int], None] | None) -> None:

@@ -85,7 +85,7 @@ def test_options_of_another_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="split=train is for Pascal VOC and YOLO only"):
         open_data(coco(tmp_path / "c"), split="train")
     (tmp_path / "m").mkdir()
-    with pytest.raises(ValueError, match="is for COCO files only"):
+    with pytest.raises(ValueError, match="is for COCO and COCO panoptic only"):
         open_data(mask_folders(tmp_path / "m"), tmp_path)
 
 

@@ -74,13 +74,19 @@ def find_split(path: Path) -> Path | None:
     return root / TRUTH / splits[0]
 
 
-def read_cityscapes(split: str | Path) -> Dataset:
-    """Open ``gtFine/<split>``.
+def is_cityscapes(path: Path) -> bool:
+    """Whether :func:`find_split` knows what a path means."""
+    return find_split(path) is not None
+
+
+def read_cityscapes(path: str | Path) -> Dataset:
+    """Open ``gtFine/<split>``, or what :func:`find_split` takes for it.
 
     Raises:
-        ValueError: it, or its twin below ``leftImg8bit``, is missing, or there is no image.
+        ValueError: it, or its twin below ``leftImg8bit``, is missing, there is no image, or there are several
+            splits.
     """
-    truth = Path(split)
+    truth = find_split(Path(path)) or Path(path)
     pictures = truth.parents[1] / IMAGES / truth.name
     images = sorted(pictures.glob(f"*/*{IMAGE_END}"))
     if not images or not truth.is_dir():

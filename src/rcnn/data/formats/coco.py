@@ -9,6 +9,7 @@ Outlines are drawn when a sample is asked for (:meth:`rcnn.Masks.from_outlines`)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.coco_json import (
     CocoImages,
     Entry,
+    coco_file,
     has_fields,
     is_crowd,
     is_panoptic,
@@ -31,6 +33,7 @@ from rcnn.data.formats.coco_json import (
 from rcnn.data.formats.coco_suspicions import Suspicions
 from rcnn.data.formats.lookup import image_folder
 from rcnn.data.formats.outlines import MAX_COORDINATE, is_number, polygon_fault, rle_bounds, rle_fault
+from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.data.problems import Box
 from rcnn.structures import Outline, Rle, Skeleton
 
@@ -60,13 +63,13 @@ def read_coco(json_path: str | Path, images: str | Path | None = None) -> Datase
     part (``train2017`` for ``instances_train2017.json``), and in all of these one level up.
 
     Args:
-        json_path: the annotation file.
+        json_path: the annotation file, or the folder that has it.
         images: the folder that its file names start from, where it lies elsewhere.
 
     Raises:
         ValueError: the file is missing or no COCO instances file, or no folder has the images.
     """
-    path = Path(json_path)
+    path = coco_file(Path(json_path))
     content = load_coco(path)
     if is_panoptic(content["annotations"]):
         raise ValueError(
@@ -224,3 +227,70 @@ def _bounds(parts: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
     """x1 y1 x2 y2 of polygons."""
     corners = np.concatenate(parts)
     return (*corners.min(0).tolist(), *corners.max(0).tolist())
+
+
+class CocoWriter(Writer):
+    """COCO JSON; outlines as run-length codes, which hold every pixel, holes and parts."""
+
+    holds = frozenset({"crowds", "outlines", "keypoints"})
+
+    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+        super().__init__(folder, dataset, dropped)
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self.ids = dataset.category_ids or tuple(range(1, len(dataset.class_names) + 1))
+        self.keep_ids = all(isinstance(r.image_id, int) for r in dataset.records)
+
+    def write(self, item: Item) -> None:
+        """Collect one image and its objects."""
+        image_id = item.image_id if self.keep_ids else len(self.images) + 1
+        height, width = item.truth.size
+        entry = {"id": image_id, "file_name": item.image.name, "height": height, "width": width}
+        self.images.append(entry)
+        truth = item.truth
+        areas = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1)
+        if truth.areas is not None:
+            areas = truth.areas
+        elif truth.masks is not None:
+            areas = truth.masks.areas()
+        crowd = np.zeros(len(truth), np.bool_) if truth.crowd is None else truth.crowd
+        for result, area, marked in zip(
+            truth.to_coco(image_id, self.ids), areas.tolist(), crowd.tolist(), strict=True
+        ):
+            del result["score"]
+            if truth.keypoints is not None:
+                self._fix_points(result)
+            number = len(self.annotations) + 1
+            self.annotations.append({"id": number, "iscrowd": int(marked), "area": area, **result})
+
+    def _fix_points(self, result: dict[str, Any]) -> None:
+        """Points that are not annotated are 0 0 0 in COCO, and counted out."""
+        values = result["keypoints"]
+        triples = [values[i : i + 3] for i in range(0, len(values), 3)]
+        triples = [[x, y, int(seen)] if seen else [0, 0, 0] for x, y, seen in triples]
+        result["keypoints"] = [v for triple in triples for v in triple]
+        result["num_keypoints"] = sum(triple[2] > 0 for triple in triples)
+
+    def finish(self) -> None:
+        """Write the JSON file."""
+        skeleton = self.dataset.skeleton
+        points: dict[str, Any] = {}
+        if skeleton is not None:
+            _note_partners(skeleton, self.dropped)
+            bones = [[a + 1, b + 1] for a, b in skeleton.bones]
+            points = {"keypoints": skeleton.names, "skeleton": bones, "sigmas": skeleton.sigmas}
+        categories = [
+            {"id": number, "name": name, **points}
+            for number, name in zip(self.ids, self.dataset.class_names, strict=True)
+        ]
+        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
+        target = self.folder / "annotations.json"
+        target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _note_partners(skeleton: Skeleton, dropped: DroppedContent) -> None:
+    """COCO has no mirrored keypoints; readers take them from the names."""
+    guessed = Skeleton(skeleton.names).mirror
+    for name, ours, theirs in zip(skeleton.names, skeleton.mirror, guessed, strict=True):
+        if ours != theirs:
+            dropped.note("mirrored keypoints unlike their names", name)

@@ -5,17 +5,95 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rcnn.data.builder import DatasetBuilder, Picture
 from rcnn.data.formats.lookup import find_file
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import shortened
-from rcnn.io.images import ImageError, image_size
+from rcnn.io.images import ImageError, image_size, visible_files
 
 Entry = dict[str, Any]
 NO_SIZE = "Give width and height in pixels, or mend the image."
+
+
+def is_instances(path: Path, images: Path | None = None) -> bool:
+    """Whether a path is a JSON file, or a folder that has a COCO file, and not a panoptic one.
+
+    Raises:
+        ValueError: a folder with several COCO files.
+    """
+    file = _coco_file_in(path) if path.is_dir() else path
+    return file is not None and _is_json(file) and not _marks(file).panoptic
+
+
+def is_panoptic_file(path: Path, images: Path | None = None) -> bool:
+    """Whether a path is a COCO panoptic JSON file, or a folder that has one.
+
+    Raises:
+        ValueError: a folder with several COCO files.
+    """
+    file = _coco_file_in(path) if path.is_dir() else path
+    return file is not None and _is_json(file) and _marks(file).panoptic
+
+
+def is_only_json(path: Path) -> bool:
+    """Whether a folder has one JSON file, which COCO's reader may then be asked about."""
+    return path.is_dir() and len(_json_files(path)) == 1
+
+
+def coco_file(path: Path) -> Path:
+    """The COCO file that a path means: itself, or of a folder the one in it or in ``annotations`` there.
+
+    Raises:
+        ValueError: a folder that has none, or several.
+    """
+    if not path.is_dir():
+        return path
+    files = _json_files(path)
+    found = _coco_file_in(path) or (files[0] if len(files) == 1 else None)
+    if found is None:
+        raise ValueError(f"{path}: expected a COCO file in it or in annotations/; name the file.")
+    return found
+
+
+def _coco_file_in(folder: Path) -> Path | None:
+    coco = [file for file in _json_files(folder) if _marks(file).coco]
+    if len(coco) > 1:
+        names = ", ".join(str(file.relative_to(folder)) for file in coco)
+        raise ValueError(f"{folder}: several COCO files lie there, name one of them: {names}.")
+    return coco[0] if coco else None
+
+
+def _json_files(folder: Path) -> list[Path]:
+    return [file for part in (folder, folder / "annotations") for file in visible_files(part, "*.json")]
+
+
+def _is_json(file: Path) -> bool:
+    return file.suffix.lower() == ".json" and file.is_file()
+
+
+class _Marks(NamedTuple):
+    """What the bytes of a JSON file show before it is parsed."""
+
+    coco: bool
+    panoptic: bool
+
+
+def _marks(file: Path) -> _Marks:
+    try:
+        return _marks_of(file, file.stat().st_mtime_ns)
+    except OSError:
+        return _Marks(coco=False, panoptic=False)  # COCO's reader says why
+
+
+@lru_cache(maxsize=32)
+def _marks_of(file: Path, changed: int) -> _Marks:
+    content = file.read_bytes()
+    lists = (b'"images"', b'"annotations"', b'"categories"')
+    return _Marks(all(name in content for name in lists), b'"segments_info"' in content)
 
 
 def load_coco(path: Path) -> dict[str, list[Any]]:

@@ -24,7 +24,14 @@ from PIL import Image
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.coco_json import CocoImages, has_fields, is_crowd, load_coco, usable_categories
+from rcnn.data.formats.coco_json import (
+    CocoImages,
+    coco_file,
+    has_fields,
+    is_crowd,
+    load_coco,
+    usable_categories,
+)
 from rcnn.data.formats.lookup import find_file, image_folder
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.atomic import write_atomically
@@ -40,14 +47,14 @@ def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) 
     The images are looked for as :func:`rcnn.data.formats.coco.read_coco` does.
 
     Args:
-        json_path: the annotation file.
+        json_path: the annotation file, or the folder that has it.
         images: the folder that its image names start from, where it lies elsewhere.
 
     Raises:
         ValueError: the file is missing or no COCO panoptic file, its categories cannot be used, or no folder
             has the images.
     """
-    path = Path(json_path)
+    path = coco_file(Path(json_path))
     content = load_coco(path)
     reader = _Reader(path, image_folder(path, content["images"], images), content)
     reader.read_annotations(content["annotations"])

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import ImageError, image_files, read_numbers
 from rcnn.structures import Masks, Size
@@ -31,6 +33,7 @@ NAMES_FILE = "classes.txt"  # of semantic maps, and of YOLO labels
 IMAGE_FOLDERS = ("images", "PNGImages")  # the second pair of names is of Penn-Fudan's pedestrians
 LABEL_FOLDERS = ("labels", "masks", "PedMasks")
 LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # the longest first
+MAX_UINT16 = 65535
 IMAGE_MARKS = ("_img", "_image")
 
 Numbers = npt.NDArray[np.int64]
@@ -213,3 +216,40 @@ def _suspect_map(builder: DatasetBuilder) -> None:
     if len(builder.pictures) > 1 and len(seen) == 1:
         what = f"No other number than {next(iter(seen))} occurs in the label images, one object an image."
         builder.warn(what, "If it marks the foreground, number its objects; otherwise ignore this.", "labels")
+
+
+class LabelImageWriter(Writer):
+    """A picture an image: small objects are drawn over larger ones."""
+
+    holds = frozenset({"outlines"})
+    needs_outlines = True
+
+    def write(self, item: Item) -> None:
+        """Write one picture of numbers, of 16 bits or, with more objects than these hold, of 32."""
+        item = self.with_outlines(item)
+        numbers = np.zeros(item.truth.size, dtype=np.int32)
+        masks = item.truth.masks
+        if masks is not None:
+            self.note_boxes(item)
+            areas, windows = masks.areas(), masks.windows.tolist()
+            patches = list(masks.patches())
+            for index in np.argsort(-areas, kind="stable").tolist():
+                x1, y1, x2, y2 = windows[index]
+                numbers[y1:y2, x1:x2][patches[index].astype(bool)] = index + 1
+            seen = np.bincount(numbers.reshape(-1), minlength=len(areas) + 1)[1:]
+            self._note_hidden(item, seen, areas)
+        folder = self.folder / "labels"
+        folder.mkdir(exist_ok=True)
+        if len(item.truth) > MAX_UINT16:
+            Image.fromarray(numbers).save(folder / f"{item.image.stem}.tif")
+        else:
+            Image.fromarray(numbers.astype(np.uint16)).save(folder / f"{item.image.stem}.png")
+
+    def _note_hidden(self, item: Item, seen: npt.NDArray[np.int64], areas: npt.NDArray[np.float32]) -> None:
+        for index in np.flatnonzero(seen < areas).tolist():
+            whole = "wholly hidden by others" if seen[index] == 0 else "that lose pixels to those over them"
+            self.dropped.note(f"objects {whole}", item.place(index))
+
+    def finish(self) -> None:
+        """Log which names are gone."""
+        self.note_classes()

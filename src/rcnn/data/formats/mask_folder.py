@@ -13,15 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from rcnn.data.builder import Annotation, Bitmap, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem
 from rcnn.io.images import ImageError, image_files, read_mask
 from rcnn.structures import Size
 
 CLASS_NAMES = ("object",)
 MAX_COVERED = 0.5  # share of an object's area that others may cover before it is reported
+
+
+def is_mask_folders(folder: Path) -> bool:
+    """Whether a folder has folders with ``images`` and ``masks``."""
+    return any((f.parent / "masks").is_dir() for f in folder.glob("*/images"))
 
 
 def read_mask_folders(folder: str | Path) -> Dataset:
@@ -32,7 +39,7 @@ def read_mask_folders(folder: str | Path) -> Dataset:
     """
     source = Path(folder)
     folders = sorted(f.parent for f in source.glob("*/images") if not f.parent.name.startswith("."))
-    if not any((f / "masks").is_dir() for f in folders):
+    if not is_mask_folders(source):
         raise ValueError(f"{source}: expected folders <id>/ with images/ and masks/ in them; found none.")
     builder = DatasetBuilder("mask folders", source, "outlines")
     builder.declare_classes(CLASS_NAMES)
@@ -99,3 +106,30 @@ def _overlaps(path: Path, masks: dict[str, Bitmap], size: Size) -> list[Problem]
             advice = "It is used as it is; delete it if the object is there twice."
             problems.append(Problem(path, what, advice, name, "warning"))
     return problems
+
+
+class MaskFolderWriter(Writer):
+    """A folder an image, a picture an object."""
+
+    holds = frozenset({"outlines"})
+    needs_outlines = True
+
+    def image_path(self, name: str) -> Path:
+        """In a folder of its own."""
+        return self.folder / Path(name).stem / "images" / name
+
+    def write(self, item: Item) -> None:
+        """Write the pictures of one image's objects."""
+        item = self.with_outlines(item)
+        folder = self.folder / item.image.stem / "masks"
+        folder.mkdir(parents=True)
+        if item.truth.masks is None:
+            return
+        self.note_boxes(item)
+        for number in range(len(item.truth)):
+            bitmap = item.truth.masks[number].astype(np.uint8) * 255
+            Image.fromarray(bitmap).save(folder / f"{number + 1:05d}.png")
+
+    def finish(self) -> None:
+        """Log which names are gone."""
+        self.note_classes()

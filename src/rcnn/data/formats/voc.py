@@ -14,8 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
+
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import NOT_READ, Box, BoxFault, Problem, nested_files_message, shortened, size_problem
 from rcnn.io.atomic import read_lines
 from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
@@ -34,13 +38,15 @@ def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
 
     Args:
         folder: the folder that holds ``Annotations``, or the XML files beside their images as labelImg
-            leaves them.
+            leaves them; or one of the lists in its ``ImageSets/Main``.
         split: a name such as ``train``: only the images listed in ``ImageSets/Main/train.txt``.
 
     Raises:
         ValueError: the folders are missing, there is no XML file, or no such split.
     """
     source = Path(folder)
+    if is_list_in(source, "Main"):
+        source, split = source.parents[2], split or source.stem
     annotations = annotation_folder(source)
     if annotations is None:
         found = ", ".join(sorted(p.name for p in source.iterdir())[:10]) if source.is_dir() else "no folder"
@@ -54,6 +60,16 @@ def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
     if split is None:
         reader.report_unannotated()
     return reader.dataset()
+
+
+def is_voc(path: Path, split: str | None = None) -> bool:
+    """Whether a folder has VOC's XML files, or a path names a list of ``ImageSets/Main``."""
+    return is_list_in(path, "Main") or annotation_folder(path) is not None
+
+
+def is_list_in(path: Path, folder: str) -> bool:
+    """Whether a path names a list in a folder of ``ImageSets``, be it there or not."""
+    return path.suffix == ".txt" and path.parent.name == folder and path.parent.parent.name == "ImageSets"
 
 
 def annotation_folder(source: Path) -> Path | None:
@@ -243,3 +259,50 @@ def _read_corners(element: ElementTree.Element) -> tuple[Box, BoxFault | None]:
     if x2 < x1 or y2 < y1:  # said here: taken as inclusive, corners swapped by one pixel would pass
         return corners, BoxFault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
     return corners, None
+
+
+class VocWriter(Writer):
+    """Pascal VOC's boxes; corners with decimals where they do not lie between pixels."""
+
+    holds = frozenset({"difficult"})
+    image_folder = "JPEGImages"
+
+    def write(self, item: Item) -> None:
+        """Write one XML file."""
+        sides = item.truth.boxes[:, 2:] - item.truth.boxes[:, :2]
+        narrow: npt.NDArray[np.bool_] = np.any(sides <= 1, axis=1)
+        item = self.drop(item, narrow, "boxes of one pixel or less, which VOC takes for slips")
+        truth = item.truth
+        root = ElementTree.Element("annotation")
+        _leaf(root, "folder", self.image_folder)
+        _leaf(root, "filename", item.image.name)
+        size = ElementTree.SubElement(root, "size")
+        for name, value in zip(("height", "width", "depth"), (*truth.size, 3), strict=True):
+            _leaf(size, name, value)
+        hard = [False] * len(truth) if truth.difficult is None else truth.difficult.tolist()
+        for name, box, difficult in zip(truth.names, truth.boxes.tolist(), hard, strict=True):
+            thing = ElementTree.SubElement(root, "object")
+            _leaf(thing, "name", name)
+            _leaf(thing, "difficult", int(difficult))
+            corners = ElementTree.SubElement(thing, "bndbox")
+            x1, y1, x2, y2 = box
+            for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), (x1 + 1, y1 + 1, x2, y2), strict=True):
+                _leaf(corners, corner, f"{value:.10g}")
+        ElementTree.indent(root)
+        folder = self.folder / "Annotations"
+        folder.mkdir(exist_ok=True)
+        ElementTree.ElementTree(root).write(folder / f"{item.image.stem}.xml", "utf-8")
+
+    def finish(self) -> None:
+        """Log which classes do not come back as they are: VOC has only the names at the objects."""
+        seen = {label for r in self.dataset.records for label in r.truth.labels.tolist()}
+        folded = Counter(name.casefold() for name in self.dataset.class_names)
+        for label, name in enumerate(self.dataset.class_names):
+            if label not in seen:
+                self.dropped.note("classes without an object", name)
+            elif folded[name.casefold()] > 1:
+                self.dropped.note("classes that differ in upper and lower case only", name)
+
+
+def _leaf(parent: ElementTree.Element, name: str, value: object) -> None:
+    ElementTree.SubElement(parent, name).text = str(value)

@@ -30,7 +30,7 @@ from rcnn.data.formats.label_image import (
     read_label,
 )
 from rcnn.data.formats.semantic import add_maps, read_map, read_names
-from rcnn.data.formats.voc import listed_names
+from rcnn.data.formats.voc import is_list_in, listed_names
 from rcnn.data.problems import Problem
 from rcnn.io.images import ImageError, image_files
 from rcnn.structures import VOID, Masks, Size
@@ -42,6 +42,11 @@ VOC_NAMES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
+
+
+def is_segmentation_list(path: Path) -> bool:
+    """Whether a path names a list of ``ImageSets/Segmentation``."""
+    return is_list_in(path, "Segmentation")
 
 
 def read_voc_masks(listing: str | Path) -> Dataset:

@@ -16,7 +16,7 @@ text file has no objects, as the format says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,175 +26,38 @@ import numpy.typing as npt
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.label_image import NAMES_FILE
+from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.yolo_layout import YoloPlace, find_yolo, label_path, load_yaml
 from rcnn.data.problems import shortened
 from rcnn.io.atomic import read_lines
 from rcnn.io.images import image_files, visible_files
-from rcnn.structures import Skeleton
+from rcnn.structures import DEFAULT_SIGMA, Skeleton
+from rcnn.structures.outlines import as_one_polygon, trace
 
-YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-SPLITS = ("train", "val", "valid", "test")
 SLACK = 0.01  # beyond 0 and 1: rounding of the tools that write
-ABOVE = 4  # folders above the images in which data.yaml is looked for
 BOX, MIN_OUTLINE_VALUES = 5, 7  # numbers in a line
 
 Row = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class YoloPlace:
-    """What a path means.
-
-    Attributes:
-        source: what was named: the yaml file, a folder of images, or a list of them.
-        yaml: the file of the classes, or ``classes.txt``.
-        images: folders and lists of the images.
-    """
-
-    source: Path
-    yaml: Path
-    images: tuple[Path, ...]
-
-
-def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
-    """What a path means as YOLO data, None if nothing.
-
-    A path may be the yaml file, the folder that holds it, a folder of images beside which ``labels`` lies, or
-    a list of images that a yaml file names.
+def read_yolo(path: str | Path, split: str | None = None) -> Dataset:
+    """Open the images that a path means; see :func:`rcnn.data.formats.yolo_layout.find_yolo`.
 
     Raises:
-        ValueError: a yaml file that cannot be used, or one of several parts where ``split`` names none.
+        ValueError: no YOLO data, one of several parts where ``split`` names none, names of classes that
+            cannot be used, or no image.
     """
-    if path.suffix in (".yaml", ".yml"):
-        return _of_yaml(path, split)
-    if path.is_file():
-        yaml = _yaml_above(path) if path.suffix == ".txt" else None
-        return None if yaml is None else YoloPlace(path, yaml, (path,))
-    own = _yaml_in(path)
-    if own is not None:
-        return _of_yaml(own, split)
-    if (path / "images").is_dir() and _has_texts(path / "labels"):
-        names = next((f for f in (path / NAMES_FILE, path / "labels" / NAMES_FILE) if f.is_file()), None)
-        names = names or _yaml_above(path)
-        if names is None:
-            raise ValueError(f"{path}: YOLO labels without names; add a data.yaml or {NAMES_FILE} to it.")
-        return YoloPlace(path, names, (path / "images",))
-    if (path / NAMES_FILE).is_file() and any(label_path(f).parent == path for f in image_files(path)):
-        return YoloPlace(path, path / NAMES_FILE, (path,))  # as labelImg writes it
-    labels = label_path(path / "image").parent
-    if "images" in path.parts and _has_texts(labels):
-        yaml = _yaml_above(path)
-        return None if yaml is None else YoloPlace(path, yaml, (path,))
-    return None
-
-
-def label_path(image: Path) -> Path:
-    """The text file of an image: beside it, or in ``labels`` where its path has ``images``, the last time."""
-    beside = image.with_suffix(".txt")
-    if beside.is_file():
-        return beside
-    parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
-
-
-def read_yolo(place: YoloPlace) -> Dataset:
-    """Open the images of a place; see :func:`find_yolo`.
-
-    Raises:
-        ValueError: the names of the classes cannot be used, or there is no image.
-    """
-    settings = load_yaml(place.yaml)
-    reader = _Reader(place, settings)
+    place = find_yolo(Path(path), split)
+    if place is None:
+        raise ValueError(f"{path}: expected data.yaml, or images/ with labels/*.txt and a {NAMES_FILE}.")
+    reader = _Reader(place, load_yaml(place.yaml))
     for entry in place.images:
-        for path in _listed_images(place, entry):
-            reader.read_image(path)
+        for image in _listed_images(place, entry):
+            reader.read_image(image)
     if not reader.builder.pictures and not reader.builder.problems:
         raise ValueError(f"{place.source}: no image in {', '.join(map(str, place.images))}.")
     reader.finish()
     return reader.builder.build()
-
-
-def load_yaml(file: Path) -> dict[str, Any]:
-    """The content of ``data.yaml``, or the names of ``classes.txt`` in that form.
-
-    Raises:
-        ValueError: missing, no YAML, or without names.
-    """
-    import yaml
-
-    try:
-        text = file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: the file cannot be read ({error}).") from error
-    if file.name == NAMES_FILE:
-        names = [line.strip() for line in text.strip().splitlines()]
-        if not all(names):
-            empty = names.index("") + 1
-            raise ValueError(f"{file}: line {empty} is empty; expected the name of class {empty - 1}.")
-        return {"names": names}
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{file}: this is not YAML ({error}). Mend it.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
-        raise ValueError(f"{file}: expected names: as a list, or as numbers with names.")
-    # As texts: YAML takes a class called "No" for the opposite of True.
-    return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
-
-
-def _of_yaml(file: Path, split: str | None) -> YoloPlace:
-    content = load_yaml(file)
-    splits: dict[str, tuple[Path, ...]] = {
-        name: _entries(file, content, name) for name in SPLITS if content.get(name)
-    }
-    if split is None and len(splits) > 1:
-        places = [folder for folders in splits.values() for folder in folders]
-        parts = ", ".join(str(p.resolve()) for p in places if p.exists()) or ", ".join(map(str, places))
-        raise ValueError(f"{file}: YOLO data in several parts; name one of their images: {parts}.")
-    if not splits:
-        raise ValueError(f"{file}: expected train: or val: with a folder or list of images.")
-    name = split or next(iter(splits))
-    if name not in splits:
-        raise ValueError(f"{file}: there is no part {name}; available: {', '.join(splits)}.")
-    return YoloPlace(file, file, splits[name])
-
-
-def _entries(file: Path, content: dict[str, Any], split: str) -> tuple[Path, ...]:
-    """The folders and lists of a part: below ``path``, or below the yaml file."""
-    entries = content[split] if isinstance(content[split], list) else [content[split]]
-    roots = [file.parent / str(content.get("path") or "."), file.parent]
-    found = []
-    for entry in (str(entry).replace("\\", "/") for entry in entries):
-        # Exports say "../train/images" of what lies beside their yaml file.
-        names = dict.fromkeys((entry, entry.removeprefix("../")))
-        places = [root / name for name in names for root in roots]
-        found.append(next((place for place in places if place.exists()), places[0]))
-    return tuple(found)
-
-
-def _yaml_in(folder: Path) -> Path | None:
-    named = next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
-    if named is not None or not folder.is_dir():
-        return named
-    files = [f for f in visible_files(folder, "*.y*ml") if "names:" in f.read_text("utf-8", "replace")]
-    return files[0] if len(files) == 1 else None
-
-
-def _yaml_above(path: Path) -> Path | None:
-    for folder in list(path.parents)[:ABOVE]:
-        found = _yaml_in(folder)
-        if found is not None:
-            return found
-        if (folder / NAMES_FILE).is_file():
-            return folder / NAMES_FILE
-    return None
-
-
-def _has_texts(folder: Path) -> bool:
-    return folder.is_dir() and any(f.name != NAMES_FILE for f in visible_files(folder, "*.txt"))
 
 
 class _Reader:
@@ -360,3 +223,77 @@ def _listed_images(place: YoloPlace, entry: Path) -> list[Path]:
         lines = [line.replace("\\", "/") for line in read_lines(entry) if line]
         return [entry.parent / line.removeprefix("./") for line in lines]
     raise ValueError(f"{place.yaml}: there is no {entry}; correct the file, or its path.")
+
+
+class YoloWriter(Writer):
+    """YOLO: keypoints with boxes if there are any, else outlines if there are any, else boxes."""
+
+    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+        super().__init__(folder, dataset, dropped)
+        self.kind = "keypoints" if dataset.skeleton else "outlines" if dataset.has_masks else "boxes"
+        self.holds = frozenset({self.kind})
+
+    def write(self, item: Item) -> None:
+        """Write one text file."""
+        if self.kind == "outlines":
+            item = self.with_outlines(item)
+            self.note_boxes(item)
+        height, width = item.truth.size
+        scale = np.array([width, height])
+        lines: dict[str, None] = {}  # in order, each once
+        for index, fractions in enumerate(self._rows(item, scale)):
+            label = int(item.truth.labels[index])
+            line = " ".join([str(label), *(f"{value:.10g}" for value in fractions)])
+            if line in lines:
+                self.dropped.note("objects that occur twice", item.place(index))
+            else:
+                lines[line] = None
+        folder = self.folder / "labels"
+        folder.mkdir(exist_ok=True)
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / f"{item.image.stem}.txt").write_text(text, encoding="utf-8")
+
+    def _rows(self, item: Item, scale: npt.NDArray[np.int64]) -> Iterator[list[float]]:
+        """What follows the class in each line."""
+        if self.kind == "outlines":
+            assert item.truth.masks is not None
+            windows = item.truth.masks.windows.tolist()
+            for index, (patch, (x, y, _, _)) in enumerate(
+                zip(item.truth.masks.patches(), windows, strict=True)
+            ):
+                parts, holes = trace(patch.astype(bool), (y, x))
+                if holes:
+                    self.dropped.note("outlines with holes, which are filled", item.place(index))
+                yield (as_one_polygon(parts) / scale).reshape(-1).tolist()
+            return
+        corners = item.truth.boxes.astype(np.float64)
+        boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+        for index, box in enumerate(boxes / np.tile(scale, 2)):
+            row = box.tolist()
+            if self.kind == "keypoints":
+                assert item.truth.keypoints is not None
+                points = item.truth.keypoints[index].astype(np.float64)
+                points[:, :2] /= scale
+                row += points.reshape(-1).tolist()
+            yield row
+
+    def finish(self) -> None:
+        """Write ``data.yaml``."""
+        import yaml
+
+        content: dict[str, Any] = {
+            "train": "images",
+            "names": dict(enumerate(self.dataset.class_names)),
+        }
+        skeleton = self.dataset.skeleton
+        if skeleton is not None:
+            names = {label: list(skeleton.names) for label in range(len(self.dataset.class_names))}
+            content |= {"kpt_shape": [len(skeleton.names), 3], "flip_idx": list(skeleton.mirror)}
+            content["kpt_names"] = names
+            for a, b in skeleton.bones:
+                self.dropped.note("bones of the skeleton", f"{skeleton.names[a]} to {skeleton.names[b]}")
+            for name, sigma in zip(skeleton.names, skeleton.sigmas, strict=True):
+                if sigma != DEFAULT_SIGMA:
+                    self.dropped.note("sigmas of keypoints", f"{name}: {sigma:g}")
+        text = yaml.dump(content, allow_unicode=True, sort_keys=False)
+        (self.folder / "data.yaml").write_text(text, encoding="utf-8")

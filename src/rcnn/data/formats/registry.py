@@ -1,0 +1,248 @@
+"""The table of formats: how each is recognised, read and written.
+
+``FORMATS`` is a plain dict: a format of your own is one more row in it, or any object with the attributes of
+:class:`Format`, named by a dotted path (``open_data(path, format="my_package.formats:MyFormat")``). Of these
+``name`` and ``read`` are needed; the others have defaults.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rcnn.config import is_dotted_path, resolve
+from rcnn.data.dataset import Dataset
+from rcnn.data.formats import (
+    cityscapes,
+    coco,
+    coco_json,
+    coco_panoptic,
+    label_image,
+    labelme,
+    mask_folder,
+    semantic,
+    voc,
+    voc_masks,
+    yolo,
+    yolo_layout,
+)
+from rcnn.data.formats.writer import Writer
+
+TITLE_WIDTH, LINE_WIDTH = 26, 106  # characters, of the list in messages
+
+
+def _never(path: Path) -> bool:
+    return False
+
+
+def _is_label_images(path: Path) -> bool:
+    # Numbers of classes lie in the same folders; a list of names tells them apart.
+    return label_image.is_label_folder(path) and not semantic.is_semantic_folder(path)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: as in :class:`Dataset`.
+        read: opens a file or folder; called with the options that were given as keywords.
+        sniff: whether a file or folder shows the signs of the format; called as ``read`` is. It may raise a
+            ValueError that says which of several parts to name.
+        guess: asked where no format's ``sniff`` recognises a path, so that its reader says what is wrong.
+        write: makes the writer, from a folder, the data set and what notes the losses; None where the format
+            is only read.
+        options: which of ``images`` and ``split`` it takes.
+        parents: folders that it is recognised by when the path is below them.
+        title: for people.
+        description: what DATA is, for the list in messages and in docs/data-formats.md; code in backticks.
+        gives: what is read.
+    """
+
+    name: str
+    read: Callable[..., Dataset]
+    sniff: Callable[..., bool] = _never
+    guess: Callable[[Path], bool] = _never
+    write: Callable[..., Writer] | None = None
+    options: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    title: str = ""
+    description: str = ""
+    gives: str = ""
+
+
+FORMATS: dict[str, Any] = {
+    "coco": Format(
+        name="coco",
+        read=coco.read_coco,
+        sniff=coco_json.is_instances,
+        guess=coco_json.is_only_json,
+        write=coco.CocoWriter,
+        options=("images",),
+        title="COCO",
+        description="`instances.json`, its images beside it or named by `--images` (`images=…`)",
+        gives="boxes, masks, keypoints",
+    ),
+    "voc": Format(
+        name="voc",
+        read=voc.read_voc,
+        sniff=voc.is_voc,
+        write=voc.VocWriter,
+        options=("split",),
+        parents=("ImageSets",),
+        title="Pascal VOC",
+        description=(
+            "`DATA/Annotations/*.xml` with `DATA/JPEGImages/` or `DATA/Images/`, or an `a.xml` beside each "
+            "`a.jpg`; one split: the file `DATA/ImageSets/Main/trainval.txt`"
+        ),
+        gives="boxes",
+    ),
+    "voc-segmentation": Format(
+        name="voc segmentation",
+        read=voc_masks.read_voc_masks,
+        sniff=voc_masks.is_segmentation_list,
+        parents=("ImageSets",),
+        title="Pascal VOC segmentation",
+        description="the file `DATA/ImageSets/Segmentation/train.txt`",
+        gives="semantic maps; masks where there are some",
+    ),
+    "masks": Format(
+        name="mask folders",
+        read=mask_folder.read_mask_folders,
+        sniff=mask_folder.is_mask_folders,
+        write=mask_folder.MaskFolderWriter,
+        title="mask folders",
+        description="`DATA/<id>/images/<one image>` with `DATA/<id>/masks/*.png`, one object each",
+        gives="masks",
+    ),
+    "labels": Format(
+        name="label images",
+        read=label_image.read_label_images,
+        sniff=_is_label_images,
+        write=label_image.LabelImageWriter,
+        title="label images",
+        description=(
+            "`DATA/images/` with `DATA/labels/` or `masks/`, `*.png` or `.tif`, whose pixels are numbers of "
+            "objects; or `DATA/a.png` with `DATA/a_label.tif`, `a_masks.png`, …"
+        ),
+        gives="masks",
+    ),
+    "yolo": Format(
+        name="yolo",
+        read=yolo.read_yolo,
+        sniff=yolo_layout.is_yolo,
+        write=yolo.YoloWriter,
+        options=("split",),
+        parents=("images",),
+        title="YOLO",
+        description="`data.yaml`; of several parts `DATA/images/train`, with `DATA/labels/train/*.txt`",
+        gives="boxes, masks or keypoints",
+    ),
+    "labelme": Format(
+        name="labelme",
+        read=labelme.read_labelme,
+        sniff=labelme.is_labelme_folder,
+        title="LabelMe",
+        description="`DATA/*.json`, one per image",
+        gives="masks, keypoints",
+    ),
+    "cityscapes": Format(
+        name="cityscapes",
+        read=cityscapes.read_cityscapes,
+        sniff=cityscapes.is_cityscapes,
+        parents=("gtFine",),
+        title="Cityscapes",
+        description="`DATA/gtFine/train`, with `DATA/leftImg8bit/train`",
+        gives="masks, semantic maps",
+    ),
+    "coco-panoptic": Format(
+        name="coco panoptic",
+        read=coco_panoptic.read_coco_panoptic,
+        sniff=coco_json.is_panoptic_file,
+        options=("images",),
+        title="COCO panoptic",
+        description="`panoptic.json`, its PNGs in `panoptic/`, its images as for COCO",
+        gives="masks, semantic maps",
+    ),
+    "semantic": Format(
+        name="semantic",
+        read=semantic.read_semantic,
+        sniff=semantic.is_semantic_folder,
+        title="semantic maps",
+        description=(
+            "`DATA/classes.txt`, `DATA/images/`, `DATA/labels/*.png`, whose pixels are numbers of classes"
+        ),
+        gives="semantic maps",
+    ),
+}
+"""The formats by the words that ``--format`` and ``--to`` take."""
+
+
+def formats() -> dict[str, Format]:
+    """The rows of ``FORMATS``, the user's own completed by defaults."""
+    return {key: as_format(row, f"FORMATS[{key!r}]") for key, row in FORMATS.items()}
+
+
+def find_format(name: str) -> Format:
+    """The format that a key of ``FORMATS`` or a dotted path names.
+
+    Raises:
+        ValueError: no such format, or an object that is none.
+    """
+    if name in FORMATS:
+        return as_format(FORMATS[name], f"FORMATS[{name!r}]")
+    if is_dotted_path(name):
+        return as_format(resolve(name), name)
+    raise ValueError(
+        f"format {name!r}: expected one of {', '.join(FORMATS)}, or a dotted path to a format of your own, "
+        "such as my_package.formats:MyFormat"
+    )
+
+
+def as_format(row: Any, place: str) -> Format:
+    """Any object with the attributes of :class:`Format`, completed by defaults.
+
+    Raises:
+        ValueError: ``name`` is no text or ``read`` cannot be called; it names ``place``.
+    """
+    if isinstance(row, Format):
+        return row
+    values: dict[str, Any] = {
+        spec.name: getattr(row, spec.name, None if spec.default is MISSING else spec.default)
+        for spec in fields(Format)
+    }
+    if not isinstance(values["name"], str) or not callable(values["read"]):
+        raise ValueError(
+            f"{place}: a format needs a name, a text, and read, which takes a path and returns a Dataset; "
+            f"found {row!r}"
+        )
+    return Format(**values)
+
+
+def writable() -> list[str]:
+    """The keys of the formats that can be written."""
+    return [key for key, row in formats().items() if row.write is not None]
+
+
+def list_of_formats() -> str:
+    """What can be opened, for messages."""
+    lines = ["What can be opened:"]
+    for row in formats().values():
+        title = f"  {row.title or row.name}".ljust(TITLE_WIDTH)
+        text = row.description.replace("`", "")
+        lines += textwrap.wrap(
+            text, LINE_WIDTH, initial_indent=title, subsequent_indent=" " * TITLE_WIDTH
+        ) or [title.rstrip()]
+    return "\n".join(lines)
+
+
+def markdown_table() -> str:
+    """What can be opened, as docs/data-formats.md has it."""
+    lines = ["| format | `--format` | DATA | gives |", "|---|---|---|---|"]
+    for key, row in formats().items():
+        link = f"[{row.title}](#{row.title.lower().replace(' ', '-')})"
+        lines.append(f"| {link} | `{key}` | {row.description} | {row.gives} |")
+    return "\n".join(lines)
