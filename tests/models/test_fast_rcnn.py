@@ -3,22 +3,24 @@
 from dataclasses import replace
 from io import StringIO
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
+from found import Found, by_image
 from rcnn.cli import app
 from rcnn.data.external_proposals import write_proposals
 from rcnn.data.formats.open import open_data
 from rcnn.inference.detector import Detector
 from rcnn.loading import load_detector
-from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings, compress
+from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import ImageBatch, Targets
 from rcnn.parts.box_head import BoxHeadSettings, PoolSettings
 from rcnn.parts.regions import SamplingSettings
-from rcnn.structures import ImageBatch, Instances
 from rcnn.training.run import train
 from rcnn.transform import Transform
 from tiny import tiny_recipe, tiny_shapes
@@ -59,24 +61,30 @@ def test_the_published_settings():
     assert box.nms_iou == 0.3
 
 
+def detect(model: FastRCNN, images: ImageBatch) -> list[Found]:
+    with torch.no_grad():
+        return by_image(model(images, min_score=0.0).detections, images.sizes)
+
+
 def test_proposals_are_asked_for(model):
-    with pytest.raises(ValueError, match=r"given its proposals: expected ImageBatch.proposals of 2 images"):
+    with pytest.raises(
+        ValueError, match=r"needs external proposals: expected ImageBatch.proposals of 2 images"
+    ):
         model(batch())
     with pytest.raises(ValueError, match="no proposals; this model is given them"):
-        model(batch(), [Instances.empty((40, 60)), Instances.empty((64, 64))])
+        model(batch(), [Targets.empty((40, 60)), Targets.empty((64, 64))])
 
 
 def test_detections_are_of_the_proposals_of_their_image(model):
-    both = model(batch(proposals=(BOXES, BOXES[:0])), min_score=0.0).detections
+    both = detect(model, batch(proposals=(BOXES, BOXES[:0])))
     assert [len(found) > 0 for found in both] == [True, False]
-    assert both[0].size == (40, 60)
-    few = model(batch(proposals=(BOXES[:1], BOXES[:0])), min_score=0.0).detections[0]
+    few = detect(model, batch(proposals=(BOXES[:1], BOXES[:0])))[0]
     assert len(few) == 2  # of each class
 
 
 def test_both_losses_reach_the_network(model):
-    truth = Instances((40, 60), BOXES[:1], torch.tensor([1]), proposals=BOXES)
-    empty = Instances.empty((64, 64), proposals=BOXES)
+    truth = Targets((40, 60), BOXES[:1], torch.tensor([1]), proposals=BOXES)
+    empty = Targets.empty((64, 64), proposals=BOXES)
     output = model.train()(batch(seeds=(1, 2)), [truth, empty])
     assert list(output.losses) == ["classes", "boxes"]
     assert output.losses["boxes"] > 0
@@ -90,10 +98,10 @@ def test_regions_that_overlap_nothing_are_not_background(model):
     boxes = torch.tensor(
         [[4.0, 4, 24, 24], [14, 4, 34, 24], [40, 30, 60, 40], [30, 0, 60, 4], [0, 30, 8, 40]]
     )
-    truth = Instances((40, 60), boxes[:1], torch.tensor([1]), proposals=boxes)
+    truth = Targets((40, 60), boxes[:1], torch.tensor([1]), proposals=boxes)
     seen = []
     model.box.register_forward_hook(lambda module, given, output: seen.append(given[1].boxes))
-    model(batch(seeds=(1, 2)), [truth, Instances.empty((64, 64), proposals=boxes[:0])])
+    model(batch(seeds=(1, 2)), [truth, Targets.empty((64, 64), proposals=boxes[:0])])
     assert sorted(seen[0][:, 0].tolist()) == [
         4,
         4,
@@ -103,16 +111,14 @@ def test_regions_that_overlap_nothing_are_not_background(model):
 
 def test_all_singular_values_give_the_same_detections(model):
     given = batch(proposals=(BOXES, BOXES))
-    full = compress(model, (24, 24))
-    for ours, whole in zip(
-        full(given, min_score=0.0).detections, model(given, min_score=0.0).detections, strict=True
-    ):
+    full = model.compressed((24, 24))
+    for ours, whole in zip(detect(full, given), detect(model, given), strict=True):
         assert_close(ours.boxes, whole.boxes, rtol=1e-4, atol=1e-3)
         assert_close(ours.scores, whole.scores, rtol=1e-4, atol=1e-5)
 
 
 def test_few_singular_values_are_smaller_and_the_nearest_of_their_rank(model, tmp_path):
-    small = compress(model, (4, 2))
+    small = model.compressed((4, 2))
     first = model.box.layers[1]
     sizes = [sum(p.numel() for p in m.box.layers.parameters()) for m in (model, small)]
     assert sizes[1] == 4 * (first.in_features + 24) + 24 + 2 * (24 + 24) + 24
@@ -129,15 +135,15 @@ def test_few_singular_values_are_smaller_and_the_nearest_of_their_rank(model, tm
 
 def test_what_cannot_be_compressed(model):
     with pytest.raises(ValueError, match="has ranks from 1 to 24"):
-        compress(model, (25, 2))
+        model.compressed((25, 2))
     with pytest.raises(ValueError, match="that are whole"):
-        compress(compress(model, (4, 2)), (2, 2))
+        model.compressed((4, 2)).compressed((2, 2))
 
 
 def test_a_whole_run_learns(tmp_path):
     data = tiny_shapes(8).write(tmp_path / "data")
-    corners = torch.tensor([[0.0, 0, 20, 20], [40, 0, 64, 24], [0, 40, 30, 64], [30, 30, 64, 64]])
-    found = {r.image_id: torch.cat([corners, r.truth.boxes + 2]) for r in open_data(data).records}
+    corners = np.array([[0, 0, 20, 20], [40, 0, 64, 24], [0, 40, 30, 64], [30, 30, 64, 64]], np.float32)
+    found = {r.image_id: np.concatenate([corners, r.truth.boxes + 2]) for r in open_data(data).records}
     file = write_proposals(tmp_path / "boxes.npz", found)
     settings = replace(TINY, box=replace(TINY.box, channels=64))
     recipe = replace(

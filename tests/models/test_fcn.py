@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
+from found import by_image, in_pixels
 from rcnn.data.shapes import draw_shapes
 from rcnn.inference.detector import Detector
 from rcnn.loading import load_initial_weights
@@ -16,8 +17,8 @@ from rcnn.models.fcn import FCN, FCNSettings
 from rcnn.ops.semantic import bilinear_kernel
 from rcnn.parts import pretrained as weights
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import Targets
 from rcnn.parts.pretrained import load_backbone_weights, load_pretrained
-from rcnn.structures import Instances
 from rcnn.transform import Transform
 
 LIGHT = FCNSettings(
@@ -51,7 +52,7 @@ def images(*sizes):
 def truth_on(size, value=None):
     draw = torch.Generator().manual_seed(1)
     semantic = torch.randint(0, 4, size, generator=draw) if value is None else torch.full(size, value)
-    return Instances.empty(size, semantic=semantic)
+    return Targets.empty(size, semantic=semantic)
 
 
 BUILD = {"8s": lambda: FCN(4, paper("8s")), "light": lambda: FCN(4, LIGHT)}
@@ -79,23 +80,24 @@ def test_logits_of_every_pixel(model, size):
     with torch.no_grad():
         output = model(batch)
     assert output.losses == {}
-    for found, own in zip(output.detections, batch.sizes, strict=True):
-        assert (len(found), found.size, found.scores.shape) == (0, own, (0,))
+    for found, own in zip(by_image(output.detections, batch.sizes), batch.sizes, strict=True):
+        assert (len(found), found.scores.shape) == (0, (0,))
         assert (found.semantic_logits.shape, found.semantic_logits.dtype) == ((4, *own), torch.float32)
         assert found.semantic_logits.isfinite().all()
 
 
-def test_one_batch_equals_one_by_one(model):
-    sizes = (64, 96), (50, 70), (40, 90)  # all are padded to 64 x 96
+@pytest.mark.parametrize(
+    "sizes",
+    [((64, 96), (50, 70), (40, 90)), ((128, 96), (50, 70), (64, 96), (20, 20))],
+    ids=["alike", "differ"],
+)
+def test_one_batch_equals_one_by_one(model, sizes):
     pictures = images(*sizes)
     with torch.no_grad():
-        together = model(Transform()(pictures)).detections
+        together = by_image(model(Transform()(pictures)).detections, sizes)
         for picture, size, found in zip(pictures, sizes, together, strict=True):
-            batch = Transform()([picture])
-            alone = replace(batch, tensors=torch.zeros(1, 3, 64, 96))
-            alone.tensors[0, :, : size[0], : size[1]] = batch.tensors[0, :, : size[0], : size[1]]
-            logits = model(alone).detections[0].semantic_logits
-            assert_close(logits, found.semantic_logits, rtol=1e-4, atol=1e-5)
+            (alone,) = by_image(model(Transform()([picture])).detections, (size,))
+            assert_close(alone.semantic_logits, found.semantic_logits, rtol=1e-4, atol=1e-5)
 
 
 TRUTHS = {
@@ -248,7 +250,7 @@ def test_four_images_by_heart():
     )  # fmt: skip
     samples = [shapes[n] for n in range(4)]
     transform = Transform()
-    batch = transform([sample.image for sample in samples])
+    batch = transform([torch.from_numpy(s.image.transpose(2, 0, 1).copy()) for s in samples])
     settings = replace(LIGHT, backbone=replace(LIGHT.backbone, frozen_stages=0), channels=64)
     model = FCN(4, settings)
     load_backbone_weights(model.backbone, settings.backbone)
@@ -264,6 +266,7 @@ def test_four_images_by_heart():
     tally = SemanticTally(shapes.semantic_names)
     with torch.no_grad():
         detections = model(batch).detections
-    for found, sample in zip(detections, samples, strict=True):
-        tally.add(sample.truth.semantic, transform.invert(found, sample.truth.size).semantic)
+    results = in_pixels(detections, batch, [sample.truth.size for sample in samples])
+    for found, sample in zip(results, samples, strict=True):
+        tally.add(sample.truth.semantic, found.semantic)
     assert tally.result().metrics["semantic/mIoU"] >= 0.95, tally.result().per_class

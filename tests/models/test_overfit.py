@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from found import in_pixels
 from rcnn.data.shapes import draw_shapes
 from rcnn.metrics.coco import coco_metrics
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
@@ -78,10 +80,10 @@ SIDES = Skeleton(("left", "top", "right", "bottom"), ((0, 1), (1, 2), (2, 3)), (
 
 def with_sides(truth: Instances) -> Instances:
     """The middles of the four sides of each box as keypoints."""
-    x1, y1, x2, y2 = truth.boxes.unbind(1)
-    middle_x, middle_y, seen = (x1 + x2) / 2, (y1 + y2) / 2, torch.full_like(x1, 2)
+    x1, y1, x2, y2 = truth.boxes.T
+    middle_x, middle_y, seen = (x1 + x2) / 2, (y1 + y2) / 2, np.full_like(x1, 2)
     points = [(x1, middle_y), (middle_x, y1), (x2, middle_y), (middle_x, y2)]
-    keypoints = torch.stack([torch.stack([x, y, seen], 1) for x, y in points], 1)
+    keypoints = np.stack([np.stack([x, y, seen], 1) for x, y in points], 1)
     return replace(truth, keypoints=keypoints, skeleton=SIDES)
 
 
@@ -96,7 +98,7 @@ def test_four_images_by_heart(name):
     samples = [shapes[n] for n in range(4)]
     truths = [with_sides(sample.truth) for sample in samples]
     transform = Transform()
-    batch = transform([sample.image for sample in samples])
+    batch = transform([torch.from_numpy(s.image.transpose(2, 0, 1).copy()) for s in samples])
     model = BUILD[name]()
     load_backbone_weights(model.backbone, model.settings.backbone)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -110,7 +112,7 @@ def test_four_images_by_heart(name):
     model.eval()
     with torch.no_grad():
         detections = model(batch).detections
-    found = [transform.invert(d, t.size) for d, t in zip(detections, truths, strict=True)]
+    found = in_pixels(detections, batch, [truth.size for truth in truths])
     kinds = ["box", *["mask"] * (found[0].masks is not None), *["keypoint"] * isinstance(model, KeypointRCNN)]
     assert ("mask" in kinds) == (getattr(model, "mask", None) is not None)
     scores = {k: coco_metrics(truths, found, kind=k, class_names=NAMES).metrics["AP"] for k in kinds}

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rcnn.ops.panoptic import MergeSettings, merge, stuff_names, true_segments
+from torch import Tensor
 from torch.testing import assert_close
 
+from found import in_pixels
+from rcnn.data.dataset import Sample
 from rcnn.data.shapes import Shapes, draw_shapes
 from rcnn.metrics.panoptic import PanopticQuality, panoptic_quality
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
@@ -18,6 +20,7 @@ from rcnn.parts.pretrained import load_backbone_weights
 from rcnn.parts.regions import SamplingSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
+from rcnn.structures import MergeSettings, merge, stuff_names, true_segments
 from rcnn.transform import Transform
 
 NAMES = ("disk", "square", "star")
@@ -40,10 +43,14 @@ def pictures() -> Shapes:
     )  # fmt: skip
 
 
+def pixels(sample: Sample) -> Tensor:
+    return torch.from_numpy(sample.image.transpose(2, 0, 1).copy())
+
+
 def learnt(settings: PanopticFPNSettings, shapes: Shapes, steps: int) -> PanopticFPN:
     torch.manual_seed(0)
     samples = [shapes[n] for n in range(len(shapes))]
-    batch, truths = Transform()([s.image for s in samples]), [s.truth for s in samples]
+    batch, truths = Transform()([pixels(s) for s in samples]), [s.truth for s in samples]
     model = PanopticFPN(len(NAMES), settings, num_stuff=len(GROUNDS))
     load_backbone_weights(model.backbone, settings.backbone)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -58,13 +65,13 @@ def learnt(settings: PanopticFPNSettings, shapes: Shapes, steps: int) -> Panopti
 
 
 def quality(model: PanopticFPN, shapes: Shapes) -> PanopticQuality:
-    transform, names = Transform(), model.pixel_names(NAMES, GROUNDS)
+    names = model.pixel_names(NAMES, (*NAMES, *GROUNDS))
     found, truths = [], []
     for n in range(len(shapes)):
+        batch, size = Transform()([pixels(shapes[n])]), shapes[n].truth.size
         with torch.no_grad():
-            detections = model(transform([shapes[n].image])).detections[0]
-        inverted = transform.invert(detections, shapes[n].truth.size)
-        named = replace(inverted, class_names=NAMES, semantic_names=names)
+            detections = model(batch).detections
+        (named,) = in_pixels(detections, batch, [size], class_names=NAMES, semantic_names=names)
         found.append(merge(named, settings=model.settings.merge))
         truths.append(true_segments(shapes[n].truth))
     return panoptic_quality(truths, found)
@@ -82,7 +89,7 @@ def test_four_images_by_heart(things: str, steps: int) -> None:
 def test_losses_are_weighed() -> None:
     shapes = pictures()
     sample = shapes[0]
-    batch = replace(Transform()([sample.image]), seeds=(3,))
+    batch = replace(Transform()([pixels(sample)]), seeds=(3,))
     torch.manual_seed(0)
     model = PanopticFPN(len(NAMES), SETTINGS, num_stuff=len(GROUNDS)).eval()
     with torch.no_grad():
@@ -106,7 +113,7 @@ def test_truth_without_a_semantic_map_is_refused() -> None:
     model = PanopticFPN(len(NAMES), SETTINGS, num_stuff=len(GROUNDS))
     sample = pictures()[0]
     with pytest.raises(ValueError, match="semantic map"):
-        model(Transform()([sample.image]), [replace(sample.truth, semantic=None)])
+        model(Transform()([pixels(sample)]), [replace(sample.truth, semantic=None)])
 
 
 def test_a_backbone_without_padding_is_refused() -> None:
@@ -116,6 +123,6 @@ def test_a_backbone_without_padding_is_refused() -> None:
 
 def test_pixels_are_named() -> None:
     model = PanopticFPN(len(NAMES), SETTINGS, num_stuff=2)
-    names = model.pixel_names(NAMES, GROUNDS)
+    names = model.pixel_names(NAMES, (*NAMES, *GROUNDS))
     assert len(names) == model.semantic.logits.out_channels == 3
     assert stuff_names(NAMES, names) == GROUNDS

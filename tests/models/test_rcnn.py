@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from found import Found, by_image
 from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import ImageBatch, Targets
 from rcnn.parts.regions import SamplingSettings
-from rcnn.structures import ImageBatch, Instances
 
 TINY = RCNNSettings(
     BackboneSettings("efficientnet_lite0", (2,), frozen_stages=1),
@@ -30,30 +31,36 @@ def batch(**given) -> ImageBatch:
     return ImageBatch(torch.randn((2, 3, 64, 64), generator=draw), ((40, 60), (64, 64)), **given)
 
 
+def detect(model: RCNN, images: ImageBatch) -> list[Found]:
+    with torch.no_grad():
+        return by_image(model(images, min_score=0.0).detections, images.sizes)
+
+
 def test_proposals_are_asked_for(model: RCNN) -> None:
-    with pytest.raises(ValueError, match=r"given its proposals: expected ImageBatch.proposals of 2 images"):
+    with pytest.raises(
+        ValueError, match=r"needs external proposals: expected ImageBatch.proposals of 2 images"
+    ):
         model(batch())
     with pytest.raises(ValueError, match="no proposals; this model is given them"):
-        model(batch(), [Instances.empty((40, 60)), Instances.empty((64, 64))])
+        model(batch(), [Targets.empty((40, 60)), Targets.empty((64, 64))])
 
 
 def test_detections_of_each_image_are_those_of_the_image_alone(model: RCNN) -> None:
-    both = model(batch(proposals=(BOXES, BOXES[:0])), min_score=0.0).detections
+    both = detect(model, batch(proposals=(BOXES, BOXES[:0])))
     assert [len(found) > 0 for found in both] == [True, False]
     first = both[0]
-    assert first.size == (40, 60)
     assert first.boxes[:, 2].max() <= 60
     assert first.boxes[:, 3].max() <= 40
     assert bool((first.scores[:-1] >= first.scores[1:]).all())
     # The padding of the batch is not part of the image: its pixels do not show in the context.
     dirty = batch(proposals=(BOXES, BOXES[:0]))
     dirty.tensors[0, :, 40:] = 9
-    assert_close(model(dirty, min_score=0.0).detections[0].scores, first.scores)
+    assert_close(detect(model, dirty)[0].scores, first.scores)
 
 
 def test_fine_tuning_reaches_the_network_and_not_what_is_fitted(model: RCNN) -> None:
-    truth = Instances((40, 60), BOXES[:1], torch.tensor([1]), proposals=BOXES)
-    empty = Instances.empty((64, 64), proposals=BOXES[:0])
+    truth = Targets((40, 60), BOXES[:1], torch.tensor([1]), proposals=BOXES)
+    empty = Targets.empty((64, 64), proposals=BOXES[:0])
     output = model.train()(batch(seeds=(1, 2)), [truth, empty])
     assert set(output.losses) == {"classes"}
     output.losses["classes"].backward()
@@ -75,7 +82,7 @@ def test_a_quarter_is_positive_as_in_the_paper() -> None:
     sampling = RCNNSettings().sampling
     near = torch.tensor([[10.0, 10, 40, 40]]).repeat(50, 1) + torch.arange(50)[:, None] / 20
     far = torch.tensor([[50.0, 50, 60, 60]]).repeat(100, 1)
-    truth = Instances((64, 64), torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([0]))
+    truth = Targets((64, 64), torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([0]))
     draws = [torch.Generator().manual_seed(i) for i in (0, 1)]
     sampled = sample_proposals([torch.cat([near, far])] * 2, [truth] * 2, 1, sampling, draws)
     assert int(sampled.is_positive.sum()) == 32
@@ -96,19 +103,20 @@ def test_svm_and_softmax(model: RCNN) -> None:
 def test_decoding_by_hand(model: RCNN) -> None:
     scores = torch.tensor([[0.9, 0.1], [0.8, 0.6], [0.3, 0.0], [0.02, 0.0], [0.0, 0.0]])
     boxes = BOXES[:, None].expand(-1, 2, -1)
-    found = model.decode(scores, boxes, (40, 60), 0.05, None)
+    images, sizes = torch.zeros(5, dtype=torch.int64), torch.tensor([[40.0, 60.0]])
+    found = model.decode(scores, boxes, images, sizes, min_score=0.05, max_detections=100)
     # The second box of class 0 overlaps the first by 0.82; that of class 1 does so with a worse one.
     assert_close(found.boxes, BOXES[[0, 1, 2]])
     assert found.labels.tolist() == [0, 1, 0]
     assert_close(found.scores, torch.tensor([0.9, 0.6, 0.3]))
-    assert len(model.decode(scores, boxes, (40, 60), 0.05, 1)) == 1
+    assert len(model.decode(scores, boxes, images, sizes, min_score=0.05, max_detections=1)) == 1
 
 
 def test_boxes_move_by_the_regression_of_their_class(model: RCNN) -> None:
     model.fitted.fill_(True)
     model.deltas.bias.copy_(torch.tensor([0.1, 0, 0, 0, 0, 0, 0, 0]))  # class 0 by a tenth to the right
     model.svms.bias.copy_(torch.tensor([1.0, -9.0]))
-    found = model(batch(proposals=(BOXES[2:3], BOXES[:0]))).detections[0]
+    found = model(batch(proposals=(BOXES[2:3], BOXES[:0]))).detections
     assert_close(found.boxes, torch.tensor([[32.0, 10, 52, 40]]))
 
 

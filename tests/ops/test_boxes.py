@@ -132,6 +132,9 @@ def test_clip_cuts_x_at_the_width_and_y_at_the_height():
     boxes = torch.tensor([[[-5.0, -6, 300, 400]], [[10, 20, 30, 40]], [[500, 500, 600, 600]]])
     expected = torch.tensor([[[0.0, 0, 200, 100]], [[10, 20, 30, 40]], [[200, 100, 200, 100]]])
     assert_close(box_ops.clip(boxes, (100, 200)), expected)
+    own = torch.tensor([[100.0, 200], [20, 25], [1000, 550]])
+    expected[1:, 0] = torch.tensor([[10.0, 20, 25, 20], [500, 500, 550, 600]])
+    assert_close(box_ops.clip(boxes[:, 0], own), expected[:, 0])
 
 
 def test_larger_than_needs_both_sides():
@@ -176,13 +179,35 @@ def test_nms_keeps_what_overlaps_exactly_as_much_as_allowed():
 
 
 @pytest.mark.parametrize("num_groups", [1, 7, 900])
-def test_nms_of_many_boxes_is_that_of_few(num_groups, monkeypatch):
-    """Groups that are empty, groups of one box, and the order of the whole."""
+def test_nms_in_cells_equals_that_in_groups(num_groups, monkeypatch):
+    """What exported files hold; with empty groups, groups of one box, and the order of the whole."""
     draw = torch.Generator().manual_seed(num_groups)
     corners = 100 * torch.rand((1500, 2), generator=draw)
     boxes = torch.cat([corners, corners + 5 + 30 * torch.rand((1500, 2), generator=draw)], 1)
     scores = torch.randperm(1500, generator=draw) / 1500
     groups = 2 * torch.randint(num_groups, (1500,), generator=draw)
-    quick = box_ops.nms(boxes, scores, groups, 0.5)
-    monkeypatch.setattr("rcnn.ops.boxes.MIN_BOXES_FOR_GROUPED_NMS", 10**6)
-    assert_close(quick, box_ops.nms(boxes, scores, groups, 0.5))
+    expected = greedy(boxes, scores, groups, 0.5)
+    assert box_ops.nms(boxes, scores, groups, 0.5).tolist() == expected
+    monkeypatch.setattr("torch.compiler.is_exporting", lambda: True)
+    assert box_ops.nms(boxes, scores, groups, 0.5).tolist() == expected
+    assert box_ops.nms(boxes[:0], scores[:0], groups[:0], 0.5).tolist() == []
+
+
+def test_groups_far_from_the_first_suppress_as_exactly():
+    """Suppression by coordinates that are shifted apart would lose the thousandth that decides here."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5.001]]).repeat(1000, 1)
+    groups, scores = torch.arange(1000).repeat_interleave(2), torch.rand(2000)
+    assert len(box_ops.nms(boxes, scores, groups, 0.5001)) == 2000
+    assert len(box_ops.nms(boxes, scores, groups, 0.5)) == 1000
+
+
+def test_nms_of_nothing():
+    none = torch.zeros(0, dtype=torch.int64)
+    assert box_ops.nms(torch.zeros((0, 4)), torch.zeros(0), none, 0.5).shape == (0,)
+
+
+def test_the_first_of_each_owner_by_hand():
+    owners = torch.tensor([1, 0, 1, 1, 3])
+    assert box_ops.first_of_each(owners, 4, 2).tolist() == [1, 0, 2, 4]
+    assert box_ops.first_of_each(owners, 4, torch.tensor(1)).tolist() == [1, 0, 4]
+    assert box_ops.first_of_each(owners[:0], 4, 2).tolist() == []

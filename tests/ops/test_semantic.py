@@ -6,12 +6,12 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss, stacked_maps
-from rcnn.structures import Instances
+from rcnn.parts.batch import Targets
 
 
 def truth(*rows):
     semantic = torch.tensor(rows)
-    return Instances.empty((semantic.shape[0], semantic.shape[1]), semantic=semantic)
+    return Targets.empty((semantic.shape[0], semantic.shape[1]), semantic=semantic)
 
 
 def test_maps_are_padded_with_void():
@@ -21,7 +21,7 @@ def test_maps_are_padded_with_void():
 
 def test_truth_without_a_map_is_refused():
     with pytest.raises(ValueError, match="the truth has no semantic map"):
-        stacked_maps([Instances.empty((2, 2))], (2, 2))
+        stacked_maps([Targets.empty((2, 2))], (2, 2))
 
 
 def test_loss_by_hand():

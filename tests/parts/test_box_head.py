@@ -7,14 +7,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from found import by_image
 from rcnn.ops import boxes as box_ops
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import Regions
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings, RegionPool
-from rcnn.parts.regions import Regions, SampledRegions
+from rcnn.parts.regions import SampledRegions
 
 SETTINGS = BoxHeadSettings(channels=16, pool=PoolSettings(size=3))
 NUM_CLASSES = 3
 SIZE = (40, 60)
+SIZES = torch.tensor([SIZE, SIZE]).float()
 
 
 def head(settings: BoxHeadSettings = SETTINGS) -> BoxHead:
@@ -117,34 +120,36 @@ def test_decode_equals_the_loop(agnostic, count):
     settings = replace(SETTINGS, class_agnostic=agnostic, max_detections=count, min_score=0.2, min_side=8)
     logits = torch.randn((30, 4), generator=draw)
     deltas = torch.randn((30, 1 if agnostic else 3, 4), generator=draw)
-    detections = head(settings).decode(logits, deltas, own, [SIZE, SIZE])
-    for image, found in enumerate(detections):
+    detections = head(settings).decode(logits, deltas, own, SIZES)
+    for image, found in enumerate(by_image(detections, (SIZE, SIZE))):
         expected = decoded_slowly(logits, deltas, own, image, settings)
         assert len(found) == len(expected) > 0
         assert_close(found.scores, torch.tensor([e[0] for e in expected]))
         assert found.labels.tolist() == [e[1] for e in expected]
         assert_close(found.boxes, torch.tensor([e[2] for e in expected]))
-        assert found.size == SIZE
 
 
 def test_decode_overrides():
     own = regions()
     logits, deltas = torch.zeros((30, 4)), torch.zeros((30, 3, 4))  # every class has 1/4
     module = head(replace(SETTINGS, max_detections=5, nms_iou=1.0))
-    plain = module.decode(logits, deltas, own, [SIZE, SIZE])
-    assert [len(d) for d in plain] == [5, 5]
-    many = module.decode(logits, deltas, own, [SIZE, SIZE], max_detections=1000)
-    assert [len(d) for d in many] == [45, 45]
-    assert [len(d) for d in module.decode(logits, deltas, own, [SIZE, SIZE], min_score=0.25)] == [0, 0]
+
+    def counts(head, **limits):
+        images = head.decode(logits, deltas, own, SIZES, **limits).image_index
+        return torch.bincount(images, minlength=2).tolist()
+
+    assert counts(module) == [5, 5]
+    assert counts(module, max_detections=1000) == [45, 45]
+    assert counts(module, min_score=0.25) == [0, 0]
     picky = head(replace(SETTINGS, min_score=0.3))
-    assert [len(d) for d in picky.decode(logits, deltas, own, [SIZE, SIZE])] == [0, 0]
-    assert len(picky.decode(logits, deltas, own, [SIZE, SIZE], min_score=0.0)[0]) > 0
+    assert counts(picky) == [0, 0]
+    assert counts(picky, min_score=0.0)[0] > 0
 
 
 def test_decode_of_nothing():
-    found = head().decode(torch.zeros((0, 4)), torch.zeros((0, 3, 4)), none(), [SIZE, SIZE])
-    assert [len(d) for d in found] == [0, 0]
-    assert found[0].boxes.shape == (0, 4)
+    found = head().decode(torch.zeros((0, 4)), torch.zeros((0, 3, 4)), none(), SIZES)
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
 
 
 def test_decoding_the_targets_gives_the_true_boxes():
@@ -156,8 +161,7 @@ def test_decoding_the_targets_gives_the_true_boxes():
     module = head(replace(SETTINGS, nms_iou=1.0))
     logits = torch.nn.functional.one_hot(labels, 4) * 20.0
     deltas = module.targets(chosen)[:, None].expand(12, 3, 4)
-    found = module.decode(logits, deltas, own, [SIZE, SIZE])
-    boxes = torch.cat([d.boxes for d in found])
+    boxes = module.decode(logits, deltas, own, SIZES).boxes
     assert_close(torch.cdist(goals, boxes, p=1).min(1).values, torch.zeros(12), rtol=0, atol=1e-3)
 
 

@@ -8,12 +8,13 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.cascade import CascadeHead, build_box_head
-from rcnn.parts.regions import Regions, SamplingSettings, sample_proposals
-from rcnn.structures import Instances
+from rcnn.parts.regions import SamplingSettings, sample_proposals
 
 SIZE = (100, 100)
+SIZES = torch.tensor([[100.0, 100.0]])
 SETTINGS = BoxHeadSettings(
     channels=4,
     pool=PoolSettings(size=2),
@@ -57,10 +58,9 @@ def test_boxes_go_from_step_to_step_and_scores_are_averaged():
     biases = [[2.0, 0, 0], [0, 1.0, 0], [0, 0, 3.0]]
     cascade = head(biases=biases, moves=[[1.0, 0, 0, 0], [2.0, 0, 0, 0], [3.0, 0, 0, 0]])
     regions = Regions.from_lists([torch.tensor([[10.0, 20, 30, 40]])])
-    (found,) = cascade.detect(FEATURES, regions, [SIZE])
+    found = cascade.detect(FEATURES, regions, SIZES)
     assert_close(found.boxes, torch.tensor([[16.0, 20, 36, 40]] * 2))
     mean = torch.tensor(biases).softmax(1).mean(0)[:2]
-    assert found.scores is not None
     assert_close(found.scores, mean.sort(descending=True).values)
     assert_close(found.labels, mean.argsort(descending=True))
 
@@ -69,11 +69,11 @@ def test_boxes_stay_in_the_image_between_steps():
     """Two widths to the right, cut at the border, then half of what is left to the left."""
     cascade = head(moves=[[20.0, 0, 0, 0], [-10.0, 0, 0, 0]])
     regions = Regions.from_lists([torch.tensor([[50.0, 0, 70, 20]])])
-    (found,) = cascade.detect(FEATURES, regions, [SIZE])
+    found = cascade.detect(FEATURES, regions, SIZES)
     assert_close(found.boxes[0], torch.tensor([85.0, 0, 95, 20]))
 
 
-def losses_with(truth: Instances, proposals, moves):
+def losses_with(truth: Targets, proposals, moves):
     cascade = head(biases=[[1.0, 0, 0], [2.0, 0, 0], [3.0, 0, 0]], moves=moves)
     sampled = sample_proposals([proposals], [truth], 2, SETTINGS.sampling, [None])
     return cascade, cascade.losses(FEATURES, sampled, [truth], [None])
@@ -85,7 +85,7 @@ def test_each_step_labels_the_boxes_of_the_one_before():
     0..20 becomes 1..21: IoU 19 / 21 with the truth, positive in all steps. The proposal, 20 wide and 5.8 to
     the left, becomes one of 4.8: IoU 15.2 / 24.8 = 0.61, positive in the second step and not in the third.
     """
-    truth = Instances(SIZE, torch.tensor([[20.0, 0, 40, 20]]), torch.tensor([1]))
+    truth = Targets(SIZE, torch.tensor([[20.0, 0, 40, 20]]), torch.tensor([1]))
     proposals = torch.tensor([[14.2, 0, 34.2, 20]])
     _, losses = losses_with(truth, proposals, moves=[[0.5, 0, 0, 0]])
     expected = {1: [1, 1], 2: [1, 1], 3: [1, 2]}
@@ -98,14 +98,14 @@ def test_each_step_labels_the_boxes_of_the_one_before():
 
 
 def test_no_objects_and_no_boxes_left():
-    nothing = Instances(SIZE, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    nothing = Targets(SIZE, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     for proposals in (torch.tensor([[0.0, 0, 30, 30]]), torch.zeros(0, 4)):
         # Each box moves out of the image: no region is left for the later steps.
         cascade, losses = losses_with(nothing, proposals, moves=[[1000.0, 0, 0, 0]])
         sum(losses.values()).backward()
         assert all(p.grad is not None for p in cascade.parameters())
         assert losses["boxes_3"] == 0
-    assert [len(d) for d in cascade.detect(FEATURES, Regions.from_lists([proposals]), [SIZE])] == [0]
+    assert len(cascade.detect(FEATURES, Regions.from_lists([proposals]), SIZES)) == 0
 
 
 def test_features_get_the_mean_gradient_and_heads_all_of_theirs():
@@ -117,7 +117,7 @@ def test_features_get_the_mean_gradient_and_heads_all_of_theirs():
         step.load_state_dict(single.state_dict())
         torch.nn.init.zeros_(step.deltas.weight)  # boxes stay, and later steps see the same
     torch.nn.init.zeros_(single.deltas.weight)
-    truth = Instances(SIZE, torch.tensor([[20.0, 0, 40, 20]]), torch.tensor([1]))
+    truth = Targets(SIZE, torch.tensor([[20.0, 0, 40, 20]]), torch.tensor([1]))
     sampled = sample_proposals([torch.tensor([[60.0, 60, 90, 90]])], [truth], 2, one.sampling, [None])
     losses = cascade.losses([features], sampled, [truth], [None])
     assert list(losses) == [f"{name}_{n}" for n in (1, 2, 3) for name in ("classes", "boxes")]

@@ -5,10 +5,10 @@ import math
 import torch
 from torch.testing import assert_close
 
+from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.keypoint_head import KeypointHead, KeypointHeadSettings
-from rcnn.parts.regions import Regions, SampledRegions
-from rcnn.structures import Instances
+from rcnn.parts.regions import SampledRegions
 
 SETTINGS = KeypointHeadSettings(count=2, convs=2, channels=6, pool=PoolSettings(size=4))
 
@@ -23,21 +23,21 @@ def maps() -> list[torch.Tensor]:
     return [torch.randn((1, 4, 5, 5), generator=draw).requires_grad_()]
 
 
-def truth() -> Instances:
+def truth() -> Targets:
     """Three objects of two keypoints, one of which is outside of its region, one not annotated."""
     boxes = torch.tensor([[0.0, 0, 8, 8], [8, 8, 16, 16], [2, 2, 18, 12]])
     keypoints = torch.tensor([[[1.0, 2, 2], [7, 5, 1]], [[30, 9, 2], [12, 15, 2]], [[3, 3, 0], [17, 11, 2]]])
-    return Instances((20, 20), boxes, torch.zeros(3, dtype=torch.int64), keypoints=keypoints)
+    return Targets((20, 20), boxes, torch.zeros(3, dtype=torch.int64), keypoints=keypoints)
 
 
-def all_of(truth: Instances) -> SampledRegions:
+def all_of(truth: Targets) -> SampledRegions:
     count = len(truth)
     nothing = torch.zeros(count, dtype=torch.int64)
     positive = torch.ones(count, dtype=torch.bool)
     return SampledRegions(Regions(truth.boxes, nothing), nothing, torch.arange(count), positive, truth.boxes)
 
 
-def losses(module: KeypointHead, features: list[torch.Tensor], of: Instances | None = None) -> torch.Tensor:
+def losses(module: KeypointHead, features: list[torch.Tensor], of: Targets | None = None) -> torch.Tensor:
     chosen = all_of(truth() if of is None else of)
     pooled = module.pool(features, chosen.regions)
     return module.losses(pooled, chosen, [truth() if of is None else of])["keypoints"]
@@ -67,7 +67,7 @@ def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(monkeypatch):
 
 
 def test_no_regions_cost_nothing_and_reach_every_parameter():
-    module, empty = head(), Instances.empty((20, 20))
+    module, empty = head(), Targets.empty((20, 20))
     loss = losses(module, maps(), empty)
     loss.backward()
     assert loss == 0

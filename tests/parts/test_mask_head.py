@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from blobs import as_masks
+from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
-from rcnn.parts.regions import Regions, SampledRegions
-from rcnn.structures import Instances, Masks
+from rcnn.parts.regions import SampledRegions
 
 SETTINGS = MaskHeadSettings(convs=2, channels=6, pool=PoolSettings(size=4))
 NUM_CLASSES = 3
@@ -27,12 +28,12 @@ def maps() -> list[torch.Tensor]:
     return [torch.randn((2, 4, 5, 5), generator=draw), torch.randn((2, 4, 3, 3), generator=draw)]
 
 
-def truth() -> Instances:
+def truth() -> Targets:
     """Two objects: the left half of 0 0 8 8, and all of 8 8 16 16."""
     bitmaps = torch.zeros((2, *SIZE))
     bitmaps[0, 0:8, 0:4] = bitmaps[1, 8:16, 8:16] = 1
     boxes = torch.tensor([[0.0, 0, 8, 8], [8, 8, 16, 16]])
-    return Instances(SIZE, boxes, torch.tensor([2, 0]), masks=Masks.from_dense(bitmaps))
+    return Targets(SIZE, boxes, torch.tensor([2, 0]), masks=as_masks(bitmaps.bool()))
 
 
 def sampled(images, owners, labels, positive) -> SampledRegions:
@@ -144,7 +145,7 @@ def test_class_agnostic_loss():
 
 @pytest.mark.parametrize(
     "empty",
-    [Instances.empty(SIZE), Instances.empty(SIZE, masks=Masks.empty(SIZE))],
+    [Targets.empty(SIZE), Targets.empty(SIZE, masks=TargetMasks.empty(SIZE))],
     ids=["without masks", "with no masks"],
 )
 def test_loss_without_positives_reaches_every_parameter(empty):
@@ -184,15 +185,10 @@ def test_select_limits_each_image():
 
 def test_decode_reads_the_predicted_class():
     logits = torch.randn((3, NUM_CLASSES, 8, 8), generator=torch.Generator().manual_seed(0))
-    detections = [
-        Instances(SIZE, truth().boxes, torch.tensor([2, 0]), torch.tensor([0.9, 0.8])),
-        Instances.empty(SIZE, scores=torch.zeros(0)),
-        Instances(SIZE, truth().boxes[:1], torch.tensor([1]), torch.tensor([0.7])),
-    ]
+    boxes = truth().boxes[[0, 1, 0]]
+    detections = Detections(boxes, torch.tensor([2, 0, 1]), torch.rand(3), torch.tensor([0, 0, 2]))
     found = head().decode(logits, detections)
-    assert [d.mask_maps.shape for d in found] == [(2, 8, 8), (0, 8, 8), (1, 8, 8)]
-    assert_close(found[0].mask_maps, torch.stack([logits[0, 2], logits[1, 0]]).sigmoid())
-    assert_close(found[2].mask_maps[0], logits[2, 1].sigmoid())
-    assert_close(found[0].boxes, detections[0].boxes)
+    assert_close(found.mask_maps, torch.stack([logits[0, 2], logits[1, 0], logits[2, 1]]).sigmoid())
+    assert found.boxes is boxes
     agnostic = head(replace(SETTINGS, class_agnostic=True)).decode(logits[:, :1], detections)
-    assert_close(agnostic[2].mask_maps[0], logits[2, 0].sigmoid())
+    assert_close(agnostic.mask_maps, logits[:, 0].sigmoid())

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rcnn.parts.regions import Regions, SamplingSettings, ignore_in_crowds, sample_proposals, split_crowds
-from rcnn.structures import Instances
+from rcnn.parts.batch import Regions, Targets
+from rcnn.parts.regions import SamplingSettings, ignore_in_crowds, sample_proposals, split_crowds
 
 NUM_CLASSES = 3
-TRUTH = Instances(
+TRUTH = Targets(
     (100, 100), torch.tensor([[0.0, 0, 10, 10], [50, 50, 70, 90]]), torch.tensor([2, 0]), crowd=None
 )
 PROPOSALS = torch.tensor(
@@ -80,7 +80,7 @@ def test_counts_and_order():
 
 
 def test_crowds_are_no_objects_and_no_background():
-    truth = Instances(
+    truth = Targets(
         (100, 100),
         torch.tensor([[40.0, 0, 100, 100], [0, 0, 10, 10]]),
         torch.tensor([1, 2]),
@@ -100,8 +100,8 @@ def test_crowds_are_no_objects_and_no_background():
 @pytest.mark.parametrize(
     "truth",
     [
-        Instances.empty((100, 100)),
-        Instances((100, 100), torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0]), crowd=torch.tensor([True])),
+        Targets.empty((100, 100)),
+        Targets((100, 100), torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0]), crowd=torch.tensor([True])),
     ],
     ids=["empty", "crowd"],
 )
@@ -124,11 +124,11 @@ def test_without_proposals(append):
 
 
 def test_images_do_not_mix():
-    other = Instances((100, 100), torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([1]))
+    other = Targets((100, 100), torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([1]))
     generators = [torch.Generator().manual_seed(i) for i in (0, 1, 2)]
     sampled = sample_proposals(
         [PROPOSALS, PROPOSALS[:0], PROPOSALS[:1]],
-        [TRUTH, Instances.empty((5, 5)), other],
+        [TRUTH, Targets.empty((5, 5)), other],
         NUM_CLASSES,
         SamplingSettings(positive_fraction=1.0),
         generators,
@@ -141,6 +141,7 @@ def test_regions_from_lists():
     regions = Regions.from_lists([PROPOSALS[:2], PROPOSALS[:0], PROPOSALS[2:3]])
     assert regions.image_indices.tolist() == [0, 0, 2]
     assert_close(regions.boxes, PROPOSALS[:3])
+    assert [len(boxes) for boxes in regions.lists(4)] == [2, 0, 1, 0]
 
 
 def test_split_crowds():

@@ -9,8 +9,8 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.ops import boxes as box_ops
+from rcnn.parts.batch import Targets
 from rcnn.parts.rpn import RPN, RPNOutput, RPNSettings
-from rcnn.structures import Instances
 
 SETTINGS = RPNSettings(sizes=((16, 24), (48, 64)), ratios=(0.5, 1.0, 2.0))
 STRIDES = (8, 16)
@@ -27,10 +27,10 @@ def maps(batch: int = 2) -> list[torch.Tensor]:
     return [torch.randn((batch, 8, SIZE[0] // s, SIZE[1] // s), generator=draw) for s in STRIDES]
 
 
-def truth(*boxes, crowd=None, size=SIZE) -> Instances:
+def truth(*boxes, crowd=None, size=SIZE) -> Targets:
     corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     crowd = None if crowd is None else torch.tensor(crowd)
-    return Instances(size, corners, torch.zeros(len(corners), dtype=torch.int64), crowd=crowd)
+    return Targets(size, corners, torch.zeros(len(corners), dtype=torch.int64), crowd=crowd)
 
 
 def test_layout():
@@ -139,7 +139,7 @@ def test_perfect_output_has_no_loss():
     output = RPNOutput(logits, box_ops.encode(target_deltas, anchors)[None], anchors, (len(anchors),))
     for loss in rpn.loss(output, [boxes], [None]).values():
         assert loss < 1e-6
-    proposals = rpn.decode(output, [SIZE])[0]
+    proposals = rpn.decode(output, torch.tensor([SIZE]).float()).boxes
     assert_close(proposals[:1], boxes.boxes, rtol=1e-4, atol=1e-3)
 
 
@@ -195,27 +195,30 @@ def test_decode_equals_the_loop(training):
         torch.nn.init.normal_(layer.weight, std=1, generator=torch.Generator().manual_seed(0))
     output = rpn(maps())
     sizes = [(60, 96), (64, 50)]
-    for image, proposals in enumerate(rpn.decode(output, sizes)):
+    for image, proposals in enumerate(rpn.decode(output, torch.tensor(sizes).float()).lists(2)):
         expected = proposals_slowly(output, image, sizes[image], settings, 0 if training else 1)
         assert_close(proposals, expected)
         assert not proposals.requires_grad
 
 
+def counts(rpn, output, size=SIZE, **limits) -> list[int]:
+    return [len(own) for own in rpn.decode(output, torch.tensor([size] * 2).float(), **limits).lists(2)]
+
+
 def test_decode_more_where_more_are_wanted():
     rpn = network(replace(SETTINGS, pre_nms=(5, 5), post_nms=(4, 4), nms_iou=1.0))
     output = rpn(maps())
-    assert [len(p) for p in rpn.decode(output, [SIZE] * 2)] == [4, 4]
-    assert [len(p) for p in rpn.decode(output, [SIZE] * 2, min_proposals=100)] == [100, 100]
-    assert [len(p) for p in rpn.decode(output, [SIZE] * 2, min_proposals=3)] == [4, 4]
+    assert counts(rpn, output) == [4, 4]
+    assert counts(rpn, output, min_proposals=100) == [100, 100]
+    assert counts(rpn, output, min_proposals=3) == [4, 4]
+    assert counts(rpn, output, min_proposals=torch.tensor(100)) == [10, 10]  # in graphs of 5 a level
+    assert counts(rpn, output, min_proposals=torch.tensor(100), min_candidates=50) == [100, 100]
 
 
 def test_decode_filters():
     output = network()(maps())
-    assert [len(p) for p in network(replace(SETTINGS, min_side=16)).decode(output, [(1, 1)] * 2)] == [0, 0]
-    assert [len(p) for p in network(replace(SETTINGS, min_objectness=0.999)).decode(output, [SIZE] * 2)] == [
-        0,
-        0,
-    ]
+    assert counts(network(replace(SETTINGS, min_side=16)), output, (1, 1)) == [0, 0]
+    assert counts(network(replace(SETTINGS, min_objectness=0.999)), output) == [0, 0]
 
 
 def test_objectness_is_a_softmax_of_two_in_disguise():

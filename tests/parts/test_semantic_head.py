@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
+from rcnn.parts.batch import Detections, Targets
 from rcnn.parts.semantic_head import SemanticHead, SemanticHeadSettings
-from rcnn.structures import VOID, ImageBatch, Instances
+from rcnn.structures import VOID
 
 
 def pyramid(side: int = 64, channels: int = 6, count: int = 5) -> list[torch.Tensor]:
@@ -62,8 +63,8 @@ def test_another_finest_stride():
     assert own.upsampled(own(pyramid(count=4)[1:])).shape == (2, 3, 64, 64)
 
 
-def truth(rows: list[list[int]]) -> Instances:
-    return Instances.empty((len(rows), len(rows[0])), semantic=torch.tensor(rows))
+def truth(rows: list[list[int]]) -> Targets:
+    return Targets.empty((len(rows), len(rows[0])), semantic=torch.tensor(rows))
 
 
 def test_things_are_one_class_before_the_stuff():
@@ -82,13 +83,11 @@ def test_the_loss_is_the_mean_over_known_pixels():
 
 def test_truth_without_a_map_is_refused():
     with pytest.raises(ValueError, match="semantic map"):
-        head().targets([Instances.empty((4, 4))], (4, 4))
+        head().targets([Targets.empty((4, 4))], (4, 4))
 
 
-def test_decoding_cuts_the_padding_off():
+def test_decoding_gives_all_pixels_of_the_batch():
     own = head()
     logits = torch.randn((2, 3, 16, 16), generator=torch.Generator().manual_seed(1))
-    batch = ImageBatch(torch.zeros((2, 3, 64, 64)), ((64, 50), (33, 64)))
-    found = own.decode(logits, batch, [Instances.empty(size) for size in batch.sizes])
-    assert [tuple(f.semantic_logits.shape) for f in found] == [(3, 64, 50), (3, 33, 64)]
-    assert_close(found[1].semantic_logits, own.upsampled(logits)[1, :, :33])
+    found = own.decode(logits, Detections.none(torch.zeros((2, 3, 64, 64))))
+    assert_close(found.semantic_logits, own.upsampled(logits))

@@ -8,7 +8,6 @@ Legend: R regions, K keypoints, S the side of the maps.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def keypoint_cells(keypoints: Tensor, regions: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -30,26 +29,19 @@ def keypoint_cells(keypoints: Tensor, regions: Tensor, side: int) -> tuple[Tenso
     return row * side + column, inside
 
 
-def find_keypoints(maps: Tensor, boxes: Tensor, *, refine: bool = True) -> Tensor:
-    """Where the keypoints are that the maps speak of.
+def find_keypoints(maps: Tensor, boxes: Tensor) -> Tensor:
+    """Where each map has its top, to parts of a cell.
+
+    That is the top of the parabolas through the highest cell and its neighbours. Keypoints at whole pixels,
+    as Detectron and torchvision have them, are ``rcnn.inference.postprocess.highest_pixels``.
 
     Args:
         maps: logits ``[R, K, S, S]``.
         boxes: ``[R, 4]``; the result is in their coordinates.
-        refine: the top of the parabolas through the highest cell and its neighbours, to parts of a cell.
-            Without: each map is resized to its box in whole pixels (bicubic), and it is the middle of the
-            highest pixel (Detectron, torchvision).
 
     Returns:
         float32 ``[R, K, 3]``: x, y and the logit there.
     """
-    if refine:
-        return _tops(maps, boxes)
-    found = [_highest_pixels(own, box) for own, box in zip(maps, boxes, strict=True)]
-    return torch.stack(found) if found else maps.new_zeros((0, maps.shape[1], 3))
-
-
-def _tops(maps: Tensor, boxes: Tensor) -> Tensor:
     side = maps.shape[-1]
     score, place = maps.flatten(2).max(2)  # [R, K]
     row, column = place // side, place % side
@@ -77,15 +69,3 @@ def _offset(maps: Tensor, place: Tensor, position: Tensor, step: int) -> Tensor:
     bend = before - 2 * middle + after
     offset = ((before - after) / (2 * bend)).clamp(-0.5, 0.5)
     return torch.where((bend < 0) & (position > 0) & (position < last), offset, 0.0)
-
-
-def _highest_pixels(maps: Tensor, box: Tensor) -> Tensor:
-    """``[K, 3]`` of the maps ``[K, S, S]`` of one box."""
-    extent = (box[2:] - box[:2]).clamp(min=1)
-    width, height = (int(side) for side in extent.ceil())
-    resized = functional.interpolate(maps[:, None], (height, width), mode="bicubic", align_corners=False)[
-        :, 0
-    ]
-    score, place = resized.flatten(1).max(1)
-    pixels = torch.stack([place % width, place // width], 1) + 0.5
-    return torch.cat([pixels * extent / extent.ceil() + box[:2], score[:, None]], 1).float()
