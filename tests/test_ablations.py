@@ -7,21 +7,24 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import Tensor
 from torch.testing import assert_close
 
+from rcnn.data.geometry import TrainingSample
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.models.rcnn import RCNN, STEEPNESS, RCNNSettings
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import Detections, ImageBatch, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
 from rcnn.parts.regions import Regions, SampledRegions
 from rcnn.parts.rpn import RPN, RPNSettings
-from rcnn.structures import ImageBatch, Instances, Masks
+from rcnn.structures import Masks
 from rcnn.training.recipe import default_recipe, with_settings
 from tiny import tiny_recipe, tiny_shapes
 
@@ -68,18 +71,19 @@ def test_pooling_rounds_and_align_does_not(part: str) -> None:
 # Sigmoid against softmax masks (table 2b)
 
 
-def one_positive(label: int) -> tuple[SampledRegions, Instances]:
+def one_positive(label: int) -> tuple[SampledRegions, Targets]:
     """A region whose object of class ``label`` fills its left half."""
-    bitmap = torch.zeros((1, 24, 24))
-    bitmap[0, 4:20, 4:12] = 1
-    truth = Instances((24, 24), BOX, torch.tensor([label]), masks=Masks.from_dense(bitmap))
+    bitmap = np.zeros((1, 24, 24), np.bool_)
+    bitmap[0, 4:20, 4:12] = True
+    masks = TargetMasks.from_masks(Masks.from_dense(bitmap))
+    truth = Targets((24, 24), BOX, torch.tensor([label]), masks=masks)
     zero, yes = torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.bool)
     return SampledRegions(Regions(BOX, zero), torch.tensor([label]), zero, yes, BOX), truth
 
 
 def decoded(head: MaskHead, logits: Tensor, label: int) -> Tensor:
-    found = Instances((24, 24), BOX, torch.tensor([label]), torch.ones(1))
-    maps = head.decode(logits, [found])[0].mask_maps
+    found = Detections(BOX, torch.tensor([label]), torch.ones(1), torch.zeros(1, dtype=torch.int64))
+    maps = head.decode(logits, found).mask_maps
     assert maps is not None
     return maps
 
@@ -137,7 +141,7 @@ def test_one_map_for_all_classes(agnostic: bool, activation: str) -> None:
     assert bool(losses[0] == losses[1]) is agnostic
 
 
-def _as_lists(given: tuple[SampledRegions, Instances]) -> tuple[SampledRegions, list[Instances]]:
+def _as_lists(given: tuple[SampledRegions, Targets]) -> tuple[SampledRegions, list[Targets]]:
     return given[0], [given[1]]
 
 
@@ -181,12 +185,13 @@ def test_the_papers_mlp() -> None:
 def test_a_mask_rcnn_with_them_trains_and_predicts(settings: list[str]) -> None:
     names = ("layers", "activation", "class_agnostic")
     network = switched("mask_rcnn", *(f"model.mask.{n}={v}" for n, v in zip(names, settings, strict=True)))
-    sample = tiny_shapes(1)[0]
+    sample = TrainingSample.from_sample(tiny_shapes(1)[0])
     batch = ImageBatch(sample.image[None].float() / 255, ((64, 64),), (1,))
-    output = network.train()(batch, [sample.truth])
+    output = network.train()(batch, [sample.targets])
     torch.stack(list(output.losses.values())).sum().backward()
     assert all(p.grad is not None for p in network.mask.parameters())
-    (found,) = network.eval()(batch, min_score=0.0).detections
+    found = network.eval()(batch, min_score=0.0).detections
+    assert found is not None
     assert len(found)
     assert found.mask_maps is not None
     assert found.mask_maps.shape == (len(found), 8, 8)
@@ -229,7 +234,7 @@ def test_anchors_across_the_border_train_or_not(crossing: bool) -> None:
     torch.manual_seed(0)
     output = rpn([torch.randn(1, 4, 4, 4)])
     objectness = output.objectness.detach().requires_grad_()
-    truth = Instances((32, 32), torch.tensor([[0.0, 0, 24, 24]]), torch.tensor([0]))
+    truth = Targets((32, 32), torch.tensor([[0.0, 0, 24, 24]]), torch.tensor([0]))
     rpn.loss(replace(output, objectness=objectness), [truth], [None])["rpn_objectness"].backward()
     assert objectness.grad is not None
     trains = objectness.grad[0] != 0

@@ -19,31 +19,47 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from rcnn import load
+from rcnn.cli import app
+from rcnn.io.checkpoint import read_checkpoint
+from rcnn.training.recipe import load_recipe, recipe_tables, with_settings
+
 ARCHIVE = Path(__file__).with_name("files_0_1_0.tar.xz")
 
 # What depends on the API of rcnn
 
-RENAMED: dict[str, str] = {}
-"""Settings that have another name since: old to new, both dotted as in ``model.trunk.name``, in parts."""
+RENAMED = {
+    "append_truth": "append_gt",
+    "bad_steps": "max_bad_steps",
+    "crowd_share": "max_crowd_overlap",
+    "divisor": "size_divisor",
+    "drop_cut": "drop_truncated",
+    "on_object": "object_crop_fraction",
+    "positive_share": "positive_fraction",
+    "retrain": "refit_every",
+    "trunk": "backbone",
+    "trunk_lr": "backbone_lr",
+}
+"""Settings that have another name since: old to new, as any part of a key such as ``model.trunk.name``."""
 
 
 def found_in(model: Path, image: Path, min_score: float, proposals: list[list[float]]) -> dict[str, Any]:
     """What a model finds in an image, in NumPy; masks dense, None where the model does not find such."""
-    from rcnn.predict import Detector
-
-    from rcnn import load
-
-    opened: Any = load(model, "cpu")
-    more = {"proposals": [torch.tensor(proposals)]} if isinstance(opened, Detector) else {}
+    opened = load(model, "cpu", precision="float32") if is_network(model) else load(model)
+    more = {"proposals": [np.array(proposals, np.float32)]} if is_network(model) else {}
     (found,) = opened.predict(image, min_score=min_score, **more)
     values = {name: getattr(found, name, None) for name in FIELDS}
-    return {name: None if value is None else np.asarray(value) for name, value in values.items()}
+    values["masks"] = None if found.masks is None else found.masks.dense()
+    return values
+
+
+def is_network(model: Path) -> bool:
+    """Whether it is no exported file."""
+    return model.suffix == ".safetensors"
 
 
 def facts_of(model: Path) -> dict[str, Any]:
     """What a checkpoint says of itself."""
-    from rcnn import load
-
     opened: Any = load(model, "cpu")
     return {
         "class_names": list(opened.class_names),
@@ -56,8 +72,6 @@ def facts_of(model: Path) -> dict[str, Any]:
 
 def resume(folder: Path) -> str:
     """Go on with a run to its end; what was printed."""
-    from rcnn.cli import app
-
     done = CliRunner().invoke(app, ["train", "--resume", str(folder)])
     assert done.exit_code == 0, done.output
     return done.output
@@ -65,24 +79,14 @@ def resume(folder: Path) -> str:
 
 def tensors_of(checkpoint_file: Path) -> list[Any]:
     """All tensors of a checkpoint, in NumPy."""
-    from rcnn import checkpoint
-
-    tensors, _ = checkpoint.load(checkpoint_file)
+    tensors, _ = read_checkpoint(checkpoint_file)
     return [tensor.numpy() for tensor in tensors.values()]
 
 
 def settings_of(recipe: str | Path, changes: list[str]) -> dict[str, Any]:
     """A recipe with some settings changed, as nested tables."""
-    from rcnn.recipe import load_recipe, plain, with_settings
-
-    read = with_settings(load_recipe(recipe), changes)
-    tables = {
-        "model": read.settings,
-        "transform": read.transform,
-        "augment": read.augment,
-        "train": read.train,
-    }
-    return {"architecture": read.model} | {name: plain(table) for name, table in tables.items()}
+    with pytest.warns(FutureWarning, match="is now called"):
+        return recipe_tables(with_settings(load_recipe(recipe), changes))
 
 
 # The tests

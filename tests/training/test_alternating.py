@@ -23,18 +23,21 @@ from rcnn.cli import app
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import read_proposals
 from rcnn.data.formats.open import open_data
+from rcnn.data.geometry import TrainingSample
 from rcnn.io import checkpoint
 from rcnn.loading import load_detector
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import ImageBatch
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.rpn import RPNSettings
-from rcnn.structures import ImageBatch
-from rcnn.training import alternating, run
+from rcnn.training import alternating, results, run
 from rcnn.training.alternating import AlternatingTrainer, ProposalNetwork, freeze
 from rcnn.training.recipe import Recipe, dump_recipe
-from rcnn.training.run import read_history, rewrite_report, train
+from rcnn.training.run import rewrite_report, train
+from rcnn.training.run_folder import read_history
+from rcnn.training.trainer import Trainer
 from tiny import tiny_network, tiny_recipe, tiny_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +54,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8"))
+    monkeypatch.setattr(
+        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
+    )
 
 
 def quiet() -> Console:
@@ -82,7 +87,7 @@ def state(folder: Path, name: str, parts: tuple[str, ...] = ("",)) -> dict[str, 
 
 
 def proposals(file: Path) -> dict[str, Tensor]:
-    return {str(key): boxes for key, boxes in read_proposals(file).items()}
+    return {str(key): torch.from_numpy(boxes) for key, boxes in read_proposals(file).items()}
 
 
 def differing(one: dict[str, Tensor], two: dict[str, Tensor]) -> list[str]:
@@ -119,15 +124,15 @@ def test_both_networks_share_them_in_the_end(whole: Path) -> None:
     assert isinstance(proposer.network, FasterRCNN)
     assert isinstance(detector.network, FastRCNN)
     # One pass through the one backbone gives what the two networks of steps 3 and 4 give one after the other.
-    batch = detector.transform([tiny_shapes(1)[0].image])
+    batch = detector.transform([TrainingSample.from_sample(tiny_shapes(1)[0]).image])
     rpn: Any = proposer.network.rpn
     maps = proposer.network.neck(proposer.network.backbone(batch.tensors))
-    boxes = rpn.decode(rpn(maps), batch.sizes, min_proposals=10)
+    boxes = rpn.decode(rpn(maps), batch.extents, min_proposals=10).lists(1)
     apart = detector.network(ImageBatch(batch.tensors, batch.sizes, proposals=tuple(boxes)), min_score=0.0)
     together = network(batch, min_score=0.0)
-    assert len(together.detections[0]) == 10
-    assert_close(together.detections[0].boxes, apart.detections[0].boxes)
-    assert_close(together.detections[0].scores, apart.detections[0].scores)
+    assert len(together.detections) == 10
+    assert_close(together.detections.boxes, apart.detections.boxes)
+    assert_close(together.detections.scores, apart.detections.scores)
 
 
 def test_steps_one_and_two_share_nothing(whole: Path) -> None:
@@ -221,13 +226,13 @@ class Killed(BaseException):
         ("step", 8),
         ("step", 11),
         ("_finish", 1),
-        ("finish", 1),
+        ("write_results", 1),
     ],
 )
 def test_killed_anywhere_it_ends_the_same(
     where: str, call: int, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places: dict[str, Any] = {"write_proposals": alternating, "step": alternating.Trainer, "finish": run}
+    places: dict[str, Any] = {"write_proposals": alternating, "step": Trainer, "write_results": run}
     place = places.get(where, AlternatingTrainer)
     original, calls = getattr(place, where), []
 
@@ -351,9 +356,9 @@ def test_unshared_the_rpn_reads_its_own_maps() -> None:
     torch.manual_seed(0)
     settings = replace(tiny_recipe("faster_rcnn").settings, shared=False)
     network = FasterRCNN(2, settings).train()
-    sample = tiny_shapes(1)[0]
+    sample = TrainingSample.from_sample(tiny_shapes(1)[0])
     batch = ImageBatch(sample.image[None].float() / 255, ((64, 64),), (1,))
-    network(batch, [sample.truth]).losses["rpn_objectness"].backward()
+    network(batch, [sample.targets]).losses["rpn_objectness"].backward()
 
     def reached(part: nn.Module) -> bool:
         return any(p.grad is not None for p in part.parameters())
@@ -387,7 +392,7 @@ def test_the_option_sets_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_other_start_than_imagenet(tmp_path: Path) -> None:
     recipe = alternating_recipe()
     recipe = replace(recipe, train=replace(recipe.train, start="some/run"))
-    with pytest.raises(ValueError, match=r"train\.start: the four steps .* begin with ImageNet weights"):
+    with pytest.raises(ValueError, match=r"train\.start: the four steps .* start from ImageNet weights"):
         train(tiny_shapes(2), recipe=recipe, out=tmp_path / "r", console=quiet())
 
 

@@ -1,28 +1,29 @@
 """Defaults chosen from data: small cases by hand, and what must hold for odd data too."""
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor
 
 from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.models import MODELS
+from rcnn.models.light import Light
 from rcnn.parts.backbone import BACKBONES
 from rcnn.parts.rpn import RPNSettings
 from rcnn.structures import Instances, Masks, Size, Skeleton
 from rcnn.training.defaults import (
     CROP_RANGE,
     MIN_BORDER_OBJECTS,
-    MIN_CLASS_OBJECTS,
     MIN_VISIBLE_SIZE,
     TARGET_PIXELS,
-    Statistics,
+    Reason,
     choose_anchors,
     choose_crop,
     choose_min_scale,
@@ -31,10 +32,10 @@ from rcnn.training.defaults import (
     choose_transform,
     choose_visible,
     has_no_orientation,
-    light_settings,
     plan,
 )
 from rcnn.training.recipe import dump_recipe, load_recipe
+from rcnn.training.statistics import MIN_CLASS_OBJECTS, Statistics
 from tiny import tiny_shapes
 
 BACKBONE = "efficientnet_lite0"
@@ -44,7 +45,7 @@ BACKBONE = "efficientnet_lite0"
 class Pictures(Dataset):
     """A data set whose images are given; without, looking at one is a fault."""
 
-    images: tuple[Tensor, ...] = ()
+    images: tuple[npt.NDArray[np.uint8], ...] = ()
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
@@ -52,14 +53,14 @@ class Pictures(Dataset):
 
 
 def pictures(
-    *truths: tuple[Size, list[tuple[float, ...]]], masks: bool = False, images: tuple[Tensor, ...] = ()
+    *truths: tuple[Size, list[tuple[float, ...]]],
+    masks: bool = False,
+    images: tuple[npt.NDArray[np.uint8], ...] = (),
 ) -> Pictures:
     """From (height, width) and boxes x1 y1 x2 y2 of each image."""
     records = []
     for number, (size, boxes) in enumerate(truths):
-        truth = Instances(
-            size, torch.tensor(boxes).reshape(-1, 4).float(), torch.zeros(len(boxes), dtype=torch.int64)
-        )
+        truth = Instances(size, np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int64))
         make = (lambda: Masks.empty((1, 1))) if masks else None
         records.append(Record(Path(f"{number}.png"), number, truth, make))
     return Pictures("shapes", Path("pictures"), ("thing",), records, images=images)
@@ -92,7 +93,7 @@ def test_statistics_by_hand() -> None:
 
 def test_crowds_are_no_objects() -> None:
     data = pictures(((100, 100), [(0, 0, 10, 10), (0, 0, 90, 90)]))
-    truth = replace(data.records[0].truth, crowd=torch.tensor([False, True]))
+    truth = replace(data.records[0].truth, crowd=np.array([False, True]))
     found = Statistics.from_dataset(replace(data, records=[replace(data.records[0], truth=truth)]))
     assert (found.sides.tolist(), found.max_objects) == ([10], 1)
 
@@ -132,11 +133,12 @@ def test_factor(small: float, fitting: float, expected: float, why: str) -> None
 def test_images_of_one_size_keep_one_factor() -> None:
     transform, why = choose_transform(squares(2 * MIN_VISIBLE_SIZE, size=(200, 200)), BACKBONE)
     assert (transform.short_side, transform.scale, transform.max_long_side) == (None, 1.0, None)
-    assert "keep their size" in why
+    assert "keep their size" in why.value
     side = int(2 * TARGET_PIXELS**0.5)
     transform, why = choose_transform(squares(4 * MIN_VISIBLE_SIZE, size=(side, side)), BACKBONE)
     assert (transform.short_side, transform.scale) == (None, 0.5)
-    assert f"resized by 0.5; a tenth of the objects is smaller than {2 * MIN_VISIBLE_SIZE:.0f} px" in why
+    assert why.value == "images resized by 0.5"
+    assert why.why == f"a tenth of the objects is smaller than {2 * MIN_VISIBLE_SIZE:.0f} px"
 
 
 def test_images_that_show_the_same_at_other_sizes_get_one_side() -> None:
@@ -147,7 +149,7 @@ def test_images_that_show_the_same_at_other_sizes_get_one_side() -> None:
     transform, why = choose_transform(found, BACKBONE)
     # The middle size stays: its 50 px objects are visible.
     assert (transform.short_side, transform.max_long_side) == (200, 400)
-    assert "short side resized to 200" in why
+    assert why.value == "short side resized to 200"
 
 
 def test_objects_of_one_size_in_images_of_many_keep_their_scale() -> None:
@@ -200,7 +202,7 @@ def test_an_anchor_is_near_every_object(side: float) -> None:
     assert all(b == pytest.approx(2 * a, abs=0.2) for a, b in pairwise(sizes))
     assert len(sizes) in (4, 5)
     assert min(max(size / side, side / size) for size in sizes) < 1.5
-    assert f"{side:g} to {side:g}" in why
+    assert f"{side:g} to {side:g}" in why.why
 
 
 def test_large_objects_get_a_level_more() -> None:
@@ -234,7 +236,7 @@ def test_ratios_reach_as_far_as_the_objects() -> None:
 def test_without_objects_the_anchors_are_the_papers() -> None:
     rpn, why = choose_anchors(Statistics.from_dataset(pictures(((100, 100), []))))
     assert rpn == RPNSettings()
-    assert "no objects" in why
+    assert "no objects" in why.why
 
 
 # Objects that the border of an image cuts
@@ -252,13 +254,13 @@ def at_borders(least: float, count: int = 100, sides: tuple[float, ...] = (100,)
 def test_cut_objects_count_as_they_do_at_the_borders() -> None:
     share, background, why = choose_visible(at_borders(0.5))
     assert (share, background) == (pytest.approx(0.525, abs=0.006), True)
-    assert f"{share:.0%} are background" in why
+    assert why[0].value == f"background if less than {share:.0%} is left"
     assert choose_visible(at_borders(0.5, sides=(20, 60, 300)))[0] == pytest.approx(0.525, abs=0.01)
     assert choose_visible(at_borders(0.99))[:2] == (0.8, False), "objects that nothing cuts are cut by crops"
 
 
 def test_where_slivers_are_drawn_or_little_is_known_slivers_count() -> None:
-    nothing = (Augment.min_visible, False, "")
+    nothing = (Augment.min_visible, False, [])
     assert choose_visible(at_borders(0.05)) == nothing
     assert choose_visible(at_borders(0.05, sides=(400,))) == nothing, "objects may be larger at the borders"
     assert choose_visible(at_borders(0.5, MIN_BORDER_OBJECTS // 2 - 1)) == nothing
@@ -284,7 +286,7 @@ def two_kinds(large: float, rare: int) -> Statistics:
 
 def test_a_rare_class_of_large_objects_is_planned_for() -> None:
     crop, why = choose_crop(two_kinds(400, 12), np.ones(20))
-    assert (crop, "objects up to 400 px" in why) == (600 // 32 * 32 + 32, True)
+    assert (crop, "objects up to 400 px" in why.why) == (600 // 32 * 32 + 32, True)
     # Its objects are two anchors' steps from the others: no level leaves them out.
     assert max(choose_anchors(two_kinds(400, 12))[0].sizes)[0] > 400 / 1.6
     few, _ = choose_crop(two_kinds(400, MIN_CLASS_OBJECTS - 1), np.ones(20))
@@ -315,7 +317,8 @@ def test_shrinking_shows_large_objects_whole(large: float, crop: int, expected: 
 
 @pytest.mark.parametrize(("most", "cap"), [(3, 300), (369, 800), (1500, 3000)])
 def test_no_cap_is_met_by_images_like_those_of_the_training(most: int, cap: int) -> None:
-    settings = light_settings("faster_rcnn", BACKBONE, RPNSettings(sizes=((16,), (32,), (64,), (128,))), most)
+    light = Light(BACKBONE, RPNSettings(sizes=((16,), (32,), (64,), (128,))), most)
+    settings: Any = MODELS["faster_rcnn"].light_settings(light)
     assert settings.box.max_detections == cap
     assert settings.rpn.pre_nms[1] >= 2 * cap or cap == 300
     assert settings.rpn.post_nms[1] >= cap
@@ -342,7 +345,7 @@ def scenes(kind: str, images: int = 40) -> tuple[Pictures, Statistics]:
         if kind == "lamp":  # in the upper left corner
             fall = np.linspace(draw.uniform(30, 60), 0, 100)
             image = 0.5 * image + fall[:, None] + fall
-        pixels.append(torch.from_numpy(image.astype(np.uint8)))
+        pixels.append(image.astype(np.uint8).transpose(1, 2, 0))
     data = pictures(*truths, images=tuple(pixels))
     return data, Statistics.from_dataset(data)
 
@@ -361,12 +364,12 @@ def scenes(kind: str, images: int = 40) -> tuple[Pictures, Statistics]:
 def test_upright(kind: str, expected: bool) -> None:
     turns, why = has_no_orientation(*scenes(kind))
     assert turns is expected
-    assert ("turned by quarters" in why) is expected
+    assert ("rotated by 90°" in why.value) is expected
 
 
 def test_few_images_do_not_tell() -> None:
     turns, why = has_no_orientation(*scenes("isotropic", images=19))
-    assert (turns, "too few images" in why) == (False, True)
+    assert (turns, "too few images" in why.why) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +378,7 @@ def test_few_images_do_not_tell() -> None:
 def test_the_backbone_learns_slower_on_photographs(kind: str, images: int, rate: float) -> None:
     recipe, reasons = plan(scenes(kind, images)[0])
     assert recipe.train.backbone_lr == rate
-    assert ("0.25 of it in the backbone" in reasons[-1]) == (rate < 1)
+    assert ("0.25 of it in the backbone" in reasons[-1].value) == (rate < 1)
 
 
 # The whole
@@ -385,13 +388,22 @@ def test_a_plan_for_masks_and_one_for_boxes() -> None:
     with_masks, reasons = plan(pictures(((100, 100), [(0, 0, 30, 30)]), masks=True))
     boxes, more = plan(pictures(((100, 100), [(0, 0, 30, 30)])))
     assert (with_masks.model, boxes.model) == ("mask_rcnn", "faster_rcnn")
-    assert reasons[0].startswith("model: mask_rcnn (every object has a mask), backbone efficientnet_lite0")
-    assert more[0].startswith("model: faster_rcnn (the data has boxes only)")
-    keys = ["model", "input", "crops", "anchors", "orientation", "detections", "schedule"]
-    assert [reason.split(":")[0] for reason in reasons] == keys
+    assert str(reasons[0]) == "model: mask_rcnn (every object has a mask)"
+    assert str(reasons[1]) == "backbone: efficientnet_lite0 (ImageNet weights)"
+    assert str(more[0]) == "model: faster_rcnn (the data has boxes only)"
+    keys = ["model", "backbone", "input", "anchors", "detections", "crops", "orientation", "schedule"]
+    assert [reason.what for reason in reasons] == keys
     chosen, why = plan(pictures(((100, 100), [(0, 0, 30, 30)]), masks=True), model="faster_rcnn")
     assert chosen.model == "faster_rcnn"
-    assert "chosen by you" in why[0]
+    assert why[0].why == "chosen by you"
+
+
+def test_reasons_are_stored_and_read() -> None:
+    _, reasons = plan(pictures(((100, 100), [(0, 0, 30, 30)])))
+    stored = json.loads(json.dumps([asdict(reason) for reason in reasons]))
+    assert [Reason.from_json(one) for one in stored] == reasons
+    of_0_1 = "input: images keep their size; a tenth of the objects is smaller than 20 px"
+    assert str(Reason.from_json(of_0_1)) == of_0_1
 
 
 def test_what_is_asked_for_is_planned() -> None:
@@ -403,7 +415,7 @@ def test_what_is_asked_for_is_planned() -> None:
     assert (epochs.train.epochs, epochs.train.minutes) == (2, None)
     assert (epochs.train.seed, epochs.train.workers) == (7, 0)
     assert epochs.settings.backbone.name == "resnet18"
-    assert reasons[-1].startswith("schedule: 2 epochs")
+    assert str(reasons[-1]).startswith("schedule: 2 epochs")
     assert plan(data, minutes=5)[0].train.minutes == 5
 
 
@@ -417,9 +429,8 @@ def test_crowded_images_raise_the_number_of_detections(count: int) -> None:
 
 def test_an_unknown_model_and_an_unknown_backbone() -> None:
     data = pictures(((100, 100), [(0, 0, 30, 30)]))
-    with pytest.raises(
-        ValueError, match=r"'yolo': expected one of rcnn, fast_rcnn, faster_rcnn, mask_rcnn, keypoint_rcnn"
-    ):
+    expected = r"'yolo' is unknown; expected one of: rcnn, fast_rcnn, faster_rcnn, mask_rcnn, keypoint_rcnn"
+    with pytest.raises(ValueError, match=expected):
         plan(data, model="yolo")
     with pytest.raises(
         ValueError, match=r"backbone 'resnet5' is unknown; expected one of efficientnet_lite0"
@@ -470,17 +481,17 @@ def test_every_backbone_fits_its_plan(backbone: str, model: Any, side: int) -> N
     """The anchors have as many levels as the maps."""
     small = squares(10)
     both = replace(small, sides=np.array([10.0] * 5 + [side] * 5), ratios=np.ones(10))
-    settings = light_settings(model, backbone, choose_anchors(both)[0], 1)
+    settings: Any = MODELS[model].light_settings(Light(backbone, choose_anchors(both)[0], 1))
     with torch.device("meta"):
-        network = MODELS[model](2, settings)
+        network: Any = MODELS[model].build(settings, ("a", "b"))
     assert len(network.rpn.strides) == len(settings.rpn.sizes)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_rcnn_reads_the_last_map_of_every_backbone(backbone: str) -> None:
-    settings = light_settings("rcnn", backbone, choose_anchors(squares(10))[0], 1)
+    settings = MODELS["rcnn"].light_settings(Light(backbone, choose_anchors(squares(10))[0], 1))
     with torch.device("meta"):
-        network = MODELS["rcnn"](2, settings)
+        network: Any = MODELS["rcnn"].build(settings, ("a", "b"))
         found = network.features(torch.zeros(3, 64, 64), torch.zeros(3, 4))[1]
     assert found.shape == (3, network.backbone.channels[-1] * 16)
     assert network.backbone.strides == ((16,) if backbone in ("vgg16", "alexnet") else (32,))
@@ -498,20 +509,20 @@ def test_rcnn_reads_the_last_map_of_every_backbone(backbone: str) -> None:
 )
 def test_selective_search_looks_for_what_there_is(width: int, side: int, expected: tuple[Any, float]) -> None:
     statistics = replace(squares(side), widths=np.array([float(width)] * 4))
-    search = choose_search(statistics)
+    search, _ = choose_search(statistics)
     assert (search.width, search.min_side) == expected
 
 
 def test_rcnn_searches_instead_of_having_anchors() -> None:
     recipe, reasons = plan(pictures(((400, 1000), [(0, 0, 40, 40)])), model="rcnn", epochs=1.0)
     assert recipe.settings.search.min_side == 10
-    assert "search: up to 800 boxes with sides from 10 px, in images 500 px wide" in reasons
-    assert not any(reason.startswith("anchors") for reason in reasons)
+    assert Reason("search", "up to 800 boxes with sides from 10 px, in images 500 px wide") in reasons
+    assert not any(reason.what == "anchors" for reason in reasons)
 
 
 def test_keypoints_decide_the_model() -> None:
     data = replace(pictures(((100, 100), [(10, 10, 40, 40)])), skeleton=Skeleton(("nose", "tail")))
     recipe, reasons = plan(data)
     assert (recipe.model, recipe.settings.keypoint.count, recipe.settings.mask) == ("keypoint_rcnn", 2, None)
-    assert reasons[0].startswith("model: keypoint_rcnn (the objects have 2 keypoints)")
+    assert str(reasons[0]) == "model: keypoint_rcnn (the objects have 2 keypoints)"
     assert plan(data, model="faster_rcnn")[0].model == "faster_rcnn"

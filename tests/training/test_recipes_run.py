@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import rcnn
@@ -45,7 +44,7 @@ def voc(tmp_path_factory):
         (folder / part).mkdir(parents=True)
     for number in range(3):
         sample, stem = drawn(3)[number], f"{number:06d}"
-        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / "JPEGImages" / f"{stem}.jpg")
+        Image.fromarray(sample.image).save(folder / "JPEGImages" / f"{stem}.jpg")
         objects, kinds, owners = "", np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
         for index, (box, label) in enumerate(
             zip(sample.truth.boxes.tolist(), sample.truth.labels.tolist(), strict=True)
@@ -59,7 +58,7 @@ def voc(tmp_path_factory):
                 x2=x2,
                 y2=y2,
             )
-            inside = sample.truth.masks[index].numpy().astype(bool)
+            inside = sample.truth.masks[index]
             kinds[inside], owners[inside] = label + 1, index + 1
         text = FILE.format(stem=stem, w=SIDE, h=SIDE, objects=objects)
         (folder / "Annotations" / f"{stem}.xml").write_text(text, "utf-8")
@@ -109,10 +108,10 @@ def cityscapes(tmp_path_factory):
         for number in numbers:
             sample, stem = drawn(3)[number], f"aachen_{number:06d}_000019"
             image = root / "leftImg8bit" / split / "aachen" / f"{stem}_leftImg8bit.png"
-            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(image)
+            Image.fromarray(sample.image).save(image)
             ids = np.full((SIDE, SIDE), 7, np.uint16)
             for index, label in enumerate(sample.truth.labels.tolist()):
-                ids[sample.truth.masks[index].numpy().astype(bool)] = (26, 24)[label] * 1000 + index
+                ids[sample.truth.masks[index]] = (26, 24)[label] * 1000 + index
             kinds = np.where(ids >= 1000, ids // 1000, ids).astype(np.uint8)
             truth = root / "gtFine" / split / "aachen"
             Image.fromarray(ids).save(truth / f"{stem}_gtFine_instanceIds.png")
@@ -129,10 +128,10 @@ def cpm17(tmp_path_factory):
             (root / split / part).mkdir(parents=True)
         for number in numbers:
             sample, name = drawn(3)[number], f"image_{number:02d}.png"
-            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(root / split / "images" / name)
+            Image.fromarray(sample.image).save(root / split / "images" / name)
             nuclei = np.zeros((SIDE, SIDE), np.uint16)
             for index in range(len(sample.truth)):
-                nuclei[sample.truth.masks[index].numpy().astype(bool)] = index + 1
+                nuclei[sample.truth.masks[index]] = index + 1
             Image.fromarray(nuclei).save(root / split / "labels" / name)
     return root / "train", root / "test"
 
@@ -162,7 +161,7 @@ def data(request, name):
 
 def boxes_of(number):
     """What a search might have found in a picture: its objects, and a quarter of it."""
-    return torch.cat([drawn(3)[number].truth.boxes, torch.tensor([[0.0, 0, SIDE / 2, SIDE / 2]])])
+    return np.concatenate([drawn(3)[number].truth.boxes, np.array([[0, 0, SIDE / 2, SIDE / 2]], np.float32)])
 
 
 @pytest.mark.parametrize("name", named_recipes())

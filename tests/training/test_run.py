@@ -26,10 +26,11 @@ from rcnn.io import checkpoint
 from rcnn.loading import load_detector
 from rcnn.parts.pretrained import CAFFE, IMAGENET, backbone_normalisation
 from rcnn.structures import Instances
-from rcnn.training import run
-from rcnn.training import trainer as training
+from rcnn.training import results, run, settings, validation
 from rcnn.training.recipe import dump_recipe, load_recipe, with_settings
-from rcnn.training.run import VAL_FRACTION, _normalised, read_history, rewrite_report, train
+from rcnn.training.run import rewrite_report, train, with_backbone_normalisation
+from rcnn.training.run_folder import free_folder, read_history
+from rcnn.training.split import VAL_FRACTION, Split, check_distinct_names, checked, fingerprint, hold_out
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report is half of the time that a tiny run takes."""
-    monkeypatch.setattr(run, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8"))
+    monkeypatch.setattr(
+        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
+    )
 
 
 def console() -> tuple[Console, StringIO]:
@@ -154,8 +157,8 @@ def test_a_report_can_be_written_again(whole: Path, tmp_path: Path) -> None:
 
 def test_the_held_out_part_is_seeded_disjoint_and_named(tmp_path: Path) -> None:
     shapes = tiny_shapes(20)
-    parts = {seed: run._hold_out(shapes, ("first",), seed) for seed in (0, 1)}
-    again = run._hold_out(shapes, ("first",), 0)
+    parts = {seed: hold_out(shapes, ("first",), seed) for seed in (0, 1)}
+    again = hold_out(shapes, ("first",), 0)
     ids = {s: [r.image_id for r in p.val.records] for s, p in parts.items()}
     assert ids[0] == [r.image_id for r in again.val.records]
     assert ids[0] != ids[1]
@@ -171,7 +174,7 @@ def test_the_held_out_part_is_seeded_disjoint_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("images", "expected"), [(2, 1), (3, 1), (10, 2), (100, 15)])
 def test_how_many_are_held_out(images: int, expected: int) -> None:
-    parts = run._hold_out(tiny_shapes(images), (), 0)
+    parts = hold_out(tiny_shapes(images), (), 0)
     assert (len(parts.train), len(parts.val)) == (images - expected, expected)
     assert ("and 7 more" in parts.messages[-1]) == (expected == 15)
 
@@ -180,7 +183,7 @@ def test_the_last_image_of_a_class_is_not_held_out() -> None:
     shapes = tiny_shapes(10)
     data = replace(shapes, records=[emptied(r) if i else r for i, r in enumerate(shapes.records)])
     for seed in range(20):
-        parts = run._hold_out(data, (), seed)
+        parts = hold_out(data, (), seed)
         assert parts.train.has_objects
         assert len(parts.val) == 2
 
@@ -189,7 +192,7 @@ def test_the_last_image_of_a_class_is_not_held_out() -> None:
 def test_one_image_is_enough(tmp_path: Path) -> None:
     to, text = console()
     folder = train(tiny_shapes(1), epochs=1, out=tmp_path / "run", console=to, settings=["train.workers=0"])
-    assert "the one image there is" in text.getvalue()
+    assert "the only image" in text.getvalue()
     assert load_detector(folder, "cpu").class_names == NAMES
 
 
@@ -212,7 +215,7 @@ def test_images_without_objects_in_both_parts(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_report")
 def test_a_held_out_part_without_objects_has_no_metrics(tmp_path: Path) -> None:
     data = tiny_shapes(4)
-    (held,) = (r.image_id for r in run._hold_out(data, (), 0).val.records)
+    (held,) = (r.image_id for r in hold_out(data, (), 0).val.records)
     records = [emptied(r) if r.image_id == held else r for r in data.records]
     folder = train(
         replace(data, records=records), recipe=tiny_recipe(), out=tmp_path / "run", console=quiet()
@@ -329,15 +332,15 @@ def say(line):
     sys.stdout.flush()
     os.write(1, (line + chr(10)).encode())  # at once: two processes write to one pipe
 torch.set_num_threads(1)
-from rcnn.training import run
+from rcnn.training import results, run, validation
 from rcnn.parts import mask_head
 mask_head.AT_ONCE = 1  # one region at a time, where the single process takes all
 data, recipe = sys.argv[1:]
-evaluate = run.evaluate
+evaluate = validation.evaluate
 def told(*given, **settings):
     say(f"evaluated by {run.rank()}")
     return evaluate(*given, **settings)
-run.evaluate = told
+results.evaluate = validation.evaluate = told
 say(f"folder {run.train(data, recipe=recipe)}")
 """
 
@@ -392,10 +395,13 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, data: Path) -> Non
 def test_a_normalisation_that_is_no_backbones_stays() -> None:
     recipe = load_recipe("voc07_faster_rcnn_vgg16")
     given = replace(recipe, transform=replace(recipe.transform, std=(1 / 255,) * 3))
-    assert _normalised(given) == given
+    assert with_backbone_normalisation(given) == given
     caffe = replace(recipe, transform=replace(recipe.transform, mean=CAFFE[0], std=CAFFE[1]))
     resnet = with_settings(caffe, ["model.backbone.name=resnet50"])
-    assert (_normalised(resnet).transform.mean, _normalised(resnet).transform.std) == IMAGENET
+    assert (
+        with_backbone_normalisation(resnet).transform.mean,
+        with_backbone_normalisation(resnet).transform.std,
+    ) == IMAGENET
 
 
 def test_a_box_model_trains_on_objects_of_which_some_lack_an_outline(tmp_path: Path, no_report: None) -> None:
@@ -411,7 +417,7 @@ def test_a_box_model_trains_on_objects_of_which_some_lack_an_outline(tmp_path: P
 
 def test_an_existing_run_is_not_overwritten(whole: Path, data: Path, recipe_file: Path) -> None:
     before = (whole / "last.safetensors").stat().st_mtime_ns
-    with pytest.raises(ValueError, match=r"whole holds a run already: go on with --resume .*another --out"):
+    with pytest.raises(ValueError, match=r"already holds a run: continue it with --resume .*another --out"):
         train(data, recipe=recipe_file, out=whole, console=quiet())
     assert (whole / "last.safetensors").stat().st_mtime_ns == before
 
@@ -420,17 +426,17 @@ def test_without_a_folder_named_the_next_free_one_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run._free_folder("some/cells") == Path("runs/cells")
+    assert free_folder("some/cells") == Path("runs/cells")
     (tmp_path / "runs" / "cells").mkdir(parents=True)
-    assert run._free_folder("some/cells") == Path("runs/cells"), "empty: a start that was refused"
+    assert free_folder("some/cells") == Path("runs/cells"), "empty: a start that was refused"
     (tmp_path / "runs" / "cells" / "run.json").touch()
-    assert run._free_folder("some/cells.json") == Path("runs/cells-2")
-    assert run._free_folder(tiny_shapes(1)) == Path("runs/shapes-seed0")
+    assert free_folder("some/cells.json") == Path("runs/cells-2")
+    assert free_folder(tiny_shapes(1)) == Path("runs/shapes-seed0")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot be made .*choose another --out.*file"):
+    with pytest.raises(OSError, match=r"cannot be created .*choose another --out.*file"):
         train(tiny_shapes(2), recipe=tiny_recipe(), out=tmp_path / "file" / "run", console=quiet())
 
 
@@ -460,8 +466,8 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"recipe": None, "minutes": 1, "epochs": 2}, r"both minutes \(1\) and epochs \(2\)"),
         ({"settings": ["train.minutes=3"]}, "train.minutes is 3.0 and train.epochs is 1.0: set exactly one"),
         ({"settings": ["train.epochs=none"]}, "minutes is None and train.epochs is None: set exactly one"),
-        ({"minutes": 0}, "a training of 0 minutes or epochs is none"),
-        ({"epochs": -1.0}, "a training of -1 minutes or epochs is none"),
+        ({"minutes": 0}, "cannot train for 0 minutes or epochs"),
+        ({"epochs": -1.0}, "cannot train for -1 minutes or epochs"),
         ({"settings": ["train.learning_rate=1"]}, r"train\.learning_rate: no such setting"),
         ({"settings": ["train.warm=0.1"]}, r"train\.warm: no such setting; did you mean train\.warmup\?"),
         ({"settings": ["train.lr=fast"]}, "train.lr: got 'fast'"),
@@ -470,7 +476,7 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"data": "no/such/folder"}, "no/such/folder"),
         ({"recipe": "voc07_fast_rcnn_vgg16", "settings": ["model.ranks=[8,4]"]}, "layers are trained whole"),
         ({"settings": ["train.batch_size=0"]}, "batch_size is 0: expected at least 1 image"),
-        ({"settings": ["train.seed=5"]}, "train.seed: give --seed instead"),
+        ({"settings": ["train.seed=5"]}, "train.seed: use --seed"),
         ({"recipe": None, "seed": -1}, "seed is -1"),
         ({"device": "tpu"}, "device tpu: not available here"),
     ],
@@ -487,7 +493,7 @@ def test_few_of_many_warnings_are_shown_before_the_plan(
 ) -> None:
     data = tiny_shapes(2)
     faults = tuple(Problem(Path(f"{i}.png"), "Odd.", "Look.", severity="warning") for i in range(30))
-    _, lines = run._checked(replace(data, problems=faults), None, skip_bad=False, boxes_only=False)
+    _, lines = checked(replace(data, problems=faults), None, skip_bad=False, boxes_only=False)
     assert [line for line in lines if "png" in line] == [f"warning: {i}.png: Odd. Look." for i in range(5)]
     assert lines[-1].startswith("and 25 more warnings, listed by: rcnn data check")
 
@@ -498,30 +504,28 @@ def test_few_of_many_warnings_are_shown_before_the_plan(
 def test_evaluations_between_compute_as_training_does(
     amp: Any, fast: bool, half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(settings, "fast_bfloat16", lambda device: fast)
     recipe, seen = tiny_recipe(amp=amp, eval_images=2), []
-    validation = run.Validation(
-        tiny_network(recipe), recipe, run.Split(tiny_shapes(2), tiny_shapes(3), ()), torch.device("cpu")
-    )
-    evaluated = run.evaluate
+    measure = validation.Validation(tiny_network(recipe), recipe, Split(tiny_shapes(2), tiny_shapes(3), ()))
+    evaluated = validation.evaluate
 
     def watched(detector: Any, data: Any, **settings: Any) -> Any:
-        seen.append((detector.half, len(data)))
+        seen.append((detector.precision, len(data)))
         return evaluated(detector, data, **settings)
 
-    monkeypatch.setattr(run, "evaluate", watched)
+    monkeypatch.setattr(validation, "evaluate", watched)
     for full in (False, True):
-        validation(full)
-    assert seen == [(half, 2), (False, 3)]
+        measure(full)
+    assert seen == [("bf16" if half else "float32", 2), ("float32", 3)]
 
 
 @pytest.mark.parametrize(("side", "count"), [(64, 6), (2048, 1), (8192, 1)])
 def test_few_large_images_are_looked_at_while_training(side: int, count: int) -> None:
     data = tiny_shapes(6)
     records = [replace(r, truth=replace(r.truth, size=(side, side))) for r in data.records]
-    parts = run.Split(data, replace(data, records=records), ())
+    parts = Split(data, replace(data, records=records), ())
     recipe = tiny_recipe(eval_images=6)
-    found = run.Validation(tiny_network(recipe), recipe, parts, torch.device("cpu"))
+    found = validation.Validation(tiny_network(recipe), recipe, parts)
     assert len(found.subset) == count
 
 
@@ -565,11 +569,12 @@ def test_the_schedule_is_told_as_set(tmp_path: Path) -> None:
         out=tmp_path / "run", console=quiet(),
     )  # fmt: skip
     reasons = json.loads((out / "run.json").read_text(encoding="utf-8"))["reasons"]
-    assert "schedule: 0.1 epochs, batches of 2, adamw at 0.0003, cosine" in reasons
+    schedule = {"what": "schedule", "value": "0.1 epochs, batches of 2, adamw at 0.0003, cosine", "why": ""}
+    assert schedule in reasons
 
 
 def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no run\.json, so no run; start one with rcnn train DATA --out"):
+    with pytest.raises(ValueError, match=r"no run\.json, so this is not a run; start one with rcnn train"):
         train(resume=tmp_path, console=quiet())
     with pytest.raises(ValueError, match=r"no run\.json"):
         rewrite_report(tmp_path / "nowhere", quiet())
@@ -591,24 +596,24 @@ def test_resume_with_other_data(tmp_path: Path) -> None:
     """Another number of images would be split otherwise: what was trained on would be validated on."""
     shapes = tiny_shapes(8)
     out = train(shapes, recipe=tiny_recipe(), out=tmp_path / "run", console=quiet())
-    with pytest.raises(ValueError, match=r"its training part had 7 images when the run began, now it has 6"):
+    with pytest.raises(ValueError, match=r"training part had 7 images when the run started, now it has 6"):
         train(shapes.subset(range(7)), resume=out, console=quiet())
     moved = [replace(r, truth=replace(r.truth, boxes=r.truth.boxes + 0.5)) for r in shapes.records]
-    with pytest.raises(ValueError, match="or their objects or proposals are others: put the data back"):
+    with pytest.raises(ValueError, match="or their objects or proposals have changed: restore the data"):
         train(replace(shapes, records=moved), resume=out, console=quiet())
     elsewhere = [replace(r, path=Path("elsewhere") / r.path.name) for r in shapes.records]
     moved = replace(shapes, records=elsewhere)
-    before, now = (run._hold_out(data, (), 0) for data in (shapes, moved))
+    before, now = (hold_out(data, (), 0) for data in (shapes, moved))
     for part, moved in ((before.train, now.train), (before.val, now.val)):
-        assert run._fingerprint(part, with_proposals=False) == run._fingerprint(moved, with_proposals=False)
+        assert fingerprint(part, with_proposals=False) == fingerprint(moved, with_proposals=False)
     boxes = {r.image_id: r.truth.boxes for r in shapes.records}
-    some = run._fingerprint(with_proposals(shapes, boxes), with_proposals=True)
+    some = fingerprint(with_proposals(shapes, boxes), with_proposals=True)
     others = {key: value + 0.25 for key, value in boxes.items()}
-    assert run._fingerprint(with_proposals(shapes, others), with_proposals=True) != some
+    assert fingerprint(with_proposals(shapes, others), with_proposals=True) != some
     assert train(shapes, resume=out, console=quiet()) == out
     asked = json.loads((out / "run.json").read_text(encoding="utf-8"))
     (out / "run.json").write_text(json.dumps({**asked, "parts": None}), encoding="utf-8")
-    with pytest.raises(ValueError, match="begun by an earlier rcnn"):
+    with pytest.raises(ValueError, match="started by an earlier rcnn"):
         train(shapes, resume=out, console=quiet())
 
 
@@ -659,9 +664,9 @@ def test_one_file_of_proposals_for_parts_whose_images_share_names(tmp_path: Path
     boxes = shapes.records[0].truth.boxes
     by_id = write_proposals(tmp_path / "by_id.npz", {0: boxes, 1: boxes})
     with pytest.raises(
-        ValueError, match=r"train0\.png, to train on, and .*val0\.png, to validate on, are both 0"
+        ValueError, match=r"train0\.png \(training\) and .*val0\.png \(validation\) are both called 0"
     ):
-        run._check_distinct_names(run.Split(*parts, ()), str(by_id))
+        check_distinct_names(Split(*parts, ()), str(by_id))
     names = ("train0", "train1", "val0", "val1")
     by_name = write_proposals(tmp_path / "by_name.npz", dict.fromkeys(names, boxes))
-    run._check_distinct_names(run.Split(*parts, ()), str(by_name))
+    check_distinct_names(Split(*parts, ()), str(by_name))

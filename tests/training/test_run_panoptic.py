@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rcnn.ops.panoptic import OTHER, MergeSettings, true_segments
 
 from rcnn.data.augment import Augment
 from rcnn.data.check import check
@@ -16,6 +15,7 @@ from rcnn.inference.writers import predict_to_files
 from rcnn.loading import load_detector
 from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
+from rcnn.structures import OTHER, MergeSettings, true_segments
 from rcnn.training.defaults import plan
 from rcnn.training.recipe import Recipe
 from rcnn.training.run import train
@@ -58,7 +58,7 @@ def test_drawn_pictures_are_written_as_panoptic_data(tmp_path: Path) -> None:
 def test_the_model_is_chosen_from_the_data(tmp_path: Path) -> None:
     recipe, reasons = plan(open_data(written(tmp_path)))
     assert recipe.model == "panoptic_fpn"
-    assert "every pixel a class" in reasons[0]
+    assert "every pixel a class" in reasons[0].why
 
 
 @pytest.fixture(scope="module")

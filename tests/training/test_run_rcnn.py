@@ -5,8 +5,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
-import torch
 from rich.console import Console
 from torch.testing import assert_close
 from typer.testing import CliRunner
@@ -21,7 +22,7 @@ from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.pretrained import load_pretrained
 from rcnn.parts.regions import SamplingSettings
-from rcnn.training import run, svms
+from rcnn.training import results, schemes, svms, validation
 from rcnn.training.recipe import Recipe
 from rcnn.training.run import rewrite_report, train
 from tiny import tiny_recipe, tiny_shapes
@@ -43,9 +44,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def boxes(data: Path) -> Path:
     """Proposals: each object moved a little, and four corners."""
-    corners = torch.tensor([[0.0, 0, 20, 20], [40, 0, 64, 24], [0, 40, 30, 64], [30, 30, 64, 64]])
+    corners = np.array([[0, 0, 20, 20], [40, 0, 64, 24], [0, 40, 30, 64], [30, 30, 64, 64]], np.float32)
     opened = open_data(data)
-    found = {r.image_id: torch.cat([corners, r.truth.boxes + 2, r.truth.boxes]) for r in opened.records}
+    found = {r.image_id: np.concatenate([corners, r.truth.boxes + 2, r.truth.boxes]) for r in opened.records}
     return write_proposals(data.parent / "boxes.npz", found)
 
 
@@ -109,13 +110,14 @@ def test_on_features_of_imagenet_alone(data: Path, boxes: Path, tmp_path: Path) 
 def test_all_validation_images_are_looked_at_once(
     data: Path, boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_at, evaluate = [], run.evaluate
+    looked_at, evaluate = [], results.evaluate
 
     def counted(detector: Any, dataset: Any, **options: Any) -> Any:
         looked_at.append((len(dataset), bool(detector.network.fitted)))
         return evaluate(detector, dataset, **options)
 
-    monkeypatch.setattr(run, "evaluate", counted)
+    for module in (results, validation):
+        monkeypatch.setattr(module, "evaluate", counted)
     short = replace(recipe(), train=replace(recipe().train, eval_every=1.0))
     folder = train(data, val=data, proposals=boxes, recipe=short, out=tmp_path / "run", console=quiet())
     assert looked_at == [(1, False), (8, True)]
@@ -136,9 +138,9 @@ def test_evaluate_and_predict(
     assert "8 images" in done.output
     asked = []
 
-    def search(image: torch.Tensor, settings: object) -> torch.Tensor:
+    def search(image: object, settings: object) -> npt.NDArray[np.float32]:
         asked.append(settings)
-        return torch.tensor([[0.0, 0, 20, 20], [20, 20, 50, 50]])
+        return np.array([[0, 0, 20, 20], [20, 20, 50, 50]], np.float32)
 
     monkeypatch.setattr(predict_module, "selective_search", search)
     image = next(data.parent.rglob("*.png"))
@@ -151,7 +153,7 @@ def test_evaluate_and_predict(
 def test_proposals_for_a_model_that_makes_its_own_are_refused(
     data: Path, boxes: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="faster_rcnn makes its own: leave them out"):
+    with pytest.raises(ValueError, match="faster_rcnn generates its own: remove it"):
         train(data, proposals=boxes, recipe=tiny_recipe("faster_rcnn"), out=tmp_path / "r", console=quiet())
 
 
@@ -162,6 +164,6 @@ def test_without_sklearn_it_does_not_begin(
         raise ValueError("no scikit-learn")
 
     monkeypatch.setattr(svms, "require_sklearn", missing)
-    monkeypatch.setattr(run, "Trainer", None)
+    monkeypatch.setattr(schemes, "Trainer", None)
     with pytest.raises(ValueError, match="no scikit-learn"):
         train(data, proposals=boxes, recipe=recipe(), out=tmp_path / "r", console=quiet())

@@ -15,21 +15,19 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rcnn.data.dataset import Dataset
+from rcnn.data.geometry import TrainingSample
 from rcnn.inference.detector import Detector
 from rcnn.inference.fused import FusedCache
 from rcnn.io import checkpoint
 from rcnn.loading import load_detector
-from rcnn.structures import Instances, Output
+from rcnn.parts.batch import Output, Targets
+from rcnn.structures import Instances
 from rcnn.training import trainer as training
+from rcnn.training.callbacks import Callbacks, TrainEvent
+from rcnn.training.optimizer import WeightEMA, build_optimizer
 from rcnn.training.recipe import Recipe
-from rcnn.training.trainer import (
-    LossValues,
-    Trainer,
-    TrainingStopped,
-    TrainSettings,
-    WeightEMA,
-    build_optimizer,
-)
+from rcnn.training.settings import TrainSettings
+from rcnn.training.trainer import LossValues, Trainer, TrainingStopped
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
 
@@ -54,8 +52,27 @@ def trainer_of(
     describe = Detector(network, recipe.transform, NAMES).describe()
     return Trainer(
         network, recipe, data or tiny_shapes(8), out, evaluate=evaluate, describe=describe,
-        device=torch.device("cpu"), **{"say": lambda line: None, **options},
+        **{"say": lambda line: None, **options},
     )  # fmt: skip
+
+
+class Watch:
+    """A callback that calls a function after each step, with progress and losses by their own names."""
+
+    def __init__(self, tick: Callable[[float, LossValues], None]) -> None:
+        self.tick = tick
+
+    def on_step(self, event: TrainEvent) -> None:
+        values = {k.removeprefix("loss/"): v for k, v in event.values.items() if k.startswith("loss/")}
+        self.tick(event.fraction, values)
+
+
+def watched(tick: Callable[[float, LossValues], None]) -> Callbacks:
+    return Callbacks([Watch(tick)])
+
+
+def samples_of(data: Dataset) -> list[TrainingSample]:
+    return [TrainingSample.from_sample(data[i]) for i in range(len(data))]
 
 
 def trained(recipe: Recipe, out: Path, **options: Any) -> Trainer:
@@ -120,10 +137,22 @@ def test_the_rate_of_each_step_is_that_of_the_way_done(tmp_path: Path) -> None:
     def tick(fraction: float, losses: LossValues) -> None:
         rates.append(sorted({g["lr"] for g in trainer.optimizer.param_groups}))
 
-    trainer = trainer_of(recipe, tmp_path, tick=tick)
+    trainer = trainer_of(recipe, tmp_path, callbacks=watched(tick))
     trainer.run()
     cosine = [0.5 * (1 + math.cos(math.pi * fraction)) for fraction in (0, 0.25, 0.5, 0.75)]
     assert_close(rates, [[0.005 * c, 0.01 * c] for c in cosine])
+
+
+def take_half_a_minute(monkeypatch: pytest.MonkeyPatch, clock: dict[str, Any]) -> None:
+    """Let every step take 30 seconds of a clock that stands still otherwise."""
+    step = Trainer.step
+
+    def slow(self: Trainer, samples: Any) -> LossValues:
+        clock["now"] += 30.0
+        return step(self, samples)
+
+    monkeypatch.setattr(Trainer, "step", slow)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock["now"])
 
 
 @pytest.mark.parametrize(("patience", "seconds", "count"), [(0, 7.0, 2), (0, 5.0, 3), (9, 7.0, 4)])
@@ -137,12 +166,9 @@ def test_evaluations_take_a_small_part_of_the_clock(
         clock["evaluations"] += 1
         return {"score": 0.5}
 
-    def tick(fraction: float, losses: LossValues) -> None:
-        clock["now"] += 30.0
-
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock["now"])
+    take_half_a_minute(monkeypatch, clock)
     recipe = tiny_recipe("faster_rcnn", minutes=2.0, eval_every=0.25, patience=patience)
-    trainer = trained(recipe, tmp_path, evaluate=evaluate, tick=tick)
+    trainer = trained(recipe, tmp_path, evaluate=evaluate)
     assert trainer.state.iteration == 4
     assert clock["evaluations"] == count
 
@@ -157,14 +183,11 @@ def test_minutes_end_by_the_clock_and_evaluation_does_not_count(
         clock["now"] += 1000.0
         return {"score": float(full)}
 
-    def tick(fraction: float, losses: LossValues) -> None:
-        clock["now"] += 30.0
-        ends.append(fraction)
-
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock["now"])
+    take_half_a_minute(monkeypatch, clock)
     recipe = tiny_recipe("faster_rcnn", minutes=2.0, eval_every=0.5)
-    trainer = trained(recipe, tmp_path, evaluate=evaluate, tick=tick)
-    assert ends == [0.0, 0.25, 0.5, 0.75]
+    watch = watched(lambda fraction, losses: ends.append(fraction))
+    trainer = trained(recipe, tmp_path, evaluate=evaluate, callbacks=watch)
+    assert ends == [0.25, 0.5, 0.75, 1.0]
     assert (trainer.state.iteration, trainer.state.seconds) == (4, 120.0)
     assert trainer.state.eval_seconds == 2000.0
     assert trainer.state.best == 1.0
@@ -328,7 +351,7 @@ def test_the_prepared_network_is_that_of_the_last_step(optimizer: str, tmp_path:
     prepared = FusedCache()
     before = prepared.get(trainer.network)
     assert prepared.get(trainer.network) is before
-    trainer.step([tiny_shapes(2)[i] for i in range(2)])
+    trainer.step(samples_of(tiny_shapes(2)))
     assert prepared.get(trainer.network) is not before
 
 
@@ -371,7 +394,7 @@ def test_rows_of_metrics(tmp_path: Path) -> None:
     trained(
         tiny_recipe(epochs=5.5, eval_every=1.0, lr=1e-4),
         tmp_path,
-        tick=lambda fraction, values: losses.append(values),
+        callbacks=watched(lambda fraction, values: losses.append(values)),
         evaluate=lambda full: {"score": 0.5, "mask/AP": 0.25, "box/AP": math.nan},
     )
     first, second, last = rows(tmp_path)
@@ -397,7 +420,7 @@ def test_one_seed_one_result(optimizer: str, tmp_path: Path) -> None:
         trainer = trained(
             tiny_recipe(seed=seed, optimizer=optimizer, epochs=1.5),
             tmp_path / name,
-            tick=lambda fraction, values, losses=losses: losses.append(values),
+            callbacks=watched(lambda fraction, values, losses=losses: losses.append(values)),
         )
         results.append((losses, weights(trainer.network)))
     (first, one), (second, other), (third, _) = results
@@ -524,7 +547,7 @@ def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
 def poison(trainer: Trainer, steps: set[int], how: str = "loss") -> None:
     """Spoil the loss, or only its gradient, of some steps, counted from 0."""
 
-    def forward(batch: Any, truths: list[Instances]) -> Output:
+    def forward(batch: Any, truths: list[Targets]) -> Output:
         output = trainer.network(batch, truths)
         if trainer.state.iteration in steps:
             bias = trainer.network.box.logits.bias
@@ -541,7 +564,7 @@ def test_a_step_that_is_not_finite_changes_nothing(how: str, tmp_path: Path) -> 
     said: list[str] = []
     trainer = trainer_of(tiny_recipe("faster_rcnn", ema=0.9), tmp_path, say=said.append)
     poison(trainer, {1}, how)
-    samples = [tiny_shapes(2, first=40)[i] for i in range(2)]
+    samples = samples_of(tiny_shapes(2, first=40))
     trainer.step(samples)
     before, average = weights(trainer.network), {k: v.clone() for k, v in trainer.ema.shadow.items()}
     state = {k: v.clone() for s in trainer.optimizer.state.values() for k, v in s.items()}
@@ -563,7 +586,7 @@ def test_a_step_that_is_not_finite_leaves_running_statistics(tmp_path: Path) -> 
     recipe = tiny_recipe("faster_rcnn")
     batch_norm = replace(recipe.settings, fpn=replace(recipe.settings.fpn, norm="batch"))
     trainer = trainer_of(replace(recipe, settings=batch_norm), tmp_path)
-    samples = [tiny_shapes(2)[i] for i in range(2)]
+    samples = samples_of(tiny_shapes(2))
     before = weights(trainer.network)
     trainer.step(samples)
     running = [key for key in before if "running" in key]
@@ -579,7 +602,7 @@ def test_too_many_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(tmp_pa
     said: list[str] = []
     trainer = trainer_of(recipe, tmp_path, say=said.append)
     poison(trainer, {2, 5, 6, 7})
-    with pytest.raises(TrainingStopped, match=r"3 losses in a row.*from iteration 6 on.*train\.lr=0\.00025"):
+    with pytest.raises(TrainingStopped, match=r"3 consecutive losses.*iteration 6 on.*train\.lr=0\.00025"):
         trainer.run()
     assert len(said) == 4
     assert trainer.state.skipped == 4
@@ -616,7 +639,7 @@ def test_disk_full_while_saving_keeps_the_previous_checkpoint(
 
     out = tmp_path / "run"
     with pytest.raises(OSError, match=r"No space left on device.*previous one.*last\.safetensors"):
-        trained(recipe, out, tick=tick)
+        trained(recipe, out, callbacks=watched(tick))
     monkeypatch.undo()
     assert sorted(p.name for p in out.iterdir()) == ["last.safetensors"]
     resumed = trainer_of(recipe, out)
@@ -649,7 +672,7 @@ def test_images_without_objects_train_too(tmp_path: Path) -> None:
             tiny_recipe(),
             tmp_path / name,
             data=empty if name == "none" else replace(data, records=mixed),
-            tick=lambda fraction, values, losses=losses: losses.append(values),
+            callbacks=watched(lambda fraction, values, losses=losses: losses.append(values)),
         )
         assert trainer.state.skipped == 0
         assert all(math.isfinite(v) for each in losses for v in each.values())

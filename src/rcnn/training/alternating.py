@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from rcnn.data.dataset import Dataset
-from rcnn.data.external_proposals import with_proposals, write_proposals
+from rcnn.data.external_proposals import Boxes, ImageId, with_proposals, write_proposals
 from rcnn.device import barrier, rank
-from rcnn.evaluation.proposal_recall import rpn_proposals
+from rcnn.evaluation.rpn_proposals import rpn_proposals
 from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
 from rcnn.io.atomic import write_atomically
@@ -41,12 +41,14 @@ from rcnn.metrics.recall import proposal_recall
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.parts.backbone import build_backbone
+from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.parts.fpn import FPN, build_neck
 from rcnn.parts.pretrained import load_backbone_weights, load_pretrained
 from rcnn.parts.rpn import RPN
-from rcnn.structures import ImageBatch, Instances, Output
+from rcnn.training.callbacks import Callbacks, TrainEvent
 from rcnn.training.recipe import Recipe
-from rcnn.training.trainer import LossValues, Trainer, TrainState
+from rcnn.training.run_folder import BEST, HISTORY, LAST
+from rcnn.training.trainer import Trainer, TrainState
 
 State = dict[str, Tensor]
 Measure = Callable[[bool], Mapping[str, float]]
@@ -70,7 +72,7 @@ class ProposalNetwork(nn.Module):
         self.rpn = RPN(self.neck.channels, self.neck.strides, settings.rpn)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, batch: ImageBatch, targets: list[Instances]) -> Output:
+    def forward(self, batch: ImageBatch, targets: list[Targets]) -> Output:
         """The two losses of the RPN (eq. 1)."""
         anchors = self.rpn(self.neck(self.backbone(batch.tensors)))
         return Output(self.rpn.loss(anchors, targets, batch.generators()))
@@ -88,8 +90,8 @@ class AlternatingTrainer:
         device: where to train.
         measure: makes of a Fast R-CNN under training, its recipe and validation images with proposals what
             :class:`rcnn.training.trainer.Trainer` evaluates with.
+        callbacks: get the events of the whole sequence.
         say: takes a line for the log.
-        tick: takes the fraction of the way done and the latest losses.
     """
 
     folder: Path
@@ -97,15 +99,15 @@ class AlternatingTrainer:
     data: Dataset
     val: Dataset
     device: torch.device
-    measure: Callable[[nn.Module, Recipe, Dataset], Measure]
+    measure: Callable[[Any, Recipe, Dataset], Measure]
+    callbacks: Callbacks = field(default_factory=Callbacks)
     say: Callable[[str], None] = print
-    tick: Callable[[float, LossValues], None] = lambda fraction, losses: None
 
     @property
     def settings(self) -> FasterRCNNSettings:
         """Of the model that comes out."""
-        assert isinstance(self.recipe.settings, FasterRCNNSettings)
-        return self.recipe.settings
+        settings: FasterRCNNSettings = self.recipe.settings
+        return settings
 
     @property
     def count(self) -> int:
@@ -114,12 +116,13 @@ class AlternatingTrainer:
 
     def run(self) -> TrainState:
         """Train what is not trained yet; ``best.safetensors`` and ``last.safetensors`` are the model."""
+        self._start()
         for step in range(1, self.count + 1):
             if not self.file(step).is_file():
                 self._train(step)
             if rank() == 0:
-                for name in ("last", "best"):
-                    (self.folder / f"step-{step}" / f"{name}.safetensors").unlink(missing_ok=True)
+                for name in (LAST, BEST):
+                    (self.folder / f"step-{step}" / name).unlink(missing_ok=True)
                 self._join_metrics(step)
         return self._finish()
 
@@ -127,22 +130,50 @@ class AlternatingTrainer:
         """What a step leaves: its model, or as ``npz`` the proposals of the training images."""
         return self.folder / f"step-{step}.{ending}"
 
+    def _start(self) -> None:
+        """Tell the callbacks how far the sequence is."""
+        done = 0
+        while done < self.count and self.file(done + 1).is_file():
+            done += 1
+        state = self._train_state(done)
+        epoch = state.iteration * self.recipe.train.batch_size / len(self.data)
+        event = TrainEvent(self.folder, self.recipe, state.iteration, epoch, done / self.count, state.seconds)
+        self.callbacks.call("on_start", event)
+        self.callbacks.raise_failure()
+
+    def _step_callbacks(self, step: int) -> Callbacks:
+        """The callbacks, who get a step's events as those of the whole sequence."""
+        before = self._train_state(step - 1)
+        epochs = before.iteration * self.recipe.train.batch_size / len(self.data)
+
+        def adapt(event: TrainEvent) -> TrainEvent:
+            return TrainEvent(
+                self.folder,
+                self.recipe,
+                before.iteration + event.iteration,
+                epochs + event.epoch,
+                (step - 1 + event.fraction) / self.count,
+                before.seconds + event.seconds,
+                event.values,
+            )
+
+        return Callbacks(self.callbacks.callbacks, adapt)
+
     def _train(self, step: int) -> None:
         folder = self.folder / f"step-{step}"
         folder.mkdir(exist_ok=True)
         recipe, network, data = self._recipe(step), self._network(step), self._data(step)
         trainer = Trainer(
             network, recipe, data, folder, evaluate=self._measure(step, network, recipe), describe={},
-            device=self.device, say=self.say,
-            tick=lambda done, losses: self.tick((step - 1 + done) / self.count, losses),
+            callbacks=self._step_callbacks(step), say=self.say,
         )  # fmt: skip
         self.say(f"step {step} of {self.count}: {STEP_NAMES[step - 1]}")
-        if (folder / "last.safetensors").is_file():
+        if (folder / LAST).is_file():
             trainer.resume()
             self.say(f"resumed at iteration {trainer.state.iteration} of step {step}")
         trainer.run()
         if rank() == 0:
-            best, _ = checkpoint.read_checkpoint(folder / "best.safetensors")
+            best, _ = checkpoint.read_checkpoint(folder / BEST)
             self._save_step(step, {k.removeprefix("network."): v for k, v in best.items()}, trainer.state)
         barrier()
 
@@ -160,10 +191,10 @@ class AlternatingTrainer:
         fast = FastRCNNSettings(backbone=s.backbone, fpn=s.fpn, box=s.box)
         return replace(self.recipe, model="fast_rcnn", settings=fast, train=shared)
 
-    def _network(self, step: int) -> nn.Module:
+    def _network(self, step: int) -> Any:
         """What a step begins with."""
         torch.manual_seed(self.recipe.train.seed)
-        network: ProposalNetwork | FastRCNN
+        network: Any
         if step in (1, 3):
             network = ProposalNetwork(self.settings)
         else:
@@ -171,7 +202,6 @@ class AlternatingTrainer:
         if step == 1:
             load_backbone_weights(network.backbone, network.settings.backbone)
         elif step == 2:
-            assert isinstance(network, FastRCNN)
             load_pretrained(network)
         else:
             _copy_weights(
@@ -180,13 +210,13 @@ class AlternatingTrainer:
                 ("backbone.", "neck.", "box.") if step == 4 else ("backbone.", "neck."),
             )
             freeze(network)
-        return network
+        return network.to(self.device)
 
     def _data(self, step: int) -> Dataset:
         """The training images, for Fast R-CNN with the proposals of the step before."""
         return self.data if step in (1, 3) else with_proposals(self.data, self.file(step - 1, "npz"))
 
-    def _measure(self, step: int, network: nn.Module, recipe: Recipe) -> Measure:
+    def _measure(self, step: int, network: Any, recipe: Recipe) -> Measure:
         """How a step is evaluated: an RPN by the recall of its proposals, Fast R-CNN as any detector."""
         few = self.val.subset(self.val.evenly_spaced(recipe.train.eval_images))
         if step in (1, 3):
@@ -195,7 +225,7 @@ class AlternatingTrainer:
         measure = self.measure(network, recipe, with_proposals(few, boxes))
         return lambda full: measure(False)
 
-    def _recall(self, network: nn.Module, few: Dataset) -> dict[str, float]:
+    def _recall(self, network: Any, few: Dataset) -> dict[str, float]:
         if rank() > 0:
             return {"score": 0.0}
         count = self.settings.rpn.post_nms[1]
@@ -206,20 +236,20 @@ class AlternatingTrainer:
         return {**{f"proposals/{name}": value for name, value in found.items()}, "score": score}
 
     def _proposals(
-        self, network: nn.Module, data: Dataset, count: int, min_candidates: int = 0
-    ) -> dict[int | str, Tensor]:
+        self, network: Any, data: Dataset, count: int, min_candidates: int = 0
+    ) -> dict[ImageId, Boxes]:
         return rpn_proposals(
             self._detector(network.to(self.device)), data, count, min_candidates=min_candidates
         )
 
-    def _detector(self, network: nn.Module) -> Detector:
+    def _detector(self, network: Any) -> Detector:
         ids = self.data.category_ids
         info = {"category_ids": list(ids)} if ids else {}
         return Detector(network, self.recipe.transform, self.data.class_names, info=info)
 
     def _save_step(self, step: int, state: State, progress: TrainState) -> None:
         """Write a step's model file, last of all: from then on the step is done."""
-        network: nn.Module
+        network: Any
         torch.manual_seed(self.recipe.train.seed)  # of the head that step 1 does not train
         if step in (1, 3):
             network = FasterRCNN(len(self.data.class_names), replace(self.settings, shared=True))
@@ -259,12 +289,12 @@ class AlternatingTrainer:
             own = {f"rpn_{k}": v for k, v in proposer.items() if k.startswith(("backbone.", "neck."))}
             _copy_weights(network, own, ("rpn_backbone.", "rpn_neck."))
         progress = self._train_state(self.count)
-        last = self.folder / "last.safetensors"
+        last = self.folder / LAST
         # Of a run that was finished before, the best one has its metrics and its threshold by now.
         done = last.is_file() and checkpoint.read_metadata(last).get("train_state") == vars(progress)
         if rank() == 0 and not done:
             detector = self._detector(network)
-            detector.save(self.folder / "best.safetensors")
+            detector.save(self.folder / BEST)
             facts = {**detector.describe(), "train_state": vars(progress)}
             checkpoint.write_checkpoint(last, network.state_dict(), facts)
         return progress
@@ -293,7 +323,7 @@ class AlternatingTrainer:
         for step in range(1, done + 1):
             before = self._train_state(step - 1)
             epochs = before.iteration * self.recipe.train.batch_size / len(self.data)
-            path = self.folder / f"step-{step}" / "metrics.jsonl"
+            path = self.folder / f"step-{step}" / HISTORY
             for line in path.read_text(encoding="utf-8").splitlines():
                 row: dict[str, Any] = json.loads(line)
                 row["iteration"] += before.iteration
@@ -301,12 +331,12 @@ class AlternatingTrainer:
                 row["seconds"] = round(row["seconds"] + before.seconds, 2)
                 rows.append(json.dumps({**row, "step": step}))
         text = "".join(row + "\n" for row in rows)
-        write_atomically(self.folder / "metrics.jsonl", text.encode())
+        write_atomically(self.folder / HISTORY, text.encode())
 
 
 def freeze(network: ProposalNetwork | FastRCNN) -> None:
     """Let backbone and pyramid be as they are, the statistics of their batch norm included."""
-    network.backbone.frozen_stages = len(network.backbone.stages)
+    network.backbone.freeze()
     if isinstance(network.neck, FPN):
         network.neck.frozen = True
     for part in (network.backbone, network.neck):

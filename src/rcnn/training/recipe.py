@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from rcnn.config import override_tables, parse_assignments, to_plain
+from rcnn.config import override_tables, parse_assignments, require_trust, to_plain
 from rcnn.io.packaged import packaged
 from rcnn.io.renamed import current_settings
 
 if TYPE_CHECKING:
     from rcnn.data.augment import Augment
-    from rcnn.training.trainer import TrainSettings
+    from rcnn.training.settings import TrainSettings
     from rcnn.transform import Transform
+
+RECIPE = "recipe.toml"
+"""What it is called in a run folder."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,13 @@ def default_recipe(model: str) -> Recipe:
     Raises:
         ValueError: no model has this name.
     """
-    # Imported here: rcnn.training.trainer reads recipes, and a recipe holds its settings.
+    # Imported here: recipes can be listed without torch.
     from rcnn.data.augment import Augment
-    from rcnn.models import MODELS
-    from rcnn.training.trainer import TrainSettings
+    from rcnn.models import model_class
+    from rcnn.training.settings import TrainSettings
     from rcnn.transform import Transform
 
-    if model not in MODELS:
-        raise ValueError(f"architecture {model!r} is unknown; expected one of: {', '.join(MODELS)}")
-    model_class: Any = MODELS[model]
-    return Recipe(model, model_class.Settings(), Transform(), Augment(), TrainSettings())
+    return Recipe(model, model_class(model).Settings(), Transform(), Augment(), TrainSettings())
 
 
 def named_recipes() -> dict[str, Path]:
@@ -67,12 +67,18 @@ def named_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(packaged("recipes").glob("*.toml"))}
 
 
-def load_recipe(path: str | Path) -> Recipe:
+def load_recipe(path: str | Path, trust: Iterable[str] = ()) -> Recipe:
     """Read a recipe: a TOML file, or the name of one that comes with the package.
+
+    Args:
+        path: of the file, or the name. Settings that have another name by now give a ``FutureWarning``.
+        trust: packages whose code the file may name by dotted path; modules that are imported already need
+            not be named.
 
     Raises:
         FileNotFoundError: neither a file nor a known name.
-        ValueError: not TOML, an unknown key or a wrong type; the message names file and key.
+        ValueError: not TOML, an unknown key, a wrong type, or code that is not trusted; the message names
+            file and key.
     """
     named = named_recipes()
     file = named.get(str(path), Path(path))
@@ -80,19 +86,45 @@ def load_recipe(path: str | Path) -> Recipe:
         raise FileNotFoundError(
             f"{path}: no such recipe file; recipes known by name: {', '.join(named) or 'none'}"
         )
+    document = _read(file)
+    require_trust(document, str(file), trust)
+    return _checked(file, document, warn=True)
+
+
+def load_run_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder.
+
+    Its code is trusted, since its user named it, and it may be one of an earlier rcnn.
+
+    Raises:
+        ValueError: as :func:`load_recipe`.
+        OSError: it cannot be read.
+    """
+    file = folder / RECIPE
+    return _checked(file, _read(file), warn=False)
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-        return _recipe(document)
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{file}: not a TOML file: {error}") from error
+
+
+def _checked(file: Path, document: Mapping[str, Any], *, warn: bool) -> Recipe:
+    try:
+        model = document.get("architecture")
+        if not isinstance(model, str):
+            raise ValueError(f'expected a line like: architecture = "mask_rcnn"; got {model!r}')
+        tables = {key: value for key, value in document.items() if key != "architecture"}
+        return _updated(default_recipe(model), tables, warn=warn)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as TOML, complete; :func:`load_recipe` gives an equal one back."""
-    tables = {name: to_plain(value) for name, value in _tables(recipe).items()}
-    text = tomli_w.dumps({"architecture": recipe.model} | tables)
+    text = tomli_w.dumps(recipe_tables(recipe))
     # The writer gives every item of a list its own line; only inside lists are lines indented.
     text = re.sub(r",\n *\]", "]", re.sub(r"\[\n +", "[", text))
     return re.sub(r",\n +", ", ", text)
@@ -107,6 +139,12 @@ def with_settings(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     return _updated(recipe, parse_assignments(assignments))
 
 
+def recipe_tables(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as its file has it: plain data in tables, complete."""
+    tables = {name: to_plain(value) for name, value in _tables(recipe).items()}
+    return {"architecture": recipe.model, **tables}
+
+
 def _tables(recipe: Recipe) -> dict[str, Any]:
     return {
         "model": recipe.settings,
@@ -116,17 +154,9 @@ def _tables(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _recipe(document: Mapping[str, Any]) -> Recipe:
-    model = document.get("architecture")
-    if not isinstance(model, str):
-        raise ValueError(f'expected a line like: architecture = "mask_rcnn"; got {model!r}')
-    tables = {key: value for key, value in document.items() if key != "architecture"}
-    return _updated(default_recipe(model), tables)
-
-
-def _updated(recipe: Recipe, document: Mapping[str, Any]) -> Recipe:
+def _updated(recipe: Recipe, document: Mapping[str, Any], *, warn: bool = True) -> Recipe:
     """The recipe with the tables of ``document`` laid over it."""
     if "architecture" in document:
         raise ValueError("architecture cannot be changed by a setting: choose the model or another recipe")
-    tables = override_tables(_tables(recipe), current_settings(document))
+    tables = override_tables(_tables(recipe), current_settings(document, warn=warn))
     return Recipe(recipe.model, tables["model"], tables["transform"], tables["augment"], tables["train"])

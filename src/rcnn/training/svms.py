@@ -17,17 +17,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rcnn.data.dataset import Dataset
+from rcnn.data.geometry import TrainingSample
 from rcnn.models.rcnn import RCNN, RidgeSettings, SVMSettings
 from rcnn.ops import boxes as box_ops
+from rcnn.parts.batch import Targets
 from rcnn.parts.regions import split_crowds
-from rcnn.structures import Instances
 from rcnn.transform import Transform
 
 INSTALL = "pip install 'rcnn[svm]'"
@@ -147,7 +147,7 @@ def fit_ridge(features: Tensor, targets: Tensor, settings: RidgeSettings) -> tup
     return solution[:, :-1].float(), (solution[:, -1] + mean).float()
 
 
-def find_negatives(boxes: Tensor, truth: Instances, label: int, max_iou: float) -> Tensor:
+def find_negatives(boxes: Tensor, truth: Targets, label: int, max_iou: float) -> Tensor:
     """Bool ``[R]``: the proposals that hold nothing of a class, and do not lie in a crowd."""
     real, crowds = split_crowds(truth)
     mine = truth.boxes[real][truth.labels[real] == label]
@@ -159,7 +159,7 @@ def find_negatives(boxes: Tensor, truth: Instances, label: int, max_iou: float) 
     return negative
 
 
-def find_pairs(boxes: Tensor, truth: Instances, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
+def find_pairs(boxes: Tensor, truth: Targets, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
     """What the regressions learn from: indices ``[N]`` of proposals, labels ``[N]``, deltas ``[N, 4]``."""
     real, _ = split_crowds(truth)
     if not len(real) or not len(boxes):
@@ -230,18 +230,16 @@ class SVMFitter:
                 svm.fit()
         self.store(svms, pairs, scale)
 
-    def sample(self, index: int) -> tuple[Tensor, Tensor, Instances]:
+    def sample(self, index: int) -> tuple[Tensor, Tensor, Targets]:
         """The normalised image ``[3, h, w]``, its proposals, and its truth, all on the resized image."""
-        sample = self.data[index]
-        size = sample.truth.size
-        assert sample.truth.proposals is not None
-        boxes = self.transform.resize_boxes(sample.truth.proposals, size)
+        sample = TrainingSample.from_sample(self.data[index])
+        truth, size = sample.targets, sample.targets.size
+        assert truth.proposals is not None
+        boxes = self.transform.resize_boxes(truth.proposals, size)
         batch = self.transform([sample.image])
         height, width = batch.sizes[0]
         factors = torch.tensor([width / size[1], height / size[0]] * 2)
-        truth = Instances(
-            (height, width), sample.truth.boxes * factors, sample.truth.labels, crowd=sample.truth.crowd
-        )
+        truth = Targets((height, width), truth.boxes * factors, truth.labels, crowd=truth.crowd)
         return batch.tensors[0, :, :height, :width].to(self.device), boxes, truth
 
     def features(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -320,21 +318,19 @@ class SVMFitter:
             self.say(f"box regression: pairs of each class: {', '.join(str(len(found)) for found in pairs)}")
 
 
-def fit(network: Any, transform: Transform, data: Dataset, *, seed: int = 0, say: Log = print) -> None:
+def fit(network: RCNN, transform: Transform, data: Dataset, *, seed: int = 0, say: Log = print) -> None:
     """Fit the SVMs and the box regressions of a fine-tuned network, in place.
 
     Args:
-        network: an :class:`RCNN`.
+        network: the model, fine-tuned or with features of ImageNet.
         transform: as it was fine-tuned with.
         data: training images with proposals.
         seed: of the order in which images are mined, and of the solver.
         say: takes a line for the log.
 
     Raises:
-        ValueError: not an R-CNN, images without proposals, or no scikit-learn.
+        ValueError: images without proposals, or no scikit-learn.
     """
-    if not isinstance(network, RCNN):
-        raise ValueError(f"SVMs belong to R-CNN, not to {type(network).__name__}")
     require_sklearn()
     if any(record.truth.proposals is None for record in data.records):
         raise ValueError(

@@ -1,0 +1,99 @@
+"""What the user of ``rcnn.train`` asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from rcnn.training.recipe import Recipe, load_recipe
+from rcnn.training.settings import TrainSettings
+from rcnn.training.split import Sources
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The arguments of :func:`rcnn.train`, which describes them.
+
+    Attributes:
+        sources: where the data come from.
+        model: the name or dotted path of a model.
+        backbone: the name or dotted path of a backbone.
+        recipe: to be trained instead of one chosen from the data.
+        minutes: training time.
+        epochs: passes over the training images.
+        out: the run folder.
+        seed: random seed.
+        settings: changes to the recipe.
+        skip_bad: leave out images with errors.
+        resume: the folder of an interrupted run.
+        workers: processes that prepare batches.
+        device: where to train.
+        callbacks: objects, or dotted paths of such.
+        log: names of callbacks.
+        trust: packages whose code a recipe file may name.
+        console: where to print.
+    """
+
+    sources: Sources = field(default_factory=Sources)
+    model: str | None = None
+    backbone: str | None = None
+    recipe: str | Path | Recipe | None = None
+    minutes: float | None = None
+    epochs: float | None = None
+    out: str | Path | None = None
+    seed: int | None = None
+    settings: Sequence[str] = ()
+    skip_bad: bool = False
+    resume: str | Path | None = None
+    workers: int | None = None
+    device: str | None = None
+    callbacks: Sequence[object] = ()
+    log: Sequence[str] = ()
+    trust: Sequence[str] = ()
+    console: Console = field(default_factory=lambda: Console(soft_wrap=True))
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, before anything is opened.
+
+        Raises:
+            ValueError: it names the options and what to do.
+        """
+        if self.sources.data is None:
+            raise ValueError("train needs a data set, or the folder of a run to resume")
+        if self.minutes is not None and self.epochs is not None:
+            raise ValueError(f"both minutes ({self.minutes:g}) and epochs ({self.epochs:g}): choose one")
+        if self.recipe is not None and (self.model or self.backbone):
+            raise ValueError(
+                "a recipe names its own model and backbone: remove --model and --backbone, or change the "
+                "backbone with --set"
+            )
+        if any(text.partition("=")[0].strip() == "train.seed" for text in self.settings):
+            raise ValueError("--set train.seed: use --seed, which also decides the held-out images")
+
+    def given_recipe(self) -> Recipe | None:
+        """The recipe that was passed, with length, seed and workers of the other options.
+
+        Raises:
+            ValueError: the recipe cannot be used.
+            FileNotFoundError: there is no such recipe.
+        """
+        if self.recipe is None:
+            return None
+        given = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(self.recipe, self.trust)
+        train = given.train
+        if self.minutes is not None or self.epochs is not None:
+            train = replace(train, minutes=self.minutes, epochs=self.epochs)
+        train = replace(train, seed=train.seed if self.seed is None else self.seed)
+        train = replace(train, workers=train.workers if self.workers is None else self.workers)
+        return replace(given, train=train)
+
+    def split_seed(self, given: Recipe | None) -> int:
+        """The seed of the split: that of the recipe, so that a run's recipe gives the same run again.
+
+        Raises:
+            ValueError: a seed outside its range.
+        """
+        return given.train.seed if given else TrainSettings(seed=self.seed or 0).seed

@@ -1,0 +1,167 @@
+"""The folder of a run: what it holds, and how it is created, described and read again.
+
+| file | content |
+|---|---|
+| ``recipe.toml`` | the complete recipe; training it again gives the same run |
+| ``run.json`` | the data and their split, reasons for the recipe; with this file the run can be resumed |
+| ``environment.json`` | versions and machine |
+| ``metrics.jsonl`` | a row for every 20 steps (losses), and one for each evaluation |
+| ``log.txt`` | what was printed |
+| ``last.safetensors`` | everything that resuming needs |
+| ``best.safetensors`` | the model to use |
+| ``evaluation.json``, ``report.html`` | the final evaluation |
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rcnn.data.dataset import Dataset
+from rcnn.device import rank
+from rcnn.inference.detector import versions
+from rcnn.io.atomic import write_atomically
+from rcnn.training.recipe import RECIPE, Recipe, dump_recipe
+
+BEST, LAST = "best.safetensors", "last.safetensors"
+RUN, ENVIRONMENT = "run.json", "environment.json"
+HISTORY, LOG = "metrics.jsonl", "log.txt"
+EVALUATION, REPORT = "evaluation.json", "report.html"
+
+
+def new_folder(folder: Path) -> Path:
+    """Make the folder of a run, or take an empty one.
+
+    Raises:
+        ValueError: it holds a run.
+        OSError: it cannot be created or written to.
+    """
+    if (folder / RUN).exists():
+        raise ValueError(
+            f"{folder} already holds a run: continue it with --resume {folder}, or choose another --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = f"the run folder cannot be created ({error.strerror}); choose another --out"
+        raise OSError(error.errno, advice, str(folder)) from error
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "no permission to write there; choose another --out", str(folder))
+    return folder
+
+
+def free_folder(data: str | Path | Dataset) -> Path:
+    """``runs/NAME`` with the name of the data, or ``runs/NAME-2`` and so on if that holds a run."""
+    name = data.source.stem if isinstance(data, Dataset) else Path(data).stem
+    folder, number = Path("runs") / name, 1
+    while (folder / RUN).exists():
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    return folder
+
+
+@contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    """Inside, an error removes the new folder again, unless there is something else in it."""
+    log = folder / LOG
+    logged = log.exists()
+    try:
+        yield
+    except BaseException:
+        if rank() == 0:
+            with suppress(OSError):
+                if not logged:
+                    log.unlink(missing_ok=True)
+                folder.rmdir()
+        raise
+
+
+def write_run(folder: Path, recipe: Recipe, info: Mapping[str, Any]) -> None:
+    """Write the recipe, the environment and ``run.json``; only the first process does.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    if rank() > 0:
+        return
+    write_atomically(folder / RECIPE, dump_recipe(recipe).encode())
+    write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=1).encode())
+    # Last: from here on this is a run, which can be resumed.
+    write_atomically(folder / RUN, json.dumps(info, indent=1).encode())
+
+
+def environment() -> dict[str, Any]:
+    """What the results of a run depend on, apart from the recipe and the data."""
+    return {
+        "python": sys.version,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        **versions(),
+    }
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of ``run.json``.
+
+    Raises:
+        ValueError: the folder holds no run.
+    """
+    if not (folder / RUN).is_file():
+        raise ValueError(
+            f"{folder}: no {RUN}, so this is not a run; start one with rcnn train DATA --out {folder}"
+        )
+    info: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    return info
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``, without one that was cut short by a kill."""
+    path = folder / HISTORY
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def truncate_history(folder: Path, iteration: int) -> None:
+    """Drop the rows that were written after the checkpoint; the resumed run writes them again."""
+    path = folder / HISTORY
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _iteration_of(line) <= iteration]
+        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+
+
+def _iteration_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["iteration"])
+    except (json.JSONDecodeError, KeyError):
+        return math.inf  # cut short by a kill
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file.
+
+    Raises:
+        OSError: it could not be written (disk full, no permission); it names the path and what to do.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        advice = f"free some space, then continue with --resume {path.parent}"
+        text = f"could not be written ({error.strerror}); {advice}"
+        raise OSError(error.errno, text, str(path)) from error

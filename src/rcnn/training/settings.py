@@ -1,0 +1,114 @@
+"""The settings of the training loop: optimiser, schedule, batches, evaluations, checkpoints.
+
+The schedule is a function of training progress, a fraction from 0 to 1: of the iterations (``epochs``) or of
+the time spent training (``minutes``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rcnn.device import fast_bfloat16
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Attributes:
+        epochs: passes over the training images; exactly one of ``epochs`` and ``minutes`` is set.
+        minutes: training time by the clock; evaluation is counted apart.
+        batch_size: images in a step, of all processes together.
+        optimizer: ``adamw`` or ``sgd`` (the papers').
+        lr: the highest learning rate.
+        momentum: of SGD.
+        weight_decay: on weights; not on biases and norms.
+        backbone_lr: learning rate of the pretrained backbone, as a multiple of ``lr``.
+        warmup: fraction of the way over which the learning rate rises from nothing.
+        schedule: ``cosine`` to zero, or ``steps``.
+        steps: fractions of the way after which the rate is multiplied by ``step_factor``.
+        step_factor: see ``steps``.
+        clip_norm: the gradient's norm is cut to this; 0 is off.
+        ema: decay per step of the moving average of the weights, which is what is evaluated and kept; 0 is
+            off.
+        amp: half precision in training: ``auto`` is bfloat16 where the device computes in it markedly
+            quicker (GPUs, CPUs with instructions for it), full precision elsewhere.
+        eval_every: fraction of the way between two evaluations; 0 is one after each step. By the clock,
+            without ``patience``, once they have taken a twentieth of it only the last one follows.
+        eval_images: at most this many validation images in each of them (the last one takes all).
+        patience: stop after this many evaluations without a better result; 0 is never.
+        max_bad_steps: losses that are not finite in a row before the run gives up.
+        save_every: seconds between two checkpoints; more where they would take a twentieth of the time.
+        seed: of everything random.
+        workers: processes that prepare batches.
+        start: a run folder or checkpoint whose weights to begin with, wherever names and shapes agree.
+    """
+
+    epochs: float | None = None
+    minutes: float | None = None
+    batch_size: int = 4
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 6e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    backbone_lr: float = 1.0
+    warmup: float = 0.03
+    schedule: Literal["cosine", "steps"] = "cosine"
+    steps: tuple[float, ...] = (2 / 3, 8 / 9)
+    step_factor: float = 0.1
+    clip_norm: float = 10.0
+    ema: float = 0.0
+    amp: Literal["auto", "off"] = "auto"
+    eval_every: float = 0.25
+    eval_images: int = 40
+    patience: int = 0
+    max_bad_steps: int = 10
+    save_every: float = 60.0
+    seed: int = 0
+    workers: int = 1
+    start: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: a setting outside its range, named.
+        """
+        fits: dict[str, tuple[bool, str]] = {
+            "batch_size": (self.batch_size >= 1, "at least 1 image"),
+            "lr": (0 <= self.lr < math.inf, "a number, 0 or more"),
+            "backbone_lr": (0 <= self.backbone_lr < math.inf, "a multiple of lr, 0 or more"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a number, 0 or more"),
+            "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
+            "warmup": (0 <= self.warmup < 1, "a fraction of the way, not steps"),
+            "steps": (all(0 < step < 1 for step in self.steps), "fractions of the way, not epochs"),
+            "step_factor": (0 < self.step_factor <= 1, "a number above 0, at most 1"),
+            "clip_norm": (0 <= self.clip_norm < math.inf, "a number, 0 for off"),
+            "ema": (0 <= self.ema < 1, "a number from 0 to below 1"),
+            "eval_every": (self.eval_every >= 0, "a fraction of the way; 0 is after each step"),
+            "eval_images": (self.eval_images >= 1, "at least 1 image"),
+            "patience": (self.patience >= 0, "a number of evaluations, 0 for never"),
+            "max_bad_steps": (self.max_bad_steps >= 1, "at least 1"),
+            "save_every": (self.save_every >= 0, "seconds, 0 or more"),
+            "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
+            "workers": (self.workers >= 0, "0 or more processes"),
+        }
+        for name, (good, expected) in fits.items():
+            if not good:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected {expected}")
+
+    def half(self, device: torch.device) -> bool:
+        """Whether ``amp`` means bfloat16 on this device."""
+        return self.amp == "auto" and fast_bfloat16(device)
+
+    def lr_factor(self, fraction: float) -> float:
+        """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""
+        warm = min(1.0, (fraction + 1e-3) / self.warmup) if self.warmup else 1.0
+        if self.schedule == "cosine":
+            return warm * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+        return warm * self.step_factor ** sum(fraction >= step for step in self.steps)

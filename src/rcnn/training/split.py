@@ -1,0 +1,247 @@
+"""The data of a run in two parts, for training and for validation: opened, checked, held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from rcnn.data.check import check, check_pair, refuse_or_skip
+from rcnn.data.classes import align_dataset_classes
+from rcnn.data.dataset import Dataset
+from rcnn.data.external_proposals import (
+    SELECTIVE_SEARCH,
+    default_cache,
+    keys_in,
+    read_proposals,
+    with_proposals,
+)
+from rcnn.data.formats.open import open_data
+from rcnn.device import barrier, rank
+from rcnn.parts.selective_search import SelectiveSearchSettings
+
+VAL_FRACTION = 0.15
+MAX_WARNINGS_SHOWN = 5
+MAX_NAMES_SHOWN = 8
+# Larger data sets are not decoded completely before training; `rcnn data check` does it at any size.
+MAX_DECODED_IMAGES = 5000
+
+Source = str | Path | Dataset
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the data come from.
+
+    Attributes:
+        data: a folder or file that :func:`rcnn.open_data` reads, or an opened data set.
+        val: the same for validation; None: a part of ``data`` is held out.
+        images: where the images of ``data`` are, if not beside it.
+        val_images: the same for ``val``.
+        proposals: a file of external proposals; None: selective search, if the model needs proposals.
+        val_proposals: the same for ``val``; None: those of ``proposals``.
+    """
+
+    data: Source | None = None
+    val: Source | None = None
+    images: str | Path | None = None
+    val_images: str | Path | None = None
+    proposals: str | Path | None = None
+    val_proposals: str | Path | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        """Absolute paths, by name; an opened data set is named by where it was opened."""
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        return {name: None if value is None else _place(value) for name, value in values.items()}
+
+    def or_else(self, stored: Mapping[str, Any]) -> Sources:
+        """These sources, and for those that are None the ``stored`` ones."""
+        names = [spec.name for spec in fields(self)]
+        return Sources(**{n: stored.get(n) if getattr(self, n) is None else getattr(self, n) for n in names})
+
+
+@dataclass(frozen=True)
+class Split:
+    """The two parts of the data, and what there is to say about them."""
+
+    train: Dataset
+    val: Dataset
+    messages: tuple[str, ...]
+
+    def fingerprints(self, *, with_proposals: bool) -> dict[str, dict[str, Any]]:
+        """What recognises each part, for ``run.json``."""
+        parts = {"training": self.train, "validation": self.val}
+        return {name: fingerprint(p, with_proposals=with_proposals) for name, p in parts.items()}
+
+
+def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool, console: Console) -> Split:
+    """Open and check the data, and hold out a part for validation if none is named.
+
+    Args:
+        sources: the data; ``data`` is not None.
+        skip_bad: leave out images with errors instead of refusing the data.
+        seed: decides which images are held out.
+        boxes_only: errors in outlines do not matter to the model.
+        console: shows that data are being read.
+
+    Raises:
+        ValueError: data with errors, or two parts that do not fit together.
+        OSError: a file cannot be read.
+    """
+    assert sources.data is not None
+    with console.status("reading the data"):
+        train, lines = checked(sources.data, sources.images, skip_bad=skip_bad, boxes_only=boxes_only)
+        if sources.val is None:
+            return hold_out(train, lines, seed)
+        val, more = checked(sources.val, sources.val_images, skip_bad=skip_bad, boxes_only=boxes_only)
+        problems = check_pair(train, val)
+        errors = [str(p).removeprefix("error: ") for p in problems if p.severity == "error"]
+        if errors:
+            raise ValueError("\n".join(errors))
+        notes = [f"val: {val.source}, {len(val)} images", *(f"val {line}" for line in more[1:])]
+        notes += map(str, problems)
+        val = align_dataset_classes(val, train.class_names, train.semantic_names)
+        return Split(train, val, (*lines, *notes))
+
+
+def checked(
+    place: Source, images: str | Path | None, *, skip_bad: bool, boxes_only: bool
+) -> tuple[Dataset, list[str]]:
+    """A data set without its faulty images, and lines about it.
+
+    Raises:
+        ValueError: it has errors and they are not to be skipped.
+    """
+    opened = place if isinstance(place, Dataset) else open_data(place, images)
+    report = check(opened, decode=len(opened) <= MAX_DECODED_IMAGES)
+    good, left_out = refuse_or_skip(opened, skip_bad, report=report, boxes_only=boxes_only)
+    first, *others = str(report).splitlines()
+    warned = list(map(str, report.warnings))
+    if len(warned) > MAX_WARNINGS_SHOWN:
+        more = len(warned) - MAX_WARNINGS_SHOWN
+        warned[MAX_WARNINGS_SHOWN:] = [
+            f"and {more} more warnings, listed by: rcnn data check {opened.source}"
+        ]
+    return good, [f"data: {first}", *others, *(f"left out: {problem}" for problem in left_out), *warned]
+
+
+def hold_out(data: Dataset, lines: Sequence[str], seed: int) -> Split:
+    """The data with a random part for validation; of a single image both parts consist."""
+    if len(data) == 1:
+        return Split(data, data, (*lines, "val: the only image, so the metrics mean little"))
+    held = _choose_held_out(data, max(1, round(VAL_FRACTION * len(data))), seed)
+    kept = sorted(set(range(len(data))) - set(held))
+    names = ", ".join(str(data.records[i].image_id) for i in held[:MAX_NAMES_SHOWN])
+    more = f" and {len(held) - MAX_NAMES_SHOWN} more" if len(held) > MAX_NAMES_SHOWN else ""
+    note = f"val: {len(held)} of {len(data)} images held out with seed {seed}: {names}{more}"
+    return Split(data.subset(kept), data.subset(held), (*lines, note))
+
+
+def _choose_held_out(data: Dataset, count: int, seed: int) -> list[int]:
+    """At most ``count`` images at random, at least one; the last image with objects of a class stays."""
+    order = np.random.default_rng([seed, 3]).permutation(len(data)).tolist()
+    truths = [record.truth for record in data.records]
+    classes = [set((t.labels if t.crowd is None else t.labels[~t.crowd]).tolist()) for t in truths]
+    left = Counter(label for of_image in classes for label in of_image)
+    held: list[int] = []
+    for i in order:
+        if len(held) < count and all(left[label] > 1 for label in classes[i]):
+            held.append(i)
+            left.subtract(classes[i])
+    return sorted(held or order[:1])
+
+
+def bring_proposals(
+    split: Split, sources: Sources, search: SelectiveSearchSettings, console: Console
+) -> Split:
+    """Both parts with external proposals, from files or from selective search.
+
+    Raises:
+        ValueError: a file that does not fit the data, or selective search without OpenCV.
+    """
+    of_train = sources.proposals or SELECTIVE_SEARCH
+    of_val = sources.val_proposals or of_train
+    if of_val == of_train != SELECTIVE_SEARCH:
+        check_distinct_names(split, str(of_train))
+    if rank() > 0:
+        barrier()  # the first process searches; the others find what it kept
+    with console.status("searching for proposals"):
+        train, val = (
+            with_proposals(part, source, cache=default_cache(), settings=search)
+            for part, source in ((split.train, of_train), (split.val, of_val))
+        )
+    if rank() == 0:
+        barrier()
+    mean = np.mean([len(r.truth.proposals) for r in train.records if r.truth.proposals is not None])
+    return Split(train, val, (*split.messages, f"proposals: {of_train}, {mean:.0f} per image"))
+
+
+def check_distinct_names(split: Split, proposals: str) -> None:
+    """Refuse one file of proposals in which two images have one name: the ids of COCO's parts may be alike.
+
+    Raises:
+        ValueError: it names the two images.
+    """
+    known = {str(key) for key in read_proposals(proposals)}
+    train, val = (zip(keys_in(p, known, proposals), p.records, strict=True) for p in (split.train, split.val))
+    paths = {key: record.path for key, record in train}
+    for key, record in val:
+        other = paths.get(key, record.path)
+        if other.resolve() != record.path.resolve():
+            raise ValueError(
+                f"{proposals}: {other} (training) and {record.path} (validation) are both called {key}: pass "
+                "the proposals of the validation images as --val-proposals"
+            )
+
+
+def fingerprint(part: Dataset, *, with_proposals: bool) -> dict[str, Any]:
+    """What distinguishes a part of the data from others: a hash of classes, images' names and boxes.
+
+    Proposals from a file have a hash of their own.
+    """
+    points = None if part.skeleton is None else part.skeleton.names
+    digest = hashlib.sha256(repr((part.class_names, part.semantic_names, points)).encode())
+    for record in part.records:
+        truth = record.truth
+        # Not the whole path: data may have moved.
+        digest.update(repr((record.path.name, truth.size)).encode())
+        digest.update(truth.boxes.tobytes() + truth.labels.tobytes())
+    found = {"images": len(part), "sha256": digest.hexdigest()}
+    if with_proposals:
+        boxes = [r.truth.proposals.tobytes() for r in part.records if r.truth.proposals is not None]
+        found["proposals"] = hashlib.sha256(b"".join(boxes)).hexdigest()
+    return found
+
+
+def check_same_part(folder: Path, name: str, part: Dataset, info: Mapping[str, Any], advice: str) -> None:
+    """Refuse data other than those that the run started with: they might be split otherwise.
+
+    Args:
+        folder: of the run, for the message.
+        name: ``training`` or ``validation``.
+        part: what was opened now.
+        info: the content of ``run.json``.
+        advice: what else can be done.
+
+    Raises:
+        ValueError: the part is another one, or the run does not say which it was.
+    """
+    if info.get("parts") is None:
+        raise ValueError(f"{folder}: started by an earlier rcnn that split data otherwise; {advice}")
+    before = info["parts"][name]
+    now = fingerprint(part, with_proposals=info.get("proposals") is not None)
+    if before != {key: now.get(key) for key in before}:
+        raise ValueError(
+            f"{folder}: its {name} part had {before['images']} images when the run started, now it has "
+            f"{now['images']}, or their objects or proposals have changed: restore the data, {advice}"
+        )
+
+
+def _place(source: Source) -> str:
+    return str(source.source if isinstance(source, Dataset) else Path(source).resolve())

@@ -1,0 +1,83 @@
+"""Statistics of a data set's boxes and image sizes, from which defaults are chosen; no image is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rcnn.data.dataset import Dataset
+from rcnn.transform import Transform
+
+MIN_CLASS_OBJECTS = 10  # objects that make a class count for sizes of its own
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the choices are made from.
+
+    Attributes:
+        heights: of the images, ``[images]``.
+        widths: of the images.
+        sides: square roots of the boxes' areas in pixels, ``[objects]``.
+        longest: longer sides of the boxes, ``[objects]``.
+        ratios: height / width of the boxes.
+        owner: the image of each object.
+        labels: the class of each object.
+        borders: whether the box reaches the left or right, and the upper or lower border of its image, but
+            for two pixels; ``[objects, 2]``.
+        max_objects: objects of the fullest image.
+    """
+
+    heights: Floats
+    widths: Floats
+    sides: Floats
+    longest: Floats
+    ratios: Floats
+    owner: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    borders: npt.NDArray[np.bool_]
+    max_objects: int
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> Statistics:
+        """Measure the truth of a data set, crowds left out."""
+        boxes, owner, labels = [], [], []
+        for i, record in enumerate(dataset.records):
+            truth = record.truth if record.truth.crowd is None else record.truth[~record.truth.crowd]
+            boxes.append(truth.boxes.astype(np.float64))
+            owner += [i] * len(truth)
+            labels += truth.labels.tolist()
+        corners = np.concatenate([*boxes, np.zeros((0, 4))])
+        size = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
+        shapes = np.array([r.truth.size for r in dataset.records], dtype=np.float64).reshape(-1, 2)
+        owners = np.array(owner, dtype=np.int64)
+        borders = (corners[:, :2] <= 2) | (corners[:, 2:] >= shapes[owners, ::-1] - 2)
+        return cls(
+            shapes[:, 0], shapes[:, 1], np.sqrt(size.prod(1)), size.max(1), size[:, 1] / size[:, 0],
+            owners, np.array(labels, dtype=np.int64), borders,
+            max(map(len, boxes), default=0),
+        )  # fmt: skip
+
+    def large(self, sizes: Floats, percentile: float) -> float:
+        """A high percentile of all objects' sizes, or what is large in a class of large ones, though rare."""
+        usual = [
+            np.percentile(sizes[self.labels == label], 75)
+            for label, count in zip(*np.unique(self.labels, return_counts=True), strict=True)
+            if count >= MIN_CLASS_OBJECTS
+        ]
+        return float(max([np.percentile(sizes, percentile), *usual]))
+
+    def scaled(self, dataset: Dataset, transform: Transform) -> tuple[Statistics, Floats]:
+        """Objects in the pixels of resized images, and the resize factor of each image."""
+        factors = np.array([transform.factor(record.truth.size) for record in dataset.records])
+        of_object = factors[self.owner]
+        return replace(self, sides=self.sides * of_object, longest=self.longest * of_object), factors
+
+    @property
+    def short_sides(self) -> Floats:
+        """The shorter side of each image."""
+        return np.minimum(self.heights, self.widths)
