@@ -1,4 +1,4 @@
-"""Which way the 3x3 convolution takes, and that its results do not tell."""
+"""The algorithms of the 3x3 convolution: which is taken, and that all agree."""
 
 import pytest
 import torch
@@ -6,21 +6,23 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.kernels import kernels, winograd
+from rcnn import kernels
+from rcnn.kernels import operators
 from rcnn.layers import conv as convolution
-from rcnn.layers.conv import Conv3x3, convolve_trained
+from rcnn.layers import winograd
+from rcnn.layers.conv import Conv3x3, conv3x3
 
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The shapes that went Winograd's way."""
-    shapes, way = [], convolution.convolve_trained
+    """The shapes of maps that were convolved by Winograd's algorithm."""
+    shapes, forward = [], convolution._Winograd3x3.forward
 
-    def watched(images, weight, bias):
+    def watched(ctx, images, weight, bias):
         shapes.append(tuple(images.shape))
-        return way(images, weight, bias)
+        return forward(ctx, images, weight, bias)
 
-    monkeypatch.setattr(convolution, "convolve_trained", watched)
+    monkeypatch.setattr(convolution._Winograd3x3, "forward", staticmethod(watched))
     return shapes
 
 
@@ -31,7 +33,7 @@ def pair(channels=256):
     return ours, plain
 
 
-def test_training_goes_winograds_way_with_the_same_gradients(taken) -> None:
+def test_training_uses_winograds_algorithm_with_the_same_gradients(taken) -> None:
     ours, plain = pair()
     images = [torch.randn(2, 256, 24, 22).requires_grad_()]
     images.append(images[0].detach().clone().requires_grad_())
@@ -43,16 +45,16 @@ def test_training_goes_winograds_way_with_the_same_gradients(taken) -> None:
     assert_close(ours.bias.grad, plain.bias.grad, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("way", ["C", "torch", "direct"])
+@pytest.mark.parametrize("way", ["kernels", "torch", "direct"])
 @pytest.mark.parametrize("channels", [(64, 96), (192, 256)])
 @pytest.mark.parametrize("trained", [("images",), ("weight", "bias"), ("images", "weight", "bias")])
 def test_each_way_has_the_results_and_gradients_of_the_direct_convolution(
     way, channels, trained, monkeypatch
 ):
-    if way != "C":
-        monkeypatch.setattr(kernels, "kernels", lambda: None)
-    elif kernels.kernels() is None:
-        pytest.skip("no kernels in C here")
+    if way != "kernels":
+        monkeypatch.setattr(operators, "kernels", lambda: None)
+    elif not kernels.register():
+        pytest.skip(kernels.status())
     if way == "direct":
         monkeypatch.setattr(winograd, "is_faster", lambda *_: False)
     draw = torch.Generator().manual_seed(0)
@@ -62,7 +64,7 @@ def test_each_way_has_the_results_and_gradients_of_the_direct_convolution(
         "bias": channels[1:],
     }
     given = {n: torch.randn(s, generator=draw).requires_grad_(n in trained) for n, s in shapes.items()}
-    found, expected = convolve_trained(*given.values()), functional.conv2d(*given.values(), padding=1)
+    found, expected = conv3x3(*given.values()), functional.conv2d(*given.values(), padding=1)
     assert_close(found, expected, rtol=1e-3, atol=5e-3)
     weights, inputs = torch.randn(found.shape, generator=draw), [given[name] for name in trained]
     for one, other in zip(
@@ -75,7 +77,7 @@ def test_each_way_has_the_results_and_gradients_of_the_direct_convolution(
 
 def test_without_a_bias() -> None:
     images, weight = torch.randn(1, 64, 64, 64), torch.randn(64, 64, 3, 3).requires_grad_()
-    (found,) = torch.autograd.grad(convolve_trained(images, weight, None).square().mean(), weight)
+    (found,) = torch.autograd.grad(conv3x3(images, weight, None).square().mean(), weight)
     (expected,) = torch.autograd.grad(functional.conv2d(images, weight, padding=1).square().mean(), weight)
     assert_close(found, expected, rtol=1e-3, atol=1e-2)
 
@@ -85,7 +87,7 @@ def test_maps_of_128_channels_are_trained_in_c(taken) -> None:
     ours, plain = pair(128)
     image = torch.randn(4, 128, 32, 32)
     assert_close(ours(image), plain(image), rtol=1e-3, atol=1e-4)
-    assert bool(taken) == (kernels.kernels() is not None)
+    assert bool(taken) == kernels.register()
 
 
 def test_gradients_under_autocast_are_in_full_precision(taken) -> None:

@@ -132,8 +132,9 @@ class Detector:
     @property
     def inference_network(self) -> nn.Module:
         """The form of the network that predicts."""
-        half = self.used_precision == "bf16"
-        return self._fused_cache.get(self.network, half=half) if self.fuse else self.network
+        if not self.fuse:
+            return self.network
+        return self._fused_cache.get(self.network, precision=self.used_precision)
 
     def predict(
         self,

@@ -1,12 +1,13 @@
 """The form of a network that predicts fastest on a CPU: the same weights, the same results, less work.
 
-Batch norms are merged into the convolutions before them. Where there are compiled kernels (``rcnn.kernels``), 3x3, 1x1
-and depthwise convolutions are :class:`FusedConv`: padding, what is added to the results, as in a residual block or a
-pyramid, and the activation after them need no pass over memory of their own. Without kernels wide 3x3 convolutions use
-Winograd's algorithm in torch. ResNet's first ReLU comes after the max pooling. Box heads take pooled regions as they
-are in memory, channels last, not copied. In bfloat16 convolutions stay torch's, as bfloat16 cannot hold Winograd's
-differences of neighbours, and the weights are converted once. None of this is for training, and none is stored: a
-checkpoint has the network as it was built.
+Batch norms are merged into the convolutions before them. Where there are compiled kernels (``rcnn.kernels``),
+3x3, 1x1 and depthwise convolutions are :class:`FusedConv`: padding, what is added to the results, as in a
+residual block or a pyramid, and the activation after them need no pass over memory of their own. Without
+kernels wide 3x3 convolutions use Winograd's algorithm in torch. ResNet's first ReLU comes after the max
+pooling. Box heads take pooled regions as they are in memory, channels last, not copied. In bfloat16
+convolutions stay torch's, as bfloat16 cannot hold Winograd's differences of neighbours, and the weights are
+converted once. None of this is for training, and none is stored: a checkpoint has the network as it was
+built.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,12 @@ from rcnn.kernels import operators
 from rcnn.layers import winograd
 from rcnn.layers.norm import fold_batch_norm, uses_weights_as_they_are
 from rcnn.layers.operator import needs_gradient
-from rcnn.ops.convolution import Activation, activate, convolve
+from rcnn.ops.convolution import SAME, Activation, activate, convolve
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.fpn import Lateral
 
 MIN_REGIONS_AS_CONV = 50  # as a convolution the layer orders its weights anew each time
+Precision = Literal["bf16", "float32"]
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
@@ -53,12 +55,12 @@ class FusedCache:
         """Copies and pickles make theirs anew."""
         return (FusedCache, ())
 
-    def get(self, network: nn.Module, *, half: bool = False) -> nn.Module:
+    def get(self, network: nn.Module, *, precision: Precision = "float32") -> nn.Module:
         """The network that predicts as ``network`` does; itself where there is nothing to gain.
 
         Args:
             network: as it was trained.
-            half: it will run under autocast to bfloat16; always the same of one network.
+            precision: what it will compute in, see :func:`fuse`; always the same for one network.
         """
         tensors = list(chain(network.parameters(), network.buffers()))
         numbers = floats(tensors)
@@ -69,7 +71,7 @@ class FusedCache:
         # Tensors made in inference mode have no version, and cannot be written to outside it.
         state = (*((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors), *sums)
         if self._network is None or state != self._state:
-            self._network, self._state = fuse(network, half=half), state
+            self._network, self._state = fuse(network, precision=precision), state
         return self._network
 
 
@@ -79,10 +81,10 @@ def floats(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def fuse(network: nn.Module, *, half: bool = False) -> nn.Module:
+def fuse(network: nn.Module, *, precision: Precision = "float32") -> nn.Module:
     """A copy of ``network`` for prediction on a CPU; it shares the tensors that stay as they are.
 
-    It computes in float32, or under autocast in bfloat16 (``half``).
+    It computes in float32, or under autocast in bfloat16 (``precision`` ``bf16``).
 
     A network without convolutions is returned as it is.
     """
@@ -98,7 +100,7 @@ def fuse(network: nn.Module, *, half: bool = False) -> nn.Module:
             _take_channels_last(module)
         if isinstance(module, nn.Sequential):
             _pool_first(module)
-    if half:
+    if precision == "bf16":
         for module in ready.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 # New tensors: `module.to` would convert those of the network.
@@ -173,7 +175,8 @@ class FusedConv(_Replacement):
         self, convolution: nn.Conv2d, activation: Activation = "none", *, added: bool = False
     ) -> None:
         super().__init__(convolution, activation)
-        self.added, self.same = added, _has_same_padding(convolution)
+        self.added = added
+        self.pads = SAME if _has_same_padding(convolution) else int(self.padding[0])
 
     @staticmethod
     def of(layer: nn.Module, activation: Activation = "none", *, added: bool = False) -> FusedConv | None:
@@ -195,9 +198,8 @@ class FusedConv(_Replacement):
         # A graph that is traced has no place for weights that only this machine can read.
         packed = [] if torch.compiler.is_compiling() else self.packed
         return convolve(
-            images, self.weight, self.bias, packed, addend, self.stride[0], int(self.padding[0]), self.same,
-            self.groups, self.activation,
-        )  # fmt: skip
+            images, self.weight, self.bias, packed, addend, self.stride[0], self.pads, self.activation
+        )
 
 
 class WinogradConv(_Replacement):

@@ -1,20 +1,19 @@
-/* Non-maximum suppression inside groups; rcnn.ops.kernels calls it.
+/* Non-maximum suppression inside groups.
 
    The same comparisons in the same precision as torchvision's, so the same boxes are kept: without contraction of
    products and sums, which torchvision is built without. */
 
 #pragma GCC optimize("fp-contract=off")
 
-#include <stdint.h>
+#include "vectors.h"
 
 /* kept [N], one byte each, of numbers [5][N]: x0, y0, x1, y1 and area of boxes. Those of group g are ends[g - 1] to
    ends[g], best first. */
-void rcnn_nms(const float *numbers, int64_t boxes, const int64_t *ends, int64_t groups, float max_iou, uint8_t *kept,
-              int threads) {
+void KERNEL(rcnn_nms)(const float *numbers, int64_t boxes, const int64_t *ends, int64_t groups, float max_iou,
+                      uint8_t *kept, int threads) {
     const float *const x0 = numbers, *const y0 = x0 + boxes, *const x1 = y0 + boxes, *const y1 = x1 + boxes,
                        *const area = y1 + boxes;
     for (int64_t i = 0; i < boxes; i++) kept[i] = 1;
-    (void)threads; /* without OpenMP */
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t g = 0; g < groups; g++)
         for (int64_t i = g ? ends[g - 1] : 0; i < ends[g]; i++) {

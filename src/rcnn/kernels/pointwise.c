@@ -1,4 +1,4 @@
-/* 1x1 convolutions and what follows them, for prediction; rcnn.ops.kernels calls it.
+/* 1x1 convolutions and what follows them, for prediction.
 
    Each tile of results is a product of a few rows of cells with a panel of kernels. Bias, a map to be added and
    the activation are applied while it is in registers: no map is read or written twice for them.
@@ -11,18 +11,8 @@
 
 #include "vectors.h"
 
-enum { NOTHING, RELU, RELU6, HARDSWISH }; /* rcnn.ops.kernels.ACTIVATIONS */
-enum { TILES = 4 };                       /* at a time with one panel, so that it is read from a cache */
-enum { NUMBERS = 1 << 16 };               /* of their inputs at most: 256 KB */
-
-static inline vector relu6(vector x) { return choose(x > 6, all(6), relu(x)); }
-
-static inline vector activate(vector x, int activation) {
-    if (activation == RELU) return relu(x);
-    if (activation == RELU6) return relu6(x);
-    if (activation == HARDSWISH) return x * relu6(x + 3) / 6;
-    return x;
-}
+enum { TILES = 4 };         /* at a time with one panel, so that it is read from a cache */
+enum { NUMBERS = 1 << 16 }; /* of their inputs at most: 256 KB */
 
 /* Where torch's "nearest" looks for cell i of `length` in a map of `from` cells. */
 static inline int64_t nearest(int64_t i, int64_t length, int64_t from) {
@@ -54,9 +44,10 @@ static void tile(const float *inputs, int64_t input_stride, const float *kernels
 /* output [B, h, w, K] of images [B, H, W, C], kernels [ceil(K / WIDE)][C][WIDE] and bias [ceil(K / WIDE)][WIDE],
    both filled up with zeros; addend [B, addend_height, addend_width, K], resized by nearest, or NULL.
    Returns 0, or 1 where there is no memory. */
-int rcnn_pointwise(const float *images, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t stride,
-                   const float *kernels, const float *bias, int64_t outputs, const float *addend,
-                   int64_t addend_height, int64_t addend_width, int activation, float *output, int threads) {
+int KERNEL(rcnn_pointwise)(const float *images, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                           int64_t stride, const float *kernels, const float *bias, int64_t outputs,
+                           const float *addend, int64_t addend_height, int64_t addend_width, int activation,
+                           float *output, int threads) {
     const int64_t down = (height - 1) / stride + 1, across = (width - 1) / stride + 1, total = batch * down * across;
     /* A few numbers more a row: rows a power of two apart would share too few lines of the cache. */
     const int64_t input_stride = channels + LANES;

@@ -1,4 +1,4 @@
-/* RoIAlign over the levels of a pyramid, for prediction; rcnn.ops.kernels calls it.
+/* RoIAlign over the levels of a pyramid, for prediction.
 
    The same samples and weights as rcnn.ops.roi, each bin summed in registers and written where it belongs.
 
@@ -37,9 +37,10 @@ static void find_corners(float low, float high, int64_t length, int64_t samples,
 /* output [R, P, P, C] of maps: L pointers to [B, H, W, C], C a multiple of LANES; sizes [L, 2] are H and W, scales [L]
    cells a pixel; rois [R, 4], images and levels [R].
    Returns 0, 1 where there is no memory, 2 where an image or a level does not exist. */
-int rcnn_roi_align(const float *const *maps, const int64_t *sizes, const float *scales, int64_t count, int64_t batch,
-                   int64_t channels, const float *rois, const int64_t *images, const int64_t *levels, int64_t regions,
-                   int64_t side, int64_t samples, int aligned, float *output, int threads) {
+int KERNEL(rcnn_roi_align)(const float *const *maps, const int64_t *sizes, const float *scales, int64_t count,
+                           int64_t batch, int64_t channels, const float *rois, const int64_t *images,
+                           const int64_t *levels, int64_t regions, int64_t side, int64_t samples, int aligned,
+                           float *output, int threads) {
     for (int64_t r = 0; r < regions; r++)
         if (images[r] < 0 || images[r] >= batch || levels[r] < 0 || levels[r] >= count) return 2;
     const int64_t points = side * samples, corners = 2 * samples;

@@ -1,14 +1,19 @@
-/* What the kernels in C share: vectors of the CPU's full width, and the product that they spend their time in. */
+/* What the kernels in C share: vectors of the CPU's full width, activations, and the product of matrices.
+
+   hatch_build.py compiles every kernel once for each instruction set; the names tell them apart, and
+   rcnn.kernels.library chooses by what the CPU has. */
 
 #include <stdint.h>
 
 /* The lanes of a vector register, and as many rows of products as there are registers for. */
 #if defined(__AVX512F__)
+#define KERNEL(name) name##_avx512
 enum { LANES = 16, ROWS = 14 };
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
+#define KERNEL(name) name##_avx2
 enum { LANES = 8, ROWS = 6 };
 #else
-#error "not quicker than torch's own kernels without AVX"
+#error "without AVX2 torch's own kernels are as fast"
 #endif
 enum { WIDE = 2 * LANES }; /* the kernels of a panel: what is multiplied with a row at a time */
 
@@ -24,6 +29,16 @@ static inline vector choose(integers which, vector then, vector otherwise) {
     return (vector)((which & (integers)then) | (~which & (integers)otherwise));
 }
 static inline vector relu(vector x) { return choose(x < 0, all(0), x); }
+static inline vector relu6(vector x) { return choose(x > 6, all(6), relu(x)); }
+
+enum { NOTHING, RELU, RELU6, HARDSWISH }; /* rcnn.ops.convolution.ACTIVATIONS */
+
+static inline vector activate(vector x, int activation) {
+    if (activation == RELU) return relu(x);
+    if (activation == RELU6) return relu6(x);
+    if (activation == HARDSWISH) return x * relu6(x + 3) / 6;
+    return x;
+}
 
 /* sums [ROWS][WIDE] of inputs [ROWS][C], `stride` numbers between the rows, and kernels [C][WIDE]. */
 static inline __attribute__((always_inline)) void multiply(const float *inputs, int64_t stride, const float *kernels,

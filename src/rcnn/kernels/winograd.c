@@ -1,4 +1,4 @@
-/* Winograd's F(4x4, 3x3) in one pass; rcnn.ops.kernels calls it. The algorithm is rcnn.ops.winograd's.
+/* Winograd's F(4x4, 3x3) in one pass. The algorithm is that of rcnn.layers.winograd.
 
    The tiles go through in turns small enough for the caches. Each turn has three steps that the threads share:
    36 inputs of each tile, their products with the kernels, the results of each tile.
@@ -16,8 +16,8 @@ enum { SLICE = 56 / ROWS * ROWS }; /* tiles that a thread multiplies at a time *
 enum { TURN = 1 << 20 };           /* numbers that a turn of up to seven threads writes: 4 MB */
 
 /* Sizes that the caller must keep to: C a multiple of the first, K of the second. */
-int rcnn_lanes(void) { return LANES; }
-int rcnn_wide(void) { return WIDE; }
+int KERNEL(rcnn_lanes)(void) { return LANES; }
+int KERNEL(rcnn_wide)(void) { return WIDE; }
 
 /* Memory in pages of 2 MB, where the system has them: a tile's 36 points lie in as many places. */
 static float *allocate(int64_t numbers) {
@@ -27,7 +27,7 @@ static float *allocate(int64_t numbers) {
     return memory;
 }
 
-/* One axis of a tile: the table _INPUT of rcnn.ops.winograd. */
+/* One axis of a tile: the table _INPUT of rcnn.layers.winograd. */
 static inline void map_input(const vector d[6], vector to[6]) {
     const vector even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
     const vector even_2 = d[4] - d[2], odd_2 = 2 * (d[3] - d[1]);
@@ -97,9 +97,9 @@ static inline void finish(const float *products, int64_t step, vector shift, vec
 /* output [B, H, W, K] of images [B, H, W, C] and kernels [36][K / WIDE][C][WIDE]; bias [K] and addend [B, H, W, K],
    each or NULL.
    Returns 0, or 1 where there is no memory. */
-int rcnn_winograd(const float *images, int64_t batch, int64_t height, int64_t width, int64_t channels,
-                  const float *kernels, const float *bias, int64_t outputs, const float *addend, int rectify,
-                  float *output, int threads) {
+int KERNEL(rcnn_winograd)(const float *images, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                          const float *kernels, const float *bias, int64_t outputs, const float *addend, int rectify,
+                          float *output, int threads) {
     const int64_t down = (height + 3) / 4, across = (width + 3) / 4, total = batch * down * across;
     /* A few numbers more a row: rows a power of two apart would share too few lines of the cache. */
     const int64_t input_stride = channels + LANES, product_stride = outputs + LANES, panels = outputs / WIDE;

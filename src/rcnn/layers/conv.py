@@ -1,4 +1,7 @@
-"""The 3x3 convolution of pyramids and heads."""
+"""The 3x3 convolution of pyramids and heads.
+
+Legend: B images, C channels in, K channels out.
+"""
 
 from typing import Any
 
@@ -7,20 +10,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from rcnn.kernels import kernels, winograd
-
-# Below these, measured with both gradients, C gains less than the kernels' transformation in each step costs.
-MIN_CHANNELS = 64
-MIN_TILES = 200  # of 4x4 cells
+from rcnn.layers import winograd
+from rcnn.layers.operator import needs_gradient, operator
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution with stride 1 and padding 1, trained by Winograd's way where that is quicker.
+    """A 3x3 convolution with stride 1 and padding 1, trained by Winograd's algorithm where that is faster.
 
-    That is in float32 on a CPU, on maps that are not tiny: in C, and without a compiler from 192 channels on.
-    Not under autocast: where ``rcnn train`` computes in bfloat16, the plain way does. It can be
-    differentiated once. In evaluation it is a plain convolution; :mod:`rcnn.inference.fused` makes it quick
-    for prediction.
+    That is in float32 on a CPU, on maps that are not tiny; under autocast it is a plain convolution. It can
+    be differentiated once. In evaluation it is a plain convolution, too, which
+    :mod:`rcnn.inference.fused` replaces.
     """
 
     def __init__(self, in_channels: int, channels: int, *, bias: bool = True) -> None:
@@ -28,22 +27,33 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, K, H, W]`` of maps ``[B, C, H, W]``."""
-        if self.training and torch.is_grad_enabled() and _is_faster(images, self.weight):
-            return convolve_trained(images, self.weight, self.bias)
+        if self.training and torch.is_grad_enabled():
+            return conv3x3(images, self.weight, self.bias)
         return super().forward(images)
 
 
-def convolve_trained(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``[B, K, H, W]`` of maps ``[B, C, H, W]``, with gradients of all three, however many channels."""
-    result: Tensor = _Trained.apply(images, weight, bias)
+@operator
+def conv3x3(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``[B, K, H, W]`` of maps ``[B, C, H, W]`` and kernels ``[K, C, 3, 3]``, with gradients of all three."""
+    if not winograd.is_faster(images, len(weight)):
+        return functional.conv2d(images, weight, bias, padding=1)
+    if needs_gradient(images, weight, bias):
+        return convolve_by_winograd(images, weight, bias)
+    return winograd.convolve(images, winograd.transform_kernels(weight), bias)
+
+
+def convolve_by_winograd(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As :func:`conv3x3`, with gradients that use Winograd's algorithm, too, where that is faster."""
+    result: Tensor = _Winograd3x3.apply(images, weight, bias)
     return result
 
 
-class _Trained(torch.autograd.Function):
+class _Winograd3x3(torch.autograd.Function):
+    # Nothing here records gradients, so conv3x3 computes at once, by the fastest implementation there is.
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(images, weight)
-        return _convolve(images, weight, bias)
+        return conv3x3(images, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -52,37 +62,13 @@ class _Trained(torch.autograd.Function):
         of_images, of_weight, of_bias = ctx.needs_input_grad
         with torch.autocast("cpu", enabled=False):
             return (
-                _convolve(gradient, weight.flip(2, 3).transpose(0, 1)) if of_images else None,
-                _of_weight(images, weight, gradient) if of_weight else None,
+                conv3x3(gradient, weight.flip(2, 3).transpose(0, 1), None) if of_images else None,
+                _weight_gradient(images, weight, gradient) if of_weight else None,
                 gradient.sum((0, 2, 3)) if of_bias else None,
             )
 
 
-def _is_faster(images: Tensor, weight: Tensor) -> bool:
-    return _compiled(images, weight) is not None or winograd.is_faster(images, len(weight))
-
-
-def _compiled(images: Tensor, weight: Tensor) -> kernels.Kernels | None:
-    """The kernels in C, if they are the quicker way."""
-    count, channels = weight.shape[:2]
-    tiles = len(images) * -(-images.shape[-2] // 4) * -(-images.shape[-1] // 4)
-    if images.ndim != 4 or tiles < MIN_TILES or min(channels, count) < MIN_CHANNELS:
-        return None
-    with torch.no_grad():
-        found = kernels.kernels() if kernels.is_usable(images, weight) else None
-    return found if found is not None and found.supports_3x3(channels, count) else None
-
-
-def _convolve(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    compiled = _compiled(images, weight)
-    if compiled is not None:
-        return compiled.convolve_3x3(images, compiled.pack_3x3(weight), bias)
-    if winograd.is_faster(images, len(weight)):
-        return winograd.convolve(images, winograd.transform_kernels(weight), bias)
-    return functional.conv2d(images, weight, bias, padding=1)
-
-
-def _of_weight(images: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+def _weight_gradient(images: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
     if winograd.is_faster(images, len(weight)):
         return winograd.kernel_gradient(images, gradient)
     one, wanted = (1, 1), (False, True, False)

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional
 
-from rcnn.kernels import kernels
+from rcnn.layers.operator import operator
 
 Pooling = Literal["align", "pool"]
 
@@ -65,21 +65,16 @@ def roi_pool(
         aligned: shift by half a cell, so that continuous coordinates mean what they say. False is the legacy
             form.
     """
-    # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores (to predict,
-    # in C); the kernel of torchvision runs on one.
+    # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores where the
+    # kernel of torchvision, which exported files hold, runs on one.
     if (
         pooling == "align"
         and sampling_ratio > 0
         and rois.device.type == "cpu"
         and not torch.compiler.is_exporting()
     ):
-        compiled = kernels.kernels() if kernels.is_usable(*features, rois) else None
-        if compiled is not None and compiled.supports_roi_align(features[0].shape[1]):
-            return compiled.roi_align(
-                features, rois, image_indices, levels, strides, size, sampling_ratio, aligned=aligned
-            )
-        return _align_as_weighted_rows(
-            features, rois, image_indices, levels, strides, size, sampling_ratio, aligned
+        return roi_align(
+            list(features), rois, image_indices, levels, list(strides), size, sampling_ratio, aligned
         )
     boxes = torch.cat([image_indices[:, None].to(rois.dtype), rois], 1)
     # The kernels want maps and boxes of one type, and boxes in half precision would be pixels off.
@@ -96,7 +91,8 @@ def roi_pool(
     return output
 
 
-def _align_as_weighted_rows(
+@operator
+def roi_align(
     features: Sequence[Tensor],
     rois: Tensor,
     image_indices: Tensor,
@@ -106,10 +102,11 @@ def _align_as_weighted_rows(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """RoIAlign as ``embedding_bag``: each bin is a weighted sum of the maps' cells.
+    """As :func:`roi_pool` with a fixed number of samples, as ``embedding_bag``.
 
-    With the maps as a table of cells ``[cells, C]`` and 4 corners of each of ``s * s`` samples, a bin has
-    ``4 s²`` rows and weights. Exact, threaded forward and backward, and the output is channels_last.
+    Each bin is a weighted sum of the maps' cells: with the maps as a table of cells ``[cells, C]`` and 4
+    corners of each of ``s * s`` samples, it has ``4 s²`` rows and weights. Exact, threaded forward and
+    backward, and the output is channels_last.
     """
     channels = features[0].shape[1]
     # Sums of up to 16 rows are taken in full precision, also where the maps have half.

@@ -1,10 +1,7 @@
-"""What takes most of a prediction's time on a CPU, in C: convolutions, RoIAlign, suppression.
+"""The compiled functions on tensors: convolutions, RoIAlign and suppression, in float32 on a CPU.
 
-The files beside this one are built by ``rcnn.kernels.compiled`` in some seconds, at their first use. They do
-what
-``rcnn.ops`` and ``conv2d`` do, the same up to rounding, with vectors of the CPU's full width and with what
-follows a convolution done while its results are in registers. Where nothing can be compiled these do it;
-``RCNN_COMPILE=0`` asks for that. Only the 3x3 convolution serves training, too: ``rcnn.layers.conv``.
+Each does what an operator of ``rcnn.ops`` or ``rcnn.layers`` does, the same up to rounding, with vectors of
+the CPU's full width and with what follows a convolution done while its results are in registers.
 
 Legend: B images, C channels in, K channels out, L levels, R regions, P the side of a pooled map.
 """
@@ -12,129 +9,41 @@ Legend: B images, C channels in, K channels out, L levels, R regions, P the side
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor
 from torch.nn import functional
 
-from rcnn.kernels import compiled, winograd
+from rcnn.kernels.library import Library
+from rcnn.layers import winograd
+from rcnn.ops.convolution import ACTIVATIONS, pad_sides
 
-SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
-# The smallest that were measured; it was the quicker way for them, too.
+# The smallest that were measured; it was the faster way for them, too.
 MIN_CHANNELS = 32
 MIN_TILES = 12
-# Below these numbers of kernels torch's 1x1 convolutions are as quick, or quicker: what C gains on passes
-# over memory goes for copying cells into the caches.
+# Below these numbers of kernels torch's 1x1 convolutions are as fast, or faster: what C gains on passes over
+# memory goes for copying cells into the caches.
 MIN_KERNELS = 160
 MIN_KERNELS_WITH_ADDEND = 64  # with a map to be added
 MIN_CELLS = 200
 # FCN's fc7, with 4096, took up to twice torch's time: a panel of its kernels serves only a few rows.
 MAX_CHANNELS = 2048
 
-Activation = Literal["none", "relu", "relu6", "hardswish"]
-ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "relu6", "hardswish")
 Packed = tuple[Tensor, Tensor]  # kernels and bias of a 1x1 convolution
 
-_number, _pointer, _count = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
-_ARGUMENTS = {
-    "rcnn_lanes": (),
-    "rcnn_wide": (),
-    "rcnn_winograd": (
-        _pointer, _number, _number, _number, _number, _pointer, _pointer, _number, _pointer, _count, _pointer,
-        _count,
-    ),
-    "rcnn_pointwise": (
-        _pointer, _number, _number, _number, _number, _number, _pointer, _pointer, _number, _pointer, _number,
-        _number, _count, _pointer, _count,
-    ),
-    "rcnn_roi_align": (
-        _pointer, _pointer, _pointer, _number, _number, _number, _pointer, _pointer, _pointer, _number,
-        _number, _number, _count, _pointer, _count,
-    ),
-    "rcnn_nms": (_pointer, _number, _pointer, _number, ctypes.c_float, _pointer, _count),
-}  # fmt: skip
-
-
-@functools.cache
-def kernels() -> Kernels | None:
-    """Those of this machine; None where they are not to be had."""
-    return compiled.load_or_none(SOURCES, Kernels)
-
-
-def is_usable(*tensors: Tensor) -> bool:
-    """Whether C may read these: float32 in this CPU's memory, and nobody records what is done to them."""
-    return (
-        all(
-            type(tensor) in (Tensor, torch.nn.Parameter)
-            and tensor.device.type == "cpu"
-            and tensor.dtype == torch.float32
-            for tensor in tensors
-        )
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    )
+_number, _pointer = ctypes.c_int64, ctypes.c_void_p
 
 
 class Kernels:
-    """The functions of a compiled library.
+    """The functions of a compiled library."""
 
-    Args:
-        path: of the library.
-
-    Raises:
-        OSError: it cannot be loaded, or computes something else.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._library = ctypes.CDLL(str(path))
-        try:
-            for name, arguments in _ARGUMENTS.items():
-                getattr(self._library, name).argtypes = arguments
-        except AttributeError as error:
-            raise OSError(f"{path}: {error}") from error
-        self.lanes, self.panel_width = int(self._library.rcnn_lanes()), int(self._library.rcnn_wide())
-        if not self._is_correct():
-            raise OSError(f"{path}: its results are wrong")
-
-    def _is_correct(self) -> bool:
-        # Whatever the caller's defaults are.
-        with torch.no_grad(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
-            random = functools.partial(
-                torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float32
-            )
-            images, weight, bias = random(2, 64, 9, 14), random(70, 64, 1, 1), random(70)
-            wide, above = random(64, 64, 3, 3), random(2, 70, 5, 7)
-            boxes = torch.tensor([[-3, 1, 30, 33], [5, 6, 5.5, 40]], dtype=torch.float32)
-            index, levels, groups = (torch.tensor(numbers) for numbers in ([1, 0], [0, 0], [1, 0, 0, 0]))
-            again, scores = boxes[[0, 1, 0, 0]], boxes.new_tensor([1, 0, 2, 0])
-            rows, added = torch.cat([index[:, None], boxes], 1), functional.interpolate(above, size=(9, 14))
-            expected = (
-                (functional.conv2d(images, wide, bias[:64], padding=1) + images).relu(),
-                (functional.conv2d(images, weight, bias) + added).relu(),
-                torchvision.ops.roi_align(images, rows, 3, 0.25, 2, True),
-                torchvision.ops.batched_nms(again, scores, groups, 0.5),
-            )
-            packed, panels = self.pack_3x3(wide), self.pack_1x1(weight, bias)
-            found = (
-                self.convolve_3x3(images, packed, bias[:64], addend=images, relu=True),
-                self.convolve_1x1(images, panels, len(bias), addend=above, activation="relu"),
-                self.roi_align([images], boxes, index, levels, [4], 3, 2, aligned=True),
-                self.nms(again, scores, groups, 0.5),
-            )
-        return all(
-            one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-2)
-            for one, other in zip(found, expected, strict=True)
-        )
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self.lanes, self.panel_width = int(library.rcnn_lanes()), int(library.rcnn_wide())
 
     def supports_3x3(self, channels: int, count: int) -> bool:
-        """Whether it computes, and quicker than torch, a 3x3 convolution of C channels and K kernels."""
+        """Whether it computes, and faster than torch, a 3x3 convolution of C channels and K kernels."""
         return (
             min(channels, count) >= MIN_CHANNELS
             and channels % self.lanes == 0
@@ -142,7 +51,7 @@ class Kernels:
         )
 
     def is_faster_3x3(self, images: Tensor) -> bool:
-        """Whether it is the quicker way for these maps ``[B, C, H, W]``: not for tiny ones."""
+        """Whether it is faster than torch for these maps ``[B, C, H, W]``: not for tiny ones."""
         if images.ndim != 4:
             return False
         batch, _, height, width = images.shape
@@ -165,10 +74,10 @@ class Kernels:
         addend: Tensor | None = None,
         relu: bool = False,
     ) -> Tensor:
-        """As :func:`rcnn.kernels.winograd.convolve`: ``[B, K, H, W]``, channels last.
+        """As :func:`rcnn.layers.winograd.convolve`: ``[B, K, H, W]``, channels last.
 
         Args:
-            images: ``[B, C, H, W]``, quickest in channels_last.
+            images: ``[B, C, H, W]``, fastest in channels_last.
             packed: of :meth:`pack_3x3`.
             bias: ``[K]``.
             addend: ``[B, K, H, W]``, added before negative results become 0.
@@ -198,14 +107,14 @@ class Kernels:
         return output
 
     def supports_1x1(self, channels: int, count: int, *, added: bool) -> bool:
-        """Whether it computes, and quicker than torch, a 1x1 convolution of C channels and K kernels.
+        """Whether it computes, and faster than torch, a 1x1 convolution of C channels and K kernels.
 
         ``added``: a map is added to its results.
         """
         return channels <= MAX_CHANNELS and count >= (MIN_KERNELS_WITH_ADDEND if added else MIN_KERNELS)
 
     def is_faster_1x1(self, images: Tensor) -> bool:
-        """Whether it is the quicker way for these maps ``[B, C, H, W]``: not for tiny ones."""
+        """Whether it is faster than torch for these maps ``[B, C, H, W]``: not for tiny ones."""
         return images.ndim == 4 and images.shape[0] * images.shape[2] * images.shape[3] >= MIN_CELLS
 
     def pack_1x1(self, weight: Tensor, bias: Tensor | None) -> Packed:
@@ -224,12 +133,12 @@ class Kernels:
         *,
         stride: int = 1,
         addend: Tensor | None = None,
-        activation: Activation = "none",
+        activation: str = "none",
     ) -> Tensor:
         """The activation of a 1x1 convolution and what is added to it: ``[B, K, h, w]``, channels last.
 
         Args:
-            images: ``[B, C, H, W]``, quickest in channels_last.
+            images: ``[B, C, H, W]``, fastest in channels_last.
             packed: of :meth:`pack_1x1`.
             count: K.
             stride: of the convolution.
@@ -256,6 +165,60 @@ class Kernels:
             torch.get_num_threads(),
         ):  # fmt: skip
             raise MemoryError(f"no memory for a convolution of maps {list(images.shape)}")
+        return output
+
+    def supports_depthwise(self, channels: int, side: int, stride: int) -> bool:
+        """Whether it computes a depthwise convolution of C channels with kernels of this side and stride."""
+        return channels >= self.lanes and side in (3, 5) and stride in (1, 2)
+
+    def pack_depthwise(self, weight: Tensor) -> Tensor:
+        """``[k * k, C]`` of kernels ``[C, 1, k, k]``, for :meth:`convolve_depthwise`."""
+        return weight.flatten(1).T.contiguous()
+
+    def convolve_depthwise(
+        self,
+        images: Tensor,
+        packed: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        activation: str = "none",
+    ) -> Tensor:
+        """The activation of a depthwise convolution: ``[B, C, h, w]``, channels last.
+
+        Args:
+            images: ``[B, C, H, W]``, fastest in channels_last.
+            packed: of :meth:`pack_depthwise`.
+            bias: ``[C]``.
+            stride: of the convolution.
+            padding: zeros on each side, or ``rcnn.ops.convolution.SAME``.
+            activation: one of ``rcnn.ops.convolution.ACTIVATIONS``.
+
+        Raises:
+            ValueError: sizes or types do not go together.
+        """
+        _check(images, packed.shape[1], packed, *_present(bias))
+        batch, channels, height, width = images.shape
+        side = round(len(packed) ** 0.5)
+        if not self.supports_depthwise(channels, side, stride) or len(packed) != side**2:
+            raise ValueError(f"{channels} channels, {len(packed)} numbers per kernel, stride {stride}")
+        if bias is not None and len(bias) != channels:
+            raise ValueError(f"a bias of {len(bias)} numbers for {channels} kernels")
+        (top, bottom), (left, right) = (
+            pad_sides(length, side, stride, padding) for length in (height, width)
+        )
+        rows = (height + top + bottom - side) // stride + 1
+        columns = (width + left + right - side) // stride + 1
+        if rows < 1 or columns < 1:
+            raise ValueError(f"maps {list(images.shape)} are smaller than the kernels of {side}x{side}")
+        maps, shift = _cells(images), None if bias is None else bias.contiguous()
+        output = _channels_last(batch, channels, rows, columns)
+        self._library.rcnn_depthwise(
+            maps.data_ptr(), batch, height, width, channels, packed.data_ptr(), _address(shift), side, stride,
+            top, left, rows, columns, ACTIVATIONS.index(activation), output.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
         return output
 
     def supports_roi_align(self, channels: int) -> bool:

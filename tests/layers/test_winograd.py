@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.kernels.winograd import convolve, kernel_gradient, transform_kernels
+from rcnn.layers.winograd import convolve, kernel_gradient, transform_kernels
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -47,8 +47,8 @@ def test_equals_the_direct_convolution(
     few: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rcnn.kernels.winograd.CHUNK", 2**13)
-    monkeypatch.setattr("rcnn.kernels.winograd.MIN_GROUPED_TILES", few)
+    monkeypatch.setattr("rcnn.layers.winograd.CHUNK", 2**13)
+    monkeypatch.setattr("rcnn.layers.winograd.MIN_GROUPED_TILES", few)
     images = random(batch, channels, height, width)
     weight, bias = random(kernels, channels, 3, 3), random(kernels)
     expected = functional.conv2d(images, weight, bias, padding=1)
@@ -64,7 +64,7 @@ def test_equals_the_direct_convolution(
 def test_the_kernels_gradient_is_that_of_the_direct_convolution(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rcnn.kernels.winograd.CHUNK", chunk)
+    monkeypatch.setattr("rcnn.layers.winograd.CHUNK", chunk)
     images, kernels = random(3, 6, 9, 14).double(), random(5, 6, 3, 3).double().requires_grad_()
     gradient = random(3, 5, 9, 14).double()
     (expected,) = torch.autograd.grad(functional.conv2d(images, kernels, padding=1), kernels, gradient)
