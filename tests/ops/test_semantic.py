@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.ops.semantic import bilinear_kernel, pixel_loss, stacked_maps
+from rcnn.ops.semantic import bilinear_kernel, pixel_loss
 from rcnn.parts.batch import Targets
+from rcnn.parts.semantic_head import stacked_maps
 
 
 def truth(*rows):

@@ -30,10 +30,11 @@ from torch.nn import functional
 
 from rcnn.models.light import LEVELS, Light
 from rcnn.models.model import Model, TrainingData
-from rcnn.ops.semantic import bilinear_kernel, pixel_loss, stacked_maps
+from rcnn.ops.semantic import bilinear_kernel, pixel_loss
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
+from rcnn.parts.semantic_head import stacked_maps
 from rcnn.structures import Skeleton
 
 # Zeros around the image. With conv1_1's own pixel they are the published 100; those at the right and the

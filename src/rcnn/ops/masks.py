@@ -3,13 +3,29 @@
 Legend: R regions, M the map's side.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from rcnn.parts.batch import TargetMasks
+
+class WindowedMasks(Protocol):
+    """Masks kept inside their own windows: ``rcnn.parts.batch.TargetMasks``."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """uint8 ``[P]``: the windows' pixels, row by row, one mask after the other."""
+
+    @property
+    def windows(self) -> Tensor:
+        """int64 ``[N, 4]``: x1 y1 x2 y2 of each."""
+
+    @property
+    def offsets(self) -> Tensor:
+        """int64 ``[N]``: where in ``pixels`` each begins."""
 
 
-def mask_targets(masks: TargetMasks, index: Tensor, rois: Tensor, size: int) -> Tensor:
+def mask_targets(masks: WindowedMasks, index: Tensor, rois: Tensor, size: int) -> Tensor:
     """The part of each region's true mask inside the region, resized to ``[R, M, M]``, values in [0, 1].
 
     Reads the masks where they are stored: no full-size bitmap is made.

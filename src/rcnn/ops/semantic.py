@@ -3,30 +3,12 @@
 Legend: B images, C classes, H and W of the padded batch.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from rcnn.ops.losses import global_normaliser
-from rcnn.parts.batch import Targets
 from rcnn.structures import VOID, Size
-
-
-def stacked_maps(targets: Sequence[Targets], size: Size) -> Tensor:
-    """The semantic maps of a batch, int64 ``[B, H, W]``, void at the right and the bottom of each.
-
-    Raises:
-        ValueError: truth without a semantic map.
-    """
-    stacked = targets[0].boxes.new_full((len(targets), *size), VOID, dtype=torch.int64)
-    for whole, target in zip(stacked, targets, strict=True):
-        if target.semantic is None:
-            raise ValueError(f"{target.path}: the truth has no semantic map, which this model learns from")
-        height, width = target.size
-        whole[:height, :width] = target.semantic
-    return stacked
 
 
 def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tensor:

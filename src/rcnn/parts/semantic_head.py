@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
-from rcnn.ops.semantic import pixel_loss, stacked_maps
+from rcnn.ops.semantic import pixel_loss
 from rcnn.parts.batch import Detections, Targets
-from rcnn.structures import VOID
+from rcnn.structures import VOID, Size
 
 
 @dataclass(frozen=True)
@@ -119,3 +119,18 @@ def _block(in_channels: int, settings: SemanticHeadSettings) -> nn.Sequential:
         nn.GroupNorm(settings.groups, settings.channels),
         nn.ReLU(inplace=True),
     )
+
+
+def stacked_maps(targets: Sequence[Targets], size: Size) -> Tensor:
+    """The semantic maps of a batch, int64 ``[B, H, W]``, void at the right and the bottom of each.
+
+    Raises:
+        ValueError: truth without a semantic map.
+    """
+    stacked = targets[0].boxes.new_full((len(targets), *size), VOID, dtype=torch.int64)
+    for whole, target in zip(stacked, targets, strict=True):
+        if target.semantic is None:
+            raise ValueError(f"{target.path}: the truth has no semantic map, which this model learns from")
+        height, width = target.size
+        whole[:height, :width] = target.semantic
+    return stacked
