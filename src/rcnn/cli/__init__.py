@@ -113,9 +113,17 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU where there is one.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, bf16 or float32: auto predicts in bfloat16 where that is markedly faster, but measures "
+        "in float32.",
+    ),
+]
 Half = Annotated[
     bool,
-    typer.Option("--half", help="Compute in bfloat16: quicker on processors with instructions for it."),
+    typer.Option("--half", hidden=True, help="The old name of --precision bf16."),
 ]
 Svd = Annotated[
     str | None,
@@ -281,6 +289,7 @@ def evaluate(
     ] = 0.01,
     skip_bad: SkipBad = False,
     device: Device = None,
+    precision: Precision = "auto",
     half: Half = False,
     svd: Svd = None,
     settings: ModelSettings = None,
@@ -300,33 +309,28 @@ def evaluate(
     from rcnn.data.external_proposals import with_proposals
     from rcnn.evaluation.evaluator import evaluate as measure
     from rcnn.evaluation.evaluator import evaluate_results
-    from rcnn.evaluation.tables import metric_tables
     from rcnn.inference.exported import is_exported
     from rcnn.io.atomic import write_atomically
     from rcnn.loading import load
-    from rcnn.metrics.registry import check_metric_names
+    from rcnn.metrics.registry import choose_metrics
 
-    families = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    check_metric_names(families or ())  # a wrong name is reported before anything is opened
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    choice = choose_metrics(names)  # a wrong name is reported before anything is opened
     dataset = _open(Path(sources[-1]), images)
-    chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": families, "threshold": threshold}
+    chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": names, "threshold": threshold}
     if predictions is not None:
         if settings:
             raise ValueError("evaluate: --set changes a model, but --predictions needs none; leave it out")
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, **chosen)
     else:
-        detector = _compressed(load(sources[0], device, half=half, settings=settings or ()), svd)
+        detector = _compressed(
+            load(sources[0], device, **_computes(precision, half), settings=settings or ()), svd
+        )
         if is_exported(sources[0]):
             boxes_only = detector.info["model"].get("mask") is None
-            detector = detector.tensors()
         else:
             boxes_only = not getattr(getattr(detector, "network", None), "needs_masks", True)
-        if families and not detector.class_names:
-            raise ValueError(
-                f"--metrics {metrics}: {sources[0]} finds no objects; what it says of the pixels is measured "
-                "without"
-            )
         # What cannot be used is reported before anything is predicted; a set without objects can be.
         report, known = check(dataset, decode=False), set(dataset.problems)
         found = [p for p in report.problems if p in known or p.file != dataset.source]
@@ -334,15 +338,13 @@ def evaluate(
         dataset, left_out = refuse_or_skip(dataset, skip_bad, report=report, boxes_only=boxes_only)
         for problem in left_out:
             _print(f"left out: {problem}")
-        dataset = _with_proposals(dataset, detector, proposals, of_rpn="proposals" in (families or ()))
+        of_rpn = choice.is_named and choice.needs("proposals")
+        dataset = _with_proposals(dataset, detector, proposals, of_rpn=of_rpn)
         if threshold is None:
             chosen["threshold"] = getattr(detector, "min_score", None)
         with _progress("evaluating") as progress:
             evaluation, _ = measure(detector, dataset, min_score=min_score, progress=progress, **chosen)
-    if "coco" in evaluation.families or evaluation.semantic is not None:
-        _console().print(evaluation.table())
-    for table in metric_tables(evaluation):
-        _console().print(table.rich())
+    _console().print(evaluation.table())
     if json_file is not None:
         measured = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
         content = {**measured, "data": sources[-1], **evaluation.to_json()}
@@ -377,6 +379,7 @@ def predict(
         ),
     ] = None,
     device: Device = None,
+    precision: Precision = "auto",
     half: Half = False,
     svd: Svd = None,
     settings: ModelSettings = None,
@@ -385,11 +388,12 @@ def predict(
 
     Of panoptic and semantic models also the maps, with areas.csv.
     """
-    from rcnn.inference.writers import find_images, predict_to_files
+    from rcnn.inference.sources import find_images
+    from rcnn.inference.writers import predict_to_files
     from rcnn.loading import load
 
     find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
-    detector = _compressed(load(model, device, half=half, settings=settings or ()), svd)
+    detector = _compressed(load(model, device, **_computes(precision, half), settings=settings or ()), svd)
     with _progress("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
@@ -397,7 +401,8 @@ def predict(
         )  # fmt: skip
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]
     found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
-    _print(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}")
+    how = "" if summary.precision == "float32" else f"; computed in {summary.precision}"
+    _print(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}{how}")
     if summary.full:
         _print_error(
             f"{len(summary.full)} images have as many objects as are reported at most, such as "
@@ -476,15 +481,13 @@ def export(
     seen = [dataset[i].image for i in dataset.evenly_spaced(NUM_CALIBRATION_IMAGES)]
     written = write(detector, out, format, transform_inside=transform_inside, calibration=seen)
     _print(f"written: {written}")
-    from rcnn.evaluation.evaluator import KINDS
     from rcnn.evaluation.evaluator import evaluate as measure
 
     with _progress("measuring what it costs") as progress:
         exact, _ = measure(detector, dataset, metrics=["coco"], progress=progress)
         rounded, _ = measure(open_exported(out), dataset, metrics=["coco"], progress=progress)
-    for name in (f"{kind}/{metric}" for kind in KINDS for metric in ("AP", "AP50")):
-        if name in exact.metrics:
-            _print(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
+    for name, _ in exact.headline():
+        _print(f"{name}: {exact.metrics[name]:.4f}, in int8 {rounded.metrics[name]:.4f}")
     seconds, fast = (result.seconds["predicting"] for result in (exact, rounded))
     _print(f"seconds an image: {seconds:.3f} of the network, in int8 {fast:.3f}")
 
@@ -612,8 +615,8 @@ def data_show(
     seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
 ) -> None:
     """Draw the annotations on some images, each by itself and all on one sheet."""
-    from rcnn.draw import contact_sheet, draw
-    from rcnn.inference.writers import write_picture
+    from rcnn.draw import contact_sheet
+    from rcnn.io.atomic import write_image
 
     dataset = _open(data, images)
     chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
@@ -626,14 +629,14 @@ def data_show(
             except ValueError as error:
                 _print_error(f"not drawn: {error}")
                 continue
-            picture = draw(sample.image, sample.truth)
+            picture = sample.truth.overlay(sample.image)
             name = Path(str(sample.image_id)).name
-            write_picture(picture, out / f"{index:05d}_{name}.png")
+            write_image(picture, out / f"{index:05d}_{name}.png")
             pictures.append(picture)
             captions.append(f"{name}: {len(sample.truth)}" if dataset.class_names else name)
     if not pictures:
         raise ValueError(f"{data}: none of the {len(chosen)} images chosen can be drawn")
-    write_picture(contact_sheet(pictures, captions), out / "sheet.png")
+    write_image(contact_sheet(pictures, captions), out / "sheet.png")
     _print(f"{len(pictures)} of {len(dataset)} images drawn; all on one sheet: {out / 'sheet.png'}")
 
 
@@ -751,19 +754,25 @@ def _open(data: Path, images: Path | None) -> Dataset:
     return dataset
 
 
+def _computes(precision: str, half: bool) -> dict[str, Any]:
+    """The options of :func:`rcnn.load` about precision."""
+    return {"precision": precision, **({"half": True} if half else {})}
+
+
 def _compressed(detector: Any, ranks: str | None) -> Any:
     """The model with its fully connected layers by truncated SVD, where ranks are given."""
     if ranks is None:
         return detector
-    from rcnn.models.fast_rcnn import FastRCNN, compress
-
-    network = getattr(detector, "network", None)
-    if not isinstance(network, FastRCNN):
-        raise ValueError(f"--svd {ranks}: for the checkpoint of a Fast R-CNN; leave it out")
     first, _, second = ranks.partition(",")
     if not (first.strip().isdigit() and second.strip().isdigit()):
         raise ValueError(f"--svd {ranks}: expected two ranks, such as 1024,256")
-    return replace(detector, network=compress(network, (int(first), int(second))))
+    network = getattr(detector, "network", None)
+    if network is None:
+        raise ValueError(f"--svd {ranks}: an exported file stays as it is; leave it out")
+    try:
+        return replace(detector, network=network.compressed((int(first), int(second))))
+    except ValueError as error:
+        raise ValueError(f"--svd {ranks}: {error}") from error
 
 
 def _with_proposals(
@@ -778,7 +787,7 @@ def _with_proposals(
     from rcnn.metrics.recall import COUNTS
 
     network: Any = getattr(detector, "network", None)
-    if not getattr(network, "needs_external_proposals", False):
+    if not getattr(network, "needs_proposals", False):
         if file is not None:
             raise ValueError(f"--proposals {file}: this model makes its own proposals; leave the option out")
         if not of_rpn:

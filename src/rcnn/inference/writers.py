@@ -99,7 +99,9 @@ def predict_to_files(
     overlays = overlay_names(list(images))
     failed: list[str] = []
     full: list[str] = []
-    asked = {"min_score": detector.min_score if min_score is None else min_score}
+    asked = {
+        "min_score": detector.min_score if min_score is None else min_score, "max_detections": max_detections,
+    }  # fmt: skip
     with _Tables(out, detector, ids, asked) as tables, _partitions(detector, out, ids) as shown:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
