@@ -783,7 +783,6 @@ def _with_proposals(
     Those that it makes itself are there only if they are asked for.
     """
     from rcnn.data.external_proposals import SELECTIVE_SEARCH, default_cache, with_proposals
-    from rcnn.evaluation.rpn_proposals import rpn_proposals
     from rcnn.metrics.recall import COUNTS
 
     network: Any = getattr(detector, "network", None)
@@ -792,6 +791,8 @@ def _with_proposals(
             raise ValueError(f"--proposals {file}: this model makes its own proposals; leave the option out")
         if not of_rpn:
             return dataset
+        from rcnn.evaluation.rpn_proposals import rpn_proposals  # needs torch
+
         with _progress("proposing") as progress:
             return with_proposals(dataset, rpn_proposals(detector, dataset, COUNTS[-1], progress))
     source = SELECTIVE_SEARCH if file is None else file

@@ -31,6 +31,7 @@ class MetricTable:
         caption: what else must be known.
         bold: the rows that sum up the others.
         bars: the columns whose fractions the report shows as bars, too.
+        num_names: how many columns, from the left, name a row.
     """
 
     title: str
@@ -39,6 +40,7 @@ class MetricTable:
     caption: str = ""
     bold: tuple[int, ...] = ()
     bars: tuple[int, ...] = ()
+    num_names: int = 1
 
     def rich(self) -> Table:
         """The table for a terminal."""
@@ -46,9 +48,11 @@ class MetricTable:
         padding = (0, 1) if len(self.columns) <= MAX_PADDED_COLUMNS else 0
         title = f"{self.title}, in %" if has_fractions else self.title
         table = Table(title=title, caption=self.caption or None, box=SIMPLE_HEAD, padding=padding)
-        for column in self.columns:
-            table.add_column(column, justify="right" if table.columns else "left")
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="left" if number < self.num_names else "right")
         for number, row in enumerate(self.rows):
+            if number in self.bold and number and number - 1 not in self.bold:
+                table.add_section()
             cells = [percent(cell) if isinstance(cell, float) else cell for cell in row]
             table.add_row(*cells, style="bold" if number in self.bold else None)
         return table

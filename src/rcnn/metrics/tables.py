@@ -44,9 +44,10 @@ def coco(evaluation: Evaluation) -> MetricTable:
     columns = ("", "class", "objects", *(column.removeprefix("AP_") for column in COCO_COLUMNS))
     return MetricTable(
         f"COCO's metrics of {len(evaluation.matches)} images", columns, rows,
-        "AP is the mean over IoU 0.50 to 0.95, AP50 and AP75 are at one IoU (of keypoints: OKS); small is "
-        f"below 32² pixels, large above 96²; up to {evaluation.max_detections} detections by image and class",
-        bold=tuple(bold), bars=(3,),
+        "AP is the mean over IoU 0.50 to 0.95, AP50 and AP75 are at one IoU (of keypoints: OKS);\n"
+        "small is below 32² pixels, large above 96²; "
+        f"up to {evaluation.max_detections} detections by image and class",
+        bold=tuple(bold), bars=(3,), num_names=2,
     )  # fmt: skip
 
 
@@ -81,8 +82,8 @@ def errors(evaluation: Evaluation) -> MetricTable:
     rows = [
         (kind, f"{metrics[f'errors/{kind}_count']:.0f}", metrics[f"errors/{kind}"]) for kind in ERROR_KINDS
     ]
-    title = f"Errors, AP50 of {KIND_NOUNS[evaluation.shape]} {percent(metrics['errors/AP50'])} %"
-    return MetricTable(title, ("kind", "number", "costs AP50"), rows)
+    caption = f"AP50 of {KIND_NOUNS[evaluation.shape]} is {percent(metrics['errors/AP50'])} %"
+    return MetricTable("Errors", ("kind", "number", "costs AP50"), rows, caption)
 
 
 def cityscapes(evaluation: Evaluation) -> MetricTable:
