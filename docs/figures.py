@@ -11,25 +11,28 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
 
-from rcnn import Instances, open_data
-from rcnn.draw import FOUND, MISSED, SPURIOUS, contact_sheet, draw, palette
-from rcnn.inference.writers import write_picture
+from rcnn import Instances, Masks, open_data
+from rcnn.draw import contact_sheet, palette
+from rcnn.evaluation.pictures import FOUND, MISSED, SPURIOUS
+from rcnn.inference.postprocess import paste_masks
+from rcnn.io.atomic import write_image
 from rcnn.models.fast_rcnn import FastRCNNSettings
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import cell_anchors, grid_anchors
-from rcnn.ops.masks import mask_targets, paste_masks
+from rcnn.ops.masks import mask_targets
 from rcnn.ops.matching import NEGATIVE, POSITIVE, sample
 from rcnn.ops.roi import assign_levels
 from rcnn.ops.warp import warp
+from rcnn.parts.batch import Targets
 from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
-from rcnn.structures import Masks
 
 IMAGE = "2e2d29fc"  # the first letters of its name
 FACTOR = 3
@@ -41,7 +44,8 @@ STRIDE = 16
 def main() -> None:
     """Draw all figures."""
     image, truth = opened(Path(sys.argv[1]))
-    proposals = selective_search(image, SelectiveSearchSettings(min_side=15))
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    proposals = torch.from_numpy(selective_search(pixels, SelectiveSearchSettings(min_side=15)))
     for name, tiles in (
         ("rcnn", rcnn(image, truth, proposals)),
         ("fast_rcnn", fast_rcnn(image, truth, proposals)),
@@ -53,26 +57,31 @@ def main() -> None:
     ):
         pictures, captions = zip(*tiles, strict=True)
         columns = 3 if len(tiles) in (3, 6) else 4
-        write_picture(
-            contact_sheet(pictures, captions, columns=columns, tile=960 // columns), OUT / f"{name}.png"
-        )
+        shown = [to_pil_image(picture) for picture in pictures]
+        sheet = contact_sheet(shown, captions, columns=columns, tile=960 // columns)
+        write_image(sheet, OUT / f"{name}.png")
 
 
 Tiles = list[tuple[Tensor, str]]
 
 
-def opened(folder: Path) -> tuple[Tensor, Instances]:
+def opened(folder: Path) -> tuple[Tensor, Targets]:
     """The image, enlarged, and its objects."""
     data = open_data(folder)
     index = next(i for i, record in enumerate(data.records) if str(record.image_id).startswith(IMAGE))
     found = data[index]
     size = tuple(FACTOR * side for side in found.truth.size)
     assert found.truth.masks is not None
-    masks = Masks.from_dense(
-        found.truth.masks.dense().repeat_interleave(FACTOR, 1).repeat_interleave(FACTOR, 2)
-    )
+    masks = Masks.from_dense(found.truth.masks.dense().repeat(FACTOR, 1).repeat(FACTOR, 2))
     truth = replace(found.truth, size=size, boxes=found.truth.boxes * FACTOR, masks=masks)
-    return resize(found.image, list(size)), truth
+    image = torch.from_numpy(found.image).permute(2, 0, 1)
+    return resize(image, list(size)), Targets.from_instances(truth)
+
+
+def overlaid(image: Tensor, found: Instances, *, boxes: bool) -> Tensor:
+    """The image with objects drawn on it."""
+    picture = found.overlay(image.permute(1, 2, 0).numpy(), boxes=boxes, labels=False)
+    return pil_to_tensor(picture)
 
 
 def boxed(image: Tensor, boxes: Tensor, colours: Sequence[tuple[int, int, int]], width: int = 2) -> Tensor:
@@ -84,7 +93,7 @@ def boxed(image: Tensor, boxes: Tensor, colours: Sequence[tuple[int, int, int]],
     return pil_to_tensor(picture)
 
 
-def rcnn(image: Tensor, truth: Instances, proposals: Tensor) -> Tiles:
+def rcnn(image: Tensor, truth: Targets, proposals: Tensor) -> Tiles:
     """All proposals, the best of each object, and what the network sees of them."""
     overlap = box_ops.iou(truth.boxes, proposals)
     best = overlap.max(1)
@@ -93,7 +102,7 @@ def rcnn(image: Tensor, truth: Instances, proposals: Tensor) -> Tiles:
     shown = proposals[best.indices[best.values.argsort(descending=True)[:4]]]
     warped = warp(image.float(), shown, side=227, context=16).clamp(0, 255).to(torch.uint8)
     return [
-        (draw(image, truth, boxes=False, labels=False), f"{len(truth)} nuclei, annotated"),
+        (overlaid(image, truth.instances(), boxes=False), f"{len(truth)} nuclei, annotated"),
         (boxed(image, proposals, palette(len(proposals)), 1), f"{len(proposals)} proposals"),
         (outlines, f"the best of each: IoU of 0.5 for {int(hit.sum())}"),
         (tiled(warped), "four of them warped to 227 x 227"),
@@ -106,25 +115,25 @@ def tiled(images: Tensor) -> Tensor:
     return torch.cat([upper, lower], 1)
 
 
-def fast_rcnn(image: Tensor, truth: Instances, proposals: Tensor) -> Tiles:
+def fast_rcnn(image: Tensor, truth: Targets, proposals: Tensor) -> Tiles:
     """Proposals by their overlap, and the minibatch drawn of them."""
     settings = replace(FastRCNNSettings().box.sampling, append_gt=False)
     best = box_ops.iou(truth.boxes, proposals).max(0).values
     low, high = settings.background_iou
     regions = sample_proposals([proposals], [truth], 1, settings, [torch.Generator().manual_seed(0)])
-    colours = [FOUND if positive else SPURIOUS for positive in regions.positive.tolist()]
+    colours = [FOUND if positive else SPURIOUS for positive in regions.is_positive.tolist()]
     positive, near = proposals[best >= high], proposals[(best >= low) & (best < high)]
     return [
         (boxed(image, positive, [FOUND] * len(positive)), f"{len(positive)} with IoU of {high} or more"),
         (boxed(image, near, [SPURIOUS] * len(near), 1), f"{len(near)} with {low} to {high}: background"),
         (
             boxed(image, regions.regions.boxes, colours),
-            f"drawn: {int(regions.positive.sum())} positives of {len(colours)}",
+            f"drawn: {int(regions.is_positive.sum())} positives of {len(colours)}",
         ),
     ]
 
 
-def faster_rcnn(image: Tensor, truth: Instances) -> Tiles:
+def faster_rcnn(image: Tensor, truth: Targets) -> Tiles:
     """The anchors of one place, those responsible for an object, and the minibatch."""
     height, width = truth.size
     cell = cell_anchors(ANCHORS.sizes[0], ANCHORS.ratios)
@@ -143,7 +152,7 @@ def faster_rcnn(image: Tensor, truth: Instances) -> Tiles:
     ]
 
 
-def fpn(image: Tensor, truth: Instances) -> Tiles:
+def fpn(image: Tensor, truth: Targets) -> Tiles:
     """On which level each object is pooled, and the cells of two levels."""
     levels = assign_levels(truth.boxes, (4, 8, 16, 32))
     colours = palette(4)
@@ -165,7 +174,7 @@ def grid(pen: ImageDraw.ImageDraw, size: tuple[int, int], stride: int) -> None:
         pen.line((0, y, size[0], y), fill=(255, 255, 255), width=1)
 
 
-def align(image: Tensor, truth: Instances, size: int = 7, stride: int = 32) -> Tiles:
+def align(image: Tensor, truth: Targets, size: int = 7, stride: int = 32) -> Tiles:
     """One region on a map of stride 32: what is pooled with rounding, and what without."""
     box = truth.boxes[(truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1).argmax()]
     x1, y1, x2, y2 = box.tolist()
@@ -211,7 +220,7 @@ def align(image: Tensor, truth: Instances, size: int = 7, stride: int = 32) -> T
     ]
 
 
-def mask_rcnn(image: Tensor, truth: Instances, side: int = 28) -> Tiles:
+def mask_rcnn(image: Tensor, truth: Targets, side: int = 28) -> Tiles:
     """The targets of shifted regions, and the targets pasted back."""
     assert truth.masks is not None
     areas = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1)
@@ -220,21 +229,22 @@ def mask_rcnn(image: Tensor, truth: Instances, side: int = 28) -> Tiles:
     shift = torch.tensor([[0.1, 0.0, 0.1, 0.05], [-0.1, 0.05, 0.0, 0.1], [0.0] * 4, [0.05, -0.1, 0.15, 0.0]])
     rois = box_ops.clip(truth.boxes[index] + shift * extent.repeat(1, 2), truth.size)
     targets = mask_targets(truth.masks, index, rois, side)
-    found = Instances(truth.size, rois, truth.labels[index], masks=paste_masks(targets, rois, truth.size))
+    pasted = paste_masks(targets.numpy(), rois.numpy(), truth.size)
+    found = Instances(truth.size, rois.numpy(), truth.labels[index].numpy(), masks=pasted)
     return [
         (boxed(image, rois, [FOUND] * 4, 4), "four positive regions"),
         (
             tiled((targets >= 0.5).to(torch.uint8)[:, None].expand(-1, 3, -1, -1) * 255),
             f"their targets, {side} x {side}",
         ),
-        (draw(image, found, boxes=True, labels=False), "the targets pasted back"),
+        (overlaid(image, found, boxes=True), "the targets pasted back"),
     ]
 
 
-def fcn(image: Tensor, truth: Instances) -> Tiles:
+def fcn(image: Tensor, truth: Targets) -> Tiles:
     """What can be said of the classes of pixels at three strides."""
     assert truth.masks is not None
-    inside = truth.masks.dense().any(0).float()
+    inside = torch.from_numpy(truth.masks.masks().dense()).any(0).float()
     tiles = []
     for stride in (32, 16, 8):
         height, width = (side // stride * stride for side in truth.size)
@@ -242,14 +252,12 @@ def fcn(image: Tensor, truth: Instances) -> Tiles:
         fine = torch.nn.functional.interpolate(coarse, size=truth.size, mode="bilinear")[0, 0] >= 0.5
         mask = Instances(
             truth.size,
-            torch.tensor([[0.0, 0, truth.size[1], truth.size[0]]]),
-            torch.zeros(1, dtype=torch.int64),
-            masks=Masks.from_dense(fine[None]),
+            np.array([[0.0, 0, truth.size[1], truth.size[0]]], np.float32),
+            np.zeros(1, np.int64),
+            masks=Masks.from_dense(fine[None].numpy()),
         )
-        share = float((fine & inside.bool()).sum() / (fine | inside.bool()).sum())
-        tiles.append(
-            (draw(image, mask, boxes=False, labels=False), f"stride {stride}: IoU {share:.2f} at best")
-        )
+        iou = float((fine & inside.bool()).sum() / (fine | inside.bool()).sum())
+        tiles.append((overlaid(image, mask, boxes=False), f"stride {stride}: IoU {iou:.2f} at best"))
     return tiles
 
 

@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from rcnn import Instances, evaluate, load, open_data
 from rcnn.data.dataset import Dataset
-from rcnn.draw import draw_comparison
 from rcnn.evaluation.evaluator import evaluate_predictions
+from rcnn.evaluation.pictures import draw_comparison
+from rcnn.io.atomic import write_image
 from rcnn.metrics.metric import Evaluation
-from rcnn.inference.writers import write_picture
 from rcnn.metrics.nuclei import nuclei_metrics
+from rcnn.structures import Array
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("fluorescence", "stained", "brightfield")
@@ -32,10 +32,10 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def kind(image: Tensor) -> str:
-    """How an image was made, told from its colours: uint8 ``[3, H, W]``."""
-    values = image.float()
-    if float((values.max(0).values - values.min(0).values).mean()) > 5:
+def kind(image: Array) -> str:
+    """How an image was made, told from its colours: uint8 ``[H, W, 3]``."""
+    values = image.astype(float)
+    if float((values.max(2) - values.min(2)).mean()) > 5:
         return "stained"
     return "brightfield" if float(values.mean()) > 127 else "fluorescence"
 
@@ -104,7 +104,7 @@ def failures(
         match = evaluation.matches[worst]
         sample = data[worst]
         picture = draw_comparison(sample.image, sample.truth, predictions[worst], match)
-        write_picture(picture, ROOT / "docs" / "nuclei" / f"{name}.jpg")
+        write_image(picture, ROOT / "docs" / "nuclei" / f"{name}.jpg")
         missed, spurious = len(match.missed_truths), len(match.spurious_predictions)
         said = f"{name}: {missed} of {len(sample.truth)} missed, {spurious} spurious"
         lines.append(f"![{said}](nuclei/{name}.jpg)\n\n*{said}*")
