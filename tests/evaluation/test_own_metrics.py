@@ -2,13 +2,16 @@
 
 import io
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from conftest import ROOT
 from objects import SIZE, A, B, filled, instances
 from rcnn.data.dataset import Dataset, Record, Sample
 from rcnn.evaluation.evaluator import evaluate, evaluate_predictions, measure_predictions
@@ -227,6 +230,7 @@ def test_objects_may_be_tallied_too() -> None:
     nothing = [instances([], scores=[])] * 3
     got = evaluate_predictions([instances([A])] * 3, nothing, NAMES, has_masks=False, metrics=[row])
     assert got.metrics == {"images/number": 3}
+    assert "images/number 3" in " ".join(printed(got).split()), "without a table its values are shown"
 
 
 def test_without_a_headline_nothing_says_how_good_a_model_is() -> None:
@@ -247,3 +251,17 @@ def test_predictions_at_hand_are_measured_as_when_they_are_made() -> None:
     assert {**again.to_json(), "seconds": 0} == {**made.to_json(), "seconds": 0}
     with pytest.raises(ValueError, match="2 images, but predictions of 1"):
         measure_predictions(detector, dataset, predictions[:1])
+
+
+def test_the_example_of_the_documents(tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.M | re.S
+    )
+    (example,) = [block for block in blocks if "COUNT = Metric(" in block]
+    names: dict[str, Any] = {}
+    exec(compile(example, "metrics.md", "exec"), names)
+    dataset, found = scenes()
+    evaluation, _ = evaluate(Remembered(found), dataset, metrics=[names["COUNT"]])
+    assert evaluation.metrics["count/off"] == 0.5
+    assert "Counts" in printed(evaluation)
+    assert "Errors of the counts" in reported(evaluation, tmp_path)

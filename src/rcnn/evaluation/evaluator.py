@@ -233,7 +233,9 @@ class _Run:
     def __init__(
         self, detector: Predictor, batch_size: int, min_score: float, max_detections: int, is_timed: bool
     ) -> None:
-        candidates: int | None = getattr(detector, "candidates", None)  # the most that a file can be asked for
+        candidates: int | None = getattr(
+            detector, "candidates", None
+        )  # the most that a file can be asked for
         if candidates is not None:
             max_detections = min(max_detections, candidates)
         self.predict: Callable[..., list[Instances]] = detector.predict

@@ -142,8 +142,7 @@ def _section(evaluation: Evaluation, about: About) -> str:
         for row in rows
         for place, shown in enumerate(row.charts(evaluation))
     ]
-    tables = [row.table(evaluation) for row in rows if row.table is not None]
-    below = "".join(table_card(table.title, metric_table(table)) for table in tables)
+    below = "".join(table_card(table.title, metric_table(table)) for table in evaluation.tables(about))
     content = card_pair(cards) + below + _class_table(evaluation, about)
     return f"<h2>{_SECTIONS[about]}</h2>{content}" if content else ""
 

@@ -132,7 +132,7 @@ class Metric:
         headline: (key, text) of the figures that matter most, the first above all: it tells which checkpoint
             is the best. They stand large in the report and are drawn over the training.
         class_columns: (key, heading) of values by class in the report's table of classes.
-        table: its numbers, for console and report.
+        table: its numbers, for console and report; those of ``headline`` alone go into a line.
         charts: its curves, for the report.
         needs: what costs time or memory and is provided only where needed: parts of the network timed, the
             truths' semantic maps, proposals of a model that makes its own.
@@ -261,9 +261,18 @@ class Evaluation:
             raise ValueError(f"metrics {names or '(none)'}: none of them says how good a model is")
         return found[0][0]
 
-    def tables(self) -> list[MetricTable]:
-        """The tables of all metrics that have one."""
-        return [metric.table(self) for metric, _ in self.measured if metric.table is not None]
+    def tables(self, *about: About) -> list[MetricTable]:
+        """The tables of all metrics, or of those about these things; of one that says nothing, its values."""
+        tables = []
+        for metric, result in self.measured:
+            if about and metric.about not in about:
+                continue
+            if metric.table is not None:
+                tables.append(metric.table(self))
+            elif not metric.headline:
+                rows = [(key, f"{value:.4g}") for key, value in result.metrics.items()]
+                tables.append(MetricTable(metric.description, (metric.name, ""), rows))
+        return tables
 
     def table(self) -> Group:
         """Everything for a terminal: the tables, and a line of what is in none of them."""
