@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
+from found import Found, by_image, in_pixels
 from rcnn.importers.torchvision import (
     DETECTORS,
     from_torchvision,
@@ -30,8 +31,8 @@ from rcnn.importers.torchvision import (
 )
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
-from rcnn.parts.regions import Regions
-from rcnn.structures import ImageBatch, Instances, Masks
+from rcnn.parts.batch import ImageBatch, Regions, TargetMasks, Targets
+from rcnn.structures import Masks
 from rcnn.transform import Transform
 
 SIZES = ((150, 230), (101, 120), (200, 160))
@@ -214,7 +215,7 @@ def test_rpn_outputs_anchors_and_proposals(pair: Pair) -> None:
     flat_deltas = torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas], 1)
     assert_alike(ours.objectness, flat)
     assert_alike(ours.deltas, flat_deltas)
-    found = pair.ours.rpn.decode(ours, pair.batch.sizes)
+    found = pair.ours.rpn.decode(ours, pair.batch.extents).lists(len(pair.batch))
     proposals, _ = pair.theirs.rpn(pair.their_batch, pair.their_features)
     for mine, theirs in zip(found, proposals, strict=True):
         assert len(mine) == len(theirs) > 20
@@ -236,13 +237,16 @@ def test_region_features(pair: Pair) -> None:
 @torch.no_grad()
 def test_detections(pair: Pair) -> None:
     expected = pair.theirs(pair.images)
-    found = pair.ours(pair.batch).detections
+    # All images of theirs share one padding, so ours are found without groups.
+    ours = pair.ours.detect(pair.batch.tensors, pair.batch.extents, min_score=0.05, max_detections=DETECTIONS)
+    sizes = [(image.shape[1], image.shape[2]) for image in pair.images]
+    everything = zip(
+        sizes, by_image(ours, pair.batch.sizes), in_pixels(ours, pair.batch, sizes), expected, strict=True
+    )
     labels = set()
-    for image, resized, theirs in zip(pair.images, found, expected, strict=True):
-        size = (image.shape[1], image.shape[2])
-        mine = pair.transform.invert(resized, size)
+    for size, resized, found, theirs in everything:
+        mine = Found(size, *(torch.from_numpy(v) for v in (found.boxes, found.labels, found.scores)))
         assert len(mine) == DETECTIONS
-        assert mine.scores is not None
         assert_close(mine.labels + 1, theirs["labels"])
         assert_same(mine.scores, theirs["scores"], 1e-5)
         assert_same(mine.boxes, theirs["boxes"], 1e-3)
@@ -251,11 +255,12 @@ def test_detections(pair: Pair) -> None:
             assert theirs["masks"].std() > 0.05
             assert_same(pasted, theirs["masks"], 1e-3)
         assert ("masks" in theirs) == (resized.mask_maps is not None)
-        assert ("keypoints" in theirs) == (mine.keypoints is not None)
-        if mine.keypoints is not None:
+        assert ("keypoints" in theirs) == (found.keypoints is not None)
+        if found.keypoints is not None:
+            keypoints = torch.from_numpy(found.keypoints)
             assert theirs["keypoints"][..., :2].std() > 5
-            assert_same(mine.keypoints[..., :2], theirs["keypoints"][..., :2], 1e-3)
-            assert_same(mine.keypoints[..., 2], theirs["keypoints_scores"], 1e-3)
+            assert_same(keypoints[..., :2], theirs["keypoints"][..., :2], 1e-3)
+            assert_same(keypoints[..., 2], theirs["keypoints_scores"], 1e-3)
         labels |= set(mine.labels.tolist())
     assert labels == {0, 1, 2, 3}
 
@@ -302,7 +307,7 @@ def with_soft_targets(mask_head: Any, targets: list[dict[str, Tensor]]) -> Any:
         parts = []
         for i, target in enumerate(targets):
             mine = sampled.regions.image_indices == i
-            boxes, index = sampled.regions.boxes[mine], sampled.truth[mine]
+            boxes, index = sampled.regions.boxes[mine], sampled.gt_indices[mine]
             parts.append(project_masks_on_boxes(target["masks"], boxes, index, size))
         return torch.cat(parts)
 
@@ -329,11 +334,11 @@ def test_losses_and_gradients(pair: Pair, counts: tuple[int, ...]) -> None:
     padded = pair.theirs.transform(images)[0]
     batch = ImageBatch(padded.tensors, tuple((h, w) for h, w in padded.image_sizes))
     truths = [
-        Instances(
+        Targets(
             size,
             t["boxes"].float(),
             t["labels"] - 1,
-            masks=Masks.from_dense(t["masks"]),
+            masks=TargetMasks.from_masks(Masks.from_dense(t["masks"].numpy())),
             keypoints=t["keypoints"],
         )
         for size, t in zip(batch.sizes, resized, strict=True)
