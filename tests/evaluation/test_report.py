@@ -242,6 +242,16 @@ def test_totals_by_hand(tmp_path: Path):
     assert rows[2] == ["_hidden", "2", "0", "-100.0%", "0", "2", "0", None, 0.0]
 
 
+def test_totals_of_data_without_names_are_of_the_models_one_class(tmp_path: Path):
+    dataset, predictions = make_data(tmp_path / "data", 1)
+    truth = replace(dataset.records[0].truth, labels=np.zeros(2, np.int64), class_names=("object",))
+    dataset = Dataset("mask folders", tmp_path, ("object",), [replace(dataset.records[0], truth=truth)])
+    found = [replace(predictions[0], class_names=("nucleus",))]
+    evaluation = evaluate_predictions([truth], found, ("nucleus",), has_masks=False)
+    (row,) = report._count_rows(evaluation, dataset, found)
+    assert row[:3] == ["all", "2", "1"]
+
+
 def test_smaller_masks_are_every_nth_pixel_of_the_full_ones():
     full = np.random.default_rng(1).random((4, 31, 46)) > 0.6
     full[1, :, :20] = False

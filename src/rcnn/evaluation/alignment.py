@@ -29,8 +29,7 @@ def align_truth_classes(
     model comes after the model's own, with a warning: its objects will count as missed. Data whose format has
     no names (mask folders, label images: ``object``) are of the one class of a model that has one.
     """
-    if tuple(data_names) == UNNAMED and len(model_names) == 1:
-        data_names = model_names
+    data_names = named_as(data_names, model_names)
     names = list(model_names)
     used = sorted({label for truth in truths for label in truth.labels.tolist()})
     unknown = []
@@ -48,6 +47,11 @@ def align_truth_classes(
     new_labels = np.array([-1 if label is None else label for label in found], np.int64)
     aligned = [replace(t, labels=new_labels[t.labels], class_names=tuple(names)) for t in truths]
     return aligned, tuple(names)
+
+
+def named_as(data_names: Sequence[str], model_names: Sequence[str]) -> Sequence[str]:
+    """The names of the data, or of a model's one class where their format has no names."""
+    return model_names if tuple(data_names) == UNNAMED and len(model_names) == 1 else data_names
 
 
 def align_keypoints(predictions: Sequence[Instances], skeleton: Skeleton | None) -> list[Instances] | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from rcnn.evaluation import charts
+from rcnn.evaluation.alignment import named_as
 from rcnn.evaluation.page import Row, card_pair, html_page, html_table, jpeg, metric_table, table_card
 from rcnn.evaluation.pictures import VERDICTS, draw_comparison, draw_maps, shrunk
 from rcnn.io.atomic import write_atomically
@@ -284,7 +285,8 @@ def _count_rows(
     names: dict[str, str] = {}
     if dataset is not None:
         for record, predicted, match in zip(dataset.records, predictions, evaluation.matches, strict=True):
-            true_names, predicted_names = record.truth.names, predicted.names
+            known = named_as(dataset.class_names, predicted.class_names)
+            true_names, predicted_names = [known[i] for i in record.truth.labels], predicted.names
             # Names that differ in case alone are one class, as in the evaluation.
             names |= {name.casefold(): name for name in (*true_names, *predicted_names)}
             found.update(true_names[i].casefold() for i in match.matched_truths)
