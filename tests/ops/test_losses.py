@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.ops.losses import chunked_sum, global_normaliser, smooth_l1
+from rcnn.ops.losses import global_normaliser, smooth_l1, sum_over_regions
 
 
 def test_smooth_l1_of_a_worked_case():
@@ -57,30 +57,26 @@ def test_mean_over_in_one_process():
 def test_the_sum_of_parts_has_the_value_and_gradients_of_the_whole(parts):
     torch.manual_seed(0)
     layer, goals = nn.Conv2d(3, 2, 3), torch.randn(5, 2, 4, 4)
-    found = []
+    found, sizes = [], []
     for whole in (False, True):
         maps = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
         layer.zero_grad()
 
         def total(part, some):
-            assert len(part) <= math.ceil(5 / parts)
-            return (layer(part.tanh()) - goals[some]).square().sum()
+            sizes.append(len(part))
+            return (layer(part.tanh()) - some).square().sum()
 
         hidden = maps * 2
-        parameters = list(layer.parameters())
-        loss = (
-            (layer(hidden.tanh()) - goals).square().sum()
-            if whole
-            else chunked_sum(total, hidden, parameters, parts)
-        )
+        loss = total(hidden, goals) if whole else sum_over_regions(total, [hidden, goals], [layer], parts)
         (3 * loss).backward()
         found.append([loss.detach(), maps.grad, layer.weight.grad.clone(), layer.bias.grad.clone()])
     assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+    assert max(sizes[:-1]) <= math.ceil(5 / parts)
 
 
 def test_the_sum_of_parts_of_nothing_is_zero_and_reaches_every_weight():
     layer, maps = nn.Linear(3, 1), torch.zeros((0, 3), requires_grad=True)
-    loss = chunked_sum(lambda part, _: layer(part).sum(), maps, list(layer.parameters()), 2)
+    loss = sum_over_regions(lambda part: layer(part).sum(), [maps], [layer], 2)
     loss.backward()
     assert loss == 0
     assert maps.grad.shape == (0, 3)
@@ -91,7 +87,7 @@ def test_the_sum_of_parts_of_nothing_is_zero_and_reaches_every_weight():
 def test_the_sum_of_parts_without_trained_weights(of_maps):
     layer = nn.Linear(3, 1).requires_grad_(False)
     maps = torch.randn((4, 3), requires_grad=of_maps)
-    loss = chunked_sum(lambda part, _: layer(part).square().sum(), maps, [], 2)
+    loss = sum_over_regions(lambda part: layer(part).square().sum(), [maps], [layer], 2)
     assert_close(loss, layer(maps).square().sum())
     assert loss.requires_grad == of_maps
     if of_maps:
@@ -103,7 +99,7 @@ def test_the_sum_of_parts_of_maps_that_need_no_gradient():
     given = [
         torch.autograd.grad(loss, list(layer.parameters()))
         for loss in (
-            chunked_sum(lambda part, _: layer(part).square().sum(), maps, list(layer.parameters()), 2),
+            sum_over_regions(lambda part: layer(part).square().sum(), [maps], [layer], 2),
             layer(maps).square().sum(),
         )
     ]
@@ -112,7 +108,7 @@ def test_the_sum_of_parts_of_maps_that_need_no_gradient():
 
 def test_the_sum_of_parts_scales_half_precision_without_rounding_the_scale():
     maps = torch.ones((4, 3), dtype=torch.bfloat16, requires_grad=True)
-    loss = chunked_sum(lambda part, _: part.float().sum() * 3, maps, [], 2)
+    loss = sum_over_regions(lambda part: part.float().sum() * 3, [maps], [], 2)
     (found,) = torch.autograd.grad(loss / 3.01, maps)
     assert found.dtype == torch.bfloat16
     assert_close(found, torch.full_like(found, 3 / 3.01), rtol=0, atol=0)
@@ -123,7 +119,7 @@ def test_the_sum_of_parts_keeps_gradients_but_not_what_layers_computed():
     maps = torch.randn(64, 8, requires_grad=True)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-        chunked_sum(lambda part, _: layers(part).sum(), maps, list(layers.parameters()), 8)
+        sum_over_regions(lambda part: layers(part).sum(), [maps], [layers], 8)
     outside = [shape for shape in kept if shape[0] == 64]
     assert outside == [(64, 8)]
 
@@ -132,7 +128,7 @@ def test_the_sum_of_parts_under_autocast():
     torch.manual_seed(0)
     layer, maps = nn.Conv2d(3, 2, 3), torch.randn(4, 3, 6, 6, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = chunked_sum(lambda p, _: layer(p).float().square().sum(), maps, list(layer.parameters()), 2)
+        loss = sum_over_regions(lambda part: layer(part).float().square().sum(), [maps], [layer], 2)
     loss.backward()
     given = layer.weight.grad, maps.grad
     assert [g.dtype for g in given] == [torch.float32] * 2

@@ -1,6 +1,6 @@
 """The losses of Fast R-CNN §2.3 in the forms that the published codes use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -36,25 +36,34 @@ def global_normaliser(count: int, device: torch.device) -> float:
     return max(float(total), 1.0) / torch.distributed.get_world_size()
 
 
-def chunked_sum(
-    total: Callable[[Tensor, slice], Tensor], maps: Tensor, weights: Sequence[nn.Parameter], parts: int
+def sum_over_regions(
+    total: Callable[..., Tensor], inputs: Sequence[Tensor], modules: Iterable[nn.Module], parts: int
 ) -> Tensor:
-    """The sum of what ``total`` gives for some of the maps ``[R, ...]`` at a time, with their gradients.
+    """``total(*inputs)``, a sum over regions, on a CPU computed for a part of them at a time.
 
-    The gradients of a part are computed right after its loss: what layers keep for them is that of one part,
-    never of all, and nothing is computed twice. It can be differentiated once; hooks see gradients of parts.
+    Where gradients are recorded, those of a part are computed right after its loss: what layers keep for them
+    is that of one part, never of all, and nothing is computed twice. It can be differentiated once; hooks see
+    gradients of parts.
 
     Args:
-        total: a sum over the given maps, which are those of the slice.
-        maps: cut along their first dimension.
-        weights: all that ``total`` computes with and that is trained.
-        parts: into how many; at least 1.
+        total: a scalar of some of the regions.
+        inputs: tensors ``[R, ...]``; only the first one's gradients are wanted.
+        modules: all that ``total`` computes with and that is trained.
+        parts: into how many the regions are cut; at least 1.
     """
-    result: Tensor = _ChunkedSum.apply(total, parts, maps, *weights)
+    maps, *others = inputs
+    if parts == 1 or maps.device.type != "cpu" or not torch.is_grad_enabled():
+        return total(*inputs)
+
+    def total_of(part: Tensor, some: slice) -> Tensor:
+        return total(part, *(each[some] for each in others))
+
+    weights = [p for module in modules for p in module.parameters() if p.requires_grad]
+    result: Tensor = _SumOfParts.apply(total_of, parts, maps, *weights)
     return result
 
 
-class _ChunkedSum(torch.autograd.Function):
+class _SumOfParts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, total: Callable[[Tensor, slice], Tensor], parts: int, maps: Tensor, *weights: Tensor

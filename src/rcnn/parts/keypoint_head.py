@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
-from rcnn.ops.losses import chunked_sum, global_normaliser
+from rcnn.ops.losses import global_normaliser, sum_over_regions
 from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.regions import SampledRegions
@@ -85,18 +85,11 @@ class KeypointHead(nn.Module):
         """
         cells, seen = self._targets(positives, truths, 4 * pooled.shape[-1])
 
-        def total(part: Tensor, some: slice) -> Tensor:
-            logits = self.head(part).flatten(2)
-            return functional.cross_entropy(logits[seen[some]], cells[some][seen[some]], reduction="sum")
+        def total(maps: Tensor, cells: Tensor, seen: Tensor) -> Tensor:
+            return functional.cross_entropy(self.head(maps).flatten(2)[seen], cells[seen], reduction="sum")
 
-        parts = (
-            -(-len(pooled) // CHUNK_REGIONS) if pooled.device.type == "cpu" and torch.is_grad_enabled() else 1
-        )
-        if parts > 1:
-            weights = [p for m in (self.layers, self.logits) for p in m.parameters() if p.requires_grad]
-            loss = chunked_sum(total, pooled, weights, parts)
-        else:
-            loss = total(pooled, slice(None))
+        parts = max(1, -(-len(pooled) // CHUNK_REGIONS))
+        loss = sum_over_regions(total, [pooled, cells, seen], [self.layers, self.logits], parts)
         return {"keypoints": loss / global_normaliser(int(seen.sum()), pooled.device)}
 
     def _targets(

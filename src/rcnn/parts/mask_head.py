@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
-from rcnn.ops.losses import chunked_sum, global_normaliser
+from rcnn.ops.losses import global_normaliser, sum_over_regions
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
@@ -142,22 +142,22 @@ class MaskHead(nn.Module):
     ) -> dict[str, Tensor]:
         """:meth:`loss` of the pooled positive regions ``[R, C, P, P]``, on a CPU some regions at a time.
 
-        No other maps that training keeps are as large. Batch norm sees all regions at once, and what comes
-        after it some.
+        No other maps that training keeps are as large.
         """
-        labels, convolutional = positives.labels, self.settings.layers == "fcn"
-        parts = self._num_chunks(pooled) if convolutional and pooled.device.type == "cpu" else 1
-        if parts == 1 or not torch.is_grad_enabled():
-            return self.loss(self.head(pooled, labels), positives, truths)
-        layers: nn.Module = nn.Identity() if self.settings.norm else self.layers
-        maps = self.layers(pooled) if self.settings.norm else pooled
+        if self.settings.layers == "mlp":
+            return self.loss(self.head(pooled, positives.labels), positives, truths)
+        # Batch norm sees all regions at once, and what comes after it some.
+        first, then = (self.layers, nn.Identity()) if self.settings.norm else (nn.Identity(), self.layers)
         target_masks = self.targets(positives, truths, 2 * pooled.shape[-1])
 
-        def total(part: Tensor, some: slice) -> Tensor:
-            return self._total(self._enlarged(layers(part), labels[some]), labels[some], target_masks[some])
+        def total(maps: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+            return self._total(self._enlarged(then(maps), labels), labels, masks)
 
-        weights = [p for m in (layers, self.upsample, self.logits) for p in m.parameters() if p.requires_grad]
-        return self._mean(chunked_sum(total, maps, weights, parts), target_masks)
+        summed = sum_over_regions(
+            total, [first(pooled), positives.labels, target_masks], [then, self.upsample, self.logits],
+            self._num_chunks(pooled),
+        )  # fmt: skip
+        return self._mean(summed, target_masks)
 
     def loss(self, logits: Tensor, positives: SampledRegions, truths: Sequence[Targets]) -> dict[str, Tensor]:
         """Mean binary cross entropy on the map of the true class, positive regions only (§3).
