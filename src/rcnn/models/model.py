@@ -288,4 +288,4 @@ class Model(nn.Module):
         Raises:
             ValueError: it has no layers for that.
         """
-        raise ValueError(f"{type(self).__name__} has no layers to compress; Fast R-CNN has")
+        raise ValueError(f"{type(self).__name__} has no layers to compress; the checkpoint of a Fast R-CNN has")

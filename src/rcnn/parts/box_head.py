@@ -18,6 +18,7 @@ from rcnn.ops.losses import global_normaliser, smooth_l1
 from rcnn.ops.roi import Pooling, assign_levels, roi_pool
 from rcnn.parts.backbone import BackboneSettings, build_stage
 from rcnn.parts.batch import Detections, Regions, Targets
+from rcnn.parts.own_layers import own_layers
 from rcnn.parts.pretrained import PretrainedPart, load_fc_layers, load_next_stage
 from rcnn.parts.regions import SampledRegions, SamplingSettings
 
@@ -105,6 +106,8 @@ class BoxHeadSettings:
         nms_iou: a detection that overlaps a better one of its class by more is dropped.
         max_detections: per image, the best first.
         cascade: more steps, each on the boxes of the one before; their boxes are class-agnostic. None: none.
+        head: the dotted path of a function that makes layers of your own in place of ``layers``, see
+            ``rcnn.parts.own_layers``.
     """
 
     layers: Literal["fc", "conv", "stage"] = "fc"
@@ -120,6 +123,7 @@ class BoxHeadSettings:
     nms_iou: float = 0.5
     max_detections: int = 100
     cascade: CascadeSettings | None = None
+    head: str | None = None
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -152,12 +156,16 @@ class BoxHead(nn.Module):
         self.pool = RegionPool(strides, settings.pool)
         self.stage: nn.Module = nn.Identity()
         self.stage_channels, width = in_channels, settings.channels
-        if settings.layers == "stage":
+        self.layers: nn.Module
+        if settings.head is not None:
+            self.layers, width = own_layers(settings.head, in_channels, settings, maps=False)
+        elif settings.layers == "stage":
             if backbone is None:
                 raise ValueError('box.layers "stage" needs the settings of the backbone whose stage it takes')
             self.stage, width = build_stage(backbone, max(backbone.levels) + 1)
             self.stage_channels = width
-        self.layers = _layers(in_channels, settings)
+        if settings.head is None:
+            self.layers = _layers(in_channels, settings)
         self.logits = nn.Linear(width, num_classes + 1)
         self.deltas = nn.Linear(width, 4 if settings.class_agnostic else 4 * num_classes)
         nn.init.normal_(self.logits.weight, std=0.01)  # Fast R-CNN §2.3
@@ -167,6 +175,8 @@ class BoxHead(nn.Module):
 
     def pretrained_parts(self) -> list[PretrainedPart]:
         """The parts that there may be weights for, of a head on a backbone's last map."""
+        if self.settings.head is not None:
+            return []
         if self.settings.layers == "stage":
             return [PretrainedPart("box.stage", self.stage, load_next_stage)]
         return [PretrainedPart("box.layers", self.layers, load_fc_layers)]

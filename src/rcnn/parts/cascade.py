@@ -20,7 +20,7 @@ from rcnn.ops import boxes as box_ops
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
-from rcnn.parts.pretrained import PretrainedPart, load_fc_layers
+from rcnn.parts.pretrained import PretrainedPart
 from rcnn.parts.regions import SampledRegions, sample_proposals
 
 
@@ -58,7 +58,7 @@ class CascadeHead(nn.Module):
 
     def pretrained_parts(self) -> list[PretrainedPart]:
         """The parts that there may be weights for: fully connected layers of every step, or of none."""
-        return [PretrainedPart("box.layers", step.layers, load_fc_layers) for step in self.steps]
+        return [part for step in self.steps if isinstance(step, BoxHead) for part in step.pretrained_parts()]
 
     def losses(
         self,

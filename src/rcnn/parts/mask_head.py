@@ -21,6 +21,7 @@ from rcnn.ops.losses import global_normaliser, sum_over_regions
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
+from rcnn.parts.own_layers import own_layers
 from rcnn.parts.regions import SampledRegions
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
@@ -43,6 +44,8 @@ class MaskHeadSettings:
             ``softmax``: classes and background compete for it, as in an FCN (table 2b).
         class_agnostic: one map per region instead of one per class (§4.1: nearly as good).
         max_regions: positive regions of an image that the loss looks at; None is all of them (the paper).
+        head: the dotted path of a function that makes layers of your own in place of the convolutions of an
+            ``fcn``, see ``rcnn.parts.own_layers``.
     """
 
     layers: Literal["fcn", "mlp"] = "fcn"
@@ -53,6 +56,7 @@ class MaskHeadSettings:
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     class_agnostic: bool = False
     max_regions: int | None = None
+    head: str | None = None
 
 
 class MaskHead(nn.Module):
@@ -92,12 +96,17 @@ class MaskHead(nn.Module):
             return logits.float()
         if torch.compiler.is_exporting() or pooled.device.type != "cpu":
             return self._enlarged(self.layers(pooled), labels)
-        if self.training and self.settings.norm:  # which sees all at once
+        if self.training and self._sees_all:
             return self._enlarged(self.layers(pooled), labels)
         parts = self._num_chunks(pooled)
         own = [None] * parts if labels is None else labels.tensor_split(parts)
         some = zip(pooled.tensor_split(parts), own, strict=True)
         return torch.cat([self._enlarged(self.layers(part), label) for part, label in some])
+
+    @property
+    def _sees_all(self) -> bool:
+        """Whether hidden layers see all regions at once in training: batch norm must, own ones may."""
+        return self.settings.norm or self.settings.head is not None
 
     def _num_chunks(self, pooled: Tensor) -> int:
         """How many times some of the pooled regions are computed on a CPU."""
@@ -147,7 +156,7 @@ class MaskHead(nn.Module):
         if self.settings.layers == "mlp":
             return self.loss(self.head(pooled, positives.labels), positives, truths)
         # Batch norm sees all regions at once, and what comes after it some.
-        first, then = (self.layers, nn.Identity()) if self.settings.norm else (nn.Identity(), self.layers)
+        first, then = (self.layers, nn.Identity()) if self._sees_all else (nn.Identity(), self.layers)
         target_masks = self.targets(positives, truths, 2 * pooled.shape[-1])
 
         def total(maps: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
@@ -204,18 +213,24 @@ def _of_each(maps: Tensor, column: Tensor) -> Tensor:
 
 def _convolutional(
     in_channels: int, maps: int, settings: MaskHeadSettings
-) -> tuple[nn.Sequential, nn.Module, nn.Conv2d | nn.Linear]:
+) -> tuple[nn.Module, nn.Module, nn.Conv2d | nn.Linear]:
     """Hidden layers, the doubling of the side, and the last layer (figure 4)."""
-    width = settings.channels
-    layers: list[nn.Module] = []
-    for i in range(settings.convs):
-        conv = Conv3x3(in_channels if i == 0 else width, width, bias=not settings.norm)
-        norm = [nn.BatchNorm2d(width)] if settings.norm else []
-        layers += [nn.Sequential(conv, *norm, nn.ReLU(inplace=True))]
-    hidden = nn.Sequential(*layers)
-    upsample = nn.ConvTranspose2d(width if settings.convs else in_channels, width, 2, stride=2)
+    width, hidden_channels = settings.channels, in_channels
+    hidden: nn.Module
+    if settings.head is not None:
+        hidden, hidden_channels = own_layers(settings.head, in_channels, settings, maps=True)
+    else:
+        layers: list[nn.Module] = []
+        for _ in range(settings.convs):
+            conv = Conv3x3(hidden_channels, width, bias=not settings.norm)
+            norm = [nn.BatchNorm2d(width)] if settings.norm else []
+            layers += [nn.Sequential(conv, *norm, nn.ReLU(inplace=True))]
+            hidden_channels = width
+        hidden = nn.Sequential(*layers)
+    upsample = nn.ConvTranspose2d(hidden_channels, width, 2, stride=2)
     logits = nn.Conv2d(width, maps, 1)
-    for layer in (*hidden.modules(), upsample, logits):
+    ours = hidden.modules() if settings.head is None else ()
+    for layer in (*ours, upsample, logits):
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
@@ -225,8 +240,10 @@ def _convolutional(
 
 def _fully_connected(
     in_channels: int, maps: int, settings: MaskHeadSettings
-) -> tuple[nn.Sequential, nn.Module, nn.Conv2d | nn.Linear]:
+) -> tuple[nn.Module, nn.Module, nn.Conv2d | nn.Linear]:
     """Hidden layers, nothing to double, and one output for each pixel of each map (table 2e)."""
+    if settings.head is not None:
+        raise ValueError('mask.head takes the place of convolutions: leave mask.layers "fcn"')
     if settings.convs < 1 or settings.norm:
         raise ValueError('mask.layers "mlp" has at least one hidden layer (mask.convs) and no batch norm')
     widths = [in_channels * settings.pool.size**2, *[settings.channels] * settings.convs]
