@@ -292,6 +292,8 @@ def _pool_first(layers: nn.Sequential) -> None:
 
 def _take_channels_last(head: BoxHead) -> None:
     """Let a box head's first fully connected layer be a :class:`ChannelsLastLinear`."""
+    if head.settings.head is not None:  # a user's own layers, whatever they do
+        return
     cells = head.settings.pool.size**2
     children = list(head.layers.named_children())
     for (name, flatten), (next_name, linear) in pairwise(children):
