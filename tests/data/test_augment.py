@@ -236,3 +236,58 @@ def test_paste_without_masks_is_refused():
 def test_settings_out_of_range(field, value):
     with pytest.raises(ValueError, match=field):
         Augment(**{field: value})
+
+
+OWN = """
+from dataclasses import replace
+
+def darker(sample, rng):
+    return replace(sample, image=(sample.image * rng.uniform(0.2, 0.4)).byte())
+
+def nothing(sample, rng):
+    return None
+
+def halved(sample, rng):
+    return replace(sample, image=sample.image[:, ::2])
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "my_augment.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_function_of_ones_own_comes_last():
+    """It draws after everything else: boxes and masks are the same with it and without."""
+    plain = Augment(crop=40, rotate90=True, copy_paste=0.5)
+    extra = replace(plain, extra="my_augment:darker")
+    for seed in range(8):
+        one, other = (
+            augment(blobs(), SAME, np.random.default_rng(seed), lambda: blobs(seed=5))
+            for augment in (plain, extra)
+        )
+        assert torch.equal(one.targets.boxes, other.targets.boxes)
+        assert torch.equal(one.targets.masks.pixels, other.targets.masks.pixels)
+        assert other.image.float().mean() < 0.5 * one.image.float().mean()
+    assert plain.without_randomness() == extra.without_randomness()
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("my_augment:nothing", "expected it to return a TrainingSample; found NoneType"),
+        ("my_augment:halved", r"expected an image of uint8 \[3, 60, 64\]"),
+        ("my_augment:absent", "my_augment has no absent"),
+    ],
+)
+def test_a_function_that_does_not_fit_is_refused(path, message):
+    with pytest.raises(ValueError, match=message):
+        replace(PLAIN, extra=path)(blobs(), SAME, np.random.default_rng(0))
+
+
+def test_a_function_is_named_by_a_dotted_path():
+    with pytest.raises(ValueError, match=r"extra must be a dotted path such as my_package\.augment:fog"):
+        Augment(extra="fog")

@@ -131,7 +131,7 @@ def test_batches_hold_no_open_files():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_error_names_the_image(workers):
-    records = [replace(r, path=Path("no such folder") / r.path.name) for r in SHAPES.records]
+    records = [replace(r, path=Path("no such folder") / r.path.name, image=None) for r in SHAPES.records]
     broken = Dataset("coco", Path("data"), SHAPES.class_names, records)
     stream = training_batches(broken, AUGMENT, Transform(), batch_size=1, seed=0, workers=workers)
     with pytest.raises(ValueError, match=r"^no such folder.*\.png could not be prepared"):

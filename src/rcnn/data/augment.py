@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from rcnn.config import is_dotted_path, resolve
 from rcnn.data.geometry import (
     TrainingSample,
     View,
@@ -146,6 +147,9 @@ class Augment:
             anywhere.
         repeat: how much more often an image is shown that holds several crops: the power of their number,
             which is at most that of its objects. 0: all images equally often, as published.
+        extra: dotted path to a function of your own, ``my_package.augment:fog``: called last, with the varied
+            :class:`~rcnn.data.geometry.TrainingSample` and the generator that it may draw from, it returns
+            another one. None: nothing more.
     """
 
     crop: int = 512
@@ -161,6 +165,7 @@ class Augment:
     drop_truncated: bool = False
     object_crop_fraction: float = 0.9
     repeat: float = 0.0
+    extra: str | None = None
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -180,6 +185,10 @@ class Augment:
             value, limit = getattr(self, name), limits.get(name, 1.0)
             if not 0 <= value <= limit:
                 raise ValueError(f"{name} must lie between 0 and {limit:g}, not {value}.")
+        if self.extra is not None and not is_dotted_path(self.extra):
+            raise ValueError(
+                f"extra must be a dotted path such as my_package.augment:fog, not {self.extra!r}."
+            )
 
     def __call__(
         self,
@@ -200,7 +209,8 @@ class Augment:
             The image uint8 ``[3, h, w]``, both sides at most ``crop``, and what is left of the truth.
 
         Raises:
-            ValueError: copy-paste is drawn and the objects have no masks.
+            ValueError: copy-paste is drawn and the objects have no masks, or ``extra`` is not there or
+                returns something else.
         """
         result = self._augmented(sample, transform, rng)
         if other is not None and rng.random() < self.copy_paste:
@@ -209,7 +219,8 @@ class Augment:
             if donor.targets.crowd is not None:
                 chosen &= ~donor.targets.crowd
             result = copy_paste(result, donor, chosen, self.min_visible)
-        return result
+        # Last: what it draws leaves all other random numbers of the image as they are.
+        return result if self.extra is None else _changed(self.extra, result, rng)
 
     def crops(self, truth: Targets | Instances, transform: Transform) -> float:
         """How many crops such an image holds: its area in theirs, but no more than objects to crop at."""
@@ -221,7 +232,7 @@ class Augment:
         """The same crops with nothing random about them but their place."""
         return replace(
             self, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0, contrast=0.0,
-            saturation=0.0, hue=0.0, copy_paste=0.0,
+            saturation=0.0, hue=0.0, copy_paste=0.0, extra=None,
         )  # fmt: skip
 
     def _augmented(
@@ -269,6 +280,18 @@ class Augment:
         if self.hue:
             image = functional.adjust_hue(image, self.hue * hue)
         return image
+
+
+def _changed(path: str, sample: TrainingSample, rng: np.random.Generator) -> TrainingSample:
+    """What a user's function makes of a sample."""
+    changed = resolve(path)(sample, rng)
+    if not isinstance(changed, TrainingSample):
+        raise ValueError(f"{path}: expected it to return a TrainingSample; found {type(changed).__name__}.")
+    shape = (3, *changed.targets.size)
+    if tuple(changed.image.shape) != shape or changed.image.dtype != torch.uint8:
+        found = f"{changed.image.dtype} {list(changed.image.shape)}"
+        raise ValueError(f"{path}: expected an image of uint8 {list(shape)}, as its targets; found {found}.")
+    return changed
 
 
 def _placed(low: float, high: float, side: int, length: int, rng: np.random.Generator) -> tuple[int, int]:

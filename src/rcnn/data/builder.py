@@ -88,6 +88,7 @@ class Picture:
         annotations: its objects.
         masks: makes their masks, where the format has a picture of all; else their outlines are drawn.
         semantic: makes the class of every pixel.
+        image: makes the image, where there is no file.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class Picture:
     annotations: list[Annotation] = field(default_factory=list)
     masks: Callable[[], Masks] | None = None
     semantic: Callable[[], npt.NDArray[np.integer[Any]]] | None = None
+    image: Callable[[], npt.NDArray[np.uint8]] | None = None
 
 
 class DatasetBuilder:
@@ -216,7 +218,7 @@ class DatasetBuilder:
         if drawn and masks is None:
             outlines = [a.outline for a in found if a.outline is not None]
             masks = lazy_masks(outlines, picture.size) if len(outlines) == len(found) else None
-        return Record(picture.path, picture.image_id, truth, masks, picture.semantic)
+        return Record(picture.path, picture.image_id, truth, masks, picture.semantic, picture.image)
 
     def _keypoints(self, found: Sequence[Annotation]) -> npt.NDArray[np.float32]:
         """float32 ``[N, K, 3]``."""

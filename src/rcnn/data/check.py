@@ -115,8 +115,7 @@ def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
     if decode and dataset.semantic_names:
         bad_maps, pixels = _look_at_maps(dataset)
         problems += bad_maps
-    if dataset.format != "shapes":  # drawn on demand: there are no files
-        problems += _file_problems(dataset.records, decode)
+    problems += _file_problems([record for record in dataset.records if record.image is None], decode)
     problems.sort(key=lambda p: p.severity != "error")  # stable: the order of finding otherwise
     truths = [r.truth for r in dataset.records]
     labels = Counter(label for t in truths for label in t.labels.tolist())

@@ -29,6 +29,11 @@ def occurring_classes(dataset: Dataset) -> list[str]:
     return [name for label, name in enumerate(dataset.class_names) if label in labels]
 
 
+def numbered_keypoints(count: int) -> tuple[str, ...]:
+    """Names of keypoints that have none."""
+    return tuple(f"keypoint_{number}" for number in range(count))
+
+
 def keypoint_order(wanted: Sequence[str], found: Sequence[str]) -> list[int] | None:
     """Where each of the ``wanted`` keypoints is among those ``found``, by name, upper and lower case alike.
 

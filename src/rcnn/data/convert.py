@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from rcnn.config import is_dotted_path
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset
@@ -65,7 +67,7 @@ def convert(
     """Write a data set in another format.
 
     Args:
-        dataset: an opened data set, of image files.
+        dataset: an opened data set; images that are not files are written as PNG.
         out: the folder to make; it may exist if it is empty.
         to: a key of ``rcnn.data.formats.registry.FORMATS`` that can be written, or a dotted path to a format
             of your own.
@@ -105,8 +107,6 @@ def _refuse(dataset: Dataset, target: Path, to: str) -> None:
         raise ValueError(f"--to {to}: expected one of {', '.join(writable())}.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is no empty folder: choose another place, or delete it.")
-    if dataset.format == "shapes":
-        raise ValueError("generated shapes have no image files: use their own write().")
     if not dataset.class_names:
         raise ValueError(f"{dataset.source}: semantic maps alone have no objects to convert.")
 
@@ -129,9 +129,13 @@ def _writer_class(dataset: Dataset, to: str) -> Callable[[Path, Dataset, Dropped
 def _fill(writer: Writer, dataset: Dataset, progress: Callable[[int, int], None] | None) -> None:
     taken: set[str] = set()
     for done, record in enumerate(dataset.records, 1):
-        image = writer.image_path(_own_name(record.path, taken))
+        path = record.path if record.image is None else record.path.with_suffix(".png")
+        image = writer.image_path(_own_name(path, taken))
         image.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(record.path, image)
+        if record.image is None:
+            shutil.copyfile(path, image)
+        else:
+            Image.fromarray(record.image()).save(image)
         truth = record.load_truth()
         writer.add(Item(image, truth, tuple(range(1, len(truth) + 1)), record.image_id))
         if progress is not None:

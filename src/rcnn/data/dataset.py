@@ -29,6 +29,7 @@ class Record:
         truth: its objects, without masks; ``truth.size`` is the size of the decoded (EXIF-rotated) image.
         masks: makes the objects' masks, in the order of ``truth``; picklable; None where the data has none.
         semantic: makes the class of every pixel, int64 ``[H, W]``; picklable; None where the data has none.
+        image: makes the image, where ``path`` is only a name; picklable; None reads the file.
     """
 
     path: Path
@@ -36,6 +37,11 @@ class Record:
     truth: Instances
     masks: Callable[[], Masks] | None = None
     semantic: Callable[[], npt.NDArray[np.integer[Any]]] | None = None
+    image: Callable[[], npt.NDArray[np.uint8]] | None = None
+
+    def load_image(self) -> npt.NDArray[np.uint8]:
+        """The image, uint8 ``[H, W, 3]``, RGB, EXIF rotation applied."""
+        return read_image(self.path) if self.image is None else self.image()
 
     def load_truth(self) -> Instances:
         """The objects with their masks, and the class of every pixel."""
@@ -95,7 +101,7 @@ class Dataset:
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
-        return Sample(read_image(record.path), record.load_truth(), record.image_id)
+        return Sample(record.load_image(), record.load_truth(), record.image_id)
 
     @property
     def has_objects(self) -> bool:
@@ -132,3 +138,13 @@ class Dataset:
         """So many indices, spread evenly over the images; all where there are fewer."""
         last = len(self.records) - 1
         return sorted({round(i * last / max(count - 1, 1)) for i in range(count)}) if last >= 0 else []
+
+    def images(self, count: int) -> list[npt.NDArray[np.uint8]]:
+        """Up to ``count`` images, spread evenly, uint8 ``[H, W, 3]``.
+
+        Raises:
+            ValueError: there is no image.
+        """
+        if not len(self):
+            raise ValueError(f"{self.source}: no image that can be used")
+        return [self.records[index].load_image() for index in self.evenly_spaced(count)]

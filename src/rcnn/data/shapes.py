@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from rcnn.data.dataset import Dataset, Record, Sample
+from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.structures import Instances, Masks, Size, true_segments
 
@@ -254,10 +254,6 @@ class Shapes(Dataset):
 
     scenes: Scenes = Scenes()
 
-    def __getitem__(self, index: int) -> Sample:
-        record = self.records[index]
-        return Sample(self.scenes.image(int(record.image_id)), record.load_truth(), record.image_id)
-
     def write(self, folder: str | Path) -> Path:
         """Write the pictures as users have theirs: ``images/*.png``, ``annotations.json`` (COCO, RLE).
 
@@ -347,11 +343,16 @@ def draw_shapes(count: int, *, first: int = 0, truth: Truth = "objects", **setti
 
 def _record(scenes: Scenes, number: int, truth: Truth) -> Record:
     path = Path("images") / f"{number:06d}.png"
-    if truth == "semantic":
-        whole = Instances.empty(scenes.size, semantic_names=scenes.semantic_names, path=path)
-        return Record(path, number, whole, semantic=partial(scenes.semantic, number))
-    objects = replace(scenes.objects_of(number), masks=None, path=path)
-    if truth == "objects":
-        return Record(path, number, objects, partial(scenes.masks, number))
-    objects = replace(objects, semantic_names=scenes.semantic_names)
-    return Record(path, number, objects, partial(scenes.masks, number), partial(scenes.semantic, number))
+    whole = Instances.empty(scenes.size, path=path)
+    if truth != "semantic":
+        whole = replace(scenes.objects_of(number), masks=None, path=path)
+    if truth != "objects":
+        whole = replace(whole, semantic_names=scenes.semantic_names)
+    return Record(
+        path,
+        number,
+        whole,
+        masks=None if truth == "semantic" else partial(scenes.masks, number),
+        semantic=None if truth == "objects" else partial(scenes.semantic, number),
+        image=partial(scenes.image, number),
+    )

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rcnn.config import is_dotted_path, resolve
+from rcnn.data.adapters import Items, from_items
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.registry import Format, as_format, find_format, formats, list_of_formats
+from rcnn.structures import Skeleton
 
 MAX_FOLDERS_PROBED = 20  # folders that are looked into for a message
 
 
 def open_data(
-    path: str | Path | Dataset,
+    path: str | Path | Dataset | Items,
     images: str | Path | None = None,
     *,
     split: str | None = None,
     format: str | Any | None = None,
+    class_names: Sequence[str] | None = None,
+    first_label: int | None = 1,
+    skeleton: Skeleton | None = None,
 ) -> Dataset:
     """Open annotated images, whatever their format.
 
@@ -27,13 +34,18 @@ def open_data(
     do not raise: they are in ``Dataset.problems``, and :func:`rcnn.data.check.check` looks for more.
 
     Args:
-        path: the file or folder; an opened data set is given back as it is.
+        path: the file or folder; or a data set of your own, anything with ``__len__`` and ``__getitem__``
+            (:mod:`rcnn.data.adapters`), or a dotted path to one or to what makes it
+            (``"my_package.data:cells"``). An opened data set is given back as it is.
         images: the folder of the images, for COCO, where it is not found beside the file.
         split: for Pascal VOC, one of ``ImageSets/Main``; naming the file itself as ``path`` does the same.
             For YOLO, a part that ``data.yaml`` names; naming its images does the same.
         format: a key of ``rcnn.data.formats.registry.FORMATS``, or a format of your own: a dotted path
             (``"my_package.formats:MyFormat"``), or an object with the attributes of
             :class:`rcnn.data.formats.registry.Format`. None recognises the format.
+        class_names: for a data set of your own, as in :func:`rcnn.data.adapters.from_items`.
+        first_label: likewise.
+        skeleton: likewise.
 
     Returns:
         The data set; ``dataset[i]`` decodes an image with its truth.
@@ -48,11 +60,18 @@ def open_data(
         >>> data.format, len(data), data.class_names  # doctest: +SKIP
         ('mask folders', 486, ('object',))
     """
-    if isinstance(path, Dataset):
-        return path
-    source = _from_within(Path(path))
+    items = _items_named(path) if isinstance(path, str | Path) else path
+    if isinstance(items, Dataset):
+        return items
     given = {"images": images, "split": split}
     options = {name: value for name, value in given.items() if value is not None}
+    if not isinstance(items, Path):
+        if options or format is not None:
+            raise ValueError("images, split and format are for files and folders; this is a Python object.")
+        return from_items(items, class_names, first_label=first_label, skeleton=skeleton)
+    if class_names is not None:
+        raise ValueError(f"{items}: class_names are for data sets that are Python objects; this is a path.")
+    source = _from_within(items)
     if format is None:
         row = _recognised(source, options)
     else:
@@ -64,6 +83,18 @@ def open_data(
                 f"{source}: {option}={value} is for {takers} only, this is {row.name}. Leave it out."
             )
     return row.read(source, **options)
+
+
+def _items_named(path: str | Path) -> Path | Dataset | Items:
+    """What a path means: a file or folder, or a dotted path's object, called where it makes the data set."""
+    if not is_dotted_path(str(path)) or Path(path).exists():
+        return Path(path)
+    found: Any = resolve(str(path))
+    makes = isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__"))
+    made: Dataset | Items = found() if makes else found
+    if not hasattr(made, "__len__") or not hasattr(made, "__getitem__"):
+        raise ValueError(f"{path}: expected a data set with __len__ and __getitem__; found {made!r}.")
+    return made
 
 
 def _from_within(source: Path) -> Path:

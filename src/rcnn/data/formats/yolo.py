@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
+from rcnn.data.classes import numbered_keypoints
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.label_image import NAMES_FILE
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
@@ -83,7 +84,7 @@ class _Reader:
         if isinstance(named, dict):  # of each class; one skeleton serves all
             named = next(iter(named.values()), None)
         fits = isinstance(named, list) and len(named) == shape[0]
-        names = tuple(map(str, named or ())) if fits else tuple(f"keypoint_{i}" for i in range(shape[0]))
+        names = tuple(map(str, named or ())) if fits else numbered_keypoints(shape[0])
         try:
             self.builder.skeleton = Skeleton(names, mirror=tuple(partners))
         except (ValueError, TypeError) as error:
