@@ -34,8 +34,8 @@ from rcnn.data.augment import Augment
 from rcnn.data.dataset import Dataset
 from rcnn.data.loader import training_batches
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.metrics.metric import Evaluation
 from rcnn.inference.benchmark import machine
+from rcnn.metrics.metric import Evaluation
 from rcnn.ops.masks import paste_masks
 from rcnn.structures import Instances
 from rcnn.training.run import read_history

@@ -23,8 +23,9 @@ from rcnn.importers.torchvision import from_torchvision, torchvision_transform
 from rcnn.inference.benchmark import peak_memory
 from rcnn.inference.detector import Detector
 from rcnn.parts.backbone import BackboneSettings, build_backbone
+from rcnn.parts.batch import Targets
 from rcnn.parts.pretrained import backbone_normalisation, load_backbone_weights
-from rcnn.structures import Instances, Size
+from rcnn.structures import Size
 
 
 class PyramidBackbone(nn.Module):
@@ -97,7 +98,7 @@ def keep_scale(network: Any) -> None:
 
 
 def torchvision_inputs(
-    images: Sequence[Tensor], truths: Sequence[Instances]
+    images: Sequence[Tensor], truths: Sequence[Targets]
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """uint8 images and truths as torchvision takes them: floats, and dicts whose labels begin at 1."""
     targets = []
@@ -105,7 +106,7 @@ def torchvision_inputs(
         real = truth if truth.crowd is None else truth[~truth.crowd]
         target = {"boxes": real.boxes, "labels": real.labels + 1}
         if real.masks is not None:
-            target["masks"] = real.masks.dense().to(torch.uint8)
+            target["masks"] = torch.from_numpy(real.masks.masks().dense()).to(torch.uint8)
         targets.append(target)
     return [image.float() / 255 for image in images], targets
 

@@ -36,8 +36,8 @@ from torchvision.ops import box_iou
 from benchmarks.peers import enliven, picture, print_peak, print_peaks, published_pair, torchvision_detector
 from rcnn.device import keep_freed_memory
 from rcnn.inference.benchmark import alternate, machine, ratios, spread
-from rcnn.inference.detector import Detector, TensorAdapter
-from rcnn.inference.exported import open_exported
+from rcnn.inference.detector import Detector
+from rcnn.inference.exported import ExportedDetector, open_exported
 from rcnn.inference.exporters import export
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.parts.pretrained import load_backbone_weights
@@ -57,13 +57,14 @@ class Case:
         ours: what rcnn finds with ``detector``, or with another that is made of it.
         theirs: what torchvision finds; None where nothing is compared.
         detector: ours.
-        maps: our detections with their maps, where the weights are the same and so the detections must be.
+        maps: the mask maps ``[N, M, M]`` of our detections, where the weights are the same and so the
+            detections must be.
     """
 
-    ours: Callable[[Detector | TensorAdapter], Instances]
+    ours: Callable[[Detector | ExportedDetector], Instances]
     theirs: Callable[[], Found] | None
     detector: Detector
-    maps: Callable[[], Instances] | None = None
+    maps: Callable[[], Tensor | None] | None = None
 
 
 def published(name: str, left: int | None = None) -> Case:
@@ -76,7 +77,6 @@ def published(name: str, left: int | None = None) -> Case:
     lowest = ours.min_score
     if left is not None:
         scores = ours.predict(image)[0].scores
-        assert scores is not None
         lowest = float(scores[left - 1 : left + 1].mean())
         theirs.roi_heads.score_thresh = lowest
     return Case(
@@ -84,7 +84,7 @@ def published(name: str, left: int | None = None) -> Case:
         torch.inference_mode()(lambda: theirs([image])[0]),
         ours,
         torch.inference_mode()(
-            lambda: ours.inference_network(ours.transform([image]), min_score=lowest).detections[0]
+            lambda: ours.inference_network(ours.transform([image]), min_score=lowest).detections.mask_maps
         ),
     )
 
@@ -140,31 +140,31 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def compare(ours: Instances, theirs: Found, maps: Instances | None = None) -> str:
+def compare(ours: Instances, theirs: Found, maps: Tensor | None = None) -> str:
     """How many of torchvision's detections ours has too, and the largest differences among those."""
-    overlap = box_iou(theirs["boxes"], ours.boxes)
-    overlap[theirs["labels"][:, None] != ours.labels[None] + 1] = 0
+    found = ours.torch()
+    overlap = box_iou(theirs["boxes"], found["boxes"])
+    overlap[theirs["labels"][:, None] != found["labels"][None] + 1] = 0
     best, index = overlap.max(1)
     both = best > 0.99
-    assert ours.scores is not None
-    scores = (theirs["scores"] - ours.scores[index])[both].abs().max()
-    boxes = (theirs["boxes"] - ours.boxes[index])[both].abs().max()
+    scores = (theirs["scores"] - found["scores"][index])[both].abs().max()
+    boxes = (theirs["boxes"] - found["boxes"][index])[both].abs().max()
     text = f"{int(both.sum())} of {len(both)} the same, scores to {scores:.1e}, boxes to {boxes:.1e} px"
-    if maps is not None and maps.mask_maps is not None:
+    if maps is not None:
         # The two paste differently; so our maps are pasted by torchvision's function.
-        pasted = paste_masks_in_image(maps.mask_maps[index[both], None], theirs["boxes"][both], ours.size)
+        pasted = paste_masks_in_image(maps[index[both], None], theirs["boxes"][both], ours.size)
         text += f", masks to {(pasted - theirs['masks'][both]).abs().max():.1e}"
-    if ours.keypoints is not None:
-        apart = (ours.keypoints[index] - theirs["keypoints"])[both][..., :2].abs().max()
+    if "keypoints" in found:
+        apart = (found["keypoints"][index] - theirs["keypoints"])[both][..., :2].abs().max()
         text += f", keypoints to {apart:.1e} px"
     return text
 
 
-def in_openvino(detector: Detector) -> TensorAdapter:
+def in_openvino(detector: Detector) -> ExportedDetector:
     """The same detector, exported and opened again."""
     with tempfile.TemporaryDirectory() as folder:
         out = export(detector, Path(folder) / "model", "openvino")
-        return TensorAdapter(open_exported(out, threads=torch.get_num_threads()))
+        return open_exported(out, threads=torch.get_num_threads())
 
 
 def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: bool, half: bool) -> None:
@@ -176,11 +176,11 @@ def measure(name: str, rounds: int, clock: Callable[[], float], *, openvino: boo
             f"{name:20} rcnn {spread(seconds['rcnn'])} s; {len(case.ours(case.detector))} objects", flush=True
         )
         return
-    ours: dict[str, Detector | TensorAdapter] = {"rcnn": case.detector}
+    ours: dict[str, Detector | ExportedDetector] = {"rcnn": case.detector}
     if openvino:
         ours["OpenVINO"] = in_openvino(case.detector)
     if half:
-        ours["bfloat16"] = replace(case.detector, half=True)
+        ours["bfloat16"] = replace(case.detector, precision="bf16")
     sides: dict[str, Callable[[], object]] = {side: partial(case.ours, one) for side, one in ours.items()}
     seconds = alternate(sides | {"torchvision": case.theirs}, rounds, clock)
     expected = case.theirs()

@@ -27,13 +27,14 @@ from benchmarks.peers import picture, print_peak, print_peaks, torchvision_input
 from rcnn.device import keep_freed_memory
 from rcnn.importers.torchvision import from_torchvision, torchvision_transform
 from rcnn.inference.benchmark import alternate, machine, ratios, spread
-from rcnn.structures import Instances, Masks
+from rcnn.parts.batch import TargetMasks, Targets
+from rcnn.structures import Masks
 
 SIDE, OBJECTS, IMAGES, CLASSES = 512, 30, 2, 80
 NAME = "maskrcnn_resnet50_fpn"
 
 
-def truth(seed: int) -> Instances:
+def truth(seed: int) -> Targets:
     """Ellipses of 30 to 120 pixels anywhere."""
     draw = torch.Generator().manual_seed(seed)
     sides = 30 + 90 * torch.rand((OBJECTS, 2), generator=draw)
@@ -43,8 +44,8 @@ def truth(seed: int) -> Instances:
     centre, half = (corners + sides / 2)[:, :, None], (sides / 2)[:, :, None]
     x, y = (((axis - centre[:, i]) / half[:, i]) ** 2 for i in (0, 1))
     labels = torch.randint(CLASSES, (OBJECTS,), generator=draw)
-    masks = Masks.from_dense(x[:, None, :] + y[:, :, None] <= 1)
-    return Instances((SIDE, SIDE), boxes, labels, masks=masks)
+    masks = Masks.from_dense((x[:, None, :] + y[:, :, None] <= 1).numpy())
+    return Targets((SIDE, SIDE), boxes, labels, masks=TargetMasks.from_masks(masks))
 
 
 def networks() -> tuple[nn.Module, nn.Module]:

@@ -77,7 +77,7 @@ def seconds_of(detector: Detector, image: torch.Tensor) -> dict[str, float]:
     """The seconds by stage of one image; proposals are searched for where the model needs them given."""
     network: Any = detector.network
     boxes, began = None, time.perf_counter()
-    if network.needs_external_proposals:
+    if network.needs_proposals:
         boxes = [selective_search(image, network.settings.search)]
     searched = time.perf_counter()
     with Stopwatch(detector.inference_network) as watch:
@@ -142,7 +142,7 @@ def measured(folder: Path, val: Dataset) -> dict[str, float]:
     if not file.is_file():
         detector = load(folder)
         network: Any = detector.network
-        if network.needs_external_proposals:
+        if network.needs_proposals:
             proposed = with_proposals(val, cache=default_cache(), settings=network.settings.search)
         else:
             boxes = rpn_proposals(detector, val, network.settings.rpn.post_nms[1])

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.peers import print_peak, print_peaks, torchvision_detector, torchvision_inputs
 from rcnn import open_data
-from rcnn.data.dataset import Sample
+from rcnn.data.geometry import TrainingSample
 from rcnn.data.loader import training_batches
 from rcnn.device import fast_bfloat16, keep_freed_memory
 from rcnn.models import MODELS
@@ -59,7 +59,7 @@ def main() -> None:
     source = training_batches(data, recipe.augment, recipe.transform, batch_size=4, seed=0)
     batches = [next(source) for _ in range(STEPS)]
     with tempfile.TemporaryDirectory() as folder:
-        steps: dict[str, Callable[[list[Sample]], object]] = {}
+        steps: dict[str, Callable[[list[TrainingSample]], object]] = {}
         if options.side != "torchvision":
             steps["rcnn"] = _ours(data, recipe, Path(folder)).step
         if options.side != "rcnn":
@@ -89,7 +89,6 @@ def _ours(data, recipe, folder):  # type: ignore[no-untyped-def]
         folder,
         evaluate=lambda full: {"score": 0.0},
         describe={},
-        device=torch.device("cpu"),
     )
 
 
@@ -99,8 +98,8 @@ def _theirs(num_classes: int, masks: bool, crop: int):  # type: ignore[no-untype
     ).train()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=6e-4)
 
-    def step(samples: list[Sample]) -> None:
-        images, targets = torchvision_inputs([s.image for s in samples], [s.truth for s in samples])
+    def step(samples: list[TrainingSample]) -> None:
+        images, targets = torchvision_inputs([s.image for s in samples], [s.targets for s in samples])
         optimizer.zero_grad()
         sum(network(images, targets).values()).backward()
         optimizer.step()
