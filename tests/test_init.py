@@ -5,8 +5,8 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -15,12 +15,29 @@ import rcnn
 SOURCE = str(Path(__file__).parents[1] / "src")
 
 
+FUNCTIONS = (
+    "bench", "check", "convert", "evaluate", "export", "load", "merge", "open_data", "propose", "report",
+    "show", "train",
+)  # fmt: skip
+MAX_MODULES = 8  # at the top level, beside the folders
+
+
 @pytest.mark.parametrize("name", rcnn.__all__)
 def test_every_public_name_is_what_its_module_has(name: str) -> None:
     value = getattr(rcnn, name)
-    assert value.__name__ == name
-    assert value.__module__ == rcnn._HOMES[name]
+    assert isinstance(value, type) != (name in FUNCTIONS)
+    assert callable(value)
     assert value.__doc__
+    assert (value.__module__, value.__name__) == rcnn._HOMES[name]
+
+
+def test_no_module_has_the_name_of_a_function() -> None:
+    """Importing ``rcnn.export``, if it was a module, would replace the function of that name."""
+    entries = list(Path(rcnn.__file__).parent.iterdir())
+    modules = {path.stem for path in entries if path.suffix == ".py" and path.stem != "__init__"}
+    folders = {path.name for path in entries if (path / "__init__.py").is_file()}
+    assert not (modules | folders) & set(rcnn.__all__)
+    assert len(modules) <= MAX_MODULES
 
 
 def test_what_is_listed() -> None:
@@ -40,11 +57,18 @@ def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
         "rcnn.training.run",
         "rcnn.evaluation.evaluator",
         "rcnn.inference.detector",
+        "rcnn.inference.exporters",
+        "rcnn.inference.benchmark",
+        "rcnn.evaluation.report",
+        "rcnn.evaluation.proposal_recall",
+        "rcnn.data.check",
+        "rcnn.data.convert",
+        "rcnn.data.show",
         "rcnn.data.formats.open",
     ):
         importlib.import_module(module)
-    for function in (rcnn.train, rcnn.evaluate, rcnn.load, rcnn.open_data):
-        assert isinstance(function, Callable)
+    for name in FUNCTIONS:
+        assert isinstance(getattr(rcnn, name), FunctionType), name
     assert rcnn.train is importlib.import_module("rcnn.training.run").train
 
 

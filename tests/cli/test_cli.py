@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from typer.testing import CliRunner, Result
 
+from rcnn import loading
 from rcnn.cli import app
-from rcnn.evaluation import evaluator as evaluation
-from rcnn.inference import detector as predict
+from rcnn.evaluation import int8
 from rcnn.inference import exported as runtime
 from rcnn.inference import exporters as export
+from rcnn.inference.detector import Detector
+from rcnn.inference.exporters import onnx_file
 from rcnn.metrics.registry import METRICS
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.structures import Instances, Masks
@@ -40,7 +41,12 @@ class Fixed:
     """Finds in every image what the mask folders below hold: one object, ``10 20 30 40``."""
 
     class_names = ("object",)
+    semantic_names = ()
+    category_ids = (1,)
     max_detections = 1
+    min_score = 0.5
+    merge = None
+    used_precision = "float32"
 
     def cap(self, size: tuple[int, int]) -> int:
         return self.max_detections
@@ -48,22 +54,24 @@ class Fixed:
     def predict(
         self, images: Any, *, min_score: float | None = None, max_detections: int | None = None
     ) -> list[Instances]:
-        images = [images] if isinstance(images, Tensor) else images
-        return [self._found((i.shape[1], i.shape[2]), min_score or 0.5) for i in images]
+        images = [images] if isinstance(images, np.ndarray) else images
+        return [self._found(image.shape[:2], min_score or 0.5) for image in images]
 
     def _found(self, size: tuple[int, int], min_score: float) -> Instances:
+        none = np.zeros(0, np.float32)
         if min_score > 0.75:
-            return Instances.empty(size, self.class_names, scores=torch.zeros(0), masks=Masks.empty(size))
-        masks = Masks.from_patches([torch.ones(20, 20)], [(20, 10)], size)
-        label = torch.zeros(1, dtype=torch.int64)
+            return Instances.empty(size, self.class_names, scores=none, masks=Masks.empty(size))
+        masks = Masks.from_patches([np.ones((20, 20), np.uint8)], [(20, 10)], size)
         return Instances(
-            size, masks.boxes(), label, torch.tensor([0.75]), masks, class_names=self.class_names
-        )
+            size, masks.boxes(), np.zeros(1, np.int64), np.array([0.75], np.float32), masks,
+            class_names=self.class_names,
+        )  # fmt: skip
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(predict, "load_detector", lambda path, device=None, half=False, settings=(): Fixed())
+    for name in ("load", "load_detector"):
+        monkeypatch.setattr(loading, name, lambda *_, **__: Fixed())
     return "runs/fixed"
 
 
@@ -95,7 +103,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_help_and_version_import_nothing_heavy() -> None:
     heavy = {"torch", "numpy", "pydantic", "PIL", "timm"}
-    code = f"import sys, rcnn.cli; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, rcnn.cli; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -134,7 +142,8 @@ def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
         "train", "d.json", "--val", "v.json", "--images", "i", "--val-images", "vi", "--model", "mask_rcnn",
         "--backbone", "vgg16", "--recipe", "r.toml", "--minutes", "2.5", "--out", "o", "--seed", "0",
         "--set", "train.lr=1", "--set", "model.fpn=none", "--skip-bad", "--batch-size", "8", "--workers", "0",
-        "--device", "cpu", "--proposals", "p.npz", "--val-proposals", "vp.npz",
+        "--device", "cpu", "--proposals", "p.npz", "--val-proposals", "vp.npz", "--format", "coco",
+        "--log", "wandb", "--log", "mlflow", "--callback", "mine:Beep", "--trust", "mine",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert trained.pop("console") is not None
@@ -143,7 +152,8 @@ def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
         "proposals": Path("p.npz"), "val_proposals": Path("vp.npz"),
         "model": "mask_rcnn", "backbone": "vgg16", "recipe": "r.toml", "minutes": 2.5, "epochs": None,
         "out": Path("o"), "seed": 0, "skip_bad": True, "resume": None, "workers": 0, "device": "cpu",
-        "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"],
+        "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"], "format": "coco",
+        "log": ["wandb", "mlflow"], "callbacks": ["mine:Beep"], "trust": ["mine"],
     }  # fmt: skip
     assert "rcnn predict runs/x IMAGES" in result.output
 
@@ -223,7 +233,7 @@ def test_any_other_interruption_exits_130(monkeypatch: pytest.MonkeyPatch, data:
     def load(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "load_detector", load)
+    monkeypatch.setattr(loading, "load", load)
     result = call("evaluate", "m", data)
     assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
 
@@ -391,21 +401,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = FasterRCNN(1, FasterRCNNSettings(**ONE_LEVEL)).eval()
     torch.nn.init.normal_(network.box.logits.weight, std=0.5)
-    made = predict.Detector(network, Transform(), ("object",), 0.01)
+    made = Detector(network, Transform(), ("object",), 0.01)
     return made.save(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")
 def traced(checkpoint: Path) -> tuple[Any, bytes]:
     """Its graph, which takes an export's time, as a program and as an ONNX model."""
-    program = export.trace(predict.load_detector(checkpoint))
-    return program, export._onnx_bytes(program)
+    program = export.trace(loading.load_detector(checkpoint))
+    return program, onnx_file.to_bytes(program)
 
 
 @pytest.fixture
 def exportable(checkpoint: Path, traced: tuple[Any, bytes], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(export, "trace", lambda _: traced[0])
-    monkeypatch.setattr(export, "_onnx_bytes", lambda _: traced[1])
+    monkeypatch.setattr(onnx_file, "to_bytes", lambda _: traced[1])
     return checkpoint
 
 
@@ -446,25 +456,26 @@ def test_export_passes_everything_on(model: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(export, "export", write)
     result = call("export", model, "--out", "o.pt2", "--format", "torch", "--transform-inside")
     assert result.output == "written: o.pt2\n"
-    assert passed == [(Fixed, Path("o.pt2"), "torch", {"transform_inside": True})]
+    assert passed == [(Fixed, Path("o.pt2"), "torch", {"transform_inside": True, "calibration": ()})]
 
 
 def test_export_in_int8_says_what_it_costs(
     model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(*_: Any, calibration: list[Tensor], transform_inside: bool) -> Path:
-        assert [image.shape for image in calibration] == [(3, 40, 60)] * 2
+    def write(*_: Any, calibration: list[np.ndarray], transform_inside: bool) -> Path:
+        assert [image.shape for image in calibration] == [(40, 60, 3)] * 2
         assert not transform_inside
         return tmp_path / "o"
 
     def measure(detector: Any, *_: Any, metrics: list[str], **__: Any) -> tuple[Any, None]:
         ap, seconds = (0.625, 0.25) if isinstance(detector, Fixed) else (0.5, 0.125)
         found = {"mask/AP": ap, "mask/AP50": ap + 0.125}
-        return SimpleNamespace(metrics=found, seconds={"predicting": seconds}), None
+        shown = tuple((name, name) for name in found)
+        return SimpleNamespace(metrics=found, headline=lambda: shown, seconds={"predicting": seconds}), None
 
     monkeypatch.setattr(export, "export", write)
     monkeypatch.setattr(runtime, "open_exported", lambda path: path)
-    monkeypatch.setattr(evaluation, "evaluate", measure)
+    monkeypatch.setattr(int8, "evaluate", measure)
     result = call("export", model, "--out", tmp_path / "o", "--format", "openvino", "--int8", data)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
@@ -486,7 +497,7 @@ def test_export_in_int8(exportable: Path, data: Path, tmp_path: Path) -> None:
         f"seconds an image: {number} of the network, in int8 {number}",
     ):
         assert re.search(f"^{line}$", result.stdout, re.MULTILINE), result.stdout
-    assert runtime.load(tmp_path / "o").info["precision"] == "int8"
+    assert runtime.open_exported(tmp_path / "o").info["precision"] == "int8"
     assert "FakeQuantize" in (tmp_path / "o" / "model.xml").read_text()
 
 

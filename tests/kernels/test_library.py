@@ -17,7 +17,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / library.LIBRARY).write_bytes(b"")
     record(tmp_path, compiler="gcc 12.2.0", sources="")
     flags = set().union(*library.SETS.values())
-    monkeypatch.setattr(library, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(library, "cpu_flags", lambda: flags)
     for name in ("RCNN_KERNELS", "RCNN_COMPILE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -35,7 +35,7 @@ def reason(folder: Path) -> str:
 
 def test_the_best_instruction_set_is_taken(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert library.find(built) == ("avx512", "gcc 12.2.0")
-    monkeypatch.setattr(library, "_cpu_flags", lambda: {"sse2", "avx", "avx2", "fma", "avx512f"})
+    monkeypatch.setattr(library, "cpu_flags", lambda: {"sse2", "avx", "avx2", "fma", "avx512f"})
     assert library.find(built) == ("avx2", "gcc 12.2.0")
 
 
@@ -44,7 +44,7 @@ def test_an_instruction_set_is_chosen_by_the_environment(
 ) -> None:
     monkeypatch.setenv("RCNN_KERNELS", "avx2")
     assert library.find(built)[0] == "avx2"
-    monkeypatch.setattr(library, "_cpu_flags", lambda: {"avx2", "fma"})
+    monkeypatch.setattr(library, "cpu_flags", lambda: {"avx2", "fma"})
     monkeypatch.setenv("RCNN_KERNELS", "avx512")
     assert reason(built) == "this CPU has no AVX-512"
 
@@ -65,7 +65,7 @@ def test_the_environment_disables_them(
 
 
 def test_an_old_cpu_has_none(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_cpu_flags", lambda: {"sse2", "avx"})
+    monkeypatch.setattr(library, "cpu_flags", lambda: {"sse2", "avx"})
     assert reason(built) == "this CPU has no AVX-512 or AVX2"
 
 

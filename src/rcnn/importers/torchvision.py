@@ -14,6 +14,7 @@ from typing import Any
 import torchvision
 from torch import Tensor
 
+from rcnn.catalogue import PUBLISHED
 from rcnn.importers.recognise import (
     Conventions,
     Network,
@@ -111,7 +112,7 @@ def _pool(pool: PoolSettings) -> PoolSettings:
 
 def published() -> dict[str, str]:
     """The detectors with published weights, by name, with the addresses of these."""
-    return {f"{name}_coco": str(_coco(name).url) for name in DETECTORS}
+    return dict(PUBLISHED)
 
 
 def _published_name(what: str) -> str | None:

@@ -129,6 +129,14 @@ class Detector:
         """The detector whose results are measured: in float32, unless bfloat16 was asked for by name."""
         return replace(self, precision="float32") if self.precision == "auto" else self
 
+    def compressed(self, ranks: tuple[int, int]) -> Detector:
+        """The detector with fully connected layers compressed to these ranks, for prediction.
+
+        Raises:
+            ValueError: its network has no layers for that.
+        """
+        return replace(self, network=self.network.compressed(ranks))
+
     @property
     def inference_network(self) -> nn.Module:
         """The form of the network that predicts."""

@@ -103,7 +103,7 @@ def find(folder: Path = FOLDER) -> tuple[str, str]:
         raise UnavailableError(f"{folder / LIBRARY} is missing; {AGAIN}")
     if digest(folder) not in ("", record["sources"]):
         raise UnavailableError(f"the C files have changed since they were built; {AGAIN}")
-    flags = _cpu_flags()
+    flags = cpu_flags()
     able = [name for name in wanted if flags.issuperset(SETS[name])]
     if not able:
         raise UnavailableError(f"this CPU has no {' or '.join(NAMES[name] for name in wanted)}")
@@ -140,7 +140,7 @@ def _wanted() -> list[str]:
     return list(SETS)
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """What the CPU can do and the system lets it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -67,6 +67,12 @@ def named_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(packaged("recipes").glob("*.toml"))}
 
 
+def recipe_summaries() -> dict[str, tuple[str, str]]:
+    """The recipes that come with the package: name to model and backbone, read without torch."""
+    documents = {name: _read(file) for name, file in named_recipes().items()}
+    return {name: (d["architecture"], d["model"]["backbone"]["name"]) for name, d in documents.items()}
+
+
 def load_recipe(path: str | Path, trust: Iterable[str] = ()) -> Recipe:
     """Read a recipe: a TOML file, or the name of one that comes with the package.
 

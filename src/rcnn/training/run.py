@@ -53,6 +53,7 @@ def train(
     val: Source | None = None,
     images: str | Path | None = None,
     val_images: str | Path | None = None,
+    format: str | None = None,
     proposals: str | Path | None = None,
     val_proposals: str | Path | None = None,
     model: str | None = None,
@@ -80,6 +81,7 @@ def train(
         val: the same for validation; None holds out a random part of ``data``.
         images: where the images of ``data`` are, if not beside it.
         val_images: the same for ``val``.
+        format: of ``data`` and ``val``, as :func:`rcnn.open_data` takes it; None: recognised.
         proposals: a file of external proposals, for models without an RPN; None: selective search, kept in
             ``rcnn.data.external_proposals.default_cache()``.
         val_proposals: the same for ``val``; None: those of ``proposals``.
@@ -114,7 +116,7 @@ def train(
     if trunk is not None:
         text = "trunk is now called backbone; the old name will be removed in 0.3"
         warnings.warn(text, FutureWarning, stacklevel=2)
-    sources = Sources(data, val, images, val_images, proposals, val_proposals)
+    sources = Sources(data, val, images, val_images, proposals, val_proposals, format)
     options = TrainOptions(
         sources, model=model, backbone=backbone or trunk, recipe=recipe, minutes=minutes, epochs=epochs,
         out=out, seed=seed, settings=settings, skip_bad=skip_bad, resume=resume, workers=workers,

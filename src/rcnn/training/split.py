@@ -46,6 +46,7 @@ class Sources:
         val_images: the same for ``val``.
         proposals: a file of external proposals; None: selective search, if the model needs proposals.
         val_proposals: the same for ``val``; None: those of ``proposals``.
+        format: of ``data`` and ``val``, as :func:`rcnn.open_data` takes it; None: recognised.
     """
 
     data: Source | None = None
@@ -54,11 +55,13 @@ class Sources:
     val_images: str | Path | None = None
     proposals: str | Path | None = None
     val_proposals: str | Path | None = None
+    format: str | None = None
 
     def to_json(self) -> dict[str, str | None]:
         """Absolute paths, by name; an opened data set is named by where it was opened."""
-        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        return {name: None if value is None else _place(value) for name, value in values.items()}
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "format"}
+        places = {name: None if value is None else _place(value) for name, value in values.items()}
+        return places | {"format": self.format}
 
     def or_else(self, stored: Mapping[str, Any]) -> Sources:
         """These sources, and for those that are None the ``stored`` ones."""
@@ -96,10 +99,11 @@ def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool,
     """
     assert sources.data is not None
     with console.status("reading the data"):
-        train, lines = checked(sources.data, sources.images, skip_bad=skip_bad, boxes_only=boxes_only)
+        faults = {"skip_bad": skip_bad, "boxes_only": boxes_only}
+        train, lines = checked(sources.data, sources.images, sources.format, **faults)
         if sources.val is None:
             return hold_out(train, lines, seed)
-        val, more = checked(sources.val, sources.val_images, skip_bad=skip_bad, boxes_only=boxes_only)
+        val, more = checked(sources.val, sources.val_images, sources.format, **faults)
         problems = check_pair(train, val)
         errors = [str(p).removeprefix("error: ") for p in problems if p.severity == "error"]
         if errors:
@@ -111,14 +115,19 @@ def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool,
 
 
 def checked(
-    place: Source, images: str | Path | None, *, skip_bad: bool, boxes_only: bool
+    place: Source,
+    images: str | Path | None,
+    format: str | None = None,
+    *,
+    skip_bad: bool,
+    boxes_only: bool,
 ) -> tuple[Dataset, list[str]]:
     """A data set without its faulty images, and lines about it.
 
     Raises:
         ValueError: it has errors and they are not to be skipped.
     """
-    opened = place if isinstance(place, Dataset) else open_data(place, images)
+    opened = place if isinstance(place, Dataset) else open_data(place, images, format=format)
     report = check(opened, decode=len(opened) <= MAX_DECODED_IMAGES)
     good, left_out = refuse_or_skip(opened, skip_bad, report=report, boxes_only=boxes_only)
     first, *others = str(report).splitlines()

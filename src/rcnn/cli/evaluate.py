@@ -1,0 +1,132 @@
+"""``rcnn evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rcnn.cli.console import app, examples, print_table, print_text, progress_bar
+from rcnn.cli.options import (
+    DataFormat,
+    Device,
+    Half,
+    ImagesFolder,
+    ModelSettings,
+    Precision,
+    ProposalsFile,
+    SkipBad,
+    Svd,
+    Trust,
+    load_model,
+    open_dataset,
+)
+
+
+@app.command(
+    epilog=examples(
+        "rcnn evaluate runs/cells cells/val",
+        "rcnn evaluate runs/cells val.json --images photos/ --metrics coco,errors,speed --json result.json",
+        "rcnn evaluate val.json --predictions theirs.json",
+    )
+)
+def evaluate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] DATA",
+            help="A run folder, .safetensors file, exported file or folder, or a name listed by "
+            "`rcnn models` (left out with --predictions); annotated images.",
+        ),
+    ],
+    images: ImagesFolder = None,
+    format: DataFormat = None,
+    proposals: ProposalsFile = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Any of coco, panoptic, semantic, keypoints, voc07, voc10, nuclei, cityscapes, errors, "
+            "proposals, speed, and your own (my_package.metrics:MINE), joined by commas. "
+            "By default coco, voc07, voc10 and errors; nuclei for masks of one class, since that is what "
+            "cells are judged by; cityscapes for that format; proposals where the data bring some."
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure this COCO results file; no MODEL is then needed."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Score from which detections count for nuclei; by default the model's own, with "
+            "--predictions where F1 is highest."
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured here.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Cap in an image; by default 100, more where images hold more.")
+    ] = None,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The lowest score asked for; the curves need the weak ones too."),
+    ] = 0.01,
+    skip_bad: SkipBad = False,
+    device: Device = None,
+    precision: Precision = "auto",
+    half: Half = False,
+    svd: Svd = None,
+    settings: ModelSettings = None,
+    trust: Trust = None,
+) -> None:
+    """Measure a model, or detections in a file, on annotated images."""
+    _check_count(sources, of_file=predictions is not None)
+    from rcnn.data.external_proposals import with_proposals
+    from rcnn.evaluation.evaluator import evaluate as measure
+    from rcnn.evaluation.evaluator import evaluate_results
+    from rcnn.evaluation.preparation import usable_images, with_required_proposals
+    from rcnn.io.atomic import write_atomically
+    from rcnn.metrics.registry import choose_metrics
+
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    choose_metrics(names)  # a wrong name is reported before anything is opened
+    dataset = open_dataset(Path(sources[-1]), images, format)
+    chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": names}
+    if predictions is not None:
+        if settings:
+            raise ValueError("evaluate: --set changes a model, but --predictions needs none; leave it out")
+        dataset = dataset if proposals is None else with_proposals(dataset, proposals)
+        evaluation, _ = evaluate_results(predictions, dataset, threshold=threshold, **chosen)
+    else:
+        detector = load_model(
+            sources[0], device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
+        )
+        dataset, left_out = usable_images(dataset, detector, skip_bad=skip_bad)
+        for problem in left_out:
+            print_text(f"left out: {problem}")
+        with progress_bar("proposing") as progress:
+            dataset = with_required_proposals(dataset, detector, proposals, metrics=names, progress=progress)
+        if threshold is None:
+            threshold = getattr(detector, "min_score", None)
+        with progress_bar("evaluating") as progress:
+            evaluation, _ = measure(
+                detector, dataset, min_score=min_score, threshold=threshold, progress=progress, **chosen
+            )
+    print_table(evaluation.table())
+    if json_file is not None:
+        measured = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
+        content = {**measured, "data": sources[-1], **evaluation.to_json()}
+        write_atomically(json_file, json.dumps(content, indent=1).encode())
+        print_text(f"written: {json_file}")
+
+
+def _check_count(sources: list[str], *, of_file: bool) -> None:
+    """Refuse too few and too many arguments."""
+    if len(sources) != (1 if of_file else 2):
+        expected = (
+            "DATA alone with --predictions" if of_file else "MODEL and DATA, or --predictions FILE DATA"
+        )
+        raise ValueError(f"evaluate: found {len(sources)} arguments, expected {expected}")

@@ -1,0 +1,128 @@
+"""Options that several verbs share, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rcnn.cli.console import print_error, warn_renamed
+
+if TYPE_CHECKING:
+    from rcnn.data.dataset import Dataset
+
+DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md)."
+DataSource = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
+ImagesFolder = Annotated[
+    Path | None, typer.Option("--images", help="Where DATA's images are, if not beside it.")
+]
+DataFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="NAME",
+        help="Format of DATA: a name such as coco or yolo, or your own (my_package.formats:MyFormat). "
+        "Default: detected.",
+    ),
+]  # fmt: skip
+ModelSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Run folder, .safetensors file, exported file or folder, or a name listed by `rcnn models`.",
+    ),
+]
+NetworkSource = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Run folder, .safetensors file, or a name listed by `rcnn models`."),
+]
+ProposalsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--proposals", metavar="FILE",
+        help="Boxes (.npz, .mat, COCO .json) for models without proposals of their own; else searched for.",
+    ),
+]  # fmt: skip
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU where there is one.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust", metavar="MODULE",
+        help="Python package whose code a model file or recipe may import. Repeatable.",
+    ),
+]  # fmt: skip
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, bf16 or float32. auto: bf16 for prediction where it is markedly faster, float32 for "
+        "evaluation.",
+    ),
+]
+Half = Annotated[bool, typer.Option("--half", hidden=True, help="The old name of --precision bf16.")]
+Svd = Annotated[
+    str | None,
+    typer.Option(
+        "--svd", metavar="T6,T7",
+        help="Of a Fast R-CNN: its two fully connected layers by truncated SVD of these ranks (1024,256).",
+    ),
+]  # fmt: skip
+ModelSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE",
+        help="Predict with another setting than it was trained with: model.box.nms_iou=0.4. Repeatable.",
+    ),
+]  # fmt: skip
+MaxDetections = Annotated[
+    int | None, typer.Option(min=1, help="Most objects in an image; by default the model's.")
+]
+
+
+def open_dataset(data: Path, images: Path | None = None, format: str | None = None) -> Dataset:
+    """The data set; its problems are counted on the standard error."""
+    from rcnn.data.formats.open import open_data
+
+    dataset = open_data(data, images, format=format)
+    errors = sum(problem.severity == "error" for problem in dataset.problems)
+    if errors:
+        print_error(f"warning: {errors} errors in {data}; they are listed by: rcnn data check {data}")
+    return dataset
+
+
+def load_model(
+    model: str,
+    device: str | None = None,
+    *,
+    precision: str = "auto",
+    half: bool = False,
+    svd: str | None = None,
+    settings: list[str] | None = None,
+    trust: list[str] | None = None,
+) -> Any:
+    """A trained model as the options describe it."""
+    from rcnn.loading import load
+
+    if half:
+        warn_renamed("--half", "--precision bf16")
+    given: Any = "bf16" if half else precision
+    detector: Any = load(model, device, precision=given, settings=settings or (), trust=trust or ())
+    if svd is None:
+        return detector
+    ranks = _ranks(svd)
+    if not hasattr(detector, "compressed"):
+        raise ValueError(f"--svd {svd}: an exported file stays as it is; leave it out")
+    try:
+        return detector.compressed(ranks)
+    except ValueError as error:
+        raise ValueError(f"--svd {svd}: {error}") from error
+
+
+def _ranks(text: str) -> tuple[int, int]:
+    first, _, second = text.partition(",")
+    if not (first.strip().isdigit() and second.strip().isdigit()):
+        raise ValueError(f"--svd {text}: expected two ranks, such as 1024,256")
+    return int(first), int(second)

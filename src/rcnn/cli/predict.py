@@ -1,0 +1,84 @@
+"""``rcnn predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rcnn.cli.console import app, examples, print_error, print_text, progress_bar
+from rcnn.cli.options import (
+    Device,
+    Half,
+    MaxDetections,
+    ModelSettings,
+    ModelSource,
+    Precision,
+    Svd,
+    Trust,
+    load_model,
+)
+
+
+@app.command(
+    epilog=examples(
+        "rcnn predict runs/cells new_images/ --out found",
+        "rcnn predict runs/cells a.jpg b.tif --out found --min-score 0.7",
+    )
+)
+def predict(
+    model: ModelSource,
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Image files, and folders of them; true masks beside the images of a data set are left out.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where overlays and tables go.")],
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out what is less sure; by default the model's.")
+    ] = None,
+    max_detections: MaxDetections = None,
+    image_ids: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="COCO file whose image ids predictions.json and panoptic.json shall have."
+        ),
+    ] = None,
+    device: Device = None,
+    precision: Precision = "auto",
+    half: Half = False,
+    svd: Svd = None,
+    settings: ModelSettings = None,
+    trust: Trust = None,
+) -> None:
+    """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv.
+
+    Of panoptic and semantic models also the maps, with areas.csv.
+    """
+    from rcnn.inference.sources import find_images
+    from rcnn.inference.writers import predict_to_files
+
+    find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
+    detector = load_model(
+        model, device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
+    )
+    with progress_bar("predicting") as progress:
+        summary = predict_to_files(
+            detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
+            progress=progress,
+        )  # fmt: skip
+    found = [f"{count} {name}" for name, count in summary.counts.items() if count]
+    found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
+    how = "" if summary.precision == "float32" else f"; computed in {summary.precision}"
+    print_text(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}{how}")
+    if summary.full:
+        print_error(
+            f"{len(summary.full)} images have as many objects as are reported at most, such as "
+            f"{summary.full[0]}: there may be more; ask for them with --max-detections"
+        )
+    if summary.failed:
+        print_error("\n".join((f"{len(summary.failed)} images could not be used:", *summary.failed)))
+        raise typer.Exit(1)

@@ -1,0 +1,69 @@
+"""``rcnn propose``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rcnn.cli.console import app, examples, print_table, print_text, progress_bar
+from rcnn.cli.options import DataFormat, DataSource, Device, ImagesFolder, Trust, open_dataset
+
+
+@app.command(
+    epilog=examples(
+        "rcnn propose cells/ --out proposals.npz",
+        "rcnn propose val.json --images photos/ --out rpn.json --model runs/photos --count 300",
+    )
+)
+def propose(
+    data: DataSource,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the boxes go: .npz, or .json as COCO's proposals.")
+    ],
+    images: ImagesFolder = None,
+    format: DataFormat = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Take the proposals of this model's RPN.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="selective_search, or rpn, which needs --model and is then meant.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Most proposals of an image; 2000 unless --set says otherwise.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the search, such as min_side=8."),
+    ] = None,
+    device: Device = None,
+    trust: Trust = None,
+) -> None:
+    """Write proposals for every image, and how many of the objects they cover."""
+    wanted = method or ("rpn" if model else "selective_search")
+    if wanted not in ("rpn", "selective_search"):
+        raise ValueError(f"--method {wanted}: expected selective_search or rpn")
+    if (wanted == "rpn") != (model is not None):
+        raise ValueError(
+            "propose: --method rpn and --model RUN belong together; selective search has neither"
+        )
+    if model is not None and settings:
+        raise ValueError("propose: --set changes the search; the RPN of a model has its own settings")
+    from rcnn.config import apply_assignments
+    from rcnn.data.external_proposals import default_cache
+    from rcnn.evaluation.proposal_recall import propose as write
+    from rcnn.evaluation.proposal_recall import recall_table
+    from rcnn.loading import load_detector
+    from rcnn.parts.selective_search import SelectiveSearchSettings
+
+    search = apply_assignments(SelectiveSearchSettings(), settings or [], "search")
+    dataset = open_dataset(data, images, format)
+    detector = None if model is None else load_detector(model, device, trust=trust or ())
+    with progress_bar("proposing") as progress:
+        recall = write(
+            dataset, out, detector=detector, search=search, count=count, cache=default_cache(),
+            progress=progress,
+        )  # fmt: skip
+    print_table(recall_table(recall))
+    print_text(f"written: {out} and {out.with_suffix('.html')}")

@@ -1,0 +1,128 @@
+"""``rcnn train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rcnn.cli.console import INTERRUPTED, app, console, examples, print_error, print_text, warn_renamed
+from rcnn.cli.options import DATA_HELP, DataFormat, Device, ImagesFolder, ProposalsFile, SkipBad, Trust
+
+
+@app.command(
+    epilog=examples(
+        "rcnn train cells/ --minutes 20 --out runs/cells",
+        "rcnn train train.json --val val.json --images photos/ --epochs 12 --set train.lr=0.0003",
+        "rcnn train --resume runs/cells",
+    )
+)
+def train(
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help=DATA_HELP)] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Data to measure on; by default a part of DATA is held out.")
+    ] = None,
+    images: ImagesFolder = None,
+    val_images: Annotated[Path | None, typer.Option(help="Where the images of --val are.")] = None,
+    format: DataFormat = None,
+    proposals: ProposalsFile = None,
+    val_proposals: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Proposals for --val, if not in --proposals.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="See `rcnn models`, or your own (my_package.nets:Mine); by default chosen from DATA."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="See `rcnn models`, any model of timm (timm:convnext_tiny), or your own "
+            "(my_package.nets:build); by default efficientnet_lite0."
+        ),
+    ] = None,
+    trunk: Annotated[str | None, typer.Option(hidden=True, help="The old name of --backbone.")] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="joint, or alternating: Faster R-CNN in the four steps of its paper."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A recipe file, or the name of one in `rcnn models`.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train this long by the clock.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Train for so many passes over the images.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder to make.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with an interrupted run; nothing else is needed."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
+    ] = None,
+    skip_bad: SkipBad = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare batches.")] = None,
+    device: Device = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Log to tensorboard, mlflow or wandb as well. Repeatable."),
+    ] = None,
+    callback: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Your own callback (my_package.callbacks:Mine). Repeatable."),
+    ] = None,
+    trust: Trust = None,
+) -> None:
+    """Train a model on annotated images."""
+    if trunk is not None:
+        warn_renamed("--trunk", "--backbone")
+        backbone = backbone or trunk
+    if data is None and resume is None:
+        raise ValueError("train: name the DATA to train on, or --resume RUN")
+    given = {
+        "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--format": format,
+        "--model": model, "--proposals": proposals, "--val-proposals": val_proposals,
+        "--backbone": backbone, "--recipe": recipe, "--scheme": scheme,
+        "--minutes": minutes, "--epochs": epochs, "--out": out, "--seed": seed, "--set": settings,
+        "--skip-bad": skip_bad or None, "--batch-size": batch_size,
+    }  # fmt: skip
+    extra = [name for name, value in given.items() if value not in (None, [])]
+    if resume is not None and extra:
+        raise ValueError(f"train: a resumed run keeps its settings; leave out {', '.join(extra)}")
+    if minutes is not None and epochs is not None:
+        raise ValueError("train: --minutes and --epochs exclude each other; choose one")
+    changes = list(settings or [])
+    if scheme is not None:
+        if model not in (None, "faster_rcnn"):
+            raise ValueError(f"train: --scheme is of faster_rcnn, not of {model}: leave one of them out")
+        model = "faster_rcnn" if recipe is None else model
+        changes.append(f"model.scheme={scheme}")
+    if batch_size is not None:
+        changes.append(f"train.batch_size={batch_size}")
+    from rcnn.training.run import train as run
+
+    try:
+        folder = run(
+            data, val=val, images=images, val_images=val_images, format=format, proposals=proposals,
+            val_proposals=val_proposals, model=model, backbone=backbone, recipe=recipe, minutes=minutes,
+            epochs=epochs, out=out, seed=seed, settings=changes, skip_bad=skip_bad, resume=resume,
+            workers=workers, device=device, callbacks=callback or (), log=log or (), trust=trust or (),
+            console=console(),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        _say_how_to_resume(resume or out)
+        raise typer.Exit(INTERRUPTED) from None
+    print_text(f"the run is in {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
+
+
+def _say_how_to_resume(where: Path | None) -> None:
+    if where is None:
+        print_error("interrupted; if a run folder was named above, go on with: rcnn train --resume RUN")
+    elif (where / "run.json").is_file():
+        print_error(f"interrupted; go on with: rcnn train --resume {where}")
+    else:
+        print_error("interrupted before the training began")
