@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from rcnn.inference import exported as runtime
+from rcnn.inference import exported_metadata as metadata
 from rcnn.inference.exporters.onnx_file import OPSET
 
 Edit = Callable[[bytes], bytes]
@@ -27,7 +28,7 @@ INFO: dict[str, Any] = {
     "transform": {},
     "versions": {"rcnn": "9.0", "torch": "9.1"},
 }
-NEWER = INFO | {"export": runtime.FORMAT + 1}
+NEWER = INFO | {"export": metadata.FORMAT + 1}
 
 
 def onnx_model(opset: int) -> bytes:
@@ -44,10 +45,10 @@ def openvino_folder(folder: Path, info: dict[str, Any]) -> Path:
     """Of a model that no OpenVINO takes."""
     folder.mkdir()
     sums = {}
-    for name in runtime.OPENVINO_FILES:
+    for name in metadata.OPENVINO_FILES:
         (folder / name).write_bytes(b'<net version="99"/>')
         sums[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / "rcnn.json").write_bytes(runtime.metadata_bytes(info | {"sha256": sums}))
+    (folder / "rcnn.json").write_bytes(metadata.metadata_bytes(info | {"sha256": sums}))
     return folder
 
 
@@ -104,10 +105,10 @@ def test_what_cannot_be_asked_for(settings: Any, message: str) -> None:
 
 def test_an_opset_that_the_runtime_does_not_know(tmp_path: Path) -> None:
     file = tmp_path / "a.onnx"
-    file.write_bytes(runtime.with_checksum(onnx_model(OPSET), INFO))
+    file.write_bytes(metadata.with_checksum(onnx_model(OPSET), INFO))
     ones = {"images": np.ones(1, np.float32)}
     assert runtime.open_exported(file).run(ones) == {"boxes": ones["images"]}
-    file.write_bytes(runtime.with_checksum(onnx_model(99), INFO | {"opset": 99}))
+    file.write_bytes(metadata.with_checksum(onnx_model(99), INFO | {"opset": 99}))
     refused(
         file,
         r"ONNX Runtime \S+ does not take it \(opset 99\): pip install --upgrade onnxruntime; .*[Oo]pset 99",
@@ -169,7 +170,7 @@ def test_a_program_that_torch_cannot_run(edit: Edit, message: str, tmp_path: Pat
 
 
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(runtime.with_checksum(b"", INFO))
+    (tmp_path / "a.onnx").write_bytes(metadata.with_checksum(b"", INFO))
     (tmp_path / "a.pt2").write_bytes(torch_program(INFO))
     openvino_folder(tmp_path / "a", INFO)
     for package in ("onnxruntime", "openvino", "torch"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch.export import ExportedProgram
 
 from rcnn.config import is_dotted_path, resolve
-from rcnn.inference.exported import FORMAT
+from rcnn.inference.exported_metadata import FORMAT
 from rcnn.inference.exporters import onnx_file, openvino_folder, torch_program
 from rcnn.inference.exporters.graph import trace, trace_with_transform
 from rcnn.models import MODELS

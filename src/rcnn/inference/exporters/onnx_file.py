@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rcnn.inference.exported import with_checksum
+from rcnn.inference.exported_metadata import with_checksum
 from rcnn.inference.exporters.graph import input_names, output_names, without_warnings
 from rcnn.io.atomic import write_atomically
 from rcnn.structures import Array

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rcnn.inference.exported import METADATA_FILE, OPENVINO_FILES, ExportedDetector, metadata_bytes
+from rcnn.inference.exported import ExportedDetector
+from rcnn.inference.exported_metadata import METADATA_FILE, OPENVINO_FILES, metadata_bytes
 from rcnn.inference.exporters import onnx_file
 from rcnn.inference.exporters.graph import without_warnings
 from rcnn.inference.predictor import Request

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rcnn.inference.exported import METADATA_FILE
+from rcnn.inference.exported_metadata import METADATA_FILE
 from rcnn.inference.exporters.graph import without_warnings
 from rcnn.io.atomic import write_atomically
 from rcnn.structures import Array
