@@ -14,7 +14,7 @@ from pathlib import Path
 from rcnn import open_data, train
 from rcnn.data.dataset import Dataset
 from rcnn.inference.benchmark import machine
-from rcnn.training.run import read_history
+from rcnn.training.run_folder import read_history
 
 PYRAMID = ("model.fpn.channels=256", "model.rpn.channels=256")
 BOX = ("model.box.channels=1024", "model.box.sampling.count=512", "model.box.sampling.positive_fraction=0.25")

@@ -21,14 +21,16 @@ from rcnn.config import setting_keys
 from rcnn.inference.detector import Detector
 from rcnn.io.renamed import SETTINGS
 from rcnn.loading import load_detector
-from rcnn.models.mask_rcnn import MaskRCNNSettings
+from rcnn.models import MODELS
+from rcnn.models.light import Light
+from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.fpn import FPN
 from rcnn.parts.mask_head import MaskHead
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.training import run
-from rcnn.training.defaults import DEFAULT_BACKBONE, light_settings
+from rcnn.training.defaults import DEFAULT_BACKBONE
 from rcnn.training.recipe import _tables, default_recipe, dump_recipe, load_recipe
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
@@ -162,10 +164,8 @@ def test_every_recipe_loads_and_leaves_nothing_out(path: Path) -> None:
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
 def test_light_recipes_are_what_the_plan_makes(model: str) -> None:
     settings = load_recipe(ROOT / "recipes" / f"light_{model}.toml").settings
-    planned = light_settings(
-        model, DEFAULT_BACKBONE, RPNSettings(sizes=settings.rpn.sizes, ratios=settings.rpn.ratios), 0
-    )
-    assert settings == planned
+    anchors = RPNSettings(sizes=settings.rpn.sizes, ratios=settings.rpn.ratios)
+    assert settings == MODELS[model].light_settings(Light(DEFAULT_BACKBONE, anchors, 0))
 
 
 def gigaflops(settings: MaskRCNNSettings, regions: int, mask_regions: int, side: int = 256) -> list[float]:
@@ -197,7 +197,7 @@ def test_the_arithmetic_of_the_heads() -> None:
     backbone = BackboneSettings(DEFAULT_BACKBONE, (1, 2, 3, 4), frozen_stages=1)
     paper = replace(MaskRCNNSettings(), backbone=backbone)
     sizes = ((32.0,), (64.0,), (128.0,), (256.0,))
-    light = light_settings("mask_rcnn", DEFAULT_BACKBONE, RPNSettings(sizes=sizes), 0)
+    light = MaskRCNN.light_settings(Light(DEFAULT_BACKBONE, RPNSettings(sizes=sizes), 0))
     positives = int(light.box.sampling.count * light.box.sampling.positive_fraction)
     rows = zip(
         gigaflops(paper, paper.box.sampling.count, paper.box.sampling.count // 4),

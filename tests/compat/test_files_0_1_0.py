@@ -55,7 +55,7 @@ def found_in(model: Path, image: Path, min_score: float, proposals: list[list[fl
 
 def is_network(model: Path) -> bool:
     """Whether it is no exported file."""
-    return model.suffix == ".safetensors"
+    return model.suffix not in (".onnx", ".pt2") and not (model / "rcnn.json").is_file()
 
 
 def facts_of(model: Path) -> dict[str, Any]:

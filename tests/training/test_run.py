@@ -27,8 +27,9 @@ from rcnn.loading import load_detector
 from rcnn.parts.pretrained import CAFFE, IMAGENET, backbone_normalisation
 from rcnn.structures import Instances
 from rcnn.training import results, run, settings, validation
+from rcnn.training.planning import with_backbone_normalisation
 from rcnn.training.recipe import dump_recipe, load_recipe, with_settings
-from rcnn.training.run import rewrite_report, train, with_backbone_normalisation
+from rcnn.training.run import rewrite_report, train
 from rcnn.training.run_folder import free_folder, read_history
 from rcnn.training.split import VAL_FRACTION, Split, check_distinct_names, checked, fingerprint, hold_out
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
@@ -612,7 +613,7 @@ def test_resume_with_other_data(tmp_path: Path) -> None:
     assert fingerprint(with_proposals(shapes, others), with_proposals=True) != some
     assert train(shapes, resume=out, console=quiet()) == out
     asked = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    (out / "run.json").write_text(json.dumps({**asked, "parts": None}), encoding="utf-8")
+    (out / "run.json").write_text(json.dumps({**asked, "split": None}), encoding="utf-8")
     with pytest.raises(ValueError, match="started by an earlier rcnn"):
         train(shapes, resume=out, console=quiet())
 

@@ -2,20 +2,20 @@
 
 1. An RPN, from the pretrained backbone.
 2. Fast R-CNN on the proposals of step 1, from the pretrained backbone: two networks that share nothing.
-3. An RPN on the convolutions of step 2, which stay as they are.
+3. An RPN on the convolutions of step 2, which are frozen.
 4. The head of step 2, trained on the proposals of step 3, on the same convolutions: one network.
 
-The convolutions meant are the backbone and, where there is one, the pyramid (FPN §5.2.3). With
-``model.shared = false`` the sequence ends after step 2, with two networks in one model (table 2, "unshared").
+These convolutions are the backbone and the pyramid, if any (FPN §5.2.3). With ``model.shared = false`` the
+sequence ends after step 2, with two networks in one model (table 2, "unshared").
 
-Each step has a folder ``step-N`` in the run's, and ends in ``step-N.safetensors``: a model file of Faster
-R-CNN after steps 1 (its head untrained) and 3, of Fast R-CNN after 2 and 4. The training images' proposals of
-an RPN are ``step-N.npz``. A run that was killed skips the steps whose model file is there and resumes the one
-that was under way.
+Each step has a folder ``step-N`` in the run folder and ends with ``step-N.safetensors``: a checkpoint of
+Faster R-CNN after steps 1 (its head untrained) and 3, of Fast R-CNN after steps 2 and 4. ``step-N.npz`` are
+an RPN's proposals for the training images. A run that was killed skips the steps whose checkpoint exists and
+resumes the unfinished one.
 
-Differs from the paper: of each step the weights that were best on validation images are handed on, not the
-last. Every step has the same part of the schedule; the published code gives every step as many images (80,000
-iterations of one for an RPN, 40,000 of two for Fast R-CNN).
+Differs from the paper: the next step gets the weights that were best on validation images, not the last ones.
+All steps are equally long; in the published code all process as many images (80,000 iterations of one image
+for an RPN, 40,000 of two for Fast R-CNN).
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
 from rcnn.io.atomic import write_atomically
 from rcnn.metrics.recall import proposal_recall
+from rcnn.models import build_model, model_name
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
-from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.faster_rcnn import FasterRCNNSettings
+from rcnn.models.model import Model
 from rcnn.parts.backbone import build_backbone
 from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.parts.fpn import FPN, build_neck
@@ -80,16 +82,16 @@ class ProposalNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class AlternatingTrainer:
-    """The sequence of steps in one run's folder.
+    """The sequence of steps in one run folder.
 
     Attributes:
-        folder: the run's, existing.
-        recipe: of the whole; ``epochs`` or ``minutes`` are shared among the steps.
+        folder: of the run, existing.
+        recipe: of the run; ``epochs`` or ``minutes`` are divided among the steps.
         data: the training images.
-        val: the validation images, of which ``eval_images`` are looked at.
+        val: the validation images, of which ``eval_images`` are evaluated.
         device: where to train.
-        measure: makes of a Fast R-CNN under training, its recipe and validation images with proposals what
-            :class:`rcnn.training.trainer.Trainer` evaluates with.
+        measure: given a Fast R-CNN, its recipe and validation images with proposals, returns the function
+            that :class:`rcnn.training.trainer.Trainer` evaluates it with.
         callbacks: get the events of the whole sequence.
         say: takes a line for the log.
     """
@@ -105,17 +107,17 @@ class AlternatingTrainer:
 
     @property
     def settings(self) -> FasterRCNNSettings:
-        """Of the model that comes out."""
+        """Those of the final model."""
         settings: FasterRCNNSettings = self.recipe.settings
         return settings
 
     @property
     def count(self) -> int:
-        """How many steps there are."""
+        """The number of steps."""
         return 4 if self.settings.shared else 2
 
     def run(self) -> TrainState:
-        """Train what is not trained yet; ``best.safetensors`` and ``last.safetensors`` are the model."""
+        """Train the missing steps; ``best.safetensors`` and ``last.safetensors`` are the final model."""
         self._start()
         for step in range(1, self.count + 1):
             if not self.file(step).is_file():
@@ -127,11 +129,11 @@ class AlternatingTrainer:
         return self._finish()
 
     def file(self, step: int, ending: str = "safetensors") -> Path:
-        """What a step leaves: its model, or as ``npz`` the proposals of the training images."""
+        """What a step writes: its checkpoint, or as ``npz`` the proposals for the training images."""
         return self.folder / f"step-{step}.{ending}"
 
     def _start(self) -> None:
-        """Tell the callbacks how far the sequence is."""
+        """Call ``on_start`` with the progress of the sequence."""
         done = 0
         while done < self.count and self.file(done + 1).is_file():
             done += 1
@@ -142,7 +144,7 @@ class AlternatingTrainer:
         self.callbacks.raise_failure()
 
     def _step_callbacks(self, step: int) -> Callbacks:
-        """The callbacks, who get a step's events as those of the whole sequence."""
+        """The callbacks, which get the events of a step as those of the whole sequence."""
         before = self._train_state(step - 1)
         epochs = before.iteration * self.recipe.train.batch_size / len(self.data)
 
@@ -178,7 +180,7 @@ class AlternatingTrainer:
         barrier()
 
     def _recipe(self, step: int) -> Recipe:
-        """The whole recipe with a part of its schedule, and for Fast R-CNN with its settings."""
+        """The recipe of a step: a part of the schedule, and for Fast R-CNN its settings."""
         length = self.recipe.train
         shared = replace(
             length,
@@ -189,10 +191,10 @@ class AlternatingTrainer:
             return replace(self.recipe, train=shared)
         s = self.settings
         fast = FastRCNNSettings(backbone=s.backbone, fpn=s.fpn, box=s.box)
-        return replace(self.recipe, model="fast_rcnn", settings=fast, train=shared)
+        return replace(self.recipe, model=model_name(FastRCNN), settings=fast, train=shared)
 
     def _network(self, step: int) -> Any:
-        """What a step begins with."""
+        """The network that a step starts from."""
         torch.manual_seed(self.recipe.train.seed)
         network: Any
         if step in (1, 3):
@@ -217,7 +219,7 @@ class AlternatingTrainer:
         return self.data if step in (1, 3) else with_proposals(self.data, self.file(step - 1, "npz"))
 
     def _measure(self, step: int, network: Any, recipe: Recipe) -> Measure:
-        """How a step is evaluated: an RPN by the recall of its proposals, Fast R-CNN as any detector."""
+        """How a step is evaluated: an RPN by the recall of its proposals, Fast R-CNN like any detector."""
         few = self.val.subset(self.val.evenly_spaced(recipe.train.eval_images))
         if step in (1, 3):
             return lambda full: self._recall(network, few)
@@ -248,22 +250,22 @@ class AlternatingTrainer:
         return Detector(network, self.recipe.transform, self.data.class_names, info=info)
 
     def _save_step(self, step: int, state: State, progress: TrainState) -> None:
-        """Write a step's model file, last of all: from then on the step is done."""
+        """Write the checkpoint of a step, as the last of its files: from then on the step is done."""
         network: Any
         torch.manual_seed(self.recipe.train.seed)  # of the head that step 1 does not train
         if step in (1, 3):
-            network = FasterRCNN(len(self.data.class_names), replace(self.settings, shared=True))
+            network = self._faster_rcnn(shared=True)
             _copy_weights(network, state, ("backbone.", "neck.", "rpn."))
             if step == 3:
                 _copy_weights(network, self._state(2), ("box.",))
             began = time.perf_counter()
-            # Of as many anchors as in training, and not as few as prediction looks at.
+            # From as many anchors as in training, which are more than prediction uses.
             pre, post = self.settings.rpn.pre_nms[0], self.settings.rpn.post_nms[0]
             boxes = self._proposals(network, self.data, post, pre)
             write_proposals(self.file(step, "npz"), boxes)
             seconds = time.perf_counter() - began
-            progress.seconds += seconds  # a part of this way of training
-            self.say(f"step {step}: proposals of {len(self.data)} images made in {seconds:.0f} s")
+            progress.seconds += seconds  # they are a part of the training
+            self.say(f"step {step}: generated proposals for {len(self.data)} images in {seconds:.0f} s")
         else:
             network = FastRCNN(len(self.data.class_names), self._recipe(step).settings)
             network.load_state_dict(state)
@@ -273,15 +275,20 @@ class AlternatingTrainer:
     def _state(self, step: int) -> State:
         return checkpoint.read_checkpoint(self.file(step))[0]
 
-    def _proposal_model(self, step: int) -> FasterRCNN:
-        """The Faster R-CNN that step 1 or 3 left."""
-        network = FasterRCNN(len(self.data.class_names), replace(self.settings, shared=True))
+    def _faster_rcnn(self, *, shared: bool) -> Model:
+        """The model of the recipe, with random weights."""
+        settings = replace(self.settings, shared=shared)
+        return build_model(self.recipe.model, settings, self.data.class_names)
+
+    def _proposal_model(self, step: int) -> Model:
+        """The Faster R-CNN that step 1 or 3 wrote."""
+        network = self._faster_rcnn(shared=True)
         network.load_state_dict(self._state(step))
         return network
 
     def _finish(self) -> TrainState:
-        """One model out of the last two steps, and where the sequence stands at its end."""
-        network = FasterRCNN(len(self.data.class_names), self.settings)
+        """Merge the last two steps into one model; returns the state of the whole sequence."""
+        network = self._faster_rcnn(shared=self.settings.shared)
         _copy_weights(network, self._state(self.count), ("backbone.", "neck.", "box."))
         proposer = self._state(self.count - 1)
         _copy_weights(network, proposer, ("rpn.",))
@@ -290,7 +297,7 @@ class AlternatingTrainer:
             _copy_weights(network, own, ("rpn_backbone.", "rpn_neck."))
         progress = self._train_state(self.count)
         last = self.folder / LAST
-        # Of a run that was finished before, the best one has its metrics and its threshold by now.
+        # If the run was finished before, the best checkpoint already has its metrics and threshold.
         done = last.is_file() and checkpoint.read_metadata(last).get("train_state") == vars(progress)
         if rank() == 0 and not done:
             detector = self._detector(network)
@@ -300,7 +307,7 @@ class AlternatingTrainer:
         return progress
 
     def _train_state(self, count: int) -> TrainState:
-        """The first steps' standings as one."""
+        """The states of the first ``count`` steps as one."""
         done = [
             TrainState(**checkpoint.read_metadata(self.file(step))["train_state"])
             for step in range(1, count + 1)
@@ -318,7 +325,7 @@ class AlternatingTrainer:
         )
 
     def _join_metrics(self, done: int) -> None:
-        """The rows of all steps that are done as those of one run."""
+        """Write the rows of the first ``done`` steps as the history of one run."""
         rows = []
         for step in range(1, done + 1):
             before = self._train_state(step - 1)
@@ -335,7 +342,7 @@ class AlternatingTrainer:
 
 
 def freeze(network: ProposalNetwork | FastRCNN) -> None:
-    """Let backbone and pyramid be as they are, the statistics of their batch norm included."""
+    """Freeze backbone and pyramid, including the statistics of their batch norm."""
     network.backbone.freeze()
     if isinstance(network.neck, FPN):
         network.neck.frozen = True
@@ -345,6 +352,6 @@ def freeze(network: ProposalNetwork | FastRCNN) -> None:
 
 
 def _copy_weights(network: nn.Module, state: Mapping[str, Tensor], parts: tuple[str, ...]) -> None:
-    """Give a network all the tensors of some of its parts, by the start of their names."""
+    """Copy the tensors of some parts, given by the prefix of their names, into a network."""
     own = {key for key in network.state_dict() if key.startswith(parts)}
     network.load_state_dict({key: state[key] for key in own}, strict=False)

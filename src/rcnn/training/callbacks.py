@@ -1,4 +1,4 @@
-"""Training callbacks: plain objects that are told what a run does, and three that log to other programs.
+"""Training callbacks: plain objects that follow a run, and three that log to other programs.
 
 A callback has any of four methods, each with one argument, a :class:`TrainEvent`::
 

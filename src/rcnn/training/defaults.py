@@ -34,22 +34,22 @@ CROP_RANGE = (256, 640)
 SIGNIFICANT = 2.5  # standard errors
 # Standard deviations of images in which upper and lower halves differ: 0.2 under microscopes, 0.55 in COCO.
 SCENIC_STD = 0.35
-MIN_IMAGES_FOR_ORIENTATION = 20  # images that do not tell whether they have an upright direction
-# How much slower the backbone learns on photographs than heads do: it was trained on such.
+MIN_IMAGES_FOR_ORIENTATION = 20  # fewer do not show whether they have an upright direction
+# On photographs the backbone learns more slowly than the heads: it was pretrained on such.
 PHOTOGRAPH_LR_FACTOR = 0.25
-MIN_ASPECT_SIMILARITY = 0.6  # shapes of a class that differ less than this tell which of its boxes are cut
-MIN_BORDER_OBJECTS = 30  # objects at the images' borders that tell how annotators treat what these cut
-WHOLE_FRACTION = 0.75  # where such objects are all left to this share, nothing was cut by the borders
+MIN_ASPECT_SIMILARITY = 0.6  # of the boxes of a class, so that truncated ones can be recognised
+MIN_BORDER_OBJECTS = 30  # at the images' borders, to see how annotators treat truncated objects
+WHOLE_FRACTION = 0.75  # if this much is left of all of them, the borders truncate nothing
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A choice and why it was made; ``str`` makes the line that is shown.
+    """A choice and the reason for it; ``str`` gives the line that is shown.
 
     Attributes:
-        what: the choice is about, for example ``anchors``; one reason each.
-        value: what was chosen.
-        why: for which reason; may be empty.
+        what: the subject of the choice, for example ``anchors``.
+        value: the choice.
+        why: the reason; may be empty.
     """
 
     what: str
@@ -102,12 +102,12 @@ def plan(
     backbone = backbone or DEFAULT_BACKBONE
     transform, why_transform = choose_transform(statistics, backbone)
     scaled, factors = statistics.scaled(data, transform)
-    augment, photographs, why_augment = choose_augment(data, statistics, scaled, factors)
+    augment, photographs, why_augment = choose_augment(data, statistics, scaled=scaled, factors=factors)
     train = TrainSettings(
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
         backbone_lr=PHOTOGRAPH_LR_FACTOR if photographs else 1.0, workers=1 if workers is None else workers,
     )  # fmt: skip
-    settings, why_settings = choose_settings(name, backbone, data, statistics, scaled)
+    settings, why_settings = choose_settings(name, backbone, data=data, statistics=statistics, scaled=scaled)
     reasons = [
         Reason("model", name, why_model),
         Reason("backbone", backbone, "ImageNet weights"),
@@ -120,7 +120,7 @@ def plan(
 
 
 def describe_schedule(train: TrainSettings) -> Reason:
-    """How long and how fast a training is."""
+    """The length of a training, its batches, optimiser and learning rate."""
     length = f"{train.minutes:g} minutes" if train.minutes else f"{train.epochs or 0:g} epochs"
     slower = f", {train.backbone_lr:g} of it in the backbone" if train.backbone_lr != 1 else ""
     how = f"{train.optimizer} at {train.lr:g}{slower}, {train.schedule}"
@@ -134,7 +134,7 @@ def choose_model(data: Dataset) -> tuple[str, str]:
 
 
 def choose_settings(
-    name: str, backbone: str, data: Dataset, statistics: Statistics, scaled: Statistics
+    name: str, backbone: str, *, data: Dataset, statistics: Statistics, scaled: Statistics
 ) -> tuple[Any, list[Reason]]:
     """The model's own settings, and the reasons.
 
@@ -179,7 +179,7 @@ def choose_search(statistics: Statistics) -> tuple[SelectiveSearchSettings, Reas
 
 
 def choose_transform(statistics: Statistics, backbone: str) -> tuple[Transform, Reason]:
-    """How images are resized: by one factor, or to one short side, whichever makes objects more alike."""
+    """How images are resized: by one factor or to one short side, whichever makes objects more alike."""
     short = statistics.short_sides
     mean, std = backbone_normalisation(backbone)
     transform = Transform(mean=mean, std=std)
@@ -194,10 +194,10 @@ def choose_transform(statistics: Statistics, backbone: str) -> tuple[Transform, 
     small = float(np.percentile(relative * reference if by_side else statistics.sides, 10))
     factor = choose_scale(small, fitting)
     if not by_side:
-        why = f"a tenth of the objects is smaller than {small * factor:.0f} px"
+        why = f"a tenth of the objects are smaller than {small * factor:.0f} px"
         return _scaled_by(transform, factor, why)
     side = round(reference * factor)
-    # Panoramas keep their objects' size, too; what is too large for one pass is predicted in tiles.
+    # Panoramas keep the size of their objects, too; images too large for one pass are predicted in tiles.
     longest = float((np.maximum(statistics.heights, statistics.widths) / short).max())
     transform = replace(transform, short_side=side, max_long_side=math.ceil(side * min(longest, 10.0)))
     why = "objects are more alike relative to the image than in pixels"
@@ -221,9 +221,9 @@ def choose_scale(small: float, fitting: float) -> float:
 
 
 def choose_augment(
-    data: Dataset, statistics: Statistics, scaled: Statistics, factors: Floats
+    data: Dataset, statistics: Statistics, *, scaled: Statistics, factors: Floats
 ) -> tuple[Augment, bool, list[Reason]]:
-    """The random variations; whether the images are photographs; and the reasons.
+    """The augmentation, whether the images are photographs, and the reasons.
 
     Args:
         data: the training images.
@@ -240,7 +240,7 @@ def choose_augment(
     )
     photographs = not turns and len(data) >= MIN_IMAGES_FOR_ORIENTATION
     if photographs:
-        slowly = f"{why_turns.why}; the backbone, which knows such images, learns slowly"
+        slowly = f"{why_turns.why}; the backbone was pretrained on such images and learns more slowly"
         why_turns = replace(why_turns, why=slowly)
     return augment, photographs, [why_crop, *why_visible, why_turns]
 
@@ -249,7 +249,7 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, Reason]:
     """The side of the training crops: room for nearly every object, no more than the images need."""
     large = scaled.large(scaled.longest, 98) if len(scaled.longest) else 0.0
     image = float(np.percentile(np.maximum(scaled.heights, scaled.widths) * factors, 90))
-    # Without objects it is unknown how much must be seen at once.
+    # Without objects the context that is needed is unknown.
     wanted = min(max(1.5 * large, CROP_RANGE[0]) if large else CROP_RANGE[1], image, CROP_RANGE[1])
     crop = max(64, math.ceil(wanted / 32) * 32)
     why = f"objects up to {large:.0f} px" if large else ""
@@ -257,16 +257,16 @@ def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, Reason]:
 
 
 def choose_visible(statistics: Statistics) -> tuple[float, bool, list[Reason]]:
-    """The fraction of an object that must be left in a crop for it to count, learnt from the images' borders.
+    """The fraction of an object that must be visible in a crop for it to count, learnt from image borders.
 
-    Also whether what is left of the others is background, rather than ignored; and the reason, if there is
-    one to give.
+    Also whether the remains of other objects are background rather than ignored, and the reason, if any.
 
-    Some annotators draw whatever the border cuts, others leave out what is cut to less than a half or so. A
-    model that is shown such halves as objects in crops finds them at the borders of images too, where nobody
-    drew them. Boxes that reach one border show it: how much narrower they are for their height than those of
-    their class inside the images, or lower for their width, where those are much alike. Where hardly any
-    object is cut at the borders, they do not show what annotators would make of one.
+    Some annotators mark every object that the image border truncates, others leave out those that are
+    truncated to about half or less. A model that is trained on such halves in crops detects them at image
+    borders, too, where nobody annotated them. Boxes that touch one border show the habit: how much narrower
+    they are, relative to their height, than boxes of their class inside the images (or lower, relative to
+    their width), for classes whose boxes have similar shapes. If hardly any object is truncated at the
+    borders, they do not show what annotators would do with one.
     """
     fractions = [np.zeros(0)]
     for label in np.unique(statistics.labels):
@@ -290,19 +290,19 @@ def choose_visible(statistics: Statistics) -> tuple[float, bool, list[Reason]]:
 
 
 def choose_min_scale(scaled: Statistics, crop: int) -> float:
-    """How far crops are shrunk at random: so far that the largest objects are often seen whole."""
+    """The lower limit of random scaling: crops shrink until the largest objects often fit into them."""
     large = scaled.large(scaled.longest, 98) if len(scaled.longest) else 0.0
     return round(min(0.75, max(0.3, crop / (2 * large))), 2) if crop == CROP_RANGE[1] < 1.5 * large else 0.75
 
 
 def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, Reason]:
-    """One anchor size per level, from the small objects to the large, and ratios from the boxes' own."""
+    """One anchor size per level, from the small to the large objects, and ratios from those of the boxes."""
     if len(scaled.sides) == 0:
         return RPNSettings(), Reason("anchors", "the paper's", "no objects to measure")
     small, large = float(np.percentile(scaled.sides, 5)), scaled.large(scaled.sides, 97)
     base = float(np.clip(2.0 ** (round(2 * math.log2(1.3 * small)) / 2), 8, 32))
     levels = 5 if base * 2**3 * 1.5 < large else 4
-    # Doubling, as the pyramid does; more where the largest objects would be far beyond the last anchor.
+    # Doubling, like the pyramid's strides; more if the largest objects are far beyond the last anchor.
     growth = max(2.0, (large / 1.5 / base) ** (1 / (levels - 1)))
     sizes = tuple((round(base * growth**i, 1),) for i in range(levels))
     low, middle, high = np.exp(np.percentile(np.log(scaled.ratios), [10, 50, 90]))
@@ -316,14 +316,13 @@ def choose_anchors(scaled: Statistics) -> tuple[RPNSettings, Reason]:
 def has_no_orientation(data: Dataset, statistics: Statistics, look_at: int = 64) -> tuple[bool, Reason]:
     """Whether images may be rotated by 90°: True where up and down look alike, as under a microscope.
 
-    Compares upper with lower and left with right halves, in brightness and in where objects are, over up
-    to ``look_at`` images. A photograph's sky and ground give it away, and so does that its halves differ much
-    in whatever direction. Where left and right differ in brightness too, it is the lamp of a microscope that
-    is not in the middle.
+    Compares upper with lower and left with right halves of up to ``look_at`` images, in brightness and in the
+    position of objects. Photographs are recognised by sky and ground, or because their halves differ a lot in
+    any direction. If left and right differ in brightness, too, the cause is an off-centre microscope lamp.
     """
     what, flips = "orientation", "flipped left to right only"
     if len(data) < MIN_IMAGES_FOR_ORIENTATION:
-        why = "too few images to decide whether they have an upright direction"
+        why = "too few images to find out whether they have an upright direction"
         return False, Reason(what, flips, why)
     chosen = data.evenly_spaced(look_at)
     differences = np.array([_halves(data[index].image) for index in chosen])
@@ -339,7 +338,7 @@ def has_no_orientation(data: Dataset, statistics: Statistics, look_at: int = 64)
 
 
 def _halves(image: npt.NDArray[np.uint8]) -> tuple[float, float]:
-    """Upper less lower half and left less right half of ``[H, W, C]``, in standard deviations."""
+    """Means of the upper minus the lower half, and left minus right, of ``[H, W, C]``, over the std."""
     height, width = (side // 2 for side in image.shape[:2])
     if not height or not width:
         return 0.0, 0.0
@@ -360,7 +359,7 @@ def _relative_centres(data: Dataset, chosen: Sequence[int]) -> Floats:
 
 
 def _t_value(values: Floats) -> float:
-    """How many standard errors the mean lies from 0."""
+    """The distance of the mean from 0 in standard errors."""
     if len(values) < 3 or values.mean() == 0:
         return 0.0
     error = float(values.std()) / math.sqrt(len(values))

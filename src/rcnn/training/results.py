@@ -27,6 +27,7 @@ from rcnn.training.split import Split
 def write_results(
     folder: Path,
     recipe: Recipe,
+    *,
     split: Split,
     reasons: Sequence[Reason],
     trained: Trained,

@@ -17,13 +17,14 @@ from rcnn.io import checkpoint
 from rcnn.loading import load_initial_weights
 from rcnn.models import build_model, model_class
 from rcnn.models.model import Model
-from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation, load_pretrained
+from rcnn.parts.pretrained import load_pretrained
 from rcnn.training.callbacks import Callbacks, TrainEvent, open_callbacks
-from rcnn.training.defaults import Reason, describe_schedule, plan
+from rcnn.training.defaults import Reason
 from rcnn.training.distributed import from_first_process, join_torchrun, process_device
 from rcnn.training.options import TrainOptions
+from rcnn.training.planning import check_recipe, recipe_of_run
 from rcnn.training.progress import RunLog
-from rcnn.training.recipe import Recipe, load_run_recipe, with_settings
+from rcnn.training.recipe import Recipe, load_run_recipe
 from rcnn.training.results import write_results
 from rcnn.training.run_folder import (
     LAST,
@@ -146,7 +147,7 @@ def start_run(options: TrainOptions) -> Path:
             options.sources, skip_bad=options.skip_bad, seed=seed,
             boxes_only=named is not None and model_class(named).boxes_suffice(), console=options.console,
         )  # fmt: skip
-        recipe, reasons = _recipe(options, given, split)
+        recipe, reasons = recipe_of_run(options, given, split)
         check_recipe(recipe, split)
         split = _with_proposals(split, recipe, options.sources, options.console)
         log = RunLog(folder / LOG, options.console, quiet=rank() > 0)
@@ -158,7 +159,7 @@ def start_run(options: TrainOptions) -> Path:
         "skip_bad": options.skip_bad,
         "seed": seed,
         "reasons": [asdict(reason) for reason in reasons],
-        "parts": split.fingerprints(with_proposals=options.sources.proposals is not None),
+        "split": split.fingerprints(with_proposals=options.sources.proposals is not None),
         "callbacks": [callback for callback in options.callbacks if isinstance(callback, str)],
         "log": list(options.log),
     }
@@ -176,7 +177,7 @@ def resume_run(options: TrainOptions) -> Path:
         recipe = replace(recipe, train=replace(recipe.train, workers=options.workers))
     advice = "pass data sets again that were passed opened, or start a new run"
     for name, part in (("training", split.train), ("validation", split.val)):
-        check_same_part(folder, name, part, info, advice)
+        check_same_part(folder, name, part=part, info=info, advice=advice)
     check_recipe(recipe, split)
     # The run's own folder is trusted: its user named these.
     names = options.callbacks or info.get("callbacks", ()), options.log or info.get("log", ())
@@ -197,9 +198,13 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
     folder, console = Path(folder), console or Console(soft_wrap=True)
     recipe, split, info = _open_run(folder, Sources(), console)
     # Else images that were trained on might be evaluated.
-    check_same_part(folder, "validation", split.val, info, f"or use rcnn evaluate {folder} DATA")
+    advice = f"or use rcnn evaluate {folder} DATA"
+    check_same_part(folder, "validation", part=split.val, info=info, advice=advice)
     state = TrainState(**checkpoint.read_metadata(folder / LAST)["train_state"])
-    write_results(folder, recipe, split, _reasons(info), Trained(state), choose_device(None), console)
+    write_results(
+        folder, recipe, split=split, reasons=_reasons(info), trained=Trained(state),
+        device=choose_device(None), console=console,
+    )  # fmt: skip
     return folder / REPORT
 
 
@@ -226,15 +231,21 @@ def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
     with run.log:
         trained = scheme_of(run.recipe).train(run)
     if rank() == 0:
-        evaluation = write_results(run.folder, run.recipe, run.split, reasons, trained, run.device, console)
-        state, settings = trained.state, run.recipe.train
-        epoch = state.iteration * settings.batch_size / len(run.split.train)
-        run.callbacks.call(
-            "on_end",
-            TrainEvent(
-                run.folder, run.recipe, state.iteration, epoch, 1.0, state.seconds, evaluation.metrics
-            ),
+        evaluation = write_results(
+            run.folder, run.recipe, split=run.split, reasons=reasons, trained=trained, device=run.device,
+            console=console,
+        )  # fmt: skip
+        state, batch = trained.state, run.recipe.train.batch_size
+        event = TrainEvent(
+            run.folder,
+            run.recipe,
+            iteration=state.iteration,
+            epoch=state.iteration * batch / len(run.split.train),
+            fraction=1.0,
+            seconds=state.seconds,
+            values=evaluation.metrics,
         )
+        run.callbacks.call("on_end", event)
         run.callbacks.raise_failure()
     barrier()
     return run.folder
@@ -252,42 +263,6 @@ def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe,
     return recipe, _with_proposals(split, recipe, sources, console), info
 
 
-def _recipe(options: TrainOptions, given: Recipe | None, split: Split) -> tuple[Recipe, list[Reason]]:
-    """The recipe to train, all settings applied, and the reasons for it."""
-    if given is not None:
-        name = options.recipe if isinstance(options.recipe, str | Path) else given.model
-        recipe, reasons = given, [Reason("recipe", str(name))]
-    else:
-        recipe, reasons = plan(
-            split.train, model=options.model, backbone=options.backbone, minutes=options.minutes,
-            epochs=options.epochs, seed=options.seed or 0, workers=options.workers,
-        )  # fmt: skip
-    recipe = with_settings(recipe, options.settings)
-    backbone = recipe.settings.backbone.name
-    # Settings may have changed what was planned.
-    planned = (describe_schedule(recipe.train), Reason("backbone", backbone, "ImageNet weights"))
-    current = {reason.what: reason for reason in planned}
-    reasons = [current.get(reason.what, reason) for reason in reasons]
-    if not any(text.strip().startswith(("transform.mean", "transform.std")) for text in options.settings):
-        # The backbone may be another one now, and VGG-16 comes with two sets of weights.
-        normalised = with_backbone_normalisation(recipe)
-        if normalised != recipe:
-            reasons.append(Reason("input", f"normalised as the weights of {backbone} found here expect"))
-        recipe = normalised
-    return recipe, [*reasons, *(Reason("setting", text) for text in options.settings)]
-
-
-def with_backbone_normalisation(recipe: Recipe) -> Recipe:
-    """The recipe with mean and std of its backbone's weights: VGG-16 comes with two sets of them.
-
-    Values that are no backbone's stay, such as those of the detector that a run started from.
-    """
-    if (recipe.transform.mean, recipe.transform.std) not in NORMALISATIONS:
-        return recipe
-    mean, std = backbone_normalisation(recipe.settings.backbone.name)
-    return replace(recipe, transform=replace(recipe.transform, mean=mean, std=std))
-
-
 def _with_proposals(split: Split, recipe: Recipe, sources: Sources, console: Console) -> Split:
     """The split with external proposals, if the model needs them.
 
@@ -301,26 +276,6 @@ def _with_proposals(split: Split, recipe: Recipe, sources: Sources, console: Con
             f"--proposals is only for models without an RPN; {recipe.model} generates its own: remove it"
         )
     return split
-
-
-def check_recipe(recipe: Recipe, split: Split) -> None:
-    """Refuse a recipe that cannot be trained, or not on these data.
-
-    Raises:
-        ValueError: it names the setting or the data, and what to do.
-    """
-    train, model = recipe.train, model_class(recipe.model)
-    if (train.minutes is None) == (train.epochs is None):
-        raise ValueError(
-            f"train.minutes is {train.minutes} and train.epochs is {train.epochs}: set exactly one of them"
-        )
-    length = train.minutes or train.epochs or 0.0
-    if not length > 0:
-        raise ValueError(f"cannot train for {length:g} minutes or epochs: set a number above 0")
-    model.check_settings(recipe.settings)
-    scheme_of(recipe).check(recipe)
-    for part in (split.train, split.val):
-        model.check_data(recipe.settings, part, name=recipe.model, trains=part is split.train)
 
 
 def _reasons(info: Mapping[str, Any]) -> list[Reason]:

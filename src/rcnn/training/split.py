@@ -228,7 +228,7 @@ def fingerprint(part: Dataset, *, with_proposals: bool) -> dict[str, Any]:
     return found
 
 
-def check_same_part(folder: Path, name: str, part: Dataset, info: Mapping[str, Any], advice: str) -> None:
+def check_same_part(folder: Path, name: str, *, part: Dataset, info: Mapping[str, Any], advice: str) -> None:
     """Refuse data other than those that the run started with: they might be split otherwise.
 
     Args:
@@ -241,9 +241,10 @@ def check_same_part(folder: Path, name: str, part: Dataset, info: Mapping[str, A
     Raises:
         ValueError: the part is another one, or the run does not say which it was.
     """
-    if info.get("parts") is None:
+    stored = info.get("split") or info.get("parts")  # the name in 0.1
+    if stored is None:
         raise ValueError(f"{folder}: started by an earlier rcnn that split data otherwise; {advice}")
-    before = info["parts"][name]
+    before = stored[name]
     now = fingerprint(part, with_proposals=info.get("proposals") is not None)
     if before != {key: now.get(key) for key in before}:
         raise ValueError(
