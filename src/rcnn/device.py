@@ -18,8 +18,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 def keep_freed_memory() -> None:
     """Let the allocator keep freed memory instead of handing it back to the system after every layer.
 
-    A training step on a CPU frees and takes the same hundreds of megabytes again and again; glibc's
-    defaults return them each time, and the system clears every page anew. Without this a step takes about
+    A training step on a CPU frees and allocates the same hundreds of megabytes repeatedly; glibc's
+    defaults return them each time, and the system clears every page again. Without this a step takes about
     a third longer. Does nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
@@ -32,7 +32,7 @@ def keep_freed_memory() -> None:
 
 
 def choose_device(name: str | torch.device | None) -> torch.device:
-    """The device of that name, or without a name a GPU where there is one, else the CPU.
+    """The device of that name; without a name a GPU if there is one, else the CPU.
 
     Raises:
         ValueError: there is no such device here.
@@ -49,7 +49,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions and products are markedly quicker than float32 on this device.
+    """Whether bfloat16 convolutions and products are markedly faster than float32 on this device.
 
     True for GPUs that have them and for CPUs with matrix units (AMX) or dot products (AVX512_BF16) for
     them; on other CPUs they are emulated and far slower.
@@ -67,7 +67,7 @@ def auto_precision(device: torch.device, network: nn.Module) -> Literal["bf16", 
     A fixed rule of the device's instructions and the network, measured (docs/speed.md), never a timing:
     bfloat16 on GPUs that have it and on CPUs with matrix units for it (AMX), for networks that are not
     dominated by depthwise convolutions, which gain little. On CPUs with dot products alone (AVX512_BF16) it
-    is only a fifth faster than the compiled kernels in float32, which give the results of every other machine.
+    is only a fifth faster than the compiled kernels in float32, which give the same results everywhere.
     """
     if device.type == "cuda":
         fast = bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -84,11 +84,11 @@ def depthwise_fraction(network: nn.Module) -> float:
 
 
 def rank() -> int:
-    """Which of torchrun's processes this is; 0 is the one that writes."""
+    """The rank of this process among torchrun's; 0 is the one that writes."""
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def barrier() -> None:
-    """Go on when every process has come here."""
+    """Wait until every process has reached this point."""
     if dist.is_initialized():
         dist.barrier()

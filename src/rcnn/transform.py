@@ -60,7 +60,7 @@ class Transform:
         """Check the settings.
 
         Raises:
-            ValueError: a size or factor that leaves nothing of an image, or channels that do not fit.
+            ValueError: a size or factor that is not above 0, or different numbers of channels.
         """
         for name in ("short_side", "scale", "max_long_side", "size_divisor"):
             value = getattr(self, name)

@@ -146,7 +146,7 @@ def another_schema(part: bytes) -> bytes:
     return re.sub(rb'"major": \d+', b'"major": 99', part)
 
 
-THEIRS = rf"torch {re.escape(torch.__version__)} does not take what 9.1 wrote: export the model anew"
+THEIRS = rf"torch {re.escape(torch.__version__)} does not take what 9.1 wrote: export the model again"
 
 
 @pytest.mark.parametrize(

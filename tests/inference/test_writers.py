@@ -118,7 +118,7 @@ def test_names_of_any_bytes_and_of_any_length(tmp_path: Path) -> None:
 def test_results_above_the_images_are_refused(tmp_path: Path, out: str) -> None:
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
-    with pytest.raises(ValueError, match=r"in: these images lie in .*, where results are to go"):
+    with pytest.raises(ValueError, match=r"in: these images are in .*, where results are to go"):
         predict_to_files(detector(), [tmp_path / "in"], tmp_path / out)
     for _ in range(2):
         assert predict_to_files(detector(), [tmp_path / "in"], tmp_path / "in" / "found").images == 1

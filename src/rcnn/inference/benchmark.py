@@ -7,7 +7,6 @@ whatever else the machine does then slows both alike.
 from __future__ import annotations
 
 import gc
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from rcnn.device import fast_bfloat16
 from rcnn.inference.detector import Detector
 from rcnn.inference.fused import FusedConv
 from rcnn.inference.stopwatch import Stopwatch
+from rcnn.kernels.about import cpu_name
 from rcnn.structures import Array
 
 ROUNDS = 5
@@ -84,7 +84,7 @@ class BenchmarkResult:
         return table
 
 
-def bench(detector: Detector, images: Sequence[Array], rounds: int = ROUNDS) -> BenchmarkResult:
+def bench(detector: Detector, images: Sequence[Array] = (), rounds: int = ROUNDS) -> BenchmarkResult:
     """Measure a detector on uint8 images ``[H, W, 3]``; without any, on one of noise."""
     given = list(images) or [noise()]
     found: list[int] = []
@@ -111,7 +111,7 @@ def _other(precision: str) -> Literal["bf16", "float32"]:
 
 
 def noise() -> Array:
-    """An image of random pixels; a network finds little in it, so the heads for objects have little to do."""
+    """An image of random pixels; a network finds little in it, so its heads have little to do."""
     return np.random.default_rng(0).integers(256, size=(*NOISE, 3), dtype=np.uint8)
 
 
@@ -126,13 +126,8 @@ def _stages(detector: Detector, run: Callable[[], None]) -> dict[str, float]:
 
 def machine() -> str:
     """The processor, its instructions, the threads used and the version of torch, in a line."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [line for line in info.read_text(encoding="utf-8").splitlines() if "model name" in line]
-        name = models[0].partition(":")[2].strip() if models else name
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{name}, {torch.get_num_threads()} threads, {capability}, torch {torch.__version__}"
+    return f"{cpu_name()}, {torch.get_num_threads()} threads, {capability}, torch {torch.__version__}"
 
 
 def alternate(

@@ -3,7 +3,7 @@
 The graph is ``rcnn.inference.exporters``'s; ``rcnn.inference.predictor`` brings images to it and results back
 to them, as it does for networks.
 
-Differs from :class:`rcnn.Detector`: a file looks at a fixed number of candidates, which bounds
+Differs from :class:`rcnn.Detector`: a file considers a fixed number of candidates, which bounds
 ``max_detections``, and one that resizes images itself sees large ones in tiles only where its scale is fixed.
 
 Legend: B images, C channels, H and W height and width.
@@ -155,7 +155,7 @@ class ExportedDetector:
         return predictor.cap(self, size)
 
     def batch_key(self, size: Size) -> tuple[int, ...]:
-        """The same for images that can share a batch: what they are padded to, or their size."""
+        """The same for images that can share a batch: their padded size or, if it must agree, their own."""
         return size if self.transform_inside else self.transform.padded(self.transform.resized(size))
 
     def tiles_of(self, size: Size) -> list[Tile]:
@@ -200,7 +200,7 @@ class ExportedDetector:
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a model is given by an exported file or folder, as far as names tell."""
+    """Whether a model is given by an exported file or folder, as far as its name shows."""
     path = Path(path)
     return path.suffix in (".onnx", ".pt2") or (path / METADATA_FILE).is_file() or path.suffix == ".xml"
 
@@ -234,7 +234,7 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
         raise ValueError(f'{path} needs ONNX Runtime: pip install "rcnn[runtime]"') from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.enable_cpu_mem_arena = False  # it grows by half of itself with the second image
+    options.enable_cpu_mem_arena = False  # it grows by half with the second image
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -278,10 +278,10 @@ def _load_openvino(folder: Path, threads: int | None) -> ExportedDetector:
 
 
 def _has_matrix_units() -> bool:
-    """Whether this is a CPU with AMX, and nobody has forbidden that OpenVINO uses it.
+    """Whether this is a CPU with AMX, which OpenVINO may use.
 
-    There OpenVINO (2026.4 and before, its issue 37577) ends the process at integer models whose images may
-    have any size: they are computed in float32, rounded as integers would be.
+    There OpenVINO (up to 2026.4, its issue 37577) crashes on integer models whose images may have any size:
+    they are computed in float32, rounded as integers would be.
     """
     if "ONEDNN_MAX_CPU_ISA" in os.environ:
         return False
@@ -303,7 +303,7 @@ def _load_torch(path: Path) -> ExportedDetector:
     except Exception as error:  # of its schema, of operators, of the archive: they share no base class
         raise ValueError(
             f"{path}: torch {torch.__version__} does not take what {written_by(info, 'torch')} wrote: "
-            f"export the model anew with the torch that is to run it; it says: {error}"
+            f"export the model again with the torch that is to run it; it says: {error}"
         ) from error
 
     def run(inputs: dict[str, Array]) -> dict[str, Array]:

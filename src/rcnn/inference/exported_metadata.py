@@ -1,4 +1,4 @@
-"""What an exported file says of itself, and the checksums by which changed and damaged files are known.
+"""The metadata of exported files, and the checksums by which changed or damaged files are detected.
 
 Read and written without the libraries of the formats.
 """
@@ -29,16 +29,16 @@ def folder_metadata(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:  # of JSON, or of UTF-8
-        raise ValueError(f"{file}: truncated or damaged; export the model anew") from error
+        raise ValueError(f"{file}: truncated or damaged; export the model again") from error
     info = _checked(content, file)
     seal = info.pop(_SEAL.decode(), None)  # the first files had none
     if seal not in (None, _checksum(info)):
-        raise ValueError(f"{file}: changed since its export; export the model anew")
+        raise ValueError(f"{file}: changed since its export; export the model again")
     for name in OPENVINO_FILES:
         part = folder / name
         expected = info.get("sha256", {}).get(name)
         if not part.is_file() or hashlib.sha256(part.read_bytes()).hexdigest() != expected:
-            raise ValueError(f"{part}: missing, truncated or changed since its export; export the model anew")
+            raise ValueError(f"{part}: missing, truncated or changed since export; export the model again")
     return info
 
 
@@ -51,15 +51,15 @@ def torch_metadata(path: Path) -> dict[str, Any]:
             content = None if name is None else json.loads(file.read(name))
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # kinds of damage
         raise ValueError(
-            f"{path}: truncated or damaged, or no file of rcnn export; export the model anew"
+            f"{path}: truncated or damaged, or no file of rcnn export; export the model again"
         ) from error
     if damaged is not None:
-        raise ValueError(f"{path}: {damaged} in it is damaged; export the model anew")
+        raise ValueError(f"{path}: {damaged} in it is damaged; export the model again")
     return _checked(content, path)
 
 
 def metadata_bytes(metadata: Mapping[str, Any]) -> bytes:
-    """The description beside an OpenVINO model, with the checksum of what it says."""
+    """The metadata file beside an OpenVINO model, with its checksum."""
     return json.dumps({**metadata, _SEAL.decode(): _checksum(metadata)}, indent=1).encode()
 
 
@@ -68,11 +68,10 @@ def _checksum(metadata: Mapping[str, Any]) -> str:
 
 
 def with_checksum(model: bytes, metadata: Mapping[str, Any]) -> bytes:
-    """An ONNX model with metadata before and the checksum of it all behind.
+    """An ONNX model with its metadata in front and a checksum of everything at the end.
 
-    Messages of ONNX's format may be laid end to end: what is repeated, as metadata entries are, adds up. So
-    this is an ONNX file like any other, whose metadata is read and whose checksum is verified without a
-    library.
+    Messages in ONNX's format may be concatenated: repeated fields, such as metadata entries, add up. So this
+    is an ONNX file like any other, but its metadata can be read and its checksum verified without a library.
     """
     content = _entry(_HEAD, json.dumps(metadata).encode()) + model
     return content + _entry(_SEAL, hashlib.sha256(content).hexdigest().encode())
@@ -86,7 +85,7 @@ def onnx_metadata(content: bytes, path: Path) -> dict[str, Any]:
     length = len(_entry(_SEAL, b"0" * 64))
     body, seal = content[:-length], content[-length:]
     if seal != _entry(_SEAL, hashlib.sha256(body).hexdigest().encode()):
-        raise ValueError(f"{path}: truncated, or changed since its export; export the model anew")
+        raise ValueError(f"{path}: truncated, or changed since its export; export the model again")
     size, at = _read_varint(content, start + len(_HEAD) + 1)
     return _checked(json.loads(content[at : at + size]), path)
 
@@ -115,7 +114,7 @@ def _read_varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _checked(info: Any, path: Path) -> dict[str, Any]:
-    """The metadata, if this version can use it."""
+    """The metadata, provided that this version can use it."""
     if not isinstance(info, dict) or "export" not in info:
         raise ValueError(f"{path}: not written by rcnn export")
     if info["export"] > FORMAT:
@@ -127,5 +126,5 @@ def _checked(info: Any, path: Path) -> dict[str, Any]:
 
 
 def written_by(info: Mapping[str, Any], package: str) -> str:
-    """The version of a package that a file was made with, as far as it says so."""
+    """The version of a package that a file was made with, if the file says so."""
     return str(info.get("versions", {}).get(package, "unknown"))

@@ -10,22 +10,22 @@ from pathlib import Path
 
 from rcnn.io.images import IMAGE_ENDINGS
 
-# How data sets name the folders of their images, and those of the true masks beside them.
+# How data sets name the folders of their images, and those of the masks beside them.
 IMAGE_FOLDERS = ("images", "Images", "PNGImages", "JPEGImages", "leftImg8bit")
 TRUTH_FOLDERS = ("masks", "labels", "PedMasks", "SegmentationClass", "SegmentationObject", "gtFine")
 
 
 def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> dict[str, Path]:
-    """The image files in files and folders, by a name that tells them apart.
+    """The image files among files and in folders, each under a unique name.
 
-    The name is the path below the given folder with ``/`` between its parts; where two inputs share it, the
-    folder's own name comes before it, then a number. So it does where they differ in upper and lower case
-    alone, which not all file systems tell. A file reached twice counts once. Hidden files, everything below
-    ``exclude``, and the true masks of a data set beside its images are left out.
+    The name is the path below the given folder with ``/`` between its parts. Where two names are equal, or
+    differ only in upper and lower case, which some file systems ignore, the folder's own name is put before
+    it, then a number. A file reached twice counts once. Hidden files, everything below ``exclude``, and the
+    masks of a data set beside its images are left out.
 
     Raises:
         FileNotFoundError: an input that does not exist.
-        ValueError: an input folder without images, or one that lies in ``exclude``.
+        ValueError: an input folder without images, or one inside ``exclude``.
     """
     named: dict[str, Path] = {}
     taken: set[str] = set()
@@ -53,7 +53,7 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
         return [given]
     hidden = None if exclude is None else exclude.resolve()
     if hidden is not None and hidden in (given.resolve(), *given.resolve().parents):
-        raise ValueError(f"{given}: these images lie in {exclude}, where results are to go; choose another")
+        raise ValueError(f"{given}: these images are in {exclude}, where results are to go; choose another")
     found = [
         path
         for path in sorted(given.rglob("*"))
@@ -69,7 +69,7 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
 
 
 def _is_truth(path: Path, given: Path) -> bool:
-    """Whether ``path`` lies below ``given`` in a folder of true masks that has one of images beside it."""
+    """Whether ``path`` is below ``given`` in a folder of masks that has a folder of images beside it."""
     folders = list(path.relative_to(given).parents)[:-1]
     return any(
         folder.name in TRUTH_FOLDERS and any((given / folder.parent / f).is_dir() for f in IMAGE_FOLDERS)
@@ -80,7 +80,7 @@ def _is_truth(path: Path, given: Path) -> bool:
 def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
     """The ids that a COCO file gives to images, by the images' names in :func:`find_images`.
 
-    An image is found by its ``file_name``, whole or, where that is the only one of its kind, without folders.
+    An image is found by its ``file_name``: whole or, if that is unique, without folders.
 
     Raises:
         ValueError: no COCO file, or images that it does not list.

@@ -1,8 +1,8 @@
 """Where the time of a prediction goes, and how much memory it takes.
 
-The stages are the parts of a network (``backbone``, ``neck``, ``rpn``, ``box``, ``mask``, …): what is called
-of a part, ``forward``, ``decode`` and the rest, counts for it, from its outermost call to the return. On a
-GPU the clock is read when the device has finished.
+The stages are the parts of a network (``backbone``, ``neck``, ``rpn``, ``box``, ``mask``, …). Every method of
+a part that is called, ``forward``, ``decode`` and the rest, counts for it, from its outermost call to its
+return. On a GPU the clock is read when the device has finished.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Stopwatch:
     """Times the parts of a network while it is entered; without a network no parts.
 
     Attributes:
-        seconds: by part, in the order of their first calls, over all that was timed.
+        seconds: by part, in the order of their first calls, in total.
     """
 
     def __init__(self, network: nn.Module | None) -> None:
@@ -40,7 +40,7 @@ class Stopwatch:
         if self.network is not None:
             for name, part in self.network.named_children():
                 for owner, method in _callables(part):
-                    # An attribute of the object goes before the method of its class.
+                    # An attribute of the object takes precedence over the method of its class.
                     setattr(owner, method, self._timed(name, getattr(owner, method)))
                     self._wrapped.append((owner, method))
         return self
@@ -71,11 +71,16 @@ class Stopwatch:
         return time.perf_counter()
 
     def speed(self, images: int, *, decoding: float, predicting: float) -> dict[str, float]:
-        """What was measured, of so many images.
+        """What was measured, per image.
 
-        ``images_per_second`` counts reading the files; ``…_seconds`` are of one image, for decoding, each
+        ``images_per_second`` includes reading the files; ``…_seconds`` are per image, for decoding, each
         part, and the rest of a prediction (resizing, pasting masks); ``peak_megabytes`` is the most memory
-        the process ever had (of the GPU, where the network is on one: that its tensors had since).
+        that the process ever had, or on a GPU the most that tensors had since the stopwatch was made.
+
+        Args:
+            images: how many were predicted.
+            decoding: seconds per image.
+            predicting: likewise.
         """
         parts = {name: seconds / images for name, seconds in self.seconds.items()}
         return {
@@ -103,7 +108,7 @@ def _callables(part: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 
 def _peak() -> float:
-    """The most bytes that this process has had in memory; NaN where the system does not tell."""
+    """The most bytes that this process has had in memory; NaN where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows

@@ -56,7 +56,7 @@ def needs_tiling(size: Size) -> bool:
 
 
 def make_tiles(size: Size, side: int = SIDE, overlap: int = OVERLAP) -> list[Tile]:
-    """Tiles that cover an image of ``size`` (height, width), row by row; their cores cover it just once."""
+    """Tiles that cover an image of ``size`` (height, width), row by row; their cores cover it once."""
     if not 0 <= overlap < side:
         raise ValueError(f"overlap must be at least 0 and less than the side {side}, not {overlap}")
     rows, columns = (_ranges(length, side, overlap) for length in size)

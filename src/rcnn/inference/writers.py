@@ -43,8 +43,8 @@ class Summary:
         images: images predicted.
         failed: message of each image that could not be used.
         precision: what the model computed in: ``float32``, ``bf16`` or ``int8``.
-        pixel_fractions: of the classes of pixels, the fraction of all pixels, where the model finds them.
-        full: images with as many objects as may be reported, so that there may be more.
+        pixel_fractions: the fraction of all pixels that each class of pixels has, if the model finds them.
+        full: images with as many objects as can be reported, so that there may be more.
     """
 
     out: Path
@@ -70,13 +70,13 @@ def predict_to_files(
 
     It then holds ``overlays/NAME.png``, ``predictions.json`` (COCO results; ``image_id`` is the image's path
     below the given folder, ``category_id`` that of the data which the model was trained on), ``objects.csv``
-    and ``counts.csv``; of a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``; and
+    and ``counts.csv``; for a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``; and
     ``run.json``, which says what was asked for and in which precision the model computed. The tables appear
     when all images are done, or with what is done when the user interrupts. An image that cannot be read is
-    passed over and reported.
+    skipped and reported.
 
-    Of a model that finds objects and the classes of pixels there are ``panoptic.json`` and
-    ``panoptic/NAME.png`` too, in COCO's form, and overlays show these partitions.
+    A model that finds objects and the classes of pixels also gives ``panoptic.json`` and
+    ``panoptic/NAME.png``, in COCO's form, and overlays show these partitions.
 
     Args:
         detector: the trained model.
@@ -127,10 +127,10 @@ def predict_to_files(
 def _partitions(
     detector: Detector | ExportedDetector, out: Path, ids: Mapping[str, int | str]
 ) -> Iterator[Callable[[str, Instances, str], Instances]]:
-    """What pictures show of an image: what was found or, where that parts the image, the partition.
+    """What the picture of an image shows: what was found or, for a panoptic model, the partition.
 
-    Partitions are written on the way; their JSON file, with the ids of images and categories that the tables
-    have, in the end or when the user interrupts.
+    Partitions are written on the way; their JSON file, with the tables' ids of images and categories, at the
+    end or when the user interrupts.
     """
     merging = detector.merge
     if merging is None:
