@@ -86,7 +86,7 @@ class BenchmarkResult:
 
 def bench(detector: Detector, images: Sequence[Array] = (), rounds: int = ROUNDS) -> BenchmarkResult:
     """Measure a detector on uint8 images ``[H, W, 3]``; without any, on one of noise."""
-    given = list(images) or [noise()]
+    given = list(images) or [noise(detector.channels)]
     found: list[int] = []
 
     def run(one: Detector) -> None:
@@ -110,9 +110,9 @@ def _other(precision: str) -> Literal["bf16", "float32"]:
     return "float32" if precision == "bf16" else "bf16"
 
 
-def noise() -> Array:
-    """An image of random pixels; a network finds little in it, so its heads have little to do."""
-    return np.random.default_rng(0).integers(256, size=(*NOISE, 3), dtype=np.uint8)
+def noise(channels: int) -> Array:
+    """An image of random pixels, uint8 ``[H, W, C]``; a network finds little in it, so its heads have little to do."""
+    return np.random.default_rng(0).integers(256, size=(*NOISE, channels), dtype=np.uint8)
 
 
 def _stages(detector: Detector, run: Callable[[], None]) -> dict[str, float]:

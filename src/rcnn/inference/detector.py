@@ -192,7 +192,7 @@ class Detector:
         return self.transform.padded(self.transform.resized(size))
 
     def tiles_of(self, size: Size) -> list[Tile]:
-        """The tiles of an image of ``size``, after resizing; none where it is seen whole."""
+        """The tiles of an image of ``size``, after resizing; none if it is seen whole."""
         resized = self.transform.resized(size)
         # External proposals are those of the whole image, and such a model looks at nothing else.
         return make_tiles(resized) if needs_tiling(resized) and not self.network.needs_proposals else []
