@@ -1,4 +1,4 @@
-"""What half precision gains in prediction, and the accuracy that it costs, on annotated images.
+"""What bfloat16 gains in prediction, and the accuracy that it costs, on annotated images.
 
     python -m benchmarks.half runs/nuclei D/nuclei/val runs/cbc D/cbc/Testing
 
@@ -8,6 +8,7 @@ same metrics. Seconds are those of predicting alone, without decoding files.
 
 import argparse
 from dataclasses import replace
+from typing import Literal
 
 from rcnn import evaluate, load, open_data
 from rcnn.inference.benchmark import machine
@@ -29,18 +30,19 @@ def main() -> None:
         detector, data = load(model), open_data(place)
         # The first images warm up: kernels are chosen, weights converted.
         results = {}
-        for name, half in (("float32", False), ("bfloat16", True)):
-            chosen = replace(detector, half=half)
+        precisions: tuple[Literal["float32", "bf16"], ...] = ("float32", "bf16")
+        for name in precisions:
+            chosen = replace(detector, precision=name)
             chosen.predict([data[i].image for i in range(min(3, len(data)))])
             results[name], _ = evaluate(chosen, data, metrics=["coco", "voc07"])
         print(f"{model} on {place}, {len(data)} images")
         for name, result in results.items():
             metrics = ", ".join(f"{k} {result.metrics[k]:.4f}" for k in SHOWN if k in result.metrics)
-            print(f"  {name:9} {result.seconds['predicting']:.3f} s an image, {metrics}")
+            print(f"  {name:9} {result.seconds['predicting']:.3f} s per image, {metrics}")
         exact, half_result = results.values()
         lost = {k: exact.metrics[k] - half_result.metrics[k] for k in SHOWN if k in exact.metrics}
         ratio = exact.seconds["predicting"] / half_result.seconds["predicting"]
-        print(f"  {ratio:.2f} times quicker; lost: " + ", ".join(f"{k} {v:+.4f}" for k, v in lost.items()))
+        print(f"  {ratio:.2f} times faster; lost: " + ", ".join(f"{k} {v:+.4f}" for k, v in lost.items()))
 
 
 if __name__ == "__main__":
