@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from rcnn.data.classes import keypoint_order, occurring_classes
 from rcnn.data.dataset import Dataset, Record
+from rcnn.data.formats.open import open_data
 from rcnn.data.problems import DataError, Problem, size_problem
 from rcnn.io.images import ImageError, image_size, read_image
 from rcnn.structures import VOID, Size
@@ -103,13 +104,14 @@ class DataReport:
         return "\n".join(lines)
 
 
-def check(dataset: Dataset, *, decode: bool = True) -> DataReport:
+def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
     """Look for everything wrong with a data set, and count what it holds.
 
     Args:
-        dataset: an opened data set.
+        dataset: an opened data set, or a path that :func:`rcnn.open_data` reads.
         decode: decode every image, which is what finds truncated ones; without, only headers are read.
     """
+    dataset = open_data(dataset)
     problems = [*dataset.problems, *_set_problems(dataset)]
     pixels: dict[str, int] = {}
     if decode and dataset.semantic_names:

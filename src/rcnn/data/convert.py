@@ -20,6 +20,7 @@ from PIL import Image
 from rcnn.config import is_dotted_path
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.open import open_data
 from rcnn.data.formats.registry import find_format, writable
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.data.problems import Problem
@@ -57,7 +58,7 @@ class Conversion:
 
 
 def convert(
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     out: str | Path,
     *,
     to: str,
@@ -67,7 +68,8 @@ def convert(
     """Write a data set in another format.
 
     Args:
-        dataset: an opened data set; images that are not files are written as PNG.
+        dataset: an opened data set, or a path that :func:`rcnn.open_data` reads; images that are not files
+            are written as PNG.
         out: the folder to make; it may exist if it is empty.
         to: a key of ``rcnn.data.formats.registry.FORMATS`` that can be written, or a dotted path to a format
             of your own.
@@ -79,7 +81,7 @@ def convert(
             outlines where the format is one of outlines.
         DataError: the data set has errors.
     """
-    target = Path(out)
+    dataset, target = open_data(dataset), Path(out)
     _refuse(dataset, target, to)
     writer_class = _writer_class(dataset, to)
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))

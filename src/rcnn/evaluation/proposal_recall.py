@@ -14,6 +14,7 @@ from rich.table import Table
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import Boxes, ImageId, Progress, with_proposals, write_proposals
+from rcnn.data.formats.open import open_data
 from rcnn.evaluation.charts import metric_chart
 from rcnn.evaluation.page import html_page, metric_table
 from rcnn.io.atomic import write_atomically
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def propose(
-    data: Dataset,
+    data: Dataset | str | Path,
     out: str | Path,
     *,
     detector: Detector | None = None,
@@ -38,7 +39,8 @@ def propose(
     """Write proposals for every image, and a page with their recall beside them.
 
     Args:
-        data: the images; their boxes are what the proposals are measured against.
+        data: the images, opened or a path that :func:`rcnn.open_data` reads; their boxes are what the
+            proposals are measured against.
         out: ``.npz`` or COCO's ``.json``; the page is its name with ``.html``.
         detector: one with an RPN, whose proposals are written; None: selective search.
         search: settings of the search, R-CNN's where None.
@@ -49,7 +51,7 @@ def propose(
     Raises:
         ValueError: a detector without an RPN, two images with one id, another ending of ``out``.
     """
-    out = Path(out)
+    data, out = open_data(data), Path(out)
     if out.suffix.lower() not in (".npz", ".json"):
         raise ValueError(f"{out}: proposals are written as .npz or .json")
     settings = search or SelectiveSearchSettings()
