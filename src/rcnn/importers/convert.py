@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rcnn.config import override_tables, parse_assignments
+from rcnn.config import is_dotted_path, override_tables, parse_assignments, resolve
 from rcnn.data.formats.coco import PERSON
 from rcnn.importers import detectron2, mmdetection, torchvision
 from rcnn.importers.recognise import RecognisedModel, architecture, build, num_classes
@@ -17,11 +17,14 @@ from rcnn.io.download import find_weights, read_tensors
 from rcnn.io.renamed import current_settings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 
-SOURCES: dict[str, Callable[[Mapping[str, Any], str], RecognisedModel]] = {
+Read = Callable[[Mapping[str, Any], str], RecognisedModel]
+
+SOURCES: dict[str, Read] = {
     "torchvision": torchvision.read,
     "detectron2": detectron2.read,
     "mmdetection": mmdetection.read,
 }
+"""Programs by name. A row takes the content of a file and its name, and finds out which of our models it is."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def import_weights(
 
     Args:
         path: its file; read without running code that it holds.
-        source: the program, a key of ``SOURCES``.
+        source: the program, a key of ``SOURCES``; or the dotted path of such a function of your own.
         classes: a text file with the name of a class a line, in the order of the weights and without the
             background. None: the file's own, or COCO's 80 where there are 80.
         channels: the order of colours that the network was trained on; None: as the program usually has it.
@@ -55,10 +58,11 @@ def import_weights(
         FileNotFoundError: there is no such file.
         ValueError: a file that cannot be read, no detector of ours, or names that are missing; it says what.
     """
-    if source not in SOURCES:
-        raise ValueError(f"--from {source}: expected one of {', '.join(SOURCES)}")
+    if source not in SOURCES and not is_dotted_path(source):
+        raise ValueError(f"--from {source}: expected one of {', '.join(SOURCES)}, or a dotted path")
+    read: Read = SOURCES[source] if source in SOURCES else resolve(source)
     what = str(path)
-    found = SOURCES[source](read_weights(path), what)
+    found = read(read_weights(path), what)
     if channels is not None:
         if channels not in ("rgb", "bgr"):
             raise ValueError(f"--channels {channels}: expected rgb or bgr")

@@ -1,0 +1,1 @@
+"""One of each thing that rcnn can be extended by; ``tests/test_extension.py`` uses them all."""
