@@ -29,7 +29,7 @@ from PIL import Image
 from rcnn.data.builder import Annotation, Content, DatasetBuilder, Picture
 from rcnn.data.classes import numbered_keypoints
 from rcnn.data.dataset import Dataset, Sample
-from rcnn.io.images import rgb_pixels, to_rgb
+from rcnn.io.images import to_bytes, to_rgb
 from rcnn.structures import Array, Instances, Masks, Size, Skeleton
 
 BACKGROUNDS = {"background", "__background__", "_background_"}
@@ -316,10 +316,9 @@ def _pixels(image: Any, place: str) -> npt.NDArray[np.uint8]:
     if hasattr(image, "detach") and array.ndim == 3:  # a tensor: channels first
         array = array.transpose(1, 2, 0)
     try:
-        pixels = rgb_pixels(array)
+        return to_bytes(array)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-    return np.rint(pixels * 255).astype(np.uint8) if pixels.dtype == np.float32 else pixels.astype(np.uint8)
 
 
 def _boxes(found: Any, masks: Masks | None, place: str) -> npt.NDArray[np.float32]:
