@@ -19,6 +19,7 @@ from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import to_bytes
 from rcnn.structures.masks import Masks, Size, as_index_list
 from rcnn.structures.skeleton import Skeleton
+from rcnn.structures.supervision import fields_of, to_supervision
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,9 +99,7 @@ class Instances:
         Raises:
             ValueError: class ids or names that do not fit.
         """
-        from rcnn.structures.supervision import from_supervision
-
-        return from_supervision(detections, size, class_names)
+        return cls(**fields_of(detections, size, class_names))
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -318,8 +317,6 @@ class Instances:
         Raises:
             ValueError: the extra ``supervision`` is not installed.
         """
-        from rcnn.structures.supervision import to_supervision
-
         return to_supervision(self)
 
     def to_pandas(self) -> Any:

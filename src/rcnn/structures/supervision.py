@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rcnn.structures.instances import Instances
 from rcnn.structures.masks import Masks, Size
+
+if TYPE_CHECKING:
+    from rcnn.structures.instances import Instances
 
 
 def to_supervision(instances: Instances) -> Any:
@@ -34,8 +36,8 @@ def to_supervision(instances: Instances) -> Any:
     )
 
 
-def from_supervision(detections: Any, size: Size, class_names: Sequence[str] | None = None) -> Instances:
-    """See :meth:`Instances.from_supervision`."""
+def fields_of(detections: Any, size: Size, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+    """The fields of the objects, see :meth:`Instances.from_supervision`."""
     count = len(detections)
     own = [str(name) for name in detections.data.get("class_name", ())]
     ids = detections.class_id
@@ -51,15 +53,16 @@ def from_supervision(detections: Any, size: Size, class_names: Sequence[str] | N
     if len(labels) and not 0 <= labels.min() <= labels.max() < max(len(names), 1):
         raise ValueError(f"from_supervision: class ids up to {labels.max()}, but {len(names)} class names")
     keypoints = detections.data.get("keypoints")
-    return Instances(
-        size,
-        np.asarray(detections.xyxy, np.float32).reshape(-1, 4),
-        labels,
-        None if detections.confidence is None else np.asarray(detections.confidence, np.float32),
-        None if detections.mask is None else _masks(detections.mask, size),
-        None if keypoints is None else np.asarray(keypoints, np.float32),
-        class_names=names,
-    )
+    scores, masks = detections.confidence, detections.mask
+    return {
+        "size": size,
+        "boxes": np.asarray(detections.xyxy, np.float32).reshape(-1, 4),
+        "labels": labels,
+        "scores": None if scores is None else np.asarray(scores, np.float32),
+        "masks": None if masks is None else _masks(masks, size),
+        "keypoints": None if keypoints is None else np.asarray(keypoints, np.float32),
+        "class_names": names,
+    }
 
 
 def _names_by_id(ids: Any, names: Sequence[str]) -> tuple[str, ...]:
