@@ -71,7 +71,7 @@ def test_proposals_are_asked_for(model):
         ValueError, match=r"needs external proposals: expected ImageBatch.proposals of 2 images"
     ):
         model(batch())
-    with pytest.raises(ValueError, match="no proposals; this model is given them"):
+    with pytest.raises(ValueError, match="no proposals, which this model needs"):
         model(batch(), [Targets.empty((40, 60)), Targets.empty((64, 64))])
 
 

@@ -46,7 +46,9 @@ def model_class(name: str) -> type[Model]:
         )
     found = resolve(name)
     if not (isinstance(found, type) and issubclass(found, Model)):
-        raise ValueError(f"{name}: expected a class that inherits from rcnn.models.model.Model, or a model's")
+        raise ValueError(
+            f"{name}: expected a class that inherits from rcnn.models.model.Model, or from a model"
+        )
     return found
 
 

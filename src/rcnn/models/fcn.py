@@ -9,7 +9,7 @@ FCN-32s reads the backbone's last map, 16s and 8s one and two finer ones as well
 | 8s | 2, 3, 4 | pool3, pool4, pool5 |
 
 In the paper each is trained from the coarser one: set ``train.start`` to its run. The new score layer is zero
-at the start, so that the finer net begins as the coarser one.
+at the start, so that the finer net starts out equal to the coarser one.
 
 Differs from the paper: the last upsampling, which is fixed, interpolates; that is the same but for the first
 13 rows and columns of FCN-32s, where the published net weakens the logits, all classes alike. Biases learn at
@@ -41,7 +41,7 @@ from rcnn.structures import Skeleton
 # bottom make whole cells, which Caffe gets from rounding up.
 BEFORE, AFTER = 99, 125
 # Where the published nets cut the larger of two maps: pool4 and pool3 before they are added, then the result,
-# by the stride it has; interpolating starts half a cell later than the transposed convolution of the code.
+# by its stride; interpolation starts half a cell later than the transposed convolution of the code.
 SKIP_OFFSETS = (5, 9)
 LAST_OFFSETS = {32: 19 - 16, 16: 27 - 8, 8: 31 - 4}
 
@@ -61,7 +61,7 @@ class FCNSettings:
             published code); the last upsampling is fixed in both.
         alignment: ``published``: the image within zeros, the maps cut as in the paper's code, for strides 32,
             16 and 8; ``centred``: no border, cells centred on their pixels.
-        normaliser: of the loss: ``pixels``, their mean; ``image``, their sum in an image, as in the published
+        normaliser: of the loss: ``pixels``, their mean; ``image``, their sum per image, as in the published
             code.
     """
 
@@ -206,7 +206,7 @@ class FCN(Model):
 
 
 def _cut(maps: Tensor, offset: int, like: Tensor) -> Tensor:
-    """``maps`` from ``offset`` on, as high and wide as ``like``; where they are short, their border goes on.
+    """``maps`` from ``offset`` on, as high and wide as ``like``; their border is repeated if they are short.
 
     AlexNet's are: its first convolution and its poolings have no padding.
     """

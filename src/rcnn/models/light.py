@@ -29,7 +29,7 @@ class Light:
         backbone_name: a key of ``BACKBONES``, or another name that ``build_backbone`` takes.
         anchors: sizes and ratios.
         max_objects: objects of the fullest image.
-        num_keypoints: of an object; 0 where there are none.
+        num_keypoints: per object; 0 where there are none.
         has_masks: whether every object has a mask.
         search: how external proposals are searched for.
     """
@@ -43,7 +43,7 @@ class Light:
 
     @property
     def max_detections(self) -> int:
-        """Images to come may be fuller than those of the training, and a cap that nobody meets is free."""
+        """Twice the training images' most objects: a cap that is never reached costs nothing."""
         return max(300, math.ceil(2 * self.max_objects / 100) * 100)
 
     @property
@@ -52,14 +52,14 @@ class Light:
         return LEVELS.get(self.backbone_name, (1, 2, 3, 4))
 
     def backbone(self, levels: tuple[int, ...]) -> BackboneSettings:
-        """The backbone with these levels. Of others than ours nothing is frozen: their stages may differ."""
+        """The backbone with these levels; one that is not ours has nothing frozen: its stages may differ."""
         name = self.backbone_name
         frozen = 0 if ":" in name else 1 if name.startswith(("efficientnet", "alexnet")) else 2
         return BackboneSettings(name, levels, frozen_stages=frozen)
 
     @property
     def sizes(self) -> tuple[tuple[float, ...], ...]:
-        """Of the anchors, one per level."""
+        """Anchor sizes, one tuple per level."""
         return self.anchors.sizes[: len(self.levels) + 1]
 
     @property
@@ -69,7 +69,7 @@ class Light:
 
     @property
     def rpn(self) -> RPNSettings:
-        """Most objects of an image may be of one level, with several anchors each."""
+        """Most objects of an image may be on one level, with several anchors each."""
         most = self.max_detections
         return replace(
             self.anchors, sizes=self.sizes, channels=64, pre_nms=(500, max(1000, 2 * most)),
@@ -78,7 +78,7 @@ class Light:
 
     @property
     def box(self) -> BoxHeadSettings:
-        """Where objects are few, most proposals of a crop are background: more of it makes scores right."""
+        """Where objects are few, most proposals of a crop are background: more of it helps the scores."""
         crowded = self.max_objects > CROWDED_OBJECTS
         return BoxHeadSettings(
             channels=512,

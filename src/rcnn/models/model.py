@@ -68,7 +68,7 @@ class TrainingData(Protocol):
 
     @property
     def has_stuff(self) -> bool:
-        """Whether these classes go on after those of the objects."""
+        """Whether pixel classes include stuff, beyond the classes of objects."""
 
 
 class Model(nn.Module):
@@ -86,7 +86,7 @@ class Model(nn.Module):
         needs_masks: whether it learns from masks.
         needs_keypoints: whether it learns from keypoints.
         needs_semantic: whether it learns from a class for every pixel.
-        needs_proposals: whether it is given the regions that it looks at.
+        needs_proposals: whether it takes external proposals, and makes none.
         exportable: whether :meth:`detect` can be traced.
     """
 
@@ -111,7 +111,7 @@ class Model(nn.Module):
     ) -> Output:
         """Losses where targets are given (coordinates of the batch), otherwise detections.
 
-        What is found in an image is the same alone and in any batch.
+        An image's result is the same alone and in any batch.
 
         Args:
             batch: images of any sizes.
@@ -148,7 +148,7 @@ class Model(nn.Module):
         min_score: float | Tensor,
         max_detections: int | Tensor,
     ) -> Detections:
-        """What is found in images that all need as much padding as they have.
+        """Detections in images that share one padded size.
 
         This is traced when a model is exported: the number of images, their sides and the limits are not
         known then, so it has no loop over images.
@@ -261,7 +261,7 @@ class Model(nn.Module):
                 f"{data.source}: no objects, only semantic maps, which {name} cannot learn from: choose "
                 "--model fcn"
                 if data.has_semantic
-                else f"{data.source}: no image has an object, which {name} could learn: annotate some"
+                else f"{data.source}: no image has an object for {name} to learn from: annotate some"
             )
 
     @classmethod
@@ -276,7 +276,7 @@ class Model(nn.Module):
     def pretrained_parts(self) -> list[PretrainedPart]:
         """The parts that there may be published weights for."""
         parts = [PretrainedPart("backbone", self.backbone, load_backbone_weights)]
-        # No classifier's layers fit what is pooled from a pyramid.
+        # Layers of a classifier do not fit regions pooled from a pyramid.
         if isinstance(box := getattr(self, "box", None), BoxHead | CascadeHead):
             stage = box.settings.layers == "stage"
             parts += box.pretrained_parts() if stage or self.settings.fpn is None else []
@@ -288,4 +288,6 @@ class Model(nn.Module):
         Raises:
             ValueError: it has no layers for that.
         """
-        raise ValueError(f"{type(self).__name__} has no layers to compress; the checkpoint of a Fast R-CNN has")
+        raise ValueError(
+            f"{type(self).__name__} has no layers to compress; the checkpoint of a Fast R-CNN has"
+        )

@@ -63,7 +63,7 @@ class PanopticFPN(Model):
     def __init__(
         self, num_classes: int, settings: PanopticFPNSettings | None = None, *, num_stuff: int = 1
     ) -> None:
-        """Build with random weights for so many classes of things and of stuff; ``rcnn.parts.pretrained``.
+        """Build with random weights for these numbers of classes; see ``rcnn.parts.pretrained`` for others.
 
         Raises:
             ValueError: a backbone without padding.
@@ -114,7 +114,7 @@ class PanopticFPN(Model):
     def check_data(
         cls, settings: PanopticFPNSettings, data: TrainingData, *, name: str, trains: bool = True
     ) -> None:
-        """Refuse semantic maps whose classes do not begin with those of the objects."""
+        """Refuse semantic maps whose first classes are not those of the objects."""
         super().check_data(settings, data, name=name, trains=trains)
         if data.semantic_names[: len(data.class_names)] != data.class_names:
             raise ValueError(

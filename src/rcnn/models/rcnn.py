@@ -1,8 +1,8 @@
-"""R-CNN (Girshick et al. 2013, arXiv 1311.2524): every proposal warped and put through the network by itself.
+"""R-CNN (Girshick et al. 2013, arXiv 1311.2524): each proposal is warped and classified by itself.
 
-Training is a sequence: the network is fine-tuned to tell the classes of warped proposals apart (by the loop
-that trains all models), then a linear SVM a class and a ridge regression of boxes a class are fitted on its
-features (``rcnn.training.svms``). Until they are, the softmax of the fine-tuning classifies and boxes stay.
+Training is a sequence: the network is fine-tuned to classify warped proposals (by the loop that trains all
+models), then a linear SVM and a ridge regression of boxes per class are fitted on its features
+(``rcnn.training.svms``). Until they are, the softmax of the fine-tuning classifies and boxes stay.
 
 Differs from the paper: features come from any backbone, pooled to P x P cells ("pool5"), with fully connected
 layers after it or not. A margin m is reported as the score sigmoid(4 m), between 0 and 1 as everywhere: only
@@ -38,7 +38,7 @@ STEEPNESS = 4.0
 
 @dataclass(frozen=True)
 class SVMSettings:
-    """The SVM of a class; the defaults are those of the published code.
+    """The SVM of each class; the defaults are those of the published code.
 
     Attributes:
         c: of the hinge loss.
@@ -72,7 +72,7 @@ class RidgeSettings:
         min_iou: proposals that overlap a true box by more than this are trained on, each with the one it
             overlaps most.
         whitening: added to the covariance of the targets before they are whitened by it (published code).
-        pairs: at most this many pairs of a class are kept, drawn from all; None keeps all. With VGG-16 each
+        pairs: at most this many pairs per class are kept, drawn from all; None keeps all. With VGG-16 each
             takes 100 kB of memory.
     """
 
@@ -97,14 +97,14 @@ class RCNNSettings:
         dropout: after each of them, in fine-tuning.
         finetune: whether the network is trained on warped proposals at all; else its features are those of
             ImageNet (table 2, rows 1 to 3), and the softmax knows nothing.
-        sampling: what is fine-tuned on: 32 positives and 96 others of two images (§2.3).
+        sampling: which proposals fine-tuning sees: 32 positives and 96 others from two images (§2.3).
         classifier: ``svm``, or the ``softmax`` of the fine-tuning (appendix B: 50.9 instead of 54.2 mAP).
         regression: whether boxes are moved (§3.4: 3 to 4 points of mAP).
         svm: how the SVMs are fitted.
         ridge: how the regression is fitted.
-        chunk: regions that go through the network at once.
+        chunk: regions that the network processes at once.
         min_score: detections below it are dropped.
-        per_class: the most detections of a class before suppression.
+        per_class: the most detections per class before suppression.
         nms_iou: a detection that overlaps a better one of its class by more is dropped.
         max_detections: per image, the best first.
     """
@@ -144,7 +144,7 @@ class RCNNSettings:
 
 
 class RCNN(Model):
-    """Classifies each proposal by itself: a network for features, an SVM a class, boxes by regression."""
+    """Classifies each proposal by itself: a network for features, an SVM per class, boxes by regression."""
 
     Settings = RCNNSettings
     needs_proposals = True

@@ -46,7 +46,7 @@ def grid_anchors(
         height: of the feature map.
         width: of the feature map.
         stride: image pixels per cell, or those of (rows, columns).
-        offset: where in its cell an anchor is centred, as a share of the stride: 0 is the cell's corner
+        offset: where in its cell an anchor is centred, as a fraction of the stride: 0 is the cell's corner
             (Detectron2, torchvision), 0.5 its middle (py-faster-rcnn's 7.5 of inclusive corners is 8 of 16
             here).
     """

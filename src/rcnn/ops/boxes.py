@@ -47,7 +47,7 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
-    """The share ``[N, M]`` of each box ``[N, 4]`` that lies inside each region ``[M, 4]``."""
+    """The fraction ``[N, M]`` of each box ``[N, 4]`` that is inside each region ``[M, 4]``."""
     return intersection(boxes, regions) / area(boxes).clamp(min=1e-6)[:, None]
 
 
@@ -114,7 +114,7 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor
         scores: ``[N]``.
         groups: int64 ``[N]``, from 0, such as image times class; boxes of different groups do not suppress
             each other.
-        max_iou: a box that overlaps a better one by more than this goes.
+        max_iou: a box that overlaps a better one by more than this is dropped.
     """
     if torch.compiler.is_exporting():
         return _nms_in_cells(boxes, scores, groups, max_iou)

@@ -1,6 +1,6 @@
-"""Keypoints and the maps that networks make of them, one map a keypoint inside each region (Mask R-CNN §5).
+"""Keypoints and the maps that networks make of them, one map per keypoint inside each region (Mask R-CNN §5).
 
-A keypoint is a continuous coordinate; cell ``i`` of a map covers ``i`` to ``i + 1`` and stands for its middle
+A keypoint is a continuous coordinate; cell ``i`` of a map covers ``i`` to ``i + 1`` and represents its middle
 (Heckbert 1990).
 
 Legend: R regions, K keypoints, S the side of the maps.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def keypoint_cells(keypoints: Tensor, regions: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The cell of the map in which each keypoint lies.
+    """The cell of the map that contains each keypoint.
 
     Args:
         keypoints: ``[R, K, 3]``: x, y, visibility.
@@ -19,7 +19,7 @@ def keypoint_cells(keypoints: Tensor, regions: Tensor, side: int) -> tuple[Tenso
         side: S.
 
     Returns:
-        int64 ``[R, K]``, row * S + column, and bool ``[R, K]``: whether the keypoint is annotated and lies in
+        int64 ``[R, K]``, row * S + column, and bool ``[R, K]``: whether the keypoint is annotated and inside
         its region (borders included).
     """
     corner, extent = regions[:, None, :2], (regions[:, None, 2:] - regions[:, None, :2])

@@ -1,4 +1,4 @@
-"""From an object's mask to a training target (Mask R-CNN §3); ``rcnn.inference.postprocess`` leads back.
+"""From an object's mask to a training target (Mask R-CNN §3); the way back is ``rcnn.inference.postprocess``.
 
 Legend: R regions, M the map's side.
 """
@@ -37,7 +37,7 @@ def mask_targets(masks: WindowedMasks, index: Tensor, rois: Tensor, size: int) -
         size: M.
     """
     steps = (torch.arange(size, device=rois.device, dtype=rois.dtype) + 0.5) / size
-    # Pixel i covers [i, i + 1), so a continuous coordinate x lies x - 0.5 pixel centres from the first.
+    # Pixel i covers [i, i + 1), so a continuous coordinate x is x - 0.5 pixel centres from the first.
     x = rois[:, 0:1] + steps * (rois[:, 2:3] - rois[:, 0:1]) - 0.5  # [R, M]
     y = rois[:, 1:2] + steps * (rois[:, 3:4] - rois[:, 1:2]) - 0.5
     window, start = masks.windows[index], masks.offsets[index]

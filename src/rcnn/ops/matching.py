@@ -63,7 +63,7 @@ def sample(
     Args:
         labels: ``[A]`` of 1, 0, -1, from :func:`match`.
         count: how many at the most.
-        positive_fraction: their share, e.g. 0.5 (RPN) or 0.25 (box head).
+        positive_fraction: the fraction of positives, e.g. 0.5 (RPN) or 0.25 (box head).
         generator: of the random numbers, on the CPU; None is torch's own.
 
     Returns:

@@ -14,7 +14,7 @@ from rcnn.structures import VOID, Size
 def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tensor:
     """Cross-entropy of ``logits`` ``[B, C, H, W]`` over those pixels of ``maps`` ``[B, H, W]`` not void.
 
-    The mean over these pixels, also of several processes together; with ``per_image`` their sum in an image,
+    The mean over these pixels, also of several processes together; with ``per_image`` their sum per image,
     averaged over the images: Caffe's un-normalised loss, for learning rates as small as pixels are many.
     Nothing but void gives 0.
     """

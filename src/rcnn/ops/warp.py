@@ -21,10 +21,10 @@ def with_context(boxes: Tensor, side: int, context: int) -> Tensor:
 
 
 def warp(image: Tensor, boxes: Tensor, side: int, context: int) -> Tensor:
-    """The boxes with their context, ``[R, C, S, S]``, sampled bilinearly and without regard to their shape.
+    """The boxes with their context, ``[R, C, S, S]``, sampled bilinearly, whatever their aspect ratio.
 
     Args:
-        image: ``[C, H, W]``, normalised: what lies outside becomes 0, the mean (appendix A).
+        image: ``[C, H, W]``, normalised: pixels outside become 0, the mean (appendix A).
         boxes: ``[R, 4]`` in its pixels.
         side: S.
         context: p; less than half of S.

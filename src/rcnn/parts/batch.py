@@ -61,7 +61,7 @@ class TargetMasks:
 
     @property
     def offsets(self) -> Tensor:
-        """int64 ``[N]``: where in ``pixels`` the window of each mask begins."""
+        """int64 ``[N]``: where in ``pixels`` the window of each mask starts."""
         areas = self.window_areas
         return areas.cumsum(0) - areas
 
@@ -203,7 +203,7 @@ class ImageBatch:
     size_divisor: int = 32
 
     def generators(self) -> list[torch.Generator | None]:
-        """One per image, from ``seeds``; None stands for torch's own."""
+        """One per image, from ``seeds``; None means torch's own."""
         if not self.seeds:
             return [None] * len(self)
         return [torch.Generator().manual_seed(seed) for seed in self.seeds]
@@ -312,10 +312,10 @@ class Output:
 def in_equal_groups(
     batch: ImageBatch, detect: Callable[[Tensor, Tensor, Regions | None], Detections]
 ) -> Detections:
-    """What is found in each image with the padding that it has alone, joined in the order of the images.
+    """Detections in each image with the padding that it has alone, joined in the order of the images.
 
-    With more padding feature maps have other values than zeros beyond an image's border, and others at it,
-    so that objects there would be lost. Images that need as much padding are seen together.
+    More padding changes the feature maps beyond an image's border and, through convolutions, at the border,
+    so that objects there would be lost. Images that share one padded size are processed together.
 
     Args:
         batch: images of any sizes.
@@ -346,7 +346,7 @@ def in_equal_groups(
 
 
 def _joined_maps(batch: ImageBatch, members: Sequence[Tensor], found: Sequence[Detections]) -> Tensor:
-    """The groups' semantic logits as one tensor of the batch's size, zeros in the padding that they lack."""
+    """The groups' semantic logits as one tensor of the batch's size, zero in the padding that they lack."""
     maps = [one.semantic_logits for one in found if one.semantic_logits is not None]
     whole = maps[0].new_zeros((len(batch), maps[0].shape[1], *batch.tensors.shape[2:]))
     for own, part in zip(members, maps, strict=True):

@@ -1,4 +1,4 @@
-"""The second stage: what is in each region, and where exactly (Fast R-CNN §2).
+"""The second stage: the class of each region, and its box (Fast R-CNN §2).
 
 Legend: R regions, C channels, P the pooled side, K classes without the background, D features of a region.
 """
@@ -53,7 +53,7 @@ class RegionPool(nn.Module):
         self.settings = settings
 
     def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
-        """``[R, C, P, P]`` from maps ``[B, C, H, W]``; maps beyond the strides given are not looked at."""
+        """``[R, C, P, P]`` from maps ``[B, C, H, W]``; maps beyond the given strides are ignored."""
         use, s = features[: len(self.strides)], self.settings
         levels = assign_levels(regions.boxes, self.strides, s.canonical_size, s.canonical_level)
         return roi_pool(

@@ -4,8 +4,8 @@ Each step has layers of its own and reads the boxes of the step before, with a h
 positives: boxes get better from step to step, and so each is trained on boxes as good as it asks for.
 
 Differs from the paper: its losses are weighted 1, 1/2, 1/4; here all count alike, and the gradient that
-reaches the feature maps is the mean of the steps' (Detectron2). Scores are the mean of what each step says of
-its own boxes (Detectron2); the paper asks all steps about the last boxes.
+reaches the feature maps is the mean of the steps' (Detectron2). Scores are the mean of each step's scores of
+its own boxes (Detectron2); in the paper all steps score the last boxes.
 
 Legend: S steps, R regions, K classes without the background.
 """
@@ -134,7 +134,7 @@ def build_box_head(
 
 
 def _scale_gradient(features: Tensor, scale: float) -> Tensor:
-    """The same values, with so much of their gradient."""
+    """The same values, with their gradient scaled."""
     fixed = features.detach()
     return fixed + (features - fixed) * scale
 

@@ -1,4 +1,4 @@
-"""The keypoint branch (Mask R-CNN §5): in which cell of each region each keypoint lies.
+"""The keypoint branch (Mask R-CNN §5): the cell of each region in which each keypoint is.
 
 Legend: R regions, C channels, K keypoints, P the pooled side, S = 4 P the side of the predicted maps.
 """
@@ -26,12 +26,12 @@ class KeypointHeadSettings:
     """The keypoint head; the defaults are the paper's.
 
     Attributes:
-        count: K, how many keypoints an object has.
+        count: K, the number of keypoints per object.
         convs: 3x3 convolutions before the deconvolution.
         channels: their width.
         pool: how regions are read.
         refine: decode to parts of a pixel (ours); False is Detectron's and torchvision's whole pixels.
-        max_regions: positive regions of an image that the loss looks at; None is all of them (the paper).
+        max_regions: the most positive regions per image in the loss; None is all of them (the paper).
     """
 
     count: int = 17
@@ -72,7 +72,7 @@ class KeypointHead(nn.Module):
         return functional.interpolate(coarse.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
 
     def select_positives(self, sampled: SampledRegions) -> SampledRegions:
-        """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
+        """The positive regions in the loss: all, or at most ``max_regions`` of each image."""
         return sampled.limit_positives(self.settings.max_regions)
 
     def losses(

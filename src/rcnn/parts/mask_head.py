@@ -40,10 +40,10 @@ class MaskHeadSettings:
         channels: their width.
         norm: batch norm after each of them (torchvision's v2 models).
         pool: how regions are read.
-        activation: ``sigmoid``: every class says of a pixel whether it is inside, whatever the others say;
+        activation: ``sigmoid``: every class decides for itself whether a pixel is inside;
             ``softmax``: classes and background compete for it, as in an FCN (table 2b).
         class_agnostic: one map per region instead of one per class (§4.1: nearly as good).
-        max_regions: positive regions of an image that the loss looks at; None is all of them (the paper).
+        max_regions: the most positive regions per image in the loss; None is all of them (the paper).
         head: the dotted path of a function that makes layers of your own in place of the convolutions of an
             ``fcn``, see ``rcnn.parts.own_layers``.
     """
@@ -88,7 +88,7 @@ class MaskHead(nn.Module):
         """Logits ``[R, K, M, M]`` of pooled regions ``[R, C, P, P]``; K + 1 maps with ``softmax``.
 
         With ``labels [R]`` and ``sigmoid`` only the map of each region's class, ``[R, 1, M, M]``: no other is
-        looked at in training (§3), nor in prediction.
+        used in training (§3), nor in prediction.
         """
         if self.settings.layers == "mlp":
             side = 2 * self.settings.pool.size
@@ -123,7 +123,7 @@ class MaskHead(nn.Module):
         # Gradients of `weight[labels]` would be summed in an order that changes from run to run.
         weight = self.logits.weight.flatten(1).index_select(0, labels)  # [R, C]
         bias = self.logits.bias.index_select(0, labels)
-        cells = hidden.flatten(2).transpose(1, 2)  # [R, M M, C], as they lie in memory
+        cells = hidden.flatten(2).transpose(1, 2)  # [R, M M, C], the order in memory
         own = torch.baddbmm(bias[:, None, None], cells, weight[:, :, None])
         return own.view(own.shape[0], 1, *hidden.shape[2:]).float()
 
@@ -143,7 +143,7 @@ class MaskHead(nn.Module):
         return (torch.cat(targets) >= 0.5).float()
 
     def select_positives(self, sampled: SampledRegions) -> SampledRegions:
-        """The positive regions that the loss looks at: all, or at most ``max_regions`` of each image."""
+        """The positive regions in the loss: all, or at most ``max_regions`` of each image."""
         return sampled.limit_positives(self.settings.max_regions)
 
     def losses(

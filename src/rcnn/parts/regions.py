@@ -1,4 +1,4 @@
-"""Proposals: the regions that the second stage looks at, from the RPN or from outside.
+"""Proposals: the input regions of the second stage, from the RPN or external.
 
 Legend: N proposals of one image, R regions of a batch, G true boxes.
 """
@@ -24,7 +24,7 @@ def external_proposals(targets: Sequence[Targets]) -> list[Tensor]:
     for target in targets:
         if target.proposals is None:
             raise ValueError(
-                f"{target.path}: no proposals; this model is given them: see rcnn.data.external_proposals"
+                f"{target.path}: no proposals, which this model needs: see rcnn.data.external_proposals"
             )
         given.append(target.proposals)
     return given
@@ -58,7 +58,7 @@ class SampledRegions:
         )
 
     def limit_positives(self, max_per_image: int | None) -> "SampledRegions":
-        """The positive regions, or at most so many of each image; they are in random order: a fair draw."""
+        """The positive regions, at most this number per image; in random order, so the draw is fair."""
         positives = self.positives()
         if max_per_image is None:
             return positives
@@ -73,7 +73,7 @@ class SamplingSettings:
 
     Attributes:
         count: R per image; FPN and Mask R-CNN 512, Fast R-CNN 64.
-        positive_fraction: at most this share is positive.
+        positive_fraction: at most this fraction is positive.
         positive_iou: at or above it a proposal is positive.
         background_iou: below the second and at or above the first it is background (Fast R-CNN 0.1, later 0).
         append_gt: true boxes join the proposals (py-faster-rcnn and all later codes).
@@ -95,7 +95,7 @@ class SamplingSettings:
             ValueError: nothing would be sampled.
         """
         if self.count < 1:
-            raise ValueError(f"sampling.count {self.count}: expected at least 1 region of an image")
+            raise ValueError(f"sampling.count {self.count}: expected at least 1 region per image")
 
 
 def sample_proposals(
@@ -156,7 +156,7 @@ def split_crowds(truth: Targets) -> tuple[Tensor, Tensor]:
 
 
 def ignore_in_crowds(labels: Tensor, candidates: Tensor, crowds: Tensor, max_overlap: float) -> None:
-    """Turn negatives that lie mostly inside a crowd region into ignored ones, in place."""
+    """Turn negatives that are mostly inside a crowd region into ignored ones, in place."""
     if len(crowds):
         inside = box_ops.covered_fraction(candidates, crowds).max(1).values > max_overlap
         labels[inside & (labels == NEGATIVE)] = IGNORED

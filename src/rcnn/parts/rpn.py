@@ -45,17 +45,17 @@ class RPNSettings:
         negative_iou: §3.1.2.
         cross_boundary: train on anchors that cross the image's border (FPN: yes; Faster R-CNN §3.1.3: no).
         count: anchors in the loss, per image.
-        positive_fraction: at most this share of them is positive.
+        positive_fraction: at most this fraction of them is positive.
         beta: of smooth L1; 1/9 is py-faster-rcnn's sigma 3.
         normaliser: ``sampled``: both losses are divided by the anchors sampled, lambda 1 (all codes);
-            ``paper``: eq. 1, the classification by 256 an image and the boxes by the number of anchor
+            ``paper``: eq. 1, the classification by 256 per image and the boxes by the number of anchor
             positions, times ``box_weight``.
         box_weight: lambda of eq. 1 (the paper: 10 with its normaliser, which makes both terms alike).
         pre_nms: proposals kept per level before suppression, in training and in prediction.
         post_nms: proposals kept per image after it.
         nms_iou: §3.3.
-        min_objectness: proposals with a lower probability go (torchvision's MobileNet models: 0.05).
-        min_side: smaller proposals go, in pixels of the resized image.
+        min_objectness: proposals with a lower probability are dropped (torchvision's MobileNet models: 0.05).
+        min_side: smaller proposals are dropped, in pixels of the resized image.
         max_crowd_overlap: a negative anchor with more of its area inside a crowd region is ignored.
     """
 
@@ -85,13 +85,13 @@ class RPNSettings:
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """What the RPN says about every anchor of a batch.
+    """The RPN's outputs for every anchor of a batch.
 
     Attributes:
         objectness: logits ``[B, N]``.
         deltas: ``[B, N, 4]``.
         anchors: ``[N, 4]``, in image pixels.
-        num_anchors_per_level: how many of the N lie on each level.
+        num_anchors_per_level: the number of anchors on each level.
     """
 
     objectness: Tensor
@@ -140,7 +140,7 @@ class RPN(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Tensor]) -> RPNOutput:
-        """Objectness and deltas of every anchor on maps ``[B, C, H, W]``, one a level."""
+        """Objectness and deltas of every anchor on maps ``[B, C, H, W]``, one per level."""
         objectness, deltas, anchors = [], [], []
         for feature, stride, sizes in zip(features, self.strides, self.settings.sizes, strict=True):
             hidden = self.conv(feature)
@@ -274,7 +274,7 @@ class RPN(nn.Module):
         boxes = box_ops.decode(output.deltas[images, index][:, None], output.anchors[index])[:, 0]
         boxes = box_ops.clip(boxes, sizes[images])
         good = box_ops.larger_than(boxes, self.settings.min_side)
-        # What is left is chosen here: to the exporter all levels together, each the least of two lengths, are
-        # a riddle of minutes.
+        # Filtered per level: concatenating first, where each length is the least of two symbols, costs the
+        # exporter minutes.
         keep = (good & (logits.sigmoid() >= self.settings.min_objectness)).nonzero()[:, 0]
         return boxes[keep], logits[keep], images[keep]

@@ -5,7 +5,7 @@ contrib module (the extra ``selective-search``).
 
 Differs from the paper: a box's place is a random number times its place among all boxes by size, the largest
 first, where the paper takes its place in the hierarchy of merging. OpenCV ranks likewise, but draws from
-the C library's global generator, so that no two calls give the same order; it does not tell the hierarchy.
+the C library's global generator, so that no two calls give the same order; it does not expose the hierarchy.
 
 Legend: P proposals.
 """
@@ -30,7 +30,7 @@ class SelectiveSearchSettings:
         ks: scales of the first segmentation: larger means larger segments, and is their least size in pixels.
         sigma: of the Gaussian before the segmentation, in pixels.
         min_side: boxes with a shorter side, in pixels of the resized image, are dropped.
-        count: P, the most proposals of an image.
+        count: P, the most proposals per image.
         seed: of the order in which they come.
     """
 
@@ -67,7 +67,7 @@ def selective_search(
         settings: those of R-CNN's code where None.
 
     Raises:
-        ValueError: not such an image, or OpenCV's contrib module is not installed; says how to get it.
+        ValueError: not such an image, or OpenCV's contrib module is not installed (the message says how).
     """
     settings = settings or SelectiveSearchSettings()
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

@@ -1,6 +1,6 @@
 """The semantic branch of Panoptic FPN (Kirillov et al. 2019, arXiv 1901.02446, §3).
 
-Every level of the pyramid is brought to a quarter of the image's size; their sum tells the class of a pixel.
+Every level of the pyramid is brought to a quarter of the image's size; their sum gives each pixel's class.
 
 Differs from the paper: a finest level of another stride than 4 is what the others are brought to.
 

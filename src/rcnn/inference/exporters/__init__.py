@@ -137,7 +137,7 @@ def describe(detector: Detector, format: str, out: Path, *, transform_inside: bo
 
 
 def _check_transform(detector: Detector, *, inside: bool) -> None:
-    """Refuse a transform that the graph cannot go with."""
+    """Refuse a transform that does not fit the graph."""
     network, transform = detector.network, detector.transform
     backbone: Any = network.backbone
     coarsest = max((*backbone.strides, 2))

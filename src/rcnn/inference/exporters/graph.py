@@ -47,7 +47,7 @@ class DetectionsByName(nn.Module):
 
         Args:
             images: float32 ``[B, C, H, W]``, normalised and padded.
-            sizes: float32 ``[B, 2]``, the (height, width) that each image really covers.
+            sizes: float32 ``[B, 2]``, each image's (height, width) without padding.
             min_score: float32 scalar.
             max_detections: int64 scalar, per image.
 
