@@ -142,9 +142,7 @@ def test_keypoints_are_matched_by_name() -> None:
 
 def test_keypoints_that_the_model_does_not_find_are_not_measured() -> None:
     found = with_points([[1, 1, 1]], ("nose",))
-    with pytest.warns(
-        UserWarning, match="the model finds nose, not all of these: keypoints are not measured"
-    ):
+    with pytest.warns(UserWarning, match="the model predicts only nose: keypoints are not measured"):
         assert align_keypoints([found], Skeleton(("nose", "tail"))) is None
 
 

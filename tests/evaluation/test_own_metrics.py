@@ -170,7 +170,7 @@ def test_one_about_objects_beside_ours(tmp_path: Path) -> None:
     assert evaluation.headline_metric == "count/off", "the first of those named"
     text, page = printed(evaluation), reported(evaluation, tmp_path)
     assert "My counts" in text
-    for said in ("My counts", "My count curve", "counts off", "COCO&#x27;s metrics of 2 images"):
+    for said in ("My counts", "My count curve", "counts off", "COCO metrics of 2 images"):
         assert said in page, said
     assert page.count("<svg") == 6, "two of ours and mine, scores, counts, and mine over the training"
     values = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
@@ -189,7 +189,7 @@ def test_one_about_pixels(tmp_path: Path) -> None:
     assert not evaluation.has_objects
     text, page = printed(evaluation), reported(evaluation, tmp_path)
     assert "My pixels, in %" in text
-    for said in ("My pixels", "My bars", "pixels right", "Pixels of 2 images"):
+    for said in ("My pixels", "My bars", "pixels right", "Pixel classes in 2 images"):
         assert said in page, said
 
 
@@ -211,7 +211,7 @@ def test_the_report_shows_images_by_the_metric_of_each(tmp_path: Path) -> None:
         predictions=predictions, seconds={},
     )  # fmt: skip
     page = path.read_text(encoding="utf-8")
-    assert "By their own pixels right" in page
+    assert "By pixels right" in page
     assert page.count("data:image/jpeg") == 2
 
 
@@ -236,7 +236,7 @@ def test_objects_may_be_tallied_too() -> None:
 def test_without_a_headline_nothing_says_how_good_a_model_is() -> None:
     dataset, found = scenes()
     evaluation, _ = evaluate(Remembered(found, NAMES, PIXELS, MergeSettings()), dataset, metrics=[SEGMENTS])
-    with pytest.raises(ValueError, match="metrics segments: none of them says"):
+    with pytest.raises(ValueError, match="metrics segments: none of them has a headline"):
         _ = evaluation.headline_metric
 
 
@@ -249,7 +249,7 @@ def test_predictions_at_hand_are_measured_as_when_they_are_made() -> None:
         "coco", "panoptic", "semantic", "voc07", "voc10", "nuclei", "errors",
     ]  # fmt: skip
     assert {**again.to_json(), "seconds": 0} == {**made.to_json(), "seconds": 0}
-    with pytest.raises(ValueError, match="2 images, but predictions of 1"):
+    with pytest.raises(ValueError, match="2 images, but predictions for 1"):
         measure_predictions(detector, dataset, predictions[:1])
 
 

@@ -121,16 +121,16 @@ def test_a_full_report_has_every_section_and_needs_nothing_beside_it(tmp_path: P
     assert not re.search(r"url\((?!#)|@import|<link", html)
     for heading in (
         *(
-            "What was trained on what",
+            "Data and settings",
             "Loss",
-            "Parts of the loss",
+            "Loss terms",
             "Metrics on held-out images",
             "Learning rate",
         ),
         *("Precision and recall of boxes at IoU 0.5", "AP by object size"),
-        *("COCO's metrics of 10 images", "By class"),
-        *("Scores of true and false detections", "Objects in each image, true and predicted", "Totals"),
-        *("Best", "Median", "Worst", "Time by stage"),
+        *("COCO metrics of 10 images", "By class"),
+        *("Scores of true and false detections", "True and predicted objects per image", "Totals"),
+        *("Best", "Median", "Worst", "Time per stage"),
     ):
         assert heading in page.headings, heading
     assert "Errors" in page.headings

@@ -60,11 +60,11 @@ def test_named_metrics_are_taken_once_and_in_order() -> None:
 
 def test_ones_own_are_named_by_row_and_by_dotted_path() -> None:
     assert suitable((MINE, "coco", f"{__name__}:MINE"), compared()) == ("mine", "coco")
-    with pytest.raises(ValueError, match=r"expected a rcnn\.metrics\.metric\.Metric, found \[100"):
+    with pytest.raises(ValueError, match=r"expected an rcnn\.metrics\.metric\.Metric, found \[100"):
         choose_metrics([f"{__name__}:NO_METRIC"])
     with pytest.raises(ValueError, match="there is no module nowhere"):
         choose_metrics(["nowhere.at_all:MINE"])
-    with pytest.raises(ValueError, match="two different ones are called coco"):
+    with pytest.raises(ValueError, match="two different metrics are called coco"):
         choose_metrics(["coco", replace(MINE, name="coco")])
 
 
@@ -99,9 +99,9 @@ def test_what_a_metric_about_something_else_lacks_is_named() -> None:
 
 
 def test_a_row_is_measured_in_one_way() -> None:
-    with pytest.raises(ValueError, match="metric odd: give one of measure and tally"):
+    with pytest.raises(ValueError, match="metric odd: give either measure or tally"):
         Metric("odd", "", "objects")
-    with pytest.raises(ValueError, match="metric odd: about pixels"):
+    with pytest.raises(ValueError, match="metric odd: metrics about pixels are tallied"):
         Metric("odd", "", "pixels", measure=MINE.measure)
 
 

@@ -1,1 +1,1 @@
-"""What a model is worth, in numbers and pictures."""
+"""Evaluation of models: numbers, tables, charts and the report."""

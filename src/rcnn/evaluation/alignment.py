@@ -1,4 +1,4 @@
-"""The classes and keypoints of data and model, matched by their names."""
+"""Match the classes and keypoints of data and model by name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from rcnn.data.classes import keypoint_order, matching_label
 from rcnn.structures import Instances, Skeleton
 
-UNNAMED = ("object",)  # the class of formats that have no names
+UNNAMED = ("object",)  # the class in formats without class names
 
 
 def all_have(predictions: Sequence[Instances], field: str) -> bool:
-    """Whether a detector makes this: some predictions have it, and all of those with objects."""
+    """Whether a detector makes this field: some predictions have it, and all of those with objects."""
     there = [getattr(p, field) is not None for p in predictions]
     return any(there) and all(has for has, p in zip(there, predictions, strict=True) if len(p))
 
@@ -23,11 +23,11 @@ def all_have(predictions: Sequence[Instances], field: str) -> bool:
 def align_truth_classes(
     truths: Sequence[Instances], data_names: Sequence[str], model_names: Sequence[str]
 ) -> tuple[list[Instances], tuple[str, ...]]:
-    """The truths with a model's labels, and the names these index.
+    """The truths with a model's labels, and the names that these index.
 
-    Names that differ in case only are one class. A class that has objects in the data and is unknown to the
-    model comes after the model's own, with a warning: its objects will count as missed. Data whose format has
-    no names (mask folders, label images: ``object``) are of the one class of a model that has one.
+    Names that differ only in case are one class. A class that has objects in the data but is unknown to the
+    model is added after the model's own, with a warning: its objects will count as missed. Objects of formats
+    without class names (mask folders, label images: ``object``) belong to a model's class if it has just one.
     """
     data_names = named_as(data_names, model_names)
     names = list(model_names)
@@ -39,7 +39,7 @@ def align_truth_classes(
             unknown.append(name)
     if unknown:
         warnings.warn(
-            f"the data have objects of {', '.join(map(repr, unknown))}, which the model does not know "
+            f"the data has objects of {', '.join(map(repr, unknown))}, which the model does not know "
             f"(it knows {', '.join(map(repr, model_names))}): they count as missed.",
             stacklevel=2,
         )
@@ -50,15 +50,15 @@ def align_truth_classes(
 
 
 def named_as(data_names: Sequence[str], model_names: Sequence[str]) -> Sequence[str]:
-    """The names of the data, or of a model's one class where their format has no names."""
+    """The class names of the data, or the one class of a model if the format has no names."""
     return model_names if tuple(data_names) == UNNAMED and len(model_names) == 1 else data_names
 
 
 def align_keypoints(predictions: Sequence[Instances], skeleton: Skeleton | None) -> list[Instances] | None:
-    """The predictions with the keypoints of the data's ``skeleton``, chosen by name and in its order.
+    """The predictions with the keypoints of the data's ``skeleton``, selected by name, in its order.
 
-    None where there is nothing to compare: keypoints on one side only or, with a warning, a keypoint of the
-    data that the model does not find.
+    None if there is nothing to compare: keypoints on one side only or, with a warning, a keypoint in the data
+    that the model does not predict.
     """
     if skeleton is None or not all_have(predictions, "keypoints"):
         return None
@@ -66,8 +66,8 @@ def align_keypoints(predictions: Sequence[Instances], skeleton: Skeleton | None)
     order = keypoint_order(skeleton.names, own)
     if order is None:
         warnings.warn(
-            f"the data have the keypoints {', '.join(skeleton.names)}; the model finds {', '.join(own)}, not "
-            "all of these: keypoints are not measured.",
+            f"the data has the keypoints {', '.join(skeleton.names)}, but the model predicts only "
+            f"{', '.join(own)}: keypoints are not measured.",
             stacklevel=2,
         )
         return None

@@ -1,7 +1,7 @@
-"""The charts of a run's report, as SVG elements to stand in its page.
+"""The charts of a run's report, as SVG elements for its page.
 
-They are sharp in print and follow the reader's light or dark colours. A chart without anything to show is the
-empty string.
+They are sharp in print and follow the reader's light or dark theme. A chart with nothing to show is the empty
+string.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rcnn.metrics import number
 from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.shown import Bars, Chart, Lines, Matrix
 
-# Written by matplotlib, then replaced by the colour of the page's text.
+# Written by matplotlib, then replaced by the page's text colour.
 _INK = "#010203"
 _LINES = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
 _TRUE, _FALSE = "#0a8fdc", "#e0a100"
@@ -59,12 +59,12 @@ def _legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best")
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib shows as it is: a dollar starts a formula, a leading underscore hides an entry."""
+    """Text escaped for matplotlib: a dollar starts a formula, a leading underscore hides an entry."""
     return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element whose ids are its own and whose ink is the page's."""
+    """The figure as an SVG element with ids of its own and the text colour of the page."""
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
         # The browser has the glyphs of a class name that matplotlib's own font lacks.
@@ -78,9 +78,9 @@ def _svg(figure: Figure, name: str) -> str:
 
 
 def curve_of(history: History, key: str, axis: str) -> Curve:
-    """The finite values of a key, over ``axis``; a row without its position has the one before.
+    """The finite values of a key over ``axis``; a row without a position takes the previous one.
 
-    ``axis`` is ``iteration``, ``epoch``, or ``row`` for the number of the row.
+    ``axis`` is ``iteration``, ``epoch``, or ``row`` for the row's index.
     """
     xs, ys = [], []
     position = 0.0
@@ -94,7 +94,7 @@ def curve_of(history: History, key: str, axis: str) -> Curve:
 
 
 def thinned(curve: Curve, points: int = _POINTS) -> Curve:
-    """The means of as many neighbours as leave at most ``points``."""
+    """The curve averaged over groups of neighbours, so that at most ``points`` are left."""
     size = math.ceil(len(curve[0]) / points)
     if size <= 1:
         return curve
@@ -105,7 +105,7 @@ def thinned(curve: Curve, points: int = _POINTS) -> Curve:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """A running mean over a fifteenth of the curve, shorter towards both ends."""
+    """A running mean over a fifteenth of the curve, over fewer points towards both ends."""
     values = np.array(curve[1])
     half = len(values) // 30
     sums = np.r_[0.0, values.cumsum()]
@@ -116,7 +116,7 @@ def smoothed(curve: Curve) -> Curve:
 
 
 def loss_chart(history: History, axis: str) -> str:
-    """The loss of training, raw and smoothed, and that of the held-out images, over ``axis``."""
+    """The training loss, raw and smoothed, and the loss of the held-out images, over ``axis``."""
     train, held_out = curve_of(history, "loss", axis), curve_of(history, "val/loss", axis)
     if not train[0] and not held_out[0]:
         return ""
@@ -128,7 +128,7 @@ def loss_chart(history: History, axis: str) -> str:
         labelled.append((axes.plot(*smooth, color=_LINES[0], linewidth=1.8)[0], "training"))
     if held_out[0]:
         labelled.append((axes.plot(*held_out, color=_LINES[1], marker="o", markersize=4)[0], "held out"))
-    # The first steps may lie so high that nothing else could be seen.
+    # The first steps may be so high that nothing else would be visible.
     axes.set_ylim(0, 1.15 * float(np.quantile([*smooth[1], *held_out[1]], 0.98)) or 1.0)
     _legend(axes, labelled, "upper right")
     return _svg(figure, "loss")
@@ -142,14 +142,14 @@ def lines_chart(
     smooth: bool = False,
     top: float | None = None,
 ) -> str:
-    """Values of the history over ``axis``, one line a key.
+    """Values of the history over ``axis``, one line per key.
 
     Args:
         history: rows of ``metrics.jsonl``.
-        keys: what is drawn; those without values are left out.
+        keys: the values to draw; those without values are left out.
         axis: see :func:`curve_of`.
-        smooth: smooth the lines, for noisy values.
-        top: the upper end of the vertical axis; by default what the values need.
+        smooth: whether to smooth the lines, for noisy values.
+        top: the upper end of the vertical axis; by default from the values.
     """
     curves = {key: curve_of(history, key, axis) for key in keys}
     curves = {key: thinned(smoothed(curve) if smooth else curve) for key, curve in curves.items() if curve[0]}
@@ -168,7 +168,7 @@ def lines_chart(
 
 
 def metric_chart(shown: Chart, name: str) -> str:
-    """What a metric shows, drawn; ``name`` tells it from the other charts of a page."""
+    """A chart of a metric; ``name`` is unique among the charts of a page."""
     name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if isinstance(shown, Lines):
         return _lines(shown, name)
@@ -246,7 +246,7 @@ def _matrix(shown: Matrix, name: str) -> str:
 
 
 def score_chart(agreement: Agreement) -> str:
-    """Histograms of the scores of true and false detections, with the threshold."""
+    """Histograms of the scores of true and false detections, and the threshold."""
     true, false = agreement.scores_true, agreement.scores_false
     if not true and not false:
         return ""
@@ -262,7 +262,7 @@ def score_chart(agreement: Agreement) -> str:
         labelled.append((patch, f"{name} ({len(scores):,})"))
     line = axes.axvline(agreement.threshold, color=_INK, linestyle=(0, (4, 3)), linewidth=1.3)
     labelled.append((line, f"threshold {number(agreement.threshold)}"))
-    # Weak false detections come in hordes, beside which the true ones would not be seen.
+    # There are often so many weak false detections that the true ones would be invisible.
     if max(highest) > 8 * max(1, min(highest)):
         axes.set_yscale("symlog", linthresh=10)
         axes.set_ylabel("detections (logarithmic above 10)", color=_INK, fontsize=9)
@@ -273,7 +273,7 @@ def score_chart(agreement: Agreement) -> str:
 
 
 def count_chart(matches: Sequence[ImageMatch]) -> str:
-    """Objects predicted over objects true, a point an image."""
+    """The number of predicted objects over that of true objects, one point per image."""
     if not matches:
         return ""
     figure, axes = _figure_and_axes("true", "predicted")
@@ -281,7 +281,7 @@ def count_chart(matches: Sequence[ImageMatch]) -> str:
     true, predicted = zip(*times, strict=True)
     highest = max(1, *true, *predicted)
     axes.plot([0, highest], [0, highest], color=_INK, alpha=0.45, linewidth=1, linestyle=(0, (4, 3)))
-    # A point's area says how many images lie there.
+    # A point's area shows how many images it stands for.
     area = [18 * math.sqrt(number) for number in times.values()]
     axes.scatter(
         true, predicted, s=area, color=_LINES[0], alpha=0.55, linewidths=0, rasterized=len(times) > 1500

@@ -1,7 +1,7 @@
-"""A model on a data set, in numbers: the metrics of ``rcnn.metrics.registry`` and what each image got.
+"""Measure a model on a data set: the metrics of ``rcnn.metrics.registry``, and the matches in each image.
 
-The threshold of choice is the one at which the detections of all images together have the highest F1, see
-``rcnn.metrics.matches``; masks are compared where there are masks, else boxes.
+The threshold is the one with the highest F1 over the detections of all images (``rcnn.metrics.matches``);
+masks are compared if there are masks, else boxes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.data.adapters import Items
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset, Sample
 from rcnn.data.formats.coco_results import read_results
@@ -35,19 +36,19 @@ Seconds = dict[str, float]
 
 
 class Described(Protocol):
-    """What made the predictions.
+    """Whatever made the predictions.
 
-    It may say more: ``semantic_names``, the classes of pixels that it knows, and ``merge``, how its objects
-    and pixels make a partition.
+    It may also have ``semantic_names``, the pixel classes that it knows, and ``merge``, the settings by which
+    its objects and pixels are merged into a partition.
     """
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the labels of its predictions index."""
+        """The names that the labels of its predictions index."""
 
 
 class Predictor(Described, Protocol):
-    """What can be evaluated."""
+    """Anything that can be evaluated."""
 
     def predict(
         self,
@@ -61,7 +62,7 @@ class Predictor(Described, Protocol):
 
 def evaluate(
     detector: Predictor,
-    dataset: Dataset | str | Path,
+    dataset: Dataset | str | Path | Items,
     *,
     batch_size: int = 1,
     min_score: float = 0.01,
@@ -72,32 +73,32 @@ def evaluate(
 ) -> tuple[Evaluation, list[Instances]]:
     """Run a detector over a data set and measure its detections.
 
-    Classes are matched by name, whatever their case. Objects of a class that the detector does not know count
-    as missed, under a row of their own, with a warning.
+    Classes are matched by name, ignoring case. Objects of a class that the detector does not know count as
+    missed, in a row of their own, with a warning.
 
     Args:
         detector: anything with ``predict`` and ``class_names``, an exported model too.
-        dataset: images with truth, or the place of some that :func:`rcnn.open_data` reads; of a place all
-            must be without errors.
-        batch_size: images given to ``predict`` at once.
-        min_score: the lowest score asked for. Low on purpose: the tail of weak detections is worth 0.2 to 0.3
-            points of AP, and costs time.
-        max_detections: the cap of detections of an image, in the detector and the metrics; by default 100, or
-            as many as the fullest image has objects.
-        metrics: what to measure: keys of ``rcnn.metrics.registry.METRICS``, rows like those there, and dotted
-            paths of such rows; None: those that suit the data.
-        threshold: the score from which detections count in metrics at one threshold, such as those of
-            nuclei; None: where F1 is highest on these very data.
-        progress: called with the number of images done and of all.
+        dataset: images with truth, or a path that :func:`rcnn.open_data` reads, whose images must all be
+            without errors.
+        batch_size: images per call of ``predict``.
+        min_score: the lowest score to predict. Low on purpose: the tail of weak detections adds 0.2 to 0.3
+            points of AP, but takes time.
+        max_detections: the cap on detections per image, in the detector and the metrics; by default 100, or
+            the number of objects in the fullest image if that is more.
+        metrics: what to measure: keys of ``rcnn.metrics.registry.METRICS``, rows like those, and dotted paths
+            of such rows; None: those that suit the data.
+        threshold: the lowest score that counts in metrics at one threshold, such as those of nuclei; None:
+            the one with the highest F1 on this data set.
+        progress: called with the number of images done and the number of all images.
 
     Returns:
-        The evaluation (with ``seconds`` per image for decoding and predicting) and the detections, one per
-        image, semantic maps as uint8 since many are kept. Truths of the evaluation's matches keep the order
-        of the records'.
+        The evaluation (with ``seconds`` per image for decoding, predicting and measuring) and the detections,
+        one ``Instances`` per image, with semantic maps as uint8 to save memory. Indices in ``matches`` refer
+        to the truths as the records have them.
 
     Raises:
         ValueError: a data set without images, an image or annotation that cannot be read, or metrics that
-            are unknown or lack something.
+            are unknown or lack an input.
     """
     choice = choose_metrics(metrics)
     # In float32, unless the detector was given another precision by name.
@@ -128,17 +129,17 @@ def evaluate_results(
     metrics: Sequence[str | Metric] | None = None,
     threshold: float | None = None,
 ) -> tuple[Evaluation, list[Instances]]:
-    """Measure somebody else's detections, from a COCO results file; no model is needed.
+    """Measure the detections in a COCO results file; no model is needed.
 
     Args:
         path: the JSON file, see ``rcnn.data.formats.coco_results``.
-        dataset: the images it is about, with truth.
+        dataset: its images, with truth.
         max_detections: as in :func:`evaluate`.
         metrics: likewise.
         threshold: likewise.
 
     Raises:
-        ValueError: a file that does not fit the data set, or metrics that are unknown or lack something.
+        ValueError: a file that does not fit the data set, or metrics that are unknown or lack an input.
     """
     choose_metrics(metrics)  # a wrong name is reported before the file is read
     predictions = read_results(path, dataset)
@@ -158,23 +159,23 @@ def measure_predictions(
     metrics: Sequence[str | Metric] | None = None,
     threshold: float | None = None,
 ) -> Evaluation:
-    """Measure predictions that are at hand, as :func:`evaluate` measures those that it makes.
+    """Measure existing predictions the way :func:`evaluate` measures those that it makes.
 
     Args:
-        detector: what made them, or whatever else has its ``class_names``.
-        dataset: the images they are of, with truth.
+        detector: what made them, or anything else with its ``class_names``.
+        dataset: their images, with truth.
         predictions: one per image, of all scores down to a low one.
         max_detections: as in :func:`evaluate`.
         metrics: likewise.
         threshold: likewise.
 
     Raises:
-        ValueError: predictions that are not one per image, or metrics that are unknown or lack something.
+        ValueError: predictions that are not one per image, or metrics that are unknown or lack an input.
     """
     collected = _Collected(dataset, detector, choose_metrics(metrics))
     if len(predictions) != len(dataset):
         raise ValueError(
-            f"{dataset.source}: {len(dataset)} images, but predictions of {len(predictions)}: give one "
+            f"{dataset.source}: {len(dataset)} images, but predictions for {len(predictions)}: give one "
             "Instances per image, empty ones included."
         )
     for record, found in zip(dataset.records, predictions, strict=True):
@@ -199,15 +200,16 @@ def evaluate_predictions(
         truths: one per image, labels indexing ``class_names``.
         predictions: one per image, in the same order and coordinates, of all scores down to a low one.
         class_names: of both.
-        has_masks: whether to compare masks beside boxes.
-        has_keypoints: whether to compare keypoints too.
-        max_detections: COCO's cap; by default 100, or as many as the fullest image has objects.
+        has_masks: whether to compare masks as well as boxes.
+        has_keypoints: whether to compare keypoints as well.
+        max_detections: COCO's cap; by default 100, or the number of objects in the fullest image if that is
+            more.
         metrics: what to measure, as in :func:`evaluate`.
         threshold: likewise.
 
     Raises:
-        ValueError: truths and predictions that do not belong together, masks missing, or metrics that are
-            unknown or lack something.
+        ValueError: truths and predictions that do not belong together, missing masks, or metrics that are
+            unknown or lack an input.
     """
     inputs = MetricInput(
         truths, predictions, tuple(class_names), has_masks, has_keypoints,
@@ -218,16 +220,16 @@ def evaluate_predictions(
 
 @dataclass(frozen=True)
 class _Unknown:
-    """Whatever made the objects of a file of results."""
+    """The unknown detector that made a results file."""
 
     class_names: tuple[str, ...]
 
 
 class _Run:
-    """A detector at work on a data set.
+    """A detector running over a data set.
 
     Attributes:
-        seconds: per image, for ``decoding`` and ``predicting``, over all that was predicted.
+        seconds: mean seconds per image for ``decoding`` and ``predicting``.
     """
 
     def __init__(
@@ -246,7 +248,7 @@ class _Run:
         self.seconds: Seconds = {"decoding": 0.0, "predicting": 0.0}
 
     def over(self, dataset: Dataset) -> Iterator[tuple[Instances, Instances]]:
-        """Truth and predictions, one image after the other."""
+        """Truth and predictions, image by image."""
         for start in range(0, len(dataset), self.batch_size):
             began = time.perf_counter()
             indices = range(start, min(start + self.batch_size, len(dataset)))
@@ -260,34 +262,34 @@ class _Run:
 
     def _found(self, samples: Sequence[Sample]) -> list[Instances]:
         boxes = [sample.truth.proposals for sample in samples]
-        # Only where the data set brings them: whatever else predicts need not know of proposals.
+        # Only if the data set has them: a detector need not know about proposals.
         brought = {} if any(b is None for b in boxes) else {"proposals": boxes}
         with self.watch:
             return self.predict([sample.image for sample in samples], **self.asked, **brought)
 
     def speed(self, images: int) -> Seconds:
-        """What was measured of the detector, where that was asked for."""
+        """The timings of the detector, if they are needed."""
         return self.watch.speed(images, **self.seconds) if self.is_timed else {}
 
 
 class _Collected:
-    """Truth and predictions of a data set, image by image; what is tallied so is tallied at once.
+    """Collects truth and predictions image by image, and feeds the tallies.
 
     Attributes:
-        predictions: with semantic maps as uint8.
+        predictions: of all images so far, with semantic maps as uint8.
     """
 
     def __init__(self, dataset: Dataset, detector: Described, choice: Choice) -> None:
-        """Raises ValueError: metrics that lack something, or nothing to be measured at all."""
+        """Raises ValueError: named metrics that lack an input, or nothing to measure."""
         self.dataset, self.choice = dataset, choice
         self.before = _known_before(dataset, detector)
         if not self.before.class_names:
-            choice.suitable(self.before, "objects")  # refuses those that were named
+            choice.suitable(self.before, "objects")  # raises for those that were named
         self.pixel_tallies = self._tallies("pixels")
         self.partition_tallies = self._tallies("partition")
         if not (self.before.class_names or self.pixel_tallies or self.partition_tallies):
             raise ValueError(f"{dataset.source}: no semantic maps, which this model is measured by")
-        # Maps of many images are gigabytes, and few metrics look at them again.
+        # The maps of many images take gigabytes, and few metrics need them at the end.
         self.keeps_maps = self.needs("maps")
         self.truths: list[Instances] = []
         self.predictions: list[Instances] = []
@@ -297,12 +299,12 @@ class _Collected:
         return [(row, row.tally(self.before)) for row in rows if row.tally is not None]
 
     def needs(self, need: Need) -> bool:
-        """Whether a metric that may be measured needs this."""
+        """Whether a metric that may be measured needs it."""
         wanted = (r for r in self.choice.rows if self.choice.is_named or r.is_default(self.before))
         return any(need in row.needs for row in wanted)
 
     def add(self, truth: Instances, found: Instances) -> None:
-        """One image."""
+        """Add one image."""
         pixels, merging = self.before.pixels, self.before.merge
         if pixels is not None and self.pixel_tallies:
             true_map = None if truth.semantic is None else pixels.renumber(truth.semantic)
@@ -318,7 +320,7 @@ class _Collected:
     def evaluation(
         self, max_detections: int | None, threshold: float | None, speed: Seconds | None = None
     ) -> Evaluation:
-        """What was measured of all images."""
+        """The evaluation of all images."""
         tallied = [(row, tally.result()) for row, tally in self.pixel_tallies + self.partition_tallies]
         if not self.before.class_names:
             return Evaluation(tuple(tallied))
@@ -338,10 +340,10 @@ class _Collected:
 
 
 def _known_before(dataset: Dataset, detector: Described) -> MetricInput:
-    """What is known before anything is predicted."""
+    """The inputs of metrics that are known before anything is predicted."""
     known: tuple[str, ...] = getattr(detector, "semantic_names", ())
     names = dataset.semantic_names
-    if OTHER in known:  # a class for all things, which come first
+    if OTHER in known:  # one class for all things, which come first
         things = len(dataset.class_names)
         names = (*(OTHER for _ in names[:things]), *names[things:])
     merging: MergeSettings | None = getattr(detector, "merge", None)
@@ -354,7 +356,7 @@ def _known_before(dataset: Dataset, detector: Described) -> MetricInput:
 
 
 def _objects_measured(inputs: MetricInput, choice: Choice, threshold: float | None) -> Evaluation:
-    """The metrics about objects; ``threshold``, where given, instead of the best one."""
+    """Measure the metrics about objects; ``threshold``, if given, replaces the best one."""
     began = time.perf_counter()
     check_pairs(inputs.truths, inputs.predictions, inputs.class_names)
     agreement = Agreement.of(inputs.truths, inputs.predictions, inputs.shape)
@@ -383,7 +385,7 @@ def _measured(row: Metric, inputs: MetricInput) -> MetricResult:
 
 
 def _num_objects(truths: Sequence[Instances], class_names: Sequence[str]) -> dict[str, int]:
-    """The number of objects of each class, crowds left out."""
+    """The number of objects of each class, without crowds."""
     counts = np.zeros(len(class_names), np.int64)
     for truth in truths:
         labels = truth.labels if truth.crowd is None else truth.labels[~truth.crowd]
@@ -398,5 +400,5 @@ def _compact(instances: Instances) -> Instances:
 
 
 def default_max_detections(truths: Sequence[Instances]) -> int:
-    """COCO's 100 detections, or as many as the fullest image has objects."""
+    """COCO's 100 detections, or the number of objects in the fullest image if that is more."""
     return max(COCO_MAX_DETECTIONS, max((len(truth) for truth in truths), default=0))

@@ -1,4 +1,4 @@
-"""The parts of a page: tables and cards, and pictures inside it."""
+"""The building blocks of an HTML page: tables, cards and embedded pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rcnn.metrics import number
 from rcnn.metrics.shown import MetricTable
 
 _PICTURE_BYTES = 125_000
-# (longer side, quality), tried in turn; the last is for pictures that are all noise.
+# (longer side, quality), tried in turn; the last ones are for noisy pictures.
 _JPEG_STEPS = ((1200, 88), (1200, 78), (1200, 65), (1200, 50), (900, 50), (640, 45), (400, 40))
 
 Row = list[str | float | None]
@@ -24,7 +24,7 @@ Rows = Iterable[Sequence[str | float | None]]
 
 
 def html_page(title: str, body: str) -> str:
-    """A whole page."""
+    """A complete page."""
     frame = Template(files("rcnn.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
     return frame.substitute(title=escape(title), body=body)
 
@@ -32,13 +32,13 @@ def html_page(title: str, body: str) -> str:
 def html_table(
     head: Sequence[str], rows: Rows, bars: Mapping[int, float] | None = None, bold: Sequence[int] = ()
 ) -> str:
-    """A table of escaped texts and numbers of three digits.
+    """A table; strings are escaped, numbers have three digits.
 
     Args:
-        head: the headings.
+        head: the column headings.
         rows: the cells.
-        bars: column → the value of a full bar.
-        bold: rows that stand out.
+        bars: by column, the value of a full bar.
+        bold: indices of rows in bold type.
     """
     bars, bold_class = bars or {}, ' class="bold"'
     lines = []
@@ -61,7 +61,7 @@ def metric_table(shown: MetricTable) -> str:
 
 
 def card_pair(cards: Sequence[tuple[str, str]]) -> str:
-    """Cards in two columns where there is room; those without content are left out."""
+    """Cards in two columns if there is room; those without content are left out."""
     html = "".join(
         f'<div class="card"><h3>{escape(heading)}</h3>{content}</div>'
         for heading, content in cards
@@ -71,19 +71,19 @@ def card_pair(cards: Sequence[tuple[str, str]]) -> str:
 
 
 def table_card(heading: str, content: str) -> str:
-    """A long table below a pair of cards."""
+    """A card with a long table, below a pair of cards."""
     return (
         f'<section class="card below"><h3>{escape(heading)}</h3><div class="scroll">{content}</div></section>'
     )
 
 
 def jpeg(picture: Image.Image) -> str:
-    """A data URI of a picture made small enough: lower in quality first, then smaller."""
+    """A data URI of a picture, reduced in quality and then in size until it is small enough."""
     for side, quality in _JPEG_STEPS:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         data = io.BytesIO()
-        # Without subsampling thin coloured outlines keep their colour. Not optimised: Pillow fails at that
-        # where a noisy picture outgrows its buffer.
+        # Without subsampling, thin outlines keep their colour. Not optimised: Pillow fails to if a noisy
+        # picture is larger than its buffer.
         picture.save(data, "JPEG", quality=quality, subsampling=0)
         if data.tell() <= _PICTURE_BYTES:
             break

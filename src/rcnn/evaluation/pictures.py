@@ -17,7 +17,7 @@ from rcnn.structures import Instances, Masks
 FOUND: Colour = (0, 235, 185)
 MISSED: Colour = (255, 64, 32)
 SPURIOUS: Colour = (255, 214, 0)
-LARGEST_DRAWN = 1800  # longer side of an image in pixels; larger ones are drawn smaller
+LARGEST_DRAWN = 1800  # longer side in pixels, above which an image is drawn smaller
 VERDICTS = {FOUND: "found", MISSED: "missed", SPURIOUS: "spurious", IGNORED: "ignored"}
 
 
@@ -78,7 +78,7 @@ def _panel(
 
 
 def shrunk(image: Pixels, *objects: Instances) -> tuple[Pixels, Instances, Instances]:
-    """A large image and its truth and predictions, smaller by a whole factor."""
+    """A large image, its truth and its predictions, reduced by an integer factor."""
     truth, predicted = objects
     step = math.ceil(max(image.shape[:2]) / LARGEST_DRAWN)
     if step <= 1:
@@ -92,7 +92,7 @@ def _smaller(instances: Instances, step: int, size: tuple[int, int]) -> Instance
     masks = instances.masks
     if masks is not None:
         corners = [(y, x) for x, y, _, _ in masks.windows.tolist()]
-        # Those pixels of a window that lie on the kept rows and columns of the image.
+        # The pixels of a window that are on the rows and columns that are kept.
         patches = [
             p[-y % step :: step, -x % step :: step]
             for p, (y, x) in zip(masks.patches(), corners, strict=True)

@@ -1,7 +1,7 @@
-"""Proposals of a whole data set, written to a file, and how many of its objects they cover.
+"""Write proposals for a whole data set to a file, and measure how many of its objects they cover.
 
-They come from selective search or from the RPN of a trained model. Beside the file stands a page with the
-curves of recall over the number of proposals.
+They come from selective search or from the RPN of a trained model. A page next to the file shows recall over
+the number of proposals.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ def propose(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ProposalRecall:
-    """Write proposals for every image, and a page with their recall beside them.
+    """Write proposals for every image, and a page with their recall.
 
     Args:
         data: the images, opened or a path that :func:`rcnn.open_data` reads; their boxes are what the
             proposals are measured against.
-        out: ``.npz`` or COCO's ``.json``; the page is its name with ``.html``.
-        detector: one with an RPN, whose proposals are written; None: selective search.
-        search: settings of the search, R-CNN's where None.
-        count: the most proposals per image; None: those of the search's settings, of an RPN 2000.
-        cache: a folder that keeps what the search finds.
-        progress: called with the number of images done and of all.
+        out: ``.npz`` or COCO's ``.json``; the page has the same name with ``.html``.
+        detector: writes the proposals of its RPN; None: selective search.
+        search: settings of the search; None: those of R-CNN.
+        count: the maximum number of proposals per image; None: that of the search's settings, or 2000 for an
+            RPN.
+        cache: a folder that caches the results of the search.
+        progress: called with the number of images done and the number of all images.
 
     Raises:
-        ValueError: a detector without an RPN, two images with one id, another ending of ``out``.
+        ValueError: a detector without an RPN, two images with the same id, or another ending of ``out``.
     """
     data, out = open_data(data), Path(out)
     if out.suffix.lower() not in (".npz", ".json"):
@@ -57,7 +58,7 @@ def propose(
     settings = search or SelectiveSearchSettings()
     settings = settings if count is None else replace(settings, count=count)
     if detector is not None:
-        from rcnn.evaluation.rpn_proposals import rpn_proposals  # asks a network, which needs torch
+        from rcnn.evaluation.rpn_proposals import rpn_proposals  # needs torch
 
         data = with_proposals(data, rpn_proposals(detector, data, settings.count, progress))
     else:
@@ -70,7 +71,7 @@ def propose(
 
 
 def recall_table(recall: ProposalRecall) -> Table:
-    """The recall in percent, a row for each number of proposals."""
+    """The recall in percent, one row per number of proposals."""
     return tables.recall(recall).rich()
 
 
@@ -85,7 +86,7 @@ def _by_id(data: Dataset) -> dict[ImageId, Boxes]:
 
 
 def _page(recall: ProposalRecall, title: str) -> str:
-    about = f"{recall.objects} objects, {recall.per_image:.0f} proposals an image on average."
+    about = f"{recall.objects} objects, {recall.per_image:.0f} proposals per image on average."
     parts = metric_chart(curves.recall(recall), "recall"), metric_table(tables.recall(recall))
     cards = "".join(f'<section class="card">{part}</section>' for part in parts)
     return html_page(title, f"<p>{about}</p>{cards}")

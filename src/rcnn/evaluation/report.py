@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that needs nothing beside it, neither network nor scripts.
+"""The report of a run: one self-contained HTML file, which needs no network and no scripts.
 
-Curves are SVG inside the page, see ``rcnn.evaluation.charts``; pictures are JPEG. A report of many hundreds
-of images stays below about 2 MB, since nine of them are shown.
+Charts are embedded as SVG (``rcnn.evaluation.charts``), pictures as JPEG. Only nine images are shown, so the
+report of any data set stays below about 2 MB.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 3  # pictures of each kind
 _SECTIONS: dict[About, str] = {
-    "partition": "Panoptic quality", "pixels": "Classes of pixels", "objects": "Detection quality",
+    "partition": "Things and stuff", "pixels": "Pixel classes", "objects": "Detection",
 }  # fmt: skip
 
 
@@ -49,21 +49,21 @@ def write_report(
     """Write the report of a run.
 
     Args:
-        path: the HTML file; its folder is made where it is missing.
+        path: the HTML file; its folder is created if it is missing.
         title: the heading.
-        facts: what was trained on what; rows in their order.
+        facts: rows of the table of data and settings.
         history: rows of ``metrics.jsonl``, each with any of ``iteration``, ``epoch``, ``seconds``, ``lr``,
             ``loss``, ``loss/…``, ``val/loss`` and the evaluation's metrics.
-        evaluation: the measurements, where the model was evaluated.
+        evaluation: the results, if the model was evaluated.
         dataset: what it was evaluated on; without it there are no pictures.
-        predictions: one an image of ``dataset``, those that were evaluated.
+        predictions: the predictions that were evaluated, one per image of ``dataset``.
         seconds: time of each stage of the run.
 
     Returns:
-        ``path``. The file is there completely or, after an error, as it was before.
+        ``path``. After an error the file is what it was before.
 
     Raises:
-        ValueError: predictions or matches that are not one an image of ``dataset``.
+        ValueError: predictions or matches that are not one per image of ``dataset``.
     """
     if evaluation is not None and dataset is not None:
         _check_lengths(evaluation, dataset, predictions)
@@ -88,15 +88,15 @@ def _check_lengths(evaluation: Evaluation, dataset: Dataset, predictions: Sequen
     if not len(dataset) == len(predictions) == matched:
         raise ValueError(
             f"report of {dataset.source}: {len(dataset)} images, {len(predictions)} predictions and "
-            f"{len(evaluation.matches)} matches; give those of one evaluation, one an image each."
+            f"{len(evaluation.matches)} matches; give those of one evaluation, one of each per image."
         )
 
 
-# Sections, in the page's order
+# Sections, in the order of the page
 
 
 def _headline(evaluation: Evaluation) -> str:
-    """The figures that one looks for first, large."""
+    """The values that readers look for first, in large type."""
     tiles = [(number(evaluation.metrics[key]), text) for key, text in evaluation.headline()]
     if evaluation.has_objects:
         matches = evaluation.matches
@@ -114,11 +114,11 @@ def _facts(facts: Mapping[str, str]) -> str:
         return ""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
     table = f'<table class="facts">{rows}</table>'
-    return f'<h2>What was trained on what</h2><section class="card">{table}</section>'
+    return f'<h2>Data and settings</h2><section class="card">{table}</section>'
 
 
 def _training(history: Sequence[Mapping[str, float]], measured: Sequence[Metric]) -> str:
-    """The course of the losses, the learning rate, and the figures that matter most of all metrics."""
+    """The losses, the learning rate and the headline metrics over training."""
     axis = next((key for key in ("iteration", "epoch") if any(key in row for row in history)), "row")
     if not history:
         return ""
@@ -128,7 +128,7 @@ def _training(history: Sequence[Mapping[str, float]], measured: Sequence[Metric]
     parts = sorted({key for row in history for key in row if key.startswith("loss/")})
     cards = [
         ("Loss", charts.loss_chart(history, axis)),
-        ("Parts of the loss", charts.lines_chart(history, parts, axis, smooth=True)),
+        ("Loss terms", charts.lines_chart(history, parts, axis, smooth=True)),
         ("Metrics on held-out images", charts.lines_chart(history, metrics, axis, top=1.0)),
         ("Learning rate", charts.lines_chart(history, ["lr"], axis)),
     ]
@@ -136,7 +136,7 @@ def _training(history: Sequence[Mapping[str, float]], measured: Sequence[Metric]
 
 
 def _section(evaluation: Evaluation, about: About) -> str:
-    """The charts and tables of all metrics about something."""
+    """The charts and tables of all metrics about ``about``."""
     rows = [metric for metric, _ in evaluation.measured if metric.about == about]
     cards = [
         (shown.title, charts.metric_chart(shown, f"{row.name}-{place}"))
@@ -149,7 +149,7 @@ def _section(evaluation: Evaluation, about: About) -> str:
 
 
 def _class_table(evaluation: Evaluation, about: About) -> str:
-    """The values by class of metrics that have no table for them, the most frequent classes first."""
+    """The values per class of metrics without a table of classes, the most frequent classes first."""
     columns = [column for row, _ in evaluation.measured if row.about == about for column in row.class_columns]
     if not columns or len(evaluation.per_class) < 2:
         return ""
@@ -162,7 +162,7 @@ def _class_table(evaluation: Evaluation, about: About) -> str:
 
 
 def _pixel_pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[Instances]) -> str:
-    """The classes of pixels, in images chosen by the first metric about them that judges each image."""
+    """Pixel classes in the images selected by the first metric that has a value for each image."""
     judged = [pair for pair in evaluation.measured if pair[0].about == "pixels" and pair[1].per_image]
     if not judged:
         return ""
@@ -175,11 +175,11 @@ def _pixel_pictures(evaluation: Evaluation, dataset: Dataset, predictions: Seque
         return _figure(dataset, index, picture, f"{escape(name)} {number(result.per_image[index])}")
 
     order = sorted(range(len(dataset)), key=lambda i: _finite(result.per_image[i], 1.0))
-    return _gallery(f"By their own {escape(name)}; truth at the left.", _choose(order), figure)
+    return _gallery(f"By {escape(name)}; truth on the left, prediction on the right.", _choose(order), figure)
 
 
 def _gallery(text: str, chosen: Mapping[str, Sequence[int]], figure: Callable[[int], str]) -> str:
-    """Pictures under the headings of ``chosen``, which has the indices of images."""
+    """Pictures under the headings of ``chosen``, whose values are indices of images."""
     cards = [
         f'<section class="card"><h3>{heading}</h3>{"".join(map(figure, indices))}</section>'
         for heading, indices in chosen.items()
@@ -197,12 +197,12 @@ def _threshold_and_counts(
 ) -> str:
     cards = [
         ("Scores of true and false detections", charts.score_chart(evaluation.agreement)),
-        ("Objects in each image, true and predicted", charts.count_chart(evaluation.matches)),
+        ("True and predicted objects per image", charts.count_chart(evaluation.matches)),
     ]
     threshold = number(evaluation.f1_threshold)
     text = (
-        f"Detections with a score of at least {threshold} are taken for objects: F1 is highest there, "
-        f"{number(evaluation.f1)}. The counts and the pictures below are at this threshold. "
+        f"Detections with a score of at least {threshold} count as objects; F1 is highest at this threshold "
+        f"({number(evaluation.f1)}). The counts and pictures below are at this threshold. "
         f"{_count_error(evaluation.matches)}"
     )
     head = ["class", "true", "predicted", "difference", "found", "missed", "spurious", "precision", "recall"]
@@ -218,7 +218,7 @@ def _pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[In
     def figure(index: int) -> str:
         return _compared(dataset, index, predictions[index], evaluation.matches[index])
 
-    text = f"By F1; truth at the left, prediction at the right.{key}"
+    text = f"By F1; truth on the left, prediction on the right.{key}"
     return _gallery(text, _choose(_by_f1(evaluation.matches)), figure)
 
 
@@ -240,21 +240,21 @@ def _figure(dataset: Dataset, index: int, picture: Image.Image, caption: str) ->
 
 def _times(run: Mapping[str, float], per_image: Mapping[str, float]) -> str:
     cards = []
-    for heading, times in (("Of the run", run), ("Of one image, evaluating", per_image)):
+    for heading, times in (("The run", run), ("Evaluation, per image", per_image)):
         known = {name: value for name, value in times.items() if math.isfinite(value)}
         total = sum(known.values())
         rows: list[Row] = [[name, _duration(t), t / total if total else 0.0] for name, t in known.items()]
         if rows:
-            rows.append(["together", _duration(total), 1.0])
-            cards.append((heading, html_table(["stage", "time", "share"], rows, bars={2: 1.0})))
-    return "<h2>Time by stage</h2>" + card_pair(cards) if cards else ""
+            rows.append(["total", _duration(total), 1.0])
+            cards.append((heading, html_table(["stage", "time", "fraction"], rows, bars={2: 1.0})))
+    return "<h2>Time per stage</h2>" + card_pair(cards) if cards else ""
 
 
 # Which images, and how many
 
 
 def _by_f1(matches: Sequence[ImageMatch]) -> list[int]:
-    """The images from worst to best; the emptiest of all are passed over."""
+    """The images from worst to best; those without any objects are left out if there are others."""
     busy = [i for i, m in enumerate(matches) if m.num_true or m.num_predicted]
 
     def merit(index: int) -> tuple[float, int, int]:
@@ -266,7 +266,7 @@ def _by_f1(matches: Sequence[ImageMatch]) -> list[int]:
 
 
 def _choose(order: Sequence[int]) -> dict[str, list[int]]:
-    """Up to three images of each kind, none of them twice, of images from worst to best."""
+    """Up to three best, median and worst images, each shown once; ``order`` is from worst to best."""
     number = min(_SHOWN, max(1, len(order) // 3))
     best = list(order[::-1][:number])
     worst = [i for i in order[:number] if i not in best]
@@ -278,7 +278,7 @@ def _choose(order: Sequence[int]) -> dict[str, list[int]]:
 def _count_rows(
     evaluation: Evaluation, dataset: Dataset | None, predictions: Sequence[Instances]
 ) -> list[Row]:
-    """True, predicted, found, missed and spurious objects, of all classes and of each."""
+    """True, predicted, found, missed and spurious objects, over all classes and per class."""
     found: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     spurious: Counter[str] = Counter()
@@ -287,7 +287,7 @@ def _count_rows(
         for record, predicted, match in zip(dataset.records, predictions, evaluation.matches, strict=True):
             known = named_as(dataset.class_names, predicted.class_names)
             true_names, predicted_names = [known[i] for i in record.truth.labels], predicted.names
-            # Names that differ in case alone are one class, as in the evaluation.
+            # Names that differ only in case are one class, as in the evaluation.
             names |= {name.casefold(): name for name in (*true_names, *predicted_names)}
             found.update(true_names[i].casefold() for i in match.matched_truths)
             missed.update(true_names[i].casefold() for i in match.missed_truths)
@@ -320,8 +320,8 @@ def _count_error(matches: Sequence[ImageMatch]) -> str:
     errors = [m.num_predicted - m.num_true for m in matches]
     exact = sum(error == 0 for error in errors)
     mean = sum(abs(error) for error in errors) / len(errors)
-    off = f"The count of an image is off by {mean:.1f} objects on average"
-    return f"{off}; it is exact in {exact} of {len(errors)}."
+    off = f"The count per image is off by {mean:.1f} objects on average"
+    return f"{off}, and exact in {exact} of {len(errors)} images."
 
 
 # Texts

@@ -1,4 +1,4 @@
-"""What the first stage of a network proposes; the one part of the evaluation that needs torch."""
+"""The proposals of a network's RPN; the only part of the evaluation that needs torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def rpn_proposals(
     *,
     min_candidates: int = 0,
 ) -> dict[ImageId, Boxes]:
-    """What the first stage of a model proposes: by image id, ``[P, 4]`` in pixels of the image, best first.
+    """The proposals of a model's RPN: by image id, ``[P, 4]`` in pixels of the image, best first.
 
-    ``min_candidates``: at least this many anchors per level are looked at.
+    At least ``min_candidates`` anchors per level are considered.
 
     Raises:
         ValueError: the model has no RPN.
@@ -31,7 +31,7 @@ def rpn_proposals(
     network = getattr(detector, "network", None)
     if getattr(network, "rpn", None) is None:
         what = "an exported file" if network is None else type(network).__name__
-        raise ValueError(f"{what} has no RPN to ask; expected a Faster or Mask R-CNN's checkpoint")
+        raise ValueError(f"{what} has no RPN; expected a checkpoint of Faster or Mask R-CNN")
     found: dict[ImageId, Boxes] = {}
     bare = data.without_masks()
     for index, record in enumerate(data.records):

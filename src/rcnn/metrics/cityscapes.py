@@ -1,22 +1,22 @@
-"""Cityscapes' average precision of instances, by the rules of its own evaluation scripts.
+"""Cityscapes' average precision of instances, by the rules of its evaluation scripts.
 
-https://github.com/mcordts/cityscapesScripts, ``evalInstanceLevelSemanticLabeling``. Other than COCO's:
+https://github.com/mcordts/cityscapesScripts, ``evalInstanceLevelSemanticLabeling``. Unlike COCO's:
 
 - A prediction finds an object if their IoU is *above* the threshold (0.50, 0.55, …, 0.95). Truths share no
-  pixel, so that it can find one object only; of several predictions that find the same object, all but the
-  best are false.
+  pixels, so a prediction can find only one object; of several predictions that find the same object, all but
+  the best are false.
 - Objects below 100 pixels, and groups (truths marked ``crowd``), are neither found nor missed.
-- A prediction that finds nothing is passed over if the share of its pixels on void, on groups and on small
+- A prediction that finds nothing is ignored if the fraction of its pixels on void, on groups and on small
   objects of its class is above the threshold.
-- Precision is not made monotone: the curve through all scores that occur, which ends at recall 0 with
-  precision 1, is summed with steps of half the distance between the neighbours of each point.
+- Precision is not made monotone. The curve through all scores that occur, which ends at recall 0 with
+  precision 1, is integrated with steps of half the distance between the neighbours of each point.
 
-Void are the pixels that ``Instances.semantic`` marks 255; without such a map there is none. The figures
-AP100m and AP50m need depth, which no data set here has.
+Pixels that ``Instances.semantic`` marks 255 are void; without such a map there are none. AP100m and AP50m
+need depth, which no data set here has.
 
-Differs from the scripts: a class whose predictions are all passed over has AP 0 (there an error arises).
-Caravans and trailers that have a number of their own are void here, as the reader has them; in the scripts
-only those without one are.
+Differs from the scripts: a class whose predictions are all ignored has AP 0 (the scripts raise an error).
+Caravans and trailers with an instance number are void here, as the reader leaves them; in the scripts only
+those without one are.
 
 Legend: T the ten IoUs, K classes, N objects and P predictions of one class in one image.
 """
@@ -61,11 +61,11 @@ def cityscapes_metrics(
     class_names: Sequence[str],
     min_pixels: int = MIN_PIXELS,
 ) -> CityscapesResult:
-    """Cityscapes' AP of some images.
+    """Compute Cityscapes' AP over a set of images.
 
     Args:
-        truths: one an image, with masks that do not overlap.
-        predictions: one an image, in the same order, with scores and masks.
+        truths: one per image, with masks that do not overlap.
+        predictions: one per image, in the same order, with scores and masks.
         class_names: what the labels of both index.
         min_pixels: smaller objects are neither found nor missed.
 
@@ -95,8 +95,8 @@ class _ClassInImage:
     Attributes:
         iou: ``[P, N]``.
         scores: ``[P]``.
-        counted: ``[N]``, objects that are to be found.
-        ignored: ``[P]``, the share of each prediction on void, groups and small objects.
+        counted: ``[N]``, objects that must be found.
+        ignored: ``[P]``, the fraction of each prediction on void, groups and small objects.
     """
 
     iou: Floats
@@ -109,7 +109,7 @@ class _ClassInImage:
         objects, found = truth[truth.labels == label], predicted[predicted.labels == label]
         true_masks, masks = require_masks(objects), require_masks(found)
         true_areas, areas = true_masks.areas().astype(np.float64), masks.areas().astype(np.float64)
-        there = areas > 0  # an empty prediction is none
+        there = areas > 0  # an empty mask is no prediction
         shared = shared_pixels(masks, true_masks)[there]
         groups = np.zeros(len(objects), dtype=bool) if objects.crowd is None else objects.crowd
         small = true_areas < min_pixels
@@ -126,7 +126,7 @@ class _ClassInImage:
         )
 
     def judged(self, iou: float) -> tuple[Floats, Floats, int]:
-        """Scores of true and of false predictions at a threshold, and the number of objects missed."""
+        """Scores of the true and the false predictions at a threshold, and the number of missed objects."""
         above = self.iou > iou
         true: list[float] = []
         false = [float(s) for s in self.scores[~above.any(1) & (self.ignored <= iou)]]
@@ -140,7 +140,7 @@ class _ClassInImage:
 
 
 def _ap(images: Iterable[_ClassInImage], iou: float) -> float:
-    """AP of a class that has objects at one threshold."""
+    """AP at one threshold of a class that has objects."""
     judged = [image.judged(iou) for image in images]
     true = np.sort(np.concatenate([t for t, _, _ in judged]))
     false = np.sort(np.concatenate([f for _, f, _ in judged]))
@@ -155,7 +155,7 @@ def _ap(images: Iterable[_ClassInImage], iou: float) -> float:
 
 
 def shared_pixels(masks: Masks, others: Masks) -> Floats:
-    """Pixels ``[P, N]`` that two sets of masks have in common; only windows that overlap are compared."""
+    """Numbers of pixels ``[P, N]`` that two sets of masks share; only overlapping windows are compared."""
     shared = np.zeros((len(masks), len(others)))
     if not len(masks) or not len(others):
         return shared
@@ -170,14 +170,14 @@ def shared_pixels(masks: Masks, others: Masks) -> Floats:
 
 
 def _cut(patch: Array, window: Array, part: tuple[int, int, int, int]) -> Array:
-    """What a mask's patch shows of a part of the image inside its window."""
+    """The part of a mask's patch that lies in a rectangle of the image inside its window."""
     left, top = int(window[0]), int(window[1])
     x1, y1, x2, y2 = part
     return patch[y1 - top : y2 - top, x1 - left : x2 - left]
 
 
 def _on_void(masks: Masks, semantic: Array | None) -> Floats:
-    """Pixels ``[P]`` of each mask that are void."""
+    """The number of void pixels ``[P]`` in each mask."""
     if semantic is None:
         return np.zeros(len(masks))
     void = semantic == VOID

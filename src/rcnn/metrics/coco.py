@@ -1,8 +1,8 @@
 """COCO's average precision and recall, of boxes, masks and keypoints.
 
-The matching and the curves come from faster-coco-eval, a quick C++ twin of pycocotools; the tests hold both
-equal. The means are taken here, from its table of precisions, because ``summarize`` there fixes the cap of
-100 detections.
+Matching and curves come from faster-coco-eval, a fast C++ port of pycocotools; tests check that both agree.
+The means are taken here, from its table of precisions, because its ``summarize`` fixes the cap at 100
+detections.
 
 Legend: T IoU thresholds (0.50, 0.55, …, 0.95), R recalls (0, 0.01, …, 1), K classes, A area ranges, M
 detection caps.
@@ -34,13 +34,13 @@ class CocoResult:
 
     Attributes:
         metrics: ``AP AP50 AP75 AP_small AP_medium AP_large AR1 AR10 AR AR50 AR75 AR_small AR_medium
-            AR_large``, each in [0, 1], means over the classes with truth. All but ``AR1`` and ``AR10`` are at
+            AR_large``, each in [0, 1], means over the classes with truth. All but ``AR1`` and ``AR10`` use
             the full cap.
         per_class: the same by class name.
         recall: the grid of recalls, 0 to 1 in 101 steps.
-        precision: by class name, the precision at IoU 0.5 reached at each recall or beyond; NaNs without
+        precision: by class name, the best precision at IoU 0.5 at each recall or beyond; NaNs without
             truth.
-        max_detections: the cap of detections by image and class.
+        max_detections: the cap on detections per image and class.
     """
 
     metrics: dict[str, float]
@@ -58,21 +58,21 @@ def coco_metrics(
     class_names: Sequence[str],
     max_detections: int = 100,
 ) -> CocoResult:
-    """COCO's metrics of some images.
+    """Compute COCO's metrics over a set of images.
 
     A truth's area, which decides whether it is small, medium or large (bounds 32² and 96²), is
     ``truth.areas`` where present (COCO's annotations have it), else the mask's where there are masks, else
-    the box's; for ``kind="box"`` too, as COCO has it. Crowds are neither found nor missed. ``difficult`` is
-    VOC's mark: COCO does not know it, and such objects count.
+    the box's; for ``kind="box"`` too, as in COCO. Crowds are neither found nor missed. COCO has no
+    ``difficult`` mark (VOC's), so such objects count.
 
     Args:
-        truths: one an image.
-        predictions: one an image, in the same order and the same coordinates, with scores.
+        truths: one per image.
+        predictions: one per image, in the same order and the same coordinates, with scores.
         kind: whether boxes, masks or keypoints are compared; for these the overlap is the object keypoint
             similarity with the sigmas of the truths' ``skeleton``, and objects without an annotated keypoint
             are neither found nor missed.
         class_names: what the labels of both index.
-        max_detections: the best this many of an image and class count.
+        max_detections: how many detections per image and class count, best first.
 
     Raises:
         ValueError: truths and predictions that do not belong together, objects without masks for
@@ -111,7 +111,7 @@ def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
 
 
 def _mean(values: Floats) -> float:
-    """The mean of what is not marked -1, the mark for classes without truth; NaN of nothing."""
+    """The mean of all values but -1, which marks classes without truth; NaN if there are none."""
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else math.nan
 
@@ -132,7 +132,7 @@ def _evaluated(
         _EVALUATORS[kind],
     )
     if kind == "keypoint":
-        # The ranges of boxes; COCO leaves out the small ones only where it reports them.
+        # The size ranges of boxes; COCO drops the small one only in its report.
         evaluator.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
         evaluator.params.areaRngLbl = list(AREAS)
         evaluator.params.kpt_oks_sigmas = np.array(_sigmas(truths))
@@ -146,18 +146,18 @@ def _evaluated(
 
 
 def _sigmas(truths: Sequence[Instances]) -> tuple[float, ...]:
-    """Of the truths' skeleton, the same in all."""
+    """The sigmas of the truths' one skeleton."""
     skeletons = {truth.skeleton for truth in truths if truth.skeleton is not None}
     if len(skeletons) != 1:
         raise ValueError(
-            f"the truths have {len(skeletons)} different skeletons, expected one, whose sigmas keypoints are "
-            "compared with."
+            f"the truths have {len(skeletons)} different skeletons; expected one, whose sigmas keypoints are "
+            "compared by."
         )
     return skeletons.pop().sigmas
 
 
 def _indexed(images: list[dict[str, int]], num_classes: int, per_image: list[list[dict[str, Any]]]) -> Any:
-    """COCO's index of annotations; ids begin at 1, because 0 means "not matched" to the evaluator."""
+    """COCO's index of annotations; ids start at 1, because 0 means "not matched" to the evaluator."""
     annotations = [annotation for image in per_image for annotation in image]
     for number, annotation in enumerate(annotations, 1):
         annotation["id"] = number
@@ -201,7 +201,7 @@ def _detections(number: int, predicted: Instances, kind: Kind) -> list[dict[str,
 
 
 def _shapes(number: int, instances: Instances, kind: Kind) -> list[dict[str, Any]]:
-    """What truth and predictions share: image, class, box, its area and, for masks, the run-length codes."""
+    """What truth and predictions have in common: image, class, box, area, and run-length codes for masks."""
     shapes: list[dict[str, Any]] = []
     for (x1, y1, x2, y2), label in zip(instances.boxes.tolist(), instances.labels.tolist(), strict=True):
         box = [x1, y1, x2 - x1, y2 - y1]
@@ -211,7 +211,7 @@ def _shapes(number: int, instances: Instances, kind: Kind) -> list[dict[str, Any
     if kind == "keypoint" and len(instances):
         if instances.keypoints is None:
             raise ValueError(
-                f"{place}: {len(instances)} objects without keypoints; compare boxes or give them."
+                f"{place}: {len(instances)} objects without keypoints; compare boxes or provide keypoints."
             )
         for shape, points in zip(
             shapes, instances.keypoints.reshape(len(instances), -1).tolist(), strict=True
@@ -220,7 +220,8 @@ def _shapes(number: int, instances: Instances, kind: Kind) -> list[dict[str, Any
     if kind == "mask" and len(instances):
         if instances.masks is None:
             raise ValueError(
-                f'{place}: {len(instances)} objects without masks; compare boxes (kind="box") or give masks.'
+                f'{place}: {len(instances)} objects without masks; compare boxes (kind="box") or '
+                "provide masks."
             )
         for shape, code in zip(shapes, instances.masks.rle(), strict=True):
             shape["segmentation"] = code

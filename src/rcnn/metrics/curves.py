@@ -1,4 +1,4 @@
-"""The charts of the metrics, from what was measured."""
+"""The charts of the metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def coco(evaluation: Evaluation) -> list[Chart]:
 
 
 def precision_recall(evaluation: Evaluation) -> Lines:
-    """Precision over recall at IoU 0.5; the classes with the most objects labelled, the others faint."""
+    """Precision over recall at IoU 0.5; all but the classes with the most objects are faint."""
     curves, values = evaluation.pr_curves, evaluation.per_class
     lines = []
     for place, name in enumerate(sorted(curves, key=lambda n: -evaluation.num_objects.get(n, 0))):
@@ -43,7 +43,7 @@ def precision_recall(evaluation: Evaluation) -> Lines:
 
 
 def _reached(curve: Mapping[str, list[float]]) -> tuple[list[float], list[float]]:
-    """The part of a precision-recall curve up to the highest recall; beyond it COCO's precision is 0."""
+    """The part of a precision-recall curve up to the highest recall, beyond which COCO's precision is 0."""
     end = 1 + max((i for i, precision in enumerate(curve["precision"]) if precision > 0), default=-1)
     return curve["recall"][:end], curve["precision"][:end]
 
@@ -58,7 +58,7 @@ def proposals(evaluation: Evaluation) -> list[Chart]:
 
 
 def recall(found: ProposalRecall) -> Lines:
-    """Recall at IoU 0.5 and 0.7, and the average recall, over the number of proposals of an image."""
+    """Recall at IoU 0.5 and 0.7, and average recall, over the number of proposals per image."""
     return _recall(found.counts, found.at_50, found.at_70, found.average)
 
 
@@ -73,7 +73,7 @@ def _recall(counts: tuple[int, ...], *values: tuple[float, ...]) -> Lines:
 
 
 def semantic(evaluation: Evaluation) -> list[Chart]:
-    """What the pixels of each class were taken for."""
+    """The confusion matrix of the pixel classes."""
     result: SemanticResult = evaluation.details("semantic")
     counts = np.array(result.confusion, np.float64)
-    return [Matrix("What the pixels of each class were taken for", result.names, counts)]
+    return [Matrix("Confusion of pixel classes", result.names, counts)]

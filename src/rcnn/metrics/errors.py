@@ -1,23 +1,23 @@
-"""What keeps average precision below one: six kinds of errors, and the AP each costs.
+"""What keeps average precision below 1: six kinds of errors, and the AP each one costs.
 
 TIDE (Bolya et al. 2020, arXiv 2008.08115, §2), with its IoUs 0.5 (foreground) and 0.1 (background). A
-detection that finds no object is, by the first of these that fits:
+detection that finds no object is an error of the first kind that fits:
 
 - *localisation*: it overlaps an object of its class with IoU 0.1 to 0.5;
-- *classification*: it overlaps an object of another class with at least 0.5;
+- *classification*: it overlaps an object of another class with IoU of at least 0.5;
 - *duplicate*: it overlaps an object of its class that a better detection has found;
-- *background*: it overlaps nothing with more than 0.1;
-- *both*: what is left: the wrong class, and 0.1 to 0.5.
+- *background*: it overlaps no object with IoU above 0.1;
+- *both*: the remaining ones: wrong class and IoU 0.1 to 0.5.
 
-An object that was not found is *missed*, unless a classification or localisation error points at it.
+An object that was not found is *missed*, unless a classification or localisation error points to it.
 
-The cost of a kind is what AP at IoU 0.5 gains where that kind alone is corrected: localisation and
-classification errors become true detections of the object they point at, if it was not found and no better
-detection of either kind points there too, and are dropped otherwise; duplicate, background and both are
-dropped; missed objects are no longer asked for. The costs do not add up to 1 - AP.
+The cost of a kind is how much AP at IoU 0.5 rises when that kind alone is fixed. Localisation and
+classification errors become true detections of the object they point to if it was not found and no better
+detection of either kind points to it; otherwise they are dropped. Duplicate, background and both are dropped.
+Missed objects no longer have to be found. The costs do not add up to 1 - AP.
 
-Differs from ``tidecv``: detections on crowds and difficult objects are no errors; classes without any object
-are left out of the mean, as COCO has it.
+Differs from ``tidecv``: detections on crowds and difficult objects are not errors; classes without objects
+are left out of the mean, as in COCO.
 
 Legend: D detections and N objects of one image.
 """
@@ -43,12 +43,12 @@ TRUE = "true"
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """The division of errors, and what they cost.
+    """The errors by kind, and what they cost.
 
     Attributes:
         ap: at IoU 0.5, in [0, 1]; NaN without objects.
         counts: errors by kind, in the order of ``ERROR_KINDS``.
-        costs: by kind, the AP gained by mending it, in [0, 1].
+        costs: by kind, the AP gained by fixing it, in [0, 1].
     """
 
     ap: float
@@ -64,8 +64,8 @@ class _Detection:
         score: its own.
         label: its class.
         kind: ``TRUE`` or the kind of its error.
-        fixed: the class in which it would be true, for a localisation or classification error that is the
-            best to point at a missed object; None: to be dropped.
+        fixed: the class in which it would be true, for the best localisation or classification error that
+            points to an object that was not found; None: dropped when fixed.
     """
 
     score: float
@@ -77,23 +77,23 @@ class _Detection:
 def analyse_errors(
     truths: Sequence[Instances], predictions: Sequence[Instances], *, kind: Kind, num_classes: int
 ) -> ErrorAnalysis:
-    """Divide the errors of some images.
+    """Sort the errors in a set of images by kind.
 
     Convention: one of two objects found, and nothing else: AP 51 / 101; the other is missed, which costs
     50 / 101.
 
     Args:
-        truths: one an image.
-        predictions: one an image, in the same order, with scores.
+        truths: one per image.
+        predictions: one per image, in the same order, with scores.
         kind: whether boxes or masks are compared.
-        num_classes: how many there are.
+        num_classes: the number of classes.
 
     Raises:
         ValueError: truths and predictions that do not belong together, or keypoints.
     """
     check_pairs(truths, predictions, tuple(map(str, range(num_classes))))
     if kind == "keypoint":
-        raise ValueError("errors are divided by the IoU of boxes or masks, which keypoints do not have.")
+        raise ValueError("errors are sorted by the IoU of boxes or masks, which keypoints do not have.")
     detections: list[_Detection] = []
     objects, missed = np.zeros(num_classes, dtype=np.int64), np.zeros(num_classes, dtype=np.int64)
     for truth, predicted in zip(truths, predictions, strict=True):
@@ -108,7 +108,7 @@ def analyse_errors(
         costs[error] = _ap([d for d in fixed if d is not None], objects, objects) - ap
     costs["missed"] = _ap(detections, objects - missed, objects) - ap
     counts = {error: sum(d.kind == error for d in detections) for error in ERROR_KINDS[:-1]}
-    # Interpolation can make a fixed curve worse by a hair, which is no gain.
+    # Interpolation can make a fixed curve slightly worse, which is not a gain.
     gains = {error: max(cost, 0.0) if math.isfinite(cost) else cost for error, cost in costs.items()}
     return ErrorAnalysis(ap, {**counts, "missed": int(missed.sum())}, gains)
 
@@ -116,10 +116,10 @@ def analyse_errors(
 def _judge(
     truth: Instances, predicted: Instances, kind: Kind
 ) -> tuple[list[_Detection], npt.NDArray[np.int64], list[int]]:
-    """One image's detections, the objects that are to be found, and those that are missed."""
+    """One image's detections, the objects that must be found, and those that are missed."""
     pairing = pair(truth, predicted, kind)
     counted = np.array(pairing.objects, dtype=np.int64)
-    overlaps = ious(truth, predicted, kind)[:, counted]  # [D, objects that are to be found]
+    overlaps = ious(truth, predicted, kind)[:, counted]  # [D, objects that must be found]
     labels, true_labels = predicted.labels, truth.labels[counted]
     same = labels[:, None] == true_labels
     taken = np.isin(counted, pairing.found)
@@ -144,7 +144,7 @@ def _judge(
 def _error(
     overlaps: npt.NDArray[np.float64], same: npt.NDArray[np.bool_], taken: npt.NDArray[np.bool_]
 ) -> tuple[str, int | None]:
-    """The kind of a false detection's error, and the object that it points at."""
+    """The kind of a false detection's error, and the object that it points to."""
     if not len(overlaps):
         return "background", None
     own, other = np.where(same, overlaps, 0.0), np.where(same, 0.0, overlaps)
@@ -158,16 +158,16 @@ def _error(
 
 
 def _fix(detection: _Detection) -> _Detection | None:
-    """The detection as it should have been; None where it should not be."""
+    """The detection as it should have been; None if there should be none."""
     return None if detection.fixed is None else _Detection(detection.score, detection.fixed, TRUE)
 
 
 def _ap(
     detections: Sequence[_Detection], objects: npt.NDArray[np.int64], classes: npt.NDArray[np.int64]
 ) -> float:
-    """The mean AP of the classes that have any of ``classes``, with ``objects`` to be found in each.
+    """The mean AP over the classes whose entry in ``classes`` is not 0; ``objects`` must be found in each.
 
-    A class that has nothing to be found any more, and no detections, is left out; with detections it is 0.
+    A class with nothing left to be found is left out if it has no detections, else its AP is 0.
     """
     labels = np.array([d.label for d in detections], dtype=np.int64)
     scores = np.array([d.score for d in detections], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How far predicted keypoints lie from the true ones, in pixels.
+"""How far predicted keypoints are from the true ones, in pixels.
 
 COCO's average precision of keypoints is in ``rcnn.metrics.coco``.
 """
@@ -19,13 +19,13 @@ from rcnn.structures import Instances
 
 @dataclass(frozen=True)
 class KeypointErrors:
-    """Distances over all annotated keypoints of the objects found; NaN where there is none.
+    """Mean distances over all annotated keypoints of the objects found; NaN where there are none.
 
     Attributes:
-        mean: of all keypoints, pixels of the image.
+        mean: over all keypoints, in pixels of the image.
         per_keypoint: by name.
-        found: the share of the objects with keypoints that were found: by a detection of their class with
-            box IoU of at least 0.5, the best score choosing first.
+        found: the fraction of the objects with keypoints that were found by a detection of their class with
+            box IoU of at least 0.5; the best score chooses first.
     """
 
     mean: float
@@ -34,14 +34,14 @@ class KeypointErrors:
 
 
 def keypoint_errors(truths: Sequence[Instances], predictions: Sequence[Instances]) -> KeypointErrors:
-    """Measure the detections of some images; the truths' ``skeleton`` names the keypoints.
+    """Measure keypoints over a set of images; the truths' ``skeleton`` names the keypoints.
 
     Raises:
         ValueError: truths without a skeleton, or detections without keypoints.
     """
     names = next((t.skeleton.names for t in truths if t.skeleton is not None), None)
     if names is None:
-        raise ValueError("the truths have no skeleton, which names the keypoints: read them from COCO JSON.")
+        raise ValueError("the truths have no skeleton, which names the keypoints; read them from COCO JSON.")
     rows, objects = [], 0
     for truth, predicted in zip(truths, predictions, strict=True):
         pairing = pair(truth, predicted, "box")

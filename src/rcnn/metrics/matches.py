@@ -1,10 +1,9 @@
-"""Which detection found which object: matches by image, and the score threshold that serves them best.
+"""Which detection found which object in each image, and the score threshold with the highest F1.
 
-An object is found if a detection of its class overlaps it with IoU ≥ 0.5 (of masks or boxes), the best score
-choosing first. A match made at a high score stays whatever comes below it, so one pass serves all thresholds.
+An object is found if a detection of its class overlaps it with IoU ≥ 0.5 (of masks or boxes); the best score
+chooses first. A match at a high score does not depend on lower scores, so one pass serves all thresholds.
 
-Differs from COCO's matching: objects marked ``difficult`` are passed over like crowds, neither found nor
-missed.
+Differs from COCO's matching: objects marked ``difficult`` are ignored like crowds, neither found nor missed.
 
 Legend: D detections and N objects of one image.
 """
@@ -29,16 +28,16 @@ UNMATCHED, IGNORED = -1, -2
 
 @dataclass(frozen=True)
 class ImageMatch:
-    """What one image got at the threshold; indices are those of the Instances that were compared.
+    """The matches in one image at the threshold; indices refer to the Instances that were compared.
 
     Attributes:
-        matched_truths: objects found.
-        matched_predictions: the detection that found each of these, in the same order.
-        missed_truths: objects not found; crowds and difficult ones never count as missed.
-        spurious_predictions: detections of nothing; those on crowds and difficult objects are not spurious.
-        num_true: objects to be found.
+        matched_truths: found objects.
+        matched_predictions: the detection that found each of them, in the same order.
+        missed_truths: objects not found; crowds and difficult objects never count as missed.
+        spurious_predictions: false positives; detections on crowds and difficult objects are not among them.
+        num_true: objects that must be found.
         num_predicted: detections that count, at or above the threshold.
-        f1: their agreement, 1 when there was nothing and nothing was found.
+        f1: of the image; 1 if there was nothing and nothing was found.
         path: the image file, where known.
     """
 
@@ -54,13 +53,13 @@ class ImageMatch:
 
 @dataclass(frozen=True)
 class Matching:
-    """Which detection of one image found which object, at any threshold.
+    """Which detection in one image found which object, at any threshold.
 
     Attributes:
         scores: of each detection.
-        found: the index of the truth that each detection found, or UNMATCHED, or IGNORED if it lies on a
-            crowd or a difficult object.
-        objects: the indices of the truths that are to be found.
+        found: the index of the truth that each detection found, UNMATCHED, or IGNORED if it is on a crowd or
+            a difficult object.
+        objects: the indices of the truths that must be found.
         path: the image file, where known.
     """
 
@@ -70,7 +69,7 @@ class Matching:
     path: Path | None
 
     def at(self, threshold: float) -> ImageMatch:
-        """What is found, missed and spurious among the detections of at least this score."""
+        """What is found, missed and spurious among the detections with at least this score."""
         counted = [
             i for i, score in enumerate(self.scores) if score >= threshold and self.found[i] != IGNORED
         ]
@@ -90,11 +89,11 @@ class Matching:
 
 
 def pair(truth: Instances, predicted: Instances, kind: Kind) -> Matching:
-    """Match each detection, best score first, with the free object of its class that it overlaps most.
+    """Match each detection, best score first, with the unmatched object of its class that it overlaps most.
 
     Args:
-        truth: the objects of an image.
-        predicted: the detections; with masks, as the truth has, where ``kind`` is ``mask``.
+        truth: the objects in an image.
+        predicted: the detections; both have masks if ``kind`` is ``mask``.
         kind: what is compared.
     """
     crowd = _flags(truth.crowd, len(truth))
@@ -119,14 +118,14 @@ def pair(truth: Instances, predicted: Instances, kind: Kind) -> Matching:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the detections and objects of a data set agree, at the score threshold that serves them best.
+    """How the detections and objects of a data set agree, at the score threshold with the highest F1.
 
     Attributes:
         threshold: the score threshold with the highest F1; 0.5 if no detection is true.
         f1: the F1 reached there, over all images and classes.
         matches: one per image, at that threshold.
-        scores_true: the scores of all true detections, of any score.
-        scores_false: the scores of all false ones.
+        scores_true: the scores of all true detections, at any threshold.
+        scores_false: the scores of all false detections.
     """
 
     threshold: float = NO_THRESHOLD
@@ -158,8 +157,8 @@ def _flags(flags: npt.NDArray[np.bool_] | None, count: int) -> npt.NDArray[np.bo
 def best_threshold(pairings: Sequence[Matching]) -> tuple[float, float]:
     """The score threshold with the highest F1 over all images, and that F1.
 
-    It lies midway between the last score that should pass and the next one below, or just below it where it
-    is the lowest, so that ``>`` for ``≥`` moves no detection across; of equal F1 the highest threshold.
+    It is midway between the last score that should pass and the next lower one, or just below it if it is
+    the lowest, so that ``>`` and ``≥`` give the same detections. Of thresholds with equal F1, the highest.
     """
     judged = [
         (score, found >= 0)

@@ -1,13 +1,13 @@
-"""What a metric is: one row that says what it measures, needs and shows; and what all rows found together.
+"""A metric is one row that says what it measures, needs and shows; an evaluation is what all rows found.
 
-A metric of one's own is a :class:`Metric`, too, and is named by its dotted path::
+Your own metric is a :class:`Metric` too, named by its dotted path::
 
     rcnn evaluate MODEL DATA --metrics coco,my_package.metrics:MINE
 
 >>> def counted(inputs: MetricInput) -> MetricResult:
 ...     errors = [abs(len(p) - len(t)) for t, p in zip(inputs.truths, inputs.predictions, strict=True)]
 ...     return MetricResult({"count/error": sum(errors) / max(1, len(errors))})
->>> MINE = Metric("count", "how far the numbers of objects are off", "objects", measure=counted)
+>>> MINE = Metric("count", "mean error of the number of objects", "objects", measure=counted)
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from rcnn.structures import Instances, MergeSettings
 About = Literal["objects", "pixels", "partition"]
 Need = Literal["timing", "maps", "proposals"]
 BY_MEANING: tuple[About, ...] = ("partition", "objects", "pixels")
-"""A model that parts the whole image is judged by that, others by their objects, and else by their pixels."""
-# Keys of evaluation.json that are null where the metric of that name was not measured.
+"""What a model is judged by: its partitions if it makes any, else its objects, else its pixels."""
+# Keys of evaluation.json that are null if the metric of that name was not measured.
 _KEYS_OF_DETAILS = ("semantic", "panoptic")
 
 
@@ -40,20 +40,21 @@ _KEYS_OF_DETAILS = ("semantic", "panoptic")
 class MetricInput:
     """What is measured, and what is known about it.
 
-    Before anything is predicted there are no truths and predictions, and what is compared is not known.
+    Before anything is predicted, ``truths`` and ``predictions`` are empty, and it is not known which kinds of
+    objects will be compared.
 
     Attributes:
-        truths: one per image, labels indexing ``class_names``; with masks and maps where the data has them.
+        truths: one per image, with labels that index ``class_names``; masks and maps where the data has them.
         predictions: one per image, in the same order and coordinates, of all scores down to a low one.
-        class_names: of both; empty for a model that finds no objects.
-        has_masks: whether masks are compared beside boxes.
-        has_keypoints: whether keypoints are.
-        max_detections: COCO's cap by image and class.
-        threshold: the score from which detections count, for metrics at one threshold.
-        format: of the data set, where it is known.
-        speed: what was measured of the detector at work; empty where it was not timed.
-        pixels: the classes of pixels, where data and model have them.
-        merge: how the model makes partitions, where it does and the data have them.
+        class_names: the classes of both; empty for a model that finds no objects.
+        has_masks: whether masks are compared as well as boxes.
+        has_keypoints: whether keypoints are compared.
+        max_detections: COCO's cap per image and class.
+        threshold: the lowest score that counts, for metrics at one threshold.
+        format: the format of the data set, where known.
+        speed: timings of the detector; empty if it was not timed.
+        pixels: the pixel classes, if data and model have them.
+        merge: how the model makes partitions, if it does and the data has them.
     """
 
     truths: Sequence[Instances] = ()
@@ -70,7 +71,7 @@ class MetricInput:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What is compared of objects, boxes first."""
+        """The kinds of objects that are compared, boxes first."""
         kinds: tuple[tuple[Kind, bool], ...] = (
             ("box", True), ("mask", self.has_masks), ("keypoint", self.has_keypoints),
         )  # fmt: skip
@@ -78,7 +79,7 @@ class MetricInput:
 
     @property
     def shape(self) -> Kind:
-        """What tells found from missed: masks where there are masks, else boxes."""
+        """What decides whether an object is found: masks if there are masks, else boxes."""
         return "mask" if self.has_masks else "box"
 
 
@@ -87,11 +88,11 @@ class MetricResult:
     """What one metric found.
 
     Attributes:
-        metrics: over all classes, by ``metric/name``.
-        per_class: by class name likewise.
-        curves: by class name ``recall`` and ``precision``.
-        per_image: the metric of each image by itself, by which the report chooses the images that it shows.
-        details: what else its table and charts need; a dataclass is written to ``evaluation.json``, too.
+        metrics: values over all classes, by ``metric/name``.
+        per_class: by class name, likewise.
+        curves: by class name, ``recall`` and ``precision``.
+        per_image: the value for each image, by which the report selects the images that it shows.
+        details: what else its table and charts need; a dataclass is also written to ``evaluation.json``.
     """
 
     metrics: dict[str, float]
@@ -102,40 +103,40 @@ class MetricResult:
 
 
 class Tally(Protocol):
-    """Adds up images one after the other."""
+    """Adds up images one by one."""
 
     def add(self, truth: Any, predicted: Any, /) -> None:
-        """One image.
+        """Add one image.
 
-        About pixels these are semantic maps ``[H, W]`` under one numbering, ``MetricInput.pixels.names``
-        (255: void); about partitions, :class:`~rcnn.structures.Panoptic`; about objects, ``Instances``.
+        For pixels these are semantic maps ``[H, W]`` that index ``MetricInput.pixels.names`` (255 is void),
+        for partitions :class:`~rcnn.structures.Panoptic`, for objects ``Instances``.
         """
 
     def result(self) -> MetricResult:
-        """What was found in all images together."""
+        """The result over all images."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of ``METRICS``, or a metric of the user's own.
+    """A row of ``METRICS``, or a metric of your own.
 
     Attributes:
-        name: what it is called in ``--metrics``; its values are called ``name/…``.
-        description: what it measures, a line.
-        about: objects, the classes of pixels, or partitions of whole images.
-        measure: measures all images at the end; of objects only.
-        tally: starts a tally that is given one image after the other; the maps of many images together would
-            fill the memory. Either this or ``measure``.
-        missing_input: what would be needed and is not there; empty where it can be measured.
-        is_default: whether it is chosen where none is named.
-        in_training: whether it is followed during training.
-        headline: (key, text) of the figures that matter most, the first above all: it tells which checkpoint
-            is the best. They stand large in the report and are drawn over the training.
-        class_columns: (key, heading) of values by class in the report's table of classes.
-        table: its numbers, for console and report; those of ``headline`` alone go into a line.
+        name: its name in ``--metrics``; the keys of its values start with ``name/``.
+        description: what it measures, in one line.
+        about: objects, pixel classes, or partitions of whole images.
+        measure: measures all images at the end; for objects only.
+        tally: starts a tally that is given the images one by one, since the maps of many images together
+            would fill the memory. Give either this or ``measure``.
+        missing_input: names what is needed and missing; empty if it can be measured.
+        is_default: whether it is chosen when no metrics are named.
+        in_training: whether it is measured during training.
+        headline: (key, text) of the values that matter most. The first one decides which checkpoint is best.
+            The report shows them in large type and plots them over training.
+        class_columns: (key, heading) of values per class for the report's table of classes.
+        table: its numbers, for console and report. Without one, the console prints ``headline`` in a line.
         charts: its curves, for the report.
-        needs: what costs time or memory and is provided only where needed: parts of the network timed, the
-            truths' semantic maps, proposals of a model that makes its own.
+        needs: inputs that cost time or memory, and are provided only on request: ``timing`` of the network's
+            parts, the truths' semantic ``maps``, ``proposals`` of a model that makes its own.
     """
 
     name: str
@@ -153,26 +154,30 @@ class Metric:
     needs: frozenset[Need] = frozenset()
 
     def __post_init__(self) -> None:
-        """Raises ValueError: not one of ``measure`` and ``tally``, or ``measure`` about something else."""
+        """Check that the row can be measured.
+
+        Raises:
+            ValueError: not exactly one of ``measure`` and ``tally``, or ``measure`` for pixels or partitions.
+        """
         if (self.measure is None) == (self.tally is None):
-            raise ValueError(f"metric {self.name}: give one of measure and tally")
+            raise ValueError(f"metric {self.name}: give either measure or tally")
         if self.tally is None and self.about != "objects":
             raise ValueError(
-                f"metric {self.name}: about {self.about}, which are tallied image by image; give tally"
+                f"metric {self.name}: metrics about {self.about} are tallied image by image; give tally"
             )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured of one model on one data set. Metrics are in [0, 1], NaN where there is no truth.
+    """Everything measured for one model on one data set. Metrics are in [0, 1], NaN where there is no truth.
 
     Attributes:
-        measured: each metric that was measured, and what it found.
-        seconds: seconds per image by stage.
-        num_objects: by class, the true objects without crowds; empty where objects were not compared.
-        kinds: what was compared of objects, boxes first; empty likewise.
-        max_detections: the cap of detections by image and class in COCO's metrics.
-        agreement: which detection found which object, at the best threshold.
+        measured: each metric that was measured, and its result.
+        seconds: seconds per image, by stage.
+        num_objects: true objects per class, without crowds; empty if objects were not compared.
+        kinds: the kinds of objects that were compared, boxes first; empty likewise.
+        max_detections: the cap on detections per image and class in COCO's metrics.
+        agreement: which detection found which object at the best threshold.
     """
 
     measured: tuple[tuple[Metric, MetricResult], ...]
@@ -184,19 +189,19 @@ class Evaluation:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """All values over all classes, such as ``box/AP``, ``voc07/mAP``, ``semantic/mIoU``."""
+        """All values over all classes, such as ``box/AP``, ``voc07/mAP`` and ``semantic/mIoU``."""
         return {key: value for _, result in self.measured for key, value in result.metrics.items()}
 
     @property
     def followed(self) -> dict[str, float]:
-        """The values of the metrics that are followed during training."""
+        """The values of the metrics that are measured during training."""
         return {k: v for row, result in self.measured if row.in_training for k, v in result.metrics.items()}
 
     @cached_property
     def per_class(self) -> dict[str, dict[str, float]]:
-        """By class name all values of a class; of objects ``objects``, their number, too.
+        """All values per class name; for objects also ``objects``, their number.
 
-        Where objects are compared these are their classes; otherwise those of the pixels.
+        These are the classes of the objects if objects are compared, otherwise the pixel classes.
         """
         classes: dict[str, dict[str, float]] = {n: {"objects": c} for n, c in self.num_objects.items()}
         for _, result in self.measured:
@@ -207,7 +212,7 @@ class Evaluation:
 
     @cached_property
     def pr_curves(self) -> dict[str, dict[str, list[float]]]:
-        """By class name ``recall`` (0, 0.01, …, 1) and ``precision`` at IoU 0.5; classes with truth only."""
+        """By class name, ``recall`` (0, 0.01, …, 1) and ``precision`` at IoU 0.5; only classes with truth."""
         return {name: curve for _, result in self.measured for name, curve in result.curves.items()}
 
     @property
@@ -217,52 +222,54 @@ class Evaluation:
 
     @property
     def f1(self) -> float:
-        """The F1 reached there, over all images and classes."""
+        """The F1 at that threshold, over all images and classes."""
         return self.agreement.f1
 
     @property
     def matches(self) -> list[ImageMatch]:
-        """What each image got at that threshold."""
+        """The matches in each image at that threshold."""
         return self.agreement.matches
 
     @property
     def has_objects(self) -> bool:
-        """Whether objects were compared at all; without, there are no matches and no threshold."""
+        """Whether objects were compared; if not, there are no matches and no threshold."""
         return bool(self.kinds)
 
     @property
     def shape(self) -> Kind:
-        """What told found from missed: masks where there are masks, else boxes."""
+        """What decided whether an object was found: masks if there are masks, else boxes."""
         return "mask" if "mask" in self.kinds else "box"
 
     def measures(self, about: About) -> bool:
-        """Whether any metric about this was measured."""
+        """Whether any metric about it was measured."""
         return any(metric.about == about for metric, _ in self.measured)
 
     def details(self, name: str) -> Any:
-        """What the metric of a name found beside its numbers; None where it was not measured."""
+        """The details of the metric of that name; None if it was not measured."""
         return next((result.details for metric, result in self.measured if metric.name == name), None)
 
     def headline(self) -> list[tuple[str, str]]:
-        """(key, text) of the figures that matter most, the one that the model is judged by first."""
+        """(key, text) of the values that matter most; the model is judged by the first."""
         ordered = sorted(self.measured, key=lambda pair: BY_MEANING.index(pair[0].about))
         return [(key, text) for metric, _ in ordered for key, text in metric.headline if key in self.metrics]
 
     @property
     def headline_metric(self) -> str:
-        """The key of ``metrics`` that says how good the model is.
+        """The key of the value by which the model is judged.
 
         Raises:
-            ValueError: nothing was measured that says so.
+            ValueError: no metric with a headline was measured.
         """
         found = self.headline()
         if not found:
             names = ", ".join(metric.name for metric, _ in self.measured)
-            raise ValueError(f"metrics {names or '(none)'}: none of them says how good a model is")
+            raise ValueError(
+                f"metrics {names or '(none)'}: none of them has a headline by which to judge a model"
+            )
         return found[0][0]
 
     def tables(self, *about: About) -> list[MetricTable]:
-        """The tables of all metrics, or of those about these things; of one that says nothing, its values."""
+        """The tables of all metrics, or of those about ``about``; plain ones for metrics without headline."""
         tables = []
         for metric, result in self.measured:
             if about and metric.about not in about:
@@ -275,7 +282,7 @@ class Evaluation:
         return tables
 
     def table(self) -> Group:
-        """Everything for a terminal: the tables, and a line of what is in none of them."""
+        """Everything for a terminal: the tables, and a line with the values that are in none of them."""
         shown: list[RenderableType] = [table.rich() for table in self.tables()]
         said = [
             f"{text} {percent(self.metrics[key])}"
@@ -287,7 +294,7 @@ class Evaluation:
         return Group(*shown, *(["; ".join(said)] if said else []))
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON has them, for ``json.dump``; what is not finite is None, paths are text."""
+        """The values for ``json.dump``: None instead of what is not finite, strings instead of paths."""
         details = {
             metric.name: asdict(result.details)
             for metric, result in self.measured

@@ -1,33 +1,32 @@
-"""The metrics of nuclei and glands: how well objects are found and outlined, at one score threshold.
+"""Metrics for nuclei and glands: how well objects are found and outlined, at one score threshold.
 
-Unlike average precision these judge a finished segmentation, so the detections below a score threshold are
-left out, and no pixel may belong to two objects. Where masks overlap, the pixel goes to the detection with
-the better score (of truths, to the one listed first); an object left without pixels is none. Truth and
-prediction then are two label maps, and every number below comes from the table of pixels that a label of the
-one shares with a label of the other.
+Unlike average precision, they judge a finished segmentation: detections below a score threshold are left out,
+and no pixel belongs to two objects. Where masks overlap, the pixel goes to the detection with the better
+score (for truths, to the one listed first); an object left without pixels is dropped. Truth and prediction
+are then two label maps, and every number below comes from the table of the pixels that each label of one map
+shares with each label of the other.
 
 - F1 of detection at IoU t: an object is found by a prediction with IoU *above* t; from 0.5 on that prediction
-  is unique, and nothing has to be assigned (Caicedo et al. 2019, doi 10.1002/cyto.a.23863).
+  is unique, and no assignment is needed (Caicedo et al. 2019, doi 10.1002/cyto.a.23863).
 - PQ, SQ and RQ: panoptic quality at IoU above 0.5 (Kirillov et al., arXiv 1801.00868, §4.1); RQ is the F1
   at 0.5.
 - AJI: aggregated Jaccard index (Kumar et al. 2017, doi 10.1109/TMI.2017.2677499) as MoNuSeg and HoVer-Net
-  compute it: each object takes the prediction of highest IoU, which may serve several objects. AJI+ pairs
-  one to one, with the greatest sum of IoU (HoVer-Net, arXiv 1812.06499).
-- Dice of pixels, object or not; the F1 of pixels is the same number.
-- GlaS (Sirinukunwattana et al. 2017, arXiv 1603.00275), all three of objects: F1, where a prediction is true
-  if it covers more than half of *the object* it shares most pixels with; Dice and Hausdorff distance of each
-  object with its partner, weighted by area, the mean of both directions. An object without any overlap has
-  Dice 0, and for the distance the nearest object of the other side as partner.
+  compute it: each object takes the prediction with the highest IoU, which may serve several objects. AJI+
+  pairs them one to one, with the greatest sum of IoU (HoVer-Net, arXiv 1812.06499).
+- Dice of pixels (object or not); the F1 of pixels is the same number.
+- GlaS (Sirinukunwattana et al. 2017, arXiv 1603.00275), all three per object: F1, where a prediction is true
+  if it covers more than half of *the object* with which it shares most pixels; Dice and Hausdorff distance of
+  each object and its partner, weighted by area, as the mean of both directions. An object without any overlap
+  has Dice 0; for the distance its partner is the nearest object of the other side.
 
-Pooled, the counts of all images are summed first, as GlaS has it; else the numbers of the images are
-averaged, as most later papers have it. Both are reported, because papers seldom say which they mean. The
-figures published for Mask R-CNN on Cell17 (F1 0.8004, Dice 0.707, Hausdorff 12.67) are GlaS's three or, in
-the other reading, the F1 of pixels beside GlaS's Dice and Hausdorff distance; both readings are in the table.
+Pooled metrics sum the counts of all images first, as in GlaS; the others average the images' own numbers, as
+in most later papers. Both are reported, because papers seldom say which they use. The numbers published for
+Mask R-CNN on Cell17 (F1 0.8004, Dice 0.707, Hausdorff 12.67) are either GlaS's three, or the F1 of pixels
+with GlaS's Dice and Hausdorff distance; both readings are in the table.
 
-Differs from the sources: objects of all classes are taken together; truths marked ``crowd`` or ``difficult``
-are void: their pixels count neither way, and a prediction with more than half of its pixels there is left
-out. Where one side of an image has no object at all, GlaS does not define the distance; here it is the
-image's diagonal.
+Differs from the sources: objects of all classes are pooled. Truths marked ``crowd`` or ``difficult`` are
+void: their pixels do not count, and a prediction with more than half of its pixels there is left out. If one
+side of an image has no objects, GlaS does not define the distance; here it is the image's diagonal.
 
 Legend: N objects and P predictions of one image, T the ten IoUs, H and W the image's height and width.
 """
@@ -52,8 +51,8 @@ from rcnn.structures import Instances, Masks
 
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 MAX_VOID_FRACTION = 0.5
-CODE = np.array([2**32, 1])  # of row and column one number
-ALL_PAIRS = 2**20  # so many distances are quicker than a tree
+CODE = np.array([2**32, 1])  # makes one number of row and column
+ALL_PAIRS = 2**20  # up to this many distances, a tree is slower
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
@@ -62,13 +61,13 @@ Labels = npt.NDArray[np.int64]
 class NucleiResult:
     """Each metric of :data:`NUCLEI_METRICS`, over all images together and as the mean of the images.
 
-    In [0, 1] but for ``hausdorff``, which is in pixels. NaN where there is nothing to measure; images where a
+    In [0, 1], except ``hausdorff``, which is in pixels. NaN where there is nothing to measure; images where a
     metric is NaN are left out of its mean.
 
     Attributes:
         pooled: from the counts of all images.
         per_image: the mean of the images' own numbers.
-        threshold: the score from which on predictions counted.
+        threshold: the lowest score that counted.
     """
 
     pooled: dict[str, float]
@@ -78,11 +77,11 @@ class NucleiResult:
 
 @dataclass(frozen=True)
 class Tally:
-    """The sums of one image, or of several, that all metrics are quotients of.
+    """The sums of one or several images of which all metrics are quotients.
 
     Attributes:
-        objects: of the truth.
-        predicted: predictions.
+        objects: the number of true objects.
+        predicted: the number of predictions.
         found: ``[T]``, pairs with an IoU above each of ``IOUS``.
         iou: the sum of the IoU of the pairs above 0.5.
         shared: pixels of both, as foreground.
@@ -91,8 +90,8 @@ class Tally:
         aji: ``[2]``, AJI's numerator and denominator.
         aji_plus: the same of AJI+.
         covering: predictions that are true by GlaS's rule.
-        dice: ``[2]``, Dice of each prediction with its partner times its area; of each object.
-        hausdorff: ``[2]``, the same of the distance.
+        dice: ``[2]``, Dice with the partner times area, summed over the predictions and over the objects.
+        hausdorff: ``[2]``, the same for the distance.
     """
 
     objects: float
@@ -115,7 +114,7 @@ class Tally:
         return Tally(**values)
 
     def metrics(self) -> dict[str, float]:
-        """The quotients; without an object on either side all is right, and there is no distance."""
+        """The quotients; without objects on either side everything is right, and there is no distance."""
         both = self.objects + self.predicted
         f1 = {f"F1_{round(100 * t)}": _ratio(2 * n, both) for t, n in zip(IOUS, self.found, strict=True)}
         areas = self.predicted_area, self.true_area
@@ -143,14 +142,14 @@ NUCLEI_METRICS = (
 def nuclei_metrics(
     truths: Sequence[Instances], predictions: Sequence[Instances], threshold: float
 ) -> NucleiResult:
-    """Measure the predictions of at least this score.
+    """Measure the predictions with at least this score.
 
-    Convention: one object of 10 x 10 pixels, found by a prediction of its upper 8 rows: IoU 0.8, so F1_75 1
-    and F1_80 0; AJI 0.8, Dice 160 / 180, Hausdorff 2.
+    Convention: one object of 10 x 10 pixels, found by a prediction of its upper 8 rows, has IoU 0.8, so F1_75
+    is 1 and F1_80 is 0; AJI is 0.8, Dice 160 / 180, Hausdorff 2.
 
     Args:
-        truths: one an image, with masks.
-        predictions: one an image, in the same order and coordinates, with masks.
+        truths: one per image, with masks.
+        predictions: one per image, in the same order and coordinates, with masks.
         threshold: the lowest score that counts.
 
     Raises:
@@ -159,7 +158,7 @@ def nuclei_metrics(
     tallies = [tally(t, p, threshold) for t, p in zip(truths, predictions, strict=True)]
     singles = [one.metrics() for one in tallies]
     with warnings.catch_warnings():
-        # The mean of nothing is NaN, which is meant.
+        # The mean of nothing is NaN on purpose.
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         means = {
             name: float(np.nanmean([one[name] for one in singles] or [math.nan])) for name in NUCLEI_METRICS
@@ -196,7 +195,7 @@ def tally(truth: Instances, predicted: Instances, threshold: float) -> Tally:
 
 
 def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tuple[Labels, Labels]:
-    """Truth and predictions as int64 ``[H, W]``: 0 is background, 1, 2, … objects without gaps.
+    """Truth and predictions as int64 ``[H, W]``: 0 is background; objects are numbered 1, 2, … without gaps.
 
     Void pixels are background in both.
     """
@@ -219,7 +218,7 @@ def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tupl
 
 
 def _painted(masks: Masks, size: tuple[int, int]) -> Labels:
-    """Label i + 1 where mask i is; of several masks the first."""
+    """Label i + 1 where mask i is; where masks overlap, that of the first."""
     painted = np.zeros(size, dtype=np.int64)
     patches = [patch.astype(bool) for patch in masks.patches()]
     for label in reversed(range(len(patches))):
@@ -229,7 +228,7 @@ def _painted(masks: Masks, size: tuple[int, int]) -> Labels:
 
 
 def _without_gaps(labels: Labels) -> Labels:
-    """The same map with the labels that occur counted from 1."""
+    """The same map, with the labels that occur renumbered from 1."""
     there = np.bincount(labels.ravel()) > 0
     there[0] = False
     new: Labels = np.where(there, there.cumsum(), 0)[labels]
@@ -242,7 +241,7 @@ class _Objects:
 
     Attributes:
         areas: ``[N]`` in pixels.
-        points: of each object ``[A, 2]``, row and column of its pixels.
+        points: per object ``[A, 2]``, row and column of its pixels.
         extents: ``[N, 4]``, first and last row and column.
     """
 
@@ -262,7 +261,7 @@ class _Objects:
 
 
 def _shared(true_map: Labels, predicted_map: Labels, objects: int, predicted: int) -> Floats:
-    """Pixels ``[N, P]`` that each object and each prediction have in common."""
+    """Numbers of pixels ``[N, P]`` that each object and each prediction share."""
     pairs = np.bincount(
         (true_map * (predicted + 1) + predicted_map).ravel(), minlength=(objects + 1) * (predicted + 1)
     )
@@ -273,7 +272,7 @@ def _shared(true_map: Labels, predicted_map: Labels, objects: int, predicted: in
 
 
 def _best_of_each(iou: Floats) -> tuple[Labels, Labels]:
-    """Each object with the prediction of highest IoU."""
+    """Pairs of each object and the prediction with the highest IoU."""
     if not iou.size:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     return np.arange(len(iou)), iou.argmax(1)
@@ -282,7 +281,7 @@ def _best_of_each(iou: Floats) -> tuple[Labels, Labels]:
 def _aji(
     shared: Floats, iou: Floats, true: Floats, predicted: Floats, rows: Labels, columns: Labels
 ) -> Floats:
-    """Shared pixels of the pairs that touch; their union and the area of all that is in no pair."""
+    """Shared pixels of the pairs that overlap; their union plus the area of everything in no pair."""
     touching = iou[rows, columns] > 0
     rows, columns = rows[touching], columns[touching]
     common = shared[rows, columns]
@@ -292,7 +291,7 @@ def _aji(
 
 
 def _covering(shared: Floats, true: Floats) -> float:
-    """How many predictions cover more than half of the object they share most pixels with."""
+    """How many predictions cover more than half of the object with which they share most pixels."""
     if not shared.size:
         return 0.0
     partner = shared.argmax(0)
@@ -301,7 +300,7 @@ def _covering(shared: Floats, true: Floats) -> float:
 
 
 def _dice(shared: Floats, areas: Floats, others: Floats) -> float:
-    """The sum over objects (rows) of their area times their Dice with the partner; 0 without overlap."""
+    """The sum over objects (rows) of area times Dice with the partner; 0 without overlap."""
     if not shared.size:
         return 0.0
     partner = shared.argmax(1)
@@ -310,7 +309,7 @@ def _dice(shared: Floats, areas: Floats, others: Floats) -> float:
 
 
 def _hausdorff(shared: Floats, true: _Objects, found: _Objects, size: tuple[int, int]) -> Floats:
-    """Area times distance to the partner: summed over predictions; over objects."""
+    """Area times distance to the partner, summed over the predictions and over the objects."""
     if not shared.size:
         diagonal = math.hypot(*size)
         return np.array([diagonal * found.areas.sum(), diagonal * true.areas.sum()])
@@ -328,7 +327,7 @@ def _hausdorff(shared: Floats, true: _Objects, found: _Objects, size: tuple[int,
 def _to_partners(
     shared: Floats, objects: _Objects, others: _Objects, distance: Callable[[int, int], float]
 ) -> float:
-    """The sum over objects (rows) of their area times the distance to the partner."""
+    """The sum over objects (rows) of area times distance to the partner."""
     total = 0.0
     for index, row in enumerate(shared):
         partner = int(row.argmax())
@@ -343,8 +342,8 @@ def _to_partners(
 def _nearest(extent: Floats, others: Floats, distance: Callable[[int], float]) -> float:
     """The smallest Hausdorff distance to any other object.
 
-    Where extents differ by d on one side, a pixel of the one lies at least d from all of the other: those
-    whose bound is above the best so far are not looked at.
+    If two extents differ by d on one side, some pixel of one object is at least d away from all of the other:
+    objects whose bound is above the best distance so far are skipped.
     """
     bounds = np.abs(others - extent).max(1)
     best = math.inf
@@ -356,7 +355,7 @@ def _nearest(extent: Floats, others: Floats, distance: Callable[[int], float]) -
 
 
 def hausdorff_distance(one: Labels, other: Labels) -> float:
-    """How far apart two sets of pixels ``[A, 2]`` and ``[B, 2]`` are: the worst pixel's way to the other set.
+    """The Hausdorff distance of two sets of pixels ``[A, 2]`` and ``[B, 2]``.
 
     Convention: rows 0 to 9 of a column and rows 0 to 7 of it are 2 apart.
     """
@@ -364,7 +363,7 @@ def hausdorff_distance(one: Labels, other: Labels) -> float:
 
 
 def _way(one: Labels, other: Labels) -> float:
-    """The longest way from a pixel of one set to the nearest of the other; those in both have none."""
+    """The longest distance from a pixel of one set to the nearest of the other; 0 for shared pixels."""
     outside = one[~np.isin(one @ CODE, other @ CODE)]
     if len(outside) * len(other) <= ALL_PAIRS:
         return float(cdist(outside, other).min(1).max(initial=0.0))
@@ -375,11 +374,11 @@ def _way(one: Labels, other: Labels) -> float:
 
 
 def _ratio(part: float, whole: float, empty: float = 1.0) -> float:
-    """A quotient, or what stands for nothing of nothing."""
+    """A quotient, or ``empty`` for 0 / 0."""
     return float(part / whole) if whole else empty
 
 
 def _both_ways(sums: Floats, areas: tuple[float, float], empty: float) -> float:
-    """The mean of the two directions, each weighted by area; of the one there is where a side is empty."""
+    """The mean of both directions, each weighted by area; just one of them if a side is empty."""
     means = [float(total / area) for total, area in zip(sums, areas, strict=True) if area]
     return sum(means) / len(means) if means else empty

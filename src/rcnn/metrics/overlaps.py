@@ -1,6 +1,6 @@
 """How much boxes and masks overlap.
 
-Legend: D detections and N objects of one image, M other boxes.
+Legend: D detections and N objects in one image, M other boxes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def box_ious(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[A
 
 
 def ious(truth: Instances, predicted: Instances, kind: Kind) -> Floats:
-    """IoU ``[D, N]`` of any two, whatever their class; with a crowd, the share of the detection on it."""
+    """IoU ``[D, N]`` of all pairs, whatever their class; for a crowd, the fraction of the detection on it."""
     if not len(truth) or not len(predicted):
         return np.zeros((len(predicted), len(truth)))
     crowd = np.zeros(len(truth), np.uint8) if truth.crowd is None else truth.crowd.astype(np.uint8)

@@ -1,15 +1,15 @@
 """Panoptic quality: one number for how well an image is partitioned into things and stuff.
 
 Panoptic Segmentation, §4 (Kirillov et al. 2018, arXiv 1801.00868), with the rules of panopticapi for void and
-crowds: a predicted and a true segment of one class match if their IoU is above 0.5, pixels of the prediction
-on void apart; crowds are neither found nor missed; a prediction that found nothing is passed over if more
-than half of it lies on void and on crowds of its class. PQ = sum of the matches' IoU / (TP + FP / 2 + FN / 2)
+crowds: a predicted and a true segment of one class match if their IoU, without the prediction's pixels on
+void, is above 0.5. Crowds are neither found nor missed. A prediction that matches nothing is ignored if more
+than half of it is on void and on crowds of its class. PQ = sum of the matches' IoU / (TP + FP / 2 + FN / 2)
 is the product of SQ, the mean IoU of the matches, and RQ, the F1 of finding segments.
 
 Differs from panopticapi:
-    Areas of true segments are counted in the picture, where panopticapi takes them from the JSON file. Of
-    several crowds of one class in an image all count, where panopticapi sees the last; COCO has one at most.
-    What there is nothing to average over is NaN.
+    Areas of true segments are counted in the image; panopticapi takes them from the JSON file. All crowds of
+    a class in an image count; panopticapi uses only the last (COCO has one at most). A mean over nothing is
+    NaN.
 
 Legend: G true and P predicted segments of one image, C classes.
 """
@@ -31,7 +31,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Quality:
-    """PQ, SQ and RQ in [0, 1] of a class or averaged over several; NaN where there is nothing to measure."""
+    """PQ, SQ and RQ in [0, 1], of a class or averaged over classes; NaN where there is nothing to measure."""
 
     pq: float
     sq: float
@@ -40,14 +40,14 @@ class Quality:
 
 @dataclass(frozen=True)
 class PanopticQuality:
-    """The quality over all classes that occur in truth or prediction, and over the things and the stuff.
+    """The quality over all classes that occur in truth or predictions, and over things and stuff.
 
     Attributes:
         all: mean over the classes.
         things: mean over the things.
         stuff: mean over the stuff.
-        per_class: by name, absent classes as NaN.
-        counts: by name, matches, false positives and false negatives.
+        per_class: by name; NaN for absent classes.
+        counts: by name: matches, false positives and false negatives.
     """
 
     all: Quality
@@ -58,7 +58,7 @@ class PanopticQuality:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``panoptic/PQ``, ``panoptic/SQ``, ``panoptic/RQ``, and these ``_things`` and ``_stuff``."""
+        """``panoptic/PQ``, ``panoptic/SQ`` and ``panoptic/RQ``, also with ``_things`` and ``_stuff``."""
         parts = (("", self.all), ("_things", self.things), ("_stuff", self.stuff))
         return {
             f"panoptic/{key}{part}": value
@@ -75,17 +75,17 @@ class PanopticQuality:
 
 
 def panoptic_quality(truths: Sequence[Panoptic], predictions: Sequence[Panoptic]) -> PanopticQuality:
-    """Measure the partitions of some images.
+    """Measure the partitions of a set of images.
 
-    Convention: one true segment of 10 pixels, of which the prediction of the same class has 8 and no other:
-    IoU 0.8, PQ = SQ = 0.8, RQ = 1. A second prediction of that class elsewhere: PQ = 0.8 / 1.5.
+    Convention: if a prediction has 8 of the 10 pixels of the only true segment, and no others, IoU is 0.8, so
+    PQ = SQ = 0.8 and RQ = 1. With a second prediction of that class elsewhere, PQ = 0.8 / 1.5.
 
     Raises:
-        ValueError: different numbers of images, or two sizes of one image.
+        ValueError: different numbers of images, or sizes of an image that differ.
     """
     if len(truths) != len(predictions):
         raise ValueError(
-            f"truths of {len(truths)} images, predictions of {len(predictions)}: give one Panoptic an image."
+            f"truths of {len(truths)} images, predictions of {len(predictions)}: give one Panoptic per image."
         )
     tally = PanopticTally()
     for truth, predicted in zip(truths, predictions, strict=True):
@@ -94,7 +94,7 @@ def panoptic_quality(truths: Sequence[Panoptic], predictions: Sequence[Panoptic]
 
 
 class PanopticTally:
-    """Adds up images one after the other. Classes are told by name, whatever their case."""
+    """Adds up images one by one. Classes are matched by name, ignoring case."""
 
     def __init__(self) -> None:
         self.places: dict[str, int] = {}
@@ -106,14 +106,14 @@ class PanopticTally:
         """One image's partitions; raises as :func:`panoptic_quality`."""
         if truth.size != predicted.size:
             raise ValueError(
-                f"the truth has the size {truth.size}, the prediction {predicted.size} (height, width)"
+                f"the truth is of size {truth.size}, the prediction of size {predicted.size} (height, width)"
             )
         labels = self._labels(truth), self._labels(predicted)
         for place, counts in enumerate(_counts(truth, predicted, labels, len(self.names))):
             self.totals[place] += counts
 
     def _labels(self, partition: Panoptic) -> Labels:
-        """``partition.labels`` as places among ``names``; new names are added."""
+        """``partition.labels`` as indices into ``names``; new names are added."""
         for label, name in enumerate(partition.names):
             if name.casefold() not in self.places:
                 self.places[name.casefold()] = len(self.names)
@@ -125,7 +125,7 @@ class PanopticTally:
         return labels
 
     def result(self) -> PanopticQuality:
-        """The qualities of all images together."""
+        """The quality over all images."""
         rows = [total.tolist() for total in self.totals]
         qualities = [_quality(*row) for row in rows]
         kinds = list(zip(qualities, self.things, strict=True))
@@ -147,7 +147,7 @@ def _counts(truth: Panoptic, predicted: Panoptic, labels: tuple[Labels, Labels],
     on_void, shared_segments = shared[0, 1:], shared[1:, 1:]
     true_areas, areas = shared[1:].sum(1), shared[:, 1:].sum(0)
     union = true_areas[:, None] + areas - shared_segments - on_void
-    # A prediction wholly on void and an empty truth have no union at all: 0 / 0, no match.
+    # A prediction wholly on void and an empty truth have no union: 0 / 0 is no match.
     iou = shared_segments / union.clip(min=1)
     of_truth, of_predicted = labels
     same_class = of_truth[:, None] == of_predicted

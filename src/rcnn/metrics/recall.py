@@ -1,7 +1,7 @@
 """How many objects a given number of proposals covers, before anything is classified.
 
-An object is found if any of an image's first n proposals overlaps it enough, whatever its class, and whatever
-other object the same proposal covers (Hosang et al. 2016, arXiv 1502.05082, without their one-to-one
+An object is found if any of the first n proposals of its image overlaps it enough, whatever its class, even
+if the same proposal covers another object (Hosang et al. 2016, arXiv 1502.05082, without their one-to-one
 matching). Crowds and VOC's difficult objects are left out. The average recall is the mean over the IoUs 0.5,
 0.55, …, 0.95.
 
@@ -28,12 +28,12 @@ class ProposalRecall:
     """Recall by number of proposals, each in [0, 1], NaN where there are no objects.
 
     Attributes:
-        counts: the numbers of proposals an image.
-        at_50: recall at IoU 0.5, one for each count.
-        at_70: likewise at IoU 0.7.
-        average: likewise, the mean over the IoUs from 0.5 to 0.95.
-        objects: how many there are in all.
-        per_image: proposals of an image, on average.
+        counts: numbers of proposals per image.
+        at_50: recall at IoU 0.5, one value per count.
+        at_70: recall at IoU 0.7.
+        average: the mean recall over the IoUs from 0.5 to 0.95.
+        objects: the number of objects.
+        per_image: the mean number of proposals per image.
     """
 
     counts: tuple[int, ...]
@@ -45,14 +45,14 @@ class ProposalRecall:
 
 
 def proposal_recall(truths: Sequence[Instances], counts: Sequence[int] = COUNTS) -> ProposalRecall:
-    """Measure the proposals that truths carry, best first, against their boxes.
+    """Measure the proposals of the truths, best first, against their boxes.
 
     Convention: of two objects, one covered with IoU 0.6 by the first proposal and the other with 1 by the
     second, one proposal finds half at 0.5 and none at 0.7; two find all at 0.5 and half at 0.7.
 
     Args:
-        truths: one an image, each with ``proposals``.
-        counts: how many of an image's proposals are looked at.
+        truths: one per image, each with ``proposals``.
+        counts: how many proposals per image to consider.
 
     Raises:
         ValueError: a truth without proposals.
@@ -72,11 +72,9 @@ def proposal_recall(truths: Sequence[Instances], counts: Sequence[int] = COUNTS)
 
 
 def best_overlaps(truth: Instances, counts: Sequence[int]) -> npt.NDArray[np.float32]:
-    """The highest IoU ``[G, C]`` of each object with any of the first so many proposals."""
+    """The highest IoU ``[G, C]`` of each object with any of the first n proposals, for each count n."""
     if truth.proposals is None:
-        raise ValueError(
-            f"{truth.path}: no proposals to measure; bring them with rcnn.data.external_proposals"
-        )
+        raise ValueError(f"{truth.path}: no proposals to measure; add them with rcnn.data.external_proposals")
     counted = np.ones(len(truth), bool)
     for mark in (truth.crowd, truth.difficult):
         counted &= True if mark is None else ~mark
@@ -88,7 +86,7 @@ def best_overlaps(truth: Instances, counts: Sequence[int]) -> npt.NDArray[np.flo
 
 
 def _recall_at(overlaps: npt.NDArray[np.float32], level: float) -> Floats:
-    """The share ``[C]`` of objects with at least this IoU; what is 0.7 but for float32's rounding counts."""
+    """The fraction ``[C]`` of objects with at least this IoU, but for float32's rounding."""
     if not len(overlaps):
         return np.full(overlaps.shape[1], np.nan)
     share: Floats = (overlaps >= level - 1e-6).mean(0)

@@ -1,6 +1,6 @@
-"""The metrics by name, in one place: what each measures, needs and shows, and when it is chosen.
+"""The table of metrics: what each one measures, needs and shows, and when it is chosen.
 
-Whatever measures, prints or reports goes through these rows; a user's own are like them
+Evaluator, console and report iterate over these rows; your own metrics are rows like them
 (``rcnn.metrics.metric``).
 """
 
@@ -34,21 +34,21 @@ class Choice:
 
     Attributes:
         rows: of METRICS, or the user's own.
-        is_named: they were named, and must be measured; else those of them that suit the data are.
+        is_named: whether they were named and must be measured; otherwise those that suit the data are.
     """
 
     rows: tuple[Metric, ...]
     is_named: bool = True
 
     def needs(self, need: Need) -> bool:
-        """Whether any of them needs this."""
+        """Whether any of them needs it."""
         return any(need in row.needs for row in self.rows)
 
     def suitable(self, inputs: MetricInput, *about: About) -> tuple[Metric, ...]:
-        """Those about these things that are measured.
+        """The rows about ``about`` that can be measured.
 
         Raises:
-            ValueError: one that was named lacks something.
+            ValueError: a metric that was named lacks an input.
         """
         chosen = []
         for row in (row for row in self.rows if row.about in about):
@@ -61,12 +61,12 @@ class Choice:
 
 
 def choose_metrics(metrics: Sequence[str | Metric] | None) -> Choice:
-    """The metrics named, without repeats: keys of ``METRICS``, rows, and dotted paths of rows.
+    """The named metrics without repeats: keys of ``METRICS``, rows, and dotted paths of rows.
 
-    For None all of ``METRICS``, and for ``BASIC`` these, if they suit the data.
+    None chooses all of ``METRICS`` that suit the data, ``BASIC`` those of them that are measured in training.
 
     Raises:
-        ValueError: a name that is unknown, a dotted path of something else, two metrics of one name.
+        ValueError: an unknown name, a dotted path to something else, or two metrics with the same name.
     """
     if metrics is None:
         return Choice(tuple(METRICS.values()), is_named=False)
@@ -74,7 +74,7 @@ def choose_metrics(metrics: Sequence[str | Metric] | None) -> Choice:
     for given in metrics:
         row = given if isinstance(given, Metric) else _find(given)
         if rows.setdefault(row.name, row) is not row:
-            raise ValueError(f"metrics: two different ones are called {row.name}; give each its own name.")
+            raise ValueError(f"metrics: two different metrics are called {row.name}; give each its own name.")
     return Choice(tuple(rows.values()), is_named=tuple(metrics) != BASIC)
 
 
@@ -84,7 +84,7 @@ def _find(name: str) -> Metric:
     if is_dotted_path(name):
         found = resolve(name)
         if not isinstance(found, Metric):
-            raise ValueError(f"metrics {name}: expected a rcnn.metrics.metric.Metric, found {found!r}")
+            raise ValueError(f"metrics {name}: expected an rcnn.metrics.metric.Metric, found {found!r}")
         return found
     near = difflib.get_close_matches(name.lower(), METRICS, 1, 0.4)
     hint = f"did you mean {near[0]}? " if near else ""
@@ -95,17 +95,17 @@ def _find(name: str) -> Metric:
 
 
 def _missing(row: Metric, inputs: MetricInput) -> str:
-    """What the data or the model lack for a metric."""
+    """What the data or the model lacks for a metric."""
     if row.about == "objects" and not inputs.class_names:
         return "a model that finds objects"
     if row.about == "pixels" and inputs.pixels is None:
         return "semantic maps in the data, and a model that classifies pixels"
     if row.about == "partition" and inputs.merge is None:
-        return "masks and semantic maps in the data, and a model that makes partitions of them"
+        return "masks and semantic maps in the data, and a model that merges both"
     return row.missing_input(inputs)
 
 
-# How each is measured
+# How each metric is measured
 
 
 def _coco(inputs: MetricInput) -> MetricResult:
@@ -217,7 +217,7 @@ def _panoptic_result(found: PanopticQuality) -> MetricResult:
     return MetricResult(found.metrics, found.class_metrics(), details=found)
 
 
-# What each needs
+# What each metric needs
 
 
 def _needs_masks(inputs: MetricInput) -> str:
@@ -234,7 +234,7 @@ def _needs_proposals(inputs: MetricInput) -> str:
 
 
 def _needs_timing(inputs: MetricInput) -> str:
-    return "" if inputs.speed else "a MODEL that is run"
+    return "" if inputs.speed else "a MODEL to run"
 
 
 _ROWS = (
@@ -255,7 +255,7 @@ _ROWS = (
         ),
     ),
     Metric(
-        "semantic", "mean IoU and accuracy of the classes of pixels", "pixels", tally=_semantic,
+        "semantic", "mean IoU and accuracy of pixel classes", "pixels", tally=_semantic,
         in_training=True, table=tables.semantic, charts=curves.semantic,
         headline=(
             ("semantic/mIoU", "mean IoU"), ("semantic/pixel_accuracy", "pixel accuracy"),
@@ -264,7 +264,7 @@ _ROWS = (
         ),
     ),
     Metric(
-        "keypoints", "how far keypoints are off, in pixels", "objects", measure=_keypoints,
+        "keypoints", "mean distance of keypoints in pixels", "objects", measure=_keypoints,
         missing_input=_needs_keypoints, in_training=True, table=tables.keypoints,
     ),
     Metric(
@@ -277,22 +277,22 @@ _ROWS = (
     ),
     Metric(
         "nuclei", "F1, PQ, AJI, Dice and GlaS's metrics at one score threshold", "objects", measure=_nuclei,
-        # What nuclei and glands look like as data; other masks seldom are judged so.
+        # Nuclei and glands come as masks of one class; other masks are seldom judged this way.
         is_default=lambda inputs: len(inputs.class_names) == 1,
         missing_input=_needs_masks, table=tables.nuclei,
     ),
     Metric(
         "cityscapes", "Cityscapes' AP of masks", "objects", measure=_cityscapes,
         is_default=lambda inputs: inputs.format == "cityscapes", missing_input=_needs_masks,
-        # Void is in the truths' maps.
+        # The truths' maps say what is void.
         needs=frozenset({"maps"}), table=tables.cityscapes,
     ),
     Metric(
-        "errors", "kinds of errors, and the AP each costs (TIDE)", "objects", measure=_errors,
+        "errors", "errors by kind, and the AP each kind costs (TIDE)", "objects", measure=_errors,
         table=tables.errors,
     ),
     Metric(
-        "proposals", "recall of the proposals given", "objects", measure=_proposals,
+        "proposals", "recall of the proposals", "objects", measure=_proposals,
         missing_input=_needs_proposals, needs=frozenset({"proposals"}),
         table=tables.proposals, charts=curves.proposals,
     ),
@@ -304,4 +304,4 @@ _ROWS = (
 )  # fmt: skip
 METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 BASIC = tuple(row.name for row in _ROWS if row.in_training)
-"""What is followed during training."""
+"""The metrics that are measured during training."""

@@ -1,14 +1,14 @@
-"""How well pixels are classified: the four measures of FCN (Long et al. 2014, arXiv 1411.4038, §5).
+"""How well pixels are classified: FCN's four metrics (Long et al. 2014, arXiv 1411.4038, §5).
 
-With ``n[i, j]`` pixels of class i that were taken for j, and ``t[i]`` of class i:
+With ``n[i, j]`` pixels of class i predicted as class j, and ``t[i]`` pixels of class i:
 
     pixel accuracy            sum_i n[i, i] / sum_i t[i]
     mean accuracy             mean_i n[i, i] / t[i]
     mean IoU                  mean_i n[i, i] / (t[i] + sum_j n[j, i] - n[i, i])
     frequency-weighted IoU    sum_i t[i] IoU[i] / sum_i t[i]
 
-Void pixels of the truth count nowhere. The means leave out classes for which they are not defined: without
-truth for the accuracy, without truth and prediction for the IoU.
+Void pixels of the truth are ignored. The means leave out classes for which a value is not defined: those
+without truth for accuracy, those without truth and predictions for IoU.
 
 Legend: C classes, H and W of an image.
 """
@@ -30,16 +30,16 @@ from rcnn.structures import VOID, Array
 
 @dataclass(frozen=True)
 class SemanticResult:
-    """What was measured of the pixels of a data set. Metrics are in [0, 1], NaN where not defined.
+    """The metrics of the pixels of a data set. Values are in [0, 1], NaN where not defined.
 
     Attributes:
-        names: of the classes.
-        confusion: pixels by class of the truth (row) and of the prediction (column).
+        names: the classes.
+        confusion: numbers of pixels by true class (row) and predicted class (column).
         metrics: ``semantic/mIoU``, ``semantic/pixel_accuracy``, ``semantic/mean_accuracy``,
             ``semantic/frequency_weighted_IoU``.
-        per_class: by class name ``semantic/IoU``, ``semantic/accuracy``, and ``semantic/share`` of all
-            pixels of the truth.
-        per_image: the mean IoU of each image by itself.
+        per_class: by class name ``semantic/IoU``, ``semantic/accuracy``, and ``semantic/share``, the fraction
+            of the true pixels.
+        per_image: the mean IoU of each image.
     """
 
     names: tuple[str, ...]
@@ -51,12 +51,12 @@ class SemanticResult:
 
 @dataclass(frozen=True)
 class PixelClasses:
-    """The classes of pixels of a model and of the data, under one numbering.
+    """The pixel classes of a model and of the data, under one numbering.
 
     Attributes:
-        names: the model's own, in its order, and after them those that only the data have.
+        names: the model's classes in its order, then those that only the data has.
         known: how many of them are the model's.
-        table: for each value of the data's maps the place of its class among ``names``.
+        table: for each value in the data's maps, the index of its class in ``names``.
     """
 
     names: tuple[str, ...]
@@ -65,22 +65,24 @@ class PixelClasses:
 
     @classmethod
     def of(cls, known: Sequence[str], truth_names: Sequence[str]) -> PixelClasses:
-        """From the model's names and the data's; those that differ in case only are one class."""
+        """From the model's names and the data's; names that differ only in case are one class."""
         own = {name.casefold() for name in known}
         names = (*known, *(name for name in truth_names if name.casefold() not in own))
         places = {name.casefold(): value for value, name in reversed(list(enumerate(names)))}
         return cls(names, len(known), tuple(places[name.casefold()] for name in truth_names))
 
     def renumber(self, truth: Array) -> Array:
-        """A map of the data ``[H, W]`` with values that index ``names``."""
+        """A map ``[H, W]`` of the data, with values that index ``names``."""
         return renumber(truth, self.table)
 
 
 def confusion_matrix(truth: Array, predicted: Array, num_classes: int) -> Array:
-    """Pixels by class of ``truth`` (row) and ``predicted`` (column), int64 ``[C, C]``; both are ``[H, W]``.
+    """Numbers of pixels, int64 ``[C, C]``, by class in ``truth`` (row) and in ``predicted`` (column).
+
+    Both are ``[H, W]``.
 
     Raises:
-        ValueError: maps of different sizes, or with values that are no class.
+        ValueError: maps of different sizes, or values that are not classes.
     """
     if truth.shape != predicted.shape:
         raise ValueError(
@@ -91,16 +93,16 @@ def confusion_matrix(truth: Array, predicted: Array, num_classes: int) -> Array:
     if len(rows) and max(int(rows.max()), int(columns.max())) >= num_classes:
         raise ValueError(
             f"semantic maps: values of {int(rows.max())} in truth and {int(columns.max())} in prediction; "
-            f"expected 0 to {num_classes - 1}, and {VOID} in the truth alone"
+            f"expected 0 to {num_classes - 1}, and {VOID} (void) only in the truth"
         )
     return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(num_classes, -1)
 
 
 class SemanticTally:
-    """Adds up images one after the other; only the matrix of all is kept."""
+    """Adds up images one by one; only their joint confusion matrix is kept."""
 
     def __init__(self, names: Sequence[str], known: int | None = None) -> None:
-        """For maps of these classes, of which a model knows the first ``known``; None: all."""
+        """For maps of these classes, of which the model knows the first ``known``; None: all."""
         self.names = tuple(names)
         self.known = self.names[:known]
         self.confusion = np.zeros((len(self.names), len(self.names)), np.int64)
@@ -119,13 +121,13 @@ class SemanticTally:
         self.per_image.append(mean_of_known(_ious(own)))
 
     def result(self) -> SemanticResult:
-        """The measures of all images together; a warning where there are pixels of unknown classes."""
+        """The metrics over all images; warns about pixels of classes that the model does not know."""
         areas = self.confusion.sum(1).tolist()
         unknown = [name for name, area in zip(self.names, areas, strict=True) if area]
         unknown = [name for name in unknown if name not in self.known]
         if unknown:
             warnings.warn(
-                f"the data have pixels of {', '.join(map(repr, unknown))}, which the model does not know "
+                f"the data has pixels of {', '.join(map(repr, unknown))}, which the model does not know "
                 f"(it knows {', '.join(map(repr, self.known))}): they count as wrong.",
                 stacklevel=3,
             )

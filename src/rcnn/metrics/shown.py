@@ -1,7 +1,6 @@
 """What a metric shows: a table for the console and the report, and charts for the report, as plain values.
 
-Nothing is drawn here. The console's tables are made by :meth:`MetricTable.rich`, the report's pages and
-charts in ``rcnn.evaluation``.
+Nothing is drawn here: ``rcnn.evaluation`` draws the charts and writes the report's page.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ class MetricTable:
     """The numbers of a metric.
 
     Attributes:
-        title: what they are.
-        columns: the heads.
-        rows: one cell per column. A float is a fraction: in percent on the console, with three digits in the
-            report, a dash where it is NaN. Texts are shown as they are.
-        caption: what else must be known.
-        bold: the rows that sum up the others.
-        bars: the columns whose fractions the report shows as bars, too.
-        num_names: how many columns, from the left, name a row.
+        title: what the numbers are.
+        columns: the column headings.
+        rows: one cell per column. A float is a fraction, shown in percent on the console and with three
+            digits in the report, as a dash where it is NaN. Strings are shown as they are.
+        caption: what readers need to know besides.
+        bold: indices of summary rows.
+        bars: indices of columns whose fractions the report also shows as bars.
+        num_names: how many columns on the left name the row.
     """
 
     title: str
@@ -63,9 +62,9 @@ class Line:
     """One line of a chart.
 
     Attributes:
-        label: its entry in the legend; none where empty: the line is drawn faintly.
-        x: positions.
-        y: values at them.
+        label: its entry in the legend; a line without one is drawn faintly.
+        x: the positions.
+        y: the values there.
     """
 
     label: str
@@ -79,10 +78,10 @@ class Lines:
 
     Attributes:
         title: what is shown.
-        x: what the horizontal axis is.
-        y: what the vertical axis is.
-        lines: what is drawn, the most important first.
-        log_x: a logarithmic horizontal axis, with a tick at each position of the first line.
+        x: the label of the horizontal axis.
+        y: the label of the vertical axis.
+        lines: the lines, the most important first.
+        log_x: whether the horizontal axis is logarithmic, with a tick at each position of the first line.
     """
 
     title: str
@@ -94,13 +93,13 @@ class Lines:
 
 @dataclass(frozen=True)
 class Bars:
-    """A chart of bars in groups.
+    """A chart of grouped bars.
 
     Attributes:
         title: what is shown.
-        y: what the vertical axis is.
+        y: the label of the vertical axis.
         groups: the names of the groups.
-        bars: by name in the legend, a value in [0, 1] per group.
+        bars: by entry in the legend, a value in [0, 1] per group.
     """
 
     title: str
@@ -111,12 +110,12 @@ class Bars:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Counts by true class (row) and predicted class (column), shown as fractions of each row.
+    """A confusion matrix, shown as fractions of each row.
 
     Attributes:
         title: what is shown.
-        names: of the classes.
-        counts: ``[C, C]``.
+        names: the classes.
+        counts: ``[C, C]``, by true class (row) and predicted class (column).
     """
 
     title: str

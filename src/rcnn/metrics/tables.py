@@ -1,4 +1,4 @@
-"""The tables of the metrics, from what was measured."""
+"""The tables of the metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NUCLEI = (
 
 
 def coco(evaluation: Evaluation) -> MetricTable:
-    """A row for all classes and one for each, the most frequent first; boxes, masks and keypoints apart."""
+    """A row for all classes and one per class, the most frequent first; boxes, masks and keypoints apart."""
     rows: list[tuple[Cell, ...]] = []
     bold = []
     classes = sorted(evaluation.num_objects, key=lambda name: -evaluation.num_objects[name])
@@ -43,16 +43,16 @@ def coco(evaluation: Evaluation) -> MetricTable:
             rows.append((kind, name, str(evaluation.num_objects[name]), *own))
     columns = ("", "class", "objects", *(column.removeprefix("AP_") for column in COCO_COLUMNS))
     return MetricTable(
-        f"COCO's metrics of {len(evaluation.matches)} images", columns, rows,
-        "AP is the mean over IoU 0.50 to 0.95, AP50 and AP75 are at one IoU (of keypoints: OKS);\n"
-        "small is below 32² pixels, large above 96²; "
-        f"up to {evaluation.max_detections} detections by image and class",
+        f"COCO metrics of {len(evaluation.matches)} images", columns, rows,
+        "AP is the mean over IoU 0.50 to 0.95; AP50 and AP75 are at one IoU (OKS for keypoints).\n"
+        "Small is below 32² pixels, large above 96²; "
+        f"up to {evaluation.max_detections} detections per image and class",
         bold=tuple(bold), bars=(3,), num_names=2,
     )  # fmt: skip
 
 
 def keypoints(evaluation: Evaluation) -> MetricTable:
-    """How far each keypoint is off."""
+    """The mean distance of each keypoint."""
     start = "keypoint/error_"
     rows = [
         (key.removeprefix(start), _plain(error))
@@ -60,40 +60,42 @@ def keypoints(evaluation: Evaluation) -> MetricTable:
         if key.startswith(start)
     ]
     found = percent(evaluation.metrics["keypoint/found"])
-    title = f"Keypoints of the objects found ({found} % of all)"
-    return MetricTable(title, ("", "px off"), [("all", _plain(evaluation.metrics["keypoint/error"])), *rows])
+    title = f"Keypoints of found objects ({found} % of all objects)"
+    return MetricTable(
+        title, ("", "error, px"), [("all", _plain(evaluation.metrics["keypoint/error"])), *rows]
+    )
 
 
 def nuclei(evaluation: Evaluation) -> MetricTable:
-    """Pooled, and as the mean of the images."""
+    """Pooled values, and means over the images."""
     metrics, rows = evaluation.metrics, []
     for key, name in NUCLEI:
         values: list[Cell] = [metrics[f"nuclei/{key}"], metrics[f"nuclei_per_image/{key}"]]
         if key == "object_hausdorff":  # in pixels
             values = [_plain(float(value)) for value in values]
         rows.append((name, *values))
-    title = f"Nuclei, detections of score {metrics['nuclei/threshold']:.2f} and above"
-    return MetricTable(title, ("", "pooled", "mean of images"), rows)
+    title = f"Nuclei, detections with a score of at least {metrics['nuclei/threshold']:.2f}"
+    return MetricTable(title, ("", "pooled", "mean over images"), rows)
 
 
 def errors(evaluation: Evaluation) -> MetricTable:
-    """The number of each kind of error, and what it costs."""
+    """The number of errors of each kind, and what the kind costs."""
     metrics = evaluation.metrics
     rows = [
         (kind, f"{metrics[f'errors/{kind}_count']:.0f}", metrics[f"errors/{kind}"]) for kind in ERROR_KINDS
     ]
     caption = f"AP50 of {KIND_NOUNS[evaluation.shape]} is {percent(metrics['errors/AP50'])} %"
-    return MetricTable("Errors", ("kind", "number", "costs AP50"), rows, caption)
+    return MetricTable("Errors", ("kind", "number", "AP50 lost"), rows, caption)
 
 
 def cityscapes(evaluation: Evaluation) -> MetricTable:
-    """AP of all classes and of each."""
+    """AP over all classes, and of each class."""
     rows: list[tuple[Cell, ...]] = [("all", *(evaluation.metrics[f"cityscapes/{k}"] for k in ("AP", "AP50")))]
     rows += [
         (name, values["cityscapes/AP"], values["cityscapes/AP50"])
         for name, values in evaluation.per_class.items()
     ]
-    return MetricTable("Cityscapes' metrics of masks", ("class", "AP", "AP50"), rows, bold=(0,))
+    return MetricTable("Cityscapes metrics of masks", ("class", "AP", "AP50"), rows, bold=(0,))
 
 
 def proposals(evaluation: Evaluation) -> MetricTable:
@@ -113,11 +115,11 @@ def recall(found: ProposalRecall) -> MetricTable:
 
 def _recall(per_image: float, rows: list[tuple[Cell, ...]]) -> MetricTable:
     title = f"Recall of {per_image:.0f} proposals per image"
-    return MetricTable(title, ("first", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
+    return MetricTable(title, ("proposals", "IoU 0.5", "IoU 0.7", "mean, IoU 0.5 to 0.95"), rows)
 
 
 def speed(evaluation: Evaluation) -> MetricTable:
-    """Seconds by part of the network, and memory."""
+    """Seconds per part of the network, and memory."""
     found = {k.removeprefix("speed/"): v for k, v in evaluation.metrics.items() if k.startswith("speed/")}
     rows = [("images per second", f"{found['images_per_second']:.2f}")]
     rows += [
@@ -130,7 +132,7 @@ def speed(evaluation: Evaluation) -> MetricTable:
 
 
 def semantic(evaluation: Evaluation) -> MetricTable:
-    """The means, and each class, the largest first."""
+    """The means, and one row per class, the largest first."""
     result: SemanticResult = evaluation.details("semantic")
     metrics = {key: percent(value) for key, value in result.metrics.items()}
     rows: list[tuple[Cell, ...]] = [
@@ -142,7 +144,7 @@ def semantic(evaluation: Evaluation) -> MetricTable:
         for name, values in by_share
     ]
     return MetricTable(
-        f"Pixels of {len(result.per_image)} images", ("class", "share of pixels", "IoU", "accuracy"), rows,
+        f"Pixel classes in {len(result.per_image)} images", ("class", "pixels", "IoU", "accuracy"), rows,
         f"pixel accuracy {metrics['semantic/pixel_accuracy']} %, "
         f"frequency-weighted IoU {metrics['semantic/frequency_weighted_IoU']} %",
         bold=(0,), bars=(2,),
@@ -150,7 +152,7 @@ def semantic(evaluation: Evaluation) -> MetricTable:
 
 
 def panoptic(evaluation: Evaluation) -> MetricTable:
-    """All, things, stuff, and each class that occurs."""
+    """A row for all, for things, for stuff, and for each class that occurs."""
     result: PanopticQuality = evaluation.details("panoptic")
     means = (("all", result.all), ("things", result.things), ("stuff", result.stuff))
     rows: list[tuple[Cell, ...]] = [(name, *_qualities(quality), "", "", "") for name, quality in means]
@@ -161,7 +163,7 @@ def panoptic(evaluation: Evaluation) -> MetricTable:
     ]
     return MetricTable(
         "Panoptic quality", ("class", "PQ", "SQ", "RQ", "found", "spurious", "missed"), rows,
-        "PQ = SQ · RQ: how well the segments found fit, and the F1 of finding them, at IoU above 0.5",
+        "PQ = SQ · RQ: the mean IoU of the segments found, and the F1 of finding them, at IoU above 0.5",
         bold=(0, 1, 2), bars=(1,),
     )  # fmt: skip
 
