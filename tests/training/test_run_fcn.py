@@ -75,7 +75,7 @@ def test_it_is_trained_measured_and_reported(whole: Path) -> None:
     assert all(math.isfinite(row["val/loss"]) for row in rows if "val/loss" in row)
     assert any("semantic/mIoU" in row for row in rows)
     page = (whole / "report.html").read_text(encoding="utf-8")
-    for text in ("mean IoU", "Classes of pixels", "IoU by class", "What the pixels of each class", "Worst"):
+    for text in ("mean IoU", "Pixel classes in", "Confusion of pixel classes", "Worst"):
         assert text in page
     assert "threshold" not in page
     assert "pixels of the semantic maps" in (whole / "log.txt").read_text(encoding="utf-8")
@@ -125,7 +125,7 @@ def test_evaluate_and_predict(whole: Path, data: Path, tmp_path: Path) -> None:
         app, ["evaluate", str(whole), str(data), "--json", str(tmp_path / "e.json")], env={"COLUMNS": "100"}
     )
     assert done.exit_code == 0, done.output
-    assert "8 images, pixels" in done.output
+    assert "Pixel classes in 8 images" in done.output
     assert "frequency-weighted IoU" in done.output
     assert json.loads((tmp_path / "e.json").read_text())["metrics"]["semantic/mIoU"] > 0.2
     found = tmp_path / "found"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from rcnn.data.dataset import Dataset
 from rcnn.evaluation.evaluator import Predictor, Progress, evaluate
 from rcnn.metrics.metric import Evaluation
+from rcnn.metrics.registry import BASIC
 
 NUM_CALIBRATION_IMAGES = 100  # images that show which values occur in an exported model
 
 
 @dataclass(frozen=True)
 class Int8Comparison:
-    """COCO's metrics and the speed of a model, in float32 and in int8."""
+    """The headline metrics and the speed of a model, in float32 and in int8."""
 
     exact: Evaluation
     rounded: Evaluation
@@ -25,7 +26,7 @@ class Int8Comparison:
             for name, _ in exact.headline()
         ]
         slow, fast = (result.seconds["predicting"] for result in (exact, rounded))
-        return "\n".join((*lines, f"seconds an image: {slow:.3f} of the network, in int8 {fast:.3f}"))
+        return "\n".join((*lines, f"seconds per image: {slow:.3f}, in int8 {fast:.3f}"))
 
 
 def compare_int8(
@@ -39,6 +40,6 @@ def compare_int8(
         dataset: images with truth.
         progress: called with the number of images done and of all, once for each of the two.
     """
-    exact, _ = evaluate(network, dataset, metrics=["coco"], progress=progress)
-    rounded, _ = evaluate(exported, dataset, metrics=["coco"], progress=progress)
+    exact, _ = evaluate(network, dataset, metrics=BASIC, progress=progress)
+    rounded, _ = evaluate(exported, dataset, metrics=BASIC, progress=progress)
     return Int8Comparison(exact, rounded)
