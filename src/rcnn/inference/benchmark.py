@@ -111,7 +111,7 @@ def _other(precision: str) -> Literal["bf16", "float32"]:
 
 
 def noise(channels: int) -> Array:
-    """An image of random pixels, uint8 ``[H, W, C]``: a network finds little, so its heads have little to do."""
+    """Random pixels, uint8 ``[H, W, C]``: a network finds little in them, so its heads have little to do."""
     return np.random.default_rng(0).integers(256, size=(*NOISE, channels), dtype=np.uint8)
 
 
