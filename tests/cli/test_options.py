@@ -102,7 +102,7 @@ def test_svd_refuses_what_has_no_such_layers(monkeypatch: pytest.MonkeyPatch, da
     monkeypatch.setattr(loading, "load", lambda *_, **__: object())
     monkeypatch.setattr(writers, "predict_to_files", None)
     image = next(data.parent.rglob("*.png"))
-    for ranks, message in (("8,4", "an exported file stays as it is"), ("8", "expected two ranks")):
+    for ranks, message in (("8,4", "exported files cannot be compressed"), ("8", "expected two ranks")):
         result = call("predict", "m", image, "--out", data.parent / "o", "--svd", ranks)
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
 

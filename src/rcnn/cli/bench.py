@@ -15,16 +15,17 @@ from rcnn.cli.options import DataFormat, Device, ImagesFolder, NetworkSource, Tr
 def bench(
     model: NetworkSource,
     data: Annotated[
-        Path | None, typer.Argument(metavar="[DATA]", help="Annotated images to predict; by default noise.")
+        Path | None,
+        typer.Argument(metavar="[DATA]", help="Annotated images to predict. Default: an image of noise."),
     ] = None,
     images: ImagesFolder = None,
     format: DataFormat = None,
-    count: Annotated[int, typer.Option(min=1, help="Images of DATA, evenly chosen.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds measured.")] = 5,
+    count: Annotated[int, typer.Option(min=1, help="Number of images from DATA, evenly spaced.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of measured rounds.")] = 5,
     device: Device = None,
     trust: Trust = None,
 ) -> None:
-    """Measure what a model costs on this machine: images a second, seconds by stage, memory."""
+    """Benchmark a model on this machine: images per second, time per stage, memory."""
     from rcnn.inference.benchmark import bench as measure
     from rcnn.loading import load_detector
 

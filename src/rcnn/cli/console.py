@@ -21,7 +21,7 @@ OLD_NAMES_END = "0.3"  # the version that no longer takes old names of options
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands, with the user's errors told in one message and without a traceback."""
+    """The commands, with user errors reported in one message, without a traceback."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the verbs, in order."""
@@ -58,28 +58,28 @@ def warn_renamed(old: str, new: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """To the standard output, without markup."""
+    """Print to the standard output, without markup."""
     typer.echo(text)
 
 
 def print_table(table: Any) -> None:
-    """A table of rich, or what else it can print, to the standard output."""
+    """Print a table, or anything else that rich can render, to the standard output."""
     console().print(table)
 
 
 def print_error(text: str) -> None:
-    """To the standard error, red where that is a terminal; brackets in paths are no markup."""
+    """Print to the standard error, in red on a terminal; brackets in paths are not markup."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
 
 
 def console() -> Console:
-    """Prints to the standard output; lines are not broken."""
+    """The console of the standard output, without line breaks of its own."""
     return Console(highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the time left, as a function of the number done and of all."""
+    """A progress bar with the time left: a function that takes the number done and the total."""
     from rich import progress as rich_progress
 
     columns = (
@@ -92,7 +92,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _needs_torch(error: BaseException) -> str:
-    """What to install, where a package of torch's is not installed; else nothing."""
+    """What to install if a package of the torch family is missing; otherwise empty."""
     if (
         not isinstance(error, ModuleNotFoundError)
         or (error.name or "").partition(".")[0] not in TORCH_PACKAGES

@@ -10,7 +10,7 @@ import typer
 from rcnn.cli.console import app, examples, print_error, print_text, progress_bar
 from rcnn.cli.options import DataFormat, DataSource, ImagesFolder, SkipBad, open_dataset
 
-data_app = typer.Typer(no_args_is_help=True, help="Check, draw, convert and download data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Check, show, convert and download data sets.")
 app.add_typer(data_app, name="data")
 
 
@@ -18,7 +18,7 @@ app.add_typer(data_app, name="data")
     "check", epilog=examples("rcnn data check cells/", "rcnn data check train.json --images photos/")
 )
 def data_check(data: DataSource, images: ImagesFolder = None, format: DataFormat = None) -> None:
-    """List every problem of a data set; exit code 1 if there are errors."""
+    """List all problems of a data set. The exit code is 1 if there are errors."""
     from rcnn.data.check import check
     from rcnn.data.formats.open import open_data
 
@@ -39,25 +39,25 @@ def data_check(data: DataSource, images: ImagesFolder = None, format: DataFormat
 )
 def data_convert(
     data: DataSource,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")],
     to: Annotated[
         str,
         typer.Option(
-            "--to", help="coco, voc, yolo, masks or labels (label images), or your own (my_package:FORMAT)."
+            "--to", help="coco, voc, yolo, masks, labels (label images), or your own (my_package:FORMAT)."
         ),
     ],
     images: ImagesFolder = None,
     format: DataFormat = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Write a data set in another format, images copied; says what that format cannot hold."""
+    """Convert a data set to another format. Images are copied; what the format cannot hold is listed."""
     from rcnn.data.convert import convert
 
     dataset = open_dataset(data, images, format)
     with progress_bar("converting") as progress:
         conversion = convert(dataset, out, to=to, skip_bad=skip_bad, progress=progress)
     for problem in conversion.skipped:
-        print_text(f"left out: {problem}")
+        print_text(f"skipped: {problem}")
     print_text(str(conversion))
 
 
@@ -70,9 +70,9 @@ def data_convert(
 )
 def data_get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="voc2007, voc2012 or voc0712 (both).")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where it goes.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")],
 ) -> None:
-    """Download a published data set; an interrupted download is resumed."""
+    """Download a published data set. Interrupted downloads are resumed."""
     from rcnn.data.archives import get
 
     print_text(f"ready: {get(name, out, print_text)}")
@@ -81,13 +81,13 @@ def data_get(
 @data_app.command("show", epilog=examples("rcnn data show cells/ --out look --count 40"))
 def data_show(
     data: DataSource,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")],
     images: ImagesFolder = None,
     format: DataFormat = None,
-    count: Annotated[int, typer.Option(min=1, help="Images to draw, chosen at random.")] = 24,
-    seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of images, chosen at random.")] = 24,
+    seed: Annotated[int, typer.Option(help="Random seed for choosing the images.")] = 0,
 ) -> None:
-    """Draw the annotations on some images, each by itself and all on one sheet."""
+    """Draw the annotations of some images, one file per image and a contact sheet."""
     from rcnn.data.show import show
 
     dataset = open_dataset(data, images, format)
@@ -95,4 +95,4 @@ def data_show(
         shown = show(dataset, out, count=count, seed=seed, progress=progress)
     for error in shown.failed:
         print_error(f"not drawn: {error}")
-    print_text(f"{shown.images} of {len(dataset)} images drawn; all on one sheet: {shown.sheet}")
+    print_text(f"{shown.images} of {len(dataset)} images drawn; contact sheet: {shown.sheet}")

@@ -12,10 +12,10 @@ from rcnn.cli.console import app, examples
 
 @app.command(epilog=examples("rcnn demo", "rcnn demo --out demo --minutes 2"))
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run and its report go.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="Train this long.")] = 3.0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Run folder to create.")] = Path("demo"),
+    minutes: Annotated[float, typer.Option(help="Training time in minutes.")] = 3.0,
 ) -> None:
-    """Train a small Mask R-CNN on generated images and show what it finds, in a few minutes."""
+    """Train a small Mask R-CNN on generated images, in a few minutes."""
     from rcnn.training.demo import run
 
     run(out, minutes)

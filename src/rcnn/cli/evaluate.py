@@ -37,8 +37,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="[MODEL] DATA",
-            help="A run folder, .safetensors file, exported file or folder, or a name listed by "
-            "`rcnn models` (left out with --predictions); annotated images.",
+            help="Model: run folder, .safetensors file, exported file or folder, or a name listed by "
+            "`rcnn models` (omit it with --predictions). Data: annotated images.",
         ),
     ],
     images: ImagesFolder = None,
@@ -48,31 +48,38 @@ def evaluate(
         str | None,
         typer.Option(
             help="Any of coco, panoptic, semantic, keypoints, voc07, voc10, nuclei, cityscapes, errors, "
-            "proposals, speed, and your own (my_package.metrics:MINE), joined by commas. "
-            "By default coco, voc07, voc10 and errors; nuclei for masks of one class, since that is what "
-            "cells are judged by; cityscapes for that format; proposals where the data bring some."
+            "proposals, speed, and your own (my_package.metrics:MINE), separated by commas. "
+            "Default: those that suit the data, without speed."
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Measure this COCO results file; no MODEL is then needed."),
+        typer.Option(metavar="FILE", help="Evaluate this COCO results file instead of a MODEL."),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Score from which detections count for nuclei; by default the model's own, with "
-            "--predictions where F1 is highest."
+            help="Score threshold of metrics such as nuclei. Default: the model's threshold; with "
+            "--predictions, the score of the highest F1."
         ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured here.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all results to this file.")
     ] = None,
     max_detections: Annotated[
-        int | None, typer.Option(min=1, help="Cap in an image; by default 100, more where images hold more.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Maximum detections per image. Default: 100, or the number of objects in the fullest image.",
+        ),
     ] = None,
     min_score: Annotated[
         float,
-        typer.Option(min=0, max=1, help="The lowest score asked for; the curves need the weak ones too."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Lowest score to evaluate. Keep it low: precision-recall curves need weak detections.",
+        ),
     ] = 0.01,
     skip_bad: SkipBad = False,
     device: Device = None,
@@ -82,7 +89,7 @@ def evaluate(
     settings: ModelSettings = None,
     trust: Trust = None,
 ) -> None:
-    """Measure a model, or detections in a file, on annotated images."""
+    """Evaluate a model, or a file of detections, on annotated images."""
     _check_count(sources, of_file=predictions is not None)
     from rcnn.data.external_proposals import with_proposals
     from rcnn.evaluation.evaluator import evaluate as measure
@@ -97,7 +104,7 @@ def evaluate(
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": names}
     if predictions is not None:
         if settings:
-            raise ValueError("evaluate: --set changes a model, but --predictions needs none; leave it out")
+            raise ValueError("evaluate: --set changes a model, but --predictions uses none; remove it")
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         evaluation, _ = evaluate_results(predictions, dataset, threshold=threshold, **chosen)
     else:
@@ -106,7 +113,7 @@ def evaluate(
         )
         dataset, left_out = usable_images(dataset, detector, skip_bad=skip_bad)
         for problem in left_out:
-            print_text(f"left out: {problem}")
+            print_text(f"skipped: {problem}")
         with progress_bar("proposing") as progress:
             dataset = with_required_proposals(dataset, detector, proposals, metrics=names, progress=progress)
         if threshold is None:

@@ -21,31 +21,30 @@ from rcnn.cli.options import ImagesFolder, ModelSettings, NetworkSource, Trust, 
 def export(
     model: NetworkSource,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where it goes: .onnx, .pt2, or a folder for openvino.")
+        Path, typer.Option(metavar="FILE", help="Output file (.onnx, .pt2), or folder for openvino.")
     ],
     format: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="onnx, openvino, torch, or your own exporter (my_package.exporters:MINE)."
+            metavar="NAME",
+            help="onnx, openvino, torch, or an exporter of your own (my_package.exporters:MINE).",
         ),
     ] = "onnx",
     transform_inside: Annotated[
         bool,
-        typer.Option("--transform-inside", help="Let the file itself resize and normalise images of bytes."),
+        typer.Option("--transform-inside", help="Include resizing and normalisation in the exported file."),
     ] = False,
     int8: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DATA", help="Compute in eight-bit integers, fitted to these images (openvino only)."
-        ),
+        typer.Option(metavar="DATA", help="Quantise to int8, calibrated on these images (openvino only)."),
     ] = None,
     images: ImagesFolder = None,
     settings: ModelSettings = None,
     trust: Trust = None,
 ) -> None:
-    """Write a model as ONNX or OpenVINO, which predict without torch, or as a torch.export program.
+    """Export a model to ONNX or OpenVINO, which run without torch, or to torch.export.
 
-    Use the file as MODEL in predict and evaluate.
+    predict and evaluate take the exported file as MODEL.
     """
     from rcnn.evaluation.int8 import NUM_CALIBRATION_IMAGES, compare_int8
     from rcnn.inference.exported import open_exported
@@ -58,5 +57,5 @@ def export(
     written = write(detector, out, format, transform_inside=transform_inside, calibration=seen)
     print_text(f"written: {written}")
     if dataset is not None:
-        with progress_bar("measuring what it costs") as progress:
+        with progress_bar("comparing with the network") as progress:
             print_text(str(compare_int8(detector, open_exported(out), dataset, progress=progress)))

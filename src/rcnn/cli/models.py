@@ -11,7 +11,7 @@ Rows = list[tuple[str, ...]]
 
 @app.command(epilog=examples("rcnn models"))
 def models() -> None:
-    """List models, backbones and recipes, and where their weights come from."""
+    """List models, backbones and recipes, and the sources of their weights."""
     from rich.table import Table
 
     for title, columns, rows in _tables():
@@ -29,11 +29,11 @@ def _tables() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     from rcnn.loading import shipped
     from rcnn.training.recipe import recipe_summaries
 
-    yield "Models (--model)", ("name", "what it does"), list(MODELS.items())
-    yield "Backbones (--backbone)", ("name", "ImageNet weights from"), list(BACKBONES.items())
+    yield "Models (--model)", ("name", "task"), list(MODELS.items())
+    yield "Backbones (--backbone)", ("name", "ImageNet weights"), list(BACKBONES.items())
     recipes: Rows = [(name, *summary) for name, summary in recipe_summaries().items()]
     yield "Recipes (--recipe)", ("name", "model", "backbone"), recipes
     trained: Rows = [(name, str(path)) for name, path in shipped().items()]
-    yield "Trained, with the package (as MODEL)", ("name", "file"), trained
-    columns = ("name", "weights from, unless in RCNN_WEIGHTS")
-    yield "Trained on COCO (as MODEL)", columns, list(PUBLISHED.items())
+    yield "Trained models in this package (use as MODEL)", ("name", "file"), trained
+    columns = ("name", "weights (downloaded, or from RCNN_WEIGHTS)")
+    yield "Models trained on COCO (use as MODEL)", columns, list(PUBLISHED.items())

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they stand for."""
+"""Options shared by several verbs, and functions that apply them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md)."
 DataSource = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
 ImagesFolder = Annotated[
-    Path | None, typer.Option("--images", help="Where DATA's images are, if not beside it.")
+    Path | None, typer.Option("--images", help="Folder of the images, if not next to DATA.")
 ]
 DataFormat = Annotated[
     str | None,
@@ -40,25 +40,24 @@ ProposalsFile = Annotated[
     Path | None,
     typer.Option(
         "--proposals", metavar="FILE",
-        help="Boxes (.npz, .mat, COCO .json) for models without proposals of their own; else searched for.",
+        help="External proposals (.npz, .mat, COCO .json) for models without an RPN. Default: selective "
+        "search.",
     ),
 ]  # fmt: skip
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU where there is one.")
-]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave broken images out instead of stopping.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … Default: a GPU if there is one.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip images with errors instead of stopping.")]
 Trust = Annotated[
     list[str] | None,
     typer.Option(
         "--trust", metavar="MODULE",
-        help="Python package whose code a model file or recipe may import. Repeatable.",
+        help="Python package that a model file or recipe may import code from. Repeatable.",
     ),
 ]  # fmt: skip
 Precision = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto, bf16 or float32. auto: bf16 for prediction where it is markedly faster, float32 for "
+        help="auto, bf16 or float32. auto: bf16 for prediction where it is clearly faster, float32 for "
         "evaluation.",
     ),
 ]
@@ -67,29 +66,30 @@ Svd = Annotated[
     str | None,
     typer.Option(
         "--svd", metavar="T6,T7",
-        help="Of a Fast R-CNN: its two fully connected layers by truncated SVD of these ranks (1024,256).",
+        help="Compress the two fully connected layers of Fast R-CNN by truncated SVD to these ranks, for "
+        "example 1024,256.",
     ),
 ]  # fmt: skip
 ModelSettings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE",
-        help="Predict with another setting than it was trained with: model.box.nms_iou=0.4. Repeatable.",
+        help="Change a setting for prediction, for example model.box.nms_iou=0.4. Repeatable.",
     ),
 ]  # fmt: skip
 MaxDetections = Annotated[
-    int | None, typer.Option(min=1, help="Most objects in an image; by default the model's.")
+    int | None, typer.Option(min=1, help="Maximum detections per image. Default: the model's setting.")
 ]
 
 
 def open_dataset(data: Path, images: Path | None = None, format: str | None = None) -> Dataset:
-    """The data set; its problems are counted on the standard error."""
+    """Open a data set, and report the number of its errors on the standard error."""
     from rcnn.data.formats.open import open_data
 
     dataset = open_data(data, images, format=format)
     errors = sum(problem.severity == "error" for problem in dataset.problems)
     if errors:
-        print_error(f"warning: {errors} errors in {data}; they are listed by: rcnn data check {data}")
+        print_error(f"warning: {errors} errors in {data}; list them with: rcnn data check {data}")
     return dataset
 
 
@@ -103,7 +103,7 @@ def load_model(
     settings: list[str] | None = None,
     trust: list[str] | None = None,
 ) -> Any:
-    """A trained model as the options describe it."""
+    """Load a model with these options."""
     from rcnn.loading import load
 
     if half:
@@ -114,7 +114,7 @@ def load_model(
         return detector
     ranks = _ranks(svd)
     if not hasattr(detector, "compressed"):
-        raise ValueError(f"--svd {svd}: an exported file stays as it is; leave it out")
+        raise ValueError(f"--svd {svd}: exported files cannot be compressed; remove the option")
     try:
         return detector.compressed(ranks)
     except ValueError as error:

@@ -33,18 +33,21 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGES...",
-            help="Image files, and folders of them; true masks beside the images of a data set are left out.",
+            help="Image files and folders. Annotated masks next to the images of a data set are skipped.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where overlays and tables go.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder for overlays and tables.")],
     min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out what is less sure; by default the model's.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Drop detections with a lower score. Default: the model's threshold."
+        ),
     ] = None,
     max_detections: MaxDetections = None,
     image_ids: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="COCO file whose image ids predictions.json and panoptic.json shall have."
+            metavar="FILE", help="COCO file whose image ids are used in predictions.json and panoptic.json."
         ),
     ] = None,
     device: Device = None,
@@ -54,9 +57,9 @@ def predict(
     settings: ModelSettings = None,
     trust: Trust = None,
 ) -> None:
-    """Find the objects in images: overlays, predictions.json (COCO), objects.csv, counts.csv.
+    """Find objects in images; write overlays, predictions.json (COCO), objects.csv and counts.csv.
 
-    Of panoptic and semantic models also the maps, with areas.csv.
+    Panoptic and semantic models also write maps and areas.csv.
     """
     from rcnn.inference.sources import find_images
     from rcnn.inference.writers import predict_to_files
@@ -72,13 +75,13 @@ def predict(
         )  # fmt: skip
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]
     found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
-    how = "" if summary.precision == "float32" else f"; computed in {summary.precision}"
+    how = "" if summary.precision == "float32" else f"; precision: {summary.precision}"
     print_text(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}{how}")
     if summary.full:
         print_error(
-            f"{len(summary.full)} images have as many objects as are reported at most, such as "
-            f"{summary.full[0]}: there may be more; ask for them with --max-detections"
+            f"{len(summary.full)} images reached the maximum number of detections, for example "
+            f"{summary.full[0]}; there may be more objects: raise --max-detections"
         )
     if summary.failed:
-        print_error("\n".join((f"{len(summary.failed)} images could not be used:", *summary.failed)))
+        print_error("\n".join((f"{len(summary.failed)} images could not be read:", *summary.failed)))
         raise typer.Exit(1)

@@ -19,37 +19,35 @@ from rcnn.cli.options import DataFormat, DataSource, Device, ImagesFolder, Trust
 )
 def propose(
     data: DataSource,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where the boxes go: .npz, or .json as COCO's proposals.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Output file: .npz, or .json (COCO proposals).")],
     images: ImagesFolder = None,
     format: DataFormat = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Take the proposals of this model's RPN.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="RUN", help="Use the RPN of this model.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="selective_search, or rpn, which needs --model and is then meant.")
+        str | None, typer.Option(help="selective_search, or rpn (the default with --model).")
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Most proposals of an image; 2000 unless --set says otherwise.")
+        int | None, typer.Option(min=1, help="Maximum proposals per image. Default: 2000.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the search, such as min_side=8."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Setting of selective search, for example min_side=8. Repeatable.",
+        ),
     ] = None,
     device: Device = None,
     trust: Trust = None,
 ) -> None:
-    """Write proposals for every image, and how many of the objects they cover."""
+    """Generate region proposals for every image, and report their recall."""
     wanted = method or ("rpn" if model else "selective_search")
     if wanted not in ("rpn", "selective_search"):
         raise ValueError(f"--method {wanted}: expected selective_search or rpn")
     if (wanted == "rpn") != (model is not None):
-        raise ValueError(
-            "propose: --method rpn and --model RUN belong together; selective search has neither"
-        )
+        raise ValueError("propose: --method rpn needs --model RUN, and selective_search takes none")
     if model is not None and settings:
-        raise ValueError("propose: --set changes the search; the RPN of a model has its own settings")
+        raise ValueError("propose: --set is for selective search; an RPN has the settings of its model")
     from rcnn.config import apply_assignments
     from rcnn.data.external_proposals import default_cache
     from rcnn.evaluation.proposal_recall import propose as write

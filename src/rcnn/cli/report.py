@@ -12,9 +12,9 @@ from rcnn.cli.console import app, examples, print_text
 
 @app.command(epilog=examples("rcnn report runs/cells"))
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
 ) -> None:
-    """Write a run's report.html anew."""
+    """Regenerate a run's report.html."""
     from rcnn.training.run import rewrite_report
 
     print_text(f"written: {rewrite_report(run)}")

@@ -21,59 +21,63 @@ from rcnn.cli.options import DATA_HELP, DataFormat, Device, ImagesFolder, Propos
 def train(
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help=DATA_HELP)] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Data to measure on; by default a part of DATA is held out.")
+        Path | None, typer.Option(help="Validation data. Default: a part of DATA is held out.")
     ] = None,
     images: ImagesFolder = None,
-    val_images: Annotated[Path | None, typer.Option(help="Where the images of --val are.")] = None,
+    val_images: Annotated[Path | None, typer.Option(help="Folder of the images of --val.")] = None,
     format: DataFormat = None,
     proposals: ProposalsFile = None,
     val_proposals: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Proposals for --val, if not in --proposals.")
+        Path | None, typer.Option(metavar="FILE", help="External proposals for --val, if not in --proposals.")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="See `rcnn models`, or your own (my_package.nets:Mine); by default chosen from DATA."
+            help="See `rcnn models`, or your own (my_package.nets:Mine). Default: chosen from DATA."
         ),
     ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
             help="See `rcnn models`, any model of timm (timm:convnext_tiny), or your own "
-            "(my_package.nets:build); by default efficientnet_lite0."
+            "(my_package.nets:build). Default: efficientnet_lite0."
         ),
     ] = None,
     trunk: Annotated[str | None, typer.Option(hidden=True, help="The old name of --backbone.")] = None,
     scheme: Annotated[
         str | None,
-        typer.Option(help="joint, or alternating: Faster R-CNN in the four steps of its paper."),
+        typer.Option(
+            help="Training scheme of Faster R-CNN: joint, or alternating (the four steps of the paper)."
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A recipe file, or the name of one in `rcnn models`.")
+        str | None, typer.Option(metavar="FILE", help="Recipe file, or a name listed by `rcnn models`.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Train this long by the clock.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Train for so many passes over the images.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder to make.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Training time in minutes.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Number of passes over the training images.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder to create.")] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with an interrupted run; nothing else is needed."),
+        typer.Option(metavar="RUN", help="Resume an interrupted run. All other settings come from the run."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe. Repeatable."),
     ] = None,
     skip_bad: SkipBad = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare batches.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per training step.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Number of processes that prepare batches.")
+    ] = None,
     device: Device = None,
     log: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Log to tensorboard, mlflow or wandb as well. Repeatable."),
+        typer.Option(metavar="NAME", help="Also log to tensorboard, mlflow or wandb. Repeatable."),
     ] = None,
     callback: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Your own callback (my_package.callbacks:Mine). Repeatable."),
+        typer.Option(metavar="PATH", help="Callback of your own (my_package.callbacks:Mine). Repeatable."),
     ] = None,
     trust: Trust = None,
 ) -> None:
@@ -82,7 +86,7 @@ def train(
         warn_renamed("--trunk", "--backbone")
         backbone = backbone or trunk
     if data is None and resume is None:
-        raise ValueError("train: name the DATA to train on, or --resume RUN")
+        raise ValueError("train: give the DATA to train on, or --resume RUN")
     given = {
         "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--format": format,
         "--model": model, "--proposals": proposals, "--val-proposals": val_proposals,
@@ -92,13 +96,13 @@ def train(
     }  # fmt: skip
     extra = [name for name, value in given.items() if value not in (None, [])]
     if resume is not None and extra:
-        raise ValueError(f"train: a resumed run keeps its settings; leave out {', '.join(extra)}")
+        raise ValueError(f"train: a resumed run keeps its settings; remove {', '.join(extra)}")
     if minutes is not None and epochs is not None:
-        raise ValueError("train: --minutes and --epochs exclude each other; choose one")
+        raise ValueError("train: --minutes and --epochs are mutually exclusive; choose one")
     changes = list(settings or [])
     if scheme is not None:
         if model not in (None, "faster_rcnn"):
-            raise ValueError(f"train: --scheme is of faster_rcnn, not of {model}: leave one of them out")
+            raise ValueError(f"train: --scheme is for faster_rcnn, not for {model}; remove one of them")
         model = "faster_rcnn" if recipe is None else model
         changes.append(f"model.scheme={scheme}")
     if batch_size is not None:
@@ -116,13 +120,13 @@ def train(
     except KeyboardInterrupt:
         _say_how_to_resume(resume or out)
         raise typer.Exit(INTERRUPTED) from None
-    print_text(f"the run is in {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
+    print_text(f"run folder: {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
 
 
 def _say_how_to_resume(where: Path | None) -> None:
     if where is None:
-        print_error("interrupted; if a run folder was named above, go on with: rcnn train --resume RUN")
+        print_error("interrupted; if a run folder was printed above, resume with: rcnn train --resume RUN")
     elif (where / "run.json").is_file():
-        print_error(f"interrupted; go on with: rcnn train --resume {where}")
+        print_error(f"interrupted; resume with: rcnn train --resume {where}")
     else:
-        print_error("interrupted before the training began")
+        print_error("interrupted before training started")

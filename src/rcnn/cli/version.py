@@ -35,9 +35,9 @@ def options(
         bool,
         typer.Option(
             "--verbose", "-v", is_eager=True,
-            help="With --version: also versions of other packages, the CPU, and the compiled kernels.",
+            help="With --version: also print versions of other packages, the CPU, and the compiled kernels.",
         ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:  # fmt: skip
     """Find, outline, count and measure objects in images: train, evaluate and use R-CNN models."""

@@ -9,7 +9,7 @@ import typer
 
 from rcnn.cli.console import app, examples, print_text
 
-weights_app = typer.Typer(no_args_is_help=True, help="Weights of other programs.")
+weights_app = typer.Typer(no_args_is_help=True, help="Import weights from other programs.")
 app.add_typer(weights_app, name="weights")
 
 
@@ -21,23 +21,28 @@ app.add_typer(weights_app, name="weights")
     ),
 )
 def weights_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Their .pkl, .pth, .pt or .safetensors.")],
-    source: Annotated[
-        str, typer.Option("--from", metavar="PROGRAM", help="torchvision, detectron2 or mmdetection.")
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Weights file: .pkl, .pth, .pt or .safetensors.")
     ],
-    out: Annotated[Path, typer.Option(metavar="MODEL", help="The file to make, .safetensors.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="PROGRAM", help="Source program: torchvision, detectron2 or mmdetection."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="MODEL", help="Output file, .safetensors.")],
     classes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Names of the classes, one a line.")
+        Path | None, typer.Option(metavar="FILE", help="Text file of class names, one per line.")
     ] = None,
     channels: Annotated[
-        str | None, typer.Option(help="rgb or bgr, where the model is not as usual in its program.")
+        str | None, typer.Option(help="Channel order, rgb or bgr, if it differs from the program's default.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the model that is not the usual one."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the model. Repeatable."),
     ] = None,
 ) -> None:
-    """Turn a detector that another program trained into a model for all verbs here."""
+    """Convert a detector from another program to a checkpoint of rcnn."""
     from rcnn.importers.convert import import_weights
 
     imported = import_weights(file, source, classes=classes, channels=channels, settings=settings or [])

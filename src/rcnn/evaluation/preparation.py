@@ -64,12 +64,15 @@ def with_required_proposals(
         settings = network.settings.search
         return with_proposals(dataset, source, cache=default_cache(), settings=settings, progress=progress)
     if file is not None:
-        raise ValueError(f"--proposals {file}: this model makes its own proposals; leave the option out")
+        raise ValueError(
+            f"--proposals {file}: only for models without an RPN; this model generates its own proposals. "
+            "Remove the option."
+        )
     choice = choose_metrics(metrics)
     if not (choice.is_named and choice.needs("proposals")):
         return dataset
     if network is None:
-        raise ValueError("an exported file has no RPN to ask; expected a Faster or Mask R-CNN's checkpoint")
+        raise ValueError("an exported file has no RPN to query: use the checkpoint of a Faster or Mask R-CNN")
     from rcnn.evaluation.rpn_proposals import rpn_proposals  # asks a network, which needs torch
 
     return with_proposals(dataset, rpn_proposals(detector, dataset, COUNTS[-1], progress))  # type: ignore[arg-type]
