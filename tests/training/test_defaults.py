@@ -138,7 +138,7 @@ def test_images_of_one_size_keep_one_factor() -> None:
     transform, why = choose_transform(squares(4 * MIN_VISIBLE_SIZE, size=(side, side)), BACKBONE)
     assert (transform.short_side, transform.scale) == (None, 0.5)
     assert why.value == "images resized by 0.5"
-    assert why.why == f"a tenth of the objects is smaller than {2 * MIN_VISIBLE_SIZE:.0f} px"
+    assert why.why == f"a tenth of the objects are smaller than {2 * MIN_VISIBLE_SIZE:.0f} px"
 
 
 def test_images_that_show_the_same_at_other_sizes_get_one_side() -> None:

@@ -44,9 +44,9 @@ def test_the_demo_from_pictures_to_report(tmp_path: Path, monkeypatch: pytest.Mo
     assert not {r.path for r in asked["data"].records} & {r.path for r in asked["val"].records}
     assert (len(asked["data"]), len(asked["val"])) == (6, 2)
     output = text.getvalue()
-    assert "6 pictures of shapes to train on and 2 to test on" in output
+    assert "6 images of shapes to train on and 2 to test on" in output
     assert "for 0.5 minutes" in output
-    assert "In the first held-out picture it finds {" in output
+    assert "In the first test image it finds {" in output
     assert all(name in narrow.class_names for name in ("disk", "square"))
     for verb in ("rcnn data check MY_DATA", "rcnn train MY_DATA", "rcnn predict runs/my MY_IMAGES"):
         assert verb in output

@@ -375,12 +375,12 @@ def test_the_best_weights_and_the_knowledge_of_them_are_stored_together(tmp_path
     [
         ({"lr": math.nan}, r"^lr is nan: expected a number, 0 or more"),
         ({"lr": -0.001}, r"^lr is -0\.001"),
-        ({"warmup": 500}, r"^warmup is 500: expected a fraction of the way, not steps"),
-        ({"steps": (8, 11)}, r"^steps is \(8, 11\): expected fractions of the way, not epochs"),
+        ({"warmup": 500}, r"^warmup is 500: expected a fraction of training, not steps"),
+        ({"steps": (8, 11)}, r"^steps is \(8, 11\): expected fractions of training, not epochs"),
         ({"ema": 1.5}, r"^ema is 1\.5"),
         ({"eval_images": 0}, r"^eval_images is 0: expected at least 1 image"),
         ({"workers": -1}, r"^workers is -1"),
-        ({"seed": -1}, r"^seed is -1: expected a whole number"),
+        ({"seed": -1}, r"^seed is -1: expected an integer"),
         ({"seed": 2**32}, r"^seed is 4294967296"),
     ],
 )

@@ -12,7 +12,7 @@ from rcnn.training.settings import TrainSettings
 
 
 def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW or SGD; the backbone with its own multiple of the rate, biases and norms without decay."""
+    """AdamW or SGD; the backbone has its own learning rate; biases and norms have no weight decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -34,7 +34,7 @@ def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
 def restore_memory_layout(optimizer: torch.optim.Optimizer) -> None:
     """Give the optimiser's tensors the memory layout of their parameters (channels last).
 
-    A checkpoint holds them contiguous, and the fused step reads both by their place in memory.
+    A checkpoint stores them contiguous, but the fused step assumes that both have the same layout.
     """
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
@@ -52,7 +52,7 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
-        """Move towards the current weights; early on faster, so that the start is soon forgotten."""
+        """Move towards the current weights; faster at first, to forget the initial weights."""
         if not self.decay:
             return
         step = 1 - min(self.decay, (1 + iteration) / (10 + iteration))
@@ -64,7 +64,7 @@ class WeightEMA:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the network has the averaged weights."""
+        """Inside ``with``, the network has the averaged weights."""
         own = {k: v.detach().clone() for k, v in self.network.state_dict().items()} if self.decay else {}
         if self.decay:
             self.network.load_state_dict(self.shadow)

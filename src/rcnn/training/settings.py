@@ -22,31 +22,31 @@ class TrainSettings:
 
     Attributes:
         epochs: passes over the training images; exactly one of ``epochs`` and ``minutes`` is set.
-        minutes: training time by the clock; evaluation is counted apart.
-        batch_size: images in a step, of all processes together.
+        minutes: training time in minutes, without evaluations.
+        batch_size: images per step, of all processes together.
         optimizer: ``adamw`` or ``sgd`` (the papers').
         lr: the highest learning rate.
         momentum: of SGD.
         weight_decay: on weights; not on biases and norms.
         backbone_lr: learning rate of the pretrained backbone, as a multiple of ``lr``.
-        warmup: fraction of the way over which the learning rate rises from nothing.
+        warmup: fraction of training over which the learning rate rises from zero.
         schedule: ``cosine`` to zero, or ``steps``.
-        steps: fractions of the way after which the rate is multiplied by ``step_factor``.
+        steps: fractions of training after which the learning rate is multiplied by ``step_factor``.
         step_factor: see ``steps``.
-        clip_norm: the gradient's norm is cut to this; 0 is off.
-        ema: decay per step of the moving average of the weights, which is what is evaluated and kept; 0 is
-            off.
-        amp: half precision in training: ``auto`` is bfloat16 where the device computes in it markedly
-            quicker (GPUs, CPUs with instructions for it), full precision elsewhere.
-        eval_every: fraction of the way between two evaluations; 0 is one after each step. By the clock,
-            without ``patience``, once they have taken a twentieth of it only the last one follows.
-        eval_images: at most this many validation images in each of them (the last one takes all).
-        patience: stop after this many evaluations without a better result; 0 is never.
-        max_bad_steps: losses that are not finite in a row before the run gives up.
-        save_every: seconds between two checkpoints; more where they would take a twentieth of the time.
-        seed: of everything random.
+        clip_norm: maximum norm of the gradient; 0: no clipping.
+        ema: decay per step of the moving average of the weights (EMA), which is then evaluated and kept; 0:
+            no average.
+        amp: ``auto``: train in bfloat16 where it is markedly faster (GPUs, CPUs with instructions for it),
+            else in float32; ``off``: in float32.
+        eval_every: fraction of training between two evaluations; 0: one after each step. With ``minutes`` and
+            without ``patience``, only the last one follows once they have taken a twentieth of the time.
+        eval_images: maximum number of validation images in each of them; the last one takes all.
+        patience: stop after this many evaluations without a better result; 0: never.
+        max_bad_steps: consecutive non-finite losses after which training stops.
+        save_every: seconds between two checkpoints; more if they would take a twentieth of the time.
+        seed: random seed.
         workers: processes that prepare batches.
-        start: a run folder or checkpoint whose weights to begin with, wherever names and shapes agree.
+        start: a run folder or checkpoint to take the initial weights from, where names and shapes agree.
     """
 
     epochs: float | None = None
@@ -85,17 +85,17 @@ class TrainSettings:
             "backbone_lr": (0 <= self.backbone_lr < math.inf, "a multiple of lr, 0 or more"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number, 0 or more"),
             "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
-            "warmup": (0 <= self.warmup < 1, "a fraction of the way, not steps"),
-            "steps": (all(0 < step < 1 for step in self.steps), "fractions of the way, not epochs"),
+            "warmup": (0 <= self.warmup < 1, "a fraction of training, not steps"),
+            "steps": (all(0 < step < 1 for step in self.steps), "fractions of training, not epochs"),
             "step_factor": (0 < self.step_factor <= 1, "a number above 0, at most 1"),
             "clip_norm": (0 <= self.clip_norm < math.inf, "a number, 0 for off"),
             "ema": (0 <= self.ema < 1, "a number from 0 to below 1"),
-            "eval_every": (self.eval_every >= 0, "a fraction of the way; 0 is after each step"),
+            "eval_every": (self.eval_every >= 0, "a fraction of training; 0 is after each step"),
             "eval_images": (self.eval_images >= 1, "at least 1 image"),
             "patience": (self.patience >= 0, "a number of evaluations, 0 for never"),
             "max_bad_steps": (self.max_bad_steps >= 1, "at least 1"),
             "save_every": (self.save_every >= 0, "seconds, 0 or more"),
-            "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
+            "seed": (0 <= self.seed < 2**32, "an integer from 0 to 4294967295"),
             "workers": (self.workers >= 0, "0 or more processes"),
         }
         for name, (good, expected) in fits.items():
@@ -107,7 +107,7 @@ class TrainSettings:
         return self.amp == "auto" and fast_bfloat16(device)
 
     def lr_factor(self, fraction: float) -> float:
-        """The learning rate as a share of ``lr`` at a fraction of the way, warm-up included."""
+        """The learning rate as a multiple of ``lr`` at a fraction of training, warm-up included."""
         warm = min(1.0, (fraction + 1e-3) / self.warmup) if self.warmup else 1.0
         if self.schedule == "cosine":
             return warm * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the choices are made from.
+    """What defaults are chosen from.
 
     Attributes:
         heights: of the images, ``[images]``.
@@ -27,9 +27,9 @@ class Statistics:
         ratios: height / width of the boxes.
         owner: the image of each object.
         labels: the class of each object.
-        borders: whether the box reaches the left or right, and the upper or lower border of its image, but
-            for two pixels; ``[objects, 2]``.
-        max_objects: objects of the fullest image.
+        borders: whether the box comes within two pixels of the left or right, and of the upper or lower
+            border of its image; ``[objects, 2]``.
+        max_objects: the largest number of objects in one image.
     """
 
     heights: Floats
@@ -44,7 +44,7 @@ class Statistics:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset) -> Statistics:
-        """Measure the truth of a data set, crowds left out."""
+        """Measure the truth of a data set, without crowds."""
         boxes, owner, labels = [], [], []
         for i, record in enumerate(dataset.records):
             truth = record.truth if record.truth.crowd is None else record.truth[~record.truth.crowd]
@@ -63,7 +63,7 @@ class Statistics:
         )  # fmt: skip
 
     def large(self, sizes: Floats, percentile: float) -> float:
-        """A high percentile of all objects' sizes, or what is large in a class of large ones, though rare."""
+        """A high percentile of all object sizes, or a usual one of a class of large objects, however rare."""
         usual = [
             np.percentile(sizes[self.labels == label], 75)
             for label, count in zip(*np.unique(self.labels, return_counts=True), strict=True)

@@ -1,13 +1,13 @@
-"""What follows the fine-tuning of R-CNN: features, one SVM a class, one regression of boxes a class.
+"""What follows the fine-tuning of R-CNN: one SVM and one box regression per class, on its features.
 
-R-CNN §2.3, appendices B and C, and its published code. One pass over the images mines hard negatives: after
-each image the proposals that the SVM of a class takes for objects, or nearly, join its negatives, and after
-every so many it is fitted anew. The paper finds that one pass is enough. Features are computed as they are
-needed, once for each proposal, and only those of the positives, the hard negatives and the regressions' pairs
-are kept.
+R-CNN §2.3, appendices B and C, and its published code. One pass over the images mines hard negatives: the
+proposals of each image that the SVM of a class classifies as objects, or nearly so, are added to its
+negatives, and after a number of them it is fitted again. The paper finds that one pass is enough. Features
+are computed once per proposal when they are needed; only those of the positives, the hard negatives and the
+regression pairs are kept.
 
-Fitted by scikit-learn (the extra ``svm``); what it finds is stored as linear layers, so that prediction needs
-no scikit-learn.
+Fitted by scikit-learn (the extra ``svm``). The result is stored as linear layers, so prediction does not need
+scikit-learn.
 
 Legend: N samples, D features, K classes, R proposals of an image, G its true boxes.
 """
@@ -33,7 +33,7 @@ from rcnn.transform import Transform
 INSTALL = "pip install 'rcnn[svm]'"
 # Images and proposals of each from which the features' mean norm is estimated (published code: 200 x 200).
 NORM_IMAGES, NORM_BOXES = 200, 20
-# A class without a single object is given this margin everywhere.
+# The margin of a class without any object.
 ABSENT_CLASS_MARGIN = -10.0
 MAX_CROWD_OVERLAP = 0.7
 
@@ -47,10 +47,10 @@ class ClassSVM:
     Attributes:
         settings: how it is fitted.
         positives: ``[N, D]``.
-        seed: of the solver.
-        negatives: ``[N, D]``, those kept so far.
-        fresh: negatives that joined since it was fitted.
-        fits: how often it was fitted.
+        seed: random seed of the solver.
+        negatives: ``[N, D]``, kept so far.
+        fresh: number of negatives added since the last fit.
+        fits: number of fits.
     """
 
     settings: SVMSettings
@@ -72,7 +72,7 @@ class ClassSVM:
         return features @ self.weight + self.bias
 
     def add_hard_negatives(self, negatives: Tensor) -> None:
-        """Take the hard ones of some negatives ``[N, D]``, and fit anew if they have become enough."""
+        """Add the hard ones of some negatives ``[N, D]``, and fit again once there are enough new ones."""
         if not len(self.positives):
             return
         hard = negatives[self.margins(negatives) > self.settings.hard_margin]
@@ -82,7 +82,7 @@ class ClassSVM:
             self.fit()
 
     def fit(self) -> None:
-        """Fit to what is there, and let the easy negatives go."""
+        """Fit to all samples, then drop the easy negatives."""
         if not len(self.positives):
             self.bias = ABSENT_CLASS_MARGIN
             return
@@ -94,10 +94,10 @@ class ClassSVM:
 
 
 def require_sklearn() -> None:
-    """Refuse at once what could only fail after the fine-tuning.
+    """Check for scikit-learn before training, since it is needed only after the fine-tuning.
 
     Raises:
-        ValueError: scikit-learn is not installed; says how to get it.
+        ValueError: scikit-learn is not installed; says how to install it.
     """
     try:
         import sklearn  # noqa: F401
@@ -108,7 +108,7 @@ def require_sklearn() -> None:
 def fit_svm(
     positives: Tensor, negatives: Tensor, settings: SVMSettings, seed: int = 0
 ) -> tuple[Tensor, float]:
-    """Weight ``[D]`` and bias of the linear SVM between ``[N, D]`` and ``[M, D]``, by liblinear (type 3)."""
+    """Weight ``[D]`` and bias of a linear SVM of ``[N, D]`` against ``[M, D]``, by liblinear (type 3)."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
@@ -118,7 +118,7 @@ def fit_svm(
     )  # fmt: skip
     labels = np.r_[np.ones(len(positives)), np.zeros(len(negatives))]
     with warnings.catch_warnings():
-        # Liblinear stops at its limit of iterations with a solution that is as good as its features.
+        # At its limit of iterations liblinear stops with a solution that is good enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
         svm.fit(torch.cat([positives, negatives]).numpy(), labels)
     return torch.from_numpy(svm.coef_[0]).float(), float(svm.intercept_[0])
@@ -148,7 +148,7 @@ def fit_ridge(features: Tensor, targets: Tensor, settings: RidgeSettings) -> tup
 
 
 def find_negatives(boxes: Tensor, truth: Targets, label: int, max_iou: float) -> Tensor:
-    """Bool ``[R]``: the proposals that hold nothing of a class, and do not lie in a crowd."""
+    """Bool ``[R]``: the proposals that contain no object of a class and are not inside a crowd."""
     real, crowds = split_crowds(truth)
     mine = truth.boxes[real][truth.labels[real] == label]
     negative = torch.ones(len(boxes), dtype=torch.bool)
@@ -160,7 +160,7 @@ def find_negatives(boxes: Tensor, truth: Targets, label: int, max_iou: float) ->
 
 
 def find_pairs(boxes: Tensor, truth: Targets, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What the regressions learn from: indices ``[N]`` of proposals, labels ``[N]``, deltas ``[N, 4]``."""
+    """What regressions are trained on: indices ``[N]`` of proposals, labels ``[N]``, deltas ``[N, 4]``."""
     real, _ = split_crowds(truth)
     if not len(real) or not len(boxes):
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros((0, 4))
@@ -171,7 +171,7 @@ def find_pairs(boxes: Tensor, truth: Targets, min_iou: float) -> tuple[Tensor, T
 
 
 class RegressionPairs:
-    """What the regression of one class learns from: all pairs, or an even draw of so many."""
+    """What the regression of one class is trained on: all pairs, or a uniform sample of them."""
 
     def __init__(self, max_pairs: int | None, seed: int) -> None:
         self.max_pairs = max_pairs
@@ -183,7 +183,7 @@ class RegressionPairs:
 
     def add(self, features: Tensor, target_deltas: Tensor) -> None:
         """More pairs: features ``[N, D]`` and deltas ``[N, 4]``."""
-        # Every pair has a lot; the lowest stay, so that each has the same chance whenever it came.
+        # Every pair has a random priority; the lowest ones stay, so all have the same chance.
         priorities = torch.rand(len(target_deltas), generator=self.generator)
         self.parts.append((features, target_deltas, priorities))
         if self.max_pairs is not None and len(self) > 2 * self.max_pairs:
@@ -200,7 +200,7 @@ class RegressionPairs:
 
 
 class SVMFitter:
-    """The stages after fine-tuning, on a training set with proposals."""
+    """Fits SVMs and regressions after fine-tuning, on a training set with proposals."""
 
     def __init__(self, network: RCNN, transform: Transform, data: Dataset, seed: int, say: Log) -> None:
         self.network, self.transform, self.data = network.eval(), transform, data
@@ -211,7 +211,7 @@ class SVMFitter:
         self.classifies = self.settings.classifier == "svm"
 
     def run(self) -> None:
-        """Fit what the settings ask for of SVMs and regressions, and put it into the network."""
+        """Fit the SVMs and regressions that the settings ask for, and store them in the network."""
         if not (self.classifies or self.settings.regression):
             return
         scale = self.feature_scales()
@@ -231,7 +231,7 @@ class SVMFitter:
         self.store(svms, pairs, scale)
 
     def sample(self, index: int) -> tuple[Tensor, Tensor, Targets]:
-        """The normalised image ``[3, h, w]``, its proposals, and its truth, all on the resized image."""
+        """The normalised image ``[3, h, w]``, its proposals and its truth, in resized pixels."""
         sample = TrainingSample.from_sample(self.data[index])
         truth, size = sample.targets, sample.targets.size
         assert truth.proposals is not None
@@ -243,12 +243,12 @@ class SVMFitter:
         return batch.tensors[0, :, :height, :width].to(self.device), boxes, truth
 
     def features(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """As the network's, on the CPU, where the fitting is done."""
+        """Those of the network, on the CPU, where they are fitted."""
         features, maps = self.network.features(image, boxes.to(self.device))
         return features.float().cpu(), maps.float().cpu()
 
     def feature_scales(self) -> tuple[float, float]:
-        """What brings the mean norm of the SVMs' and the regressions' features to that of the settings."""
+        """The factors by which the mean norms of SVM and regression features become that of the settings."""
         norms = torch.zeros((0, 2))
         generator = torch.Generator().manual_seed(self.seed)
         for index in self.order[:NORM_IMAGES]:
@@ -273,7 +273,7 @@ class SVMFitter:
         return [torch.cat(parts) for parts in found]
 
     def svms(self, positives: Sequence[Tensor], scale: float) -> list[ClassSVM]:
-        """An SVM for each class, not fitted yet."""
+        """One SVM per class, not fitted yet."""
         for name, some in zip(self.data.class_names, positives, strict=True):
             self.say(f"SVM of {name}: {len(some)} positives")
         return [ClassSVM(self.settings.svm, some * scale, self.seed) for some in positives]
@@ -285,7 +285,7 @@ class SVMFitter:
         pairs: Sequence[RegressionPairs],
         scale: tuple[float, float],
     ) -> None:
-        """Show an image's proposals to every SVM, and keep those that the regressions learn from."""
+        """Pass the proposals of an image to every SVM, and keep those that the regressions are trained on."""
         image, boxes, truth = self.sample(index)
         features, maps = self.features(image, boxes)
         for label, svm in enumerate(svms):
@@ -302,7 +302,7 @@ class SVMFitter:
         pairs: Sequence[RegressionPairs],
         scale: tuple[float, float],
     ) -> None:
-        """Put what was fitted into the network's linear layers, the features' scales folded in."""
+        """Store what was fitted in the network's linear layers, with the feature scales folded in."""
         layer, deltas = self.network.svms, self.network.deltas
         with torch.no_grad():
             for label, svm in enumerate(svms):
@@ -315,7 +315,7 @@ class SVMFitter:
                     deltas.bias[4 * label : 4 * label + 4] = bias.to(self.device)
             self.network.fitted.fill_(1)
         if self.settings.regression:
-            self.say(f"box regression: pairs of each class: {', '.join(str(len(found)) for found in pairs)}")
+            self.say(f"box regression: pairs per class: {', '.join(str(len(found)) for found in pairs)}")
 
 
 def fit(network: RCNN, transform: Transform, data: Dataset, *, seed: int = 0, say: Log = print) -> None:
@@ -323,9 +323,9 @@ def fit(network: RCNN, transform: Transform, data: Dataset, *, seed: int = 0, sa
 
     Args:
         network: the model, fine-tuned or with features of ImageNet.
-        transform: as it was fine-tuned with.
+        transform: the one of the fine-tuning.
         data: training images with proposals.
-        seed: of the order in which images are mined, and of the solver.
+        seed: random seed of the order of images and of the solver.
         say: takes a line for the log.
 
     Raises:
@@ -334,6 +334,6 @@ def fit(network: RCNN, transform: Transform, data: Dataset, *, seed: int = 0, sa
     require_sklearn()
     if any(record.truth.proposals is None for record in data.records):
         raise ValueError(
-            f"{data.source}: images without proposals; bring them with rcnn.data.external_proposals"
+            f"{data.source}: images without proposals; add them with rcnn.data.external_proposals"
         )
     SVMFitter(network, transform, data, seed, say).run()
