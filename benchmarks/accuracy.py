@@ -38,7 +38,7 @@ from rcnn.inference.benchmark import machine
 from rcnn.metrics.metric import Evaluation
 from rcnn.ops.masks import paste_masks
 from rcnn.structures import Instances
-from rcnn.training.run import read_history
+from rcnn.training.run_folder import read_history
 from rcnn.transform import Transform
 
 SIDES = ("rcnn", "torchvision")

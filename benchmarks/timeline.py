@@ -40,7 +40,7 @@ from rcnn.inference.stopwatch import Stopwatch
 from rcnn.io.checkpoint import write_atomically
 from rcnn.metrics.recall import proposal_recall
 from rcnn.parts.selective_search import selective_search
-from rcnn.training.trainer import append_line
+from rcnn.training.run_folder import append_line
 
 STAGES = ("proposals", "backbone", "heads")
 NAMES = {
