@@ -103,7 +103,7 @@ class KeypointRCNN(Model):
     @property
     def reads_resized_image(self) -> bool:
         """Where keypoints are whole pixels of it."""
-        settings: KeypointHeadSettings = self.settings.keypoint
+        settings: KeypointHeadSettings = self.keypoint.settings
         return not settings.refine
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
