@@ -21,25 +21,25 @@ from PIL import Image
 import rcnn
 from rcnn.evaluation.evaluator import evaluate
 from rcnn.inference import exported as runtime
-from rcnn.inference.detector import Detector, TensorAdapter
-from rcnn.inference.exporters import (
-    DetectionGraph,
-    GraphWithTransform,
-    _ancestors,
-    _onnx_bytes,
-    export,
-    trace,
-    trace_with_transform,
-)
-from rcnn.models import MODELS
+from rcnn.inference import exported_metadata as metadata
+from rcnn.inference.detector import Detector
+from rcnn.inference.exporters import Exporter, export, exporter
+from rcnn.inference.exporters.graph import DetectionsByName, trace, trace_with_transform
+from rcnn.inference.exporters.onnx_file import to_bytes
+from rcnn.inference.exporters.openvino_folder import ancestors
+from rcnn.loading import load
+from rcnn.models import build_model
 from rcnn.models.faster_rcnn import FasterRCNNSettings
+from rcnn.models.fcn import FCNSettings
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
-from rcnn.ops.keypoints import find_keypoints
-from rcnn.ops.masks import paste_masks
-from rcnn.parts.box_head import PoolSettings
+from rcnn.models.panoptic_fpn import PanopticFPNSettings
+from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import ImageBatch
+from rcnn.parts.box_head import CascadeSettings, PoolSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
-from rcnn.structures import ImageBatch, Skeleton
+from rcnn.parts.semantic_head import SemanticHeadSettings
+from rcnn.structures import Skeleton
 from rcnn.transform import Transform
 from tiny import BOX, MASK, NAMES, ONE_LEVEL, SHARED, tiny_shapes
 
@@ -50,19 +50,25 @@ SETTINGS: dict[str, Any] = {
     "mask_rcnn": MaskRCNNSettings(**SHARED, mask=MASK),
     "keypoint_rcnn": KeypointRCNNSettings(**SHARED, keypoint=KEYPOINT),
 }
+PIXELS = (*NAMES, "ground", "sky")
 # Odd sides, below and above one another, one less than the divisor.
 SIZES = ((90, 120), (61, 200), (224, 31))
 
 
 def detector(model: str, settings: Any = None) -> Detector:
     torch.manual_seed(0)
-    network = MODELS[model](len(NAMES), settings or SETTINGS[model])
-    torch.nn.init.normal_(network.box.logits.weight, std=0.5)
-    torch.nn.init.normal_(network.box.deltas.weight, std=0.05)
+    network: Any = build_model(model, settings or SETTINGS[model], NAMES, PIXELS)
+    for head in getattr(network.box, "steps", [network.box]) if network.finds_objects else ():
+        torch.nn.init.normal_(head.logits.weight, std=0.5)
+        torch.nn.init.normal_(head.deltas.weight, std=0.05)
+    if getattr(network, "scores", None) is not None:
+        torch.nn.init.normal_(network.scores[0].weight, std=0.5)
     if getattr(network, "mask", None) is not None:
         torch.nn.init.normal_(network.mask.logits.weight, std=0.5)
     skeleton = Skeleton(("a", "b", "c")) if model == "keypoint_rcnn" else None
-    return Detector(network.eval(), Transform(scale=1.25), NAMES, 0.4, {}, skeleton)
+    names = NAMES if network.finds_objects else ()
+    pixels = network.pixel_names(NAMES, PIXELS)
+    return Detector(network.eval(), Transform(scale=1.25), names, 0.4, {}, skeleton, pixels)
 
 
 @contextmanager
@@ -71,7 +77,7 @@ def traced_as(body: bytes, program: Any = None) -> Iterator[None]:
     with (
         mock.patch("rcnn.inference.exporters.trace", return_value=program),
         mock.patch("rcnn.inference.exporters.trace_with_transform", return_value=program),
-        mock.patch("rcnn.inference.exporters._onnx_bytes", return_value=body),
+        mock.patch("rcnn.inference.exporters.onnx_file.to_bytes", return_value=body),
     ):
         yield
 
@@ -105,32 +111,11 @@ STAGE = ONE_LEVEL | {"box": dataclasses.replace(BOX, layers="stage")}
 def test_the_graph_finds_what_the_network_finds(model: str, settings: Any) -> None:
     network: Any = detector(model, settings).network
     images, sizes = torch.rand(2, 3, 96, 64), ((96, 60), (90, 64))
-    found = DetectionGraph(network)(images, torch.tensor(sizes).float(), torch.tensor(0.0), torch.tensor(9))
+    limits = torch.tensor(0.0), torch.tensor(9)
+    found = DetectionsByName(network)(images, torch.tensor(sizes).float(), *limits)
     expected = network(ImageBatch(images, sizes), min_score=0.0, max_detections=9).detections
-    for i, one in enumerate(expected):
-        own = {name: values[found["image_index"] == i] for name, values in found.items()}
-        for name in ("boxes", "scores", "labels", "keypoints"):
-            if getattr(one, name) is not None:
-                torch.testing.assert_close(own[name], getattr(one, name))
-        if one.masks is not None:
-            pasted = paste_masks(own["mask_maps"], one.boxes, one.size)
-            assert torch.equal(pasted.dense(), one.masks.dense())
-
-
-@pytest.mark.parametrize("size", [(480, 640), (426, 640), (1, 7), (1333, 31)], ids=str)
-@pytest.mark.parametrize(
-    "transform",
-    [
-        Transform(scale=1.25),
-        Transform(scale=0.3, margin=0.5),
-        Transform(short_side=800, max_long_side=1333, margin=0.5),
-        Transform(short_side=600),
-    ],
-    ids=str,
-)
-def test_sides_computed_in_whole_numbers(size: tuple[int, int], transform: Transform) -> None:
-    graph = GraphWithTransform(DetectionGraph(detector("faster_rcnn").network), transform)
-    assert tuple(graph._resized(*size)) == transform.resized(size)
+    assert len(expected)
+    torch.testing.assert_close(found, expected.tensors())
 
 
 def pictures() -> list[np.ndarray[Any, Any]]:
@@ -145,12 +130,15 @@ def compare(found: Any, expected: rcnn.Instances) -> None:
         if value is None:
             assert getattr(found, name) is None
         else:
-            torch.testing.assert_close(torch.from_numpy(getattr(found, name)), value, atol=1e-3, rtol=1e-3)
+            np.testing.assert_allclose(getattr(found, name), value, atol=1e-3, rtol=1e-3)
     if expected.masks is not None:
-        differ = found.masks.dense() != expected.masks.dense().numpy()
+        differ = found.masks.dense() != expected.masks.dense()
         assert differ.sum() <= 1e-4 * differ.size  # a probability of 0.5 may fall to either side
+    if expected.semantic is not None:
+        assert (found.semantic == expected.semantic).mean() > 0.999
     assert found.size == expected.size
-    assert found.names == expected.names
+    assert found.class_names == expected.class_names
+    assert found.semantic_names == expected.semantic_names
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "openvino"])
@@ -172,7 +160,7 @@ FORMATS = {"onnx": "model.onnx", "openvino": "openvino", "torch": "model.pt2"}
 def in_every_format(made: Detector, folder: Path, **settings: Any) -> list[runtime.ExportedDetector]:
     """The detector's exports, of one graph."""
     program = trace_with_transform(made) if settings.get("transform_inside") else trace(made)
-    with traced_as(_onnx_bytes(program), program):
+    with traced_as(to_bytes(program), program):
         written = [export(made, folder / file, name, **settings) for name, file in FORMATS.items()]
     return [runtime.open_exported(file) for file in written]
 
@@ -190,7 +178,7 @@ def in_every_format(made: Detector, folder: Path, **settings: Any) -> list[runti
 )
 def test_small_ones_in_every_format(settings: KeypointRCNNSettings, tmp_path: Path) -> None:
     made, images = detector("keypoint_rcnn", settings), pictures()
-    best = sorted(one.scores.max().item() for one in made.predict(images, min_score=0.0))
+    best = sorted(float(one.scores.max()) for one in made.predict(images, min_score=0.0))
     beside = (best[0] + best[1]) / 2  # nothing in one image of the three
     assert sorted(map(bool, map(len, made.predict(images, min_score=beside)))) == [False, True, True]
     for loaded in in_every_format(made, tmp_path):
@@ -247,7 +235,7 @@ def test_damaged_files_are_refused(files: tuple[Detector, Path], tmp_path: Path)
     content = (files[1] / "model.onnx").read_bytes()
     changed = bytearray(content)
     changed[len(content) // 2] ^= 1
-    newer = runtime.with_checksum(b"", {"export": runtime.FORMAT + 1, "versions": {"rcnn": "9.0"}})
+    newer = metadata.with_checksum(b"", {"export": metadata.FORMAT + 1, "versions": {"rcnn": "9.0"}})
     for wrong, message in (
         (content[:-100], "truncated"),
         (bytes(changed), "changed since"),
@@ -267,7 +255,60 @@ def test_a_folder_whose_description_has_no_sum_of_its_own(
     description = json.loads((tmp_path / "first" / "rcnn.json").read_text())
     del description["rcnn_sha256"]
     (tmp_path / "first" / "rcnn.json").write_text(json.dumps(description))
-    assert runtime.load(tmp_path / "first" / "model.xml").class_names == NAMES
+    assert load(tmp_path / "first" / "model.xml").class_names == NAMES
+
+
+OTHERS = {
+    "cascade": (
+        "mask_rcnn",
+        MaskRCNNSettings(**ONE_LEVEL | {"box": dataclasses.replace(BOX, cascade=CascadeSettings())}, mask=MASK),
+    ),
+    "panoptic": (
+        "panoptic_fpn",
+        PanopticFPNSettings(**SHARED, mask=MASK, semantic=SemanticHeadSettings(channels=8, groups=2)),
+    ),
+    "fcn": (
+        "fcn",
+        FCNSettings(
+            BackboneSettings("efficientnet_lite0", (3,), frozen_stages=0), pool=False, channels=16, kernel=3,
+            alignment="centred", dropout=0.0,
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS])
+def test_other_models_in_every_format(name: str, tmp_path: Path) -> None:
+    made, images = detector(*OTHERS[name]), pictures()
+    expected = made.predict(images, min_score=0.2)
+    assert any(len(one) or one.semantic is not None for one in expected)
+    for loaded in in_every_format(made, tmp_path):
+        for batch_size in (1, 3):
+            for one, other in zip(
+                loaded.predict(images, min_score=0.2, batch_size=batch_size), expected, strict=True
+            ):
+                compare(one, other)
+    if made.network.needs_semantic:
+        with pytest.raises(ValueError, match="leave its transform beside"):
+            export(made, tmp_path / "inside.onnx", transform_inside=True)
+
+
+WRITTEN: list[Any] = []
+
+
+def write_list(program: Any, metadata: Any, out: Path, images: Any) -> None:
+    """A format of a user's own."""
+    WRITTEN.append((program, metadata["format"], out, images))
+
+
+def test_a_format_of_ones_own(tmp_path: Path) -> None:
+    path = f"{__name__}:write_list"
+    assert exporter(path) == Exporter(write_list)
+    with traced_as(b"", program="the graph"):
+        export(detector("faster_rcnn"), tmp_path / "list.txt", path)
+    assert [("the graph", path, tmp_path / "list.txt", ())] == WRITTEN
+    with pytest.raises(ValueError, match="expected a function, or an Exporter; got list"):
+        exporter(f"{__name__}:WRITTEN")
 
 
 @pytest.mark.slow
@@ -322,16 +363,15 @@ def test_eight_bit_integers(files: tuple[Detector, Path], tmp_path: Path) -> Non
     import openvino
 
     made, folder = files
-    images = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures()]
     with traced_as((folder / "model.onnx").read_bytes()):
-        loaded = runtime.open_exported(export(made, tmp_path / "int8", "openvino", calibration=images))
+        loaded = runtime.open_exported(export(made, tmp_path / "int8", "openvino", calibration=pictures()))
     assert loaded.info["precision"] == "int8"
     (found,), (expected,) = (one.predict(pictures()[0], min_score=0.0) for one in (loaded, made))
     assert len(found) == len(expected)
     # Rounded, but the same objects.
-    assert abs(found.scores.mean() - float(expected.scores.mean())) < 0.1
+    assert abs(found.scores.mean() - expected.scores.mean()) < 0.1
     model = openvino.Core().read_model(tmp_path / "int8" / "model.xml")
-    before = {output.any_name: _ancestors(output.node) for output in model.outputs}
+    before = {output.any_name: ancestors(output.node) for output in model.outputs}
     rounded = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "FakeQuantize"}
     assert rounded & before["scores"]
     connected = [op for op in model.get_ops() if op.get_type_name() == "MatMul"]
@@ -351,11 +391,13 @@ def test_eight_bit_integers(files: tuple[Detector, Path], tmp_path: Path) -> Non
 def test_a_package_that_is_not_installed(
     package: str, format: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr(
+        "rcnn.inference.exporters.find_spec", lambda name: None if name == package else object()
+    )
     monkeypatch.setattr(
         "rcnn.inference.exporters.trace", lambda _: pytest.fail("traced, which takes its time, in vain")
     )
-    images = [torch.zeros((3, 64, 64), dtype=torch.uint8)] if package == "nncf" else []
+    images = [np.zeros((64, 64, 3), np.uint8)] if package == "nncf" else []
     out = tmp_path / ("a.onnx" if format == "onnx" else "a")
     with pytest.raises(ValueError, match=rf'^{package} not installed; needed is: .*"rcnn\[{extra}\]"'):
         export(detector("faster_rcnn"), out, format, calibration=images)
@@ -364,48 +406,13 @@ def test_a_package_that_is_not_installed(
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     made = detector("faster_rcnn")
     with pytest.raises(ValueError, match="eight-bit integers are for openvino"):
-        export(made, tmp_path / "a.onnx", calibration=[torch.zeros(3, 64, 64, dtype=torch.uint8)])
-    with pytest.raises(ValueError, match="expected one of onnx, openvino, torch"):
+        export(made, tmp_path / "a.onnx", calibration=[np.zeros((64, 64, 3), np.uint8)])
+    with pytest.raises(ValueError, match="expected one of onnx, openvino, torch, or one of your own"):
         export(made, tmp_path / "a.onnx", "caffe")
     with pytest.raises(ValueError, match=r"expected a file \*.onnx"):
         export(made, tmp_path / "a.bin")
     with pytest.raises(ValueError, match="multiple of the backbone's stride"):
         export(dataclasses.replace(made, transform=Transform(size_divisor=1)), tmp_path / "a.onnx")
-
-
-@pytest.mark.parametrize("size", [(50, 70), (133, 20), (64, 64)])
-@pytest.mark.parametrize("antialias", [True, False])
-def test_the_same_resizing(size: tuple[int, int], antialias: bool) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    for transform in (
-        Transform(scale=0.37, antialias=antialias),
-        Transform(short_side=90, max_long_side=200, antialias=antialias),
-    ):
-        expected = transform([torch.from_numpy(image).permute(2, 0, 1)]).tensors[0]
-        settings = dataclasses.asdict(transform)
-        found = runtime._batch([runtime._resized(image, settings)], settings)[0]
-        torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_the_same_pasting() -> None:
-    draw = torch.Generator().manual_seed(0)
-    maps = torch.rand((6, 5, 5), generator=draw)
-    boxes = torch.rand((6, 4), generator=draw) * 40
-    boxes[:, 2:] += boxes[:, :2]
-    boxes[0] = torch.tensor([3.0, 3.0, 3.0, 3.0])  # of no extent
-    expected = paste_masks(maps, boxes, (60, 50))
-    found = runtime.paste_masks(maps.numpy(), boxes.numpy(), (60, 50))
-    assert (found.dense() == expected.dense().numpy()).all()
-    assert found.rle() == expected.rle()
-
-
-def test_the_same_highest_pixels() -> None:
-    draw = torch.Generator().manual_seed(0)
-    maps = torch.randn((4, 3, 8, 8), generator=draw)
-    boxes = torch.tensor([[0.0, 0, 20, 31.5], [5, 5, 5.5, 5.5], [1, 2, 9, 10], [0, 0, 90.3, 3.1]])
-    expected = find_keypoints(maps, boxes, refine=False)
-    found = runtime._highest_pixels(maps.numpy(), boxes.numpy())
-    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_threads_do_not_get_each_others_results(files: tuple[Detector, Path]) -> None:
@@ -423,8 +430,7 @@ def test_evaluation_takes_it(files: tuple[Detector, Path]) -> None:
     if files[0].skeleton is not None:
         pytest.skip("the pictures have no keypoints")
     with pytest.raises(ValueError, match="exported models run on the CPU; found device cuda"):
-        runtime.load(files[1] / "model.onnx", "cuda")
+        load(files[1] / "model.onnx", "cuda")
     expected, _ = evaluate(files[0], shapes, max_detections=30)
     found, _ = evaluate(runtime.open_exported(files[1] / "model.onnx"), shapes, max_detections=30)
     assert found.metrics == pytest.approx(expected.metrics, abs=1e-3, nan_ok=True)
-    assert TensorAdapter(runtime.open_exported(files[1] / "model.onnx")).min_score == files[0].min_score
