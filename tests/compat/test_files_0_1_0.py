@@ -6,9 +6,7 @@ the first section.
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rcnn import load
+from rcnn import kernels, load
 from rcnn.cli import app
 from rcnn.io.checkpoint import read_checkpoint
 from rcnn.training.recipe import load_recipe, recipe_tables, with_settings
@@ -198,9 +196,8 @@ def exact(expected: dict[str, Any]) -> bool:
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     name = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), "")
     cpu = f"{name} {torch.backends.cpu.get_cpu_capability()}"
-    # What is evaluated in between, and so which weights are the best, hangs on the kernels in C, too.
-    compiled = shutil.which("gcc") is not None and os.environ.get("RCNN_COMPILE") != "0"
-    return bool(compiled and cpu == expected["cpu"] and torch.__version__ == expected["torch"])
+    # What is evaluated in between, and so which weights are the best, depends on the kernels, too.
+    return bool(kernels.register() and cpu == expected["cpu"] and torch.__version__ == expected["torch"])
 
 
 @pytest.mark.parametrize("name", RUNS)
