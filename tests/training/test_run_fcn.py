@@ -75,7 +75,7 @@ def test_it_is_trained_measured_and_reported(whole: Path) -> None:
     assert all(math.isfinite(row["val/loss"]) for row in rows if "val/loss" in row)
     assert any("semantic/mIoU" in row for row in rows)
     page = (whole / "report.html").read_text(encoding="utf-8")
-    for text in ("mean IoU", "Pixel classes in", "Confusion of pixel classes", "Worst"):
+    for text in ("mean IoU", "Pixel classes in", "Confusion of pixel classes", "Best"):
         assert text in page
     assert "threshold" not in page
     assert "pixels of the semantic maps" in (whole / "log.txt").read_text(encoding="utf-8")
@@ -132,7 +132,7 @@ def test_evaluate_and_predict(whole: Path, data: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["predict", str(whole), str(data / "images"), "--out", str(found)])
     assert done.exit_code == 0, done.output
     assert "background" in done.output
-    assert {path.name for path in found.iterdir()} == {"overlays", "maps", "areas.csv"}
+    assert {path.name for path in found.iterdir()} == {"overlays", "maps", "areas.csv", "run.json"}
     rows = list(csv.DictReader((found / "areas.csv").read_text().splitlines()))
     assert len(rows) == 8 * 3
     picture = np.array(Image.open(found / "maps" / "000000.png"))
