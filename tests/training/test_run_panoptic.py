@@ -76,7 +76,7 @@ def test_a_run_measures_partitions(run: Path) -> None:
     assert "panoptic/PQ" in measured["per_class"]["disk"]
     report = (run / "report.html").read_text()
     assert "PQ of stuff" in report
-    assert "<h2>Panoptic quality</h2>" in report
+    assert "<h3>Panoptic quality</h3>" in report
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any("panoptic/PQ" in row for row in rows)
     assert any("loss/semantic" in row for row in rows)
