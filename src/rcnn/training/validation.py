@@ -57,9 +57,6 @@ class Validation:
         """
         self.recipe, self.split, self.all_at_end = recipe, split, all_at_end
         self.detector = as_detector(network, recipe, split.train)
-        # During training, in the precision of training; the final metrics are those of float32.
-        half = recipe.train.half(self.detector.device)
-        self.interim_detector = replace(self.detector, precision="bf16" if half else "float32")
         self.subset = self._some(recipe.train.eval_images)
         self.last: tuple[Evaluation, list[Instances]] | None = None
 
@@ -81,8 +78,7 @@ class Validation:
             return {"val/loss": self.loss(), "score": 0.0}
         full = full and self.all_at_end
         val = self.split.val if full else self.split.val.subset(self.subset)
-        detector = self.detector if full else self.interim_detector
-        evaluation, predictions = evaluate(detector, val, metrics=None if full else BASIC)
+        evaluation, predictions = evaluate(self.detector, val, metrics=None if full else BASIC)
         if full:
             self.last = (evaluation, predictions)
             evaluation = self._on_few(predictions) if len(self.subset) < len(val) else evaluation
