@@ -137,7 +137,7 @@ def test_random_items_are_noticed() -> None:
 
     data = open_data(Random(None), class_names=("cell",))
     with pytest.raises(
-        ValueError, match=r"item 0: its size or boxes are others .* without random transforms"
+        ValueError, match=r"item 0: its size or boxes have changed .* Remove random transforms"
     ):
         data[0]
 
@@ -189,18 +189,18 @@ class TestLabels:
             (
                 [1, 0],
                 1,
-                "item 1: an object of label 0; 0 is the background, as in torchvision; pass first_label=0",
+                "item 1: an object has the label 0; 0 is the background.* pass first_label=0",
             ),
-            ([1, 3], 1, "item 1: an object of label 3; expected 1 to 2, for 2 class names"),
-            ([0, 2], 0, "item 1: an object of label 2; expected 0 to 1"),
-            ([1, -1], 1, "item 1: an object of label -1"),
+            ([1, 3], 1, "item 1: an object has the label 3; expected 1 to 2, for 2 class names"),
+            ([0, 2], 0, "item 1: an object has the label 2; expected 0 to 1"),
+            ([1, -1], 1, "item 1: an object has the label -1"),
             (
                 [1, 1],
                 None,
                 "the labels are 1, and there are 2 class names: .* Pass first_label=0 or first_label=1",
             ),
             ([3, 1], None, "the labels are 1, 3, and there are 2 class names"),
-            ([0, 2], None, "item 1: an object of label 2; expected 0 to 1"),
+            ([0, 2], None, "item 1: an object has the label 2; expected 0 to 1"),
             ([1, 2], 2, "first_label is 2; expected 0, 1 or None"),
         ],
     )
@@ -221,7 +221,7 @@ class TestLabels:
         assert open_data(items, class_names=("a", "b"))[0].truth.names == ["a", "b"]
 
     def test_a_background_is_no_class(self) -> None:
-        with pytest.raises(ValueError, match="leave the background out"):
+        with pytest.raises(ValueError, match="omit the background"):
             open_data([(PIXELS, target())], class_names=("__background__", "cell", "dirt"))
 
 
@@ -260,7 +260,7 @@ def test_odd_but_fine() -> None:
     np.testing.assert_array_equal(data[2].truth.boxes, BOXES)
     with pytest.raises(ValueError, match="it has no items"):
         open_data([])
-    with pytest.raises(ValueError, match="for files and folders; this is a Python object"):
+    with pytest.raises(ValueError, match="for files and folders, not for a Python object"):
         open_data([(PIXELS, target())], format="coco")
     with pytest.raises(ValueError, match="class_names are for data sets that are Python objects"):
         open_data("cells", class_names=("cell",))

@@ -278,8 +278,8 @@ def test_a_function_of_ones_own_comes_last():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("my_augment:nothing", "expected it to return a TrainingSample; found NoneType"),
-        ("my_augment:halved", r"expected an image of uint8 \[3, 60, 64\]"),
+        ("my_augment:nothing", "expected it to return a TrainingSample; got NoneType"),
+        ("my_augment:halved", r"expected a uint8 image \[3, 60, 64\]"),
         ("my_augment:absent", "my_augment has no absent"),
     ],
 )

@@ -105,4 +105,4 @@ def test_names_become_labels_at_the_end() -> None:
 def test_classes_alike_but_for_case_are_reported() -> None:
     builder = DatasetBuilder("mine", Path("folder"))
     builder.declare_classes(["cell", "Cell", "dirt"])
-    assert "up to upper and lower case: cell, Cell." in str(builder.problems[0])
+    assert "equal or differ only in case: cell, Cell." in str(builder.problems[0])

@@ -122,7 +122,7 @@ def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
     assert "21.png" not in str(raised.value)
     assert len(raised.value.problems) == 24
     dataset.records[0].path.unlink()
-    with pytest.raises(DataError, match="No image is left"):
+    with pytest.raises(DataError, match="Every image has an error"):
         refuse_or_skip(dataset, True)
 
 
@@ -144,11 +144,11 @@ def test_classes_of_a_pair(tmp_path: Path) -> None:
     train = opened(tmp_path / "t", {"a.png": ["a", "b", "b"]}, "abc")
     assert check_pair(train, opened(tmp_path / "v", {"a.png": ["A", "b"]}, "Abz")) == []
     [unseen] = check_pair(train, opened(tmp_path / "v", {"a.png": ["c"]}, "ac"))
-    assert (unseen.severity, "training part: c" in unseen.what) == ("warning", True)
+    assert (unseen.severity, "training split: c" in unseen.what) == ("warning", True)
     val = opened(tmp_path / "v", {"a.png": ["z", "a"]}, "az")
     [foreign] = check_pair(train, val)
     assert (foreign.severity, foreign.file) == ("error", val.source)
-    assert "has not: z" in foreign.what
+    assert "lacks: z" in foreign.what
 
 
 def test_labels_are_aligned_by_name(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_crowds_alone_are_refused(tmp_path: Path) -> None:
         return [f"{p.severity} {p.what}" for p in check(open_data(dataset.source)).problems]
 
     assert marked(1) == []
-    assert marked(2) == ["warning 2 of 3 objects are marked as crowd, from which nothing is learnt."]
-    assert marked(3) == ["error 3 of 3 objects are marked as crowd, from which nothing is learnt."]
+    assert marked(2) == ["warning 2 of 3 objects are marked as crowd, from which nothing is learned."]
+    assert marked(3) == ["error 3 of 3 objects are marked as crowd, from which nothing is learned."]
 
 
 def test_what_skipping_cannot_mend_and_what_it_leaves_out(tmp_path: Path) -> None:

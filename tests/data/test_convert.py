@@ -119,7 +119,7 @@ def test_what_a_format_holds_comes_back(
     order = {r.path.name: i for i, r in enumerate(back.records)}
     back = back.subset([order[r.path.name] for r in source.records])
     compare(source, back, *fields, names=names)
-    silent = {"coco": set(), "yolo": set(), "voc": {"outlines"}}.get(to, {"names of classes"})
+    silent = {"coco": set(), "yolo": set(), "voc": {"outlines"}}.get(to, {"class names"})
     assert set(conversion.lost) == silent
 
 
@@ -178,7 +178,7 @@ def test_difficult_marks(tmp_path: Path) -> None:
     assert back[0].truth.difficult.tolist() == [True, False]
     assert kept.lost == {}
     _, lost = turn(tmp_path / "voc", tmp_path / "coco", "coco")
-    assert lost.lost == {"marks difficult": ["ü 1.png, object 1"]}
+    assert lost.lost == {"difficult flags": ["ü 1.png, object 1"]}
     assert len(source) == 1
 
 
@@ -192,7 +192,7 @@ def test_difficult_marks(tmp_path: Path) -> None:
             ["plain", "pixel"],
             {
                 "outlines": ["ü 1.png, object 1", "ü 1.png, object 2"],
-                "boxes of one pixel or less, which VOC takes for slips": ["ü 1.png, object 2"],
+                "boxes of at most one pixel, which VOC readers ignore": ["ü 1.png, object 2"],
                 "classes without an object": [],
             },
         ),
@@ -201,7 +201,7 @@ def test_difficult_marks(tmp_path: Path) -> None:
             ["plain", "crowd"],
             {
                 "crowd regions": ["ü 1.png, object 2"],
-                "names of classes": [f"{NAMES[0]} (1 objects)", f"{NAMES[1]} (1 objects)"],
+                "class names": [f"{NAMES[0]} (1 objects)", f"{NAMES[1]} (1 objects)"],
             },
         ),
     ],
@@ -231,8 +231,8 @@ def test_label_images_say_what_is_hidden(tmp_path: Path) -> None:
         annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
     file.write_text(json.dumps(content))
     back, conversion = turn(file, tmp_path / "out", "labels")
-    assert conversion.lost["objects that lose pixels to those over them"] == ["ü 1.png, object 2"]
-    assert conversion.lost["objects wholly hidden by others"] == ["ü 1.png, object 1"]
+    assert conversion.lost["objects that lose pixels to others"] == ["ü 1.png, object 2"]
+    assert conversion.lost["objects entirely hidden by others"] == ["ü 1.png, object 1"]
     assert back[0].truth.masks.areas().tolist() == [8 * 18 - 12, 12]
 
 
@@ -251,7 +251,7 @@ def test_refusals(tmp_path: Path) -> None:
     source = open_data(coco(tmp_path / "in", SOLID))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
-    with pytest.raises(ValueError, match="is no empty folder"):
+    with pytest.raises(ValueError, match="is not an empty folder"):
         convert(source, tmp_path / "full", to="coco")
     with pytest.raises(ValueError, match="expected one of coco, voc, masks, labels, yolo"):
         convert(source, tmp_path / "out", to="tiff")
@@ -274,7 +274,7 @@ def test_a_break_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_write_dropped", full)
-    with pytest.raises(ValueError, match=r"No space left on device.*nothing is left of it"):
+    with pytest.raises(ValueError, match=r"No space left on device.*nothing was created"):
         convert(source, tmp_path / "out", to="coco")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
     assert list((tmp_path / "out").iterdir()) == []

@@ -72,7 +72,7 @@ class TestFiles:
         ("name", "content", "message"),
         [
             ("p.pkl", b"", "expected .npz, .mat"),
-            ("p.npz", b"PK", "no proposals: expected images, counts and boxes"),
+            ("p.npz", b"PK", "no proposal file: expected images, counts and boxes"),
             ("p.json", b"{", "not JSON"),
             ("p.json", b"{}", "expected a list"),
             ("p.json", b'[{"image_id": 1, "bbox": [1, 2]}]', "entry 0: expected a list"),
@@ -89,7 +89,7 @@ class TestFiles:
             read_proposals(tmp_path / name)
 
     def test_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="no such file of proposals"):
+        with pytest.raises(FileNotFoundError, match="no such proposal file"):
             read_proposals(tmp_path / "p.npz")
 
 
@@ -107,12 +107,14 @@ class TestWithProposals:
         assert_allclose(record.truth.proposals, [[0.0, 0, 10, 40]])
 
     def test_proposals_of_other_images_are_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"a\.png such as \[0\.0, 0\.0, 64\.0, 10\.0\] reach beyond its"):
+        with pytest.raises(
+            ValueError, match=r"a\.png such as \[0\.0, 0\.0, 64\.0, 10\.0\] extend beyond its"
+        ):
             with_proposals(records("a"), {"a": np.array([[0.0, 0, 64, 10]])})
 
     @pytest.mark.parametrize("box", [[-9.0, 0, 10, 10], [0, 0, 10, float("nan")]])
     def test_boxes_left_of_the_image_and_of_no_numbers(self, box: list[float]) -> None:
-        with pytest.raises(ValueError, match="are these the proposals of other images"):
+        with pytest.raises(ValueError, match="Are these the proposals of other images"):
             with_proposals(records("a"), {"a": np.array([box])})
 
     def test_of_a_matlab_file_only_names_count(self, tmp_path: Path, monkeypatch) -> None:

@@ -153,7 +153,7 @@ def test_defect_is_no_value_error_but_names_the_image_too(workers):
 def test_refused_at_once():
     with pytest.raises(ValueError, match="no images"):
         training_batches(SHAPES.subset([]), AUGMENT, Transform(), batch_size=1, seed=0)
-    with pytest.raises(ValueError, match="batch_size 3 cannot be shared out to 2"):
+    with pytest.raises(ValueError, match="batch_size 3 cannot be split among 2"):
         training_batches(SHAPES, AUGMENT, Transform(), batch_size=3, seed=0, process=(0, 2))
 
 

@@ -1,17 +1,18 @@
-"""Data sets of a user's own: anything with ``__len__`` and ``__getitem__``.
+"""Custom data sets: any object with ``__len__`` and ``__getitem__``.
 
-Its items are ours (:class:`rcnn.Sample`) or torchvision's: an image and a dict with ``boxes`` (x1 y1 x2 y2),
-``labels`` and, where there are any, ``masks``, ``keypoints``, ``iscrowd``, ``area`` and ``image_id``. Images
-are PIL images, arrays ``[H, W, 3]`` or tensors ``[3, H, W]``; values are tensors, arrays or lists.
+Items are :class:`rcnn.Sample` or follow torchvision: an image and a dict with ``boxes`` (x1 y1 x2 y2),
+``labels`` and optionally ``masks``, ``keypoints``, ``iscrowd``, ``area`` and ``image_id``. Images are PIL
+images, arrays ``[H, W, 3]`` or tensors ``[3, H, W]``; values are tensors, arrays or lists.
 
-Opening reads every item once, for what statistics and checks need: sizes, boxes, labels. Pixels and masks are
-not kept; they come from the item when it is used.
+Opening a data set reads every item once, for the sizes, boxes and labels that statistics and checks need.
+Pixels and masks are not kept; they are read again when an item is used.
 
 Labels:
-    Those of our own samples are indices. In torchvision 0 is the background and labels start at 1, which is
-    the default here; ``first_label=0`` says otherwise. ``first_label=None`` goes by a rule, and notes in
-    ``Dataset.problems`` what it found: labels start at 0 if one of them is 0; at 1 if none is and the largest
-    is the number of classes; anything else is refused. Without class names the labels are the names.
+    Those of :class:`rcnn.Sample` are indices. In torchvision, 0 is the background and labels start at 1,
+    which is the default here; ``first_label=0`` overrides it. ``first_label=None`` applies a rule and records
+    the result in ``Dataset.problems``: labels start at 0 if one of them is 0; at 1 if none is 0 and the
+    largest is the number of classes; anything else is an error. Without class names, the labels become the
+    names.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ Labels = npt.NDArray[np.int64]
 
 
 class Items(Protocol):
-    """A data set of a user's own."""
+    """A custom data set."""
 
     def __len__(self) -> int:
-        """How many items there are."""
+        """Number of items."""
 
     def __getitem__(self, index: int, /) -> Any:
-        """An item: a :class:`Sample`, or an image and its dict."""
+        """An item: a :class:`rcnn.Sample`, or an image and its dict."""
 
 
 def from_items(
@@ -57,17 +58,19 @@ def from_items(
     first_label: int | None = 1,
     skeleton: Skeleton | None = None,
 ) -> Dataset:
-    """Open a data set of a user's own; the module's docstring has the rules.
+    """Open a custom data set; the module docstring has the rules.
 
     Args:
-        items: the data set; without random transforms, and picklable where several processes read it. Its
-            attributes ``class_names`` and ``first_label``, if it has them, are the arguments' defaults.
-        class_names: the classes, in the order of their labels; no background among them.
-        first_label: the label of the first class, 0 or 1; None goes by the rule. Not used for our samples.
-        skeleton: what the keypoints are; without their names nobody knows left from right.
+        items: the data set, without random transforms, and picklable if several processes read it. Its
+            attributes ``class_names`` and ``first_label``, if present, are the defaults of the arguments.
+        class_names: the classes, in the order of their labels, without a background.
+        first_label: the label of the first class, 0 or 1; None applies the rule. Ignored for
+            :class:`rcnn.Sample`.
+        skeleton: the keypoints; without their names, left and right cannot be told apart in mirrored images.
 
     Raises:
-        ValueError: an item of another form, or labels that do not fit or are ambiguous; it names the item.
+        ValueError: an item of another form, or labels that do not fit or are ambiguous; the message names the
+            item.
     """
     source = _Source(items)
     source.read_all()
@@ -79,7 +82,7 @@ def from_items(
     names, labels, note = _numbered(source, tuple(class_names or ()), first_label)
     builder.declare_classes(names)
     if note is not None:
-        builder.warn(note, "Pass first_label=0 or first_label=1 to say so yourself.", "labels")
+        builder.warn(note, "Pass first_label=0 or first_label=1 to set it explicitly.", "labels")
     builder.semantic_names = truths[0].semantic_names
     builder.skeleton = skeleton or _skeleton(truths)
     builder.holds = frozenset(mark for mark in MARKS if any(getattr(t, mark) is not None for t in truths))
@@ -95,7 +98,7 @@ def from_items(
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is kept of an item: all but its pixels and masks."""
+    """What is kept of an item: everything but pixels and masks."""
 
     truth: Instances
     image_id: int | str
@@ -105,23 +108,23 @@ class _Facts:
 
 
 class _Source:
-    """The items as samples, and the facts about each."""
+    """The items as samples, with the facts about each."""
 
     def __init__(self, items: Items) -> None:
         self.items = items
         self.name = f"{type(items).__module__}.{type(items).__qualname__}"
         self.facts: list[_Facts] = []
-        self._last: tuple[int, Sample] | None = None  # image and masks of an item are asked for in turn
+        self._last: tuple[int, Sample] | None = None  # the image and the masks of an item are read in turn
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
     def place(self, index: int) -> str:
-        """What messages call an item."""
+        """How messages refer to an item."""
         return f"{self.name}, item {index}"
 
     def read_all(self) -> None:
-        """Fill ``facts``."""
+        """Read every item and fill ``facts``."""
         for index in range(len(self.items)):
             item = self.items[index]
             sample = _sample(item, index, self.place(index))
@@ -135,10 +138,10 @@ class _Source:
             self.facts = [replace(facts, image_id=index) for index, facts in enumerate(self.facts)]
 
     def sample(self, index: int) -> Sample:
-        """An item once more.
+        """An item, read again.
 
         Raises:
-            ValueError: it is not what it was when the data set was opened.
+            ValueError: it has changed since the data set was opened.
         """
         last = self._last
         if last is None or last[0] != index:
@@ -146,8 +149,8 @@ class _Source:
             known, truth = self.facts[index].truth, last[1].truth
             if truth.size != known.size or not np.array_equal(truth.boxes, known.boxes):
                 raise ValueError(
-                    f"{self.place(index)}: its size or boxes are others than when the data set was opened. "
-                    "Give the data without random transforms; rcnn varies images itself (augment.*)."
+                    f"{self.place(index)}: its size or boxes have changed since the data set was opened. "
+                    "Remove random transforms from it; rcnn augments images itself (augment.*)."
                 )
             self._last = last
         return last[1]
@@ -157,7 +160,7 @@ class _Source:
         return self.sample(index).image
 
     def masks(self, index: int, kept: Sequence[int]) -> Masks:
-        """The masks of those objects of an item that can be used."""
+        """The masks of the usable objects of an item."""
         masks = self.sample(index).truth.masks
         assert masks is not None
         chosen: Masks = masks[np.array(kept, np.int64)]
@@ -173,7 +176,7 @@ class _Source:
 def _numbered(
     source: _Source, names: tuple[str, ...], first_label: int | None
 ) -> tuple[tuple[str, ...], list[Labels], str | None]:
-    """The classes, every item's labels as their indices, and what a rule decided."""
+    """The classes, the labels of every item as class indices, and what the rule decided if it was applied."""
     labels = [facts.truth.labels for facts in source.facts]
     kinds = {facts.is_ours for facts in source.facts}
     if len(kinds) > 1:
@@ -185,7 +188,7 @@ def _numbered(
     if not names:
         return tuple(map(str, values.tolist())), [np.searchsorted(values, own) for own in labels], None
     if not ours and names[0].casefold() in BACKGROUNDS:
-        raise ValueError(f"{source.name}: class_names begin with {names[0]!r}: leave the background out.")
+        raise ValueError(f"{source.name}: class_names start with {names[0]!r}: omit the background.")
     first, note = (0, None) if ours else _first_label(source, values, names, first_label)
     for index, own in enumerate(labels):
         wrong = own[(own < first) | (own >= first + len(names))]
@@ -193,14 +196,14 @@ def _numbered(
             what = f"expected {first} to {first + len(names) - 1}, for {len(names)} class names"
             if first == 1 and wrong[0] == 0:
                 what = "0 is the background, as in torchvision; pass first_label=0 if it is a class here"
-            raise ValueError(f"{source.place(index)}: an object of label {wrong[0]}; {what}.")
+            raise ValueError(f"{source.place(index)}: an object has the label {wrong[0]}; {what}.")
     return names, [own - first for own in labels], note
 
 
 def _first_label(
     source: _Source, values: Labels, names: tuple[str, ...], first_label: int | None
 ) -> tuple[int, str | None]:
-    """The label of the first class; and by which rule, where it was not said."""
+    """The label of the first class, and the rule that decided it, if any."""
     if first_label is not None:
         if first_label not in (0, 1):
             raise ValueError(f"{source.name}: first_label is {first_label!r}; expected 0, 1 or None.")
@@ -210,7 +213,7 @@ def _first_label(
     if len(values) == 0:
         return 1, None
     if values[-1] == len(names):
-        return 1, "Labels start at 1, as in torchvision: none is 0, and the largest is the number of classes."
+        return 1, "Labels start at 1, as in torchvision: none is 0 and the largest is the number of classes."
     shown = ", ".join(map(str, values[:SHOWN].tolist())) + (", …" if len(values) > SHOWN else "")
     raise ValueError(
         f"{source.name}: the labels are {shown}, and there are {len(names)} class names: the first class "
@@ -219,13 +222,13 @@ def _first_label(
 
 
 def _names_of_samples(source: _Source) -> tuple[str, ...]:
-    """The class names that all samples carry."""
+    """The class names of all samples."""
     names = source.facts[0].truth.class_names
     for index, facts in enumerate(source.facts):
         if facts.truth.class_names != names:
             raise ValueError(
                 f"{source.place(index)}: its class names are {list(facts.truth.class_names)}, those of item "
-                f"0 {list(names)}; expected the same in all."
+                f"0 are {list(names)}; expected the same in all items."
             )
     return names
 
@@ -240,7 +243,7 @@ def _skeleton(truths: Sequence[Instances]) -> Skeleton | None:
 
 
 def _picture(builder: DatasetBuilder, source: _Source, index: int, labels: Labels) -> Picture:
-    """An item, with those of its objects whose boxes can be used."""
+    """An item with its usable objects."""
     facts = source.facts[index]
     truth = facts.truth
     path = truth.path or Path(source.name) / f"item_{index}"
@@ -265,7 +268,7 @@ def _picture(builder: DatasetBuilder, source: _Source, index: int, labels: Label
 
 
 def _sample(item: Any, index: int, place: str) -> Sample:
-    """An item of any form as a sample; its labels as they are.
+    """An item of any form as a sample, with unchanged labels.
 
     Raises:
         ValueError: it has another form.
@@ -275,7 +278,7 @@ def _sample(item: Any, index: int, place: str) -> Sample:
     if not isinstance(item, tuple | list) or len(item) != 2 or not isinstance(item[1], Mapping):
         raise ValueError(
             f"{place}: expected an rcnn.Sample, or an image and a dict with boxes and labels; found "
-            f"{type(item).__name__}. torchvision's own data sets become so by wrap_dataset_for_transforms_v2."
+            f"{type(item).__name__}. Wrap torchvision's own data sets by wrap_dataset_for_transforms_v2."
         )
     image, target = _pixels(item[0], place), item[1]
     size = (int(image.shape[0]), int(image.shape[1]))
@@ -322,7 +325,7 @@ def _pixels(image: Any, place: str) -> npt.NDArray[np.uint8]:
 
 
 def _boxes(found: Any, masks: Masks | None, place: str) -> npt.NDArray[np.float32]:
-    """float32 ``[N, 4]``; those of the masks where there are none."""
+    """float32 ``[N, 4]``; without boxes, those of the masks."""
     if found is None:
         if masks is None:
             raise ValueError(f"{place}: its dict has neither boxes nor masks.")
@@ -348,5 +351,5 @@ def _masks(found: Any, size: Size, place: str) -> Masks | None:
 
 
 def _array(value: Any) -> Array:
-    """A tensor, array or list as an array; of a tensor a view of its memory."""
+    """A tensor, array or list as an array; a tensor on the CPU shares its memory."""
     return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)

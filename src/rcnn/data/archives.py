@@ -1,4 +1,4 @@
-"""Published data sets, fetched as their authors packed them: the archives of Pascal VOC."""
+"""Download published data sets: the archives of Pascal VOC."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rcnn.io.download import download
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar file: its address and checksum (as :func:`rcnn.io.download.download` takes it), megabytes."""
+    """A tar file: its URL, its checksum as in :func:`rcnn.io.download.download`, and its size."""
 
     url: str
     checksum: str
@@ -30,7 +30,7 @@ VOC12_TRAINVAL = Archive(
     f"{SERVER}/voc2012/VOCtrainval_11-May-2012.tar", "md5:6cd6e144f989b92b3379bac3b3de84fd", 2000
 )
 UNION = "voc0712"
-# Each becomes the folder DIR/VOCdevkit/VOC<year>; the papers train on both years together.
+# Each becomes the folder DIR/VOCdevkit/VOC<year>; the papers train on both years.
 PUBLISHED: dict[str, tuple[Archive, ...]] = {
     "voc2007": (VOC07_TRAINVAL, VOC07_TEST),
     "voc2012": (VOC12_TRAINVAL,),
@@ -41,20 +41,20 @@ PUBLISHED: dict[str, tuple[Archive, ...]] = {
 def get(name: str, out: str | Path, say: Callable[[str], None] = print) -> Path:
     """Download and unpack a published data set.
 
-    An interrupted download is resumed by the next call. The years' folders appear when they are whole;
-    one that is there already is left as it is. The archives stay in ``out``, and may be deleted.
+    The next call resumes an interrupted download. The folder of a year appears when it is complete; an
+    existing one is left unchanged. The archives stay in ``out`` and may be deleted.
 
     Args:
         name: a key of :data:`PUBLISHED`.
-        out: the folder for it; made where missing.
-        say: told what is being done.
+        out: the output folder; created if missing.
+        say: called with progress messages.
 
     Returns:
-        Its folder, ``out/VOCdevkit/VOC2007`` for ``voc2007``; its parts are named by their lists, such as
-        ``ImageSets/Main/trainval.txt`` in it.
+        Its folder, ``out/VOCdevkit/VOC2007`` for ``voc2007``. Open one of its splits by its list, such as
+        ``ImageSets/Main/trainval.txt`` in that folder.
 
     Raises:
-        ValueError: no such data set, or what arrived is not the published archive.
+        ValueError: no such data set, or the downloaded file is not the published archive.
         OSError: no network, or the disk is full.
     """
     if name not in PUBLISHED:
@@ -63,11 +63,11 @@ def get(name: str, out: str | Path, say: Callable[[str], None] = print) -> Path:
     devkit, part = out / "VOCdevkit", out / ".VOCdevkit.part"
     result = devkit / name.upper()
     if result.exists():
-        say(f"{result} is there already")
+        say(f"{result} already exists")
         return result
     shutil.rmtree(part, ignore_errors=True)
     for archive in PUBLISHED[name]:
-        say(f"getting {archive.url} ({archive.megabytes} MB)")
+        say(f"downloading {archive.url} ({archive.megabytes} MB)")
         file = download(archive.url, archive.checksum, out)
         say(f"unpacking {file.name}")
         _unpack(file, part)
@@ -86,11 +86,11 @@ def _unpack(file: Path, folder: Path) -> None:
         with tarfile.open(file) as archive:
             archive.extractall(folder, filter="data")  # refuses names that lead out of the folder
     except tarfile.TarError as error:
-        raise ValueError(f"{file}: cannot be unpacked ({error}); delete it and try again") from error
+        raise ValueError(f"{file} cannot be unpacked ({error}): delete it and try again") from error
 
 
 def _join_years(devkit: Path, folder: Path) -> None:
-    """2007 and 2012 in one folder of links: trainval of both, test of 2007 (2012's has no annotations)."""
+    """Join 2007 and 2012 in a folder of links: trainval of both, test of 2007 (2012's has no annotations)."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     years = (devkit / "VOC2007", devkit / "VOC2012")

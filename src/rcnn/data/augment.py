@@ -1,12 +1,12 @@
-"""Random variations of a training image: scale, crop, orientation, colour and copy-paste.
+"""Random augmentation of a training image: scale, crop, orientation, colour and copy-paste.
 
-The window of the source image is drawn first and only that window is resized, so that a crop out of a large
-image with hundreds of objects costs no more than a small image. The image goes through torchvision's
-transforms.v2 functions; boxes, keypoints and masks follow it in closed form, see ``rcnn.data.geometry``.
+The window of the source image is drawn first, and only that window is resized, so that a crop of a large
+image with hundreds of objects costs no more than a small image. The image passes through torchvision's
+transforms.v2 functions; boxes, keypoints and masks follow in closed form, see ``rcnn.data.geometry``.
 
 Every random number comes from the generator passed in: the same generator state gives the same sample.
 
-Legend: N objects, H and W the source image, h and w the view that the network sees.
+Legend: N objects, H and W of the source image, h and w of the view that the network sees.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rcnn.structures import VOID, Instances
 if TYPE_CHECKING:
     from rcnn.transform import Transform
 
-# Settings of Augment between 0 and 1.
+# Settings of Augment with values between 0 and 1.
 UNIT_INTERVAL_SETTINGS = (
     "brightness",
     "contrast",
@@ -48,19 +48,19 @@ UNIT_INTERVAL_SETTINGS = (
     "object_crop_fraction",
     "repeat",
 )
-# Quarter turns counter-clockwise as (transposed, flip_x, flip_y), the flips after the transposition.
+# Counter-clockwise quarter turns as (transposed, flip_x, flip_y); the flips follow the transposition.
 QUARTER_TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
 
 
 def copy_paste(
     sample: TrainingSample, donor: TrainingSample, chosen: Tensor, min_visible: float = 0.0
 ) -> TrainingSample:
-    """Put the objects ``chosen`` (bool ``[N]``) of ``donor`` on ``sample``: simple copy-paste (Ghiasi 2021).
+    """Simple copy-paste (Ghiasi 2021): paste objects of ``donor``, ``chosen`` by bool ``[N]``, on ``sample``.
 
-    Both share their upper left corner; what would lie outside the sample is cut off. Masks underneath lose
-    what is covered; an object that keeps less than ``min_visible`` of its mask is marked as crowd, one that
-    keeps nothing is dropped. The semantic map takes over what the donor's says of the pasted pixels, void
-    where the donor has none.
+    The upper left corners of both coincide; pasted objects are clipped to the sample. Masks underneath lose
+    the covered pixels; an object that keeps less than ``min_visible`` of its mask is marked as crowd, and one
+    that keeps nothing is dropped. Pasted pixels of the semantic map take the donor's values, or void if the
+    donor has no map.
 
     Raises:
         ValueError: objects without masks.
@@ -68,7 +68,7 @@ def copy_paste(
     for each in (sample, donor):
         if len(each.targets) and each.targets.masks is None:
             raise ValueError(
-                f"copy-paste needs masks, but {each.targets.path} has none: set copy_paste to 0."
+                f"copy-paste needs masks, but {each.targets.path} has none: set augment.copy_paste to 0."
             )
     height, width = (min(a, b) for a, b in zip(sample.targets.size, donor.targets.size, strict=True))
     donor = replace(donor, targets=keep(donor.targets, chosen))
@@ -94,7 +94,7 @@ def copy_paste(
 
 
 def _uncovered(truth: Targets, covered: Tensor, min_visible: float) -> Targets:
-    """The objects without the pixels ``covered``, bool ``[h, w]``."""
+    """The objects without their ``covered`` pixels, bool ``[h, w]``."""
     if truth.masks is None:
         return replace(truth, masks=TargetMasks.empty(truth.size))
     owner, y, x = window_pixels(truth.masks.windows)
@@ -107,7 +107,7 @@ def _uncovered(truth: Targets, covered: Tensor, min_visible: float) -> Targets:
 
 
 def _joined(below: Targets, above: Targets) -> Targets:
-    """The objects of both, those of ``below`` first; a field that only one has is zero for the other."""
+    """The objects of both, those of ``below`` first; a field that only one has is zero in the other."""
     assert below.masks is not None
     assert above.masks is not None
     values: dict[str, Any] = {}
@@ -126,30 +126,31 @@ def _joined(below: Targets, above: Targets) -> Targets:
 
 @dataclass(frozen=True)
 class Augment:
-    """The settings of the random variations, and the function that makes them.
+    """The augmentation and its settings.
 
     Attributes:
-        crop: side in pixels of the square that the network sees; a smaller image stays smaller.
-        scale_jitter: smallest and largest factor on the scale that prediction would use, drawn log-uniformly.
-        flip: mirror left and right, half of the time.
-        rotate90: a random number of quarter turns, for data with no upright direction; with ``flip`` all
-            eight orientations occur.
-        brightness: the factor is drawn from 1 - b to 1 + b; 0 leaves the image alone.
+        crop: side in pixels of the square that the network sees; smaller images are not padded.
+        scale_jitter: smallest and largest factor on the scale used in prediction, drawn log-uniformly.
+        flip: mirror horizontally with probability 0.5.
+        rotate90: rotate by a random number of quarter turns, for data without an upright direction; together
+            with ``flip``, all eight orientations occur.
+        brightness: the factor is drawn between 1 - b and 1 + b; 0 disables it.
         contrast: likewise.
         saturation: likewise.
-        hue: the shift is drawn from -h to h, in turns of the colour circle, at most 0.5.
-        copy_paste: probability of pasting objects of another image on top (needs masks).
-        min_visible: an object of which less than this share is left in the crop, or uncovered by pasted
-            ones, counts as crowd: neither positive nor negative.
-        drop_truncated: what the crop leaves less of is background instead, as at the borders of images where
-            annotators leave such objects out.
-        object_crop_fraction: probability that the crop is placed on an object, where the image has any; else
-            anywhere.
-        repeat: how much more often an image is shown that holds several crops: the power of their number,
-            which is at most that of its objects. 0: all images equally often, as published.
-        extra: dotted path to a function of your own, ``my_package.augment:fog``: called last, with the varied
-            :class:`~rcnn.data.geometry.TrainingSample` and the generator that it may draw from, it returns
-            another one. None: nothing more.
+        hue: the shift is drawn between -h and h, as a fraction of the colour circle; at most 0.5.
+        copy_paste: probability of pasting objects of another image on top; needs masks.
+        min_visible: an object of which less than this fraction remains in the crop, or uncovered by pasted
+            objects, counts as crowd: neither positive nor negative.
+        drop_truncated: treat objects of which the crop leaves less as background instead, for data whose
+            annotators skip such objects at image borders.
+        object_crop_fraction: probability that the crop is placed on an object, if the image has one;
+            otherwise it is placed anywhere.
+        repeat: show images that hold several crops more often: in proportion to the number of crops to this
+            power. The number of crops is at most the number of objects. 0 shows all images equally often, as
+            published.
+        extra: dotted path to a function of your own, ``my_package.augment:fog``. It is called last, with the
+            augmented :class:`~rcnn.data.geometry.TrainingSample` and a random generator, and returns a
+            sample. None: no such function.
     """
 
     crop: int = 512
@@ -174,20 +175,20 @@ class Augment:
             ValueError: a setting outside its range, named.
         """
         if self.crop < 1:
-            raise ValueError(f"crop must be at least 1 pixel, not {self.crop}.")
+            raise ValueError(f"crop must be at least 1 pixel; got {self.crop}.")
         low, high = self.scale_jitter
         if not 0 < low <= high:
             raise ValueError(
-                f"scale_jitter must be (low, high) with 0 < low <= high, not {self.scale_jitter}."
+                f"scale_jitter must be (low, high) with 0 < low <= high; got {self.scale_jitter}."
             )
         limits = {"hue": 0.5}
         for name in UNIT_INTERVAL_SETTINGS:
             value, limit = getattr(self, name), limits.get(name, 1.0)
             if not 0 <= value <= limit:
-                raise ValueError(f"{name} must lie between 0 and {limit:g}, not {value}.")
+                raise ValueError(f"{name} must be between 0 and {limit:g}; got {value}.")
         if self.extra is not None and not is_dotted_path(self.extra):
             raise ValueError(
-                f"extra must be a dotted path such as my_package.augment:fog, not {self.extra!r}."
+                f"extra must be a dotted path such as my_package.augment:fog; got {self.extra!r}."
             )
 
     def __call__(
@@ -197,20 +198,20 @@ class Augment:
         rng: np.random.Generator,
         other: Callable[[], TrainingSample] | None = None,
     ) -> TrainingSample:
-        """A random variation of ``sample``.
+        """A randomly augmented copy of ``sample``.
 
         Args:
-            sample: image uint8 ``[3, H, W]`` with its truth; not changed.
+            sample: image uint8 ``[3, H, W]`` with its targets; not modified.
             transform: how prediction would resize the image; the scale is drawn around that.
             rng: the source of all randomness.
-            other: gives another sample to paste from; called only when that is drawn.
+            other: returns another sample to paste from; called only if copy-paste is drawn.
 
         Returns:
-            The image uint8 ``[3, h, w]``, both sides at most ``crop``, and what is left of the truth.
+            The image, uint8 ``[3, h, w]``, both sides at most ``crop``, and the remaining targets.
 
         Raises:
-            ValueError: copy-paste is drawn and the objects have no masks, or ``extra`` is not there or
-                returns something else.
+            ValueError: copy-paste is drawn and the objects have no masks; or ``extra`` does not exist or
+                returns something other than a sample.
         """
         result = self._augmented(sample, transform, rng)
         if other is not None and rng.random() < self.copy_paste:
@@ -219,17 +220,17 @@ class Augment:
             if donor.targets.crowd is not None:
                 chosen &= ~donor.targets.crowd
             result = copy_paste(result, donor, chosen, self.min_visible)
-        # Last: what it draws leaves all other random numbers of the image as they are.
+        # Last, so that its draws do not affect the other random numbers of the image.
         return result if self.extra is None else _changed(self.extra, result, rng)
 
     def crops(self, truth: Targets | Instances, transform: Transform) -> float:
-        """How many crops such an image holds: its area in theirs, but no more than objects to crop at."""
+        """The number of crops that fit into an image, at most the number of its objects."""
         height, width = truth.size
         area = height * width * (transform.factor(truth.size) / self.crop) ** 2
         return max(1.0, min(area, float(len(truth))))
 
     def without_randomness(self) -> Augment:
-        """The same crops with nothing random about them but their place."""
+        """The same crops without any randomness but that of their position."""
         return replace(
             self, scale_jitter=(1.0, 1.0), flip=False, rotate90=False, brightness=0.0, contrast=0.0,
             saturation=0.0, hue=0.0, copy_paste=0.0, extra=None,
@@ -243,7 +244,7 @@ class Augment:
         return replace(varied, image=self.colour(varied.image, rng))
 
     def view(self, truth: Targets, transform: Transform, rng: np.random.Generator) -> View:
-        """Draw scale, window and orientation for an image with these objects."""
+        """Draw the scale, window and orientation for an image with these objects."""
         low, high = np.log(self.scale_jitter)
         factor = transform.factor(truth.size) * float(np.exp(rng.uniform(low, high)))
         side = max(1, round(self.crop / factor))
@@ -258,7 +259,7 @@ class Augment:
         return View((x1, y1, x2, y2), resized, transposed, flip_x != mirrored, flip_y, transform.antialias)
 
     def _aim(self, truth: Targets, rng: np.random.Generator) -> tuple[float, float, float, float]:
-        """The box that the window is to lie on: that of an object, or the whole image for anywhere."""
+        """The box to place the window on: that of an object, or the whole image."""
         boxes = truth.boxes if truth.crowd is None else truth.boxes[~truth.crowd]
         if len(boxes) and rng.random() < self.object_crop_fraction:
             x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))].tolist()
@@ -266,13 +267,13 @@ class Augment:
         return 0.0, 0.0, float(truth.size[1]), float(truth.size[0])
 
     def colour(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Draw brightness, contrast, saturation and hue and apply them to uint8 ``[3, h, w]``."""
+        """Draw brightness, contrast, saturation and hue, and apply them to uint8 ``[3, h, w]``."""
         brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
         if self.brightness:
             image = functional.adjust_brightness(image, 1 + self.brightness * brightness)
         if self.contrast:
             image = functional.adjust_contrast(image, 1 + self.contrast * contrast)
-        # Saturation and hue leave a grey image as it is, and hue is the dearest step of all.
+        # Saturation and hue do not change a grey image, and hue is the most expensive step.
         if bool((image[0] == image[1]).all()) and bool((image[1] == image[2]).all()):
             return image
         if self.saturation:
@@ -283,22 +284,22 @@ class Augment:
 
 
 def _changed(path: str, sample: TrainingSample, rng: np.random.Generator) -> TrainingSample:
-    """What a user's function makes of a sample."""
+    """The result of a user's function, checked."""
     changed = resolve(path)(sample, rng)
     if not isinstance(changed, TrainingSample):
-        raise ValueError(f"{path}: expected it to return a TrainingSample; found {type(changed).__name__}.")
+        raise ValueError(f"{path}: expected it to return a TrainingSample; got {type(changed).__name__}.")
     shape = (3, *changed.targets.size)
     if tuple(changed.image.shape) != shape or changed.image.dtype != torch.uint8:
         found = f"{changed.image.dtype} {list(changed.image.shape)}"
-        raise ValueError(f"{path}: expected an image of uint8 {list(shape)}, as its targets; found {found}.")
+        raise ValueError(f"{path}: expected a uint8 image {list(shape)} to match its targets; got {found}.")
     return changed
 
 
 def _placed(low: float, high: float, side: int, length: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A random range of ``side`` pixels in [0, length) that contains [low, high), or lies inside it."""
+    """A random range of ``side`` pixels in [0, length) that contains [low, high), or is inside it."""
     side = min(side, length)
     first, last = sorted((int(np.ceil(high)) - side, int(np.floor(low))))
-    # An object at the border of the image leaves less room than its box says.
+    # At the border of the image, an object leaves less room than its box suggests.
     first, last = (min(max(v, 0), length - side) for v in (first, last))
     start = int(rng.integers(first, last + 1))
     return start, start + side

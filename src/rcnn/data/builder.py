@@ -1,10 +1,10 @@
-"""What readers have in common: they fill a :class:`DatasetBuilder`, which makes the data set.
+"""Readers of all formats fill a :class:`DatasetBuilder`, which makes the data set.
 
-A reader looks for files, understands their format and reports what it does not understand. The builder checks
-boxes against their images, numbers the classes, decides whether the outlines can be used, and makes records
-whose masks are drawn when a sample is asked for.
+A reader finds the files, parses their format and reports what it cannot parse. The builder checks boxes
+against their images, numbers the classes, decides whether the outlines are usable, and makes records whose
+masks are drawn only when they are needed.
 
-Legend: N objects of an image, K keypoints of an object.
+Legend: N objects per image, K keypoints per object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rcnn.io.images import ImageError, image_size
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
 Content = Literal["crowd", "difficult", "areas", "outlines"]
-"""What a format says of objects; every record then has it, whether or not an object makes use of it."""
+"""A property of objects that a format stores; every record then has it, even if no object uses it."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,25 @@ class Bitmap:
 
     @property
     def box(self) -> Box:
-        """The window; the box of an object whose pixels reach to all its sides."""
+        """The window as a box, which is tight if pixels touch all four sides."""
         x1, y1, x2, y2 = map(float, self.window)
         return x1, y1, x2, y2
 
 
 @dataclass
 class Annotation:
-    """One object that can be used.
+    """One usable object.
 
     Attributes:
         box: x1 y1 x2 y2, inside the image.
-        label: the index of its class; or its name where the classes are known only at the end.
-        name: what problems call it.
-        outline: a polygon, a run-length code or a bitmap; all objects of an image have bitmaps, or none.
+        label: the index of its class; or its name, if the classes are not known yet.
+        name: how problems refer to it.
+        outline: a polygon, a run-length code or a bitmap; within an image, either all objects have bitmaps or
+            none.
         keypoints: float32 ``[K, 3]``.
-        crowd: a region of many objects.
-        difficult: VOC's mark.
-        area: the annotation's own area, where the format has one.
+        crowd: it is a region of many objects.
+        difficult: VOC's mark for objects that the evaluation ignores.
+        area: the area given by the annotation, if any.
     """
 
     box: Box
@@ -79,16 +80,16 @@ class Annotation:
 
 @dataclass
 class Picture:
-    """One image that can be used, and what is on it.
+    """One usable image with its annotations.
 
     Attributes:
         path: the image file.
         size: (height, width), upright.
         image_id: as in :class:`Record`.
         annotations: its objects.
-        masks: makes their masks, where the format has a picture of all; else their outlines are drawn.
-        semantic: makes the class of every pixel.
-        image: makes the image, where there is no file.
+        masks: loads their masks, if they are stored in one image; otherwise the outlines are drawn.
+        semantic: loads the class of every pixel.
+        image: makes the image, if there is no file.
     """
 
     path: Path
@@ -101,10 +102,10 @@ class Picture:
 
 
 class DatasetBuilder:
-    """Collects images, objects and problems, and makes a :class:`Dataset` of them.
+    """Collects images, objects and problems, and builds a :class:`Dataset`.
 
     Attributes:
-        format: as in :class:`Dataset`; the other fields of that name likewise.
+        format: as in :class:`Dataset`, like the other fields of the same names.
         pictures: the images, in the order of the records.
     """
 
@@ -122,7 +123,7 @@ class DatasetBuilder:
 
     @property
     def num_keypoints(self) -> int:
-        """K, 0 where there are none."""
+        """K, 0 if there are no keypoints."""
         return 0 if self.skeleton is None else len(self.skeleton.names)
 
     def report(
@@ -135,7 +136,7 @@ class DatasetBuilder:
         severity: Severity = "error",
         is_outline_problem: bool = False,
     ) -> None:
-        """Note a problem, of the source itself where no other file is named."""
+        """Add a problem; without ``file``, it concerns the source itself."""
         self.problems.append(
             Problem(file or self.source, what, advice, annotation, severity, is_outline_problem)
         )
@@ -143,20 +144,20 @@ class DatasetBuilder:
     def warn(
         self, what: str, advice: str, annotation: str | None = None, *, file: Path | None = None
     ) -> None:
-        """Note a problem that is dealt with as ``advice`` says."""
+        """Add a warning: a problem that is handled as ``advice`` states."""
         self.report(what, advice, annotation, file=file, severity="warning")
 
     def declare_classes(self, names: Iterable[str], category_ids: Sequence[int] = ()) -> None:
-        """Set the classes, in label order; names that differ in upper and lower case only are reported."""
+        """Set the classes, in label order; names that differ only in case are reported."""
         self.class_names, self.category_ids = tuple(names), tuple(category_ids)
         folded = [name.casefold() for name in self.class_names]
         same = [name for name in self.class_names if folded.count(name.casefold()) > 1]
         if same:
-            what = f"Categories have the same name, up to upper and lower case: {', '.join(same)}."
-            self.warn(what, "They count as different classes; merge them if they are not.")
+            what = f"Categories have names that are equal or differ only in case: {', '.join(same)}."
+            self.warn(what, "They count as different classes; merge them if they are the same.")
 
     def name_labels(self, spellings: Mapping[str, str]) -> None:
-        """Number the labels that are names so far, by the class that each spelling stands for."""
+        """Replace labels that are names by the index of the class that each spelling stands for."""
         numbers = {name: label for label, name in enumerate(self.class_names)}
         for picture in self.pictures:
             for annotation in picture.annotations:
@@ -164,12 +165,12 @@ class DatasetBuilder:
                     annotation.label = numbers[spellings[annotation.label]]
 
     def add(self, picture: Picture) -> Picture:
-        """One more image."""
+        """Add an image."""
         self.pictures.append(picture)
         return picture
 
     def add_file(self, path: Path, image_id: int | str, annotation: str | None = None) -> Picture | None:
-        """One more image, of the size that its file says; None, and an error, where that cannot be read."""
+        """Add an image with the size of its file; if it cannot be read, None and an error."""
         size = measured(path, annotation)
         if isinstance(size, Problem):
             self.problems.append(size)
@@ -177,14 +178,14 @@ class DatasetBuilder:
         return self.add(Picture(path, size, image_id))
 
     def usable_box(self, corners: Box, picture: Picture, name: str) -> Box | None:
-        """The part of a box inside its image, None if it cannot be used; what is wrong is reported."""
+        """The part of a box inside its image, None if it is unusable; faults are reported."""
         box, fault = check_box(corners, picture.size)
         if fault is not None:
             self.problems.append(fault.of(picture.path, name))
         return box
 
     def build(self) -> Dataset:
-        """Everything collected, as a data set."""
+        """The data set."""
         drawn = "outlines" in self.holds and self._judge_outlines()
         areas = "areas" in self.holds or any(a.area is not None for p in self.pictures for a in p.annotations)
         return Dataset(
@@ -229,24 +230,24 @@ class DatasetBuilder:
         return points
 
     def _judge_outlines(self) -> bool:
-        """Whether the data set has outlines; if it does, objects without one are errors."""
+        """Whether the data set has outlines; if so, objects without one are reported as errors."""
         bare = [(p, a) for p in self.pictures for a in p.annotations if a.outline is None]
         total = sum(len(picture.annotations) for picture in self.pictures)
         if not bare or len(bare) == total:
             return not bare
         if 2 * len(bare) > total:
             what = f"Only {total - len(bare)} of {total} objects have a segmentation."
-            self.warn(what, "The outlines are left out and the boxes used.")
+            self.warn(what, "The outlines are ignored and the boxes used.")
             return False
         for picture, annotation in bare:
-            what = "The segmentation is missing or empty, other objects of the file have one."
+            what = "The segmentation is missing or empty, while other objects of the file have one."
             advice = "Draw it, delete the object, or train on boxes alone (--model faster_rcnn)."
             self.report(what, advice, annotation.name, file=picture.path, is_outline_problem=True)
         return True
 
 
 def measured(path: Path, annotation: str | None = None) -> Size | Problem:
-    """The size of an image file, or why it cannot be read."""
+    """The size of an image file, or the problem why it cannot be read."""
     try:
         return image_size(path)
     except ImageError as error:
@@ -254,7 +255,7 @@ def measured(path: Path, annotation: str | None = None) -> Size | Problem:
 
 
 def lazy_masks(outlines: Sequence[Outline | Bitmap], size: Size) -> Callable[[], Masks]:
-    """What draws outlines on an image of ``size``; picklable, and bitmaps are kept bit-packed."""
+    """A picklable function that draws outlines on an image of ``size``; it keeps bitmaps bit-packed."""
     bitmaps = [outline for outline in outlines if isinstance(outline, Bitmap)]
     drawn = [outline for outline in outlines if not isinstance(outline, Bitmap)]
     if not bitmaps:
@@ -265,7 +266,7 @@ def lazy_masks(outlines: Sequence[Outline | Bitmap], size: Size) -> Callable[[],
 
 
 def _unpacked(bits: npt.NDArray[np.uint8], windows: npt.NDArray[np.int64], size: Size) -> Masks:
-    """Masks from the bits of their windows, one after the other."""
+    """Masks from the concatenated bits of their windows."""
     count = int((windows[:, 2:] - windows[:, :2]).prod(1).sum())
     return Masks(np.unpackbits(bits, count=count), windows, size)
 

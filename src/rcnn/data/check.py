@@ -1,13 +1,12 @@
-"""What can be wrong with a data set, found all at once, and what a data set holds.
+"""Find all problems of a data set at once, and summarise what it contains.
 
-Readers note what they see in the annotations (``rcnn.data.problems`` has their common rules);
-:func:`check` adds what the image files tell. An error keeps an image out of training, a warning was dealt
-with already:
+Readers report problems of annotations (``rcnn.data.problems`` has their common rules); :func:`check` adds
+those of the image files. An error excludes an image from training; a warning has already been handled:
 
-    - error: a box that is inverted, not a number, or wholly outside; an unknown category; a file that is
-      missing, damaged or of another size than annotated; ids or files listed twice; a semantic map of another
+    - error: a box that is inverted, not finite, or entirely outside; an unknown category; a file that is
+      missing, damaged or of another size than annotated; duplicate ids or files; a semantic map of another
       size or with values outside the class list.
-    - warning: a box without area is left out; one that reaches beyond the image is cut at its border.
+    - warning: a box without area is ignored; one that extends beyond the image is clipped.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data set holds and everything found wrong with it.
+    """The contents and the problems of a data set.
 
     Attributes:
         format: as in :class:`Dataset`.
         source: the file or folder.
-        problems: the reader's and those of the image files, errors first.
-        num_images: images that can be used as far as the reader knows.
-        num_empty: images without objects.
-        objects_per_class: objects of each class, crowds included, in label order.
-        num_crowds: crowd regions among them.
-        box_sizes: percentiles (5, 25, 50, 75, 95) of the square root of the boxes' areas, in pixels.
-        image_sizes: how often each (height, width) occurs, most frequent first.
+        problems: those of the annotations and of the image files, errors first.
+        num_images: number of images, as far as the reader could use them.
+        num_empty: number of images without objects.
+        objects_per_class: number of objects of each class, including crowds, in label order.
+        num_crowds: number of crowd regions.
+        box_sizes: percentiles (5, 25, 50, 75, 95) of the square root of the box area, in pixels.
+        image_sizes: number of images of each (height, width), most frequent first.
         has_masks: whether every object has an outline.
         has_keypoints: whether objects have keypoints.
-        pixels_per_class: pixels of each class of the semantic maps, where there are any and images were
+        pixels_per_class: number of pixels of each semantic class, if there are semantic maps and images were
             decoded.
     """
 
@@ -68,12 +67,12 @@ class DataReport:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The problems that keep an image, or the whole data set, out of training."""
+        """The problems that exclude an image, or the whole data set, from training."""
         return tuple(p for p in self.problems if p.severity == "error")
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The problems that were dealt with."""
+        """The problems that have been handled."""
         return tuple(p for p in self.problems if p.severity == "warning")
 
     def __str__(self) -> str:
@@ -105,11 +104,11 @@ class DataReport:
 
 
 def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
-    """Look for everything wrong with a data set, and count what it holds.
+    """Find all problems of a data set, and count what it contains.
 
     Args:
         dataset: an opened data set, or a path that :func:`rcnn.open_data` reads.
-        decode: decode every image, which is what finds truncated ones; without, only headers are read.
+        decode: decode every image, which finds truncated ones; otherwise only headers are read.
     """
     dataset = open_data(dataset)
     problems = [*dataset.problems, *_set_problems(dataset)]
@@ -140,9 +139,9 @@ def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
 
 
 def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
-    """What is wrong with a validation part seen from the training part: the classes.
+    """The problems of a validation split with respect to the training split: its classes.
 
-    Classes are compared by name, upper and lower case alike, and only those that occur in ``val`` count.
+    Classes are compared by name, ignoring case; only those that occur in ``val`` count.
     """
     declared = {name.casefold() for name in train.class_names}
     seen = {name.casefold() for name in occurring_classes(train)}
@@ -153,24 +152,24 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
     known = {name.casefold() for name in train.semantic_names}
     strange = [name for name in val.semantic_names if known and name.casefold() not in known]
     if strange:
-        what = f"Its semantic maps have classes that the training part {train.source} has not: "
-        advice = f"Rename them; classes there: {', '.join(train.semantic_names)}."
+        what = f"Its semantic maps have classes that the training split {train.source} lacks: "
+        advice = f"Rename them; the training split has {', '.join(train.semantic_names)}."
         problems.append(Problem(val.source, f"{what}{', '.join(strange)}.", advice))
     if foreign:
         what = (
-            f"It has objects of classes that the training part {train.source} has not: {', '.join(foreign)}."
+            f"It has objects of classes that the training split {train.source} lacks: {', '.join(foreign)}."
         )
-        advice = f"Rename them or annotate them in training; classes there: {', '.join(train.class_names)}."
+        advice = f"Rename them, or annotate them for training; it has {', '.join(train.class_names)}."
         problems.append(Problem(val.source, what, advice))
     if train.skeleton is not None and val.skeleton is not None:
         wanted, own = val.skeleton.names, train.skeleton.names
         if keypoint_order(wanted, own) is None:
-            what = f"Its keypoints {', '.join(wanted)} are not all among those of training, {', '.join(own)}."
-            problems.append(Problem(val.source, what, "Name them alike."))
+            what = f"Its keypoints {', '.join(wanted)} are not all among those of training: {', '.join(own)}."
+            problems.append(Problem(val.source, what, "Use the same names."))
     if unseen:
-        what = f"It has objects of classes without any object in the training part: {', '.join(unseen)}."
+        what = f"It has objects of classes without any object in the training split: {', '.join(unseen)}."
         problems.append(
-            Problem(val.source, what, "They cannot be learnt and count as missed.", severity="warning")
+            Problem(val.source, what, "They cannot be learned and count as missed.", severity="warning")
         )
     return problems
 
@@ -178,25 +177,25 @@ def check_pair(train: Dataset, val: Dataset) -> list[Problem]:
 def refuse_or_skip(
     dataset: Dataset, skip_bad: bool, *, report: DataReport | None = None, boxes_only: bool = False
 ) -> tuple[Dataset, list[Problem]]:
-    """The data set without its bad images, or a refusal that lists them.
+    """The data set without its bad images, or an error that lists them.
 
     Args:
         dataset: an opened data set.
-        skip_bad: leave images with errors out instead of refusing the data set.
-        report: what :func:`check` said of it; without, it is called here and decodes every image.
-        boxes_only: nobody will look at outlines, so what is wrong with them is none.
+        skip_bad: skip images with errors instead of refusing the data set.
+        report: the result of :func:`check`; None calls it, which decodes every image.
+        boxes_only: outlines will not be used, so their problems do not count.
 
     Returns:
-        The data set that can be trained on, its ``problems`` completed by those of the image files, and the
-        errors of what was left out.
+        The usable data set, with the problems of the image files added to its ``problems``; and the errors of
+        the skipped images.
 
     Raises:
-        DataError: there are errors and ``skip_bad`` is not set; or an error concerns the data set as a whole,
-            or no image is left, which no skipping mends.
+        DataError: there are errors and ``skip_bad`` is not set; or an error affects the whole data set; or no
+            image is left.
     """
     report = report or check(dataset)
     errors = [p for p in report.errors if not (boxes_only and p.is_outline_problem)]
-    # A broken category concerns all images, too.
+    # A broken category affects all images, too.
     of_all = [p for p in errors if p.file == dataset.source]
     whole = [p for p in of_all if p.annotation is None or p.annotation.startswith("categories")]
     if whole or (errors and not skip_bad):
@@ -204,36 +203,36 @@ def refuse_or_skip(
     bad = {p.file for p in errors}
     kept = [r for r in dataset.records if r.path not in bad]
     if not kept:
-        what = "No image is left without errors."
-        raise DataError(dataset.source, [Problem(dataset.source, what, "Mend the errors."), *errors])
+        what = "Every image has an error."
+        raise DataError(dataset.source, [Problem(dataset.source, what, "Fix the errors."), *errors])
     return replace(dataset, records=kept, problems=report.problems), errors
 
 
 def _set_problems(dataset: Dataset) -> list[Problem]:
-    """What only the whole data set shows: nothing in it, or next to nothing of a class."""
+    """The problems of the data set as a whole: no objects, or hardly any of a class."""
     counts = Counter(label for r in dataset.records for label in r.truth.labels.tolist())
     if not dataset.records:
-        return [Problem(dataset.source, "There is no image that can be used.", "Mend the other errors.")]
+        return [Problem(dataset.source, "There is no usable image.", "Fix the other errors.")]
     if not counts and dataset.semantic_names:
-        return []  # classes of pixels, not of objects
+        return []  # its classes are those of pixels
     if not counts:
-        advice = "Annotate some images; nothing can be learnt or measured without."
+        advice = "Annotate some images; without objects, nothing can be learned or measured."
         return [Problem(dataset.source, "No image has an object.", advice)]
     crowds = sum(int(r.truth.crowd.sum()) for r in dataset.records if r.truth.crowd is not None)
     if 2 * crowds > (total := sum(counts.values())):
-        what = f"{crowds} of {total} objects are marked as crowd, from which nothing is learnt."
-        advice = "Set iscrowd to 0 of single objects: some tools (CVAT, Datumaro) write 1 for every mask."
+        what = f"{crowds} of {total} objects are marked as crowd, from which nothing is learned."
+        advice = "Set iscrowd of single objects to 0: some tools (CVAT, Datumaro) write 1 for every mask."
         severity: Literal["error", "warning"] = "error" if crowds == total else "warning"
         return [Problem(dataset.source, what, advice, severity=severity)]
     rare = [f"{name} ({counts[i]})" for i, name in enumerate(dataset.class_names) if counts[i] < 2]
     if not rare:
         return []
     what = f"{len(rare)} classes have fewer than 2 objects: {', '.join(rare)}."
-    return [Problem(dataset.source, what, "They will hardly be learnt; annotate more.", severity="warning")]
+    return [Problem(dataset.source, what, "They will hardly be learned; annotate more.", severity="warning")]
 
 
 def _look_at_maps(dataset: Dataset) -> tuple[list[Problem], dict[str, int]]:
-    """What is wrong with the semantic maps, and the pixels of each class in the good ones."""
+    """The problems of the semantic maps, and the number of pixels per class in those without."""
     problems: list[Problem] = []
     pixels = np.zeros(VOID + 1, np.int64)
 
@@ -248,7 +247,7 @@ def _look_at_maps(dataset: Dataset) -> tuple[list[Problem], dict[str, int]]:
     with ThreadPoolExecutor(2) as pool:
         for record, found in zip(records, pool.map(counted, records), strict=True):
             if isinstance(found, str):
-                advice = "Mend the label picture, or leave the image out with --skip-bad."
+                advice = "Fix the label image, or skip it with --skip-bad."
                 problems.append(Problem(record.path, f"Its semantic map cannot be used: {found}", advice))
             else:
                 pixels += found
@@ -258,7 +257,7 @@ def _look_at_maps(dataset: Dataset) -> tuple[list[Problem], dict[str, int]]:
 
 
 def _file_problems(records: Sequence[Record], decode: bool) -> list[Problem]:
-    # Two threads: decoding is C code that frees the interpreter, and small machines have two cores.
+    # Two threads: decoding is C code that releases the interpreter lock, and small machines have two cores.
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda r: _file_problem(r, decode), records))
     problems = [problem for problem, _ in found if problem is not None]
@@ -267,13 +266,13 @@ def _file_problems(records: Sequence[Record], decode: bool) -> list[Problem]:
         twin = first.setdefault(digest, record.path) if digest else record.path
         if twin != record.path:
             what = f"It is the same image as {twin}."
-            advice = "Both are used; delete one, above all if the two are in different parts."
+            advice = "Both are used; delete one, especially if they are in different splits."
             problems.append(Problem(record.path, what, advice, severity="warning"))
     return problems
 
 
 def _file_problem(record: Record, decode: bool) -> tuple[Problem | None, str]:
-    """What is wrong with one image file, and a digest of its bytes ("" if it cannot be read)."""
+    """The problem of an image file, if any, and a digest of its bytes ("" if it cannot be read)."""
     try:
         if decode:
             height, width, _ = read_image(record.path).shape
@@ -282,5 +281,5 @@ def _file_problem(record: Record, decode: bool) -> tuple[Problem | None, str]:
         digest = hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
     except ImageError as error:
         what = str(error).removeprefix(f"{record.path}: ")
-        return Problem(record.path, what, "Replace the file, or leave the image out with --skip-bad."), ""
+        return Problem(record.path, what, "Replace the file, or skip it with --skip-bad."), ""
     return size_problem(record.path, (height, width), record.truth.size), digest

@@ -1,4 +1,4 @@
-"""Classes and keypoints of one data set found by name in another, and renumbered."""
+"""Match classes and keypoints of two data sets by name, and renumber them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rcnn.structures import VOID
 
 
 def renumber(classes: npt.NDArray[np.integer[Any]], table: Sequence[int]) -> npt.NDArray[np.int64]:
-    """A semantic map ``[H, W]`` with ``table[value]`` for each value; what is beyond the table is void."""
+    """A semantic map ``[H, W]`` with values replaced by ``table[value]``; those beyond it become void."""
     values = np.full(VOID + 1, VOID, np.int64)
     values[: len(table)] = table
     renumbered: npt.NDArray[np.int64] = values[classes]
@@ -24,20 +24,21 @@ def renumber(classes: npt.NDArray[np.integer[Any]], table: Sequence[int]) -> npt
 
 
 def occurring_classes(dataset: Dataset) -> list[str]:
-    """The names of the classes that any object has, in label order."""
+    """The names of the classes that have an object, in label order."""
     labels = {label for r in dataset.records for label in r.truth.labels.tolist()}
     return [name for label, name in enumerate(dataset.class_names) if label in labels]
 
 
 def numbered_keypoints(count: int) -> tuple[str, ...]:
-    """Names of keypoints that have none."""
+    """Default names for keypoints without names."""
     return tuple(f"keypoint_{number}" for number in range(count))
 
 
 def keypoint_order(wanted: Sequence[str], found: Sequence[str]) -> list[int] | None:
-    """Where each of the ``wanted`` keypoints is among those ``found``, by name, upper and lower case alike.
+    """The index in ``found`` of each of the ``wanted`` keypoints, by name, ignoring case.
 
-    None where one is not there. Where one side has numbers for names, as YOLO's files, as many are the same.
+    None if one is missing. If one side has default names, as YOLO files do, equal numbers of keypoints match
+    in order.
     """
     folded = [name.casefold() for name in found]
     if all(name.casefold() in folded for name in wanted):
@@ -47,7 +48,7 @@ def keypoint_order(wanted: Sequence[str], found: Sequence[str]) -> list[int] | N
 
 
 def matching_label(class_names: Sequence[str], name: str) -> int | None:
-    """The index of a class by its name; where none is so written, of the first that differs in case only."""
+    """The index of a class by its name; without an exact match, of the first that differs only in case."""
     if name in class_names:
         return class_names.index(name)
     folded = [known.casefold() for known in class_names]
@@ -57,9 +58,9 @@ def matching_label(class_names: Sequence[str], name: str) -> int | None:
 def align_dataset_classes(
     dataset: Dataset, class_names: tuple[str, ...], semantic_names: tuple[str, ...] = ()
 ) -> Dataset:
-    """The same data set with labels that index ``class_names``, found by name, upper and lower case alike.
+    """The same data set with labels that index ``class_names``, matched by name, ignoring case.
 
-    Likewise its semantic maps, where ``semantic_names`` are given.
+    Its semantic maps are renumbered likewise if ``semantic_names`` are given.
 
     Raises:
         ValueError: a class that occurs in the data set is not among ``class_names``, or one of its
@@ -71,7 +72,7 @@ def align_dataset_classes(
     foreign = [name for name in occurring_classes(dataset) if label_of(name) is None]
     if foreign:
         raise ValueError(
-            f"{dataset.source}: objects of the classes {', '.join(foreign)}; "
+            f"{dataset.source}: it has objects of the classes {', '.join(foreign)}; "
             f"expected only {', '.join(class_names)}. Rename or delete them."
         )
     found = [label_of(name) for name in dataset.class_names]
@@ -89,12 +90,12 @@ def align_dataset_classes(
 
 
 def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
-    """The data set with semantic maps whose values index ``names``."""
+    """The same data set with semantic maps whose values index ``names``."""
     places = {name.casefold(): value for value, name in enumerate(names)}
     strange = [name for name in dataset.semantic_names if name.casefold() not in places]
     if strange:
         raise ValueError(
-            f"{dataset.source}: semantic maps of the classes {', '.join(strange)}; expected only "
+            f"{dataset.source}: its semantic maps have the classes {', '.join(strange)}; expected only "
             f"{', '.join(names)}. Rename them."
         )
     table = [places[name.casefold()] for name in dataset.semantic_names]

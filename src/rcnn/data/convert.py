@@ -1,9 +1,9 @@
-"""One format into another: the images copied, the objects written, what was lost said.
+"""Convert a data set to another format: copy the images, write the objects, report what was lost.
 
-Everything is written into a hidden folder beside the place asked for, which is renamed when it is complete: a
-run that breaks off leaves nothing under the final name. The images are copied byte for byte, so that the
-result stays whole when the source is moved or changed; coordinates refer to the upright image, EXIF rotation
-applied, as everywhere in the package.
+Everything is written to a hidden folder next to the output folder, which is renamed on completion: an
+interrupted conversion leaves nothing under the final name. The images are copied byte for byte, so the result
+does not depend on the source. As everywhere in the package, coordinates refer to the upright image (EXIF
+rotation applied).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.data.problems import Problem
 
 LOST_FILE = "lost.txt"
-SHOWN = 5  # places named of each kind; the file has them all
+SHOWN = 5  # places shown of each kind; the file lists them all
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a data set.
+    """The result of a conversion.
 
     Attributes:
-        out: the folder written.
-        images: how many.
-        objects: how many were there before.
-        lost: of each kind of thing that the format cannot hold, where it was.
-        skipped: what was wrong with the images left out.
+        out: the output folder.
+        images: number of images written.
+        objects: number of objects in the source.
+        lost: for each kind of content that the format cannot store, where it occurred.
+        skipped: the errors of the skipped images.
     """
 
     out: Path
@@ -53,7 +53,7 @@ class Conversion:
             more = "; …" if len(places) > SHOWN else ""
             lines.append(f"lost: {len(places)} {kind}: {'; '.join(places[:SHOWN])}{more}")
         if self.lost:
-            lines.append(f"all of it is listed in {self.out / LOST_FILE}")
+            lines.append(f"everything lost is listed in {self.out / LOST_FILE}")
         return "\n".join(lines)
 
 
@@ -70,15 +70,15 @@ def convert(
     Args:
         dataset: an opened data set, or a path that :func:`rcnn.open_data` reads; images that are not files
             are written as PNG.
-        out: the folder to make; it may exist if it is empty.
-        to: a key of ``rcnn.data.formats.registry.FORMATS`` that can be written, or a dotted path to a format
-            of your own.
-        skip_bad: leave images with errors out instead of refusing the data set.
-        progress: called with the images done and all of them.
+        out: the folder to create; it may exist if it is empty.
+        to: a writable key of ``rcnn.data.formats.registry.FORMATS``, or a dotted path to a format of your
+            own.
+        skip_bad: skip images with errors instead of refusing the data set.
+        progress: called with the number of images done and in total.
 
     Raises:
-        ValueError: an unknown format, a folder that is not empty or cannot be written to, or data without
-            outlines where the format is one of outlines.
+        ValueError: an unknown format, a folder that is not empty or not writable, or data without outlines
+            for a format that needs them.
         DataError: the data set has errors.
     """
     dataset, target = open_data(dataset), Path(out)
@@ -90,14 +90,14 @@ def convert(
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise ValueError(f"{target} cannot be made ({error.strerror}): choose another place.") from error
+        raise ValueError(f"{target} cannot be created ({error.strerror}): choose another folder.") from error
     try:
         _fill(writer_class(part, good, dropped), good, progress)
         _write_dropped(part / LOST_FILE, dropped)
         part.chmod(0o777 & ~_umask())
         part.rename(target)
     except OSError as error:
-        raise ValueError(f"{target} cannot be written ({error}); nothing is left of it.") from error
+        raise ValueError(f"{target} cannot be written ({error}); nothing was created.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     objects = sum(len(record.truth) for record in good.records)
@@ -108,22 +108,22 @@ def _refuse(dataset: Dataset, target: Path, to: str) -> None:
     if to not in writable() and not is_dotted_path(to):
         raise ValueError(f"--to {to}: expected one of {', '.join(writable())}.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is no empty folder: choose another place, or delete it.")
+        raise ValueError(f"{target} exists and is not an empty folder: choose another, or delete it.")
     if not dataset.class_names:
-        raise ValueError(f"{dataset.source}: semantic maps alone have no objects to convert.")
+        raise ValueError(f"{dataset.source}: it has only semantic maps and no objects to convert.")
 
 
 def _writer_class(dataset: Dataset, to: str) -> Callable[[Path, Dataset, DroppedContent], Writer]:
-    """What makes the writer of a format."""
+    """The writer of a format."""
     write = find_format(to).write
     if write is None:
-        raise ValueError(f"--to {to}: this format is only read; expected one of {', '.join(writable())}.")
+        raise ValueError(f"--to {to}: this format cannot be written; expected {', '.join(writable())}.")
     has_outlines = any(record.masks is not None for record in dataset.records)
     if getattr(write, "needs_outlines", False) and not has_outlines:
         boxes = [key for key in writable() if not getattr(find_format(key).write, "needs_outlines", False)]
         choice = f"{', '.join(boxes[:-1])} or {boxes[-1]}"
         raise ValueError(
-            f"{dataset.source}: it has boxes and no outlines, which {to} needs: choose {choice}."
+            f"{dataset.source}: it has boxes but no outlines, which {to} needs: choose {choice}."
         )
     return write
 
@@ -146,7 +146,7 @@ def _fill(writer: Writer, dataset: Dataset, progress: Callable[[int, int], None]
 
 
 def _own_name(path: Path, taken: set[str]) -> str:
-    """The file's name, with a number if its stem is taken; some file systems do not tell case apart."""
+    """The file's name, numbered if its stem is taken; some file systems ignore case."""
     stem, number = path.stem, 1
     while stem.casefold() in taken:
         number += 1

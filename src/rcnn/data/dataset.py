@@ -1,7 +1,7 @@
 """What every reader returns: a list of records, the classes, and the problems found on the way.
 
-A record holds what is small (path, size, boxes, labels) and knows how to make what is large (pixels,
-masks), so that statistics over a whole data set are quick and a sample is decoded only when it is used.
+A record holds what is small (path, size, boxes, labels) and knows how to load what is large (pixels, masks).
+Statistics over a whole data set are therefore fast, and a sample is decoded only when it is used.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Record:
 
     Attributes:
         path: the image file.
-        image_id: the id that results refer to (COCO's own, or the file's name without its ending).
+        image_id: the id that results refer to (COCO's own, or the file name without its extension).
         truth: its objects, without masks; ``truth.size`` is the size of the decoded (EXIF-rotated) image.
-        masks: makes the objects' masks, in the order of ``truth``; picklable; None where the data has none.
-        semantic: makes the class of every pixel, int64 ``[H, W]``; picklable; None where the data has none.
-        image: makes the image, where ``path`` is only a name; picklable; None reads the file.
+        masks: loads the objects' masks, in the order of ``truth``; picklable; None if the data has none.
+        semantic: loads the class of every pixel, int64 ``[H, W]``; picklable; None if the data has none.
+        image: makes the image if ``path`` is only a name; picklable; None reads the file.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Sample:
 
     Attributes:
         image: uint8 ``[H, W, 3]``, RGB, EXIF rotation applied.
-        truth: its objects; masks where the data has them.
+        truth: its objects, with masks if the data has them.
         image_id: as in the record.
     """
 
@@ -72,18 +72,17 @@ class Dataset:
     """An opened data set; ``dataset[i]`` decodes a :class:`Sample`.
 
     Attributes:
-        format: ``coco``, ``coco panoptic``, ``voc``, ``voc segmentation``, ``mask folders``,
-            ``label images``, ``yolo``, ``labelme``, ``cityscapes``, ``semantic`` or ``shapes``.
+        format: the ``name`` of a row of ``rcnn.data.formats.registry.FORMATS``, ``shapes`` or
+            ``Python object``.
         source: the file or folder that was opened.
         class_names: in label order.
-        records: one an image, images without objects included.
-        problems: what the reader noticed; records with an ``error`` are in ``records`` only if they can be
-            used.
-        category_ids: the format's own id of each label (COCO); label + 1 elsewhere.
-        semantic_names: what the values of the semantic maps mean, if there are any. Panoptic data begin with
-            ``class_names`` (the things) and go on with the stuff.
-        semantic_ids: the format's own id of each of them (COCO panoptic).
-        skeleton: what the objects' keypoints are, if they have any.
+        records: one per image, including images without objects.
+        problems: what the reader found; a record with an ``error`` is in ``records`` only if it is usable.
+        category_ids: the format's own id of each label (COCO); otherwise empty, meaning label + 1.
+        semantic_names: the meaning of the values of the semantic maps, if there are any. In panoptic data,
+            ``class_names`` (the things) come first, followed by the stuff.
+        semantic_ids: the format's own id of each semantic class (COCO panoptic).
+        skeleton: the objects' keypoints, if they have any.
     """
 
     format: str
@@ -105,7 +104,7 @@ class Dataset:
 
     @property
     def has_objects(self) -> bool:
-        """Whether any image has an object, which data of semantic maps alone have not."""
+        """Whether any image has an object; False for data with semantic maps only."""
         return any(len(r.truth) for r in self.records)
 
     @property
@@ -115,7 +114,7 @@ class Dataset:
 
     @property
     def has_stuff(self) -> bool:
-        """Whether the semantic maps go on after the objects' classes, with more than a background."""
+        """Whether the semantic maps have classes beyond those of the objects and a background."""
         things, stuff = self.class_names, self.semantic_names[len(self.class_names) :]
         begun = self.has_semantic and self.semantic_names[: len(things)] == things
         return begun and any(name.casefold() != "background" for name in stuff)
@@ -127,24 +126,24 @@ class Dataset:
         return bool(with_objects) and all(r.masks is not None for r in with_objects)
 
     def subset(self, indices: Sequence[int]) -> Dataset:
-        """The same data set with some of its images, in the given order."""
+        """The same data set restricted to some of its images, in the given order."""
         return replace(self, records=[self.records[i] for i in indices])
 
     def without_masks(self) -> Dataset:
-        """The same data set without masks and semantic maps, which take time to decode."""
+        """The same data set without masks and semantic maps, which are slow to decode."""
         return replace(self, records=[replace(r, masks=None, semantic=None) for r in self.records])
 
     def evenly_spaced(self, count: int) -> list[int]:
-        """So many indices, spread evenly over the images; all where there are fewer."""
+        """``count`` indices spread evenly over the images; all of them if there are fewer."""
         last = len(self.records) - 1
         return sorted({round(i * last / max(count - 1, 1)) for i in range(count)}) if last >= 0 else []
 
     def images(self, count: int) -> list[npt.NDArray[np.uint8]]:
-        """Up to ``count`` images, spread evenly, uint8 ``[H, W, 3]``.
+        """Up to ``count`` images, spread evenly over the data set, uint8 ``[H, W, 3]``.
 
         Raises:
             ValueError: there is no image.
         """
         if not len(self):
-            raise ValueError(f"{self.source}: no image that can be used")
+            raise ValueError(f"{self.source}: no usable image")
         return [self.records[index].load_image() for index in self.evenly_spaced(count)]

@@ -1,10 +1,10 @@
-"""Proposals made beforehand: searched for, read from files, kept on disk, and brought to a data set.
+"""External proposals: search for them, read and write their files, cache them, and add them to a data set.
 
-Files of proposals are ``.npz`` (our own: ``images``, text; ``counts``, int64; ``boxes``, float32, of all
-images one after the other), ``.mat`` as published with R-CNN and Fast R-CNN, and ``.json``, COCO's list of
-results. Their boxes are ours once read: ``x1 y1 x2 y2``, continuous, best first.
+Proposal files are ``.npz`` (our own: ``images``, text; ``counts``, int64; ``boxes``, float32, of all images
+in turn), ``.mat`` as published with R-CNN and Fast R-CNN, and ``.json``, COCO's list of results. Once read,
+boxes are ``x1 y1 x2 y2``, continuous, best first.
 
-Legend: P proposals of an image.
+Legend: P proposals per image.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from rcnn.io.download import cache_folder
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
 
 SELECTIVE_SEARCH = "selective_search"
-"""What stands in place of a file where the proposals are to be searched for."""
+"""Used in place of a file name: run selective search."""
 
 ENDINGS = ".npz, .mat (as published with Fast R-CNN) or .json (COCO proposals)"
-# Part of the key of what is kept on disk: raised when the same settings give other boxes.
+# Part of the cache key; incremented when the same settings give other boxes.
 _SEARCH_VERSION = 1
 
-# Pixels by which boxes may lie outside their image: codes round in many ways.
+# Pixels by which boxes may extend beyond their image: programs round in different ways.
 OUTSIDE = 3.0
-MIN_SIDE = 1e-3  # pixels left of a box inside its image, below which it is dropped
+MIN_SIDE = 1e-3  # pixels; clipped boxes with a shorter side are dropped
 
 ImageId = int | str
 Boxes = npt.NDArray[np.float32]
@@ -49,31 +49,31 @@ Progress = Callable[[int, int], None]
 
 
 def read_proposals(path: str | Path) -> dict[ImageId, Boxes]:
-    """Read a file of proposals: by image id or name, float32 ``[P, 4]``, best first.
+    """Read a proposal file: float32 ``[P, 4]`` by image id or name, best first.
 
-    Convention: a MATLAB file's row ``1 1 10 20`` (y1 x1 y2 x2, from 1, both ends inside) is ``0 0 20 10``.
+    Convention: the row ``1 1 10 20`` of a MATLAB file (y1 x1 y2 x2, 1-based, inclusive) is ``0 0 20 10``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another ending, a file without what its ending promises, or a ``.mat`` without SciPy,
-            which reads them.
+        ValueError: another extension, content that does not match the extension, or a ``.mat`` file if SciPy
+            is not installed.
     """
     path = Path(path)
     readers = {".npz": _read_npz, ".mat": _read_mat, ".json": _read_json}
     if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: cannot tell the format of these proposals; expected {ENDINGS}")
+        raise ValueError(f"{path}: unknown format of proposals; expected {ENDINGS}")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of proposals")
+        raise FileNotFoundError(f"{path}: no such proposal file")
     return readers[path.suffix.lower()](path)
 
 
 def write_proposals(path: str | Path, proposals: Mapping[ImageId, Boxes]) -> Path:
-    """Write proposals, ``[P, 4]`` of each image, best first, as ``.npz`` or COCO's ``.json``.
+    """Write proposals, ``[P, 4]`` per image, best first, as ``.npz`` or COCO's ``.json``.
 
-    In the JSON the scores fall evenly from 1 to 1 / P: they stand for the order.
+    Scores in the JSON file fall evenly from 1 to 1 / P, to represent the order.
 
     Raises:
-        ValueError: another ending.
+        ValueError: another extension.
         OSError: the file could not be written.
     """
     path = Path(path)
@@ -83,7 +83,7 @@ def write_proposals(path: str | Path, proposals: Mapping[ImageId, Boxes]) -> Pat
         rows = list(chain.from_iterable(_coco_rows(image, boxes) for image, boxes in proposals.items()))
         write_atomically(path, json.dumps(rows).encode())
     else:
-        raise ValueError(f"{path}: proposals are written as .npz or .json")
+        raise ValueError(f"{path}: proposals can be written as .npz or .json")
     return path
 
 
@@ -97,27 +97,26 @@ def with_proposals(
 ) -> Dataset:
     """The same data set with ``truth.proposals`` in every record.
 
-    Images are found in a file by their id, or else by their file's name without its ending; in a ``.mat``,
-    which has no ids, by name. Boxes are cut to the image, and dropped where nothing is left of them. COCO's
-    JSON cannot say that an image has none: where it names others of the data set, one that it does not name
-    has none, with a warning.
+    Images are matched by their id, or else by their file name without its extension; in a ``.mat`` file,
+    which has no ids, by name. Boxes are clipped to the image, and dropped if nothing is left. COCO's JSON
+    cannot list an image without proposals: if it lists some images of the data set, the others have none,
+    with a warning.
 
     Args:
         dataset: the images.
-        source: a file of proposals, ``"selective_search"``, or boxes ``[P, 4]`` by image id.
-        cache: a folder that keeps what the search finds, by content of the image and settings; None keeps
-            nothing.
-        settings: of the search.
-        progress: called with the number of images searched and of all.
+        source: a proposal file, ``"selective_search"``, or boxes ``[P, 4]`` by image id.
+        cache: a folder that caches search results by image content and settings; None disables it.
+        settings: the settings of the search.
+        progress: called with the number of images searched and in total.
 
     Raises:
-        ValueError: a file that cannot be used, lacks images of the data set, or has boxes that reach beyond
-            them by more than ``OUTSIDE`` pixels; named. Selective search without OpenCV's contrib module.
+        ValueError: a file that is unusable, lacks images of the data set, or has boxes that extend beyond
+            them by more than ``OUTSIDE`` pixels; or selective search without OpenCV's contrib module.
     """
     if isinstance(source, str) and source == SELECTIVE_SEARCH:
         found = search_all(dataset, cache=cache, settings=settings, progress=progress)
     else:
-        name = "the proposals given" if isinstance(source, Mapping) else str(source)
+        name = "the given proposals" if isinstance(source, Mapping) else str(source)
         known = source if isinstance(source, Mapping) else read_proposals(source)
         found = _of_records(dataset, known, name)
     records = [_equipped(record, boxes) for record, boxes in zip(dataset.records, found, strict=True)]
@@ -133,7 +132,7 @@ def search_all(
 ) -> list[Boxes]:
     """Selective search in every image of a data set, in the order of its records; see :func:`with_proposals`.
 
-    Uses a thread per core.
+    It uses one thread per core.
     """
     chosen = settings or SelectiveSearchSettings()
     folder = None if cache is None else Path(cache)
@@ -154,9 +153,9 @@ def search_all(
 def cached_search(
     image: npt.NDArray[np.uint8], settings: SelectiveSearchSettings, folder: Path | None
 ) -> Boxes:
-    """:func:`selective_search`, or what it found in the same pixels (uint8 ``[H, W, 3]``) before.
+    """:func:`selective_search` in an image, uint8 ``[H, W, 3]``, or its cached result for the same pixels.
 
-    What is kept is a file an image in ``folder``, named by a SHA-256 of pixels and settings.
+    The cache in ``folder`` has one file per image, named by the SHA-256 of pixels and settings.
     """
     if folder is None:
         return selective_search(image, settings)
@@ -164,7 +163,7 @@ def cached_search(
     if file.is_file():
         return _read_npz(file)[""]
     boxes = selective_search(image, settings)
-    # A name of its own: the same image may be searched by another thread or process at this moment.
+    # A unique name: another thread or process may be searching the same image.
     part = file.with_name(f"{file.stem}.{os.getpid()}.{threading.get_ident()}.npz")
     write_atomically(part, _npz_bytes({"": boxes}))
     part.replace(file)
@@ -172,7 +171,7 @@ def cached_search(
 
 
 def default_cache() -> Path:
-    """Where searches are kept unless told otherwise: in ``RCNN_CACHE``, or ``~/.cache/rcnn``."""
+    """The default cache of search results, below ``RCNN_CACHE`` or ``~/.cache/rcnn``."""
     return cache_folder() / "proposals"
 
 
@@ -192,7 +191,7 @@ def _equipped(record: Record, boxes: Boxes) -> Record:
 
 
 def _of_records(dataset: Dataset, known: Mapping[ImageId, Boxes], name: str) -> list[Boxes]:
-    """The boxes of each record: all found by id, or all by the file's name."""
+    """The boxes of each record, all matched by id or all by file name."""
     by_text = {str(key): np.asarray(boxes, np.float32) for key, boxes in known.items()}
     keys = keys_in(dataset, by_text, name)
     absent = [key for key in keys if key not in by_text]
@@ -204,7 +203,7 @@ def _of_records(dataset: Dataset, known: Mapping[ImageId, Boxes], name: str) -> 
         has = ", ".join(list(by_text)[:3]) or "nothing"
         raise ValueError(
             f"{name}: no proposals for {len(absent)} of the {len(dataset)} images of {dataset.source}: "
-            f"{shown}; it has {has}, …: give a file made from the same images, or leave these images out"
+            f"{shown}; it has {has}, …. Use a file made from the same images, or remove these images"
         )
     found = [by_text[key] for key in keys]
     for record, boxes in zip(dataset.records, found, strict=True):
@@ -213,14 +212,14 @@ def _of_records(dataset: Dataset, known: Mapping[ImageId, Boxes], name: str) -> 
         inside = ((boxes >= -OUTSIDE) & (boxes <= room)).all(1)  # NaN is not
         if not inside.all():
             raise ValueError(
-                f"{name}: boxes of {record.path.name} such as {boxes[~inside][0].tolist()} reach beyond its "
-                f"{width} x {height} pixels: are these the proposals of other images?"
+                f"{name}: boxes of {record.path.name} such as {boxes[~inside][0].tolist()} extend beyond its "
+                f"{width} x {height} pixels. Are these the proposals of other images?"
             )
     return found
 
 
 def keys_in(dataset: Dataset, known: Collection[str], name: str) -> list[str]:
-    """What each image is called among proposals: all by their ids, or all by their files' names."""
+    """The key of each image in a set of proposals: all by id, or all by file name."""
     by_id = [str(record.image_id) for record in dataset.records]
     by_name = [record.path.stem for record in dataset.records]
     missing = [sum(key not in known for key in keys) for keys in (by_id, by_name)]
@@ -244,18 +243,18 @@ def _read_npz(path: Path) -> dict[ImageId, Boxes]:
         with np.load(path, allow_pickle=False) as arrays:
             images, counts, boxes = (arrays[name] for name in ("images", "counts", "boxes"))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: no proposals: expected images, counts and boxes ({error})") from error
+        raise ValueError(f"{path}: no proposal file: expected images, counts and boxes ({error})") from error
     if boxes.shape != (int(counts.sum()), 4) or counts.shape != images.shape:
         raise ValueError(
-            f"{path}: {len(images)} images, counts of {int(counts.sum())} boxes in all, and boxes of shape "
-            f"{list(boxes.shape)} do not fit together; write the file anew with `rcnn propose`"
+            f"{path}: {len(images)} images, counts of {int(counts.sum())} boxes in total, and boxes of shape "
+            f"{list(boxes.shape)} do not match; create the file again with `rcnn propose`"
         )
     pieces = np.split(boxes.astype(np.float32), counts.cumsum())[:-1]
     return dict(zip((str(image) for image in images), pieces, strict=True))
 
 
 def _read_mat(path: Path) -> dict[ImageId, Boxes]:
-    """The cells ``boxes`` and ``images`` of the files published with R-CNN and Fast R-CNN."""
+    """The cell arrays ``boxes`` and ``images`` of the files published with R-CNN and Fast R-CNN."""
     content = _load_mat(path)
     lacking = [name for name in ("boxes", "images") if name not in content]
     if lacking:
@@ -263,7 +262,7 @@ def _read_mat(path: Path) -> dict[ImageId, Boxes]:
     names = [str(np.asarray(cell).reshape(-1)[0]) for cell in content["images"].reshape(-1)]
     cells = [np.asarray(cell, dtype=np.float32) for cell in content["boxes"].reshape(-1)]
     if len(names) != len(cells):
-        raise ValueError(f"{path}: boxes of {len(cells)} images, but the names of {len(names)}")
+        raise ValueError(f"{path}: boxes of {len(cells)} images, but names of {len(names)}")
     pairs = zip(names, cells, strict=True)
     return {name: _from_matlab(cell, f"{path}: image {name}") for name, cell in pairs}
 
@@ -273,7 +272,7 @@ def _load_mat(path: Path) -> dict[str, Any]:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
     except ImportError as error:
-        raise ValueError(f"{path}: MATLAB files are read by SciPy: pip install scipy") from error
+        raise ValueError(f"{path}: reading MATLAB files needs SciPy: pip install scipy") from error
     try:
         content: dict[str, Any] = loadmat(path)
     except NotImplementedError as error:
@@ -284,7 +283,7 @@ def _load_mat(path: Path) -> dict[str, Any]:
 
 
 def _from_matlab(rows: Boxes, place: str) -> Boxes:
-    """y1 x1 y2 x2 from 1 with both ends inside, to continuous x1 y1 x2 y2."""
+    """1-based, inclusive y1 x1 y2 x2 as continuous x1 y1 x2 y2."""
     if rows.size == 0:
         return np.zeros((0, 4), np.float32)
     if rows.ndim != 2 or rows.shape[1] != 4:

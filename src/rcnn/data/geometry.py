@@ -1,10 +1,10 @@
-"""A window of an image, resized and turned, and what its objects become there.
+"""A window of an image, resized and reoriented, with its objects.
 
-The image goes through torchvision's transforms.v2 functions; boxes, keypoints, masks and semantic maps follow
-from the same :class:`View` in closed form, which equals what v2 makes of boxes and masks (nearest-exact)
-without a full bitmap per object.
+The image passes through torchvision's transforms.v2 functions. Boxes, keypoints, masks and semantic maps
+follow from the same :class:`View` in closed form, which equals what v2 computes for boxes and masks
+(nearest-exact), without a full bitmap per object.
 
-Legend: N objects, P pixels of all their windows, H and W the source image, h and w the view.
+Legend: N objects, P pixels of all their windows, H and W of the source image, h and w of the view.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ class TrainingSample:
 
     @classmethod
     def from_sample(cls, sample: Sample) -> TrainingSample:
-        """The decoded sample of a data set as tensors."""
+        """A decoded sample of a data set, as tensors."""
         image = torch.from_numpy(sample.image).permute(2, 0, 1).contiguous()
         return cls(image, Targets.from_instances(sample.truth), sample.image_id)
 
 
 @dataclass(frozen=True)
 class View:
-    """A window of an image, resized and then put into one of the eight orientations.
+    """A window of an image, resized and then brought into one of eight orientations.
 
     Convention:
-        The window ``10 20 30 40`` at size (40, 40) doubles the scale: the source point (12, 25) lies at
-        (4, 10), with ``flip_x`` at (36, 10), with ``transposed`` at (10, 4).
+        The window ``10 20 30 40`` at size (40, 40) doubles the scale: the source point (12, 25) maps to
+        (4, 10), with ``flip_x`` to (36, 10), with ``transposed`` to (10, 4).
 
     Attributes:
         window: x1 y1 x2 y2 in source pixels, inside the image.
-        resized: (height, width) of the resized window, before the orientation.
-        transposed: rows become columns, applied after the resizing.
-        flip_x: left becomes right, applied after the transposition.
-        flip_y: top becomes bottom, applied after the transposition.
-        antialias: low-pass filter before shrinking the image, as prediction does or does not.
+        resized: (height, width) of the resized window, before reorientation.
+        transposed: swap rows and columns, after resizing.
+        flip_x: swap left and right, after transposition.
+        flip_y: swap top and bottom, after transposition.
+        antialias: low-pass filter before downscaling, as in prediction.
     """
 
     window: Window
@@ -69,7 +69,7 @@ class View:
 
     @property
     def size(self) -> Size:
-        """(height, width) of what comes out."""
+        """(height, width) of the view."""
         return self.resized[::-1] if self.transposed else self.resized
 
     def image(self, image: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class View:
         return image.contiguous()
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        """Boxes ``[N, 4]`` of the source, clipped to the window; without width or height where outside."""
+        """Boxes ``[N, 4]`` of the source, clipped to the window; those outside lose their width or height."""
         corners = self._scaled(boxes.reshape(-1, 2, 2))
         height, width = self.resized
         corners = corners.clamp(min=0).minimum(corners.new_tensor([width, height]))
@@ -95,13 +95,13 @@ class View:
 
     @property
     def mirrors(self) -> bool:
-        """Whether left becomes right, which quarter turns alone do not do."""
+        """Whether the view is a mirror image, which quarter turns alone are not."""
         return self.transposed ^ self.flip_x ^ self.flip_y
 
     def keypoints(self, keypoints: Tensor) -> Tensor:
-        """Keypoints ``[N, K, 3]``; those outside the window become ``0 0 0``, as for a joint not annotated.
+        """Keypoints ``[N, K, 3]``; those outside the window become ``0 0 0``, like unannotated ones.
 
-        A mirrored left hand stays called left here; :func:`view_sample` swaps the names.
+        A mirrored left hand is still called left here; :func:`view_sample` swaps the names.
         """
         points = self._scaled(keypoints[..., :2])
         height, width = self.resized
@@ -111,7 +111,7 @@ class View:
         return torch.cat([turned, keypoints[..., 2:]], -1) * seen[..., None]
 
     def masks(self, masks: TargetMasks) -> TargetMasks:
-        """TargetMasks of the source as seen in the view; nearest pixel, a mask outside keeps no pixel."""
+        """Masks of the source as seen in the view, by nearest pixel; a mask outside keeps no pixel."""
         rows = _nearest(self.window[1], self.window[3], self.resized[0])
         columns = _nearest(self.window[0], self.window[2], self.resized[1])
         edges = masks.windows.T.contiguous()
@@ -128,7 +128,7 @@ class View:
         return TargetMasks(masks.pixels[stored], windows, self.size)
 
     def semantic(self, classes: Tensor) -> Tensor:
-        """A map ``[H, W]`` of the source as seen in the view, ``[h, w]``; nearest pixel."""
+        """A map ``[H, W]`` of the source as seen in the view, ``[h, w]``, by nearest pixel."""
         rows = _nearest(self.window[1], self.window[3], self.resized[0])
         columns = _nearest(self.window[0], self.window[2], self.resized[1])
         seen = classes[rows][:, columns]
@@ -143,7 +143,7 @@ class View:
         return (points - points.new_tensor([x1, y1])) * scale
 
     def _oriented(self, boxes: Tensor) -> Tensor:
-        """Boxes ``[N, 4]`` of the resized window, float or whole, in the view's orientation."""
+        """Boxes ``[N, 4]`` of the resized window, float or integer, in the view's orientation."""
         height, width = self.size
         x1, y1, x2, y2 = boxes[:, [1, 0, 3, 2]].T if self.transposed else boxes.T
         x1, x2 = (width - x2, width - x1) if self.flip_x else (x1, x2)
@@ -152,7 +152,7 @@ class View:
 
 
 def _resize(image: Tensor, size: Size, antialias: bool) -> Tensor:
-    # torch's antialiased uint8 kernel (2.14) gives wrong pixels or fails where the result is one pixel wide.
+    # torch's antialiased uint8 kernel (2.14) gives wrong pixels or fails if the result is one pixel wide.
     exact = antialias and size[1] == 1
     pixels: Tensor = functional.resize(image.float() if exact else image, list(size), antialias=antialias)
     return pixels.round().to(image.dtype) if exact else pixels
@@ -160,12 +160,12 @@ def _resize(image: Tensor, size: Size, antialias: bool) -> Tensor:
 
 def _nearest(start: int, stop: int, count: int) -> Tensor:
     """int64 ``[count]``: the source pixel under the centre of each of ``count`` pixels over [start, stop)."""
-    # Not floor(i * step), "nearest": that would shift masks by half a pixel against the image.
+    # Not "nearest", floor(i * step), which would shift masks by half a pixel against the image.
     return start + ((2 * torch.arange(count) + 1) * (stop - start)).div(2 * count, rounding_mode="floor")
 
 
 def window_pixels(windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Owner, y and x, int64 ``[P]``, of all pixels of ``windows`` ``[N, 4]``, in the order of storage."""
+    """Owner, y and x, int64 ``[P]``, of all pixels of ``windows`` ``[N, 4]``, in storage order."""
     width, height = (windows[:, 2:] - windows[:, :2]).T
     areas = width * height
     owner = torch.repeat_interleave(torch.arange(len(windows)), areas)
@@ -182,7 +182,7 @@ def set_pixels(masks: TargetMasks) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tight_boxes(masks: TargetMasks) -> Tensor:
-    """float32 ``[N, 4]`` as :meth:`TargetMasks.boxes`, for all masks at once; zeros for an empty mask."""
+    """float32 ``[N, 4]`` as :meth:`rcnn.Masks.boxes`, for all masks at once; zeros for an empty mask."""
     owner, y, x = set_pixels(masks)
     lowest = torch.full((len(masks), 2), max(masks.size))
     highest = torch.zeros((len(masks), 2), dtype=torch.int64)
@@ -194,7 +194,7 @@ def _tight_boxes(masks: TargetMasks) -> Tensor:
 
 
 def keep(truth: Targets, chosen: Tensor) -> Targets:
-    """The objects where bool ``[N]`` ``chosen`` is true; as indexing, quick for many masks."""
+    """The objects for which ``chosen`` (bool ``[N]``) is true; like indexing, but fast for many masks."""
     masks = truth.masks
     if masks is not None:
         pixels = masks.pixels[torch.repeat_interleave(chosen, masks.window_areas)]
@@ -203,7 +203,7 @@ def keep(truth: Targets, chosen: Tensor) -> Targets:
 
 
 def mark_as_crowd(truth: Targets, hidden: Tensor) -> Targets:
-    """The truth with the objects ``hidden`` (bool ``[N]``) marked as crowd, beside those that already are."""
+    """The truth with the objects ``hidden`` (bool ``[N]``) marked as crowd, too."""
     return replace(truth, crowd=hidden if truth.crowd is None else truth.crowd | hidden)
 
 
@@ -212,11 +212,11 @@ def view_sample(
 ) -> TrainingSample:
     """The sample as ``view`` shows it.
 
-    Objects outside are dropped. Those of whose box less than ``min_visible`` is left are marked as crowd: too
-    little is left to find them by, and they are not background either; with ``drop_truncated`` they are, but
-    for crowds. With masks the boxes are drawn tight around what is left of them, and objects of whose mask
-    nothing is left are dropped. Proposals and the semantic map are cut to the window. ``areas`` are dropped:
-    they hold for the source only.
+    Objects outside are dropped. If less than ``min_visible`` of an object's box is left, the object is marked
+    as crowd: too little is left to recognise it, and it is not background either; with ``drop_truncated`` it
+    counts as background, unless it is a crowd. If there are masks, boxes become tight around the remaining
+    pixels, and objects without a pixel are dropped. Proposals and the semantic map are clipped to the window.
+    ``areas`` are dropped, since they refer to the source.
     """
     truth = sample.targets
     boxes = view.boxes(truth.boxes)
@@ -228,7 +228,7 @@ def view_sample(
     truth = replace(truth, size=view.size, boxes=boxes, areas=None)
     enough = visible >= min_visible
     if truth.crowd is not None:
-        enough |= truth.crowd  # of a crowd whatever is left is neither object nor background
+        enough |= truth.crowd  # the rest of a crowd is neither object nor background
     truth = keep(truth, enough) if drop_truncated else mark_as_crowd(truth, ~enough)
     if truth.keypoints is not None:
         points = view.keypoints(truth.keypoints)
@@ -250,7 +250,7 @@ def _box_areas(boxes: Tensor) -> Tensor:
 
 
 def tighten_boxes(truth: Targets) -> Targets:
-    """Boxes drawn anew around the masks, objects without a pixel dropped."""
+    """Tight boxes around the masks; objects without a pixel are dropped."""
     assert truth.masks is not None
     boxes = _tight_boxes(truth.masks)
     return keep(replace(truth, boxes=boxes), boxes[:, 2] > 0)

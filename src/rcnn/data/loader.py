@@ -1,12 +1,12 @@
-"""Training batches: endless, and a function of their number alone.
+"""Training batches: endless, and a function of the batch number alone.
 
-Batch k of a run holds the positions ``k * batch_size`` and following; position p is the image
-``permutation(seed, epoch)[p mod n]`` of epoch ``p // n``, varied with the random numbers of ``(seed, p)``. So
-a resumed run sees exactly what an uninterrupted one would have seen, whatever the number of workers, and
-several processes together see the batches of one. Where images that hold several crops are shown more often
-(``Augment.repeat``), an epoch still has n positions, and an image some of them or, now and then, none.
+Batch k of a run covers the positions from ``k * batch_size`` on. Position p is the image
+``permutation(seed, epoch)[p mod n]`` of epoch ``p // n``, augmented with the random numbers of ``(seed, p)``.
+A resumed run therefore sees exactly what an uninterrupted one would have seen, for any number of workers, and
+several processes together see the batches of one. If images that hold several crops are shown more often
+(``Augment.repeat``), an epoch still has n positions, of which an image gets several or occasionally none.
 
-Decoded images are kept as long as there is room: of large ones a crop takes less time than the decoding.
+Decoded images are cached as long as there is room: decoding a large image takes longer than cropping it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from rcnn.transform import Transform
 
-# The second word of a seed: which of the independent random streams of a run is meant.
+# The second word of a seed: one of the independent random streams of a run.
 ORDER, VARIATION = 0, 1
-CACHE_BYTES = 2**29  # bytes of decoded images that all processes together keep
+CACHE_BYTES = 2**29  # bytes of decoded images cached by all processes together
 
 
 def training_batches(
@@ -51,29 +51,29 @@ def training_batches(
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[list[TrainingSample]]:
-    """Yield batches of varied samples without end, from batch ``start`` on.
+    """Yield endless batches of augmented samples, from batch ``start`` on.
 
     Args:
         dataset: the images.
-        augment: the variations.
+        augment: the augmentation.
         transform: how prediction resizes an image.
-        batch_size: images in a batch of all processes together.
-        seed: decides order and variations.
-        start: the number of the first batch, for a run that goes on.
-        workers: processes that prepare batches, at most one a core; 0 prepares them here.
-        process: the rank of this process, which gets its contiguous part of each batch, and how many there
-            are.
+        batch_size: images per batch, over all processes.
+        seed: determines the order and the augmentation.
+        start: the number of the first batch, for a resumed run.
+        workers: number of processes that prepare batches, at most one per core; 0 prepares them here.
+        process: the rank of this process and the number of processes; each gets a contiguous part of every
+            batch.
 
     Raises:
-        ValueError: no images, or a batch that cannot be shared out evenly; while iterating, an image that
-            cannot be used, named.
+        ValueError: no images, or a batch size that is not divisible by the number of processes; while
+            iterating, an unusable image, which the message names.
     """
     rank, world_size = process
     if len(dataset) == 0:
-        raise ValueError(f"{dataset.source} has no images to train on.")
+        raise ValueError(f"{dataset.source}: it has no images to train on.")
     if batch_size < 1 or batch_size % world_size:
         advice = "choose a multiple of the number of processes"
-        raise ValueError(f"batch_size {batch_size} cannot be shared out to {world_size} processes: {advice}.")
+        raise ValueError(f"batch_size {batch_size} cannot be split among {world_size} processes: {advice}.")
     per_process = batch_size // world_size
     workers = min(workers, available_cores())
     capacity = CACHE_BYTES // max(workers, 1) // world_size
@@ -85,20 +85,20 @@ def training_batches(
 
 @dataclass
 class SampleCache:
-    """Decoded samples by their index, the first that there is room for.
+    """Decoded samples by index, as many as there is room for.
 
-    Nothing is evicted: every image comes about once an epoch, so that the one not seen for longest is the
-    next that is needed.
+    Nothing is evicted: every image is needed about once per epoch, so the least recently used one is the
+    next to be needed.
 
     Attributes:
-        capacity: bytes left.
+        capacity: remaining bytes.
     """
 
     capacity: int
     samples: dict[int, TrainingSample] = field(default_factory=dict)
 
     def get(self, dataset: Dataset, index: int) -> TrainingSample:
-        """``dataset[index]``, decoded now or before."""
+        """``dataset[index]``, from the cache if possible."""
         if index in self.samples:
             return self.samples[index]
         sample = TrainingSample.from_sample(dataset[index])
@@ -113,17 +113,17 @@ class SampleCache:
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of one process by number: ``batches[k]``; picklable, without shared memory.
+    """The batches of one process by number, ``batches[k]``; picklable, without shared memory.
 
     Attributes:
         dataset: the images.
-        augment: the variations.
+        augment: the augmentation.
         transform: how prediction resizes an image.
-        seed: decides order and variations.
-        batch_size: positions from one batch to the next.
+        seed: determines the order and the augmentation.
+        batch_size: number of positions from one batch to the next.
         offset: the first position of this process within a batch.
-        per_process: positions of this process in a batch.
-        capacity: bytes of decoded images that it keeps.
+        per_process: number of positions of this process in a batch.
+        capacity: bytes of decoded images to cache.
     """
 
     dataset: Dataset
@@ -138,7 +138,7 @@ class Batches:
     _ends: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing kept; share out the positions of an epoch among the images."""
+        """Start with an empty cache; divide the positions of an epoch among the images."""
         object.__setattr__(self, "_kept", SampleCache(self.capacity))
         crops = [self.augment.crops(record.truth, self.transform) for record in self.dataset.records]
         ends = np.cumsum(np.array(crops) ** self.augment.repeat)
@@ -148,7 +148,7 @@ class Batches:
         """The image at a position of the endless sequence."""
         epoch, place = divmod(position, len(self.dataset))
         order, offset = _order(self.seed, epoch, len(self.dataset))
-        # Of the n places of an epoch, an image has those in its share of the line from 0 to n.
+        # The line from 0 to n is divided among the images; each gets the positions in its part.
         index = int(np.searchsorted(self._ends, order[place] + offset, side="right"))
         return min(index, len(self.dataset) - 1)  # rounding
 
@@ -157,11 +157,11 @@ class Batches:
         return [self.sample(position) for position in range(first, first + self.per_process)]
 
     def sample(self, position: int) -> TrainingSample:
-        """The varied sample at a position of the endless sequence.
+        """The augmented sample at a position of the endless sequence.
 
         Raises:
-            ValueError: the image or its truth cannot be used; names the file.
-            RuntimeError: anything else went wrong with this image; names the file.
+            ValueError: the image or its truth is unusable; the message names the file.
+            RuntimeError: anything else failed for this image; the message names the file.
         """
         rng = np.random.default_rng([self.seed, VARIATION, position])
         index, count = self.index(position), len(self.dataset)
@@ -197,7 +197,7 @@ def _unpacked_batches(data: bytes) -> Batches:
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> tuple[npt.NDArray[np.int64], float]:
-    """The order of an epoch's places, and where each lies between 0 and 1; two are kept, as batches do."""
+    """The order of an epoch's positions, and their offset in [0, 1); a batch may span two epochs."""
     rng = np.random.default_rng([seed, ORDER, epoch])
     return rng.permutation(count), rng.random()
 
@@ -205,8 +205,8 @@ def _order(seed: int, epoch: int, count: int) -> tuple[npt.NDArray[np.int64], fl
 class _Pickler(pickle.Pickler):
     """Pickles tensors by value.
 
-    Between processes torch would hand over each tensor as a file descriptor of shared memory: a data set of
-    some thousand records, or a few batches of small tensors, would exhaust those a process may have.
+    Between processes, torch would pass each tensor as a file descriptor of shared memory: a data set of a few
+    thousand records, or a few batches of small tensors, would exceed the limit of a process.
     """
 
     def reducer_override(self, value: Any) -> Any:
@@ -223,7 +223,7 @@ def _packed(value: object) -> bytes:
 
 @dataclass(frozen=True)
 class _WorkerBatches:
-    """What a worker hands over: a batch, or the error that kept it from making one."""
+    """What a worker returns: a batch, or the error that prevented it."""
 
     batches: Batches
 
@@ -231,7 +231,7 @@ class _WorkerBatches:
         try:
             return _packed(self.batches[number])
         except (ValueError, RuntimeError) as error:
-            # Raised in the worker it would come out buried in the worker's own traceback.
+            # Raised in the worker, it would be buried in the worker's traceback.
             return pickle.dumps(error)
 
 

@@ -1,7 +1,7 @@
-"""A data set that is drawn, not read: overlapping textured shapes on textured backgrounds, with exact masks.
+"""A synthetic data set: overlapping textured shapes on textured backgrounds, with exact masks.
 
-For demonstrations, tests and measurements without a download. Image i of a seed is the same whenever,
-wherever and in whatever order it is drawn.
+It serves demonstrations, tests and measurements without a download. Image i of a seed is always the same, in
+whatever order images are drawn.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _triangle(u: Grid, v: Grid) -> Bitmap:
 
 
 def _star(u: Grid, v: Grid) -> Bitmap:
-    # Five rays: between a tip (radius 1) and a notch (radius 0.45) the edge is straight, up to a slight bow.
+    # Five rays: between a tip (radius 1) and a notch (radius 0.45), the edge is nearly straight.
     turn = np.abs((np.arctan2(v, u) * (5 / (2 * np.pi))) % 1 - 0.5) * 2
     return np.hypot(u, v) * (1 + (1 - turn) * (1 / 0.45 - 1)) <= 1
 
@@ -51,7 +51,7 @@ def _ring(u: Grid, v: Grid) -> Bitmap:
     return (radius <= 1) & (radius >= 0.5**2)
 
 
-# Inside or not, at coordinates where the shape fits in the unit circle.
+# Whether points are inside, in coordinates in which the shape fits into the unit circle.
 SHAPES: dict[str, Callable[[Grid, Grid], Bitmap]] = {
     "disk": _disk,
     "square": _square,
@@ -60,24 +60,24 @@ SHAPES: dict[str, Callable[[Grid, Grid], Bitmap]] = {
     "ring": _ring,
 }
 Truth = Literal["objects", "semantic", "both"]
-# Independent random streams of one picture, so that the truth is had without painting.
+# Independent random streams of a picture, so that the truth is available without painting.
 GEOMETRY, PAINT, PARTING = 0, 1, 2
 GROUNDS = ("stripes", "checks", "blotches")
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """How pictures are drawn; ``scenes.image(n)`` and ``scenes.objects(n)`` give picture n.
+    """How pictures are drawn; ``scenes.image(n)`` and ``scenes.objects_of(n)`` are picture n.
 
     Attributes:
         size: (height, width) of every picture.
-        seed: decides everything that is random.
-        class_names: names out of :data:`SHAPES`, in label order.
-        objects: fewest and most objects aimed at; fewer are placed where the room does not suffice.
-        diameter: smallest and largest diameter of a shape in pixels.
-        max_covered: the share of an object that those drawn over it may hide.
-        grounds: names out of :data:`GROUNDS`: a line parts the background in two of them (or all of it is
-            one); they are the stuff of panoptic truth. None: one background of any texture.
+        seed: the random seed.
+        class_names: names from :data:`SHAPES`, in label order.
+        objects: smallest and largest number of objects; there are fewer if they do not fit.
+        diameter: smallest and largest diameter of a shape, in pixels.
+        max_covered: the fraction of an object that objects drawn over it may hide.
+        grounds: names from :data:`GROUNDS`, the stuff of panoptic truth: a line divides the background into
+            two of them. Empty: one background of random texture.
     """
 
     size: Size = (160, 160)
@@ -92,13 +92,13 @@ class Scenes:
         """Check the settings.
 
         Raises:
-            ValueError: an unknown shape, or a range that is empty.
+            ValueError: an unknown shape, or an empty range.
         """
         unknown = [name for name in self.class_names if name not in SHAPES]
         if unknown or not self.class_names:
-            raise ValueError(f"class_names {list(self.class_names)}: expected some of {', '.join(SHAPES)}.")
+            raise ValueError(f"class_names {list(self.class_names)}: expected any of {', '.join(SHAPES)}.")
         if not set(self.grounds) <= set(GROUNDS):
-            raise ValueError(f"grounds {list(self.grounds)}: expected some of {', '.join(GROUNDS)}.")
+            raise ValueError(f"grounds {list(self.grounds)}: expected any of {', '.join(GROUNDS)}.")
         if min(self.size) < 1:
             raise ValueError(f"size {self.size}: expected a height and a width of at least 1 pixel.")
         for name, least in (("objects", 0), ("diameter", 1)):
@@ -107,7 +107,7 @@ class Scenes:
                 raise ValueError(f"{name} ({low}, {high}): expected {least} <= smallest <= largest.")
 
     def owners(self, number: int) -> tuple[npt.NDArray[np.int32], list[int]]:
-        """Which object each pixel ``[H, W]`` of a picture shows, -1 for the background; and the labels."""
+        """The object that each pixel ``[H, W]`` of a picture shows, -1 for the background; and the labels."""
         rng = np.random.default_rng([self.seed, GEOMETRY, number])
         owners = np.full(self.size, -1, dtype=np.int32)
         labels: list[int] = []
@@ -126,11 +126,11 @@ class Scenes:
         return owners, labels
 
     def _outline(self, label: int, rng: np.random.Generator) -> tuple[slice, slice, Bitmap]:
-        """A shape of random size, place and rotation: its window in the picture and its pixels there."""
+        """A shape of random size, position and rotation: its window in the picture and its pixels there."""
         height, width = self.size
         low, high = (min(d, height, width) for d in self.diameter)
         radius = float(np.exp(rng.uniform(np.log(low), np.log(high)))) / 2
-        margin = 0.7 * radius  # at most a small part lies outside the picture
+        margin = 0.7 * radius  # at most a small part is outside the picture
         x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
         rows = slice(max(0, int(y - radius)), min(height, int(np.ceil(y + radius))))
         columns = slice(max(0, int(x - radius)), min(width, int(np.ceil(x + radius))))
@@ -144,7 +144,7 @@ class Scenes:
     def _leaves_enough(
         self, owners: npt.NDArray[np.int32], hidden: npt.NDArray[np.int32], areas: Sequence[int]
     ) -> bool:
-        """Whether every object stays visible when those pixels of it are hidden too."""
+        """Whether every object stays visible if these pixels are hidden, too."""
         if not areas or hidden.max() < 0:
             return True
         count = len(areas)
@@ -154,7 +154,7 @@ class Scenes:
         return bool((seen - lost >= least).all())
 
     def objects_of(self, number: int) -> Instances:
-        """The objects of a picture with their visible parts as masks."""
+        """The objects of a picture, with their visible parts as masks."""
         owners, labels = self.owners(number)
         bitmaps = owners[None] == np.arange(len(labels))[:, None, None]
         masks = Masks.from_dense(bitmaps)
@@ -173,20 +173,20 @@ class Scenes:
         return masks
 
     def semantic(self, number: int) -> npt.NDArray[np.int64]:
-        """The class of every pixel of a picture, int64 ``[H, W]``; backgrounds come after the shapes."""
+        """The class of every pixel of a picture, int64 ``[H, W]``; backgrounds follow the shapes."""
         owners, labels = self.owners(number)
         count = len(self.class_names)
-        # Index -1 is the last: the background.
+        # Index -1 is the last one, the background.
         classes = np.array([*labels, count], np.int64)[owners]
         return np.where(classes == count, count + self.background_regions(number), classes)
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
-        """What the values of :meth:`semantic` mean."""
+        """The meaning of the values of :meth:`semantic`."""
         return (*self.class_names, *(self.grounds or ("background",)))
 
     def background_regions(self, number: int) -> npt.NDArray[np.int64]:
-        """Which of ``grounds`` each pixel ``[H, W]`` of a picture would show without the objects."""
+        """The index in ``grounds`` that each pixel ``[H, W]`` of a picture would show without objects."""
         if not self.grounds:
             return np.zeros(self.size, dtype=np.int64)
         rng = np.random.default_rng([self.seed, PARTING, number])
@@ -219,7 +219,7 @@ class Scenes:
 
 
 def _apart(ground: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """A colour that can be told from the background's: the farthest of three."""
+    """A colour distinct from the background's: the farthest of three."""
     colours = rng.uniform(20, 235, (3, 3))
     farthest: npt.NDArray[np.float64] = colours[np.linalg.norm(colours - ground, axis=1).argmax()]
     return farthest
@@ -228,7 +228,7 @@ def _apart(ground: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDA
 def _texture(
     size: Size, colour: npt.NDArray[np.float64], rng: np.random.Generator, kind: int | None = None
 ) -> Grid:
-    """``[h, w, 3]`` of a colour with stripes, checks or blotches of random direction, width and strength."""
+    """``[h, w, 3]`` in a colour with stripes, checks or blotches of random direction, width and strength."""
     height, width = size
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
     angle, wavelength = rng.uniform(0, np.pi), rng.uniform(5, 16)
@@ -255,16 +255,16 @@ class Shapes(Dataset):
     scenes: Scenes = Scenes()
 
     def write(self, folder: str | Path) -> Path:
-        """Write the pictures as users have theirs: ``images/*.png``, ``annotations.json`` (COCO, RLE).
+        """Write the data set to disk: ``images/*.png`` and ``annotations.json`` (COCO, RLE).
 
-        Without objects, of semantic maps alone: ``labels/*.png`` and ``classes.txt`` beside the images. Of
-        both: COCO's panoptic JSON and PNGs, ``annotations/*.png``.
+        Data with semantic maps only become ``labels/*.png`` and ``classes.txt`` next to the images; data with
+        objects and maps become COCO's panoptic JSON and PNGs, ``annotations/*.png``.
 
         Returns:
             The JSON file, or the folder of semantic maps.
 
         Raises:
-            ValueError: ``folder`` cannot be written to.
+            ValueError: ``folder`` is not writable.
         """
         folder = Path(folder)
         try:
@@ -277,7 +277,7 @@ class Shapes(Dataset):
             content = self._coco(folder)
             target.write_text(json.dumps(content), encoding="utf-8")
         except OSError as error:
-            raise ValueError(f"{folder} cannot be written to ({error}): choose another folder.") from error
+            raise ValueError(f"{folder} is not writable ({error}): choose another folder.") from error
         return target
 
     def _write_maps(self, folder: Path) -> Path:
@@ -298,7 +298,7 @@ class Shapes(Dataset):
         return writer.close()
 
     def _coco(self, folder: Path) -> dict[str, Any]:
-        """Save the images and return what the JSON says about them."""
+        """Save the images and return the content of the JSON file."""
         names = enumerate(self.class_names, start=1)
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -323,12 +323,12 @@ class Shapes(Dataset):
 
 
 def draw_shapes(count: int, *, first: int = 0, truth: Truth = "objects", **settings: Any) -> Shapes:
-    """A data set of ``count`` drawn pictures, from number ``first`` on.
+    """A data set of ``count`` synthetic pictures, from number ``first`` on.
 
-    Training and held-out pictures of one seed: ``draw_shapes(300)`` and ``draw_shapes(60, first=300)``.
+    Training and validation pictures of one seed: ``draw_shapes(300)`` and ``draw_shapes(60, first=300)``.
 
     Args:
-        count: how many.
+        count: number of pictures.
         first: the number of the first picture.
         truth: ``objects`` with masks, ``semantic`` maps, or both.
         settings: those of :class:`Scenes`: ``size``, ``seed``, ``class_names``, ``objects``, ``diameter``, …

@@ -1,11 +1,11 @@
-"""Image files to arrays: any usual kind, upright, three channels, refused beyond a size.
+"""Read image files as arrays: all common formats, upright, three channels, up to a size limit.
 
-What the kinds become:
-    - RGB as it is; palette, CMYK, gray and 1-bit converted; of a file with several pages the first.
-    - Transparency is dropped, not blended: the colours below it stay as they were recorded.
-    - 16-bit, 32-bit and float gray: divided by the smallest ``2**b - 1`` (b from 8 to 16) that reaches the
-      image's maximum, so that a 12-bit camera's pictures in 16-bit files are not black. Float images within
-      [0, 1] count as such; larger values than 65535 are divided by the maximum; negative ones become 0.
+Conversions:
+    - RGB is unchanged; palette, CMYK, gray and 1-bit images are converted; of several pages, the first is
+    read. - Transparency is dropped, not blended: the colours underneath remain as recorded.
+    - 16-bit, 32-bit and float gray is divided by the smallest ``2**b - 1`` (b from 8 to 16) that reaches the
+      maximum of the image, so that 12-bit images in 16-bit files are not black. Float images within [0, 1]
+      are taken as such; values above 65535 are divided by the maximum; negative ones become 0.
     - 16-bit colours likewise, by the maximum over all channels.
     - EXIF rotation is applied; sizes are those of the upright image.
 """
@@ -32,24 +32,24 @@ IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif",
     ".ppm", ".pgm",
 )  # fmt: skip
-# Whatever Pillow's decoders throw at a damaged file.
+# All that Pillow's decoders raise for damaged files.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-SLACK = 1e-3  # of floats that rounding brought beyond 0 or 1
+SLACK = 1e-3  # tolerance for floats that rounding moved beyond 0 or 1
 PILLOW_LIMIT_LOCK = threading.Lock()
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder by their endings, sorted; hidden ones are none."""
+    """The image files of a folder by their extensions, sorted, without hidden files."""
     return [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_ENDINGS and f.is_file()]
 
 
 def visible_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """What a folder has of a pattern, sorted; without hidden files such as macOS leaves beside each file."""
+    """The paths in a folder that match a pattern, sorted, without hidden files such as those of macOS."""
     return sorted(f for f in folder.glob(pattern) if not f.name.startswith("."))
 
 
 class ImageError(ValueError):
-    """An image file that cannot be used; the message names the file and what is wrong with it."""
+    """An unusable image file; the message names the file and the problem."""
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -57,10 +57,10 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray
 
     Args:
         path: the file.
-        max_pixels: height times width beyond which an image is refused, before it is decoded.
+        max_pixels: largest number of pixels, height times width; larger images are refused before decoding.
 
     Returns:
-        uint8 ``[H, W, 3]``, RGB, EXIF rotation applied. The module's docstring says what other kinds become.
+        uint8 ``[H, W, 3]``, RGB, EXIF rotation applied; see the module docstring for other kinds of images.
 
     Raises:
         ImageError: no such file, not an image, truncated, or larger than ``max_pixels``.
@@ -70,14 +70,14 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray
         if pixels > max_pixels:
             raise ImageError(
                 f"{path}: {image.width} by {image.height} is {pixels:,} pixels, the limit is {max_pixels:,}. "
-                f"Cut the image into tiles or make it smaller."
+                f"Split the image into tiles or reduce its size."
             )
-        # Pillow warns about large images once more while it decodes some formats.
+        # Pillow warns about large images again while decoding some formats.
         with PILLOW_LIMIT_LOCK:  # another thread may have lifted it
             limit = Image.MAX_IMAGE_PIXELS
         large = limit is not None and pixels > limit
         with _pillow_limit_lifted() if large else nullcontext():
-            # Pillow keeps the upper eight of sixteen bits: the lower ones come of a second reading.
+            # Pillow keeps the upper eight of sixteen bits: the lower ones need a second pass.
             kind = _sixteen_bit_kind(image)
             high = to_rgb(ImageOps.exif_transpose(image))
     if kind is None:
@@ -93,9 +93,9 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray
 
 
 def image_size(path: str | Path) -> Size:
-    """(height, width) of the upright image, from the file's header alone.
+    """(height, width) of the upright image, from the file header alone.
 
-    Only a PNG that carries texts is decoded: its rotation may stand behind the pixels.
+    Only a PNG with text chunks is decoded: its rotation may be stored after the pixels.
 
     Raises:
         ImageError: no such file, or not an image.
@@ -109,13 +109,14 @@ def image_size(path: str | Path) -> Size:
 
 
 def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:
-    """Decode a picture of one object, any non-zero pixel (transparency apart) being inside.
+    """Decode the mask of one object: every non-zero pixel is inside, ignoring transparency.
 
-    Of a JPEG, whose compression leaves traces around an object, the pixels of at least half brightness.
+    In a JPEG, whose compression leaves artefacts around the object, pixels of at least half brightness are
+    inside.
 
     Returns:
-        bool ``[h, w]``, the part with all of the object, ``[0, 0]`` if there is none; the (y, x) of its upper
-        left pixel; the (height, width) of the whole picture.
+        The tight window around the object, bool ``[h, w]``, or ``[0, 0]`` if it is empty; the (y, x) of its
+        upper left pixel; the (height, width) of the whole mask.
 
     Raises:
         ImageError: no such file, not an image, or truncated.
@@ -133,25 +134,25 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
 
 
 def read_numbers(path: str | Path) -> npt.NDArray[np.int64]:
-    """Decode a picture whose pixels are numbers: gray of any depth, or the indices of a palette.
+    """Decode an image whose pixels are integers: gray of any depth, or palette indices.
 
     Returns:
         int64 ``[H, W]``.
 
     Raises:
-        ImageError: no such file, not an image, truncated, or one of colours.
+        ImageError: no such file, not an image, truncated, or a colour image.
     """
     with _opened(Path(path)) as image:
         if image.format == "JPEG":
-            raise ImageError(f"{path}: a JPEG, whose compression changes numbers: save it as PNG or TIFF.")
+            raise ImageError(f"{path}: JPEG compression changes pixel values: save it as PNG or TIFF.")
         if image.mode == "F":  # as ImageJ writes them
             values = np.asarray(image)
             if not np.array_equal(values, np.trunc(values)):
-                raise ImageError(f"{path}: its pixels are fractions, whole numbers were expected.")
+                raise ImageError(f"{path}: its pixels are fractions; expected integers.")
             return values.astype(np.int64)
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ImageError(
-                f"{path}: its pixels are colours ({image.mode}), numbers were expected: save it as an 8-bit "
+                f"{path}: its pixels are colours ({image.mode}); expected integers: save it as an 8-bit "
                 "gray or palette PNG."
             )
         return np.asarray(image).astype(np.int64)
@@ -159,7 +160,7 @@ def read_numbers(path: str | Path) -> npt.NDArray[np.int64]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image with its header read; every fault of the file as an :class:`ImageError`."""
+    """The image with its header read; any problem of the file raises an :class:`ImageError`."""
     try:
         with path.open("rb") as file:
             with _pillow_limit_lifted():
@@ -171,24 +172,24 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file.") from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path}: this is a folder, an image file was expected.") from error
+        raise ImageError(f"{path}: this is a folder; expected an image file.") from error
     except PermissionError as error:
-        raise ImageError(f"{path}: the file may not be read; change its permissions.") from error
+        raise ImageError(f"{path}: no permission to read the file; change its permissions.") from error
     except UnidentifiedImageError as error:
         found = "the file is empty" if path.stat().st_size == 0 else "this is not an image of a known format"
         raise ImageError(f"{path}: {found}. Save it as PNG, JPEG or TIFF.") from error
     except DECODER_ERRORS as error:
         raise ImageError(
-            f"{path}: the image is truncated or damaged ({error}). Copy or export it anew."
+            f"{path}: the image is truncated or damaged ({error}). Copy or export it again."
         ) from error
 
 
 @contextmanager
 def _pillow_limit_lifted() -> Iterator[None]:
-    """Keep Pillow's own pixel limit, a global of another value, out of the way; ours is checked instead."""
+    """Disable Pillow's own pixel limit, a global; ours is checked instead."""
     with PILLOW_LIMIT_LOCK:
         limit = Image.MAX_IMAGE_PIXELS
-        # Not None: another thread that just found it to be a number would multiply None.
+        # Not None: another thread that has just seen a number would multiply None.
         Image.MAX_IMAGE_PIXELS = sys.maxsize
         try:
             yield
@@ -197,7 +198,7 @@ def _pillow_limit_lifted() -> Iterator[None]:
 
 
 def _sixteen_bit_kind(image: Image.Image) -> str | None:
-    """How Pillow reads the lower bytes of a picture of 16-bit colours: as if in the other byte order."""
+    """The raw mode in which Pillow reads the lower bytes of 16-bit colours: that of the other byte order."""
     tiles: Any = getattr(image, "tile", ())
     kinds = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
     if image.mode not in ("RGB", "RGBA") or len(kinds) != 1:
@@ -212,11 +213,11 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and not _may_be_rotated(image.fp):  # type: ignore[attr-defined]
         return 1
     found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if isinstance(found, int) else 1  # written as text or bytes, Pillow does not turn by it
+    return found if isinstance(found, int) else 1  # Pillow ignores text and bytes
 
 
 def _may_be_rotated(file: BinaryIO) -> bool:
-    """Whether a PNG has a chunk that can hold EXIF; Pillow would decode the pixels to find out."""
+    """Whether a PNG has a chunk that can hold EXIF, which Pillow finds out only by decoding the pixels."""
     position = file.tell()
     file.seek(8)
     found = False
@@ -229,16 +230,16 @@ def _may_be_rotated(file: BinaryIO) -> bool:
 
 
 def to_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """An image of any mode as uint8 ``[H, W, 3]``, see the module's docstring; alpha is dropped."""
+    """An image of any mode as uint8 ``[H, W, 3]``, see the module docstring; alpha is dropped."""
     if image.mode == "F" or image.mode.startswith("I"):
         return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
-    if image.mode in ("P", "PA", "La", "RGBa"):  # Pillow converts these to RGB by way of RGBA only
+    if image.mode in ("P", "PA", "La", "RGBa"):  # Pillow converts these to RGB only via RGBA
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
 
 
 def to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Gray of more than 8 bits as uint8 of the same shape, see the module's docstring."""
+    """Gray of more than 8 bits as uint8 of the same shape, see the module docstring."""
     gray = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0).clip(min=0)
     top = float(gray.max())
     if values.dtype.kind == "f" and top <= 1:
@@ -249,14 +250,14 @@ def to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def as_pixels(image: Any, channels: int = 3) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-    """Anything that counts as an image as uint8, or float32 in [0, 1], ``[H, W, C]``.
+    """Any image as uint8, or float32 in [0, 1], ``[H, W, C]``.
 
     Args:
         image: a path, a PIL image (its EXIF rotation is applied), or an array as :func:`rgb_pixels` takes it.
-        channels: C; other images than RGB are given as arrays ``[H, W, C]`` (``[H, W]`` for one channel).
+        channels: C; images other than RGB must be arrays ``[H, W, C]`` (``[H, W]`` for one channel).
 
     Raises:
-        ValueError: a file that cannot be read, or an array of another shape or range.
+        ValueError: an unreadable file, or an array of another shape or range.
     """
     if channels != 3:
         array = np.asarray(image)[:, :, None] if getattr(image, "ndim", 0) == 2 else image
@@ -274,7 +275,7 @@ def as_pixels(image: Any, channels: int = 3) -> npt.NDArray[np.uint8] | npt.NDAr
 
 
 def to_bytes(image: Any) -> npt.NDArray[np.uint8]:
-    """As :func:`as_pixels`, uint8; floats are rounded."""
+    """Like :func:`as_pixels`, but always uint8; floats are rounded."""
     pixels: npt.NDArray[Any] = as_pixels(image)
     return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
 

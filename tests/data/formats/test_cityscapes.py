@@ -61,7 +61,7 @@ def test_label_ids_alone_are_semantic_maps(tmp_path: Path) -> None:
 def test_several_parts_are_asked_for(tmp_path: Path) -> None:
     scene(tmp_path)
     scene(tmp_path, split="val")
-    with pytest.raises(ValueError, match=r"several parts; name one of them: .*gtFine/train, .*gtFine/val"):
+    with pytest.raises(ValueError, match=r"several splits; name one of them: .*gtFine/train, .*gtFine/val"):
         open_data(tmp_path)
     assert len(open_data(tmp_path / "gtFine" / "val")) == 1
 

@@ -151,7 +151,7 @@ def test_images_are_named(tmp_path: Path) -> None:
     path = written(tmp_path, content(thing()))
     (tmp_path / "far").mkdir()
     (tmp_path / "a b.png").rename(tmp_path / "far" / "a b.png")
-    with pytest.raises(ValueError, match=r"no image of it was found, a b\.png .*--images"):
+    with pytest.raises(ValueError, match=r"none of its images was found, for example a b\.png\. .*--images"):
         read_coco(path)
     assert len(read_coco(path, tmp_path / "far")) == 1
 
@@ -200,13 +200,13 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         ({"category_id": 9}, "1: There is no category with the id 9", 0),
         (
             {"category_id": None},
-            "annotations[0]: Expected an image_id, and a whole number as category_id; found",
+            "annotations[0]: Expected an image_id and an integer category_id; found",
             0,
         ),
         ({"image_id": 99}, "1: There is no image with the id 99", 0),
         (
             {"image_id": [7]},
-            "annotations[0]: Expected an image_id, and a whole number as category_id; found",
+            "annotations[0]: Expected an image_id and an integer category_id; found",
             0,
         ),
         ({"bbox": [2, 3, -4, 5]}, "has a negative width", 0),
@@ -215,11 +215,11 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         ({"bbox": [2, 3, 4]}, "Expected bbox as four numbers", 0),
         ({"bbox": None}, "Expected bbox as four numbers", 0),
         ({"bbox": ["2", 3, 4, 5]}, "Expected bbox as four numbers", 0),
-        ({"segmentation": [[1, 2, 3, 4, 5]]}, "A polygon of 5 values", 1),
-        ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "A polygon of 6 values", 1),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "A polygon has 5 values", 1),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "A polygon has 6 values", 1),
         (
             {"segmentation": [[1, 2, 3, 4, 1e9, 6]]},
-            "A polygon of 6 values",
+            "A polygon has 6 values",
             1,
         ),  # would take gigabytes to draw
         ({"bbox": [2, 3, 10**400, 5]}, "Expected bbox as four numbers", 0),
@@ -227,7 +227,11 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         ({"segmentation": {"size": [20, 10], "counts": [200]}}, "size (height, width) [20, 10]", 1),
         ({"segmentation": {"size": [10, 20], "counts": [100, 99]}}, "covers 199 pixels", 1),
         ({"segmentation": {"size": [10, 20], "counts": "abc"}}, "covers", 1),
-        ({"segmentation": {"size": [10, 20]}}, "counts as a list of integers or as text", 1),
+        (
+            {"segmentation": {"size": [10, 20]}},
+            "the counts of the run-length code as a list of integers or as text",
+            1,
+        ),
     ],
 )
 def test_faults_of_one_annotation(tmp_path: Path, changes: dict[str, Any], what: str, kept: int) -> None:
@@ -283,7 +287,7 @@ def test_broken_images_and_categories(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(), thing(2, image_id=9), images=images, categories=categories)
     assert whats(dataset) == [
         "instances_train.json categories[2]: The category id 2 occurs twice.",
-        "instances_train.json categories[3]: A category needs a whole number as id and a text as name; found "
+        "instances_train.json categories[3]: A category needs an integer id and a text as name; found "
         "{'name': 'fox'}.",
         "instances_train.json images[1]: An image needs an id and a file_name; found {'id': 8}.",
         "instances_train.json images[2]: An image needs an id and a file_name; found 'b.png'.",
@@ -296,7 +300,7 @@ def test_broken_images_and_categories(tmp_path: Path) -> None:
 def test_corners_given_as_bbox_are_suspected(tmp_path: Path) -> None:
     corners = [[2, 3, 15, 9], [8, 4, 19, 8], [1, 1, 4, 4]]
     dataset = opened(tmp_path, *(thing(i, bbox=b) for i, b in enumerate(corners)))
-    assert "2 of 3 boxes reach beyond" in dataset.problems[0].what
+    assert "2 of 3 boxes extend beyond" in dataset.problems[0].what
     assert dataset.problems[0].severity == "error"
     assert "x1, y1, x2, y2" in dataset.problems[0].advice
 
@@ -383,7 +387,7 @@ def test_polygons_outside_their_box_are_errors(at: tuple[int, int], tmp_path: Pa
     x, y = at
     away = [[x, y, x + 3, y, x + 3, y + 1]]
     [what] = whats(opened(tmp_path, thing(), thing(2, segmentation=away)))
-    assert f"The polygons lie at {x}, {y}, {x + 3}, {y + 1}" in what
+    assert f"The polygons are at {x}, {y}, {x + 3}, {y + 1}" in what
     assert "outside the box at 2, 3, 6, 8" in what
     assert what.startswith("a b.png 2:")
 
@@ -394,7 +398,7 @@ def test_codes_outside_their_box_are_errors(tmp_path: Path) -> None:
     code = coco_mask.encode(bitmap)
     code["counts"] = code["counts"].decode()
     (what,) = whats(opened(tmp_path, thing(segmentation=code)))
-    assert "The mask lies at 12, 1, 18, 3 (x1, y1, x2, y2), all of it outside the box at 2, 3, 6, 8" in what
+    assert "The mask is at 12, 1, 18, 3 (x1, y1, x2, y2), entirely outside the box at 2, 3, 6, 8" in what
     bitmap[:] = 0
     empty = {"size": [10, 20], "counts": [200]}
     (what,) = whats(opened(tmp_path, thing(segmentation=empty), thing(2), thing(3)))
@@ -413,7 +417,7 @@ def test_categories_with_other_keypoints_are_told(tmp_path: Path) -> None:
     assert whats(opened(tmp_path, categories=[*names, {"id": 2, "name": "ant", "keypoints": ["ear"]}])) == []
     other = {"id": 2, "name": "ant", "keypoints": ["leg", "feeler", "jaw"]}
     (what,) = whats(opened(tmp_path, categories=[*names, other]), "warning")
-    assert "Its keypoints leg, feeler, jaw are others than ear, tail of another" in what
+    assert "Its keypoints leg, feeler, jaw differ from ear, tail of another category" in what
 
 
 def test_sigmas_of_the_file_come_before_those_of_its_names(tmp_path: Path) -> None:
@@ -427,13 +431,13 @@ def test_keypoints_outside_the_image(tmp_path: Path) -> None:
     names = [{"id": 5, "name": "cat", "keypoints": ["ear", "tail"]}]
     points = thing(keypoints=[3, 4, 2, 500, 4, 2])
     (what,) = whats(opened(tmp_path, points, categories=names), "warning")
-    assert "1 keypoints lie outside the image of 20 by 10 pixels" in what
+    assert "1 keypoints are outside the image of 20 by 10 pixels" in what
 
 
 def test_a_file_of_the_same_name_elsewhere_is_another(tmp_path: Path) -> None:
     (tmp_path / "left").mkdir()
     images = [{"id": 7, "file_name": "left/a b.png", "width": 20, "height": 10}]
-    with pytest.raises(ValueError, match="no image of it was found"):
+    with pytest.raises(ValueError, match="none of its images was found"):
         opened(tmp_path, thing(), images=images)
     for name in ("/tmp/a b.png", "/a b.png", "../a b.png", "C:\\elsewhere\\a b.png"):
         images[0]["file_name"] = name
@@ -457,20 +461,20 @@ def test_whole_numbers_as_tables_write_them(tmp_path: Path) -> None:
 
 def test_twins_are_reported_and_kept(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(1), thing(2), thing(3, category_id=2))
-    assert whats(dataset, "warning") == ["a b.png 2: It is the same as annotation 1."]
+    assert whats(dataset, "warning") == ["a b.png 2: It is identical to annotation 1."]
     assert len(dataset.records[0].truth) == 3
 
 
 def test_boxes_that_are_not_those_of_their_polygons(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(1), thing(2, bbox=[2, 3, 18, 7]))
     assert whats(dataset, "warning") == [
-        "instances_train.json boxes: 1 boxes overlap their outlines by less than a half: 2 of a b.png."
+        "instances_train.json boxes: 1 boxes overlap their outlines by less than half: 2 of a b.png."
     ]
 
 
 def test_shares_of_the_image_are_no_pixels(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(bbox=[0.1, 0.2, 0.9, 0.7], segmentation=[]))
-    assert "instances_train.json None: All 1 boxes lie within 0 and 1." in whats(dataset)
+    assert "instances_train.json None: All 1 boxes are between 0 and 1." in whats(dataset)
     assert whats(opened(tmp_path, thing(bbox=[0, 0, 1, 1], segmentation=[]))) == [], "a pixel in the corner"
 
 

@@ -116,13 +116,13 @@ def test_check_lists_what_is_wrong(tmp_path: Path, change: dict, message: str) -
 
 
 def test_categories_must_say_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="isthing is missing of grass"):
+    with pytest.raises(ValueError, match="isthing is missing for grass"):
         open_data(written(tmp_path, categories=[{"id": 7, "name": "grass"}]))
 
 
 def test_category_ids_must_be_as_many_as_classes(tmp_path: Path) -> None:
     found = true_segments(open_data(written(tmp_path))[0].truth)
-    with pytest.raises(ValueError, match="2 given, there are 3"):
+    with pytest.raises(ValueError, match="2 were given for 3 classes"):
         write_panoptic(tmp_path / "x.json", [(1, "a.jpg", found)], category_ids=(1, 2))
 
 

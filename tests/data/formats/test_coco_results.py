@@ -84,8 +84,8 @@ GOOD = {"image_id": 7, "category_id": 3, "score": 0.5, "bbox": [0, 0, 5, 5]}
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({**GOOD, "image_id": 8}, "image_id 8; the data have 7, 9"),
-        ({**GOOD, "category_id": 4}, "category_id 4; the data have 3, 11"),
+        ({**GOOD, "image_id": 8}, "image_id 8; the data set has 7, 9"),
+        ({**GOOD, "category_id": 4}, "category_id 4; the data set has 3, 11"),
         ({**GOOD, "score": None}, "score None; expected a finite number"),
         ({**GOOD, "bbox": [0, 0, 5]}, "expected x, y, width, height"),
         ({k: v for k, v in GOOD.items() if k != "score"}, "lacks score"),

@@ -132,7 +132,7 @@ def test_foreground_maps_are_suspected(tmp_path: Path) -> None:
         photo(tmp_path / f"{name * 2}.png")
         label(tmp_path / f"{name * 2}_mask.png", (NUMBERS > 0) * 255, np.uint8)
     [problem] = open_data(tmp_path).problems
-    assert "No other number than 255" in problem.what
+    assert "only the number 255" in problem.what
     assert problem.severity == "warning"
 
 

@@ -46,7 +46,7 @@ def test_files_renamed_in_pairs_keep_their_images(tmp_path: Path) -> None:
         ("1", "1.jpg", 1),
         ("2", "2.jpg", 0),
     ]
-    assert ["its imagePath says" in p.what for p in data.problems] == [True]
+    assert ["its imagePath is" in p.what for p in data.problems] == [True]
 
 
 def test_outlines_of_every_kind(tmp_path: Path) -> None:
@@ -88,21 +88,21 @@ def test_groups_are_one_object_and_points_its_keypoints(tmp_path: Path) -> None:
     assert data.skeleton.mirror == (1, 0)
     assert truth.keypoints.tolist() == [[[1, 2, 2], [3, 2, 2]], [[0, 0, 0], [0, 0, 0]]]
     assert [(p.severity, p.what) for p in data.problems] == [
-        ("warning", "1 shapes of the kind linestrip."),
-        ("warning", "1 shapes of the kind point without an object of their group_id."),
+        ("warning", "1 shapes of the type linestrip."),
+        ("warning", "1 shapes of the type point without an object of their group_id."),
     ]
 
 
 @pytest.mark.parametrize(
     ("bad", "what"),
     [
-        (shape("polygon", (1, 1), (2, 2)), "A polygon of 2 points; expected 3"),
-        (shape("rectangle", (1, 1)), "A rectangle of 1 points"),
+        (shape("polygon", (1, 1), (2, 2)), "A polygon has 2 points; expected 3"),
+        (shape("rectangle", (1, 1)), "A rectangle has 1 points"),
         (shape("polygon", (1, 1), (2, 2), (3, float("nan"))), "pairs of numbers"),
-        ({"points": [[1, 2]]}, "needs a label"),
+        ({"points": [[1, 2]]}, "needs a text as label"),
         (shape("mask", (1, 1), (2, 2), mask="no base64!"), "cannot be decoded"),
         (shape("rectangle", (50, 1), (60, 5)), "outside the image of 40 by 30"),
-        ("polygon", "needs a label"),
+        ("polygon", "needs a text as label"),
     ],
 )
 def test_faults_of_one_shape(tmp_path: Path, bad: Any, what: str) -> None:
@@ -124,9 +124,9 @@ def test_faults_of_files(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text("{")
     problems = {(p.annotation or p.file.name): p.what for p in open_data(tmp_path).problems}
     assert "annotated twice, in a.json and bb.json" in problems["bb.json"]
-    assert "annotated are 20 by 30" in problems["ccc.jpg"]
-    assert "the same as shapes[0]" in problems["dddd.json, shapes[1]"]
-    assert "The picture is in imageData" in problems["e.json"]
+    assert "its annotation 20 by 30" in problems["ccc.jpg"]
+    assert "identical to shapes[0]" in problems["dddd.json, shapes[1]"]
+    assert "It is in imageData" in problems["e.json"]
     assert "not JSON" in problems["f.json"]
 
 
@@ -147,5 +147,5 @@ def test_images_without_file_and_files_below(tmp_path: Path) -> None:
     dataset = open_data(tmp_path)
     said = [p.what for p in dataset.problems]
     assert said[0] == "1 images have no JSON file: b.jpg."
-    assert said[1].startswith("1 files lie in folders below")
+    assert said[1].startswith("1 files are in subfolders")
     assert {p.severity for p in dataset.problems} == {"warning"}

@@ -80,7 +80,7 @@ def test_only_objects_mostly_covered_are_told(tmp_path: Path) -> None:
     add(tmp_path, drawn((0, 0, 8, 4), (6, 0, 10, 4), (0, 0, 2, 2)))
     [problem] = read_mask_folders(tmp_path).problems
     assert (problem.annotation, problem.severity) == ("2.png", "warning")
-    assert "100% of the mask is covered" in problem.what
+    assert "100% of the mask is also covered" in problem.what
 
 
 def test_faults_of_folders(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_refusals_show_the_layouts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
     for path, message in [
         (tmp_path / "none", "no such file or folder"),
-        (tmp_path / "a.txt", "no annotation file"),
+        (tmp_path / "a.txt", "not an annotation file"),
         (tmp_path, r"Found: a\.txt"),
     ]:
         with pytest.raises(ValueError, match=rf"(?s){message}.*COCO.*Pascal VOC.*mask folders"):
@@ -82,10 +82,10 @@ def test_refusals_show_the_layouts(tmp_path: Path) -> None:
 
 
 def test_options_of_another_format_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="split=train is for Pascal VOC and YOLO only"):
+    with pytest.raises(ValueError, match="split=train is only for Pascal VOC and YOLO"):
         open_data(coco(tmp_path / "c"), split="train")
     (tmp_path / "m").mkdir()
-    with pytest.raises(ValueError, match="is for COCO and COCO panoptic only"):
+    with pytest.raises(ValueError, match="is only for COCO and COCO panoptic"):
         open_data(mask_folders(tmp_path / "m"), tmp_path)
 
 

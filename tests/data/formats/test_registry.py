@@ -77,7 +77,7 @@ def test_a_dotted_path_names_a_format(own: str, texts: Path) -> None:
     assert (data.format, data.class_names) == ("texts", ("cell", "dirt"))
     assert data[0].truth.boxes.tolist() == [[1, 2, 5, 8], [0, 0, 4, 4]]
     assert data[0].truth.labels.tolist() == [0, 1]
-    assert "reaches beyond the image" in data.problems[0].what
+    assert "extends beyond the image" in data.problems[0].what
 
 
 def test_an_object_is_a_format(own: str, texts: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_format_of_ones_own_is_written(own: str, tmp_path: Path) -> None:
     [
         ("tiff", "expected one of coco, voc, .*my_package.formats:MyFormat"),
         ("my_formats:Absent", "my_formats has no Absent"),
-        ("my_formats:Nameless", "my_formats:Nameless: a format needs a name, a text, and read"),
+        ("my_formats:Nameless", "my_formats:Nameless: a format needs a text as name, and a function read"),
     ],
 )
 @pytest.mark.usefixtures("own")
@@ -120,7 +120,7 @@ def test_what_is_no_format_is_refused(name: str, message: str, tmp_path: Path) -
 
 
 def test_options_are_those_of_the_row(own: str, texts: Path) -> None:
-    with pytest.raises(ValueError, match="images=x is for COCO and COCO panoptic only, this is texts"):
+    with pytest.raises(ValueError, match="images=x is only for COCO and COCO panoptic; this is texts"):
         open_data(texts, "x", format=own)
 
 

@@ -127,7 +127,7 @@ def test_images_without_labels_and_labels_without_images(tmp_path: Path) -> None
     picture(tmp_path / "labels" / "lost.png")
     data = read_semantic(tmp_path)
     assert [p.severity for p in data.problems] == ["warning", "error"]
-    assert "1 images have no label picture: bare.png" in data.problems[0].what
+    assert "1 images have no label image: bare.png" in data.problems[0].what
     assert data.problems[1].file.name == "lost.png"
     with pytest.raises(ValueError, match=r"expected classes\.txt"):
         read_semantic(tmp_path / "images")
@@ -135,7 +135,7 @@ def test_images_without_labels_and_labels_without_images(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a\nb\nA\n", "'a' is there twice"), ("", "0 lines, or an empty one"), ("a\n\nb\n", "3 lines, or an")],
+    [("a\nb\nA\n", "'a' occurs twice"), ("", "0 lines, or an empty one"), ("a\n\nb\n", "3 lines, or an")],
 )
 def test_lists_of_names_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "classes.txt"
@@ -160,7 +160,7 @@ def test_maps_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="has 4 by 2 pixels, its image 2 by 4"):
         read_map(file, (4, 2), 3)
     Image.new("RGB", (4, 2)).save(file)
-    with pytest.raises(ImageError, match=r"its pixels are colours \(RGB\), numbers were expected"):
+    with pytest.raises(ImageError, match=r"its pixels are colours \(RGB\); expected integers"):
         read_map(file, (2, 4), 3)
 
 
@@ -193,8 +193,8 @@ def test_classes_of_two_parts_are_brought_together(tmp_path: Path) -> None:
     foreign = open_data(plain(tmp_path / "other", "ground\nroad\ntree\n"))
     (problem,) = check_pair(train, foreign)
     assert problem.severity == "error"
-    assert "has not: tree" in problem.what
-    with pytest.raises(ValueError, match="semantic maps of the classes tree"):
+    assert "lacks: tree" in problem.what
+    with pytest.raises(ValueError, match="its semantic maps have the classes tree"):
         align_dataset_classes(foreign, (), train.semantic_names)
 
 

@@ -143,7 +143,7 @@ def test_broken_xml_names_file_and_line(tmp_path: Path) -> None:
     [
         (20, 10, None),
         (0, 0, None),
-        (40, 20, "annotated are 40 by 20"),
+        (40, 20, "its annotation 40 by 20"),
         (10, 20, "10 by 20"),
         ("x", 10, "x by 10"),
     ],
@@ -196,12 +196,12 @@ def test_splits(tmp_path: Path) -> None:
     assert [r.image_id for r in dataset.records] == ["c", "a"]
     assert ["listed 2 times" in p.what for p in dataset.problems] == [True, False]
     assert dataset.problems[1].file == tmp_path / "Annotations" / "z.xml"
-    with pytest.raises(ValueError, match=r"val\.txt: there is no such split; available: train"):
+    with pytest.raises(ValueError, match=r"val\.txt: no such split; available: train"):
         read_voc(tmp_path, "val")
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected Annotations/\*\.xml and JPEGImages/"):
+    with pytest.raises(ValueError, match=r"expected Annotations/\*\.xml with JPEGImages/"):
         read_voc(tmp_path)
     add(tmp_path).unlink()
     with pytest.raises(ValueError, match="found Annotations, JPEGImages"):
@@ -255,9 +255,9 @@ def test_what_is_doubtful_is_reported(tmp_path: Path) -> None:
     assert {p.severity for p in dataset.problems} == {"warning"}
     said = " ".join(p.what for p in dataset.problems)
     for what in (
-        "1 files lie in folders below",
-        "there twice",
-        "<filename> says c.jpg",
+        "1 files are in subfolders",
+        "occurs twice",
+        "<filename> is c.jpg",
         "annotation file: c",
     ):
         assert what in said

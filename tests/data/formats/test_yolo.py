@@ -48,7 +48,7 @@ def test_boxes(tmp_path: Path) -> None:
 def test_keypoints_in_pixels_are_faults(tmp_path: Path) -> None:
     image(tmp_path, "0 0.5 0.5 0.2 0.4 30 20 2\n0 0.5 0.5 0.2 0.3 30 20 0\n")
     data = open_data(yaml(tmp_path, NAMES + "kpt_shape: [1, 3]\n"))
-    assert [p.what for p in data.problems] == ["30 is no share of the image, 0 to 1; are these pixels?"]
+    assert [p.what for p in data.problems] == ["30 is not a fraction of the image, 0 to 1. Are these pixels?"]
 
 
 def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_yaml_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> No
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "8 numbers"),
         ("2 0.5 0.5 0.2 0.4", "The class 2 is not among 0 to 1"),
         ("0.5 0.5 0.5 0.2 0.4", "The class 0.5"),
-        ("0 50 25 20 20", "50 is no share of the image"),
-        ("0 0.5 0.5 -0.2 0.4", "-0.2 is no share"),
+        ("0 50 25 20 20", "50 is not a fraction of the image"),
+        ("0 0.5 0.5 -0.2 0.4", "-0.2 is not a fraction"),
         ("0 0.5 nan 0.2 0.4", "not a finite number"),
         ("cat 0.5 0.5 0.2 0.4", "Expected numbers; found 'cat"),
     ],
@@ -137,7 +137,7 @@ def test_what_was_dealt_with(tmp_path: Path) -> None:
     image(tmp_path, "0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n0 0.98 0.5 0.2 0.4\n0 0.5 0.5 0 0.1\n")
     data = open_data(yaml(tmp_path))
     assert [p.severity for p in data.problems] == ["warning"] * 3
-    assert "the same as line 1" in data.problems[0].what
+    assert "identical to line 1" in data.problems[0].what
     assert_allclose(data[0].truth.boxes, np.array([[40.0, 15, 60, 35], [88.0, 15, 100, 35]]))
 
 
@@ -167,11 +167,11 @@ def test_several_parts(tmp_path: Path) -> None:
     for part in ("train", "val"):
         image(tmp_path, "0 0.5 0.5 0.2 0.4\n", part, part)
     file = yaml(tmp_path, parts="path: .\ntrain: images/train\nval: images/val\n")
-    with pytest.raises(ValueError, match=r"several parts; name one of their images: .*train, .*val"):
+    with pytest.raises(ValueError, match=r"several splits; name one of their images: .*train, .*val"):
         open_data(tmp_path)
     assert open_data(file, split="val")[0].image_id == "val"
     assert open_data(tmp_path / "images" / "train")[0].image_id == "train"
-    with pytest.raises(ValueError, match=r"no part test; available: train, val"):
+    with pytest.raises(ValueError, match=r"no split test; available: train, val"):
         open_data(file, split="test")
 
 
@@ -185,7 +185,7 @@ def test_layouts_of_exports(tmp_path: Path) -> None:
     assert len(data) == 1
     assert "listed twice" in data.problems[0].what
     file.unlink()
-    with pytest.raises(ValueError, match="YOLO labels without names"):
+    with pytest.raises(ValueError, match="YOLO labels without class names"):
         open_data(root / "train")
     write(root / "train" / "labels" / "classes.txt", "cat\n")
     assert open_data(root / "train").class_names == ("cat",)

@@ -1,15 +1,15 @@
-"""Cityscapes: objects and semantic maps from ``gtFine``, by the classes of its own scripts.
+"""Cityscapes: objects and semantic maps from ``gtFine``, with the classes of its official scripts.
 
     leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
     gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png    (or only …_labelIds.png)
 
 Convention:
-    A pixel of ``instanceIds`` of 1000 or more is class ``id // 1000``, object ``id % 1000``: 26003 is a car.
-    Below 1000 it is a class; one of a class with objects (``26``) is a group of them, here a crowd.
+    In ``instanceIds``, values from 1000 on are class ``id // 1000``, object ``id % 1000``: 26003 is a car.
+    Values below 1000 are classes; that of a class with objects (``26``) is a group of them, here a crowd.
 
-The eight classes of objects that Cityscapes evaluates and its nineteen semantic ones are read; the rest
-(caravan, trailer, …) is void and no object, as in its evaluation. Without ``instanceIds`` there are semantic
-maps only. The pictures are read once for the boxes and again when a sample is asked for.
+The eight object classes and the nineteen semantic classes that Cityscapes evaluates are read; the rest
+(caravan, trailer, …) is void and not an object, as in its evaluation. Without ``instanceIds`` there are only
+semantic maps. Label images are read once for the boxes and again when a sample is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rcnn.data.problems import Problem
 from rcnn.io.images import ImageError
 from rcnn.structures import VOID, Size
 
-# Names and ids: cityscapesscripts/helpers/labels.py, those with hasInstances and without ignoreInEval first.
+# Names and ids: cityscapesscripts/helpers/labels.py, first those with hasInstances and without ignoreInEval.
 THINGS = {
     "person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31, "motorcycle": 32,
     "bicycle": 33,
@@ -49,16 +49,16 @@ SEMANTIC_IDS = (*THINGS.values(), *STUFF.values())
 PER_CLASS = 1000
 IMAGES, TRUTH = "leftImg8bit", "gtFine"
 IMAGE_END = "_leftImg8bit.png"
-NO_PICTURE = "Put it there, or delete the image."
+NO_PICTURE = "Add it, or delete the image."
 
 
 def find_split(path: Path) -> Path | None:
-    """The folder ``gtFine/<split>`` that a path means, None if it is not Cityscapes.
+    """The folder ``gtFine/<split>`` for a path, None if it is not Cityscapes.
 
-    A path may be that folder, its twin below ``leftImg8bit``, or the root if it has one split only.
+    A path may be that folder, its counterpart below ``leftImg8bit``, or the root if it has only one split.
 
     Raises:
-        ValueError: the root of several splits.
+        ValueError: the root has several splits.
     """
     if path.parent.name in (IMAGES, TRUTH) and path.is_dir():
         root, splits = path.parents[1], [path.name]
@@ -70,32 +70,32 @@ def find_split(path: Path) -> Path | None:
         return None
     if len(splits) > 1:
         names = ", ".join(str(root / TRUTH / split) for split in splits)
-        raise ValueError(f"{root}: Cityscapes in several parts; name one of them: {names}.")
+        raise ValueError(f"{root}: Cityscapes data with several splits; name one of them: {names}.")
     return root / TRUTH / splits[0]
 
 
 def is_cityscapes(path: Path) -> bool:
-    """Whether :func:`find_split` knows what a path means."""
+    """Whether a path is Cityscapes data; see :func:`find_split`."""
     return find_split(path) is not None
 
 
 def read_cityscapes(path: str | Path) -> Dataset:
-    """Open ``gtFine/<split>``, or what :func:`find_split` takes for it.
+    """Open ``gtFine/<split>``, or any path that :func:`find_split` accepts.
 
     Raises:
-        ValueError: it, or its twin below ``leftImg8bit``, is missing, there is no image, or there are several
-            splits.
+        ValueError: it, or its counterpart below ``leftImg8bit``, is missing, there is no image, or there are
+            several splits.
     """
     truth = find_split(Path(path)) or Path(path)
     pictures = truth.parents[1] / IMAGES / truth.name
     images = sorted(pictures.glob(f"*/*{IMAGE_END}"))
     if not images or not truth.is_dir():
-        raise ValueError(f"{pictures}: expected CITY/*{IMAGE_END} in it, and their truth in {truth}.")
+        raise ValueError(f"{pictures}: expected CITY/*{IMAGE_END} in it, and the annotations in {truth}.")
     stems = {path.name.removesuffix(IMAGE_END): path for path in images}
     builder = DatasetBuilder("cityscapes", truth)
     for label in sorted(truth.glob("*/*_gtFine_instanceIds.png")):
         if label.name.removesuffix("_gtFine_instanceIds.png") not in stems:
-            builder.report("Its image is missing.", "Put it there, or delete this.", file=label)
+            builder.report("Its image is missing.", "Add it, or delete this file.", file=label)
     with ThreadPoolExecutor(2) as pool:
         for found in pool.map(partial(_read, truth), stems, stems.values()):
             if isinstance(found, Problem):
@@ -110,7 +110,7 @@ def read_cityscapes(path: str | Path) -> Dataset:
 
 
 def read_classes(label: Path, size: Size) -> Numbers:
-    """The semantic map, int64 ``[H, W]``, of ``instanceIds`` or ``labelIds`` of an image of ``size``."""
+    """The semantic map, int64 ``[H, W]``, from ``instanceIds`` or ``labelIds`` of an image of ``size``."""
     numbers = read_label(label, size)
     classes = np.where(numbers >= PER_CLASS, numbers // PER_CLASS, numbers).clip(0, VOID)
     table = [VOID] * VOID
@@ -124,7 +124,7 @@ def _read(truth: Path, stem: str, path: Path) -> Picture | Problem:
     instances, classes = (beside / f"{stem}_gtFine_{kind}.png" for kind in ("instanceIds", "labelIds"))
     label = instances if instances.is_file() else classes
     if not label.is_file():
-        return Problem(path, f"Its picture {instances.name} is missing.", NO_PICTURE)
+        return Problem(path, f"Its file {instances.name} is missing.", NO_PICTURE)
     size = measured(path)
     if isinstance(size, Problem):
         return size
@@ -134,7 +134,7 @@ def _read(truth: Path, stem: str, path: Path) -> Picture | Problem:
     try:
         numbers = read_label(label, size)
     except ImageError as error:
-        return Problem(path, str(error), "Copy or make the picture anew.", label.name)
+        return Problem(path, str(error), "Copy or create the file again.", label.name)
     values, windows = _objects(numbers)
     picture.annotations = _annotations(values, windows)
     picture.masks = partial(read_masks, label, values.tolist(), windows)
@@ -142,8 +142,8 @@ def _read(truth: Path, stem: str, path: Path) -> Picture | Problem:
 
 
 def _objects(numbers: Numbers) -> tuple[Numbers, Numbers]:
-    """The numbers of objects and groups of the classes of objects, and their windows."""
-    # Most of a street is stuff: put aside before the pixels are sorted.
+    """The numbers of objects and groups of the object classes, and their windows."""
+    # Most of a street is stuff, which is removed before the pixels are sorted.
     values, windows = label_windows(np.where(numbers >= min(THINGS.values()), numbers, 0))
     classes = np.where(values >= PER_CLASS, values // PER_CLASS, values)
     wanted = np.isin(classes, list(THINGS.values()))

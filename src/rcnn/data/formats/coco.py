@@ -4,7 +4,7 @@ Convention:
     ``bbox`` is x, y, width, height: ``[10, 20, 5, 6]`` becomes the box ``10 20 15 26``. Keypoints are pixel
     indices in the file: ``[3, 4, 2]`` becomes ``3.5 4.5 2``; those with visibility 0 become ``0 0 0``.
 
-Outlines are drawn when a sample is asked for (:meth:`rcnn.Masks.from_outlines`).
+Outlines are drawn when a sample is used (:meth:`rcnn.Masks.from_outlines`).
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ PERSON = Skeleton(PERSON_KEYPOINTS, PERSON_BONES, sigmas=PERSON_SIGMAS)
 def read_coco(json_path: str | Path, images: str | Path | None = None) -> Dataset:
     """Open a COCO JSON file of instances or keypoints.
 
-    All declared categories become classes, in the order of their ids. The images are looked for beside the
-    file: in its folder and in ``images`` there, in folders called like the file's name or its first or last
-    part (``train2017`` for ``instances_train2017.json``), and in all of these one level up.
+    All declared categories become classes, in the order of their ids. Images are searched in the folder of
+    the file and in its ``images``, in folders named after the file or the first or last part of its name
+    (``train2017`` for ``instances_train2017.json``), and in all of these one level up.
 
     Args:
-        json_path: the annotation file, or the folder that has it.
-        images: the folder that its file names start from, where it lies elsewhere.
+        json_path: the annotation file, or the folder that contains it.
+        images: the folder to which its file names are relative, if it is elsewhere.
 
     Raises:
-        ValueError: the file is missing or no COCO instances file, or no folder has the images.
+        ValueError: the file is missing or not a COCO instances file, or the images are not found.
     """
     path = coco_file(Path(json_path))
     content = load_coco(path)
     if is_panoptic(content["annotations"]):
         raise ValueError(
-            f"{path}: this is a panoptic file; expected one of instances (boxes with category_id). "
-            "rcnn.open_data reads either."
+            f"{path}: this is a panoptic file; expected an instances file (boxes with category_id). "
+            "rcnn.open_data reads both."
         )
     reader = _Reader(path, image_folder(path, content["images"], images), content)
     for index, entry in enumerate(map(with_whole_numbers, content["annotations"])):
@@ -84,7 +84,7 @@ def read_coco(json_path: str | Path, images: str | Path | None = None) -> Datase
 
 
 class _Reader:
-    """Collects what can be used of a file of instances, and every problem on the way."""
+    """Collects the usable content of an instances file, and all problems."""
 
     def __init__(self, source: Path, folder: Path, content: dict[str, list[Any]]) -> None:
         self.builder = DatasetBuilder("coco", source, "crowd", "outlines")
@@ -101,7 +101,7 @@ class _Reader:
         self.images.read(content["images"])
 
     def _read_skeleton(self, entry: Entry, place: str) -> None:
-        """The keypoints of a category; of several that have some, those of the one with the most."""
+        """The keypoints of a category; of several categories with keypoints, the longest list counts."""
         builder, names = self.builder, entry.get("keypoints")
         if not isinstance(names, list) or not names:
             return
@@ -109,8 +109,8 @@ class _Reader:
         known = () if builder.skeleton is None else builder.skeleton.names
         short = min(len(names), len(known))
         if list(known[:short]) != names[:short]:
-            what = f"Its keypoints {', '.join(names)} are others than {', '.join(known)} of another."
-            advice = "One skeleton serves all: for models of keypoints split the file by category."
+            what = f"Its keypoints {', '.join(names)} differ from {', '.join(known)} of another category."
+            advice = "All categories share one skeleton: for keypoint models, split the file by category."
             builder.warn(what, advice, place)
         if len(names) <= len(known):
             return
@@ -126,7 +126,7 @@ class _Reader:
             builder.skeleton = Skeleton(tuple(names))
 
     def read_annotation(self, entry: Any, place: str) -> None:
-        """One annotation, which ``place`` names where it has no id."""
+        """Read one annotation; ``place`` identifies it if it has no id."""
         if not has_fields(entry, image_id=(int, str), category_id=int):
             self._report_ids(entry, place)
             return
@@ -142,7 +142,7 @@ class _Reader:
         if label is None:
             what = f"There is no category with the id {entry['category_id']}."
             known = ", ".join(map(str, self.labels)) or "none"
-            advice = f"Declare it or correct category_id; declared are {known}."
+            advice = f"Declare it or correct category_id; the declared ids are {known}."
             self.builder.report(what, advice, name, file=picture.path)
             return
         found = self._annotation(picture, entry, label, name)
@@ -152,13 +152,13 @@ class _Reader:
         values = entry if isinstance(entry, dict) else {}
         image_id, category = values.get("image_id"), values.get("category_id")
         found = f"{image_id!r} and {category!r}"
-        what = f"Expected an image_id, and a whole number as category_id; found {found}."
-        # Where it names its image, that can be left out.
+        what = f"Expected an image_id and an integer category_id; found {found}."
+        # If the image is known, it can be skipped.
         owner = self.images.pictures.get(image_id) if isinstance(image_id, int | str) else None
         self.builder.report(what, "Complete it.", place, file=None if owner is None else owner.path)
 
     def _annotation(self, picture: Picture, entry: Entry, label: int, name: str) -> Annotation | None:
-        """The object, None where its box cannot be used."""
+        """The object, None if its box is unusable."""
         bbox = entry.get("bbox")
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v, finite=False) for v in bbox):
             what = f"Expected bbox as four numbers x, y, width, height; found {bbox!r:.60}."
@@ -177,7 +177,7 @@ class _Reader:
         return Annotation(box, label, name, outline, points, crowd=is_crowd(entry), area=area)
 
     def _outline(self, found: Any, box: Box, picture: Picture, name: str) -> Outline | None:
-        """The segmentation checked and made small; None where there is none or it is broken."""
+        """The segmentation, checked and compacted; None if it is absent or broken."""
         if not found or (isinstance(found, list) and not any(found)):
             return None
         fault = rle_fault(found, picture.size) if isinstance(found, dict) else polygon_fault(found)
@@ -195,13 +195,13 @@ class _Reader:
         parts = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in found if len(part) >= 6]
         if len(parts) < len(found):
             what = f"{len(found) - len(parts)} of {len(found)} polygon parts have fewer than three corners."
-            self.builder.warn(what, "They were left out; delete them.", name, file=picture.path)
+            self.builder.warn(what, "They were ignored; delete them.", name, file=picture.path)
         if parts:
             self.suspicions.look_at_outline(_bounds(parts), box, "polygons", picture, name)
         return parts or None
 
     def _keypoints(self, found: Any, picture: Picture, name: str) -> npt.NDArray[np.float32]:
-        """float32 ``[K, 3]``; zeros, which is "not annotated", where they are missing or broken."""
+        """float32 ``[K, 3]``; zeros, meaning "not annotated", if they are missing or broken."""
         count = self.builder.num_keypoints
         points = np.zeros((count, 3), dtype=np.float32)
         if found is None:
@@ -217,8 +217,8 @@ class _Reader:
         height, width = picture.size
         outside = (values[:, :2] < 0).any(1) | (values[:, 0] > width + 1) | (values[:, 1] > height + 1)
         if (outside & (values[:, 2] > 0)).any():
-            what = f"{int(outside.sum())} keypoints lie outside the image of {width} by {height} pixels."
-            self.builder.warn(what, "Correct them; are these of another image?", name, file=picture.path)
+            what = f"{int(outside.sum())} keypoints are outside the image of {width} by {height} pixels."
+            self.builder.warn(what, "Correct them. Do they belong to another image?", name, file=picture.path)
         points[: len(values)] = values
         return points
 
@@ -230,7 +230,7 @@ def _bounds(parts: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
 
 
 class CocoWriter(Writer):
-    """COCO JSON; outlines as run-length codes, which hold every pixel, holes and parts."""
+    """COCO JSON, with outlines as run-length codes, which keep every pixel, holes and parts."""
 
     holds = frozenset({"crowds", "outlines", "keypoints"})
 
@@ -242,7 +242,7 @@ class CocoWriter(Writer):
         self.keep_ids = all(isinstance(r.image_id, int) for r in dataset.records)
 
     def write(self, item: Item) -> None:
-        """Collect one image and its objects."""
+        """Add one image and its objects."""
         image_id = item.image_id if self.keep_ids else len(self.images) + 1
         height, width = item.truth.size
         entry = {"id": image_id, "file_name": item.image.name, "height": height, "width": width}
@@ -264,7 +264,7 @@ class CocoWriter(Writer):
             self.annotations.append({"id": number, "iscrowd": int(marked), "area": area, **result})
 
     def _fix_points(self, result: dict[str, Any]) -> None:
-        """Points that are not annotated are 0 0 0 in COCO, and counted out."""
+        """Set unannotated points to 0 0 0, and count the others, as COCO requires."""
         values = result["keypoints"]
         triples = [values[i : i + 3] for i in range(0, len(values), 3)]
         triples = [[x, y, int(seen)] if seen else [0, 0, 0] for x, y, seen in triples]
@@ -289,7 +289,7 @@ class CocoWriter(Writer):
 
 
 def _note_partners(skeleton: Skeleton, dropped: DroppedContent) -> None:
-    """COCO has no mirrored keypoints; readers take them from the names."""
+    """Note mirrored keypoints that readers cannot derive from the names, since COCO does not store them."""
     guessed = Skeleton(skeleton.names).mirror
     for name, ours, theirs in zip(skeleton.names, skeleton.mirror, guessed, strict=True):
         if ours != theirs:

@@ -1,4 +1,4 @@
-"""What COCO's files of instances, keypoints and panoptic segments share: JSON, images and categories."""
+"""Common parts of COCO's instances, keypoints and panoptic files: JSON, images and categories."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rcnn.data.problems import shortened
 from rcnn.io.images import ImageError, image_size, visible_files
 
 Entry = dict[str, Any]
-NO_SIZE = "Give width and height in pixels, or mend the image."
+NO_SIZE = "Give width and height in pixels, or fix the image."
 
 
 def is_instances(path: Path, images: Path | None = None) -> bool:
-    """Whether a path is a JSON file, or a folder that has a COCO file, and not a panoptic one.
+    """Whether a path is a JSON file, or a folder with a COCO file, that is not panoptic.
 
     Raises:
         ValueError: a folder with several COCO files.
@@ -30,7 +30,7 @@ def is_instances(path: Path, images: Path | None = None) -> bool:
 
 
 def is_panoptic_file(path: Path, images: Path | None = None) -> bool:
-    """Whether a path is a COCO panoptic JSON file, or a folder that has one.
+    """Whether a path is a COCO panoptic JSON file, or a folder with one.
 
     Raises:
         ValueError: a folder with several COCO files.
@@ -40,22 +40,22 @@ def is_panoptic_file(path: Path, images: Path | None = None) -> bool:
 
 
 def is_only_json(path: Path) -> bool:
-    """Whether a folder has one JSON file, which COCO's reader may then be asked about."""
+    """Whether a folder has exactly one JSON file, so that COCO's reader can explain what is wrong with it."""
     return path.is_dir() and len(_json_files(path)) == 1
 
 
 def coco_file(path: Path) -> Path:
-    """The COCO file that a path means: itself, or of a folder the one in it or in ``annotations`` there.
+    """The COCO file at a path: the path itself, or the file in that folder or in its ``annotations``.
 
     Raises:
-        ValueError: a folder that has none, or several.
+        ValueError: a folder with no or several COCO files.
     """
     if not path.is_dir():
         return path
     files = _json_files(path)
     found = _coco_file_in(path) or (files[0] if len(files) == 1 else None)
     if found is None:
-        raise ValueError(f"{path}: expected a COCO file in it or in annotations/; name the file.")
+        raise ValueError(f"{path}: expected one COCO file in it or in annotations/; name the file.")
     return found
 
 
@@ -63,7 +63,7 @@ def _coco_file_in(folder: Path) -> Path | None:
     coco = [file for file in _json_files(folder) if _marks(file).coco]
     if len(coco) > 1:
         names = ", ".join(str(file.relative_to(folder)) for file in coco)
-        raise ValueError(f"{folder}: several COCO files lie there, name one of them: {names}.")
+        raise ValueError(f"{folder}: it contains several COCO files; name one of them: {names}.")
     return coco[0] if coco else None
 
 
@@ -76,7 +76,7 @@ def _is_json(file: Path) -> bool:
 
 
 class _Marks(NamedTuple):
-    """What the bytes of a JSON file show before it is parsed."""
+    """What the bytes of a JSON file reveal before it is parsed."""
 
     coco: bool
     panoptic: bool
@@ -86,7 +86,7 @@ def _marks(file: Path) -> _Marks:
     try:
         return _marks_of(file, file.stat().st_mtime_ns)
     except OSError:
-        return _Marks(coco=False, panoptic=False)  # COCO's reader says why
+        return _Marks(coco=False, panoptic=False)  # COCO's reader reports why
 
 
 @lru_cache(maxsize=32)
@@ -97,10 +97,10 @@ def _marks_of(file: Path, changed: int) -> _Marks:
 
 
 def load_coco(path: Path) -> dict[str, list[Any]]:
-    """The content of a COCO file, its top level checked.
+    """The content of a COCO file, with its top level checked.
 
     Raises:
-        ValueError: the file is missing, no JSON, or without COCO's lists.
+        ValueError: the file is missing, not JSON, or lacks COCO's lists.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -109,7 +109,7 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
     except OSError as error:
         raise ValueError(f"{path}: the file cannot be read ({error.strerror}).") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: this is not JSON ({error}). Export the annotations anew.") from error
+        raise ValueError(f"{path}: this is not JSON ({error}). Export the annotations again.") from error
     if not isinstance(content, dict):
         kind = "a list: of predictions?" if isinstance(content, list) else f"a {type(content).__name__}."
         raise ValueError(f"{path}: expected a JSON object with images, annotations, categories; found {kind}")
@@ -117,30 +117,30 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
         return content
     entries = content.get("_via_img_metadata", content)
     if isinstance(entries, dict) and any(isinstance(e, dict) and "regions" in e for e in entries.values()):
-        raise ValueError(f"{path}: this is of the VGG Image Annotator (VIA); export it there as COCO.")
+        raise ValueError(f"{path}: this is a file of the VGG Image Annotator (VIA); export it there as COCO.")
     found = shortened([f"{str(k)[:30]} ({type(v).__name__})" for k, v in content.items()]) or "nothing"
     raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
 
 
 def is_panoptic(annotations: list[Any]) -> bool:
-    """Whether annotations are COCO's panoptic ones: one an image, with its segments."""
+    """Whether annotations are COCO's panoptic ones: one per image, with its segments."""
     return any(isinstance(entry, dict) and "segments_info" in entry for entry in annotations)
 
 
 def is_crowd(entry: Mapping[str, Any]) -> bool:
-    """Whether an annotation or segment is marked as crowd, in whatever spelling of yes and no."""
+    """Whether an annotation or segment is marked as crowd, in any spelling of yes and no."""
     return entry.get("iscrowd", 0) not in (0, "0", None, False)
 
 
 def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:
-    """Whether a JSON object has these fields with values of these types."""
+    """Whether a JSON value is an object that has these fields with values of these types."""
     return isinstance(entry, dict) and all(
         isinstance(entry.get(k), t) and not isinstance(entry[k], bool) for k, t in types.items()
     )
 
 
 def with_whole_numbers(entry: Any) -> Any:
-    """An entry whose ids are whole numbers where they are written as 1.0, as tables are exported."""
+    """An entry with integer ids where they are written as 1.0, as in exported tables."""
     if not isinstance(entry, dict):
         return entry
     ids = {k: entry[k] for k in ("id", "image_id", "category_id") if isinstance(entry.get(k), float)}
@@ -148,12 +148,12 @@ def with_whole_numbers(entry: Any) -> Any:
 
 
 def usable_categories(builder: DatasetBuilder, entries: list[Any]) -> Iterator[tuple[str, Entry]]:
-    """Yield the categories that can be used, with their places in the file; the others are reported."""
+    """Yield the usable categories with their places in the file, and report the others."""
     seen: set[int] = set()
     for index, entry in enumerate(map(with_whole_numbers, entries)):
         place = f"categories[{index}]"
         if not has_fields(entry, id=int, name=str):
-            what = f"A category needs a whole number as id and a text as name; found {entry!r:.80}."
+            what = f"A category needs an integer id and a text as name; found {entry!r:.80}."
             builder.report(what, "Complete it.", place)
         elif entry["id"] in seen:
             builder.report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
@@ -167,10 +167,10 @@ class CocoImages:
     """The images of a file by their ids.
 
     Attributes:
-        builder: where images and problems go.
-        folder: the folder that file names start from.
-        pictures: those that can be used.
-        dropped: those that cannot; reported once, not once more for each of their annotations.
+        builder: collects images and problems.
+        folder: the folder to which file names are relative.
+        pictures: the usable images.
+        dropped: ids of unusable images, which are reported once and not again for each annotation.
     """
 
     builder: DatasetBuilder
@@ -179,7 +179,7 @@ class CocoImages:
     dropped: set[int | str] = field(default_factory=set)
 
     def read(self, entries: list[Any]) -> None:
-        """Fill ``pictures``."""
+        """Read the images of a file."""
         listed: dict[Path, int | str] = {}
         for index, entry in enumerate(map(with_whole_numbers, entries)):
             if not has_fields(entry, id=(int, str), file_name=str):
@@ -197,7 +197,7 @@ class CocoImages:
                     self.builder.report(what, "Give each image its own id.", place, file=file)
             elif path is None:
                 self.dropped.add(image_id)
-                what, advice = "The image file is missing.", "Put it there, or delete its entry."
+                what, advice = "The image file is missing.", "Add it, or delete its entry."
                 self.builder.report(what, advice, place, file=expected)
             else:
                 if path in listed:
@@ -211,7 +211,7 @@ class CocoImages:
         place = f"image id {image_id}"
         if not (is_number(height) and is_number(width) and height >= 1 and width >= 1):
             if height is not None or width is not None:
-                what = f"The size annotated is {width!r} by {height!r}."
+                what = f"The annotated size is {width!r} by {height!r}."
                 self.builder.report(what, NO_SIZE, place, file=path)
             try:
                 height, width = image_size(path)
@@ -223,7 +223,7 @@ class CocoImages:
         self.pictures[image_id] = self.builder.add(picture)
 
     def find(self, image_id: int | str, annotation: str) -> Picture | None:
-        """The image that an annotation is of; one that is not listed at all is reported."""
+        """The image of an annotation; an image that is not listed at all is reported."""
         picture = self.pictures.get(image_id)
         if picture is None and image_id not in self.dropped:
             what = f"There is no image with the id {image_id!r}."

@@ -1,12 +1,12 @@
-"""COCO's panoptic format: a JSON file and a PNG an image whose colours are the ids of segments.
+"""COCO's panoptic format: a JSON file, and one PNG per image whose colours are segment ids.
 
 Convention:
     A pixel of colour (R, G, B) belongs to the segment ``R + 256 G + 65536 B``; 0 is void. ``(5, 1, 0)`` is
     segment 261, listed in ``segments_info`` with its category.
 
-The things become objects with masks, crowds included; the semantic map has the things' classes first and then
-the stuff. PNGs are decoded when a sample is asked for; what is wrong in them (ids that are not listed, or
-listed and not there) is said by ``rcnn data check`` and when such a sample is used.
+Things become objects with masks, including crowds; the semantic map has the classes of the things first and
+then the stuff. PNGs are decoded when a sample is used; their faults (ids that are not listed, or listed but
+absent) are reported by ``rcnn data check`` and when such a sample is used.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ MAX_SEGMENT_ID = 256**3 - 1
 
 
 def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) -> Dataset:
-    """Open a COCO panoptic JSON file; its PNGs lie in a folder of its name beside it, or right beside it.
+    """Open a COCO panoptic JSON file; its PNGs are next to it or in a folder of the same name.
 
-    The images are looked for as :func:`rcnn.data.formats.coco.read_coco` does.
+    Images are searched as in :func:`rcnn.data.formats.coco.read_coco`.
 
     Args:
-        json_path: the annotation file, or the folder that has it.
-        images: the folder that its image names start from, where it lies elsewhere.
+        json_path: the annotation file, or the folder that contains it.
+        images: the folder to which its image names are relative, if it is elsewhere.
 
     Raises:
-        ValueError: the file is missing or no COCO panoptic file, its categories cannot be used, or no folder
-            has the images.
+        ValueError: the file is missing or not a COCO panoptic file, its categories are unusable, or the
+            images are not found.
     """
     path = coco_file(Path(json_path))
     content = load_coco(path)
@@ -62,7 +62,7 @@ def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) 
 
 
 class _Reader:
-    """Collects what can be used of a panoptic file, and every problem on the way."""
+    """Collects the usable content of a panoptic file, and all problems."""
 
     def __init__(self, source: Path, folder: Path, content: dict[str, list[Any]]) -> None:
         self.builder = DatasetBuilder("coco panoptic", source, "crowd", "areas")
@@ -72,15 +72,19 @@ class _Reader:
         self.labels = {number: label for label, number in enumerate(self.builder.semantic_ids)}
 
     def _read_categories(self, entries: list[Any]) -> None:
-        """Things before stuff, each in the order of their ids."""
+        """Set the classes: things before stuff, each in the order of their ids."""
         builder = self.builder
         found = {entry["id"]: entry for _, entry in usable_categories(builder, entries)}
         names = {number: found[number]["name"] for number in sorted(found)}
         builder.declare_classes(names.values())
         kinds = {number: entry.get("isthing") for number, entry in found.items()}
-        unsaid = [name for number, name in names.items() if kinds[number] not in (0, 1)]
-        if unsaid or not 0 < len(set(names.values())) == len(names) <= VOID:
-            shown = f"isthing is missing of {', '.join(unsaid[:5])}" if unsaid else f"there are {len(names)}"
+        undeclared = [name for number, name in names.items() if kinds[number] not in (0, 1)]
+        if undeclared or not 0 < len(set(names.values())) == len(names) <= VOID:
+            shown = (
+                f"isthing is missing for {', '.join(undeclared[:5])}"
+                if undeclared
+                else f"there are {len(names)}"
+            )
             raise ValueError(
                 f"{builder.source}: categories: {shown}; expected 1 to {VOID} names, with isthing 0 or 1."
             )
@@ -90,7 +94,7 @@ class _Reader:
         builder.semantic_names = tuple(names[number] for number in builder.semantic_ids)
 
     def read_annotations(self, entries: list[Any]) -> None:
-        """Give images their segments; one that has none is left out."""
+        """Read the segments of all images; images without are skipped."""
         annotated: set[int | str] = set()
         for index, entry in enumerate(entries):
             if not has_fields(entry, image_id=(int, str), file_name=str, segments_info=list):
@@ -104,16 +108,16 @@ class _Reader:
             png = self._png(name)
             if png is None:
                 what = "The PNG of its segments is missing."
-                advice = f"Put it into {self.builder.source.with_suffix('')}, or delete the annotation."
+                advice = f"Add it to {self.builder.source.with_suffix('')}, or delete the annotation."
                 self.builder.report(what, advice, name, file=picture.path)
             elif image_id in annotated:
                 self.builder.report("The image has two annotations.", "Keep one.", name, file=picture.path)
             else:
                 annotated.add(image_id)
                 self._read_segments(picture, png, entry["segments_info"])
-        said = {entry.get("image_id") for entry in entries if isinstance(entry, dict)}
+        listed = {entry.get("image_id") for entry in entries if isinstance(entry, dict)}
         for image_id, picture in self.images.pictures.items():
-            if image_id not in said:
+            if image_id not in listed:
                 what = "The image has no annotation."
                 self.builder.report(what, "Annotate it, or delete it.", file=picture.path)
         self.builder.pictures = [p for p in self.builder.pictures if p.image_id in annotated]
@@ -123,7 +127,7 @@ class _Reader:
         return find_file(source.with_suffix(""), name) or find_file(source.parent, name)
 
     def _read_segments(self, picture: Picture, png: Path, segments: list[Any]) -> None:
-        """The class of every segment, and those that are things as objects."""
+        """Read the class of every segment, and add things as objects."""
         classes: dict[int, int] = {}
         things: list[int] = []
         for index, segment in enumerate(segments):
@@ -147,7 +151,7 @@ class _Reader:
         picture.semantic = partial(read_classes, png, classes, picture.size)
 
     def _add_thing(self, picture: Picture, segment: Any, label: int) -> bool:
-        """Whether a segment can be used as an object."""
+        """Add a segment as an object, and return whether it is usable."""
         bbox, name = segment.get("bbox"), str(segment["id"])
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v) for v in bbox):
             what = f"Expected bbox as four numbers x, y, width, height; found {str(bbox)[:60]}."
@@ -165,10 +169,10 @@ class _Reader:
 
 
 def read_ids(png: Path, size: Size) -> npt.NDArray[np.int64]:
-    """The id of every pixel's segment, int64 ``[H, W]``; 0 is void.
+    """The segment id of every pixel, int64 ``[H, W]``; 0 is void.
 
     Raises:
-        ImageError: no such picture, or of another size.
+        ImageError: the file is missing or of another size.
     """
     colours = read_image(png).astype(np.int64)  # [H, W, 3]
     ids: npt.NDArray[np.int64] = colours @ (1, 256, 65536)
@@ -179,21 +183,21 @@ def read_ids(png: Path, size: Size) -> npt.NDArray[np.int64]:
 
 
 def read_things(png: Path, numbers: Sequence[int], size: Size) -> Masks:
-    """The masks of the segments of these ids, in their order."""
+    """The masks of the segments with these ids, in their order."""
     ids = read_ids(png, size)
     return Masks.concatenate([Masks.from_dense((ids == number)[None]) for number in numbers], size)
 
 
 def read_classes(png: Path, classes: dict[int, int], size: Size) -> npt.NDArray[np.int64]:
-    """The class of every pixel, int64 ``[H, W]``, void where no segment is.
+    """The class of every pixel, int64 ``[H, W]``, void where there is no segment.
 
     Args:
-        png: the picture of the ids.
+        png: the PNG of segment ids.
         classes: the class of each id.
         size: (height, width) of the image.
 
     Raises:
-        ImageError: the picture cannot be used, has an id that is not in ``classes``, or lacks one that is.
+        ImageError: the file is unusable, has an id that is not in ``classes``, or lacks one that is.
     """
     there, places = np.unique(read_ids(png, size), return_inverse=True)
     found = set(there.tolist()) - {0}
@@ -214,15 +218,15 @@ def write_panoptic(
     *,
     category_ids: Sequence[int] = (),
 ) -> Path:
-    """Write partitions in COCO's format: the JSON file, and the PNGs in a folder of its name.
+    """Write partitions in COCO's format: the JSON file, and PNGs in a folder of the same name.
 
     Args:
         json_path: the file to write.
-        partitions: of each image its id, its file name and what was found in it; all of the same classes.
-        category_ids: the id of each of the classes, things first; label + 1 where left out.
+        partitions: the id, file name and partition of each image, all with the same classes.
+        category_ids: the id of each class, things first; label + 1 by default.
 
     Raises:
-        ValueError: not as many ``category_ids`` as classes, or nothing can be written there.
+        ValueError: ``category_ids`` and classes differ in number, or the files cannot be written.
     """
     writer = PanopticWriter(json_path, category_ids)
     for image_id, file_name, found in partitions:
@@ -231,7 +235,7 @@ def write_panoptic(
 
 
 class PanopticWriter:
-    """Writes a PNG for each image that is added, and the JSON file at the end; as :func:`write_panoptic`."""
+    """Writes a PNG for each image added, and the JSON file at the end; see :func:`write_panoptic`."""
 
     def __init__(self, json_path: str | Path, category_ids: Sequence[int] = ()) -> None:
         self.path = Path(json_path)
@@ -241,10 +245,10 @@ class PanopticWriter:
         self.categories: list[dict[str, Any]] = []
 
     def add(self, image_id: int | str, file_name: str, found: Panoptic, *, png: str | None = None) -> None:
-        """One image; ``png`` is its picture's name, by default the image's own with another ending."""
+        """Add one image; ``png`` is the name of its PNG, by default the image's with another extension."""
         ids = self.category_ids or tuple(range(1, len(found.names) + 1))
         if len(ids) != len(found.names):
-            raise ValueError(f"category_ids: {len(ids)} given, there are {len(found.names)} classes.")
+            raise ValueError(f"category_ids: {len(ids)} were given for {len(found.names)} classes.")
         self.categories = [
             {"id": number, "name": name, "isthing": int(label < found.num_things)}
             for label, (number, name) in enumerate(zip(ids, found.names, strict=True))
@@ -271,11 +275,11 @@ class PanopticWriter:
         return self.path
 
     def _refused(self, error: OSError) -> ValueError:
-        return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another place.")
+        return ValueError(f"{self.path} cannot be written ({error.strerror}); choose another path.")
 
 
 def _colours(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """uint8 ``[H, W, 3]`` whose colours are the numbers."""
+    """uint8 ``[H, W, 3]`` whose colours encode the ids."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
 
 

@@ -1,11 +1,11 @@
-"""COCO results files: somebody's detections on a data set, as a list of JSON objects.
+"""COCO results files: the detections of any model on a data set, as a list of JSON objects.
 
 Each has ``image_id``, ``category_id``, ``score`` and one or more of ``bbox`` (x, y, width, height),
-``segmentation`` (run-length code or polygons) and ``keypoints``. A missing box is taken from the mask or the
-keypoints. What is wrong is refused with the file and the number of the entry, counted from 0.
+``segmentation`` (run-length code or polygons) and ``keypoints``. A missing box is derived from the mask or
+the keypoints. Errors name the file and the number of the entry, counted from 0.
 
-Image ids are those of the data set (``Record.image_id``); an image may also be meant by its path below the
-data set's folder, or by its file name where only one image has it, which is what ``rcnn predict`` writes.
+Image ids are those of the data set (``Record.image_id``). An image may also be identified by its path below
+the folder of the data set, or by its file name if it is unique, as ``rcnn predict`` writes it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.outlines import is_number, polygon_fault, rle_fault
 from rcnn.structures import Instances, Masks, Outline, Size
 
-SHOWN = 5  # ids in a message
+SHOWN = 5  # ids shown in a message
 
 
 def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
-    """The detections of each image of a data set, best score first; images without any are empty.
+    """The detections of each image of a data set, best score first; images without detections are empty.
 
-    Masks and keypoints are there if all detections of the file have them. Labels are those of the data set.
+    Masks and keypoints are present if all detections of the file have them. Labels are those of the data set.
 
     Raises:
-        ValueError: no JSON list, or an entry that is not complete or does not fit the data set.
+        ValueError: not a JSON list, or an entry that is incomplete or does not match the data set.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -52,7 +52,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
 
 
 class _Reader:
-    """Checks entries, and makes Instances of them."""
+    """Checks entries and converts them to Instances."""
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
         self.path, self.dataset = path, dataset
@@ -61,25 +61,26 @@ class _Reader:
         self.images = _image_names(dataset)
 
     def check(self, number: int, entry: Any) -> int:
-        """The index of the image that an entry is about."""
+        """The index of the image of an entry."""
         if not isinstance(entry, dict):
             raise self._error(number, f"found {str(entry)[:40]!r}", "expected an object with image_id, …")
         missing = [key for key in ("image_id", "category_id", "score") if key not in entry]
         if missing or not any(key in entry for key in ("bbox", "segmentation", "keypoints")):
             what = f"lacks {' and '.join(missing) or 'bbox, segmentation and keypoints'}"
-            raise self._error(number, what, "expected image_id, category_id, score and what was found")
+            expected = "expected image_id, category_id, score, and a box, mask or keypoints"
+            raise self._error(number, what, expected)
         image_id, category = (
             int(value) if isinstance(value, float) and value.is_integer() else value
             for value in (entry["image_id"], entry["category_id"])
         )
-        entry |= {"image_id": image_id, "category_id": category}  # as tables are exported: 1.0
+        entry |= {"image_id": image_id, "category_id": category}  # exported tables have 1.0
         index = self.images.get(image_id) if isinstance(image_id, int | str) else None
         if index is None:
             known = [record.image_id for record in self.dataset.records]
-            raise self._error(number, f"image_id {image_id!r}", f"the data have {_some(known)}")
+            raise self._error(number, f"image_id {image_id!r}", f"the data set has {_some(known)}")
         if not isinstance(category, int) or category not in self.labels:
             what = f"category_id {category!r}"
-            raise self._error(number, what, f"the data have {_some(list(self.labels))}")
+            raise self._error(number, what, f"the data set has {_some(list(self.labels))}")
         if not is_number(entry["score"]):
             raise self._error(number, f"score {entry['score']!r}", "expected a finite number")
         fault = self._shape_fault(entry, self.dataset.records[index].truth.size)
@@ -96,7 +97,7 @@ class _Reader:
         if "segmentation" in entry:
             fault = rle_fault(outline, size) if isinstance(outline, dict) else polygon_fault(outline)
             if fault is None and not _outline(outline):
-                fault = "expected a polygon of three corners or more."
+                fault = "expected a polygon of at least three corners."
             if fault:
                 return "the segmentation cannot be used", fault
         skeleton = self.dataset.skeleton
@@ -137,7 +138,7 @@ class _Reader:
 
 
 def _image_names(dataset: Dataset) -> dict[int | str, int]:
-    """What each image may be called, and its index; its id goes before what others are called."""
+    """The index of each image by all names that identify it; ids take precedence."""
     records = dataset.records
     names: dict[int | str, int] = {}
     for attribute in (_below(dataset), [r.path.name for r in records], [str(r.image_id) for r in records]):
@@ -147,7 +148,7 @@ def _image_names(dataset: Dataset) -> dict[int | str, int]:
 
 
 def _below(dataset: Dataset) -> list[str]:
-    """The images' paths below the folder that was opened."""
+    """The paths of the images relative to the folder that was opened."""
     folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
     paths = [record.path for record in dataset.records]
     return [(p.relative_to(folder) if p.is_relative_to(folder) else p).as_posix() for p in paths]
@@ -160,7 +161,7 @@ def _outline(segmentation: Any) -> Outline:
 
 
 def _box(entry: dict[str, Any], size: Size) -> list[float]:
-    """The corners; where no box is given, those of the mask, or around the keypoints."""
+    """The corners of the box; without a box, those of the mask or of the keypoints."""
     if "bbox" in entry:
         x, y, w, h = entry["bbox"]
         return [x, y, x + w, y + h]
@@ -177,5 +178,5 @@ def _numbers(values: Any) -> bool:
 
 def _some(ids: Sequence[int | str]) -> str:
     """The first few ids, for a message."""
-    rest = f", … ({len(ids)} in all)" if len(ids) > SHOWN else ""
+    rest = f", … ({len(ids)} in total)" if len(ids) > SHOWN else ""
     return f"{', '.join(map(repr, ids[:SHOWN]))}{rest}"

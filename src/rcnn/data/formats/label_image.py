@@ -1,12 +1,12 @@
-"""Label images, as of StarDist, Cellpose and ImageJ: one picture of integers an image.
+"""Label images, as used by StarDist, Cellpose and ImageJ: one image of integers per image.
 
-    images/a.png   labels/a.tif or masks/a.png      (or a_label.tif, a_masks.png, … in there)
+    images/a.png   labels/a.tif or masks/a.png      (or a_label.tif, a_masks.png, … in that folder)
     a.png          a_label.tif, a_labels.…, a_mask.…, a_masks.…, a_cp_masks.…   in one folder
     a_img.png      a_masks.png
 
-0 is background and each other number an object, which may have several parts and holes; objects cannot
-overlap. There is one class, called ``object``. The pictures are read once for their boxes, and again when the
-masks of a sample are asked for.
+0 is the background, and each other number is an object, which may have several parts and holes; objects
+cannot overlap. There is one class, called ``object``. Label images are read once for the boxes, and again
+when the masks of a sample are used.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from rcnn.io.images import ImageError, image_files, read_numbers
 from rcnn.structures import Masks, Size
 
 CLASS_NAMES = ("object",)
-NAMES_FILE = "classes.txt"  # of semantic maps, and of YOLO labels
-IMAGE_FOLDERS = ("images", "PNGImages")  # the second pair of names is of Penn-Fudan's pedestrians
+NAMES_FILE = "classes.txt"  # for semantic maps and YOLO labels
+IMAGE_FOLDERS = ("images", "PNGImages")  # the second names are those of Penn-Fudan's pedestrians
 LABEL_FOLDERS = ("labels", "masks", "PedMasks")
-LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # the longest first
+LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # longest first
 MAX_UINT16 = 65535
 IMAGE_MARKS = ("_img", "_image")
 
@@ -40,7 +40,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 def is_label_folder(folder: Path) -> bool:
-    """Whether a folder has label images in ``labels`` or ``masks``, or beside the images by their names."""
+    """Whether a folder has label images in ``labels`` or ``masks``, or next to the images, by their names."""
     if _image_folder(folder) is not None:
         return bool(_label_folders(folder))
     files = image_files(folder)
@@ -49,15 +49,15 @@ def is_label_folder(folder: Path) -> bool:
 
 
 def read_label_images(folder: str | Path) -> Dataset:
-    """Open a folder of images and label images; an image without label image is left out.
+    """Open a folder of images and label images; images without a label image are skipped.
 
     Raises:
-        ValueError: there are none, or both ``labels`` and ``masks`` have pictures.
+        ValueError: there are none, or both ``labels`` and ``masks`` have images.
     """
     source = Path(folder)
     if not is_label_folder(source):
         raise ValueError(
-            f"{source}: expected images/ with labels/ or masks/, or pairs as a.png, a_label.tif."
+            f"{source}: expected images/ with labels/ or masks/, or pairs such as a.png, a_label.tif."
         )
     builder = DatasetBuilder("label images", source)
     builder.declare_classes(CLASS_NAMES)
@@ -69,14 +69,14 @@ def read_label_images(folder: str | Path) -> Dataset:
             else:
                 builder.add(found)
     if (source / NAMES_FILE).is_file():
-        what = f"There is a {NAMES_FILE}, but the pictures are read as numbers of objects."
-        builder.warn(what, "If they are numbers of classes, call their folder labels.", "labels")
+        what = f"There is a {NAMES_FILE}, but pixel values are read as object numbers."
+        builder.warn(what, "If they are class numbers, rename their folder to labels.", "labels")
     _suspect_map(builder)
     return builder.build()
 
 
 def label_windows(numbers: Numbers) -> tuple[Numbers, Numbers]:
-    """The numbers above 0 that occur in a picture ``[H, W]``, and the tight window ``[N, 4]`` of each.
+    """The numbers above 0 that occur in ``[H, W]``, and the tight window ``[N, 4]`` of each.
 
     Convention: pixels 7 at x 2 to 4, y 1 give the window ``2 1 5 2``.
     """
@@ -92,7 +92,7 @@ def label_windows(numbers: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def masks_from_labels(numbers: Numbers, values: Sequence[int], windows: Numbers) -> Masks:
-    """The masks of the objects with these numbers inside their windows."""
+    """The masks of the objects with these numbers, inside their windows."""
     size = (int(numbers.shape[0]), int(numbers.shape[1]))
     patches = [
         numbers[y1:y2, x1:x2] == value
@@ -102,7 +102,7 @@ def masks_from_labels(numbers: Numbers, values: Sequence[int], windows: Numbers)
 
 
 def read_masks(label: Path, values: Sequence[int], windows: Numbers) -> Masks:
-    """Decode a label image once more, for its masks."""
+    """The masks of a label image, decoded again."""
     return masks_from_labels(read_numbers(label), values, windows)
 
 
@@ -110,7 +110,7 @@ def read_label(label: Path, size: Size) -> Numbers:
     """The numbers of a label image, int64 ``[H, W]``.
 
     Raises:
-        ImageError: no such picture, one of colours, of another size than its image, or negative numbers.
+        ImageError: the file is missing, has colours, another size than its image, or negative numbers.
     """
     numbers = read_numbers(label)
     if numbers.shape != size:
@@ -126,7 +126,7 @@ def _is_label(file: Path) -> bool:
 
 
 def _key(file: Path, marks: Sequence[str]) -> str:
-    """The name that an image and its label image share."""
+    """The common part of the names of an image and its label image."""
     return next((file.stem.removesuffix(mark) for mark in marks if file.stem.endswith(mark)), file.stem)
 
 
@@ -140,16 +140,16 @@ def _label_folders(source: Path) -> list[Path]:
 
 
 def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
-    """Each image with its label image; what has no partner, or several, becomes a problem."""
+    """Each image with its label image; files without a partner, or with several, are reported."""
     image_folder = _image_folder(source)
     if image_folder is not None:
         folders = _label_folders(source)
         if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
-            raise ValueError(f"{source}: both {names} have pictures; move one of them away.")
+            raise ValueError(f"{source}: both {names} have images; move one of them elsewhere.")
         files = image_files(folders[0])
         pictures = image_files(image_folder)
-        # The folders tell them apart: equal names belong together, whatever marks they have.
+        # The folders distinguish them: equal names belong together, whatever suffixes they have.
         both = {f.stem for f in pictures} & {f.stem for f in files}
     else:
         both = set()
@@ -160,10 +160,10 @@ def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
     bare = [images[key].name for key in images if key not in labels]
     if bare:
         what = f"{len(bare)} images have no label image: {shortened(bare)}."
-        advice = "They are left out; a label image of zeros makes an image without objects."
+        advice = "They are skipped; a label image of zeros stands for an image without objects."
         problems.append(Problem(source, what, advice, severity="warning", annotation="images"))
     for key in (key for key in labels if key not in images):
-        problems.append(Problem(labels[key], "Its image is missing.", "Put it there, or delete this."))
+        problems.append(Problem(labels[key], "Its image is missing.", "Add it, or delete this file."))
     return [(image, labels[key]) for key, image in images.items() if key in labels]
 
 
@@ -174,9 +174,9 @@ def by_key(
     problems: list[Problem],
     whole: Collection[str] = (),
 ) -> dict[str, Path]:
-    """The files by the name that an image and its label share; several of one name become a problem.
+    """Files by the common name of an image and its label; several files of one name are reported.
 
-    A mark at its end is no part of the name, but of those in ``whole``.
+    Suffixes in ``marks`` do not belong to the name, except for the names in ``whole``.
     """
     groups = defaultdict(list)
     for file in files:
@@ -196,14 +196,14 @@ def _read(path: Path, label: Path) -> Picture | Problem:
     try:
         values, windows = label_windows(read_label(label, size))
     except ImageError as error:
-        return Problem(path, str(error), "Mend or export the label image anew.", label.name)
+        return Problem(path, str(error), "Fix the label image or export it again.", label.name)
     picture = Picture(path, size, path.stem, annotations_of_windows(values, windows, [0] * len(values)))
     picture.masks = partial(read_masks, label, values.tolist(), windows)
     return picture
 
 
 def annotations_of_windows(values: Numbers, windows: Numbers, labels: Sequence[int]) -> list[Annotation]:
-    """Objects that are numbers in a picture, with their windows as boxes."""
+    """Objects of a label image, with their windows as boxes."""
     return [
         Annotation((x1, y1, x2, y2), label, str(value))
         for (x1, y1, x2, y2), label, value in zip(windows.tolist(), labels, values.tolist(), strict=True)
@@ -211,21 +211,21 @@ def annotations_of_windows(values: Numbers, windows: Numbers, labels: Sequence[i
 
 
 def _suspect_map(builder: DatasetBuilder) -> None:
-    """One and the same number everywhere: probably foreground and background, objects not told apart."""
+    """Report a single number in all label images: probably a foreground mask, not separate objects."""
     seen = {annotation.name for picture in builder.pictures for annotation in picture.annotations}
     if len(builder.pictures) > 1 and len(seen) == 1:
-        what = f"No other number than {next(iter(seen))} occurs in the label images, one object an image."
+        what = f"The label images contain only the number {next(iter(seen))}, one object per image."
         builder.warn(what, "If it marks the foreground, number its objects; otherwise ignore this.", "labels")
 
 
 class LabelImageWriter(Writer):
-    """A picture an image: small objects are drawn over larger ones."""
+    """One label image per image; small objects are drawn over larger ones."""
 
     holds = frozenset({"outlines"})
     needs_outlines = True
 
     def write(self, item: Item) -> None:
-        """Write one picture of numbers, of 16 bits or, with more objects than these hold, of 32."""
+        """Write one label image with 16 bits, or 32 if there are too many objects for 16."""
         item = self.with_outlines(item)
         numbers = np.zeros(item.truth.size, dtype=np.int32)
         masks = item.truth.masks
@@ -247,9 +247,9 @@ class LabelImageWriter(Writer):
 
     def _note_hidden(self, item: Item, seen: npt.NDArray[np.int64], areas: npt.NDArray[np.float32]) -> None:
         for index in np.flatnonzero(seen < areas).tolist():
-            whole = "wholly hidden by others" if seen[index] == 0 else "that lose pixels to those over them"
+            whole = "entirely hidden by others" if seen[index] == 0 else "that lose pixels to others"
             self.dropped.note(f"objects {whole}", item.place(index))
 
     def finish(self) -> None:
-        """Log which names are gone."""
+        """Note the lost class names."""
         self.note_classes()

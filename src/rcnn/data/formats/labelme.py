@@ -1,15 +1,15 @@
-"""LabelMe: a JSON file an image, beside it or not, with a list of shapes.
+"""LabelMe: one JSON file per image, with a list of shapes.
 
     a.json      {"imagePath": "a.jpg", "imageHeight": …, "imageWidth": …, "shapes": [{"label": …}, …]}
     a.jpg
 
 Convention:
     Points are continuous coordinates; a rectangle ``[[30, 20], [10, 5]]`` is the box ``10 5 30 20``. A circle
-    is its centre and a point on it.
+    is given by its centre and a point on it.
 
 Polygons, rectangles, circles and masks become objects with outlines. Those with the same ``label`` and
-``group_id`` are parts of one object; points with the ``group_id`` of one object are its keypoints, called by
-their labels. Other points, and lines, are left out with a warning. The classes are the labels that occur,
+``group_id`` are parts of one object; points with the ``group_id`` of one object are its keypoints, named by
+their labels. Other points, and lines, are ignored with a warning. The classes are the labels that occur,
 sorted.
 """
 
@@ -39,7 +39,7 @@ from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
 MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "point": 1}
-LOOKED_AT = 3  # files, to recognise a folder
+LOOKED_AT = 3  # files read to recognise a folder
 
 
 def is_labelme_folder(folder: Path) -> bool:
@@ -57,7 +57,7 @@ def read_labelme(folder: str | Path) -> Dataset:
     source = Path(folder)
     files = visible_files(source, "*.json")
     if not files:
-        raise ValueError(f"{source}: expected LabelMe's JSON files in it; there is none.")
+        raise ValueError(f"{source}: expected LabelMe's JSON files; found none.")
     reader = _Reader(source)
     for file in files:
         reader.read_file(file)
@@ -67,7 +67,7 @@ def read_labelme(folder: str | Path) -> Dataset:
 
 @dataclass
 class _Drawn:
-    """One object: the parts of its outline, and its points by label."""
+    """One object: the parts of its outline, and its keypoints by label."""
 
     label: str
     parts: list[npt.NDArray[np.float64]] = field(default_factory=list)
@@ -77,7 +77,7 @@ class _Drawn:
 
     @property
     def box(self) -> Box:
-        """Around all parts."""
+        """The box around all parts."""
         corners = [*self.parts]
         for bitmap, (x, y) in self.masks:
             corners.append(np.array([[x, y], [x + bitmap.shape[1], y + bitmap.shape[0]]], dtype=np.float64))
@@ -85,12 +85,12 @@ class _Drawn:
         return float(x1), float(y1), float(x2), float(y2)
 
     def keypoints(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
-        """float32 ``[K, 3]``, those of these names."""
+        """float32 ``[K, 3]``, the keypoints with these names."""
         rows = [(*self.points[name], 2) if name in self.points else (0, 0, 0) for name in names]
         return np.array(rows, np.float32)
 
     def outline(self, size: Size) -> Outline:
-        """The polygon; or a run-length code where a part is a bitmap."""
+        """The polygon, or a run-length code if a part is a bitmap."""
         if not self.masks:
             return self.parts
         whole = np.zeros(size, dtype=np.bool_)
@@ -104,7 +104,7 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Point:
-    """A shape that may be a keypoint."""
+    """A point shape, which may be a keypoint."""
 
     group: Any
     label: str
@@ -112,7 +112,7 @@ class _Point:
 
 
 class _Reader:
-    """Collects what can be used of the files, and every problem on the way."""
+    """Collects the usable content of the files, and all problems."""
 
     def __init__(self, source: Path) -> None:
         self.builder = DatasetBuilder("labelme", source, "crowd", "outlines")
@@ -120,15 +120,15 @@ class _Reader:
         self.files: dict[Path, Path] = {}  # image → JSON
 
     def read_file(self, file: Path) -> None:
-        """One JSON file and its image."""
+        """Read one JSON file and its image."""
         try:
             content = json.loads(file.read_bytes())
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            self.builder.report(f"This is not JSON ({error}).", "Mend it, or annotate anew.", file=file)
+            self.builder.report(f"This is not JSON ({error}).", "Fix it or annotate again.", file=file)
             return
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             what = "Expected a JSON object with a list shapes."
-            self.builder.report(what, "Move other files away.", file=file)
+            self.builder.report(what, "Move other files elsewhere.", file=file)
             return
         path = self._image(file, content)
         picture = None if path is None else self.builder.add_file(path, file.stem, file.name)
@@ -146,16 +146,14 @@ class _Reader:
         path = find_file(file.parent, named) if isinstance(named, str) and named else None
         own = next((f for f in image_files(file.parent) if f.stem == file.stem), None)
         if path is not None and own is not None and path.stem != file.stem:
-            what = f"{file.name} is called like this image, but its imagePath says {named}."
-            advice = "The shapes are read as those of this image; rename the files if they are not."
+            what = f"{file.name} has the name of this image, but its imagePath is {named}."
+            advice = "The shapes are assigned to this image; rename the files if this is wrong."
             self.builder.warn(what, advice, file.name, file=own)
             path = own
         path = path or own
         if path is None:
-            kept = (
-                " The picture is in imageData: save it beside the file." if content.get("imageData") else ""
-            )
-            report(f"Its image {named} is missing.{kept}", "Put it there, or delete this.", file=file)
+            kept = " It is in imageData: save it next to the file." if content.get("imageData") else ""
+            report(f"Its image {named} is missing.{kept}", "Add it, or delete this file.", file=file)
         elif path in self.files:
             what = f"The image is annotated twice, in {self.files[path].name} and {file.name}."
             report(what, "Keep one of the files.", file.name, file=path)
@@ -178,8 +176,8 @@ class _Reader:
             kind, label, group = shape.get("shape_type") or "polygon", shape["label"], shape.get("group_id")
             first = seen.setdefault(json.dumps(shape, sort_keys=True), index)
             if first != index:
-                what = f"It is the same as shapes[{first}]."
-                self.builder.warn(what, "It was left out; delete it.", place, file=picture.path)
+                what = f"It is identical to shapes[{first}]."
+                self.builder.warn(what, "It was ignored; delete it.", place, file=picture.path)
             elif kind not in MIN_POINTS:
                 skipped[kind] += 1
             elif kind == "point":
@@ -191,8 +189,8 @@ class _Reader:
         skipped["point"] += _give_points(groups, points)
         for kind, count in ((kind, count) for kind, count in skipped.items() if count):
             why = " without an object of their group_id" if kind == "point" else ""
-            what = f"{count} shapes of the kind {kind}{why}."
-            self.builder.warn(what, "They were left out.", file.name, file=picture.path)
+            what = f"{count} shapes of the type {kind}{why}."
+            self.builder.warn(what, "They were ignored.", file.name, file=picture.path)
         self.drawn.append((picture, [drawn for drawn in groups.values() if drawn.names]))
 
     def _draw(self, drawn: _Drawn, kind: str, shape: Any, place: str, picture: Picture) -> None:
@@ -210,19 +208,19 @@ class _Reader:
         drawn.names.append(place)
 
     def report_others(self) -> None:
-        """Images without JSON file, and JSON files that are not looked for."""
+        """Report images without a JSON file, and JSON files in subfolders."""
         source = self.builder.source
         bare = [f.name for f in image_files(source) if f not in self.files]
         if bare:
             what = f"{len(bare)} images have no JSON file: {shortened(bare)}."
-            advice = "They are left out; a file with an empty list of shapes makes an image without objects."
+            advice = "They are skipped; an empty list of shapes stands for an image without objects."
             self.builder.warn(what, advice, "images")
         deeper = nested_files_message(source, "*.json")
         if deeper:
             self.builder.warn(deeper, NOT_READ, "folders")
 
     def dataset(self) -> Dataset:
-        """Everything read, as a data set: classes and keypoints are known only now."""
+        """The data set; only now are classes and keypoints known."""
         objects = [drawn for _, listed in self.drawn for drawn in listed]
         names = sorted({drawn.label for drawn in objects})
         self.builder.declare_classes(names)
@@ -242,7 +240,7 @@ class _Reader:
 def _shape_fault(shape: Any) -> str | None:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
         found = shape.get("label") if isinstance(shape, dict) else shape
-        return f"A shape needs a label, a text; found {found!r:.60}."
+        return f"A shape needs a text as label; found {found!r:.60}."
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
     if (
         not isinstance(points, list)
@@ -251,11 +249,11 @@ def _shape_fault(shape: Any) -> str | None:
     ):
         return "Expected points as pairs of numbers [[x, y], …]."
     least = MIN_POINTS.get(kind, 0)
-    return f"A {kind} of {len(points)} points; expected {least}." if len(points) < least else None
+    return f"A {kind} has {len(points)} points; expected {least}." if len(points) < least else None
 
 
 def _corners(kind: str, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The polygon ``[P, 2]`` of a shape given by these points."""
+    """The polygon ``[P, 2]`` of a shape with these points."""
     if kind == "rectangle":
         (x1, y1), (x2, y2) = points.min(0), points.max(0)
         return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
@@ -268,7 +266,7 @@ def _corners(kind: str, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 
 
 def _give_points(groups: dict[tuple[str, Any], _Drawn], points: list[_Point]) -> int:
-    """Give points to the one object of their group; the number of those that have none, or several."""
+    """Assign points to the object of their group, and count those without a unique object."""
     left = 0
     for point in points:
         owners = [drawn for (_, key), drawn in groups.items() if key == f"group {point.group}"]
@@ -285,5 +283,5 @@ def _decoded(shape: Any, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[n
         bitmap = np.asarray(image.convert("L")) != 0
     x, y = (int(v) for v in points[0])
     if not bitmap.any() or x < 0 or y < 0:
-        raise ValueError("it is empty, or begins outside the image")
+        raise ValueError("it is empty, or starts outside the image")
     return bitmap, (x, y)

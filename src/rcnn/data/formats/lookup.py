@@ -1,4 +1,4 @@
-"""Image files by the names that annotations give them."""
+"""Find image files by the names that annotations give them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import unquote
 
 from rcnn.io.images import image_files
 
-PROBED = 20  # file names looked up to recognise the folder of the images
+PROBED = 20  # number of file names checked to recognise the image folder
 
 
 def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
-    """The folder that holds most of a sample of the images; ``images`` is taken as it is if it holds any."""
+    """The folder with most of a sample of the images; ``images`` is taken if it has any of them."""
     parent, stem = path.parent, path.stem
     called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
     folders = [*called, *(f"images/{name}" for name in called), "", "images", "data"]  # closest name first
@@ -29,21 +29,21 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
     if names and max(hits) == 0 and not any(find_file(f, n) for n in names for f in candidates):
         looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
         raise ValueError(
-            f"{path}: no image of it was found, {names[0]} for one. Looked in {looked}. "
-            f"Name the folder of the images (--images, or images=…)."
+            f"{path}: none of its images was found, for example {names[0]}. Searched {looked}. "
+            f"Name the image folder (--images, or images=…)."
         )
     return best
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of that name, or of its last part: some tools write the folders of their own machine.
+    """The file of that name, or of its last part, since some tools write the folders of their own machine.
 
-    Where there is none, the one file whose name differs only in upper and lower case, in the escapes of web
-    addresses (``%20``) or in the Unicode form of its accents.
+    Otherwise, the only file whose name differs just in case, in URL escapes (``%20``) or in the Unicode form
+    of accents.
     """
     named = PurePosixPath(name.replace("\\", "/"))
     whole = folder / named
-    # Where the folder named is there, a file of that name elsewhere is another.
+    # If the named folder exists, a file of that name elsewhere is a different one.
     below = not named.is_absolute() and ".." not in named.parts
     candidates = [whole] if below and whole.parent.is_dir() else [whole, folder / whole.name]
     for candidate in candidates:
@@ -63,7 +63,7 @@ def _plain(name: str) -> str:
 
 @lru_cache(maxsize=32)
 def _alike(folder: Path, changed: int) -> dict[str, list[Path]]:
-    """The image files of a folder by their plain names; read anew when the folder changed."""
+    """The image files of a folder by their plain names; ``changed`` makes the cache follow changes."""
     found: dict[str, list[Path]] = defaultdict(list)
     for file in image_files(folder):
         found[_plain(file.name)].append(file)

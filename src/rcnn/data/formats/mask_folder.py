@@ -1,4 +1,4 @@
-"""Mask folders, as in the 2018 Data Science Bowl: a folder an image, with a picture of each object's mask.
+"""Mask folders, as in the 2018 Data Science Bowl: one folder per image, with one mask image per object.
 
     <id>/images/<one image>
     <id>/masks/<any name>.png     one object each, any non-zero pixel inside
@@ -23,24 +23,24 @@ from rcnn.io.images import ImageError, image_files, read_mask
 from rcnn.structures import Size
 
 CLASS_NAMES = ("object",)
-MAX_COVERED = 0.5  # share of an object's area that others may cover before it is reported
+MAX_COVERED = 0.5  # fraction of an object that others may cover before it is reported
 
 
 def is_mask_folders(folder: Path) -> bool:
-    """Whether a folder has folders with ``images`` and ``masks``."""
+    """Whether a folder has subfolders with ``images`` and ``masks``."""
     return any((f.parent / "masks").is_dir() for f in folder.glob("*/images"))
 
 
 def read_mask_folders(folder: str | Path) -> Dataset:
-    """Open a folder of such folders; every mask is read once and kept bit-packed.
+    """Open a folder of mask folders; every mask is read once and kept bit-packed.
 
     Raises:
-        ValueError: no folder in it has ``images`` and ``masks``.
+        ValueError: no subfolder has ``images`` and ``masks``.
     """
     source = Path(folder)
     folders = sorted(f.parent for f in source.glob("*/images") if not f.parent.name.startswith("."))
     if not is_mask_folders(source):
-        raise ValueError(f"{source}: expected folders <id>/ with images/ and masks/ in them; found none.")
+        raise ValueError(f"{source}: expected folders <id>/ with images/ and masks/; found none.")
     builder = DatasetBuilder("mask folders", source, "outlines")
     builder.declare_classes(CLASS_NAMES)
     with ThreadPoolExecutor(2) as pool:
@@ -51,14 +51,14 @@ def read_mask_folders(folder: str | Path) -> Dataset:
 
 
 def _read(folder: Path) -> tuple[Picture | None, list[Problem]]:
-    """One image's folder; no picture where its image cannot be used at all."""
+    """The image of one folder, None if it is unusable; and its problems."""
     images = image_files(folder / "images")
     if len(images) != 1:
         what = f"Expected one image in images/; found {len(images)}."
-        return None, [Problem(folder, what, "Keep the one that the masks belong to.")]
+        return None, [Problem(folder, what, "Keep only the one that the masks belong to.")]
     path = images[0]
     if not (folder / "masks").is_dir():
-        advice = "Annotate the image; an empty folder masks/ says that it has no objects."
+        advice = "Annotate the image; an empty folder masks/ stands for an image without objects."
         return None, [Problem(path, "The folder masks/ is missing.", advice)]
     size = measured(path)
     if isinstance(size, Problem):
@@ -71,7 +71,7 @@ def _read(folder: Path) -> tuple[Picture | None, list[Problem]]:
 
 
 def _read_masks(path: Path, folder: Path, size: Size, problems: list[Problem]) -> dict[str, Bitmap]:
-    """The masks that can be used, by file name."""
+    """The usable masks by file name."""
     masks = {}
     for file in image_files(folder):
         try:
@@ -82,9 +82,9 @@ def _read_masks(path: Path, folder: Path, size: Size, problems: list[Problem]) -
             continue
         if found != size:
             what = f"The mask has {found[1]} by {found[0]} pixels, its image {size[1]} by {size[0]}."
-            problems.append(Problem(path, what, "Draw or export the mask anew.", file.name))
+            problems.append(Problem(path, what, "Redraw the mask or export it again.", file.name))
         elif patch.size == 0:
-            what, advice = "The mask is empty.", "It was left out; draw it anew or delete it."
+            what, advice = "The mask is empty.", "It was ignored; redraw or delete it."
             problems.append(Problem(path, what, advice, file.name, "warning"))
         else:
             masks[file.name] = Bitmap(patch, origin)
@@ -92,7 +92,7 @@ def _read_masks(path: Path, folder: Path, size: Size, problems: list[Problem]) -
 
 
 def _overlaps(path: Path, masks: dict[str, Bitmap], size: Size) -> list[Problem]:
-    """Objects that lie for the most part below others."""
+    """Report objects that are mostly covered by others."""
     depth = np.zeros(size, dtype=np.uint16)
     for mask in masks.values():
         x1, y1, x2, y2 = mask.window
@@ -102,24 +102,24 @@ def _overlaps(path: Path, masks: dict[str, Bitmap], size: Size) -> list[Problem]
         x1, y1, x2, y2 = mask.window
         fraction = float((depth[y1:y2, x1:x2][mask.pixels] > 1).mean())
         if fraction > MAX_COVERED:
-            what = f"{fraction:.0%} of the mask is covered by other masks too."
-            advice = "It is used as it is; delete it if the object is there twice."
+            what = f"{fraction:.0%} of the mask is also covered by other masks."
+            advice = "It is used unchanged; delete it if the object is annotated twice."
             problems.append(Problem(path, what, advice, name, "warning"))
     return problems
 
 
 class MaskFolderWriter(Writer):
-    """A folder an image, a picture an object."""
+    """One folder per image, with one mask image per object."""
 
     holds = frozenset({"outlines"})
     needs_outlines = True
 
     def image_path(self, name: str) -> Path:
-        """In a folder of its own."""
+        """In a folder named after the image."""
         return self.folder / Path(name).stem / "images" / name
 
     def write(self, item: Item) -> None:
-        """Write the pictures of one image's objects."""
+        """Write the masks of one image."""
         item = self.with_outlines(item)
         folder = self.folder / item.image.stem / "masks"
         folder.mkdir(parents=True)
@@ -131,5 +131,5 @@ class MaskFolderWriter(Writer):
             Image.fromarray(bitmap).save(folder / f"{number + 1:05d}.png")
 
     def finish(self) -> None:
-        """Log which names are gone."""
+        """Note the lost class names."""
         self.note_classes()

@@ -1,4 +1,4 @@
-"""One door for every format: looks what lies there and calls the reader for it."""
+"""Open a data set of any format: recognise the format and call its reader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.registry import Format, as_format, find_format, formats, list_of_formats
 from rcnn.structures import Skeleton
 
-MAX_FOLDERS_PROBED = 20  # folders that are looked into for a message
+MAX_FOLDERS_PROBED = 20  # number of subfolders examined for a message
 
 
 def open_data(
@@ -26,24 +26,25 @@ def open_data(
     first_label: int | None = 1,
     skeleton: Skeleton | None = None,
 ) -> Dataset:
-    """Open annotated images, whatever their format.
+    """Open annotated images in any format.
 
-    The format is recognised by what lies there, as docs/data-formats.md lists it; what could be two formats
-    is refused. Of Pascal VOC a list in ``ImageSets/Main`` names a part with its boxes, one in
-    ``ImageSets/Segmentation`` a part with its masks and semantic maps. Problems of single images and objects
-    do not raise: they are in ``Dataset.problems``, and :func:`rcnn.data.check.check` looks for more.
+    The format is recognised from the files, as listed in docs/data-formats.md; a path that could have two
+    formats is refused. For Pascal VOC, a list in ``ImageSets/Main`` selects a split with boxes, one in
+    ``ImageSets/Segmentation`` a split with masks and semantic maps. Problems of single images and objects do
+    not raise: they are in ``Dataset.problems``, and :func:`rcnn.data.check.check` finds more.
 
     Args:
-        path: the file or folder; or a data set of your own, anything with ``__len__`` and ``__getitem__``
-            (:mod:`rcnn.data.adapters`), or a dotted path to one or to what makes it
-            (``"my_package.data:cells"``). An opened data set is given back as it is.
-        images: the folder of the images, for COCO, where it is not found beside the file.
-        split: for Pascal VOC, one of ``ImageSets/Main``; naming the file itself as ``path`` does the same.
-            For YOLO, a part that ``data.yaml`` names; naming its images does the same.
-        format: a key of ``rcnn.data.formats.registry.FORMATS``, or a format of your own: a dotted path
-            (``"my_package.formats:MyFormat"``), or an object with the attributes of
+        path: the file or folder; or a custom data set, any object with ``__len__`` and ``__getitem__``
+            (:mod:`rcnn.data.adapters`); or a dotted path to such an object or to a function that returns it
+            (``"my_package.data:cells"``). An opened data set is returned unchanged.
+        images: the image folder, for COCO, if it is not found next to the file.
+        split: for Pascal VOC, a list in ``ImageSets/Main``; passing the file itself as ``path`` is
+            equivalent. For YOLO, a split in ``data.yaml``; passing its image folder as ``path`` is
+            equivalent.
+        format: a key of ``rcnn.data.formats.registry.FORMATS``; or a custom format, by a dotted path
+            (``"my_package.formats:MyFormat"``) or as an object with the attributes of
             :class:`rcnn.data.formats.registry.Format`. None recognises the format.
-        class_names: for a data set of your own, as in :func:`rcnn.data.adapters.from_items`.
+        class_names: for a custom data set, see :func:`rcnn.data.adapters.from_items`.
         first_label: likewise.
         skeleton: likewise.
 
@@ -51,8 +52,8 @@ def open_data(
         The data set; ``dataset[i]`` decodes an image with its truth.
 
     Raises:
-        ValueError: nothing known lies there, or what could be two formats, or what cannot be read at all; or
-            an option does not belong to its format.
+        ValueError: the path has no known format, or could have two, or cannot be read at all; or an option
+            does not belong to its format.
 
     Example:
         >>> from rcnn import open_data
@@ -67,10 +68,10 @@ def open_data(
     options = {name: value for name, value in given.items() if value is not None}
     if not isinstance(items, Path):
         if options or format is not None:
-            raise ValueError("images, split and format are for files and folders; this is a Python object.")
+            raise ValueError("images, split and format are for files and folders, not for a Python object.")
         return from_items(items, class_names, first_label=first_label, skeleton=skeleton)
     if class_names is not None:
-        raise ValueError(f"{items}: class_names are for data sets that are Python objects; this is a path.")
+        raise ValueError(f"{items}: class_names are for data sets that are Python objects, not for a path.")
     source = _from_within(items)
     if format is None:
         row = _recognised(source, options)
@@ -80,13 +81,13 @@ def open_data(
         if option not in row.options:
             takers = " and ".join(f.title for f in formats().values() if option in f.options)
             raise ValueError(
-                f"{source}: {option}={value} is for {takers} only, this is {row.name}. Leave it out."
+                f"{source}: {option}={value} is only for {takers}; this is {row.name}. Remove the option."
             )
     return row.read(source, **options)
 
 
 def _items_named(path: str | Path) -> Path | Dataset | Items:
-    """What a path means: a file or folder, or a dotted path's object, called where it makes the data set."""
+    """The path, or the data set that a dotted path names, either directly or as the result of a call."""
     if not is_dotted_path(str(path)) or Path(path).exists():
         return Path(path)
     found: Any = resolve(str(path))
@@ -98,7 +99,7 @@ def _items_named(path: str | Path) -> Path | Dataset | Items:
 
 
 def _from_within(source: Path) -> Path:
-    """A path from within a folder whose name tells the format, with that name."""
+    """The path, made absolute if a folder above the working directory identifies the format."""
     parents = {name for row in formats().values() for name in row.parents}
     whole = source.absolute()
     return whole if parents & (set(whole.parts) - set(source.parts)) else source
@@ -111,14 +112,15 @@ def _recognised(source: Path, options: dict[str, Any]) -> Format:
     if len(found) > 1:
         kinds = " and ".join(row.name for row in found)
         raise ValueError(
-            f"{source}: this could be {kinds}. Name the file of the one you mean (a .json, .yaml or list), "
-            "or its format (--format, format=…), or move the others away."
+            f"{source}: this could be {kinds}. Name the format (--format, format=…) or the right file "
+            "(a .json, .yaml or list), or move the other files elsewhere."
         )
     layouts = list_of_formats()
     if not source.exists():
         raise ValueError(f"{source}: there is no such file or folder.\n{layouts}")
     if source.is_file():
-        raise ValueError(f"{source}: a {source.suffix or 'nameless'} file is no annotation file.\n{layouts}")
+        kind = f"a {source.suffix} file" if source.suffix else "a file without extension"
+        raise ValueError(f"{source}: {kind} is not an annotation file of a known format.\n{layouts}")
     there = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
     raise ValueError(
         f"{source}: no annotations of a known format. Found: {there}.{_parts(source)}\n{layouts}"
@@ -126,7 +128,7 @@ def _recognised(source: Path, options: dict[str, Any]) -> Format:
 
 
 def _candidates(source: Path, options: dict[str, Any]) -> list[Format]:
-    """The formats whose signs a file or folder shows; the one to try where it shows none."""
+    """The formats that recognise a file or folder; without any, the format to try."""
     rows = formats().values()
     found = [row for row in rows if row.sniff(source, **_taken(row, options))]
     return found or [row for row in rows if row.guess(source)]
@@ -137,7 +139,7 @@ def _taken(row: Format, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parts(source: Path) -> str:
-    """Which of a folder's folders can be opened, as exports have one for each part."""
+    """The subfolders that can be opened, since exports have one folder per split."""
     known = []
     for folder in sorted(f for f in source.iterdir() if f.is_dir())[:MAX_FOLDERS_PROBED]:
         with contextlib.suppress(ValueError, OSError):

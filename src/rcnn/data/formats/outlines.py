@@ -1,4 +1,4 @@
-"""Outlines as COCO writes them, polygons and run-length codes: what is wrong with them."""
+"""Check outlines as COCO writes them: polygons and run-length codes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import numpy as np
 
 from rcnn.structures import Rle, Size
 
-# Pixels. JSON has numbers that no float holds, and drawing a line takes memory by its length.
+# Pixels. JSON numbers may exceed the range of floats, and drawing a line needs memory by its length.
 MAX_COORDINATE = 1e6
 
 
 def is_number(value: Any, *, finite: bool = True) -> TypeGuard[float]:
-    """Whether a JSON value is a number, not a truth value; NaN and the infinite only if ``finite`` is off."""
+    """Whether a JSON value is a number and not a boolean; NaN and infinity only if ``finite`` is False."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < MAX_COORDINATE or (isinstance(value, float) and not finite)
 
 
 def polygon_fault(found: Any) -> str | None:
-    """What is wrong with a list of polygons, None if it can be drawn."""
+    """The fault of a list of polygons, None if it can be drawn."""
     if not isinstance(found, list) or not all(isinstance(part, list) for part in found):
         return "Expected segmentation as a list of polygons [[x1, y1, x2, y2, …], …] or a run-length code."
     for part in found:
         if len(part) % 2 or not all(is_number(v) for v in part):
-            return f"A polygon of {len(part)} values; expected pixels x1, y1, x2, y2, … in pairs."
+            return f"A polygon has {len(part)} values; expected pixels x1, y1, x2, y2, … in pairs."
     return None
 
 
 def rle_fault(found: dict[str, Any], size: Size) -> str | None:
-    """What is wrong with a run-length code, None if it can be decoded on an image of ``size``."""
+    """The fault of a run-length code, None if it can be decoded on an image of ``size``."""
     counts = found.get("counts")
     if found.get("size") != list(size):
         return f"The mask has the size (height, width) {found.get('size')}, its image {list(size)}."
@@ -39,14 +39,14 @@ def rle_fault(found: dict[str, Any], size: Size) -> str | None:
     elif isinstance(counts, str) and counts.isascii():
         covered = _coded_pixels(counts)
     else:
-        return "Expected the run-length code's counts as a list of integers or as text."
+        return "Expected the counts of the run-length code as a list of integers or as text."
     if covered != size[0] * size[1]:
         return f"The run-length code covers {covered} pixels, its image has {size[0] * size[1]}."
     return None
 
 
 def rle_bounds(code: Rle) -> tuple[float, ...] | None:
-    """x1 y1 x2 y2 of a run-length code that can be decoded, None if no pixel is inside."""
+    """x1 y1 x2 y2 of a valid run-length code, None if it is empty."""
     from faster_coco_eval.core import mask as coco_mask
 
     compressed = code if isinstance(code["counts"], str) else coco_mask.frPyObjects(code, *code["size"])
@@ -55,10 +55,11 @@ def rle_bounds(code: Rle) -> tuple[float, ...] | None:
 
 
 def _coded_pixels(text: str) -> int:
-    """The sum of a compressed code's runs, -1 if it is none.
+    """The sum of the runs of a compressed code, -1 if it is invalid.
 
-    Six bits a character, 48 added: five of the number, the lowest first, and one that says it goes on. From
-    the fourth run on the number is the difference to the run before the last (pycocotools, ``rleToString``).
+    A character minus 48 has six bits: five of the number, lowest first, and one that marks continuation. From
+    the fourth run on, the number is the difference to the run before the previous one (pycocotools,
+    ``rleToString``).
     """
     codes = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
     if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:

@@ -1,8 +1,8 @@
-"""The table of formats: how each is recognised, read and written.
+"""The table of formats: how each one is recognised, read and written.
 
-``FORMATS`` is a plain dict: a format of your own is one more row in it, or any object with the attributes of
-:class:`Format`, named by a dotted path (``open_data(path, format="my_package.formats:MyFormat")``). Of these
-``name`` and ``read`` are needed; the others have defaults.
+``FORMATS`` is a plain dict. A custom format is another row in it, or any object with the attributes of
+:class:`Format` that a dotted path names (``open_data(path, format="my_package.formats:MyFormat")``); only
+``name`` and ``read`` are required.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rcnn.data.formats import (
 )
 from rcnn.data.formats.writer import Writer
 
-TITLE_WIDTH, LINE_WIDTH = 26, 106  # characters, of the list in messages
+TITLE_WIDTH, LINE_WIDTH = 26, 106  # characters, in the list for messages
 
 
 def _never(path: Path) -> bool:
@@ -39,7 +39,7 @@ def _never(path: Path) -> bool:
 
 
 def _is_label_images(path: Path) -> bool:
-    # Numbers of classes lie in the same folders; a list of names tells them apart.
+    # Semantic maps use the same folders; a list of names distinguishes them.
     return label_image.is_label_folder(path) and not semantic.is_semantic_folder(path)
 
 
@@ -49,16 +49,17 @@ class Format:
 
     Attributes:
         name: as in :class:`Dataset`.
-        read: opens a file or folder; called with the options that were given as keywords.
-        sniff: whether a file or folder shows the signs of the format; called as ``read`` is. It may raise a
-            ValueError that says which of several parts to name.
-        guess: asked where no format's ``sniff`` recognises a path, so that its reader says what is wrong.
-        write: makes the writer, from a folder, the data set and what notes the losses; None where the format
-            is only read.
-        options: which of ``images`` and ``split`` it takes.
-        parents: folders that it is recognised by when the path is below them.
-        title: for people.
-        description: what DATA is, for the list in messages and in docs/data-formats.md; code in backticks.
+        read: opens a file or folder; gets ``options`` as keywords if they were given.
+        sniff: whether a file or folder has this format; called like ``read``. It may raise a ValueError that
+            asks for one of several splits.
+        guess: called if no format recognises the path, so that the reader can explain what is wrong.
+        write: creates the writer from a folder, the data set and a :class:`DroppedContent`; None if the
+            format can only be read.
+        options: which of ``images`` and ``split`` it accepts.
+        parents: names of folders above the path that identify the format.
+        title: the name shown to users.
+        description: the files of the format, for the list in messages and in docs/data-formats.md; code is in
+            backticks.
         gives: what is read.
     """
 
@@ -83,7 +84,7 @@ FORMATS: dict[str, Any] = {
         write=coco.CocoWriter,
         options=("images",),
         title="COCO",
-        description="`instances.json`, its images beside it or named by `--images` (`images=…`)",
+        description="`instances.json`, with its images next to it or in the folder `--images` (`images=…`)",
         gives="boxes, masks, keypoints",
     ),
     "voc": Format(
@@ -95,8 +96,8 @@ FORMATS: dict[str, Any] = {
         parents=("ImageSets",),
         title="Pascal VOC",
         description=(
-            "`DATA/Annotations/*.xml` with `DATA/JPEGImages/` or `DATA/Images/`, or an `a.xml` beside each "
-            "`a.jpg`; one split: the file `DATA/ImageSets/Main/trainval.txt`"
+            "`DATA/Annotations/*.xml` with `DATA/JPEGImages/` or `DATA/Images/`, or an `a.xml` next to each "
+            "`a.jpg`; for one split, the file `DATA/ImageSets/Main/trainval.txt`"
         ),
         gives="boxes",
     ),
@@ -107,7 +108,7 @@ FORMATS: dict[str, Any] = {
         parents=("ImageSets",),
         title="Pascal VOC segmentation",
         description="the file `DATA/ImageSets/Segmentation/train.txt`",
-        gives="semantic maps; masks where there are some",
+        gives="semantic maps, and masks if there are any",
     ),
     "masks": Format(
         name="mask folders",
@@ -125,8 +126,8 @@ FORMATS: dict[str, Any] = {
         write=label_image.LabelImageWriter,
         title="label images",
         description=(
-            "`DATA/images/` with `DATA/labels/` or `masks/`, `*.png` or `.tif`, whose pixels are numbers of "
-            "objects; or `DATA/a.png` with `DATA/a_label.tif`, `a_masks.png`, …"
+            "`DATA/images/` with `DATA/labels/` or `masks/`, `*.png` or `.tif`, whose pixels are object "
+            "numbers; or `DATA/a.png` with `DATA/a_label.tif`, `a_masks.png`, …"
         ),
         gives="masks",
     ),
@@ -138,7 +139,7 @@ FORMATS: dict[str, Any] = {
         options=("split",),
         parents=("images",),
         title="YOLO",
-        description="`data.yaml`; of several parts `DATA/images/train`, with `DATA/labels/train/*.txt`",
+        description="`data.yaml`; with several splits, `DATA/images/train` with `DATA/labels/train/*.txt`",
         gives="boxes, masks or keypoints",
     ),
     "labelme": Format(
@@ -155,7 +156,7 @@ FORMATS: dict[str, Any] = {
         sniff=cityscapes.is_cityscapes,
         parents=("gtFine",),
         title="Cityscapes",
-        description="`DATA/gtFine/train`, with `DATA/leftImg8bit/train`",
+        description="`DATA/gtFine/train` with `DATA/leftImg8bit/train`",
         gives="masks, semantic maps",
     ),
     "coco-panoptic": Format(
@@ -164,7 +165,7 @@ FORMATS: dict[str, Any] = {
         sniff=coco_json.is_panoptic_file,
         options=("images",),
         title="COCO panoptic",
-        description="`panoptic.json`, its PNGs in `panoptic/`, its images as for COCO",
+        description="`panoptic.json`, with its PNGs in `panoptic/` and its images as for COCO",
         gives="masks, semantic maps",
     ),
     "semantic": Format(
@@ -173,40 +174,40 @@ FORMATS: dict[str, Any] = {
         sniff=semantic.is_semantic_folder,
         title="semantic maps",
         description=(
-            "`DATA/classes.txt`, `DATA/images/`, `DATA/labels/*.png`, whose pixels are numbers of classes"
+            "`DATA/classes.txt`, `DATA/images/`, and `DATA/labels/*.png`, whose pixels are class numbers"
         ),
         gives="semantic maps",
     ),
 }
-"""The formats by the words that ``--format`` and ``--to`` take."""
+"""The formats by the keys that ``--format`` and ``--to`` accept."""
 
 
 def formats() -> dict[str, Format]:
-    """The rows of ``FORMATS``, the user's own completed by defaults."""
+    """The rows of ``FORMATS``, with defaults added to custom ones."""
     return {key: as_format(row, f"FORMATS[{key!r}]") for key, row in FORMATS.items()}
 
 
 def find_format(name: str) -> Format:
-    """The format that a key of ``FORMATS`` or a dotted path names.
+    """The format named by a key of ``FORMATS`` or a dotted path.
 
     Raises:
-        ValueError: no such format, or an object that is none.
+        ValueError: no such format, or an object that is not a format.
     """
     if name in FORMATS:
         return as_format(FORMATS[name], f"FORMATS[{name!r}]")
     if is_dotted_path(name):
         return as_format(resolve(name), name)
     raise ValueError(
-        f"format {name!r}: expected one of {', '.join(FORMATS)}, or a dotted path to a format of your own, "
+        f"format {name!r}: expected one of {', '.join(FORMATS)}, or a dotted path to a custom format, "
         "such as my_package.formats:MyFormat"
     )
 
 
 def as_format(row: Any, place: str) -> Format:
-    """Any object with the attributes of :class:`Format`, completed by defaults.
+    """Any object with the attributes of :class:`Format`, with defaults added.
 
     Raises:
-        ValueError: ``name`` is no text or ``read`` cannot be called; it names ``place``.
+        ValueError: ``name`` is not a text or ``read`` not callable; the message names ``place``.
     """
     if isinstance(row, Format):
         return row
@@ -216,20 +217,20 @@ def as_format(row: Any, place: str) -> Format:
     }
     if not isinstance(values["name"], str) or not callable(values["read"]):
         raise ValueError(
-            f"{place}: a format needs a name, a text, and read, which takes a path and returns a Dataset; "
-            f"found {row!r}"
+            f"{place}: a format needs a text as name, and a function read that takes a path and returns a "
+            f"Dataset; found {row!r}"
         )
     return Format(**values)
 
 
 def writable() -> list[str]:
-    """The keys of the formats that can be written."""
+    """The keys of the writable formats."""
     return [key for key, row in formats().items() if row.write is not None]
 
 
 def list_of_formats() -> str:
-    """What can be opened, for messages."""
-    lines = ["What can be opened:"]
+    """The list of formats for messages."""
+    lines = ["Formats that can be opened:"]
     for row in formats().values():
         title = f"  {row.title or row.name}".ljust(TITLE_WIDTH)
         text = row.description.replace("`", "")
@@ -240,7 +241,7 @@ def list_of_formats() -> str:
 
 
 def markdown_table() -> str:
-    """What can be opened, as docs/data-formats.md has it."""
+    """The list of formats in docs/data-formats.md."""
     lines = ["| format | `--format` | DATA | gives |", "|---|---|---|---|"]
     for key, row in formats().items():
         link = f"[{row.title}](#{row.title.lower().replace(' ', '-')})"

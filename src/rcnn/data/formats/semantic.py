@@ -1,8 +1,10 @@
-"""Semantic maps: an image beside a picture whose pixels are the numbers of classes; 255 is void.
+"""Semantic maps: images with label images whose pixels are class numbers; 255 is void.
 
-<folder>/classes.txt          a name a line; the first is value 0
-<folder>/images/<name>.jpg
-<folder>/labels/<name>.png    gray or palette
+    <folder>/classes.txt          one name per line; the first is value 0
+    <folder>/images/<name>.jpg
+    <folder>/labels/<name>.png    gray or palette
+
+A label image has the name of its image, with any extension.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rcnn.structures import VOID, Size
 
 
 def is_semantic_folder(folder: Path) -> bool:
-    """Whether a folder has ``classes.txt``, ``images`` and pictures in ``labels``."""
+    """Whether a folder has ``classes.txt``, ``images`` and images in ``labels``."""
     parts = (folder / "images", folder / "labels")
     return (
         (folder / NAMES_FILE).is_file()
@@ -35,40 +37,40 @@ def is_semantic_folder(folder: Path) -> bool:
 
 
 def read_semantic(folder: str | Path) -> Dataset:
-    """Open a folder with ``classes.txt``, ``images`` and ``labels``; an image without label is left out.
+    """Open a folder with ``classes.txt``, ``images`` and ``labels``; images without a label are skipped.
 
     Raises:
-        ValueError: a part is missing, or ``classes.txt`` cannot be used.
+        ValueError: one of these is missing, or ``classes.txt`` is unusable.
     """
     source = Path(folder)
     if not is_semantic_folder(source):
-        raise ValueError(f"{source}: expected {NAMES_FILE}, images/ and labels/ with pictures in it.")
+        raise ValueError(f"{source}: expected {NAMES_FILE}, images/ and labels/ with label images.")
     builder = DatasetBuilder("semantic", source)
     builder.semantic_names = read_names(source / NAMES_FILE)
     images = by_key(image_files(source / "images"), (), "image", builder.problems)
-    labels = by_key(image_files(source / "labels"), (), "label picture", builder.problems)
+    labels = by_key(image_files(source / "labels"), (), "label image", builder.problems)
     bare = [images[stem].name for stem in images if stem not in labels]
     if bare:
-        what = f"{len(bare)} images have no label picture: {shortened(bare)}."
-        builder.warn(what, "They are left out.", file=source / "labels")
+        what = f"{len(bare)} images have no label image: {shortened(bare)}."
+        builder.warn(what, "They are skipped.", file=source / "labels")
     for stem in (stem for stem in labels if stem not in images):
-        builder.report("Its image is missing.", "Put it into images/, or delete it.", file=labels[stem])
+        builder.report("Its image is missing.", "Add it to images/, or delete this file.", file=labels[stem])
     add_maps(builder, [(path, labels[stem]) for stem, path in images.items() if stem in labels])
     return builder.build()
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """The names of the values 0, 1, …, a line each.
+    """The names of the values 0, 1, …, one per line.
 
     Raises:
-        ValueError: no name, one twice, or more than there are values below void.
+        ValueError: no names, a duplicate, or more names than values below void.
     """
     names = tuple(read_lines(file))
     twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
     if twice or not all(names) or not 0 < len(names) <= VOID:
-        found = f"{twice[0]!r} is there twice" if twice else f"{len(names)} lines, or an empty one"
+        found = f"{twice[0]!r} occurs twice" if twice else f"{len(names)} lines, or an empty one"
         raise ValueError(
-            f"{file}: {found}; expected a name a line, 1 to {VOID} of them, the first of value 0."
+            f"{file}: {found}; expected one name per line, 1 to {VOID} names, the first for value 0."
         )
     return names
 
@@ -77,7 +79,7 @@ def read_map(path: Path, size: Size, num_classes: int) -> npt.NDArray[np.int64]:
     """The classes of the pixels of an image of ``size``, int64 ``[H, W]``.
 
     Raises:
-        ImageError: not such a picture, another size, or values that are neither a class nor void.
+        ImageError: the file is unusable, has another size, or values that are neither a class nor void.
     """
     numbers = read_numbers(path)
     if numbers.shape != size:
@@ -95,7 +97,7 @@ def read_map(path: Path, size: Size, num_classes: int) -> npt.NDArray[np.int64]:
 
 
 def add_maps(builder: DatasetBuilder, pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Images with their label pictures, whose values index the builder's ``semantic_names``."""
+    """Add images with their label images, whose values index the builder's ``semantic_names``."""
     for path, label in pairs:
         picture = builder.add_file(path, path.stem)
         if picture is not None:

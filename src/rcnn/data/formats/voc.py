@@ -1,9 +1,9 @@
-"""Pascal VOC: an XML file an image, with boxes, classes and the mark ``difficult``.
+"""Pascal VOC: one XML file per image, with boxes, classes and the flag ``difficult``.
 
 Convention:
     VOC's corners are 1-based and inclusive: ``xmin 1, ymin 1, xmax 10, ymax 20`` is the box ``0 0 10 20``.
-    Taken by the letter, ``xmin = xmax`` would be one pixel wide; in practice it is a slip of the mouse, so
-    such boxes are left out with a warning.
+    Strictly, ``xmin = xmax`` would be one pixel wide; in practice it is an accidental click, so such boxes
+    are ignored with a warning.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from rcnn.data.problems import NOT_READ, Box, BoxFault, Problem, nested_files_me
 from rcnn.io.atomic import read_lines
 from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
-ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls")  # the published name first
+ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls")  # the official name first
 IMAGE_FOLDERS = ("JPEGImages", "Images", "images")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
-    """Open a folder with ``Annotations/*.xml`` and ``JPEGImages`` or ``Images``, or with all files in itself.
+    """Open a folder with ``Annotations/*.xml`` and ``JPEGImages`` or ``Images``, or with all files together.
 
-    The classes are the names that occur, sorted; names that differ in upper and lower case only are one
-    class, called by the most frequent spelling. An image without an XML file is left out: give it one without
-    objects if it has none.
+    The classes are the names that occur, sorted; names that differ only in case are one class, named by the
+    most frequent spelling. An image without an XML file is skipped; an XML file without objects stands for an
+    image without objects.
 
     Args:
-        folder: the folder that holds ``Annotations``, or the XML files beside their images as labelImg
-            leaves them; or one of the lists in its ``ImageSets/Main``.
-        split: a name such as ``train``: only the images listed in ``ImageSets/Main/train.txt``.
+        folder: the folder that contains ``Annotations``, or the XML files next to their images, as labelImg
+            saves them; or one of the lists in its ``ImageSets/Main``.
+        split: a name such as ``train``, for the images listed in ``ImageSets/Main/train.txt``.
 
     Raises:
         ValueError: the folders are missing, there is no XML file, or no such split.
@@ -51,7 +51,7 @@ def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
     if annotations is None:
         found = ", ".join(sorted(p.name for p in source.iterdir())[:10]) if source.is_dir() else "no folder"
         raise ValueError(
-            f"{source}: expected Annotations/*.xml and JPEGImages/ or Images/ in it, or an XML file beside "
+            f"{source}: expected Annotations/*.xml with JPEGImages/ or Images/, or an XML file next to "
             f"each image; found {found}."
         )
     reader = _Reader(source, _images_of(source))
@@ -68,22 +68,22 @@ def is_voc(path: Path, split: str | None = None) -> bool:
 
 
 def is_list_in(path: Path, folder: str) -> bool:
-    """Whether a path names a list in a folder of ``ImageSets``, be it there or not."""
+    """Whether a path names a list in a folder of ``ImageSets``; it need not exist."""
     return path.suffix == ".txt" and path.parent.name == folder and path.parent.parent.name == "ImageSets"
 
 
 def annotation_folder(source: Path) -> Path | None:
-    """Where the XML files of ``source`` lie; None if it does not look like Pascal VOC."""
+    """The folder of the XML files of ``source``; None if it does not look like Pascal VOC."""
     for folder in (source / name for name in ANNOTATION_FOLDERS):
         if visible_files(folder, "*.xml"):
             return folder
-    # Other programs leave XML files too: one has to be called like an image.
+    # Other programs save XML files, too: one must have the name of an image.
     beside = source.is_dir() and any(f.with_suffix(".xml").is_file() for f in image_files(source))
     return source if beside else None
 
 
 def _images_of(source: Path) -> dict[str, Path]:
-    """The image files by name and, where no other file has that name, by stem."""
+    """The image files by name and by stem; names take precedence."""
     folders = (source / name for name in IMAGE_FOLDERS)
     files = image_files(next((folder for folder in folders if folder.is_dir()), source))
     return {f.stem: f for f in files} | {f.name: f for f in files}
@@ -98,7 +98,7 @@ def _annotation_files(folder: Path, split: str | None, source: Path, problems: l
     listing = source / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
-        raise ValueError(f"{listing}: there is no such split; available: {known}.")
+        raise ValueError(f"{listing}: no such split; available: {known}.")
     names = listed_names(listing, lambda name: (folder / f"{name}.xml").is_file())
     stems = [str(Path(n).with_suffix("")) if n.lower().endswith(IMAGE_ENDINGS) else n for n in names]
     for stem, count in Counter(stems).items():
@@ -109,19 +109,19 @@ def _annotation_files(folder: Path, split: str | None, source: Path, problems: l
 
 
 def listed_names(listing: Path, known: Callable[[str], bool]) -> list[str]:
-    """The names of a list of ``ImageSets``; those of a class have 1, 0 or -1 behind each.
+    """The names in a list of ``ImageSets``; in lists of a class, each is followed by 1, 0 or -1.
 
-    Names may have spaces: a line that is ``known`` as it stands is one.
+    Names may contain spaces: a complete line that is ``known`` is a name.
 
     Raises:
-        ValueError: no UTF-8.
+        ValueError: the file is not UTF-8.
     """
     lines = [line for line in read_lines(listing) if line]
     return [line if known(line) else re.sub(r"\s+-?[01]$", "", line) for line in lines]
 
 
 class _Reader:
-    """Collects what can be used of the files, and every problem on the way."""
+    """Collects the usable content of the files, and all problems."""
 
     def __init__(self, source: Path, images: dict[str, Path]) -> None:
         self.builder = DatasetBuilder("voc", source, "difficult")
@@ -131,18 +131,18 @@ class _Reader:
         self.files: dict[Path, Path] = {}  # image → XML
 
     def read(self, xml: Path) -> None:
-        """One annotation file and its image."""
+        """Read one annotation file and its image."""
         try:
             root = ElementTree.parse(xml).getroot()
         except FileNotFoundError:
-            self.builder.report("The annotation file is missing.", "Put it there.", file=xml)
+            self.builder.report("The annotation file is missing.", "Add it.", file=xml)
             return
-        except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # the last: its encoding
-            self.builder.report(f"This is not XML: {error}.", "Mend or export it anew.", file=xml)
+        except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encoding
+            self.builder.report(f"This is not XML: {error}.", "Fix it or export it again.", file=xml)
             return
         if root.tag != "annotation":
             what = f"Expected Pascal VOC's <annotation>; found <{root.tag}>."
-            self.builder.report(what, "Move files of other kinds away.", file=xml)
+            self.builder.report(what, "Move other kinds of files elsewhere.", file=xml)
             return
         path = self._image(xml, root)
         picture = None if path is None else self.builder.add_file(path, path.stem, xml.name)
@@ -152,9 +152,9 @@ class _Reader:
                 self._read_object(picture, element, f"{xml.name}, object {index}")
 
     def _image(self, xml: Path, root: ElementTree.Element) -> Path | None:
-        """The image of an annotation file: called like it and named in it, or else one of the two.
+        """The image of an annotation file: the one named in it, or else the one with the same name.
 
-        Files that were renamed in pairs name the image of another.
+        If both exist and differ, the name of the file decides: pairs of files are often renamed together.
         """
         named = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
         own = self.images.get(xml.stem)
@@ -162,16 +162,16 @@ class _Reader:
         if path is None:
             path = own
         elif own is not None and path.stem != xml.stem:
-            what = f"{xml.name} is called like this image, but its <filename> says {named}."
-            advice = "The boxes are read as those of this image; rename the files if they are not."
+            what = f"{xml.name} has the name of this image, but its <filename> is {named}."
+            advice = "The boxes are assigned to this image; rename the files if this is wrong."
             self.builder.warn(what, advice, xml.name, file=own)
             path = own
         if path is None:
             what = (
-                f"Its image is missing: neither {named or '<filename>'} nor {xml.stem} with a known ending "
-                f"in {' or '.join(IMAGE_FOLDERS)}/."
+                f"Its image is missing: there is neither {named or '<filename>'} nor {xml.stem} with a known "
+                f"extension in {' or '.join(IMAGE_FOLDERS)}/."
             )
-            self.builder.report(what, "Put the image there, or delete the file.", file=xml)
+            self.builder.report(what, "Add the image, or delete this file.", file=xml)
         elif path in self.files:
             what = f"The image is annotated twice, in {self.files[path].name} and {xml.name}."
             self.builder.report(what, "Keep one of the files.", xml.name, file=path)
@@ -185,10 +185,10 @@ class _Reader:
         try:
             annotated = (int(float(height or 0)), int(float(width or 0)))
         except (ValueError, OverflowError):
-            what = f"The size annotated is {width} by {height}."
+            what = f"The annotated size is {width} by {height}."
             self.builder.report(what, "Give width and height in pixels.", xml.name, file=picture.path)
             return
-        if annotated != (0, 0):  # what tools write that do not know it
+        if annotated != (0, 0):  # written by tools that do not know the size
             problem = size_problem(picture.path, picture.size, annotated)
             self.builder.problems += [] if problem is None else [problem]
 
@@ -205,23 +205,23 @@ class _Reader:
         if box is None:
             return
         if any((other.box, other.label) == (box, name) for other in picture.annotations):
-            what = f"The object {name} is there twice, with the same box."
+            what = f"The object {name} occurs twice, with the same box."
             self.builder.warn(what, "Both are used; delete one.", place, file=picture.path)
         difficult = (element.findtext("difficult") or "0").strip() in ("1", "true")
         picture.annotations.append(Annotation(box, name, place, difficult=difficult))
 
     def report_unannotated(self) -> None:
-        """Images that no annotation file belongs to."""
+        """Report images without an annotation file."""
         stems = (problem.file.stem for problem in self.builder.problems)
         known = {*self.files, *(self.images[stem] for stem in stems if stem in self.images)}
         bare = sorted(set(self.images.values()) - known)
         if bare:
             what = f"{len(bare)} images have no annotation file: {shortened([f.name for f in bare])}."
-            advice = "They are left out; an XML file without objects makes an image without objects."
+            advice = "They are skipped; an XML file without objects stands for an image without objects."
             self.builder.warn(what, advice, file=bare[0].parent)
 
     def dataset(self) -> Dataset:
-        """Everything read, as a data set: the classes are known only now."""
+        """The data set; only now are the classes known."""
         spellings = self._merge_spellings()
         self.builder.class_names = tuple(sorted(set(spellings.values())))
         self.builder.name_labels(spellings)
@@ -237,13 +237,13 @@ class _Reader:
         for first, *others in groups.values():
             if others:
                 spelled = ", ".join(f"{name} ({counts[name]})" for name in (first, *others))
-                what = f"Class names differ in upper and lower case only: {spelled}."
+                what = f"Class names differ only in case: {spelled}."
                 self.builder.warn(what, f"They are read as {first}.")
         return {name: group[0] for group in groups.values() for name in group}
 
 
 def _read_corners(element: ElementTree.Element) -> tuple[Box, BoxFault | None]:
-    """Ours, of what VOC writes 1-based and inclusive, and what is wrong with them as VOC's."""
+    """The box, converted from VOC's 1-based inclusive corners, and its fault by VOC's rules."""
     texts = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
     try:
         x1, y1, x2, y2 = (float(text or "") for text in texts)
@@ -254,15 +254,15 @@ def _read_corners(element: ElementTree.Element) -> tuple[Box, BoxFault | None]:
     shown = f"The box xmin ymin xmax ymax = {x1:g} {y1:g} {x2:g} {y2:g}"
     corners = (x1 - 1, y1 - 1, x2, y2)
     if (x1 == x2 and y2 >= y1) or (y1 == y2 and x2 >= x1):
-        advice = "It was left out; draw it anew or delete it."
+        advice = "It was ignored; redraw or delete it."
         return corners, BoxFault(f"{shown} has no area.", advice, "warning")
-    if x2 < x1 or y2 < y1:  # said here: taken as inclusive, corners swapped by one pixel would pass
+    if x2 < x1 or y2 < y1:  # checked here: as inclusive, corners swapped by one pixel would pass
         return corners, BoxFault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
     return corners, None
 
 
 class VocWriter(Writer):
-    """Pascal VOC's boxes; corners with decimals where they do not lie between pixels."""
+    """Pascal VOC boxes; corners that are not between pixels have decimals."""
 
     holds = frozenset({"difficult"})
     image_folder = "JPEGImages"
@@ -271,7 +271,7 @@ class VocWriter(Writer):
         """Write one XML file."""
         sides = item.truth.boxes[:, 2:] - item.truth.boxes[:, :2]
         narrow: npt.NDArray[np.bool_] = np.any(sides <= 1, axis=1)
-        item = self.drop(item, narrow, "boxes of one pixel or less, which VOC takes for slips")
+        item = self.drop(item, narrow, "boxes of at most one pixel, which VOC readers ignore")
         truth = item.truth
         root = ElementTree.Element("annotation")
         _leaf(root, "folder", self.image_folder)
@@ -294,14 +294,14 @@ class VocWriter(Writer):
         ElementTree.ElementTree(root).write(folder / f"{item.image.stem}.xml", "utf-8")
 
     def finish(self) -> None:
-        """Log which classes do not come back as they are: VOC has only the names at the objects."""
+        """Note the classes that are lost or merged, since VOC stores class names only with objects."""
         seen = {label for r in self.dataset.records for label in r.truth.labels.tolist()}
         folded = Counter(name.casefold() for name in self.dataset.class_names)
         for label, name in enumerate(self.dataset.class_names):
             if label not in seen:
                 self.dropped.note("classes without an object", name)
             elif folded[name.casefold()] > 1:
-                self.dropped.note("classes that differ in upper and lower case only", name)
+                self.dropped.note("classes that differ only in case", name)
 
 
 def _leaf(parent: ElementTree.Element, name: str, value: object) -> None:

@@ -1,12 +1,12 @@
-"""Pascal VOC's segmentation: objects of ``SegmentationObject``, classes of ``SegmentationClass``.
+"""Pascal VOC segmentation: objects from ``SegmentationObject``, classes from ``SegmentationClass``.
 
-    ImageSets/Segmentation/train.txt    names the images, which are in JPEGImages
-    SegmentationObject/a.png            palette: 0 background, 1, 2, … an object each, 255 void
+    ImageSets/Segmentation/train.txt    lists the images, which are in JPEGImages
+    SegmentationObject/a.png            palette: 0 is background, each of 1, 2, … an object, 255 is void
     SegmentationClass/a.png             palette: the class of each pixel
 
-The classes are VOC's 21 unless the folder has a ``classes.txt`` of its own. An object's class is the one that
-most of its pixels have. The semantic map comes along, the classes of objects first and the background last;
-without ``SegmentationObject`` there are maps only, and the background is first.
+The classes are VOC's 21 unless the folder has its own ``classes.txt``. The class of an object is that of most
+of its pixels. In the semantic map, the classes of objects come first and the background last; without
+``SegmentationObject`` there are only maps, and the background comes first.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def is_segmentation_list(path: Path) -> bool:
 
 
 def read_voc_masks(listing: str | Path) -> Dataset:
-    """Open the images of a list in ``ImageSets/Segmentation``, with objects where ``SegmentationObject`` is.
+    """Open the images of a list in ``ImageSets/Segmentation``.
 
-    Without that folder there are semantic maps only.
+    Objects come from ``SegmentationObject``; without that folder there are only semantic maps.
 
     Raises:
         ValueError: no such list, or its folder lacks ``JPEGImages`` or ``SegmentationClass``.
@@ -70,13 +70,13 @@ def read_voc_masks(listing: str | Path) -> Dataset:
 
 
 def _listed_pairs(builder: DatasetBuilder, listing: Path, folder: Path) -> list[tuple[Path, Path]]:
-    """The images that a list names, with their pictures of classes."""
+    """The images of a list, with their class images."""
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
-        raise ValueError(f"{listing}: there is no such split; available: {known}.")
+        raise ValueError(f"{listing}: no such split; available: {known}.")
     for part in (IMAGES, CLASSES):
         if not (folder / part).is_dir():
-            raise ValueError(f"{folder}: expected {IMAGES}/ and {CLASSES}/ in it; {part} is missing.")
+            raise ValueError(f"{folder}: expected {IMAGES}/ and {CLASSES}/; {part} is missing.")
     images = {file.stem: file for file in image_files(folder / IMAGES)}
     pairs = []
     for stem, count in Counter(listed_names(listing, lambda name: name in images)).items():
@@ -87,15 +87,15 @@ def _listed_pairs(builder: DatasetBuilder, listing: Path, folder: Path) -> list[
         there = {"image": stem in images, "label": label.is_file()}
         missing = [name for name, found in there.items() if not found]
         if missing:
-            what = f"Its {' and its '.join(missing)} picture is missing."
-            builder.report(what, "Put it there, or take it off the list.", file=label)
+            what = f"Its {' and its '.join(missing)} file is missing."
+            builder.report(what, "Add it, or remove the image from the list.", file=label)
         else:
             pairs.append((images[stem], label))
     return pairs
 
 
 def _add_objects(builder: DatasetBuilder, folder: Path) -> None:
-    """Give the images their objects; those whose pictures do not fit are left out."""
+    """Add the objects of all images; images with unusable label images are skipped."""
     names = builder.semantic_names[1:]
     builder.declare_classes(names)
     builder.semantic_names = (*names, BACKGROUND)
@@ -108,23 +108,23 @@ def _add_objects(builder: DatasetBuilder, folder: Path) -> None:
 
 
 def read_classes(label: Path, size: Size, count: int) -> Numbers:
-    """The semantic map of ``count`` classes of objects, the background's value being ``count``."""
+    """The semantic map of ``count`` classes of objects, with the value ``count`` for the background."""
     return renumber(read_map(label, size, count + 1), [count, *range(count)])
 
 
 def read_objects(label: Path, size: Size, values: list[int], windows: Numbers) -> Masks:
-    """The masks of the objects of these numbers."""
+    """The masks of the objects with these numbers."""
     return masks_from_labels(read_label(label, size), values, windows)
 
 
 def _read_objects_of(folder: Path, num_classes: int, picture: Picture) -> list[Problem]:
-    """Complete a picture by its objects; it has no masks where they cannot be read."""
+    """Add the objects of a picture, which gets no masks if they cannot be read; and return problems."""
     size, file = picture.size, f"{picture.path.stem}.png"
     try:
         objects = read_label(folder / OBJECTS / file, size)
         classes = read_map(folder / CLASSES / file, size, num_classes + 1)
     except ImageError as error:
-        return [Problem(picture.path, str(error), "Mend the picture.", file)]
+        return [Problem(picture.path, str(error), "Fix the label image.", file)]
     values, windows = label_windows(np.where(objects == VOID, 0, objects))
     labels, problems = [], []
     for value, (x1, y1, x2, y2) in zip(values.tolist(), windows.tolist(), strict=True):
@@ -133,7 +133,7 @@ def _read_objects_of(folder: Path, num_classes: int, picture: Picture) -> list[P
         labels.append(int(counts.argmax()) - 1)
         if labels[-1] < 0:
             what = f"The object {value} has no pixel of a class in {CLASSES}."
-            problems.append(Problem(picture.path, what, "Correct one of the pictures.", f"{file}, {value}"))
+            problems.append(Problem(picture.path, what, "Correct one of the files.", f"{file}, {value}"))
     known = np.array(labels, dtype=np.int64) >= 0
     values, windows = values[known], windows[known]
     picture.annotations = annotations_of_windows(values, windows, [label for label in labels if label >= 0])

@@ -1,7 +1,7 @@
-"""What the writers of annotation formats share: what each can hold, and what of the objects it cannot.
+"""Base of all writers, which note every object that their format cannot store.
 
-Every writer is given the images one by one, their files being copied already to where ``image_folder`` says.
-What it leaves out it says to :class:`DroppedContent`, object by object.
+A writer gets the images one by one; their files have already been copied to ``image_folder``. It notes all
+content that is lost in :class:`DroppedContent`, object by object.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ import numpy.typing as npt
 from rcnn.data.dataset import Dataset
 from rcnn.structures import Instances
 
-APART = 0.5  # pixels between a box and its outline's beyond which they differ
+APART = 0.5  # pixels by which a box may differ from that of its outline
 
 
 @dataclass
 class DroppedContent:
-    """What was left out, kind by kind: the places.
+    """The lost content.
 
     Attributes:
-        places: of each kind, where; an image and the number of an object in it, counted from 1, or a class.
+        places: by kind of content, where it occurred: an image and the number of the object in it, counted
+            from 1; or a class.
     """
 
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, kind: str, place: str) -> None:
-        """Count one more of a kind."""
+        """Add one occurrence."""
         self.places.setdefault(kind, []).append(place)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image on its way.
+    """One image to be written.
 
     Attributes:
-        image: the copied file; its stem is unlike that of all others.
-        truth: its objects, with masks where there are any.
-        numbers: what each object is called in :class:`DroppedContent`.
+        image: the copied file; its stem is unique.
+        truth: its objects, with masks if there are any.
+        numbers: the number of each object in :class:`DroppedContent`.
         image_id: as in the record.
     """
 
@@ -52,21 +53,21 @@ class Item:
     image_id: int | str
 
     def place(self, index: int) -> str:
-        """What an object is called."""
+        """How an object is named in :class:`DroppedContent`."""
         return f"{self.image.name}, object {self.numbers[index]}"
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> Item:
-        """The image with some of its objects."""
+        """The same image with some of its objects."""
         numbers = tuple(n for n, keep in zip(self.numbers, wanted.tolist(), strict=True) if keep)
         return replace(self, truth=self.truth[wanted], numbers=numbers)
 
 
 class Writer:
-    """One format; ``add`` every image, then ``finish``."""
+    """Base of a writer: ``add`` every image, then ``finish``; subclasses implement ``write``."""
 
     holds: frozenset[str] = frozenset()  # of: crowds, difficult, outlines, keypoints
     image_folder: ClassVar[str] = "images"
-    needs_outlines: ClassVar[bool] = False  # objects without are lost
+    needs_outlines: ClassVar[bool] = False  # objects without an outline are lost
 
     def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
         self.folder = folder
@@ -74,7 +75,7 @@ class Writer:
         self.dropped = dropped
 
     def image_path(self, name: str) -> Path:
-        """Where an image of this name belongs."""
+        """The path of an image with this name."""
         return self.folder / self.image_folder / name
 
     def add(self, item: Item) -> None:
@@ -82,17 +83,17 @@ class Writer:
         self.write(self._sifted(item))
 
     def write(self, item: Item) -> None:
-        """Write what the format can hold."""
+        """Write one image, reduced to what the format can store."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Write what belongs to all images together."""
+        """Write what concerns all images."""
 
     def _sifted(self, item: Item) -> Item:
-        """The image without the marks and the objects that the format has no place for, each noted."""
+        """The image without the flags and objects that the format cannot store, each noted."""
         truth = item.truth
         marks = {
-            "difficult": ("marks difficult", truth.difficult),
+            "difficult": ("difficult flags", truth.difficult),
             "keypoints": (
                 "keypoints",
                 None if truth.keypoints is None else (truth.keypoints != 0).any(2).any(1),
@@ -111,28 +112,28 @@ class Writer:
         return item
 
     def drop(self, item: Item, wrong: npt.NDArray[np.bool_], kind: str) -> Item:
-        """The image without some objects that are lost as a whole."""
+        """The image without objects that are lost, each noted."""
         for index in np.flatnonzero(wrong).tolist():
             self.dropped.note(kind, item.place(index))
         return item.only(~wrong)
 
     def with_outlines(self, item: Item) -> Item:
-        """The image with those objects that have an outline with a pixel."""
+        """The image with only those objects that have a non-empty outline."""
         masks = item.truth.masks
         if masks is None:
             return self.drop(item, np.ones(len(item.truth), dtype=np.bool_), "objects without outline")
         return self.drop(item, masks.areas() == 0, "objects with an empty outline")
 
     def note_boxes(self, item: Item) -> None:
-        """Boxes that are not those around their outlines, which is what such formats give back."""
+        """Note boxes that differ from those of their outlines, from which such formats derive them."""
         assert item.truth.masks is not None
         away = np.abs(item.truth.boxes - item.truth.masks.boxes())
         for index in np.flatnonzero((away > APART).any(1)).tolist():
-            self.dropped.note("boxes other than around the outline", item.place(index))
+            self.dropped.note("boxes that differ from their outlines", item.place(index))
 
     def note_classes(self) -> None:
-        """The names of the classes, where the format has one without a name."""
+        """Note the class names, for formats with a single unnamed class."""
         counts = Counter(int(v) for r in self.dataset.records for v in r.truth.labels.tolist())
         if self.dataset.class_names != ("object",):
             for label, name in enumerate(self.dataset.class_names):
-                self.dropped.note("names of classes", f"{name} ({counts[label]} objects)")
+                self.dropped.note("class names", f"{name} ({counts[label]} objects)")

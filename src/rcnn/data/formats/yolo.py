@@ -1,17 +1,17 @@
-"""YOLO: a text file an image, a line an object; classes and parts in ``data.yaml``.
+"""YOLO: one text file per image with one line per object; classes and splits in ``data.yaml``.
 
     data.yaml                   names, train, val, test; path; for keypoints kpt_shape, flip_idx, kpt_names
     images/train/a.jpg          or train/images/a.jpg
     labels/train/a.txt          or train/labels/a.txt: the last folder "images" of a path becomes "labels";
-                                or the text files beside the images
+                                or text files next to the images
 
 Convention:
-    Everything is a share of the image's width or height. On an image of 100 by 50 pixels the line
-    ``0 0.5 0.5 0.2 0.4`` (class, centre, width, height) is the box ``40 15 60 35``; further pairs are the
-    keypoints (with kpt_shape), as continuous coordinates. ``0 x1 y1 x2 y2 x3 y3 …`` is an outline.
+    All values are fractions of the image's width or height. On an image of 100 by 50 pixels, the line
+    ``0 0.5 0.5 0.2 0.4`` (class, centre, width, height) is the box ``40 15 60 35``; with kpt_shape, keypoints
+    follow, as continuous coordinates. ``0 x1 y1 x2 y2 x3 y3 …`` is an outline.
 
-Without ``data.yaml`` a ``classes.txt`` beside ``images`` or in ``labels`` names the classes. An image without
-text file has no objects, as the format says.
+Without ``data.yaml``, a ``classes.txt`` next to ``images`` or in ``labels`` names the classes. An image
+without a text file has no objects, as the format defines.
 """
 
 from __future__ import annotations
@@ -35,18 +35,17 @@ from rcnn.io.images import image_files, visible_files
 from rcnn.structures import DEFAULT_SIGMA, Skeleton
 from rcnn.structures.outlines import as_one_polygon, trace
 
-SLACK = 0.01  # beyond 0 and 1: rounding of the tools that write
-BOX, MIN_OUTLINE_VALUES = 5, 7  # numbers in a line
+SLACK = 0.01  # tolerance beyond 0 and 1 for rounding
+BOX, MIN_OUTLINE_VALUES = 5, 7  # numbers per line
 
 Row = npt.NDArray[np.float64]
 
 
 def read_yolo(path: str | Path, split: str | None = None) -> Dataset:
-    """Open the images that a path means; see :func:`rcnn.data.formats.yolo_layout.find_yolo`.
+    """Open YOLO data; see :func:`rcnn.data.formats.yolo_layout.find_yolo` for the paths.
 
     Raises:
-        ValueError: no YOLO data, one of several parts where ``split`` names none, names of classes that
-            cannot be used, or no image.
+        ValueError: no YOLO data, several splits without ``split``, unusable class names, or no image.
     """
     place = find_yolo(Path(path), split)
     if place is None:
@@ -62,7 +61,7 @@ def read_yolo(path: str | Path, split: str | None = None) -> Dataset:
 
 
 class _Reader:
-    """Collects what can be used of the text files, and every problem on the way."""
+    """Collects the usable content of the text files, and all problems."""
 
     def __init__(self, place: YoloPlace, settings: dict[str, Any]) -> None:
         self.place = place
@@ -81,7 +80,7 @@ class _Reader:
         if not pair or shape[0] < 1 or shape[1] not in (2, 3):
             raise ValueError(f"{self.place.yaml}: kpt_shape: {shape}; expected [keypoints, 2 or 3].")
         named = settings.get("kpt_names")
-        if isinstance(named, dict):  # of each class; one skeleton serves all
+        if isinstance(named, dict):  # one list per class; all classes share one skeleton
             named = next(iter(named.values()), None)
         fits = isinstance(named, list) and len(named) == shape[0]
         names = tuple(map(str, named or ())) if fits else numbered_keypoints(shape[0])
@@ -92,7 +91,7 @@ class _Reader:
         self.per_keypoint = shape[1]
 
     def read_image(self, path: Path) -> None:
-        """One image and its text file."""
+        """Read one image and its text file."""
         if path in self.seen:
             self.builder.warn("The image is listed twice.", "It is used once.", file=path)
             return
@@ -109,7 +108,7 @@ class _Reader:
             lines = label.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             what = f"{label.name} cannot be read ({error})."
-            self.builder.report(what, "Export it anew.", label.name, file=path)
+            self.builder.report(what, "Export it again.", label.name, file=path)
             return
         self._read_lines(picture, label, lines)
 
@@ -121,8 +120,8 @@ class _Reader:
                 continue
             place = f"{label.name}, line {number}"
             if fields in seen:
-                what = f"It is the same as line {seen[fields]}."
-                self.builder.warn(what, "It was left out; delete it.", place, file=picture.path)
+                what = f"It is identical to line {seen[fields]}."
+                self.builder.warn(what, "It was ignored; delete it.", place, file=picture.path)
                 continue
             seen[fields] = number
             try:
@@ -154,7 +153,7 @@ class _Reader:
             picture.annotations.append(Annotation(box, int(row[0]), place, outline, points))
 
     def _row_fault(self, row: Row, is_outline: bool) -> str | None:
-        """What is wrong with the numbers of a line."""
+        """The fault of a line of numbers, None if it is usable."""
         count, num_classes = self.builder.num_keypoints, len(self.builder.class_names)
         wanted = BOX + count * self.per_keypoint
         if len(row) != wanted and not is_outline:
@@ -167,16 +166,16 @@ class _Reader:
         fractions = row[1:] if is_outline or not count else np.r_[row[1:BOX], self._shown(row)]
         if fractions.min() < -SLACK or fractions.max() > 1 + SLACK:
             worst = fractions[np.abs(fractions - 0.5).argmax()]
-            return f"{worst:g} is no share of the image, 0 to 1; are these pixels?"
+            return f"{worst:g} is not a fraction of the image, 0 to 1. Are these pixels?"
         return None
 
     def _shown(self, row: Row) -> Row:
-        """X and y of the keypoints that are annotated."""
+        """X and y of the annotated keypoints."""
         given = row[BOX:].reshape(-1, self.per_keypoint)
         return (given if self.per_keypoint == 2 else given[given[:, 2] > 0])[:, :2].reshape(-1)
 
     def _points(self, picture: Picture, values: Row) -> npt.NDArray[np.float32]:
-        """float32 ``[K, 3]``; without a visibility those at 0 0 are not annotated, the others visible."""
+        """float32 ``[K, 3]``; without visibility, those at 0 0 are not annotated and the others visible."""
         given = values.reshape(-1, self.per_keypoint)
         points = np.zeros((len(given), 3), dtype=np.float32)
         points[:, :2] = given[:, :2] * picture.size[::-1]
@@ -185,16 +184,16 @@ class _Reader:
         return points
 
     def finish(self) -> None:
-        """Report images without text file, and text files without image; give the images short ids."""
+        """Report images without a text file and vice versa; set short image ids."""
         if self.bare:
             what = f"{len(self.bare)} images have no text file: {shortened([p.name for p in self.bare])}."
             self.builder.warn(what, "They count as images without objects.", "images")
-        # A list names some of the images; the text files of the others are no fault.
+        # A list may name only some of the images; text files of the others are fine.
         is_list = any(entry.is_file() for entry in self.place.images)
         for folder in () if is_list else sorted({label.parent for label in self.label_files}):
             for label in visible_files(folder, "*.txt") if folder.is_dir() else ():
                 if label not in self.label_files and label.name != NAMES_FILE:
-                    self.builder.report("Its image is missing.", "Put it there, or delete this.", file=label)
+                    self.builder.report("Its image is missing.", "Add it, or delete this file.", file=label)
         pictures = self.builder.pictures
         stems = [picture.path.stem for picture in pictures]
         if len(set(stems)) == len(stems):
@@ -211,7 +210,7 @@ def _class_names(place: YoloPlace, settings: dict[str, Any]) -> list[str]:
 
 
 def _listed_images(place: YoloPlace, entry: Path) -> list[Path]:
-    """The images of a folder, those in folders in it included, or of a list."""
+    """The images of a folder and its subfolders, or of a list."""
     if entry.is_dir():
         folders = [entry, *sorted(f for f in entry.rglob("*") if f.is_dir())]
         return [
@@ -223,11 +222,11 @@ def _listed_images(place: YoloPlace, entry: Path) -> list[Path]:
     if entry.is_file():
         lines = [line.replace("\\", "/") for line in read_lines(entry) if line]
         return [entry.parent / line.removeprefix("./") for line in lines]
-    raise ValueError(f"{place.yaml}: there is no {entry}; correct the file, or its path.")
+    raise ValueError(f"{place.yaml}: {entry} does not exist; correct the file, or its path.")
 
 
 class YoloWriter(Writer):
-    """YOLO: keypoints with boxes if there are any, else outlines if there are any, else boxes."""
+    """YOLO: keypoints with boxes if there are keypoints, else outlines if there are outlines, else boxes."""
 
     def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
         super().__init__(folder, dataset, dropped)
@@ -255,7 +254,7 @@ class YoloWriter(Writer):
         (folder / f"{item.image.stem}.txt").write_text(text, encoding="utf-8")
 
     def _rows(self, item: Item, scale: npt.NDArray[np.int64]) -> Iterator[list[float]]:
-        """What follows the class in each line."""
+        """The numbers that follow the class in each line."""
         if self.kind == "outlines":
             assert item.truth.masks is not None
             windows = item.truth.masks.windows.tolist()

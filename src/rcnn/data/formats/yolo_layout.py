@@ -1,4 +1,4 @@
-"""Where YOLO data keep what: the yaml file, the parts that it names, and the text file of an image."""
+"""The layout of YOLO data: the yaml file, its splits, and the text file of an image."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rcnn.io.images import image_files, visible_files
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 SPLITS = ("train", "val", "valid", "test")
-ABOVE = 4  # folders above the images in which data.yaml is looked for
+ABOVE = 4  # number of folders above the images that are searched for data.yaml
 
 
 @dataclass(frozen=True)
 class YoloPlace:
-    """What a path means.
+    """The files of a data set.
 
     Attributes:
-        source: what was named: the yaml file, a folder of images, or a list of them.
-        yaml: the file of the classes, or ``classes.txt``.
-        images: folders and lists of the images.
+        source: the given path: the yaml file, a folder of images, or a list of images.
+        yaml: the yaml file, or ``classes.txt``.
+        images: the folders and lists of the images.
     """
 
     source: Path
@@ -30,13 +30,13 @@ class YoloPlace:
 
 
 def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
-    """What a path means as YOLO data, None if nothing.
+    """The YOLO data at a path, None if there are none.
 
-    A path may be the yaml file, the folder that holds it, a folder of images beside which ``labels`` lies, or
-    a list of images that a yaml file names.
+    A path may be the yaml file, its folder, a folder of images with a corresponding ``labels``, or a list of
+    images that a yaml file names.
 
     Raises:
-        ValueError: a yaml file that cannot be used, or one of several parts where ``split`` names none.
+        ValueError: an unusable yaml file, or one with several splits without ``split``.
     """
     if path.suffix in (".yaml", ".yml"):
         return _of_yaml(path, split)
@@ -50,10 +50,10 @@ def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
         names = next((f for f in (path / NAMES_FILE, path / "labels" / NAMES_FILE) if f.is_file()), None)
         names = names or _yaml_above(path)
         if names is None:
-            raise ValueError(f"{path}: YOLO labels without names; add a data.yaml or {NAMES_FILE} to it.")
+            raise ValueError(f"{path}: YOLO labels without class names; add a data.yaml or {NAMES_FILE}.")
         return YoloPlace(path, names, (path / "images",))
     if (path / NAMES_FILE).is_file() and any(label_path(f).parent == path for f in image_files(path)):
-        return YoloPlace(path, path / NAMES_FILE, (path,))  # as labelImg writes it
+        return YoloPlace(path, path / NAMES_FILE, (path,))  # as labelImg saves it
     labels = label_path(path / "image").parent
     if "images" in path.parts and _has_texts(labels):
         yaml = _yaml_above(path)
@@ -62,7 +62,7 @@ def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
 
 
 def label_path(image: Path) -> Path:
-    """The text file of an image: beside it, or in ``labels`` where its path has ``images``, the last time."""
+    """The text file of an image: next to it, or with ``labels`` for the last ``images`` of its path."""
     beside = image.with_suffix(".txt")
     if beside.is_file():
         return beside
@@ -75,16 +75,16 @@ def label_path(image: Path) -> Path:
 
 
 def is_yolo(path: Path, split: str | None = None) -> bool:
-    """Whether :func:`find_yolo` knows what a path means."""
-    # A list of VOC's may have some yaml file above it.
+    """Whether a path is YOLO data; see :func:`find_yolo`."""
+    # A list of VOC may have a yaml file above it.
     return path.exists() and path.parent.parent.name != "ImageSets" and find_yolo(path, split) is not None
 
 
 def load_yaml(file: Path) -> dict[str, Any]:
-    """The content of ``data.yaml``, or the names of ``classes.txt`` in that form.
+    """The content of ``data.yaml``, or the names of ``classes.txt`` in the same form.
 
     Raises:
-        ValueError: missing, no YAML, or without names.
+        ValueError: the file is missing, not YAML, or has no names.
     """
     import yaml
 
@@ -101,10 +101,10 @@ def load_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{file}: this is not YAML ({error}). Mend it.") from error
+        raise ValueError(f"{file}: this is not YAML ({error}). Fix it.") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
         raise ValueError(f"{file}: expected names: as a list, or as numbers with names.")
-    # As texts: YAML takes a class called "No" for the opposite of True.
+    # As texts: YAML takes a class named "No" for False.
     return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
 
 
@@ -116,22 +116,22 @@ def _of_yaml(file: Path, split: str | None) -> YoloPlace:
     if split is None and len(splits) > 1:
         places = [folder for folders in splits.values() for folder in folders]
         parts = ", ".join(str(p.resolve()) for p in places if p.exists()) or ", ".join(map(str, places))
-        raise ValueError(f"{file}: YOLO data in several parts; name one of their images: {parts}.")
+        raise ValueError(f"{file}: YOLO data with several splits; name one of their images: {parts}.")
     if not splits:
         raise ValueError(f"{file}: expected train: or val: with a folder or list of images.")
     name = split or next(iter(splits))
     if name not in splits:
-        raise ValueError(f"{file}: there is no part {name}; available: {', '.join(splits)}.")
+        raise ValueError(f"{file}: there is no split {name}; available: {', '.join(splits)}.")
     return YoloPlace(file, file, splits[name])
 
 
 def _entries(file: Path, content: dict[str, Any], split: str) -> tuple[Path, ...]:
-    """The folders and lists of a part: below ``path``, or below the yaml file."""
+    """The folders and lists of a split: relative to ``path``, or to the yaml file."""
     entries = content[split] if isinstance(content[split], list) else [content[split]]
     roots = [file.parent / str(content.get("path") or "."), file.parent]
     found = []
     for entry in (str(entry).replace("\\", "/") for entry in entries):
-        # Exports say "../train/images" of what lies beside their yaml file.
+        # Exports write "../train/images" for folders next to their yaml file.
         names = dict.fromkeys((entry, entry.removeprefix("../")))
         places = [root / name for name in names for root in roots]
         found.append(next((place for place in places if place.exists()), places[0]))
