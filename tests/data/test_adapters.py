@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from rcnn.data.augment import Augment
 from rcnn.data.check import check
 from rcnn.data.convert import convert
+from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
 from rcnn.data.loader import training_batches
 from rcnn.data.shapes import draw_shapes
@@ -343,3 +344,14 @@ def test_a_dotted_path_names_a_data_set(name: str, tmp_path: Path, monkeypatch: 
         open_data("my_cells:number")
     with pytest.raises(ValueError, match="my_cells has no absent"):
         open_data("my_cells:absent")
+
+
+def test_training_takes_the_object_or_its_dotted_path() -> None:
+    from rcnn.training.split import Sources
+
+    items = Items((PIXELS, target()))
+    items.class_names = ("cell", "dirt")
+    sources = Sources(data=items, val="my_cells:Cells")
+    assert isinstance(sources.data, Dataset)
+    assert sources.to_json()["data"].endswith("test_adapters.Items")
+    assert sources.to_json()["val"] == "my_cells:Cells"

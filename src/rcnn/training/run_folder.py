@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from rcnn.data.adapters import Items
 from rcnn.data.dataset import Dataset
 from rcnn.device import rank
 from rcnn.inference.detector import versions
@@ -60,8 +61,9 @@ def new_folder(folder: Path) -> Path:
     return folder
 
 
-def free_folder(data: str | Path | Dataset) -> Path:
+def free_folder(data: str | Path | Dataset | Items) -> Path:
     """``runs/NAME`` with the name of the data, or ``runs/NAME-2`` and so on if that holds a run."""
+    assert isinstance(data, str | Path | Dataset)
     name = data.source.stem if isinstance(data, Dataset) else Path(data).stem
     folder, number = Path("runs") / name, 1
     while (folder / RUN).exists():

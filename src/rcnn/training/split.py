@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from rcnn.config import is_dotted_path
+from rcnn.data.adapters import Items
 from rcnn.data.check import check, check_pair, refuse_or_skip
 from rcnn.data.classes import align_dataset_classes
 from rcnn.data.dataset import Dataset
@@ -32,7 +34,7 @@ MAX_NAMES_SHOWN = 8
 # Larger data sets are not decoded completely before training; `rcnn data check` does it at any size.
 MAX_DECODED_IMAGES = 5000
 
-Source = str | Path | Dataset
+Source = str | Path | Dataset | Items
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class Sources:
     proposals: str | Path | None = None
     val_proposals: str | Path | None = None
     format: str | None = None
+
+    def __post_init__(self) -> None:
+        """Open custom data sets; files and folders are opened later."""
+        for name in ("data", "val"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str | Path):
+                object.__setattr__(self, name, open_data(value))
 
     def to_json(self) -> dict[str, str | None]:
         """Absolute paths, by name; an opened data set is named by where it was opened."""
@@ -254,4 +263,8 @@ def check_same_part(folder: Path, name: str, *, part: Dataset, info: Mapping[str
 
 
 def _place(source: Source) -> str:
-    return str(source.source if isinstance(source, Dataset) else Path(source).resolve())
+    if isinstance(source, Dataset):
+        return str(source.source)
+    assert isinstance(source, str | Path)
+    named = is_dotted_path(str(source)) and not Path(source).exists()
+    return str(source if named else Path(source).resolve())
