@@ -287,8 +287,10 @@ class Detections:
     @classmethod
     def none(cls, images: Tensor, **present: Tensor) -> Detections:
         """No objects in images ``[B, C, H, W]``; further fields as keywords."""
-        labels = torch.zeros(0, dtype=torch.int64, device=images.device)
-        return cls(images.new_zeros((0, 4)), labels, images.new_zeros(0), labels, **present)
+        # Computed from the images: an exported constant of no objects is one object to OpenVINO.
+        labels = (images[:, 0, 0, 0] == torch.inf).nonzero()[:, 0]
+        scores = labels.to(images.dtype)
+        return cls(scores[:, None].repeat(1, 4), labels, scores, labels, **present)
 
     def tensors(self) -> dict[str, Tensor]:
         """What is there, by name: the outputs of an exported file."""
