@@ -39,6 +39,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rcnn.export import export
+from rcnn.ops.panoptic import OTHER, MergeSettings
 from rcnn.parts.proposals import SamplingSettings
 from rcnn.predict import Detector
 from rcnn.proposals import write_proposals
@@ -61,7 +62,6 @@ from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNNSettings
 from rcnn.models.panoptic_fpn import PanopticFPNSettings
 from rcnn.models.rcnn import RCNNSettings
-from rcnn.ops.panoptic import OTHER, MergeSettings
 from rcnn.parts.backbone import TrunkSettings
 from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings

@@ -261,7 +261,9 @@ def test_a_folder_whose_description_has_no_sum_of_its_own(
 OTHERS = {
     "cascade": (
         "mask_rcnn",
-        MaskRCNNSettings(**ONE_LEVEL | {"box": dataclasses.replace(BOX, cascade=CascadeSettings())}, mask=MASK),
+        MaskRCNNSettings(
+            **ONE_LEVEL | {"box": dataclasses.replace(BOX, cascade=CascadeSettings())}, mask=MASK
+        ),
     ),
     "panoptic": (
         "panoptic_fpn",

@@ -111,26 +111,25 @@ def test_pool_equals_caffes_definition(size):
     features, (boxes, images) = maps(), regions(60)
     for level, (feature, stride) in enumerate(zip(features, STRIDES, strict=True)):
         levels = torch.full((60,), level)
-        ours = roi_pool(features, boxes, images, levels, STRIDES, size, pooling="pool")
+        ours = roi_pool(features, boxes, images, levels, STRIDES, size, sampling_ratio=None)
         assert_close(ours, caffe_roi_pool(feature, boxes, images, stride, size), rtol=0, atol=0)
 
 
 def test_pool_sends_the_gradient_to_the_maximum_only():
     feature = torch.arange(16.0).view(1, 1, 4, 4).requires_grad_()
     zero = torch.zeros(1, dtype=torch.int64)
-    roi_pool([feature], torch.tensor([[0.0, 0, 3, 3]]), zero, zero, (1,), 2, pooling="pool").sum().backward()
+    roi_pool(
+        [feature], torch.tensor([[0.0, 0, 3, 3]]), zero, zero, (1,), 2, sampling_ratio=None
+    ).sum().backward()
     expected = torch.zeros((4, 4))
     expected[1::2, 1::2] = 1
     assert_close(feature.grad[0, 0], expected)
 
 
-@pytest.mark.parametrize("pooling", ["align", "pool"])
-@pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_no_regions_give_zero_gradients(pooling, sampling_ratio):
+@pytest.mark.parametrize("sampling_ratio", [0, 2, None])
+def test_no_regions_give_zero_gradients(sampling_ratio):
     features, none = [f.requires_grad_() for f in maps()], torch.zeros(0, dtype=torch.int64)
-    pooled = roi_pool(
-        features, torch.zeros((0, 4)), none, none, STRIDES, 7, pooling=pooling, sampling_ratio=sampling_ratio
-    )
+    pooled = roi_pool(features, torch.zeros((0, 4)), none, none, STRIDES, 7, sampling_ratio=sampling_ratio)
     assert pooled.shape == (0, 3, 7, 7)
     pooled.sum().backward()
 
@@ -184,6 +183,6 @@ def test_maps_in_half_precision_are_pooled_with_exact_boxes() -> None:
     rois = torch.tensor([[400.0, 100.0, 534.0, 300.0]])
     zero = torch.zeros(1, dtype=torch.int64)
     pooled = [
-        roi_pool([m], rois, zero, zero, [16], 2, pooling="pool") for m in (maps, maps.to(torch.bfloat16))
+        roi_pool([m], rois, zero, zero, [16], 2, sampling_ratio=None) for m in (maps, maps.to(torch.bfloat16))
     ]
     assert_close(pooled[1], pooled[0].to(torch.bfloat16).float())

@@ -24,7 +24,7 @@ SOURCES: dict[str, Read] = {
     "detectron2": detectron2.read,
     "mmdetection": mmdetection.read,
 }
-"""Programs by name. A row takes the content of a file and its name, and finds out which of our models it is."""
+"""Programs by name. A row takes the content of a file and its name, and recognises our model in it."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Legend: R regions, L levels of the pyramid, C channels, B images, P the output's
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torchvision
@@ -13,8 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from rcnn.layers.operator import operator
-
-Pooling = Literal["align", "pool"]
 
 
 def assign_levels(
@@ -47,11 +44,10 @@ def roi_pool(
     strides: Sequence[int],
     size: int,
     *,
-    pooling: Pooling = "align",
-    sampling_ratio: int = 2,
+    sampling_ratio: int | None = 2,
     aligned: bool = True,
 ) -> Tensor:
-    """Pool each region from its level to ``[R, C, P, P]``.
+    """Pool each region from its level to ``[R, C, P, P]``, by RoIAlign or by RoI pooling.
 
     Args:
         features: L maps ``[B, C, H, W]``.
@@ -60,19 +56,14 @@ def roi_pool(
         levels: int64 ``[R]``, from :func:`assign_levels`.
         strides: image pixels per cell of each level.
         size: P.
-        pooling: ``align`` or ``pool`` (max, with the rounding of Fast R-CNN).
         sampling_ratio: sample points per bin and axis of RoIAlign; 0 is adaptive (as many as cells in a bin).
+            None: RoI max pooling, with the rounding of Fast R-CNN.
         aligned: shift by half a cell, so that continuous coordinates mean what they say. False is the legacy
             form.
     """
     # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores where the
     # kernel of torchvision, which exported files hold, runs on one.
-    if (
-        pooling == "align"
-        and sampling_ratio > 0
-        and rois.device.type == "cpu"
-        and not torch.compiler.is_exporting()
-    ):
+    if sampling_ratio and rois.device.type == "cpu" and not torch.compiler.is_exporting():
         return roi_align(
             list(features), rois, image_indices, levels, list(strides), size, sampling_ratio, aligned
         )
@@ -83,9 +74,9 @@ def roi_pool(
     for level, (feature, stride) in enumerate(zip(maps, strides, strict=True)):
         index = (levels == level).nonzero().squeeze(1)
         pooled = (
-            torchvision.ops.roi_align(feature, boxes[index], size, 1 / stride, sampling_ratio, aligned)
-            if pooling == "align"
-            else torchvision.ops.roi_pool(feature, boxes[index], size, 1 / stride)
+            torchvision.ops.roi_pool(feature, boxes[index], size, 1 / stride)
+            if sampling_ratio is None
+            else torchvision.ops.roi_align(feature, boxes[index], size, 1 / stride, sampling_ratio, aligned)
         )
         output = output.index_put((index,), pooled.to(output.dtype))
     return output

@@ -15,7 +15,7 @@ from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.boxes import BoxWeights
 from rcnn.ops.losses import global_normaliser, smooth_l1
-from rcnn.ops.roi import Pooling, assign_levels, roi_pool
+from rcnn.ops.roi import assign_levels, roi_pool
 from rcnn.parts.backbone import BackboneSettings, build_stage
 from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.own_layers import own_layers
@@ -36,7 +36,7 @@ class PoolSettings:
         canonical_level: k0 in FPN eq. 1.
     """
 
-    pooling: Pooling = "align"
+    pooling: Literal["align", "pool"] = "align"
     size: int = 7
     sampling_ratio: int = 2
     aligned: bool = True
@@ -58,7 +58,7 @@ class RegionPool(nn.Module):
         levels = assign_levels(regions.boxes, self.strides, s.canonical_size, s.canonical_level)
         return roi_pool(
             use, regions.boxes, regions.image_indices, levels, self.strides, s.size,
-            pooling=s.pooling, sampling_ratio=s.sampling_ratio, aligned=s.aligned,
+            sampling_ratio=s.sampling_ratio if s.pooling == "align" else None, aligned=s.aligned,
         )  # fmt: skip
 
 
