@@ -106,13 +106,13 @@ def _with_conventions(settings: Settings, config: Mapping[str, Any], *, caffe: b
 
 def _pool(pool: PoolSettings, config: Mapping[str, Any], extractor: str) -> PoolSettings:
     samples = config_value(config, f"{extractor}.roi_layer.sampling_ratio", 0)
-    # mmcv's RoIAlign is aligned unless told otherwise.
+    # mmcv's RoIAlign is aligned by default.
     aligned = bool(config_value(config, f"{extractor}.roi_layer.aligned", True))
     return replace(pool, sampling_ratio=samples, aligned=aligned)
 
 
 def _beta(config: Any, head: str, default: float) -> float:
-    """Of the loss of a head's boxes; 0 is L1."""
+    """Beta of the loss of a head's boxes; 0 is L1."""
     loss = config_value(config, f"{head}.loss_bbox".lstrip("."), {})
     if loss.get("type") == "SmoothL1Loss":
         return float(loss.get("beta", 1.0))

@@ -219,8 +219,8 @@ class Detector:
         batch = self.transform.batch([image.pixels for image in images])
         given = tuple(image.proposals for image in images) if self.network.needs_proposals else ()
         batch = replace(batch, tensors=batch.tensors.to(self.device), proposals=given)
-        half = self.used_precision == "bf16"
-        with _evaluating(self.network), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        bf16 = self.used_precision == "bf16"
+        with _evaluating(self.network), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             detections: Detections = self.inference_network(
                 batch, min_score=request.min_score, max_detections=request.max_detections
             ).detections

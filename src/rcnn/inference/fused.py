@@ -31,7 +31,7 @@ from rcnn.ops.convolution import SAME, Activation, activate, convolve
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.fpn import Lateral
 
-MIN_REGIONS_AS_CONV = 50  # as a convolution the layer orders its weights anew each time
+MIN_REGIONS_AS_CONV = 50  # as a convolution the layer reorders its weights each time
 Precision = Literal["bf16", "float32"]
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {
     nn.ReLU: "relu",
@@ -52,7 +52,7 @@ class FusedCache:
         self._network: nn.Module | None = None
 
     def __reduce__(self) -> tuple[type[FusedCache], tuple[()]]:
-        """Copies and pickles make theirs anew."""
+        """Copies and pickles start with an empty cache."""
         return (FusedCache, ())
 
     def get(self, network: nn.Module, *, precision: Precision = "float32") -> nn.Module:
@@ -268,15 +268,15 @@ class FusedResidual(nn.Module):
 class ChannelsLastLinear(nn.Linear):
     """A fully connected layer on regions ``[R, C, P, P]``, its inputs ordered as channels_last lie in memory.
 
-    No region is copied; of many, torch computes it a sixth quicker as the convolution with one result that it
+    No region is copied; of many, torch computes it a sixth faster as the convolution with one result that it
     also is.
     """
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``[R, K]``."""
         _, channels, height, width = pooled.shape
-        quick = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        if len(pooled) < MIN_REGIONS_AS_CONV or not quick:
+        has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        if len(pooled) < MIN_REGIONS_AS_CONV or not has_onednn:
             return super().forward(pooled.permute(0, 2, 3, 1).flatten(1))
         kernels = self.weight.view(-1, height, width, channels).permute(0, 3, 1, 2)
         return functional.conv2d(pooled, kernels, self.bias).flatten(1)

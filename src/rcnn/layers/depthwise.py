@@ -1,6 +1,6 @@
-"""Depthwise convolutions whose gradient is quick on a CPU.
+"""Depthwise convolutions whose gradient is fast on a CPU.
 
-Below torch there is a quick kernel for the gradient of 3x3 depthwise weights; 5x5 ones take a slow way of
+Below torch there is a fast kernel for the gradient of 3x3 depthwise weights; 5x5 ones take a slow way of
 their own, which costs ten times what the rest of the layer does (fifty times in bfloat16). But each of the
 25 weights belongs to one shift of the image against the result's gradient, and four 3x3 kernels in the
 corners of the 5x5 one have all of these shifts among them.

@@ -47,11 +47,11 @@ CHUNK = 2**17
 # Below these the transformations cost more than the products save.
 MIN_CHANNELS = 192
 MIN_TILES = 50
-MIN_GROUPED_TILES = 100  # below these, reordering the kernels costs more than the quicker product saves
+MIN_GROUPED_TILES = 100  # below these, reordering the kernels costs more than the faster product saves
 
 
 def is_faster(images: Tensor, kernels: int) -> bool:
-    """Whether this way is the quicker one: wide maps ``[B, C, H, W]``, many kernels, float32, on a CPU."""
+    """Whether this way is the faster one: wide maps ``[B, C, H, W]``, many kernels, float32, on a CPU."""
     if images.device.type != "cpu" or images.dtype != torch.float32 or images.ndim != 4:
         return False
     batch, channels, height, width = images.shape

@@ -1,4 +1,4 @@
-"""Settings that suit a laptop: what the models' light settings share; docs/recipes.md has the arithmetic."""
+"""What the models' light settings have in common, which suit a laptop; docs/recipes.md has the arithmetic."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Panoptic FPN: Mask R-CNN with a semantic branch (Kirillov et al. 2019, arXiv 1901.02446).
 
-Objects and the classes of pixels come out side by side; ``rcnn.ops.panoptic.merge`` makes one partition of
-them. Loss: ``instance_weight (classes + boxes + masks) + semantic_weight semantic``, and the RPN's losses,
-which the paper does not weigh.
+Objects and the classes of pixels come out side by side; ``rcnn.structures.panoptic.merge`` makes one
+partition of them. Loss: ``instance_weight (classes + boxes + masks) + semantic_weight semantic``, and the
+RPN's losses, which the paper does not weigh.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""The parts of the networks, one family a file: module, targets, loss and decoding together."""
+"""The parts of the networks, one file per part: module, targets, loss and decoding together."""

@@ -1,4 +1,4 @@
-"""What networks are given and what they give, as tensors: batches, targets, detections.
+"""What networks take and return, as tensors: batches, targets, detections.
 
 Results and truth outside the networks are NumPy (``rcnn.structures``); :class:`Targets` and
 :class:`TargetMasks` have the same fields as tensors.

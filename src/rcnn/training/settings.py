@@ -102,7 +102,7 @@ class TrainSettings:
             if not good:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected {expected}")
 
-    def half(self, device: torch.device) -> bool:
+    def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether ``amp`` means bfloat16 on this device."""
         return self.amp == "auto" and fast_bfloat16(device)
 

@@ -253,8 +253,8 @@ class Trainer:
             group["lr"] = self.lr * group["multiple"]
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        half = self.settings.half(self.device)
-        return torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
+        bf16 = self.settings.uses_bfloat16(self.device)
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     def _statistics(self) -> list[Tensor]:
         """The running statistics that a step in training changes."""

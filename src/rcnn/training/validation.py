@@ -20,7 +20,7 @@ from rcnn.structures import Instances
 from rcnn.training.recipe import Recipe
 from rcnn.training.split import Split
 
-# Of an evaluated image during training, on average: a megapixel takes about half a second on two cores.
+# Mean for an image evaluated during training: a megapixel takes about half a second on two cores.
 MEAN_EVAL_PIXELS = 1024 * 1024
 MAX_LOSS_IMAGES = 16
 
