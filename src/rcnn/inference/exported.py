@@ -34,6 +34,7 @@ from rcnn.inference.predictor import Prepared, Request
 from rcnn.inference.tiles import Tile, make_tiles, needs_tiling
 from rcnn.io.images import to_bytes
 from rcnn.io.renamed import current_settings
+from rcnn.kernels.library import cpu_flags
 from rcnn.structures import Array, Instances, MergeSettings, Size, Skeleton
 from rcnn.transform import Transform
 
@@ -285,10 +286,7 @@ def _has_matrix_units() -> bool:
     """
     if "ONEDNN_MAX_CPU_ISA" in os.environ:
         return False
-    try:
-        return " amx_int8 " in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    return "amx_int8" in cpu_flags()
 
 
 def _load_torch(path: Path) -> ExportedDetector:

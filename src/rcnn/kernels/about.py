@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from rcnn.kernels import library, status
 
@@ -38,9 +37,4 @@ def _cpu() -> str:
 
 def cpu_name() -> str:
     """What the processor is called."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return library.cpu_field("model name") or platform.processor() or platform.machine()

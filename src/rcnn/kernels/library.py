@@ -142,11 +142,16 @@ def _wanted() -> list[str]:
 
 def cpu_flags() -> set[str]:
     """What the CPU can do and the system lets it."""
+    return set(cpu_field("flags").split())
+
+
+def cpu_field(name: str) -> str:
+    """What Linux says about the first processor, such as its ``model name``; empty where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())
+        return ""
+    return next((line for line in lines if line.startswith(name)), "").partition(":")[2].strip()
 
 
 def _share_openmp() -> None:
