@@ -134,8 +134,8 @@ def _class_names(found: RecognisedModel, classes: str | Path | None, what: str) 
         return ("person",)
     else:
         raise ValueError(
-            f"{what}: {count} classes without names; give them with --classes FILE, one a line, in the order "
-            "of the weights"
+            f"{what}: {count} classes without names; give them with --classes FILE, one per line, in "
+            "the order of the weights"
         )
     if len(names) != count:
         raise ValueError(f"{where}: {len(names)} names, but {what} has {count} classes")

@@ -44,7 +44,7 @@ class Skeleton:
         object.__setattr__(self, "mirror", self.mirror or _partners(self.names))
         object.__setattr__(self, "sigmas", self.sigmas or (DEFAULT_SIGMA,) * count)
         if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
-            raise ValueError(f"sigmas {self.sigmas}: expected {count} numbers above 0, one a keypoint")
+            raise ValueError(f"sigmas {self.sigmas}: expected {count} numbers above 0, one per keypoint")
         if sorted(self.mirror) != list(range(count)):
             raise ValueError(f"mirror {self.mirror}: expected each of 0 to {count - 1} once")
         if any(not 0 <= end < count for bone in self.bones for end in bone):
