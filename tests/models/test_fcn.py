@@ -208,7 +208,7 @@ def test_fc6_and_fc7_are_those_of_the_classifier(monkeypatch):
         rows, columns = torch.randn((4096, 1), generator=draw), torch.randn((1, inputs), generator=draw)
         state[f"classifier.{n}.weight"] = 0.01 * rows * columns
     monkeypatch.setattr(fcn, "load_backbone_weights", lambda *_: True)
-    monkeypatch.setattr(weights, "given", lambda _: None)
+    monkeypatch.setattr(weights, "local_weights", lambda _: None)
     monkeypatch.setattr(weights, "_imagenet", lambda _: state)
     model = FCN(2, replace(paper("32s"), channels=4096))
     assert load_pretrained(model) == ["backbone", "layers"]

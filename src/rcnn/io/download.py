@@ -45,11 +45,13 @@ def find_weights(url: str) -> Path:
     name = url.rsplit("/", 1)[-1]
     digits = re.search(r"-([0-9a-f]{8,})\.", name)
     assert digits is not None, url
-    placed = given(name)
+    placed = local_weights(name)
     if placed is not None:
         _check(placed, digits[1])
         return placed
-    return given(Path(name).with_suffix(".safetensors").name) or download(url, digits[1], cache_folder())
+    return local_weights(Path(name).with_suffix(".safetensors").name) or download(
+        url, digits[1], cache_folder()
+    )
 
 
 def download(url: str, checksum: str, folder: str | Path) -> Path:
@@ -163,7 +165,7 @@ def _check(path: Path, checksum: str) -> None:
         )
 
 
-def given(name: str) -> Path | None:
+def local_weights(name: str) -> Path | None:
     """The file of this name in the folder that ``RCNN_WEIGHTS`` names."""
     folder = os.environ.get("RCNN_WEIGHTS")
     path = Path(folder) / name if folder else None

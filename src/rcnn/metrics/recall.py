@@ -89,5 +89,5 @@ def _recall_at(overlaps: npt.NDArray[np.float32], level: float) -> Floats:
     """The fraction ``[C]`` of objects with at least this IoU, but for float32's rounding."""
     if not len(overlaps):
         return np.full(overlaps.shape[1], np.nan)
-    share: Floats = (overlaps >= level - 1e-6).mean(0)
-    return share
+    fraction: Floats = (overlaps >= level - 1e-6).mean(0)
+    return fraction

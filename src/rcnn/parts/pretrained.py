@@ -26,7 +26,7 @@ import torchvision
 from torch import Tensor, nn
 
 from rcnn.config import is_dotted_path, resolve
-from rcnn.io.download import find_weights, given, read_tensors
+from rcnn.io.download import find_weights, local_weights, read_tensors
 from rcnn.layers.norm import fold_batch_norm
 from rcnn.parts.backbone import BACKBONES, TIMM, Backbone, BackboneSettings, MapsBackbone
 
@@ -114,7 +114,7 @@ def backbone_normalisation(name: str) -> tuple[Channels, Channels]:
         raise ValueError(f"backbone {name!r} is unknown; expected one of {', '.join(BACKBONES)}")
     if name.startswith("efficientnet_lite"):
         return SYMMETRIC
-    return CAFFE if name == "vgg16" and given(CAFFE_VGG16) else IMAGENET
+    return CAFFE if name == "vgg16" and local_weights(CAFFE_VGG16) else IMAGENET
 
 
 def load_backbone_weights(backbone: Backbone | MapsBackbone, settings: BackboneSettings) -> bool:
@@ -158,7 +158,7 @@ def load_next_stage(stage: nn.Module, settings: BackboneSettings) -> bool:
 def load_fc_layers(layers: nn.Module, settings: BackboneSettings) -> bool:
     """Fill fc6 and fc7 of the backbone's network, if network, head and file have them."""
     backbone = settings.name
-    if backbone not in FC_LAYERS or (backbone == "vgg16" and given(CAFFE_VGG16)):
+    if backbone not in FC_LAYERS or (backbone == "vgg16" and local_weights(CAFFE_VGG16)):
         return False
     width, names = FC_LAYERS[backbone]
     # FCN has them as convolutions, 7 x 7 and 1 x 1.
@@ -216,7 +216,7 @@ def _efficientnet_lite_tensors(name: str) -> list[Tensor]:
 
 def _imagenet(name: str) -> State:
     """The ImageNet tensors of a network of torchvision, under its key names."""
-    caffe = given(CAFFE_VGG16) if name == "vgg16" else None
+    caffe = local_weights(CAFFE_VGG16) if name == "vgg16" else None
     return read_tensors(
         caffe or find_weights(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url)
     )

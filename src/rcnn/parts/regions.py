@@ -20,14 +20,14 @@ def external_proposals(targets: Sequence[Targets]) -> list[Tensor]:
     Raises:
         ValueError: an image without proposals.
     """
-    given = []
+    boxes = []
     for target in targets:
         if target.proposals is None:
             raise ValueError(
                 f"{target.path}: no proposals, which this model needs: see rcnn.data.external_proposals"
             )
-        given.append(target.proposals)
-    return given
+        boxes.append(target.proposals)
+    return boxes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
-from rcnn.io.download import given
+from rcnn.io.download import local_weights
 from rcnn.layers.norm import freeze_batch_norm, has_batch_norm
 from rcnn.parts.simple_pyramid import SimplePyramid
 
@@ -153,7 +153,7 @@ def _feature_net(name: str, *, pretrained: bool, **options: Any) -> Any:
     _require_model(name)
     if pretrained:
         options |= {"pretrained": True}
-        placed = given(f"{name}.safetensors")
+        placed = local_weights(f"{name}.safetensors")
         if placed is not None:
             options |= {"pretrained_cfg_overlay": {"file": str(placed)}}
     for any_size in _ANY_SIZE:

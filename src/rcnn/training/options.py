@@ -73,7 +73,7 @@ class TrainOptions:
         if any(text.partition("=")[0].strip() == "train.seed" for text in self.settings):
             raise ValueError("--set train.seed: use --seed, which also decides the held-out images")
 
-    def given_recipe(self) -> Recipe | None:
+    def own_recipe(self) -> Recipe | None:
         """The recipe that was passed, with length, seed and workers of the other options.
 
         Raises:

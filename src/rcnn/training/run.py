@@ -134,7 +134,7 @@ def start_run(options: TrainOptions) -> Path:
     options.check()
     device = process_device(options.device)
     callbacks = open_callbacks(options.callbacks, options.log) if rank() == 0 else []
-    given = options.given_recipe()
+    given = options.own_recipe()
     is_new = options.out is None or not Path(options.out).exists()
     data, out = options.sources.data, options.out
     assert data is not None
