@@ -46,7 +46,7 @@ def _rpn_boxes(detector: Detector, image: Pixels, count: int, min_candidates: in
     network: Any = detector.network.eval()
     batch = detector.transform([torch.from_numpy(image).permute(2, 0, 1)])
     batch = ImageBatch(batch.tensors.to(detector.device), batch.sizes)
-    # Of a Faster R-CNN whose stages share nothing the RPN has its own.
+    # A Faster R-CNN whose stages share nothing has a backbone for the RPN.
     backbone = getattr(network, "rpn_backbone", network.backbone)
     neck = getattr(network, "rpn_neck", network.neck)
     output = network.rpn(neck(backbone(batch.tensors)))

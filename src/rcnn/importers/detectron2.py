@@ -1,7 +1,7 @@
 """Detectron2's detectors: Faster, Mask, Keypoint and Cascade R-CNN on ResNets, with a pyramid or as C4.
 
 Facts: github.com/facebookresearch/detectron2 at 02b5c4e2, ``config/defaults.py``, ``configs/`` and
-``modeling/``. The settings are those of its model zoo; a file has the weights only, and cannot tell them.
+``modeling/``. The settings are those of its model zoo, since a file has only the weights.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _with_conventions(settings: Settings, stride: Literal["1x1", "3x3"]) -> Sett
     """What every model of the zoo has in common."""
     people = isinstance(settings, KeypointRCNNSettings)
     pyramid = settings.fpn is not None
-    # Of all proposals, the pyramid's configurations keep fewer in training than Detectron.
+    # The pyramid's configurations keep fewer proposals in training than Detectron.
     kept = (1500 if people else 1000) if pyramid and settings.box.cascade is None else 2000
     rpn = replace(
         settings.rpn,
@@ -87,7 +87,7 @@ def _images(tensors: Mapping[str, Tensor], *, pyramid: bool) -> tuple[Transform,
     if "pixel_mean" in tensors and "pixel_std" in tensors:
         mean, std = _three(tensors["pixel_mean"]), _three(tensors["pixel_std"])
         where = "from the file"
-    # Of photographs, blue has the lowest mean.
+    # In photographs, blue has the lowest mean.
     channels = "bgr" if mean[0] <= mean[2] else "rgb"
     if channels == "bgr":
         mean, std = (mean[2], mean[1], mean[0]), (std[2], std[1], std[0])

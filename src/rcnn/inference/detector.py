@@ -106,7 +106,7 @@ class Detector:
 
     @property
     def nms_iou(self) -> float:
-        """Of two objects of one class that overlap by more, the one with the lower score is left out."""
+        """The highest IoU of two objects of one class; above it, the one with the lower score is dropped."""
         selection = self.network.selection
         return 1.0 if selection is None else selection.nms_iou
 

@@ -120,7 +120,7 @@ class ExportedDetector:
 
     @property
     def nms_iou(self) -> float:
-        """Of two objects of one class that overlap by more, the one with the lower score is left out."""
+        """The highest IoU of two objects of one class; above it, the one with the lower score is dropped."""
         return float(self._settings["model"].get("box", {}).get("nms_iou", 0.5))
 
     @property

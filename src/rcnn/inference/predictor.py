@@ -97,7 +97,7 @@ class Model(Protocol):
 
     @property
     def nms_iou(self) -> float:
-        """Of two objects of one class that overlap by more, the one with the lower score goes."""
+        """The highest IoU of two objects of one class; above it, the one with the lower score is dropped."""
 
     def batch_key(self, size: Size) -> tuple[int, ...]:
         """Images whose sizes have the same key can share a batch."""

@@ -89,7 +89,7 @@ def merge_tiles(
         found: the outputs for each tile, in its own coordinates; the pixel classes of the cores are kept.
         size: (height, width) of the image.
         max_detections: the most objects kept.
-        max_iou: of two objects of one class that overlap by more, the one with the lower score goes.
+        max_iou: of two objects of one class that overlap by more, the one with the lower score is dropped.
     """
     kept = [_in_core(tile, one) for tile, one in zip(tiles, found, strict=True)]
     whole = {name: np.concatenate([one[name] for one in kept]) for name in kept[0]}

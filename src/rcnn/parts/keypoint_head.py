@@ -80,8 +80,8 @@ class KeypointHead(nn.Module):
     ) -> dict[str, Tensor]:
         """Mean cross entropy over the S² cells of each keypoint that is annotated and in its region.
 
-        Of pooled positive regions ``[R, C, P, P]``; on a CPU of some at a time: nothing else that training
-        keeps is as large.
+        The regions are the pooled positive ones, ``[R, C, P, P]``. A CPU computes some at a time, since
+        nothing else that training keeps is as large.
         """
         cells, seen = self._targets(positives, truths, 4 * pooled.shape[-1])
 

@@ -38,7 +38,7 @@ __all__ = ["LossValues", "TrainSettings", "TrainState", "Trainer", "TrainingStop
 
 LossValues = dict[str, float]
 WINDOW = 20  # steps whose mean losses make a row of metrics.jsonl
-# Of a run by the clock, for evaluations during training; the last one and the report are not counted.
+# The fraction of a run by the clock for evaluations during it; the last one and the report do not count.
 MAX_EVAL_FRACTION = 0.05
 SAVE_COST = 20  # at least this many times as long as a checkpoint takes passes before the next one
 
@@ -326,7 +326,7 @@ class Trainer:
             self.network.eval()
             metrics = self.evaluate(last)
             score = self._mean(metrics["score"] * self.world if self.rank == 0 else 0.0)
-            # Of equal ones the last is kept; only a better one is progress, once there is any result.
+            # The last of equal ones is kept; only a better one is progress, once there is any result.
             kept = score >= state.best
             state.stale = 0 if score > state.best or score == 0 == state.best else state.stale + 1
             if kept:
