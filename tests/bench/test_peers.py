@@ -3,6 +3,7 @@
 import torch
 from benchmarks.peers import keep_scale, lighten, torchvision_detector, torchvision_inputs
 
+from rcnn.data.geometry import TrainingSample
 from tiny import tiny_shapes
 
 
@@ -16,7 +17,8 @@ def test_a_lighter_peer_trains_on_images_as_they_are() -> None:
     keep_scale(network)
     assert sum(p.numel() for p in network.parameters()) < 0.7 * heavy
     samples = [shapes[0], shapes[1]]
-    images, targets = torchvision_inputs([s.image for s in samples], [s.truth for s in samples])
+    tensors = [TrainingSample.from_sample(s) for s in samples]
+    images, targets = torchvision_inputs([t.image for t in tensors], [t.targets for t in tensors])
     seen, _ = network.transform(images)
     assert seen.image_sizes == [tuple(image.shape[1:]) for image in images]
     losses = network.train()(images, targets)

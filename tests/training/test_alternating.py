@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
+import rcnn
 from rcnn.cli import app
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import read_proposals
@@ -272,7 +273,8 @@ train(sys.argv[1], recipe=sys.argv[2], out=sys.argv[3])
 def test_killed_from_outside_it_ends_the_same(data: Path, whole: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "run", tmp_path / "tiny.toml"
     file.write_text(dump_recipe(alternating_recipe()), encoding="utf-8")
-    paths = [str(ROOT / "src"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    # The package that this process runs: with the kernels, if it has them.
+    paths = [str(Path(rcnn.__file__).parents[1]), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(data), str(file), str(out)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
@@ -386,7 +388,7 @@ def test_the_option_sets_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     assert passed["settings"] == ["model.scheme=joint"]
     done = CliRunner().invoke(app, ["train", "d.json", "--scheme", "alternating", "--model", "mask_rcnn"])
     assert done.exit_code == 1
-    assert "--scheme is of faster_rcnn, not of mask_rcnn" in done.output
+    assert "--scheme is for faster_rcnn, not for mask_rcnn" in done.output
 
 
 def test_no_other_start_than_imagenet(tmp_path: Path) -> None:
