@@ -245,6 +245,7 @@ def test_evaluate_prints_a_table_and_writes_json(model: str, data: Path, tmp_pat
     measured = json.loads((tmp_path / "r" / "result.json").read_text())
     assert measured["metrics"]["mask/AP"] == pytest.approx(1.0)
     assert measured["data"] == str(data)
+    assert measured["precision"] == "float32"
 
 
 def test_evaluate_measures_the_families_named(model: str, data: Path, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def evaluate(
         if settings:
             raise ValueError("evaluate: --set changes a model, but --predictions uses none; remove it")
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
+        measured = {"predictions": str(predictions)}
         evaluation, _ = evaluate_results(predictions, dataset, threshold=threshold, **chosen)
     else:
         detector = load_model(
@@ -116,6 +117,7 @@ def evaluate(
             print_text(f"skipped: {problem}")
         with progress_bar("proposing") as progress:
             dataset = with_required_proposals(dataset, detector, proposals, metrics=names, progress=progress)
+        measured = {"model": sources[0], "precision": detector.for_measuring().used_precision}
         if threshold is None:
             threshold = getattr(detector, "min_score", None)
         with progress_bar("evaluating") as progress:
@@ -124,7 +126,6 @@ def evaluate(
             )
     print_table(evaluation.table())
     if json_file is not None:
-        measured = {"predictions": str(predictions)} if predictions is not None else {"model": sources[0]}
         content = {**measured, "data": sources[-1], **evaluation.to_json()}
         write_atomically(json_file, json.dumps(content, indent=1).encode())
         print_text(f"written: {json_file}")

@@ -48,7 +48,8 @@ def write_results(
     began = time.perf_counter()
     detector = load_detector(folder, device)
     # The figures that stay are those of float32.
-    evaluation, predictions = trained.measured or evaluate(detector.for_measuring(), split.val)
+    measured = detector.for_measuring()
+    evaluation, predictions = trained.measured or evaluate(measured, split.val)
     threshold, why_threshold = _threshold(detector, evaluation)
     state = trained.state
     # What follows the loop (SVMs) is in no checkpoint of it: the time that was noted first is kept.
@@ -60,7 +61,8 @@ def write_results(
         "training_seconds": seconds,
     }
     replace(detector, min_score=threshold, info=info).save(folder / BEST)
-    write_atomically(folder / EVALUATION, json.dumps(evaluation.to_json()).encode())
+    content = {"precision": measured.used_precision, **evaluation.to_json()}
+    write_atomically(folder / EVALUATION, json.dumps(content).encode())
     facts = _facts([*split.messages, *map(str, reasons)]) | {
         "seed": str(recipe.train.seed),
         "steps": f"{state.iteration} ({state.skipped} skipped), best at {state.best_iteration}",
