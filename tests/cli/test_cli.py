@@ -51,6 +51,9 @@ class Fixed:
     def cap(self, size: tuple[int, int]) -> int:
         return self.max_detections
 
+    def for_measuring(self) -> "Fixed":
+        return self
+
     def predict(
         self, images: Any, *, min_score: float | None = None, max_detections: int | None = None
     ) -> list[Instances]:

@@ -199,7 +199,9 @@ def test_integers_are_computed_in_floats_where_they_would_end_the_process(
 
 def test_a_limit_of_instructions_keeps_the_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda self: "flags\t\t: fpu amx_tile amx_int8 flush_l1d")
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, **options: "flags\t\t: fpu amx_tile amx_int8 flush_l1d"
+    )
     assert runtime._has_matrix_units()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
     assert not runtime._has_matrix_units()
