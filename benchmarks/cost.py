@@ -118,7 +118,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.set_xlabel(name)
             axis.set_ylim(min(y) / 2, max(y) * 2)
         axes[0, column].set_title(name)
-    axes[0, 0].set_ylabel("seconds an image")
+    axes[0, 0].set_ylabel("seconds per image")
     axes[1, 0].set_ylabel("MB above the model")
     figure.suptitle(result["machine"], fontsize=9)
     figure.savefig(path, dpi=110)

@@ -162,7 +162,7 @@ def measured(folder: Path, val: Dataset) -> dict[str, float]:
 
 
 def timed(folders: dict[str, Path], val: Dataset, count: int) -> dict[str, dict[str, float]]:
-    """Median seconds an image by stage of each model; the models take turns, the first image warms up."""
+    """Median seconds per image by stage of each model; the models take turns, the first image warms up."""
     detectors = {name: load(folder) for name, folder in folders.items()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in detectors}
     chosen = val.evenly_spaced(count)
@@ -220,7 +220,7 @@ def machine() -> str:
 
 
 def picture(rows: dict[str, Row]) -> Figure:
-    """Accuracy on the left, seconds an image by stage on the right."""
+    """Accuracy on the left, seconds per image by stage on the right."""
     figure = Figure(figsize=(11, 0.9 + 0.75 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(rows))
@@ -237,7 +237,7 @@ def picture(rows: dict[str, Row]) -> Figure:
     left.invert_yaxis()
     left.set_xlabel("%, a mark for each seed")
     right.set_xscale("log")
-    right.set_xlabel("seconds an image")
+    right.set_xlabel("seconds per image")
     for axes in (left, right):
         axes.legend(fontsize=8)
         axes.grid(axis="x", alpha=0.3)

@@ -277,7 +277,7 @@ def test_one_batch_equals_one_by_one(model, sizes):
 
 
 def test_groups_are_padded_as_the_transform_pads():
-    """Of images of 40 and 60 pixels one group with a divisor of 64, two with 32."""
+    """Images of 40 and 60 pixels make one group with a divisor of 64 and two with 32."""
     images = pictures((40, 40), (60, 60))
     groups = [Transform(size_divisor=step)(images).equal_groups() for step in (32, 64)]
     assert groups == [{(64, 64): [0, 1]}, {(64, 64): [0, 1]}]
