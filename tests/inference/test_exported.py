@@ -157,7 +157,10 @@ THEIRS = rf"torch {re.escape(torch.__version__)} does not take what 9.1 wrote: e
         (replaced("/byteorder", "/byteorde\xf2"), "truncated or damaged, or no file of rcnn export"),
         (replaced("relu.default", "silu.default"), "models/model.json in it is damaged"),
         (lambda _: torch_program(None), "not written by rcnn export"),
-        (lambda _: torch_program(NEWER), r"newer rcnn \(9.0, layout 3; this one reads 2\): pip install"),
+        (
+            lambda _: torch_program(NEWER),
+            r"newer rcnn \(9.0, layout 3; this one reads 2\): update rcnn and run pip install \.",
+        ),
         (lambda content: edited(content, "archive_version", lambda _: b"99"), THEIRS + ".* version 99"),
         (lambda content: edited(content, "model.json", another_schema), THEIRS),
         (lambda content: edited(content, "model.json", lambda _: b"{}"), THEIRS),
@@ -175,8 +178,8 @@ def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_pa
     openvino_folder(tmp_path / "a", INFO)
     for package in ("onnxruntime", "openvino", "torch"):
         monkeypatch.setitem(sys.modules, package, None)
-    refused(tmp_path / "a.onnx", r'needs ONNX Runtime: pip install "rcnn\[runtime\]"')
-    refused(tmp_path / "a", r'needs OpenVINO: pip install "rcnn\[runtime\]"')
+    refused(tmp_path / "a.onnx", r'needs ONNX Runtime: pip install "\.\[runtime\]"')
+    refused(tmp_path / "a", r'needs OpenVINO: pip install "\.\[runtime\]"')
     refused(tmp_path / "a.pt2", "needs torch: pip install torch torchvision")
 
 

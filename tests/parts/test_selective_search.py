@@ -86,7 +86,7 @@ def test_other_images_are_refused() -> None:
 
 def test_without_opencv_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ValueError, match=r"pip install 'rcnn\[selective-search\]'"):
+    with pytest.raises(ValueError, match=r'pip install "\.\[selective-search\]"'):
         selective_search(np.zeros((8, 8, 3), np.uint8), SMALL)
 
 

@@ -182,7 +182,7 @@ def test_a_missing_package_is_reported_before_anything_is_made(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ValueError, match=rf"{name} is not installed; pip install 'rcnn\[{name}\]'"):
+    with pytest.raises(ValueError, match=rf'{name} is not installed; pip install "\.\[{name}\]"'):
         train(tiny_shapes(2), recipe=tiny_recipe(), log=[name], out=tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()
 

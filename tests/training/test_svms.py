@@ -147,7 +147,7 @@ class TestMining:
 
 def test_without_sklearn_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ValueError, match=r"pip install 'rcnn\[svm\]'"):
+    with pytest.raises(ValueError, match=r'pip install "\.\[svm\]"'):
         require_sklearn()
 
 

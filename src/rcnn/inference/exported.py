@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rcnn.extras import install_command
 from rcnn.inference import predictor, tiles
 from rcnn.inference.exported_metadata import (
     METADATA_FILE,
@@ -232,7 +233,7 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f'{path} needs ONNX Runtime: pip install "rcnn[runtime]"') from error
+        raise ValueError(f"{path} needs ONNX Runtime: {install_command('runtime')}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.enable_cpu_mem_arena = False  # it grows by half with the second image
@@ -253,7 +254,7 @@ def _load_openvino(folder: Path, threads: int | None) -> ExportedDetector:
     try:
         import openvino
     except ImportError as error:
-        raise ValueError(f'{folder} needs OpenVINO: pip install "rcnn[runtime]"') from error
+        raise ValueError(f"{folder} needs OpenVINO: {install_command('runtime')}") from error
     # Its default on some processors is bfloat16.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rcnn.extras import install_command
+
 FORMAT = 2
 """The layout of inputs, outputs and metadata; a change that older readers would misread raises it."""
 METADATA_FILE = "rcnn.json"
@@ -120,7 +122,7 @@ def _checked(info: Any, path: Path) -> dict[str, Any]:
     if info["export"] > FORMAT:
         raise ValueError(
             f"{path}: written by a newer rcnn ({written_by(info, 'rcnn')}, layout {info['export']}; this "
-            f"one reads {FORMAT}): pip install --upgrade rcnn"
+            f"one reads {FORMAT}): update rcnn and run {install_command()}"
         )
     return info
 

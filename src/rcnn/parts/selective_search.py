@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-INSTALL = "pip install 'rcnn[selective-search]'"
+from rcnn.extras import install_command
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,12 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise ValueError(f"selective search needs OpenCV's contrib module: {INSTALL}") from error
+        raise ValueError(
+            f"selective search needs OpenCV's contrib module: {install_command('selective-search')}"
+        ) from error
     if not hasattr(cv2, "ximgproc"):
         raise ValueError(
             "selective search needs OpenCV's contrib module, and the OpenCV installed here has none: "
-            f"pip uninstall opencv-python opencv-python-headless && {INSTALL}"
+            f"pip uninstall opencv-python opencv-python-headless && {install_command('selective-search')}"
         )
     return cv2

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rcnn.extras import install_command
 from rcnn.structures.masks import Masks, Size
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ def to_supervision(instances: Instances) -> Any:
         import supervision
         from supervision.detection.compact_mask import CompactMask
     except ImportError as error:
-        raise ValueError('to_supervision needs supervision 0.28: pip install "rcnn[supervision]"') from error
+        raise ValueError(
+            f"to_supervision needs supervision 0.28: {install_command('supervision')}"
+        ) from error
     masks: Any = None
     data: dict[str, Any] = {"class_name": np.array(instances.names, dtype=str)}
     if instances.masks is not None and len(instances):

@@ -31,6 +31,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from rcnn.config import resolve
+from rcnn.extras import install_command
 from rcnn.training.recipe import Recipe, recipe_tables
 
 Moment = Literal["on_start", "on_step", "on_evaluation", "on_end"]
@@ -281,5 +282,5 @@ def _required(package: str) -> ModuleType:
     try:
         return import_module(package)
     except ImportError as error:
-        advice = f"pip install 'rcnn[{package}]'"
+        advice = install_command(package)
         raise ValueError(f"log {package}: the package {package} is not installed; {advice}") from error

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.geometry import TrainingSample
+from rcnn.extras import install_command
 from rcnn.models.rcnn import RCNN, RidgeSettings, SVMSettings
 from rcnn.ops import boxes as box_ops
 from rcnn.parts.batch import Targets
 from rcnn.parts.regions import split_crowds
 from rcnn.transform import Transform
 
-INSTALL = "pip install 'rcnn[svm]'"
 # Images and proposals of each from which the features' mean norm is estimated (published code: 200 x 200).
 NORM_IMAGES, NORM_BOXES = 200, 20
 # The margin of a class without any object.
@@ -102,7 +102,9 @@ def require_sklearn() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"R-CNN's SVMs and box regressions are fitted by scikit-learn: {INSTALL}") from error
+        raise ValueError(
+            f"R-CNN's SVMs and box regressions are fitted by scikit-learn: {install_command('svm')}"
+        ) from error
 
 
 def fit_svm(

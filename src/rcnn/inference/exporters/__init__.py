@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch.export import ExportedProgram
 
 from rcnn.config import is_dotted_path, resolve
+from rcnn.extras import install_command
 from rcnn.inference.exported_metadata import FORMAT
 from rcnn.inference.exporters import onnx_file, openvino_folder, torch_program
 from rcnn.inference.exporters.graph import trace, trace_with_transform
@@ -175,4 +176,4 @@ def _require_packages(*packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         extra = "int8" if "nncf" in missing else "export"
-        raise ValueError(f'{", ".join(missing)} not installed; needed is: pip install "rcnn[{extra}]"')
+        raise ValueError(f"{', '.join(missing)} not installed: {install_command(extra)}")
