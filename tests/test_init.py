@@ -16,8 +16,9 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 
 
 FUNCTIONS = (
-    "bench", "check", "convert", "evaluate", "export", "load", "merge", "open_data", "propose", "report",
-    "show", "train",
+    "bench", "check", "convert", "demo", "evaluate", "evaluate_results", "export", "get_data",
+    "import_weights", "list_models", "load", "merge", "open_data", "predict", "propose", "report", "show",
+    "train",
 )  # fmt: skip
 MAX_MODULES = 8  # at the top level, beside the folders
 
@@ -53,6 +54,10 @@ def test_an_unknown_name() -> None:
 
 def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
     for module in (
+        "rcnn.importers.convert",
+        "rcnn.inference.writers",
+        "rcnn.training.demo",
+        "rcnn.training.inventory",
         "rcnn.training.trainer",
         "rcnn.training.run",
         "rcnn.evaluation.evaluator",
@@ -61,6 +66,7 @@ def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
         "rcnn.inference.benchmark",
         "rcnn.evaluation.report",
         "rcnn.evaluation.proposal_recall",
+        "rcnn.data.archives",
         "rcnn.data.check",
         "rcnn.data.convert",
         "rcnn.data.show",

@@ -3,12 +3,15 @@
 A tour in the order of the data:
 
 1. ``open_data(path)`` reads annotated images of any known format into a ``Dataset`` of ``Sample``;
-   ``check`` lists its problems, ``show`` draws it, ``convert`` writes it in another format.
-2. ``train(path)`` chooses a recipe from them, trains a model (``FasterRCNN``, ``MaskRCNN``, …) and reports on
-   it; ``report`` rewrites the report.
+   ``check`` lists its problems, ``show`` draws it, ``convert`` writes it in another format, and ``get_data``
+   downloads a published one.
+2. ``train(path)`` chooses a recipe for the data, trains a model (``FasterRCNN``, ``MaskRCNN``, …) and reports
+   on it; ``report`` rewrites the report, and ``list_models`` names what can be trained and loaded.
 3. ``load(path)`` opens a model, as a ``Detector``; ``evaluate(detector, dataset)`` measures it, ``bench``
-   measures its speed, ``export`` writes it for ONNX Runtime or OpenVINO.
-4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` for each.
+   measures its speed, ``export`` writes it for ONNX Runtime or OpenVINO, and ``import_weights`` opens models
+   of other programs.
+4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` per image; ``predict``
+   writes what it finds into a folder.
 
 >>> import rcnn
 >>> detector = rcnn.load("runs/nuclei")  # doctest: +SKIP
@@ -21,16 +24,19 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rcnn.data.archives import get_data
     from rcnn.data.check import check
     from rcnn.data.convert import convert
     from rcnn.data.dataset import Dataset, Sample
     from rcnn.data.formats.open import open_data
     from rcnn.data.show import show
-    from rcnn.evaluation.evaluator import evaluate
+    from rcnn.evaluation.evaluator import evaluate, evaluate_results
     from rcnn.evaluation.proposal_recall import propose
+    from rcnn.importers.convert import import_weights
     from rcnn.inference.benchmark import bench
     from rcnn.inference.detector import Detector
     from rcnn.inference.exporters import export
+    from rcnn.inference.writers import predict_to_files as predict
     from rcnn.loading import load
     from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
@@ -41,22 +47,27 @@ if TYPE_CHECKING:
     from rcnn.models.rcnn import RCNN, RCNNSettings
     from rcnn.parts.batch import ImageBatch, Output, Targets
     from rcnn.structures import Instances, Masks, MergeSettings, Panoptic, Skeleton, merge
+    from rcnn.training.demo import run as demo
+    from rcnn.training.inventory import list_models
     from rcnn.training.run import rewrite_report as report
     from rcnn.training.run import train
     from rcnn.transform import Transform
 
 # Where the public names are defined: importing rcnn must not cost the seconds that importing torch does.
 _MODULES = {
+    "rcnn.data.archives": "get_data",
     "rcnn.data.check": "check",
     "rcnn.data.convert": "convert",
     "rcnn.data.dataset": "Dataset Sample",
     "rcnn.data.formats.open": "open_data",
     "rcnn.data.show": "show",
-    "rcnn.evaluation.evaluator": "evaluate",
+    "rcnn.evaluation.evaluator": "evaluate evaluate_results",
     "rcnn.evaluation.proposal_recall": "propose",
+    "rcnn.importers.convert": "import_weights",
     "rcnn.inference.benchmark": "bench",
     "rcnn.inference.detector": "Detector",
     "rcnn.inference.exporters": "export",
+    "rcnn.inference.writers": "predict_to_files",
     "rcnn.loading": "load",
     "rcnn.models.fast_rcnn": "FastRCNN FastRCNNSettings",
     "rcnn.models.faster_rcnn": "FasterRCNN FasterRCNNSettings",
@@ -70,10 +81,12 @@ _MODULES = {
     "rcnn.structures.masks": "Masks",
     "rcnn.structures.panoptic": "MergeSettings Panoptic merge",
     "rcnn.structures.skeleton": "Skeleton",
+    "rcnn.training.demo": "run",
+    "rcnn.training.inventory": "list_models",
     "rcnn.training.run": "train rewrite_report",
     "rcnn.transform": "Transform",
 }
-_RENAMED = {"rewrite_report": "report"}
+_RENAMED = {"predict_to_files": "predict", "rewrite_report": "report", "run": "demo"}
 _HOMES = {
     _RENAMED.get(name, name): (module, name) for module, names in _MODULES.items() for name in names.split()
 }
@@ -108,11 +121,17 @@ __all__ = [
     "bench",
     "check",
     "convert",
+    "demo",
     "evaluate",
+    "evaluate_results",
     "export",
+    "get_data",
+    "import_weights",
+    "list_models",
     "load",
     "merge",
     "open_data",
+    "predict",
     "propose",
     "report",
     "show",

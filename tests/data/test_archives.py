@@ -12,7 +12,7 @@ from PIL import Image
 
 from rcnn import open_data
 from rcnn.data import archives
-from rcnn.data.archives import Archive, get
+from rcnn.data.archives import Archive, get_data
 
 XML = (
     "<annotation><filename>{0}.jpg</filename><size><width>40</width><height>30</height><depth>3</depth></size>"
@@ -74,7 +74,7 @@ def stems(path):
 
 def test_a_year_is_unpacked_and_its_parts_are_named_by_their_lists(served, tmp_path):
     said = []
-    folder = get("voc2007", tmp_path / "out", said.append)
+    folder = get_data("voc2007", tmp_path / "out", said.append)
     assert folder == tmp_path / "out" / "VOCdevkit" / "VOC2007"
     assert stems(folder / "ImageSets" / "Main" / "trainval.txt") == ["000001", "000002"]
     assert stems(folder / "ImageSets" / "Main" / "test.txt") == ["000003"]
@@ -83,14 +83,14 @@ def test_a_year_is_unpacked_and_its_parts_are_named_by_their_lists(served, tmp_p
 
 
 def test_what_is_there_is_not_fetched_again(served, tmp_path):
-    folder = get("voc2007", tmp_path, print)
+    folder = get_data("voc2007", tmp_path, print)
     for file in served.iterdir():
         file.unlink()
-    assert get("voc2007", tmp_path, print) == folder
+    assert get_data("voc2007", tmp_path, print) == folder
 
 
 def test_both_years_are_trained_on_together(served, tmp_path):
-    folder = get("voc0712", tmp_path, print)
+    folder = get_data("voc0712", tmp_path, print)
     assert folder.name == "VOC0712"
     assert stems(folder / "ImageSets" / "Main" / "trainval.txt") == ["000001", "000002", "2008_1"]
     assert stems(folder / "ImageSets" / "Main" / "test.txt") == ["000003"]
@@ -99,7 +99,7 @@ def test_both_years_are_trained_on_together(served, tmp_path):
 def test_a_broken_archive_leaves_no_data_set(served, tmp_path):
     (served / "2007test.tar").write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"2007test.tar: what arrived is not the published file"):
-        get("voc2007", tmp_path / "out", print)
+        get_data("voc2007", tmp_path / "out", print)
     assert not (tmp_path / "out" / "VOCdevkit").exists()
 
 
@@ -114,4 +114,4 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path):
 
 def test_an_unknown_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data set 'coco': expected one of voc2007, voc2012, voc0712"):
-        get("coco", tmp_path)
+        get_data("coco", tmp_path)

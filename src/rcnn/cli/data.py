@@ -73,9 +73,9 @@ def data_get(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")],
 ) -> None:
     """Download a published data set. Interrupted downloads are resumed."""
-    from rcnn.data.archives import get
+    from rcnn.data.archives import get_data
 
-    print_text(f"ready: {get(name, out, print_text)}")
+    print_text(f"ready: {get_data(name, out, print_text)}")
 
 
 @data_app.command("show", epilog=examples("rcnn data show cells/ --out look --count 40"))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rcnn.cli.console import app, examples, print_table
+
+if TYPE_CHECKING:
+    from rcnn.training.inventory import Inventory
 
 Rows = list[tuple[str, ...]]
 
@@ -14,7 +18,9 @@ def models() -> None:
     """List models, backbones and recipes, and the sources of their weights."""
     from rich.table import Table
 
-    for title, columns, rows in _tables():
+    from rcnn.training.inventory import list_models
+
+    for title, columns, rows in _tables(list_models()):
         table = Table(title=title, title_justify="left")
         for column in columns:
             table.add_column(column, overflow="fold")
@@ -23,17 +29,13 @@ def models() -> None:
         print_table(table)
 
 
-def _tables() -> Iterator[tuple[str, tuple[str, ...], Rows]]:
-    """Title, columns and rows; without torch."""
-    from rcnn.catalogue import BACKBONES, MODELS, PUBLISHED
-    from rcnn.loading import shipped
-    from rcnn.training.recipe import recipe_summaries
-
-    yield "Models (--model)", ("name", "task"), list(MODELS.items())
-    yield "Backbones (--backbone)", ("name", "ImageNet weights"), list(BACKBONES.items())
-    recipes: Rows = [(name, *summary) for name, summary in recipe_summaries().items()]
+def _tables(known: Inventory) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
+    """Title, columns and rows."""
+    yield "Models (--model)", ("name", "task"), list(known.models.items())
+    yield "Backbones (--backbone)", ("name", "ImageNet weights"), list(known.backbones.items())
+    recipes: Rows = [(name, *summary) for name, summary in known.recipes.items()]
     yield "Recipes (--recipe)", ("name", "model", "backbone"), recipes
-    trained: Rows = [(name, str(path)) for name, path in shipped().items()]
+    trained: Rows = [(name, str(path)) for name, path in known.shipped.items()]
     yield "Trained models in this package (use as MODEL)", ("name", "file"), trained
     columns = ("name", "weights (downloaded, or from RCNN_WEIGHTS)")
-    yield "Models trained on COCO (use as MODEL)", columns, list(PUBLISHED.items())
+    yield "Models trained on COCO (use as MODEL)", columns, list(known.published.items())

@@ -38,7 +38,7 @@ PUBLISHED: dict[str, tuple[Archive, ...]] = {
 }
 
 
-def get(name: str, out: str | Path, say: Callable[[str], None] = print) -> Path:
+def get_data(name: str, out: str | Path, say: Callable[[str], None] = print) -> Path:
     """Download and unpack a published data set.
 
     The next call resumes an interrupted download. The folder of a year appears when it is complete; an

@@ -123,7 +123,7 @@ def evaluate(
 
 def evaluate_results(
     path: str | Path,
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     *,
     max_detections: int | None = None,
     metrics: Sequence[str | Metric] | None = None,
@@ -133,7 +133,7 @@ def evaluate_results(
 
     Args:
         path: the JSON file, see ``rcnn.data.formats.coco_results``.
-        dataset: its images, with truth.
+        dataset: its images, with truth, or a path that :func:`rcnn.open_data` reads.
         max_detections: as in :func:`evaluate`.
         metrics: likewise.
         threshold: likewise.
@@ -142,6 +142,7 @@ def evaluate_results(
         ValueError: a file that does not fit the data set, or metrics that are unknown or lack an input.
     """
     choose_metrics(metrics)  # a wrong name is reported before the file is read
+    dataset = open_data(dataset)
     predictions = read_results(path, dataset)
     evaluation = measure_predictions(
         _Unknown(dataset.class_names), dataset, predictions,
