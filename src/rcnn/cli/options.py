@@ -12,7 +12,7 @@ from rcnn.cli.console import print_error, warn_renamed
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
 
-DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data-formats.md)."
+DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data.md)."
 DataSource = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
 ImagesFolder = Annotated[
     Path | None, typer.Option("--images", help="Folder of the images, if not next to DATA.")

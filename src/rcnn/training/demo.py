@@ -43,7 +43,7 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
         "  rcnn data check MY_DATA                        list its content and its errors\n"
         "  rcnn train MY_DATA --minutes 20 --out runs/my  train a model on it\n"
         "  rcnn predict runs/my MY_IMAGES --out found     find the objects in new images\n\n"
-        "MY_DATA is a COCO JSON file, YOLO's data.yaml, or a folder of a known layout: docs/data-formats.md.",
+        "MY_DATA is a COCO JSON file, YOLO's data.yaml, or a folder of a known layout: docs/data.md.",
         markup=False,
         highlight=False,
     )

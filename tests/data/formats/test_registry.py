@@ -149,7 +149,7 @@ def test_every_row_is_complete_and_refuses_an_empty_folder(key: str, tmp_path: P
 
 
 def test_the_docs_have_the_table() -> None:
-    text = (ROOT / "docs" / "data-formats.md").read_text("utf-8")
+    text = (ROOT / "docs" / "data.md").read_text("utf-8")
     assert markdown_table() in text
     for row in formats().values():
         assert f"\n### {row.title[0].upper()}{row.title[1:]}\n" in text

@@ -28,7 +28,7 @@ def open_data(
 ) -> Dataset:
     """Open annotated images in any format.
 
-    The format is recognised from the files, as listed in docs/data-formats.md; a path that could have two
+    The format is recognised from the files, as listed in docs/data.md; a path that could have two
     formats is refused. For Pascal VOC, a list in ``ImageSets/Main`` selects a split with boxes, one in
     ``ImageSets/Segmentation`` a split with masks and semantic maps. Problems of single images and objects do
     not raise: they are in ``Dataset.problems``, and :func:`rcnn.data.check.check` finds more.

@@ -58,7 +58,7 @@ class Format:
         options: which of ``images`` and ``split`` it accepts.
         parents: names of folders above the path that identify the format.
         title: the name shown to users.
-        description: the files of the format, for the list in messages and in docs/data-formats.md; code is in
+        description: the files of the format, for the list in messages and in docs/data.md; code is in
             backticks.
         gives: what is read.
     """
@@ -241,7 +241,7 @@ def list_of_formats() -> str:
 
 
 def markdown_table() -> str:
-    """The list of formats in docs/data-formats.md."""
+    """The list of formats in docs/data.md."""
     lines = ["| format | `--format` | DATA | gives |", "|---|---|---|---|"]
     for key, row in formats().items():
         link = f"[{row.title}](#{row.title.lower().replace(' ', '-')})"
