@@ -26,6 +26,25 @@ _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _PREFIXES = ("timm:",)  # names of other programs' models, which look alike and run no code of a user's
 
 
+def nearest_names(name: str, known: Iterable[str], *, number: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Those of the known names that ``name`` may be a misspelling of, the nearest first.
+
+    Args:
+        name: what a user typed; upper and lower case count as equal.
+        known: the names that there are.
+        number: how many names to return at most.
+        cutoff: 0 to 1, how alike two names have to be; 1 is equal.
+    """
+    by_key = {one.casefold(): one for one in known}
+    return [by_key[key] for key in difflib.get_close_matches(name.casefold(), by_key, number, cutoff)]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The start of an advice on a misspelt name, ``did you mean nuclei? ``, empty where none is near."""
+    nearest = nearest_names(name, known)
+    return f"did you mean {nearest[0]}? " if nearest else ""
+
+
 def is_dotted_path(value: object) -> bool:
     """Whether a value names a Python object as ``my_package.nets:build``."""
     return (
@@ -220,7 +239,8 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
         return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_json(text)
     except ValidationError as error:
         got = f"{value!r} ({type(value).__name__})"
-        raise ValueError(f"{key}: got {got}, expected {_described(hint)}") from error
+        suggestion = did_you_mean(value, _choices(hint)) if isinstance(value, str) else ""
+        raise ValueError(f"{key}: got {got}, {suggestion}expected {_described(hint)}") from error
 
 
 def _is_none(value: Any, hint: Any) -> bool:
@@ -255,9 +275,9 @@ def _default(spec: Field[Any]) -> Any:
 def _unknown(key: str, known: Sequence[str]) -> ValueError:
     """The error for a key that does not exist, with the nearest that does, by its last word first."""
     word = key.rpartition(".")[2]
-    words = difflib.get_close_matches(word, [k.rpartition(".")[2] for k in known], n=1)
+    words = nearest_names(word, [k.rpartition(".")[2] for k in known])
     alike = [k for k in known if k.rpartition(".")[2] in words]
-    nearest = difflib.get_close_matches(key, alike, n=1, cutoff=0.0)
+    nearest = nearest_names(key, alike, cutoff=0.0)
     hint = (
         f"did you mean {nearest[0]}?" if nearest else f"expected one of: {', '.join(_siblings(key, known))}"
     )
@@ -267,6 +287,14 @@ def _unknown(key: str, known: Sequence[str]) -> ValueError:
 def _siblings(key: str, known: Sequence[str]) -> list[str]:
     table = key.rpartition(".")[0]
     return [k for k in known if k.rpartition(".")[0] == table]
+
+
+def _choices(hint: Any) -> list[str]:
+    """The texts that a type allows, where it lists them."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return [value for value in arguments if isinstance(value, str)]
+    return [text for argument in arguments for text in _choices(argument)]
 
 
 def _described(hint: Any) -> str:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rcnn.config import build_settings, override_tables, parse_assignments, require_trust
+from rcnn.catalogue import PUBLISHED
+from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
 from rcnn.inference.exported import ExportedDetector, is_exported, open_exported
 from rcnn.io.packaged import packaged
 from rcnn.io.renamed import current_settings
@@ -164,7 +165,10 @@ def _published(name: str) -> Detector:
     try:
         return load_published(name)
     except KeyError as error:
-        raise FileNotFoundError(f"{name}: no such file or folder, and no published model") from error
+        hint = did_you_mean(name, {**shipped(), **PUBLISHED})
+        raise FileNotFoundError(
+            f"{name}: no such file or folder, and no model of this name; {hint}`rcnn models` lists the names"
+        ) from error
 
 
 def _read(file: Path, trust: Iterable[str]) -> Detector:

@@ -1,11 +1,13 @@
 """Options: old names, a user's own objects by dotted path, and what ``--version`` says."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from rcnn import loading
@@ -105,6 +107,55 @@ def test_svd_refuses_what_has_no_such_layers(monkeypatch: pytest.MonkeyPatch, da
     for ranks, message in (("8,4", "exported files cannot be compressed"), ("8", "expected two ranks")):
         result = call("predict", "m", image, "--out", data.parent / "o", "--svd", ranks)
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
+
+
+def all_verbs() -> list[list[str]]:
+    """Every command with its subcommands, and none: the application itself."""
+    command = typer.main.get_command(app)
+    found: list[list[str]] = [[]]
+    for name, verb in command.commands.items():
+        found += [[name], *([name, below] for below in getattr(verb, "commands", ()))]
+    return found
+
+
+@pytest.mark.parametrize("verb", all_verbs(), ids=lambda verb: " ".join(verb) or "rcnn")
+def test_h_is_help_everywhere(verb: list[str]) -> None:
+    short = call(*verb, "-h")
+    assert short.exit_code == 0
+    assert short.output == call(*verb, "--help").output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("rcnn tr", "train"), ("rcnn data sh", "show"), ("rcnn predict --min", "--min-score")],
+)
+def test_the_shell_completes_verbs_and_options(typed: str, offered: str) -> None:
+    command = [sys.executable, "-c", "from rcnn.cli import main; main()"]
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    environment = {**os.environ, "_RCNN_COMPLETE": "complete_bash", **asked}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert offered in done.stdout.split()
+
+
+def test_the_shell_is_told_to_ask_rcnn() -> None:
+    command = [sys.executable, "-c", "from rcnn.cli import main; main()", "--show-completion", "bash"]
+    script = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "_RCNN_COMPLETE=complete_bash" in script
+    assert script.rstrip().endswith("rcnn")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["trian", "d"], "Did you mean 'train'?"),
+        (["predict", "m", "i", "--min-scor", "1"], "Possible options: --min-score"),
+    ],
+    ids=["verb", "option"],
+)
+def test_misspelt_verbs_and_options_get_a_suggestion(typed: list[str], meant: str) -> None:
+    result = call(*typed)
+    assert result.exit_code == 2
+    assert meant in result.output
 
 
 def test_version_in_detail() -> None:

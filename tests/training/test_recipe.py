@@ -78,7 +78,10 @@ def test_plain_values_build_an_equal_instance(settings: Head) -> None:
         ({"rate": True}, r"head\.rate: got True \(bool\), expected a number"),
         ({"fast": 1}, r"head\.fast: got 1 \(int\), expected true or false"),
         ({"limit": 2.5}, r'head\.limit: got 2.5 \(float\), expected an integer or "none"'),
-        ({"kind": "cnov"}, r"head\.kind: got 'cnov' \(str\), expected one of 'fc', 'conv'"),
+        (
+            {"kind": "cnov"},
+            r"head\.kind: got 'cnov' \(str\), did you mean conv\? expected one of 'fc', 'conv'",
+        ),
         (
             {"jitter": [1.0]},
             r"head\.jitter: got \[1.0\] \(list\), expected a list of 2: \[a number, a number\]",
@@ -174,7 +177,10 @@ def test_a_bad_setting_is_refused(assignment: str, message: str) -> None:
             "architecture = 'mask_rcnn'\n[trane]\nlr = 1",
             r"r\.toml: trane: no such setting; did you mean train\?",
         ),
-        ("architecture = 'mask'", r"r\.toml: architecture 'mask' is unknown; expected one of: rcnn"),
+        (
+            "architecture = 'mask'",
+            r"r\.toml: architecture 'mask' is unknown; did you mean mask_rcnn\? expected one of: rcnn",
+        ),
         ("[train]", r"r\.toml: expected a line like: architecture"),
         ("architecture: mask", r"r\.toml: not a TOML file"),
         (

@@ -16,7 +16,7 @@ def bench(
     model: NetworkSource,
     data: Annotated[
         Path | None,
-        typer.Argument(metavar="[DATA]", help="Annotated images to predict. Default: an image of noise."),
+        typer.Argument(metavar="DATA", help="Annotated images to predict. Default: an image of noise."),
     ] = None,
     images: ImagesFolder = None,
     format: DataFormat = None,

@@ -43,7 +43,10 @@ class Commands(typer.core.TyperGroup):
             raise typer.Exit(1) from error
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 
 
 def examples(*lines: str) -> str:

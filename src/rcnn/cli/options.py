@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data.md)."
 DataSource = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
 ImagesFolder = Annotated[
-    Path | None, typer.Option("--images", help="Folder of the images, if not next to DATA.")
+    Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images, if not next to DATA.")
 ]
 DataFormat = Annotated[
     str | None,

@@ -10,6 +10,8 @@ import typer
 from rcnn.cli.console import app, examples, print_table, print_text, progress_bar
 from rcnn.cli.options import DataFormat, DataSource, Device, ImagesFolder, Trust, open_dataset
 
+METHODS = ("selective_search", "rpn")
+
 
 @app.command(
     epilog=examples(
@@ -42,13 +44,15 @@ def propose(
 ) -> None:
     """Generate region proposals for every image, and report their recall."""
     wanted = method or ("rpn" if model else "selective_search")
-    if wanted not in ("rpn", "selective_search"):
-        raise ValueError(f"--method {wanted}: expected selective_search or rpn")
+    from rcnn.config import apply_assignments, did_you_mean
+
+    if wanted not in METHODS:
+        hint = did_you_mean(wanted, METHODS)
+        raise ValueError(f"--method {wanted}: {hint}expected one of {', '.join(METHODS)}")
     if (wanted == "rpn") != (model is not None):
         raise ValueError("propose: --method rpn needs --model RUN, and selective_search takes none")
     if model is not None and settings:
         raise ValueError("propose: --set is for selective search; an RPN has the settings of its model")
-    from rcnn.config import apply_assignments
     from rcnn.data.external_proposals import default_cache
     from rcnn.evaluation.proposal_recall import propose as write
     from rcnn.evaluation.proposal_recall import recall_table

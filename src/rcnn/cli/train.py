@@ -24,7 +24,9 @@ def train(
         Path | None, typer.Option(help="Validation data. Default: a part of DATA is held out.")
     ] = None,
     images: ImagesFolder = None,
-    val_images: Annotated[Path | None, typer.Option(help="Folder of the images of --val.")] = None,
+    val_images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images of --val.")
+    ] = None,
     format: DataFormat = None,
     proposals: ProposalsFile = None,
     val_proposals: Annotated[

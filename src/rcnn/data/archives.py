@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rcnn.config import did_you_mean
 from rcnn.io.download import download
 
 
@@ -58,7 +59,9 @@ def get_data(name: str, out: str | Path, say: Callable[[str], None] = print) -> 
         OSError: no network, or the disk is full.
     """
     if name not in PUBLISHED:
-        raise ValueError(f"data set {name!r}: expected one of {', '.join(PUBLISHED)}")
+        raise ValueError(
+            f"data set {name!r}: {did_you_mean(name, PUBLISHED)}expected one of {', '.join(PUBLISHED)}"
+        )
     out = Path(out)
     devkit, part = out / "VOCdevkit", out / ".VOCdevkit.part"
     result = devkit / name.upper()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rcnn.config import is_dotted_path
+from rcnn.config import did_you_mean, is_dotted_path
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
@@ -106,7 +106,7 @@ def convert(
 
 def _refuse(dataset: Dataset, target: Path, to: str) -> None:
     if to not in writable() and not is_dotted_path(to):
-        raise ValueError(f"--to {to}: expected one of {', '.join(writable())}.")
+        raise ValueError(f"--to {to}: {did_you_mean(to, writable())}expected one of {', '.join(writable())}.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is not an empty folder: choose another, or delete it.")
     if not dataset.class_names:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
+from rcnn.config import did_you_mean
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.structures import Instances, Masks, Size, true_segments
@@ -96,7 +97,10 @@ class Scenes:
         """
         unknown = [name for name in self.class_names if name not in SHAPES]
         if unknown or not self.class_names:
-            raise ValueError(f"class_names {list(self.class_names)}: expected any of {', '.join(SHAPES)}.")
+            hint = did_you_mean(unknown[0], SHAPES) if unknown else ""
+            raise ValueError(
+                f"class_names {list(self.class_names)}: {hint}expected any of {', '.join(SHAPES)}."
+            )
         if not set(self.grounds) <= set(GROUNDS):
             raise ValueError(f"grounds {list(self.grounds)}: expected any of {', '.join(GROUNDS)}.")
         if min(self.size) < 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rcnn.config import is_dotted_path, override_tables, parse_assignments, resolve
+from rcnn.config import did_you_mean, is_dotted_path, override_tables, parse_assignments, resolve
 from rcnn.data.formats.coco import PERSON
 from rcnn.importers import detectron2, mmdetection, torchvision
 from rcnn.importers.recognise import RecognisedModel, architecture, build, num_classes
@@ -59,7 +59,10 @@ def import_weights(
         ValueError: a file that cannot be read, no detector of ours, or names that are missing; it says what.
     """
     if source not in SOURCES and not is_dotted_path(source):
-        raise ValueError(f"--from {source}: expected one of {', '.join(SOURCES)}, or a dotted path")
+        raise ValueError(
+            f"--from {source}: {did_you_mean(source, SOURCES)}expected one of {', '.join(SOURCES)}, or a "
+            "dotted path"
+        )
     read: Read = SOURCES[source] if source in SOURCES else resolve(source)
     what = str(path)
     found = read(read_weights(path), what)
@@ -92,7 +95,8 @@ def load_published(name: str) -> Detector:
     """
     addresses = torchvision.published()
     if name not in addresses:
-        raise KeyError(f"{name!r} is not published; expected one of {', '.join(addresses)}")
+        hint = did_you_mean(name, addresses)
+        raise KeyError(f"{name!r} is not published; {hint}expected one of {', '.join(addresses)}")
     url = addresses[name]
     found = torchvision.read(read_tensors(find_weights(url)), url)
     return _detector(found, _class_names(found, None, url), url, source=url)

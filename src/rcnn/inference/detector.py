@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rcnn.config import to_plain
+from rcnn.config import did_you_mean, to_plain
 from rcnn.device import auto_precision
 from rcnn.inference import predictor
 from rcnn.inference.fused import FusedCache
@@ -77,9 +77,9 @@ class Detector:
         if half is not None:
             object.__setattr__(self, "precision", precision_of(half))
         if self.precision not in get_args(Precision):
-            raise ValueError(
-                f"precision {self.precision!r}: expected one of {', '.join(get_args(Precision))}"
-            )
+            names = get_args(Precision)
+            hint = did_you_mean(str(self.precision), names)
+            raise ValueError(f"precision {self.precision!r}: {hint}expected one of {', '.join(names)}")
 
     @property
     def category_ids(self) -> tuple[int, ...]:

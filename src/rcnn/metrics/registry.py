@@ -6,12 +6,11 @@ Evaluator, console and report iterate over these rows; your own metrics are rows
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rcnn.config import is_dotted_path, resolve
+from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.metrics import curves, tables
 from rcnn.metrics.cityscapes import cityscapes_metrics
 from rcnn.metrics.coco import coco_metrics
@@ -86,11 +85,9 @@ def _find(name: str) -> Metric:
         if not isinstance(found, Metric):
             raise ValueError(f"metrics {name}: expected an rcnn.metrics.metric.Metric, found {found!r}")
         return found
-    near = difflib.get_close_matches(name.lower(), METRICS, 1, 0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
     raise ValueError(
-        f"metrics {name!r}: unknown; {hint}known are {', '.join(METRICS)}, and your own as "
-        "my_package.metrics:MINE."
+        f"metrics {name!r}: unknown; {did_you_mean(name, METRICS)}known are {', '.join(METRICS)}, and "
+        "your own as my_package.metrics:MINE."
     )
 
 

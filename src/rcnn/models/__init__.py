@@ -8,7 +8,7 @@ the table is.
 from collections.abc import Sequence
 from typing import Any
 
-from rcnn.config import is_dotted_path, resolve
+from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.models.fast_rcnn import FastRCNN
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.fcn import FCN
@@ -41,8 +41,8 @@ def model_class(name: str) -> type[Model]:
         return MODELS[name]
     if not is_dotted_path(name):
         raise ValueError(
-            f"architecture {name!r} is unknown; expected one of: {', '.join(MODELS)}; or a class of your "
-            "own, such as my_package.nets:Mine"
+            f"architecture {name!r} is unknown; {did_you_mean(name, MODELS)}expected one of: "
+            f"{', '.join(MODELS)}; or a class of your own, such as my_package.nets:Mine"
         )
     found = resolve(name)
     if not (isinstance(found, type) and issubclass(found, Model)):

@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from rcnn.config import is_dotted_path, resolve
+from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.layers import depthwise
 from rcnn.layers.norm import FrozenBatchNorm, fold_batch_norm
 
@@ -193,8 +193,9 @@ def _built(settings: BackboneSettings) -> list[Stage] | nn.Module:
         return _checked(resolve(settings.name)(settings), settings.name)
     if settings.name not in BACKBONES:
         raise ValueError(
-            f"backbone.name {settings.name!r}: expected one of {', '.join(BACKBONES)}; timm:NAME for a model "
-            "of timm; or a function of your own, such as my_package.nets:build"
+            f"backbone.name {settings.name!r}: {did_you_mean(settings.name, BACKBONES)}expected one of "
+            f"{', '.join(BACKBONES)}; timm:NAME for a model of timm; or a function of your own, "
+            "such as my_package.nets:build"
         )
     stages = BACKBONES[settings.name](settings)
     for stage in stages:

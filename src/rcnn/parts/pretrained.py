@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import torchvision
 from torch import Tensor, nn
 
-from rcnn.config import is_dotted_path, resolve
+from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.io.download import find_weights, local_weights, read_tensors
 from rcnn.layers.norm import fold_batch_norm
 from rcnn.parts.backbone import BACKBONES, TIMM, Backbone, BackboneSettings, MapsBackbone
@@ -111,7 +111,10 @@ def backbone_normalisation(name: str) -> tuple[Channels, Channels]:
         own: tuple[Channels, Channels] = getattr(resolve(name), "normalisation", IMAGENET)
         return own
     if name not in BACKBONES:
-        raise ValueError(f"backbone {name!r} is unknown; expected one of {', '.join(BACKBONES)}")
+        raise ValueError(
+            f"backbone {name!r} is unknown; {did_you_mean(name, BACKBONES)}expected one of "
+            f"{', '.join(BACKBONES)}"
+        )
     if name.startswith("efficientnet_lite"):
         return SYMMETRIC
     return CAFFE if name == "vgg16" and local_weights(CAFFE_VGG16) else IMAGENET

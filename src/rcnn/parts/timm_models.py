@@ -9,7 +9,6 @@ This module imports timm, which takes a second or two: import it only where such
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import split_model_name_tag
 from torch import Tensor, nn
 
+from rcnn.config import nearest_names
 from rcnn.io.download import local_weights
 from rcnn.layers.norm import freeze_batch_norm, has_batch_norm
 from rcnn.parts.simple_pyramid import SimplePyramid
@@ -186,7 +186,7 @@ def _creation_error(name: str, error: Exception, *, pretrained: bool) -> Excepti
 def _require_model(name: str) -> None:
     if not timm.is_model(name):
         base = split_model_name_tag(name)[0]
-        close = difflib.get_close_matches(base, timm.list_models(), n=3)
+        close = nearest_names(base, timm.list_models(), number=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() has their names"
         raise ValueError(f"timm:{name}: timm {timm.__version__} has no such model; {hint}")
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from rcnn.config import resolve
+from rcnn.config import did_you_mean, resolve
 from rcnn.extras import install_command
 from rcnn.training.recipe import Recipe, recipe_tables
 
@@ -135,7 +135,8 @@ def open_callbacks(callbacks: Sequence[object] = (), log: Sequence[str] = ()) ->
     """
     unknown = [name for name in log if name not in LOGS]
     if unknown:
-        raise ValueError(f"log {unknown[0]!r}: unknown; expected {', '.join(LOGS)}")
+        hint = did_you_mean(unknown[0], LOGS)
+        raise ValueError(f"log {unknown[0]!r}: unknown; {hint}expected one of {', '.join(LOGS)}")
     opened: list[object] = [LOGS[name]() for name in dict.fromkeys(log)]
     for given in callbacks:
         callback = resolve(given) if isinstance(given, str) else given

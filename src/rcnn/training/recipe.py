@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from rcnn.config import override_tables, parse_assignments, require_trust, to_plain
+from rcnn.config import did_you_mean, override_tables, parse_assignments, require_trust, to_plain
 from rcnn.io.packaged import packaged
 from rcnn.io.renamed import current_settings
 
@@ -90,7 +90,8 @@ def load_recipe(path: str | Path, trust: Iterable[str] = ()) -> Recipe:
     file = named.get(str(path), Path(path))
     if not file.is_file():
         raise FileNotFoundError(
-            f"{path}: no such recipe file; recipes known by name: {', '.join(named) or 'none'}"
+            f"{path}: no such recipe file; {did_you_mean(str(path), named)}recipes known by name: "
+            f"{', '.join(named) or 'none'}"
         )
     document = _read(file)
     require_trust(document, str(file), trust)

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rcnn.config import is_dotted_path, resolve
+from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats import (
     cityscapes,
@@ -198,8 +198,8 @@ def find_format(name: str) -> Format:
     if is_dotted_path(name):
         return as_format(resolve(name), name)
     raise ValueError(
-        f"format {name!r}: expected one of {', '.join(FORMATS)}, or a dotted path to a custom format, "
-        "such as my_package.formats:MyFormat"
+        f"format {name!r}: {did_you_mean(name, FORMATS)}expected one of {', '.join(FORMATS)}, or a dotted "
+        "path to a custom format, such as my_package.formats:MyFormat"
     )
 
 

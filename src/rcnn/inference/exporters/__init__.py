@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.export import ExportedProgram
 
-from rcnn.config import is_dotted_path, resolve
+from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.extras import install_command
 from rcnn.inference.exported_metadata import FORMAT
 from rcnn.inference.exporters import onnx_file, openvino_folder, torch_program
@@ -65,8 +65,8 @@ def exporter(format: str) -> Exporter:
         return EXPORTERS[format]
     if not is_dotted_path(format):
         raise ValueError(
-            f"format {format!r}: expected one of {', '.join(EXPORTERS)}, or one of your own, such as "
-            "my_package.exporters:write"
+            f"format {format!r}: {did_you_mean(format, EXPORTERS)}expected one of {', '.join(EXPORTERS)}, or "
+            "one of your own, such as my_package.exporters:write"
         )
     found = resolve(format)
     if isinstance(found, Exporter):
