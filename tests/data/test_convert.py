@@ -103,6 +103,8 @@ HELD = [
     ("coco", EVERYTHING, ("boxes", "masks", "labels"), True),
     ("yolo", [["plain", "parts", "pixel"], [], ["plain"]], ("boxes", "masks", "labels"), True),
     ("voc", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
+    ("csv", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
+    ("createml", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
     ("masks", EVERYTHING, ("boxes", "masks"), False),
     ("labels", SOLID, ("boxes", "masks"), False),
 ]
@@ -119,7 +121,8 @@ def test_what_a_format_holds_comes_back(
     order = {r.path.name: i for i, r in enumerate(back.records)}
     back = back.subset([order[r.path.name] for r in source.records])
     compare(source, back, *fields, names=names)
-    silent = {"coco": set(), "yolo": set(), "voc": {"outlines"}}.get(to, {"class names"})
+    boxes_only = {key: {"outlines"} for key in ("voc", "csv", "createml")}
+    silent = {"coco": set(), "yolo": set(), **boxes_only}.get(to, {"class names"})
     assert set(conversion.lost) == silent
 
 
@@ -134,8 +137,8 @@ def test_outlines_go_from_any_to_any(tmp_path: Path, first: str, second: str) ->
     compare(start, end, "boxes", "masks", names=second in ("coco", "yolo"))
 
 
-@pytest.mark.parametrize("first", ["coco", "yolo", "voc"])
-@pytest.mark.parametrize("second", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("first", ["coco", "yolo", "voc", "csv", "createml"])
+@pytest.mark.parametrize("second", ["coco", "yolo", "voc", "csv", "createml"])
 def test_boxes_go_from_any_to_any(tmp_path: Path, first: str, second: str) -> None:
     file = coco(tmp_path / "in", [["plain", "plain"], [], ["plain"]])
     content = json.loads(file.read_text())

@@ -20,13 +20,13 @@ NO_SIZE = "Give width and height in pixels, or fix the image."
 
 
 def is_instances(path: Path, images: Path | None = None) -> bool:
-    """Whether a path is a JSON file, or a folder with a COCO file, that is not panoptic.
+    """Whether a path is a COCO file, or a folder with one, that is not panoptic.
 
     Raises:
         ValueError: a folder with several COCO files.
     """
     file = _coco_file_in(path) if path.is_dir() else path
-    return file is not None and _is_json(file) and not _marks(file).panoptic
+    return file is not None and _is_json(file) and _marks(file).coco and not _marks(file).panoptic
 
 
 def is_panoptic_file(path: Path, images: Path | None = None) -> bool:
@@ -40,8 +40,8 @@ def is_panoptic_file(path: Path, images: Path | None = None) -> bool:
 
 
 def is_only_json(path: Path) -> bool:
-    """Whether a folder has exactly one JSON file, so that COCO's reader can explain what is wrong with it."""
-    return path.is_dir() and len(_json_files(path)) == 1
+    """Whether a path is a JSON file, or the folder of only one, in which COCO's reader explains the fault."""
+    return len(_json_files(path)) == 1 if path.is_dir() else _is_json(path)
 
 
 def coco_file(path: Path) -> Path:

@@ -52,12 +52,13 @@ def find_file(folder: Path, name: str) -> Path | None:
     for candidate in candidates:
         if candidate.parent.is_dir():
             known = _alike(candidate.parent, candidate.parent.stat().st_mtime_ns)
-            if len(found := known.get(_plain(candidate.name), [])) == 1:
+            if len(found := known.get(plain_name(candidate.name), [])) == 1:
                 return found[0]
     return None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A file name without differences of case, URL escapes (``%20``) and the Unicode form of accents."""
     return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
@@ -66,5 +67,5 @@ def _alike(folder: Path, changed: int) -> dict[str, list[Path]]:
     """The image files of a folder by their plain names; ``changed`` makes the cache follow changes."""
     found: dict[str, list[Path]] = defaultdict(list)
     for file in image_files(folder):
-        found[_plain(file.name)].append(file)
+        found[plain_name(file.name)].append(file)
     return found

@@ -20,10 +20,13 @@ from rcnn.data.formats import (
     coco,
     coco_json,
     coco_panoptic,
+    createml,
+    csv_boxes,
     label_image,
     labelme,
     mask_folder,
     semantic,
+    via,
     voc,
     voc_masks,
     yolo,
@@ -177,6 +180,37 @@ FORMATS: dict[str, Any] = {
             "`DATA/classes.txt`, `DATA/images/`, and `DATA/labels/*.png`, whose pixels are class numbers"
         ),
         gives="semantic maps",
+    ),
+    "via": Format(
+        name="via",
+        read=via.read_via,
+        sniff=via.is_via,
+        options=("images",),
+        title="VIA",
+        description="a project, JSON or CSV file of the VGG Image Annotator, versions 1 to 3",
+        gives="boxes, masks",
+    ),
+    "csv": Format(
+        name="csv",
+        read=csv_boxes.read_csv_boxes,
+        sniff=csv_boxes.is_csv_boxes,
+        write=csv_boxes.CsvWriter,
+        options=("images",),
+        title="CSV boxes",
+        description=(
+            "a table with a line per box, as of TensorFlow, Roboflow, keras-retinanet, SKU110K, Open Images"
+        ),
+        gives="boxes",
+    ),
+    "createml": Format(
+        name="createml",
+        read=createml.read_createml,
+        sniff=createml.is_createml,
+        write=createml.CreatemlWriter,
+        options=("images",),
+        title="CreateML",
+        description="`_annotations.createml.json`, a list with an entry per image",
+        gives="boxes",
     ),
 }
 """The formats by the keys that ``--format`` and ``--to`` accept."""

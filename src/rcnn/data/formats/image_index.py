@@ -1,0 +1,122 @@
+r"""Find the images of an annotation file wherever they are next to it or below it.
+
+Names may be paths of another machine, addresses, or lack the extension. What counts is the end of the path:
+``C:\photos\train\a.jpg`` is ``train/a.jpg`` if there is such a file, else ``a.jpg``. Nothing outside the
+folders that are searched is ever opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from rcnn.data.formats.contents import ANNOTATION_FOLDERS
+from rcnn.data.formats.lookup import find_file, plain_name
+from rcnn.io.images import IMAGE_ENDINGS
+
+IMAGE_FOLDERS = ("", "images", "Images", "image", "imgs", "img", "JPEGImages", "data", "train", "photos")
+DEEPEST = 4  # levels of folders searched
+MOST_FILES = 300_000  # files looked at; beyond them, the search ends
+
+
+class ImageIndex:
+    """The image files next to and below an annotation file, by name.
+
+    Args:
+        source: the annotation file, or the folder of annotations.
+        images: the folder to search instead.
+    """
+
+    def __init__(self, source: Path, images: str | Path | None = None) -> None:
+        beside = source if source.is_dir() else source.parent
+        self.roots = [beside]
+        if images is not None:
+            self.roots = [Path(images)]
+            if not self.roots[0].is_dir():
+                raise ValueError(f"{images}: there is no such image folder (--images, images=…).")
+        elif beside.name in ANNOTATION_FOLDERS or beside.parent.name in ANNOTATION_FOLDERS:
+            self.roots.append(beside.parent if beside.name in ANNOTATION_FOLDERS else beside.parents[1])
+        folders = [root / name for root in self.roots for name in IMAGE_FOLDERS]
+        if images is None:
+            folders += [beside.parent / name for name in IMAGE_FOLDERS[1:]]
+        self.folders = [folder for folder in folders if folder.is_dir()]
+
+    @property
+    def searched(self) -> str:
+        """The searched folders, for messages."""
+        return ", ".join(dict.fromkeys(str(root) for root in self.roots))
+
+    def find(self, name: str) -> Path | None:
+        """The image of that name; None if there is none, or several that fit equally well."""
+        parts = _parts(name)
+        if not parts:
+            return None
+        if parts[-1].casefold().endswith(IMAGE_ENDINGS):
+            relative = "/".join(parts)
+            exact = [f for folder in self.folders if (f := folder / relative).is_file()]
+            found = next(iter(exact), None) or self._near(relative)
+            if found is not None:
+                return found
+        keys = (plain_name(parts[-1]), plain_name(PurePosixPath(parts[-1]).stem))
+        for key in dict.fromkeys(keys):
+            candidates = self._below.get(key, [])
+            if candidates:
+                return _best(candidates, parts)
+        return None
+
+    def _near(self, relative: str) -> Path | None:
+        found = (find_file(folder, relative) for folder in self.folders)
+        return next((file for file in found if file is not None), None)
+
+    @cached_property
+    def _below(self) -> dict[str, list[Path]]:
+        """All image files below the roots, by their plain names with and without extension."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        seen: set[Path] = set()
+        for root in [*self.roots, *self.folders]:
+            for file in _image_files_below(root):
+                if file not in seen:
+                    seen.add(file)
+                    for key in dict.fromkeys((plain_name(file.name), plain_name(file.stem))):
+                        found[key].append(file)
+        return found
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a path without drive, root and dots; of an address, those of its path."""
+    name = name.strip().replace("\\", "/")
+    if "://" in name:
+        name = unquote(name.split("://", 1)[1].split("?", 1)[0].split("#", 1)[0])
+    return [part for part in name.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
+
+
+def _best(candidates: list[Path], parts: list[str]) -> Path | None:
+    """The file whose path agrees with most of the last parts; None if two agree equally."""
+    folders = [plain_name(part) for part in parts[-2::-1]]
+    agreement = []
+    for file in candidates:
+        own = [plain_name(part) for part in file.parts[-2::-1]]
+        pairs = zip(folders, own, strict=False)
+        agreement.append(next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(folders), len(own))))
+    best = max(agreement)
+    chosen = [file for file, count in zip(candidates, agreement, strict=True) if count == best]
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _image_files_below(root: Path) -> list[Path]:
+    found: list[Path] = []
+    looked_at = 0
+    for folder, names, files in os.walk(root):
+        depth = len(Path(folder).relative_to(root).parts)
+        names[:] = sorted(n for n in names if not n.startswith(".")) if depth < DEEPEST else []
+        here = Path(folder)
+        found += [
+            here / f for f in sorted(files) if not f.startswith(".") and f.lower().endswith(IMAGE_ENDINGS)
+        ]
+        looked_at += len(files) + len(names)
+        if looked_at > MOST_FILES:
+            break
+    return found
