@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
+from rcnn.layers.operator import is_exporting
 from rcnn.ops.losses import global_normaliser, sum_over_regions
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
@@ -94,7 +95,7 @@ class MaskHead(nn.Module):
             side = 2 * self.settings.pool.size
             logits: Tensor = self.logits(self.layers(pooled)).unflatten(1, (self.maps, side, side))
             return logits.float()
-        if torch.compiler.is_exporting() or pooled.device.type != "cpu":
+        if is_exporting() or pooled.device.type != "cpu":
             return self._enlarged(self.layers(pooled), labels)
         if self.training and self._sees_all:
             return self._enlarged(self.layers(pooled), labels)
