@@ -35,7 +35,8 @@ from rcnn.training.recipe import _tables, default_recipe, dump_recipe, load_reci
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCUMENTS = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 names = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
