@@ -182,7 +182,7 @@ def _require_torch() -> None:
     if found < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
         raise ValueError(
-            f'exporting needs torch {oldest} or later, found {torch.__version__}: pip install "rcnn[export]"'
+            f"exporting needs torch {oldest} or later, found {torch.__version__}: {install_command('export')}"
         )
 
 
