@@ -26,10 +26,10 @@ class SemanticHeadSettings:
     """The semantic branch; the defaults are the paper's for COCO.
 
     Attributes:
-        channels: width of every convolution.
-        groups: number of groups of its group norm.
+        channels: of every convolution.
+        groups: of its group norm.
         things: ``other``: all things are one class beside the stuff; ``each``: every class of things is
-            learned, too (the paper's for Cityscapes).
+            learnt, too (the paper's for Cityscapes).
     """
 
     channels: int = 128
