@@ -1,23 +1,32 @@
-"""Draws the figures of docs/lineage.md from one image of BBBC038 (2018 Data Science Bowl, CC0).
+"""Draws the README's picture and the figures of docs/lineage.md.
 
-    python docs/figures.py D/nuclei/val
+    python docs/figures.py readme D runs
+    python docs/figures.py lineage D/nuclei/val
 
-Every box, label, bin and target in them comes from the functions that train and predict.
+``D`` is the folder of the data sets. The README's picture shows held-out images with what three models found
+on them: the one that comes with the package, and two that are trained by::
+
+    OMP_NUM_THREADS=1 rcnn train D/cbc/Training --val D/cbc/Testing --minutes 8 --seed 0 --out runs/cbc
+    OMP_NUM_THREADS=1 rcnn train D/mouse/keypoints_train.json --val D/mouse/keypoints_val.json --minutes 8 \
+        --seed 0 --out runs/mouse
+
+The figures of the lineage show one image of BBBC038 (2018 Data Science Bowl, CC0); every box, label, bin and
+target in them comes from the functions that train and predict.
 """
 
-import sys
+import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
 
-from rcnn import Instances, Masks, open_data
+from rcnn import Instances, Masks, load, open_data
 from rcnn.draw import contact_sheet, palette
 from rcnn.evaluation.pictures import FOUND, MISSED, SPURIOUS
 from rcnn.inference.postprocess import paste_masks
@@ -41,9 +50,106 @@ ANCHORS = RPNSettings(sizes=((48, 96, 192),), ratios=(0.5, 1.0, 2.0), cross_boun
 STRIDE = 16
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One part of the README's picture.
+
+    Attributes:
+        model: a name or a run below the folder of runs.
+        data: the held-out images, below the folder of data sets.
+        image: the first letters of the image's name.
+        corner, side: the square of the image that is shown, in pixels.
+        title: the caption; ``{}`` is the number of objects found whose centres are in the square.
+    """
+
+    model: str
+    data: str
+    image: str
+    corner: tuple[int, int]
+    side: int
+    title: str
+
+
+PANELS = (
+    Panel("nuclei", "nuclei/val", "3b3f51", (0, 0), 256, "{} nuclei, outlined"),
+    Panel("cbc", "cbc/Testing", "BloodImage_00382", (150, 0), 480, "{} blood cells, three classes"),
+    Panel("mouse", "mouse/keypoints_val.json", "12", (50, 50), 230, "a mouse: snout, ears, tail base"),
+)
+TILE = 520  # twice as wide as it is shown
+
+
 def main() -> None:
-    """Draw all figures."""
-    image, truth = opened(Path(sys.argv[1]))
+    """Draw the README's picture, or all figures of the lineage."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=("readme", "lineage"))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"))
+    options = parser.parse_args()
+    if options.what == "readme":
+        readme(options.data, options.runs)
+    else:
+        lineage(options.data)
+
+
+def readme(data: Path, runs: Path) -> None:
+    """Draw docs/overlay.jpg."""
+    pictures, captions = zip(*(held_out(panel, data, runs) for panel in PANELS), strict=True)
+    write_image(contact_sheet(pictures, captions, columns=len(PANELS), tile=TILE), OUT.parent / "overlay.jpg")
+
+
+def held_out(panel: Panel, data: Path, runs: Path) -> tuple[Image.Image, str]:
+    """A square of a held-out image with what a model found on it, and the caption."""
+    images = open_data(data / panel.data)
+    index = next(i for i, r in enumerate(images.records) if str(r.image_id).startswith(panel.image))
+    image = images[index].image
+    run = runs / panel.model
+    (found,) = load(run if run.is_dir() else panel.model, device="cpu").predict(image)
+    factor = -(-TILE // panel.side)
+    left, top = (factor * place for place in panel.corner)
+    square = (left, top, left + factor * panel.side, top + factor * panel.side)
+    shown = enlarged(found, factor)
+    large = Image.fromarray(image).resize(shown.size[::-1], Image.Resampling.BICUBIC)
+    picture = shown.overlay(large, boxes=False, labels=False, opacity=0.45)
+    named(ImageDraw.Draw(picture), shown, square)
+    centres = (shown.boxes[:, :2] + shown.boxes[:, 2:]) / 2
+    count = int(((centres >= square[:2]) & (centres < square[2:])).all(1).sum())
+    return picture.crop(square).resize((TILE, TILE), Image.Resampling.LANCZOS), panel.title.format(count)
+
+
+def enlarged(objects: Instances, factor: int) -> Instances:
+    """The objects on an image that is ``factor`` times as wide and high."""
+    height, width = objects.size
+    masks = objects.masks and Masks.from_dense(objects.masks.dense().repeat(factor, 1).repeat(factor, 2))
+    points = (
+        None if objects.keypoints is None else objects.keypoints * np.array([factor, factor, 1], np.float32)
+    )
+    return replace(
+        objects,
+        size=(factor * height, factor * width),
+        boxes=objects.boxes * factor,
+        masks=masks,
+        keypoints=points,
+    )
+
+
+def named(pen: ImageDraw.ImageDraw, found: Instances, square: tuple[int, int, int, int]) -> None:
+    """Boxes with the class names that fit into the square, and keypoints, to be shown at half size."""
+    if found.masks is not None:
+        return
+    font = ImageFont.load_default(44)
+    for box, name, colour in zip(found.boxes.tolist(), found.names, found.colours(), strict=True):
+        pen.rectangle(box, outline=colour, width=4)
+        x, y = box[0] + 10, box[1] + 2
+        if found.keypoints is None and x >= square[0] and x + font.getlength(name) <= square[2]:
+            pen.text((x, y), name, (255, 255, 255), font, stroke_width=4, stroke_fill=(0, 0, 0))
+    for points in () if found.keypoints is None else found.keypoints.tolist():
+        for (x, y, _), colour in zip(points, palette(len(points)), strict=True):
+            pen.ellipse((x - 8, y - 8, x + 8, y + 8), fill=colour, outline=(255, 255, 255), width=2)
+
+
+def lineage(data: Path) -> None:
+    """Draw all figures of docs/lineage.md."""
+    image, truth = opened(data)
     pixels = image.permute(1, 2, 0).contiguous().numpy()
     proposals = torch.from_numpy(selective_search(pixels, SelectiveSearchSettings(min_side=15)))
     for name, tiles in (
@@ -70,12 +176,9 @@ def opened(folder: Path) -> tuple[Tensor, Targets]:
     data = open_data(folder)
     index = next(i for i, record in enumerate(data.records) if str(record.image_id).startswith(IMAGE))
     found = data[index]
-    size = tuple(FACTOR * side for side in found.truth.size)
-    assert found.truth.masks is not None
-    masks = Masks.from_dense(found.truth.masks.dense().repeat(FACTOR, 1).repeat(FACTOR, 2))
-    truth = replace(found.truth, size=size, boxes=found.truth.boxes * FACTOR, masks=masks)
+    truth = enlarged(found.truth, FACTOR)
     image = torch.from_numpy(found.image).permute(2, 0, 1)
-    return resize(image, list(size)), Targets.from_instances(truth)
+    return resize(image, list(truth.size)), Targets.from_instances(truth)
 
 
 def overlaid(image: Tensor, found: Instances, *, boxes: bool) -> Tensor:

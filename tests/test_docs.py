@@ -35,14 +35,16 @@ from rcnn.training.recipe import _tables, default_recipe, dump_recipe, load_reci
 from rcnn.transform import Transform
 from tiny import NAMES, tiny_network, tiny_recipe
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCUMENTS = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 names = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
 
 def blocks(document: Path, language: str) -> list[str]:
     """The fenced blocks of a language; an empty one means none is said."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.M | re.S)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.M | re.S)
+    return [block for marked, block in found if marked == language]
 
 
 def commands(document: Path) -> list[str]:
@@ -107,11 +109,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @names
 def test_settings_named_exist(document: Path) -> None:
-    known = {
-        k
-        for m in ("rcnn", "faster_rcnn", "mask_rcnn", "panoptic_fpn", "fcn")
-        for k in setting_keys(_tables(default_recipe(m)))
-    }
+    known = {k for m in MODELS for k in setting_keys(_tables(default_recipe(m)))}
     text = document.read_text(encoding="utf-8")
     for key in re.findall(r"[` ]((?:model|transform|augment|train)\.[a-z_][a-z0-9_.]*(?<!\.py))[`=]", text):
         if document.name == "CHANGELOG.md":  # it names settings as they were called then
@@ -141,6 +139,22 @@ def test_the_readmes_tree_is_that_of_the_package() -> None:
 def test_the_architectures_table_of_files_is_up_to_date() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "file_table.py"))
     assert script["page"]() == script["PAGE"].read_text(encoding="utf-8"), "run: python docs/file_table.py"
+
+
+def test_the_tables_of_settings_are_up_to_date() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "settings_tables.py"))
+    assert script["page"]() == script["PAGE"].read_text(encoding="utf-8"), (
+        "run: python docs/settings_tables.py"
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_setting_has_a_row_of_its_own_or_of_the_same_table(model: str) -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").partition("## All settings")[2]
+    for key in setting_keys(_tables(default_recipe(model))):
+        table, _, field = key.rpartition(".")
+        is_listed = f"| `{key}` |" in text or (f"`[{table}]`" in text and f".{field}` |" in text)
+        assert is_listed or not table, key
 
 
 def test_constants_are_those_of_the_plan() -> None:

@@ -36,12 +36,13 @@ class Transform:
     ``scale``; either way it is lowered until the long side fits ``max_long_side``.
 
     Attributes:
-        short_side: pixels the shorter side is brought to; None keeps the images' own scale.
+        short_side: pixels that the shorter side is resized to; None keeps the images' own scale.
         scale: the factor where ``short_side`` is None.
         max_long_side: limit on the longer side after resizing, pixels.
-        mean: per channel (RGB), of images in [0, 1].
+        mean: mean of each channel (RGB), for images in [0, 1].
         antialias: low-pass filter before shrinking; torchvision's published models do without.
-        std: per channel; ImageNet weights of the default backbone expect x / 127.5 - 1, that is 0.5 and 0.5.
+        std: standard deviation of each channel. ImageNet weights of the default backbone expect
+            x / 127.5 - 1: mean and standard deviation are 0.5.
         size_divisor: height and width of a batch are padded to a multiple of this.
         margin: pixels added before the resized sides are cut to whole ones: 154 * (320 / 154) is a little
             less than 320, and would be cut to 319. torchvision cuts it: its models use 0.

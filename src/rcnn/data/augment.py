@@ -134,10 +134,10 @@ class Augment:
         flip: mirror horizontally with probability 0.5.
         rotate90: rotate by a random number of quarter turns, for data without an upright direction; together
             with ``flip``, all eight orientations occur.
-        brightness: the factor is drawn between 1 - b and 1 + b; 0 disables it.
-        contrast: likewise.
-        saturation: likewise.
-        hue: the shift is drawn between -h and h, as a fraction of the colour circle; at most 0.5.
+        brightness: the factor on the brightness is drawn between 1 - b and 1 + b; 0 disables it.
+        contrast: the same for the contrast.
+        saturation: the same for the saturation.
+        hue: the shift of the hue is drawn between -h and h, a fraction of the colour circle; at most 0.5.
         copy_paste: probability of pasting objects of another image on top; needs masks.
         min_visible: an object of which less than this fraction remains in the crop, or uncovered by pasted
             objects, counts as crowd: neither positive nor negative.

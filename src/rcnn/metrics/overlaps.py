@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
+from faster_coco_eval.core import mask as coco_mask
 
 from rcnn.structures import Instances
 

@@ -41,9 +41,9 @@ class FastRCNNSettings:
         search: how proposals are searched for where none are given.
         fpn: a pyramid on top of the backbone (later than the paper); None: the head reads the backbone's
             last map.
-        box: the head. Of two images with 64 regions each a minibatch is made (§2.3, hierarchical sampling).
-        ranks: of the head's fully connected layers once they are compressed, see
-            :meth:`FastRCNN.compressed`; None: they are whole.
+        box: the head. A minibatch has two images with 64 regions each (§2.3, hierarchical sampling).
+        ranks: ranks of the head's fully connected layers after truncated SVD, see
+            :meth:`FastRCNN.compressed`; None: not compressed.
     """
 
     backbone: BackboneSettings = field(

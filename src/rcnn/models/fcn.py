@@ -55,14 +55,14 @@ class FCNSettings:
             before.
         pool: max-pool the maps first: our VGG-16 ends its stages before the pooling layers.
         kernel: side of the first layer on top, fc6.
-        channels: of fc6 and fc7.
-        dropout: after both.
+        channels: width of fc6 and fc7.
+        dropout: dropout after both.
         learn_upsampling: the transposed convolutions between the maps learn (the paper) or stay bilinear (the
             published code); the last upsampling is fixed in both.
         alignment: ``published``: the image within zeros, the maps cut as in the paper's code, for strides 32,
             16 and 8; ``centred``: no border, cells centred on their pixels.
-        normaliser: of the loss: ``pixels``, their mean; ``image``, their sum per image, as in the published
-            code.
+        normaliser: how the loss is normalised: ``pixels``: the mean over pixels; ``image``: the sum over the
+            pixels of an image, as in the published code.
     """
 
     backbone: BackboneSettings = field(

@@ -36,9 +36,9 @@ class PanopticFPNSettings:
         rpn: the first stage.
         box: the second stage: classes and boxes.
         mask: the branch of the masks.
-        semantic: the branch of the pixels' classes.
-        instance_weight: lambda i, of the losses of the second stage and the masks.
-        semantic_weight: lambda s, of the loss of the pixels.
+        semantic: the semantic branch, which classifies pixels.
+        instance_weight: weight of the losses of the second stage and the masks, lambda i.
+        semantic_weight: weight of the loss of the semantic branch, lambda s.
         merge: how both become one partition.
     """
 

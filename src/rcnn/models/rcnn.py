@@ -41,12 +41,12 @@ class SVMSettings:
     """The SVM of each class; the defaults are those of the published code.
 
     Attributes:
-        c: of the hinge loss.
+        c: weight of the hinge loss.
         bias: the bias is learned as the weight of a feature of this value, and regularised like all weights.
-        positive_weight: of the positives, which are the true boxes only (§2.3).
+        positive_weight: weight of the positives, which are the true boxes only (§2.3).
         negative_iou: proposals that overlap every true box of the class by less are negatives (appendix B).
         hard_margin: negatives with a higher margin join the training.
-        easy_margin: negatives with a lower one leave it.
+        easy_margin: negatives with a lower margin leave it.
         refit_every: an SVM is fitted again after this many new negatives.
         norm: features are scaled so that their mean norm is this.
         images: at most this many training images are searched for negatives; None takes all.
@@ -68,7 +68,7 @@ class RidgeSettings:
     """The regression of boxes (appendix C).
 
     Attributes:
-        strength: lambda.
+        strength: strength of the regularisation, lambda.
         min_iou: proposals that overlap a true box by more than this are trained on, each with the one it
             overlaps most.
         whitening: added to the covariance of the targets before they are whitened by it (published code).
@@ -89,12 +89,12 @@ class RCNNSettings:
     Attributes:
         backbone: the convolutional network; its last level is read.
         search: how proposals are searched for where none are given.
-        side: of the warped regions, pixels (227 for AlexNet, 224 for VGG-16).
+        side: side of the warped regions in pixels (227 for AlexNet, 224 for VGG-16).
         context: pixels around the box after warping.
-        pool: P; the map is reduced by its maxima ("pool5").
-        layers: fully connected layers after it: 2 ("fc7"), 1 ("fc6") or 0 ("pool5").
-        channels: their width.
-        dropout: after each of them, in fine-tuning.
+        pool: P, the side that the map is max-pooled to ("pool5").
+        layers: number of fully connected layers after the pooling: 2 ("fc7"), 1 ("fc6") or 0 ("pool5").
+        channels: width of the fully connected layers.
+        dropout: dropout after each of them, in fine-tuning.
         finetune: whether the network is trained on warped proposals at all; else its features are those of
             ImageNet (table 2, rows 1 to 3), and the softmax knows nothing.
         sampling: which proposals fine-tuning sees: 32 positives and 96 others from two images (§2.3).
@@ -104,9 +104,9 @@ class RCNNSettings:
         ridge: how the regression is fitted.
         chunk: regions that the network processes at once.
         min_score: detections below it are dropped.
-        per_class: the most detections per class before suppression.
+        per_class: maximum number of detections per class before suppression.
         nms_iou: a detection that overlaps a better one of its class by more is dropped.
-        max_detections: per image, the best first.
+        max_detections: maximum number of detections per image, the best first.
     """
 
     backbone: BackboneSettings = field(

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from rcnn.layers.operator import operator
+from rcnn.layers.operator import is_exporting, operator
 from rcnn.structures import Size
 
 # Detectron's limit on the log-size deltas: exp of it enlarges a box from 16 to 1000 pixels.
@@ -116,7 +116,7 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor
             each other.
         max_iou: a box that overlaps a better one by more than this is dropped.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return _nms_in_cells(boxes, scores, groups, max_iou)
     if boxes.device.type != "cpu":
         # Groups are shifted apart there, which costs float32 a hundredth of a pixel.

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional
 
-from rcnn.layers.operator import operator
+from rcnn.layers.operator import is_exporting, operator
 
 
 def assign_levels(
@@ -63,7 +63,7 @@ def roi_pool(
     """
     # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores where the
     # kernel of torchvision, which exported files hold, runs on one.
-    if sampling_ratio and rois.device.type == "cpu" and not torch.compiler.is_exporting():
+    if sampling_ratio and rois.device.type == "cpu" and not is_exporting():
         return roi_align(
             list(features), rois, image_indices, levels, list(strides), size, sampling_ratio, aligned
         )

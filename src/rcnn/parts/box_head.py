@@ -28,12 +28,12 @@ class PoolSettings:
     """How a head reads its regions from the feature maps.
 
     Attributes:
-        pooling: ``align`` (Mask R-CNN §3) or ``pool`` (Fast R-CNN §2.1).
+        pooling: RoIAlign (``align``, Mask R-CNN §3) or RoI pooling (``pool``, Fast R-CNN §2.1).
         size: P, the side of the pooled map.
-        sampling_ratio: points per bin and axis for RoIAlign; 0 is adaptive (Detectron2).
+        sampling_ratio: samples per bin and axis in RoIAlign; 0 is adaptive (Detectron2).
         aligned: half-pixel correct; False for weights that were trained without (torchvision).
-        canonical_size: 224 in FPN eq. 1.
-        canonical_level: k0 in FPN eq. 1.
+        canonical_size: side of a region that is read from ``canonical_level``; 224 in FPN eq. 1.
+        canonical_level: level that such a region is read from; k0 in FPN eq. 1.
     """
 
     pooling: Literal["align", "pool"] = "align"
@@ -67,8 +67,8 @@ class CascadeSettings:
     """The later steps of a cascade, see ``rcnn.parts.cascade``; the first is as without one.
 
     Attributes:
-        ious: at or above it a box of the step before is positive, for the second step and on.
-        weights: of their box coding.
+        ious: IoU from which a box of the step before is positive, for the second step and on.
+        weights: weights of their box coding.
 
     Raises:
         ValueError: not as many of the one as of the other.
@@ -95,16 +95,17 @@ class BoxHeadSettings:
             convolutions with batch norm and one fully connected layer (torchvision's v2 models); ``stage``:
             the backbone's next stage and the mean over the map (the C4 models, Mask R-CNN fig. 4 left).
         channels: width of the fully connected layers; 1024 (FPN), 4096 (VGG-16).
-        dropout: after each of them; 0.5 for VGG-16.
+        dropout: dropout after each of them; 0.5 for VGG-16.
         pool: how regions are read.
         sampling: which regions are trained on.
-        weights: of dx, dy, dw, dh in the box coding.
-        beta: of smooth L1; 1 in the paper, 1/9 in torchvision, 0 (L1) in Detectron2.
+        weights: weights of dx, dy, dw, dh in the box coding.
+        beta: distance up to which smooth L1 is quadratic: 1 in the paper, 1/9 in torchvision, 0 (L1) in
+            Detectron2.
         class_agnostic: one box per region instead of one per class.
         min_score: detections below it are dropped.
         min_side: detections with a shorter side, in pixels of the resized image, are dropped.
         nms_iou: a detection that overlaps a better one of its class by more is dropped.
-        max_detections: per image, the best first.
+        max_detections: maximum number of detections per image, the best first.
         cascade: more steps, each on the boxes of the one before; their boxes are class-agnostic. None: none.
         head: the dotted path of a function that makes layers of your own in place of ``layers``, see
             ``rcnn.parts.own_layers``.

@@ -19,10 +19,11 @@ class FPNSettings:
     """The pyramid on top of a backbone.
 
     Attributes:
-        channels: d of the paper (§3), the width of every level.
+        channels: width of every level, d in the paper (§3).
         norm: after each convolution: none (the paper), batch norm (torchvision's v2 models), or layer norm
             (ViTDet).
-        coarsest: ``pool``: one more level for the RPN by subsampling the last (§4.1); ``none``.
+        coarsest: ``pool``: one more level for the RPN, the last one subsampled (§4.1); ``none``: no such
+            level.
         output: ``conv``: a full 3x3 convolution on every merged map (the paper); ``separable``: a depthwise
             and a pointwise one, an eighth of the arithmetic.
     """

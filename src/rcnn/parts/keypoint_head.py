@@ -27,11 +27,11 @@ class KeypointHeadSettings:
 
     Attributes:
         count: K, the number of keypoints per object.
-        convs: 3x3 convolutions before the deconvolution.
-        channels: their width.
+        convs: number of 3x3 convolutions before the deconvolution.
+        channels: width of the convolutions.
         pool: how regions are read.
-        refine: decode to parts of a pixel (ours); False is Detectron's and torchvision's whole pixels.
-        max_regions: the most positive regions per image in the loss; None is all of them (the paper).
+        refine: decode to fractions of a pixel (ours); False: to whole pixels (Detectron, torchvision).
+        max_regions: maximum number of positive regions per image in the loss; None: all of them (the paper).
     """
 
     count: int = 17

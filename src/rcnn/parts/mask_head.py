@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
+from rcnn.layers.operator import is_exporting
 from rcnn.ops.losses import global_normaliser, sum_over_regions
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
@@ -36,14 +37,14 @@ class MaskHeadSettings:
         layers: ``fcn``: convolutions, a deconvolution that doubles the side, a 1x1 convolution; ``mlp``:
             fully connected layers, and one more for all pixels of all maps (table 2e, where they are 2 of
             width 1024); not after a stage of the backbone.
-        convs: 3x3 convolutions before the deconvolution; of an ``mlp`` its hidden layers.
-        channels: their width.
+        convs: number of 3x3 convolutions before the deconvolution, or of hidden layers of an ``mlp``.
+        channels: width of these layers.
         norm: batch norm after each of them (torchvision's v2 models).
         pool: how regions are read.
-        activation: ``sigmoid``: every class decides for itself whether a pixel is inside;
-            ``softmax``: classes and background compete for it, as in an FCN (table 2b).
+        activation: ``sigmoid``: each class has an independent binary mask; ``softmax``: classes and
+            background compete for each pixel, as in an FCN (table 2b).
         class_agnostic: one map per region instead of one per class (§4.1: nearly as good).
-        max_regions: the most positive regions per image in the loss; None is all of them (the paper).
+        max_regions: maximum number of positive regions per image in the loss; None: all of them (the paper).
         head: the dotted path of a function that makes layers of your own in place of the convolutions of an
             ``fcn``, see ``rcnn.parts.own_layers``.
     """
@@ -94,7 +95,7 @@ class MaskHead(nn.Module):
             side = 2 * self.settings.pool.size
             logits: Tensor = self.logits(self.layers(pooled)).unflatten(1, (self.maps, side, side))
             return logits.float()
-        if torch.compiler.is_exporting() or pooled.device.type != "cpu":
+        if is_exporting() or pooled.device.type != "cpu":
             return self._enlarged(self.layers(pooled), labels)
         if self.training and self._sees_all:
             return self._enlarged(self.layers(pooled), labels)

@@ -32,28 +32,32 @@ class RPNSettings:
     """The RPN; the defaults are those of FPN and Mask R-CNN.
 
     Attributes:
-        sizes: anchor sides in pixels, a tuple for each level.
-        ratios: height / width.
-        rounding: see :func:`rcnn.ops.anchors.cell_anchors`.
-        offset: see :func:`rcnn.ops.anchors.grid_anchors`.
-        strides: between the anchors of a level. ``exact``: the level's own. ``inferred``: the padded image's
-            side over the map's, rounded down (torchvision: 13 cells on 800 pixels have 61 instead of 64).
+        sizes: anchor sides in pixels, one list per level.
+        ratios: height / width of the anchors.
+        rounding: ``none``: anchors have exact areas; ``torchvision`` and ``caffe`` round as these programs
+            do, see :func:`rcnn.ops.anchors.cell_anchors`.
+        offset: where in its cell an anchor is centred, as a fraction of the stride: 0 is the corner, 0.5 the
+            middle; see :func:`rcnn.ops.anchors.grid_anchors`.
+        strides: distance between the anchors of a level. ``exact``: the level's own. ``inferred``: the padded
+            image's side over the map's, rounded down (torchvision: 13 cells on 800 pixels have 61 instead of
+            64).
         convs: 3x3 convolutions before the two outputs (torchvision's v2 models: 2).
-        conv: ``conv`` or ``separable``, as in the FPN.
-        channels: their width; None keeps the maps' own (the paper: 512 for VGG-16).
-        positive_iou: §3.1.2.
-        negative_iou: §3.1.2.
+        conv: full or separable convolutions, as in the FPN.
+        channels: width of the convolutions; None keeps the maps' own (the paper: 512 for VGG-16).
+        positive_iou: IoU from which an anchor is positive (§3.1.2).
+        negative_iou: IoU below which an anchor is negative (§3.1.2).
         cross_boundary: train on anchors that cross the image's border (FPN: yes; Faster R-CNN §3.1.3: no).
-        count: anchors in the loss, per image.
+        count: number of anchors in the loss, per image.
         positive_fraction: at most this fraction of them is positive.
-        beta: of smooth L1; 1/9 is py-faster-rcnn's sigma 3.
+        beta: distance up to which smooth L1 is quadratic; 1/9 is py-faster-rcnn's sigma 3.
         normaliser: ``sampled``: both losses are divided by the anchors sampled, lambda 1 (all codes);
             ``paper``: eq. 1, the classification by 256 per image and the boxes by the number of anchor
             positions, times ``box_weight``.
-        box_weight: lambda of eq. 1 (the paper: 10 with its normaliser, which makes both terms alike).
+        box_weight: weight of the loss of the boxes, lambda in eq. 1 (the paper: 10 with its normaliser, which
+            makes both terms alike).
         pre_nms: proposals kept per level before suppression, in training and in prediction.
         post_nms: proposals kept per image after it.
-        nms_iou: §3.3.
+        nms_iou: a proposal that overlaps a better one by more is dropped (§3.3).
         min_objectness: proposals with a lower probability are dropped (torchvision's MobileNet models: 0.05).
         min_side: smaller proposals are dropped, in pixels of the resized image.
         max_crowd_overlap: a negative anchor with more of its area inside a crowd region is ignored.

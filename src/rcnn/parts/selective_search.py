@@ -28,10 +28,10 @@ class SelectiveSearchSettings:
     Attributes:
         width: the image is resized to this width first; None keeps its own.
         ks: scales of the first segmentation: larger means larger segments, and is their least size in pixels.
-        sigma: of the Gaussian before the segmentation, in pixels.
+        sigma: standard deviation of the Gaussian before the segmentation, in pixels.
         min_side: boxes with a shorter side, in pixels of the resized image, are dropped.
-        count: P, the most proposals per image.
-        seed: of the order in which they come.
+        count: P, the maximum number of proposals per image.
+        seed: random seed of the order of the proposals.
     """
 
     width: int | None = 500

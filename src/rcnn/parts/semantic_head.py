@@ -26,10 +26,10 @@ class SemanticHeadSettings:
     """The semantic branch; the defaults are the paper's for COCO.
 
     Attributes:
-        channels: of every convolution.
-        groups: of its group norm.
+        channels: width of every convolution.
+        groups: number of groups of its group norm.
         things: ``other``: all things are one class beside the stuff; ``each``: every class of things is
-            learnt, too (the paper's for Cityscapes).
+            learned, too (the paper's for Cityscapes).
     """
 
     channels: int = 128

@@ -91,8 +91,8 @@ class MergeSettings:
 
     Attributes:
         min_score: objects with a lower score are left out.
-        max_overlap: an object is left out whole if a larger share of it is taken by better ones.
-        min_stuff_area: pixels; a class of stuff that is left with fewer becomes void.
+        max_overlap: an object is left out if better ones cover a larger fraction of it.
+        min_stuff_area: a class of stuff that is left with fewer pixels becomes void.
     """
 
     min_score: float = 0.5

@@ -1,4 +1,4 @@
-"""Hand-over to supervision (>= 0.28) and back."""
+"""Hand-over to supervision (>= 0.30) and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to_supervision(instances: Instances) -> Any:
         from supervision.detection.compact_mask import CompactMask
     except ImportError as error:
         raise ValueError(
-            f"to_supervision needs supervision 0.28: {install_command('supervision')}"
+            f"to_supervision needs supervision 0.30: {install_command('supervision')}"
         ) from error
     masks: Any = None
     data: dict[str, Any] = {"class_name": np.array(instances.names, dtype=str)}

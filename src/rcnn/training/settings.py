@@ -24,15 +24,15 @@ class TrainSettings:
         epochs: passes over the training images; exactly one of ``epochs`` and ``minutes`` is set.
         minutes: training time in minutes, without evaluations.
         batch_size: images per step, of all processes together.
-        optimizer: ``adamw`` or ``sgd`` (the papers').
+        optimizer: AdamW, or SGD as in the papers.
         lr: the highest learning rate.
-        momentum: of SGD.
-        weight_decay: on weights; not on biases and norms.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of weights; biases and norms have none.
         backbone_lr: learning rate of the pretrained backbone, as a multiple of ``lr``.
         warmup: fraction of training over which the learning rate rises from zero.
-        schedule: ``cosine`` to zero, or ``steps``.
+        schedule: how the learning rate falls: along a cosine to zero (``cosine``), or in ``steps``.
         steps: fractions of training after which the learning rate is multiplied by ``step_factor``.
-        step_factor: see ``steps``.
+        step_factor: factor on the learning rate at each of ``steps``.
         clip_norm: maximum norm of the gradient; 0: no clipping.
         ema: decay per step of the moving average of the weights (EMA), which is then evaluated and kept; 0:
             no average.

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.export import ExportedProgram
 
 from rcnn.config import did_you_mean, is_dotted_path, resolve
@@ -45,6 +46,9 @@ class Exporter:
     packages: tuple[str, ...] = ()
     calibrates: bool = False
 
+
+OLDEST_TORCH = (2, 9)
+"""The first whose exporter writes our graphs; the extra ``export`` asks for it."""
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 EXPORTERS: dict[str, Exporter] = {
@@ -97,7 +101,7 @@ def export(
 
     Raises:
         ValueError: another model or format, a transform that does not pad to the strides or cannot be put
-            inside, or a package that is not installed.
+            inside, a package that is not installed, or a torch below 2.9.
         OSError: the file cannot be written.
     """
     out, row = Path(out), exporter(format)
@@ -107,6 +111,7 @@ def export(
             able = ", ".join(name for name, one in EXPORTERS.items() if one.calibrates)
             raise ValueError(f"format {format}: eight-bit integers are for {able}; leave them out")
         metadata["precision"] = "int8"
+    _require_torch()
     _require_packages(*row.packages, *(("nncf",) if calibration else ()))
     program = trace_with_transform(detector) if transform_inside else trace(detector)
     row.write(program, metadata, out, calibration)
@@ -170,6 +175,15 @@ CONVENTIONS = (
     "the best of an image first; mask_maps: probabilities inside the box; keypoints: x y logit; "
     "semantic_logits: [B, classes, H, W], padding included"
 )
+
+
+def _require_torch() -> None:
+    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if found < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise ValueError(
+            f"exporting needs torch {oldest} or later, found {torch.__version__}: {install_command('export')}"
+        )
 
 
 def _require_packages(*packages: str) -> None:
