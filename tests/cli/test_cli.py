@@ -43,6 +43,7 @@ class Fixed:
     class_names = ("object",)
     semantic_names = ()
     category_ids = (1,)
+    skeleton = None
     max_detections = 1
     min_score = 0.5
     merge = None
@@ -281,18 +282,26 @@ def test_evaluate_refuses(model: str, data: Path, arguments: list[str], message:
 
 def test_evaluate_without_a_model(model: str, data: Path, tmp_path: Path) -> None:
     assert call("predict", model, data, "--out", tmp_path / "found").exit_code == 0
-    file = tmp_path / "found" / "predictions.json"
-    entries = [e for e in json.loads(file.read_text()) if "/images/" in e["image_id"]]
-    file.write_text(json.dumps(entries))
-    result = call("evaluate", data, "--predictions", file, "--json", tmp_path / "r.json")
-    assert result.exit_code == 0, result.output
-    written = json.loads((tmp_path / "r.json").read_text())
-    assert written["predictions"] == str(file)
-    assert written["metrics"]["mask/AP"] == pytest.approx(1.0)
-    file.write_text(json.dumps([{**entries[0], "image_id": "elsewhere.png"}]))
+    assert call("predict", model, data, "--out", tmp_path / "bare", "--results-only").exit_code == 0
+    bare = tmp_path / "bare" / "predictions.json"
+    for file in (tmp_path / "found" / "predictions.json", bare):
+        result = call("evaluate", data, "--predictions", file, "--json", tmp_path / "r.json")
+        assert result.exit_code == 0, result.output
+        written = json.loads((tmp_path / "r.json").read_text())
+        assert written["predictions"] == str(file)
+        assert written["metrics"]["mask/AP"] == pytest.approx(1.0)
+    file.write_text(json.dumps([{**json.loads(bare.read_text())[0], "image_id": "elsewhere.png"}]))
     result = call("evaluate", data, "--predictions", file)
     assert result.exit_code == 1
     assert "predictions.json: entry 0: image_id 'elsewhere.png'" in result.stderr
+
+
+def test_predictions_are_a_data_set_to_check(model: str, data: Path, tmp_path: Path) -> None:
+    assert call("predict", model, data, "--out", tmp_path / "found").exit_code == 0
+    file = tmp_path / "found" / "predictions.json"
+    result = call("data", "check", file, "--images", data)
+    assert result.exit_code == 0, result.output
+    assert "object" in result.stdout
 
 
 def test_help_names_every_family_of_metrics() -> None:
@@ -308,7 +317,7 @@ def test_predict_writes_files_and_counts(model: str, data: Path, tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"2 images: 2 object; written: {tmp_path / 'o'}\n"
     assert {p.name for p in (tmp_path / "o" / "overlays").iterdir()} == {"a.png", "b.png"}
-    assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())["annotations"]) == 2
     result = call("predict", model, data / "a" / "images", "--out", tmp_path / "p", "--min-score", "0.8")
     assert "1 images: no objects" in result.stdout
     with (tmp_path / "p" / "counts.csv").open() as file:
@@ -442,7 +451,7 @@ def test_export_writes_what_predict_takes(
     for model in (exportable, tmp_path / name):
         result = call("predict", model, tmp_path / "noise.png", "--out", tmp_path / "found")
         assert result.exit_code == 0, result.output
-        objects.append(json.loads((tmp_path / "found" / "predictions.json").read_text()))
+        objects.append(json.loads((tmp_path / "found" / "predictions.json").read_text())["annotations"])
     expected, found = objects
     assert len(found) == (7 if "--set" in options else 10)
     for one, other in zip(found, expected, strict=False):

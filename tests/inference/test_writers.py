@@ -26,6 +26,11 @@ from rcnn.inference.writers import overlay_names, predict_to_files
 from rcnn.structures import OBJECT_COLUMNS, Masks
 
 
+def predictions(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    return content
+
+
 def rows(path: Path) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
@@ -47,9 +52,13 @@ def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
     assert (summary.images, summary.counts) == (2, {"light": 0, "dark": 1})
     assert len(summary.failed) == 1
     assert "broken.jpg" in summary.failed[0]
-    entries = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
-    assert [(r["image_id"], r["category_id"], r["score"]) for r in entries] == [("b/zwei ä.png", 2, 0.75)]
-    assert_allclose(Masks.from_rle([entries[0]["segmentation"]], (40, 60)).boxes(), BOX)
+    content = predictions(out)
+    assert [(i["id"], i["file_name"]) for i in content["images"]] == [(1, "b/zwei ä.png"), (3, "empty.tif")]
+    assert [c["name"] for c in content["categories"]] == ["light", "dark"]
+    (entry,) = content["annotations"]
+    assert [entry[key] for key in ("id", "image_id", "category_id", "score", "area")] == [1, 1, 2, 0.75, 400]
+    corners = np.array(entry["segmentation"][0], np.float64).reshape(-1, 2)
+    assert_allclose(Masks.from_outlines([[corners]], (40, 60)).boxes(), BOX)
     assert rows(out / "objects.csv")[1:] == [
         ["b/zwei ä.png", "dark", "0.7500", "10.00", "20.00", "30.00", "40.00", "400.00", "20.00", "30.00"]
     ]
@@ -75,7 +84,11 @@ def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
 def test_no_images_found_still_makes_valid_tables(tmp_path: Path) -> None:
     Image.fromarray(picture(dark=False)).save(tmp_path / "a.png")
     predict_to_files(detector(masks=False), [tmp_path / "a.png"], tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == []
+    content = predictions(tmp_path / "out")
+    assert content["annotations"] == []
+    assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}]
+    predict_to_files(detector(masks=False), [tmp_path / "a.png"], tmp_path / "bare", results_only=True)
+    assert predictions(tmp_path / "bare") == []
     assert rows(tmp_path / "out" / "objects.csv") == [list(OBJECT_COLUMNS)]
 
 
@@ -93,12 +106,13 @@ def test_an_interruption_keeps_what_is_done_and_a_failure_what_was(tmp_path: Pat
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         predict_to_files(detector(), [tmp_path], out, progress=stop(KeyboardInterrupt()))
-    before = json.loads((out / "predictions.json").read_text())
-    assert [r["image_id"] for r in before] == ["a.png", "b.png"]
+    before = predictions(out)
+    assert [image["file_name"] for image in before["images"]] == ["a.png", "b.png"]
+    assert [entry["image_id"] for entry in before["annotations"]] == [1, 2]
     predict_to_files(detector(), [tmp_path / "c.png"], out)
     with pytest.raises(OSError, match="full"):
         predict_to_files(detector(), [tmp_path], out, progress=stop(OSError("full")))
-    assert [r["image_id"] for r in json.loads((out / "predictions.json").read_text())] == ["c.png"]
+    assert [image["file_name"] for image in predictions(out)["images"]] == ["c.png"]
     assert not list(out.glob(".*"))
 
 
@@ -108,7 +122,7 @@ def test_names_of_any_bytes_and_of_any_length(tmp_path: Path) -> None:
         Image.fromarray(picture()).save(tmp_path / name)
     out = tmp_path / "out"
     assert predict_to_files(detector(), [tmp_path], out).images == 2
-    assert {r["image_id"] for r in json.loads((out / "predictions.json").read_text())} == set(names)
+    assert {image["file_name"] for image in predictions(out)["images"]} == set(names)
     assert len(list((out / "overlays").iterdir())) == 2
     text = (out / "objects.csv").read_text(encoding="utf-8", errors="surrogateescape")
     assert all(name in text for name in names)
@@ -193,7 +207,7 @@ def test_pycocotools_accepts_predictions_against_the_file_of_the_data(tmp_path: 
         Image.fromarray(picture()).save(folder / name)
     file = coco_file(tmp_path, {42: "a.png", 7: "elsewhere/b.png"})
     trained = replace(detector(), info={"category_ids": [5, 17]})
-    predict_to_files(trained, [folder], tmp_path / "out", image_ids=file)
+    predict_to_files(trained, [folder], tmp_path / "out", image_ids=file, results_only=True)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
         evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "predictions.json")), "segm")
@@ -202,6 +216,9 @@ def test_pycocotools_accepts_predictions_against_the_file_of_the_data(tmp_path: 
         evaluation.summarize()
     assert evaluation.stats[0] == pytest.approx(1.0)
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    predict_to_files(trained, [folder], tmp_path / "whole", image_ids=file)
+    assert [image["id"] for image in predictions(tmp_path / "whole")["images"]] == [42, 7]
+    entries += predictions(tmp_path / "whole")["annotations"]
     assert {(e["image_id"], e["category_id"]) for e in entries} == {(42, 17), (7, 17)}
     assert {row[0] for row in rows(tmp_path / "out" / "objects.csv")[1:]} == {"a.png", "b.png"}
 

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from rcnn.structures import Array, Instances, Masks, Skeleton
+from rcnn.structures.coco import annotations_of
 
 
 def bitmaps_of(kind: str) -> Array:
@@ -348,7 +349,10 @@ def test_saving(ending: str, tmp_path: Path):
     content = saved.read_bytes()
     assert content
     if ending == ".json":
-        assert json.loads(content) == three().to_coco("image.png")
+        written = json.loads(content)
+        assert written["images"] == [{"id": 1, "file_name": "image.png", "width": 11, "height": 9}]
+        assert written["annotations"] == annotations_of(three(), 1)
+        assert [category["name"] for category in written["categories"]] == list(three().class_names)
     if ending == ".csv":
         assert content.decode().splitlines()[1].startswith("image.png,dust,0.9000,0.00,1.00,4.00,5.00,")
 
@@ -358,4 +362,7 @@ def test_saving_what_cannot_be_saved(tmp_path: Path):
         three().save(tmp_path / "found.txt")
     with pytest.raises(ValueError, match="needs the image"):
         three().save(tmp_path / "found.png")
+    classes = Instances.empty((2, 2), semantic=np.zeros((2, 2), np.int64), semantic_names=("sky",))
+    with pytest.raises(ValueError, match=r"found\.json: .* pixel classes alone"):
+        classes.save(tmp_path / "found.json")
     assert not list(tmp_path.iterdir())

@@ -23,6 +23,8 @@ import rcnn
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.external_proposals import with_proposals, write_proposals
 from rcnn.data.formats.open import open_data
+from rcnn.inference.detector import Detector
+from rcnn.inference.writers import predict_to_files
 from rcnn.io import checkpoint
 from rcnn.loading import load_detector
 from rcnn.parts.pretrained import CAFFE, IMAGENET, backbone_normalisation
@@ -669,3 +671,16 @@ def test_one_file_of_proposals_for_parts_whose_images_share_names(tmp_path: Path
     names = ("train0", "train1", "val0", "val1")
     by_name = write_proposals(tmp_path / "by_name.npz", dict.fromkeys(names, boxes))
     check_distinct_names(Split(*parts, ()), str(by_name))
+
+
+def test_predictions_are_data_to_train_on(data: Path, tmp_path: Path, no_report: None) -> None:
+    recipe = tiny_recipe(eval_images=1)
+    detector = Detector(tiny_network(recipe), recipe.transform, NAMES)
+    found = tmp_path / "found"
+    predict_to_files(detector, [data.parent], found, min_score=0.0, max_detections=3)
+    folder = train(
+        found / "predictions.json", images=data.parent, recipe=recipe, out=tmp_path / "run", console=quiet()
+    )
+    again = load_detector(folder, "cpu")
+    assert again.class_names == NAMES
+    assert len(read_history(folder)) > 0

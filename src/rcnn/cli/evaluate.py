@@ -54,7 +54,10 @@ def evaluate(
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Evaluate this COCO results file instead of a MODEL."),
+        typer.Option(
+            metavar="FILE",
+            help="Evaluate these detections (predictions.json, COCO results) instead of a MODEL.",
+        ),
     ] = None,
     threshold: Annotated[
         float | None,

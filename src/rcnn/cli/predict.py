@@ -50,6 +50,13 @@ def predict(
             metavar="FILE", help="COCO file whose image ids are used in predictions.json and panoptic.json."
         ),
     ] = None,
+    results_only: Annotated[
+        bool,
+        typer.Option(
+            "--results-only",
+            help="Write predictions.json as the bare list of results that COCO's evaluation reads.",
+        ),
+    ] = False,
     device: Device = None,
     precision: Precision = "auto",
     half: Half = False,
@@ -71,7 +78,7 @@ def predict(
     with progress_bar("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
-            progress=progress,
+            results_only=results_only, progress=progress,
         )  # fmt: skip
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]
     found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]

@@ -20,6 +20,7 @@ from rcnn.config import did_you_mean
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.structures import Instances, Masks, Size, true_segments
+from rcnn.structures.coco import annotations_of, category_entries, image_entry
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -303,26 +304,15 @@ class Shapes(Dataset):
 
     def _coco(self, folder: Path) -> dict[str, Any]:
         """Save the images and return the content of the JSON file."""
-        names = enumerate(self.class_names, start=1)
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for sample, record in ((self[i], r) for i, r in enumerate(self.records)):
             Image.fromarray(sample.image).save(folder / record.path)
-            height, width = sample.truth.size
-            entry = {
-                "id": record.image_id,
-                "file_name": record.path.as_posix(),
-                "height": height,
-                "width": width,
-            }
-            images.append(entry)
-            assert sample.truth.masks is not None
-            for result, area in zip(
-                sample.truth.to_coco(record.image_id), sample.truth.masks.areas().tolist(), strict=True
-            ):
-                del result["score"]
-                annotations.append({"id": len(annotations) + 1, "iscrowd": 0, "area": area, **result})
-        categories = [{"id": number, "name": name} for number, name in names]
+            images.append(image_entry(record.image_id, record.path.as_posix(), sample.truth.size))
+            annotations += annotations_of(
+                sample.truth, record.image_id, first=len(annotations) + 1, outlines="rle"
+            )
+        categories = category_entries(self.class_names)
         return {"images": images, "annotations": annotations, "categories": categories}
 
 

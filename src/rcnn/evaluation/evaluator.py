@@ -129,7 +129,7 @@ def evaluate_results(
     metrics: Sequence[str | Metric] | None = None,
     threshold: float | None = None,
 ) -> tuple[Evaluation, list[Instances]]:
-    """Measure the detections in a COCO results file; no model is needed.
+    """Measure the detections in a file, COCO's results or a COCO file with scores; no model is needed.
 
     Args:
         path: the JSON file, see ``rcnn.data.formats.coco_results``.
@@ -144,8 +144,9 @@ def evaluate_results(
     choose_metrics(metrics)  # a wrong name is reported before the file is read
     dataset = open_data(dataset)
     predictions = read_results(path, dataset)
+    names = predictions[0].class_names if predictions else dataset.class_names
     evaluation = measure_predictions(
-        _Unknown(dataset.class_names), dataset, predictions,
+        _Unknown(names), dataset, predictions,
         max_detections=max_detections, metrics=metrics, threshold=threshold,
     )  # fmt: skip
     return evaluation, predictions

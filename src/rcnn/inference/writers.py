@@ -1,4 +1,4 @@
-"""What is written of predictions: overlays, COCO results, maps of classes, tables of objects and areas.
+"""What is written of predictions: overlays, a COCO file, maps of classes, tables of objects and areas.
 
 The same files whatever predicts, a network or an exported file; for the latter without torch.
 """
@@ -21,6 +21,7 @@ from PIL import Image
 
 from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.draw import semantic_colours
+from rcnn.inference.predictions_file import PredictionsText
 from rcnn.inference.sources import find_images, listed_ids
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import ImageError, read_image
@@ -64,16 +65,17 @@ def predict_to_files(
     min_score: float | None = None,
     max_detections: int | None = None,
     image_ids: str | Path | None = None,
+    results_only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Predict images and folders, and write what was found into a folder.
 
-    It then holds ``overlays/NAME.png``, ``predictions.json`` (COCO results; ``image_id`` is the image's path
-    below the given folder, ``category_id`` that of the data which the model was trained on), ``objects.csv``
-    and ``counts.csv``; for a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``; and
-    ``run.json``, which says what was asked for and in which precision the model computed. The tables appear
-    when all images are done, or with what is done when the user interrupts. An image that cannot be read is
-    skipped and reported.
+    It then holds ``overlays/NAME.png``, ``predictions.json`` (a COCO file with scores; ``file_name`` is the
+    image's path below the given folder, ``category_id`` that of the data which the model was trained on),
+    ``objects.csv`` and ``counts.csv``; for a model that classifies pixels ``maps/NAME.png`` and
+    ``areas.csv``; and ``run.json``, which says what was asked for and in which precision the model computed.
+    The tables appear when all images are done, or with what is done when the user interrupts. An image that
+    cannot be read is skipped and reported.
 
     A model that finds objects and the classes of pixels also gives ``panoptic.json`` and
     ``panoptic/NAME.png``, in COCO's form, and overlays show these partitions.
@@ -85,7 +87,9 @@ def predict_to_files(
         min_score: as in :meth:`rcnn.Detector.predict`.
         max_detections: likewise.
         image_ids: a COCO file that lists the images; ``predictions.json`` and ``panoptic.json`` then have
-            its ids and can be compared with it.
+            its ids and can be compared with it. By default images are numbered from 1.
+        results_only: ``predictions.json`` is the bare list of results that COCO's evaluation reads, with
+            run-length codes; without ``image_ids``, an image's id is then its path below the given folder.
         progress: called with the number of images done and of all.
 
     Raises:
@@ -95,14 +99,18 @@ def predict_to_files(
     """
     out = Path(out)
     images = find_images(inputs, exclude=out)
-    ids = {} if image_ids is None else listed_ids(Path(image_ids), images)
+    ids: dict[str, int | str] = {name: number for number, name in enumerate(images, 1)}
+    if image_ids is not None:
+        ids = listed_ids(Path(image_ids), images)
+    named = results_only and image_ids is None
+    predictions = PredictionsText(detector, {} if named else ids, results_only=results_only)
     overlays = overlay_names(list(images))
     failed: list[str] = []
     full: list[str] = []
     asked = {
         "min_score": detector.min_score if min_score is None else min_score, "max_detections": max_detections,
     }  # fmt: skip
-    with _Tables(out, detector, ids, asked) as tables, _partitions(detector, out, ids) as shown:
+    with _Tables(out, detector, predictions, asked) as tables, _partitions(detector, out, ids) as shown:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
                 image = read_image(path)
@@ -142,7 +150,7 @@ def _partitions(
 
     def merged(image_id: str, found: Instances, name: str) -> Instances:
         partition = merge(found, settings=settings)
-        writer.add(ids.get(image_id, image_id), image_id, partition, png=name)
+        writer.add(ids[image_id], image_id, partition, png=name)
         return partition.instances()
 
     try:
@@ -185,18 +193,16 @@ class _Tables:
         self,
         out: Path,
         detector: Detector | ExportedDetector,
-        image_ids: Mapping[str, int | str],
+        predictions: PredictionsText,
         asked: Mapping[str, Any],
     ) -> None:
-        self.class_names, self.category_ids = detector.class_names, detector.category_ids
-        self.image_ids = image_ids
+        self.class_names, self.predictions = detector.class_names, predictions
         self.run = {
             "rcnn": importlib.metadata.version("rcnn"), "precision": detector.used_precision, **asked,
         }  # fmt: skip
         self.counts = Counter(dict.fromkeys(detector.class_names, 0))
         self.pixels = Counter(dict.fromkeys(detector.semantic_names, 0))
         self.images = 0
-        self.results = 0
         out.mkdir(parents=True, exist_ok=True)
         names = ["predictions.json", "objects.csv", "counts.csv"] if detector.class_names else []
         names += ["areas.csv"] if detector.semantic_names else []
@@ -209,7 +215,7 @@ class _Tables:
             for path in self.paths
         ]
         self.files = {path.stem: file for path, file in zip(self.paths, files, strict=True)}
-        self._write("predictions", "[")
+        self._write("predictions", self.predictions.start())
         heads = {"objects": OBJECT_COLUMNS, "counts": COUNT_COLUMNS, "areas": AREA_COLUMNS}
         for name, head in heads.items():
             self._write(name, table([head]))
@@ -222,13 +228,10 @@ class _Tables:
 
     def add(self, image_id: str, found: Instances) -> None:
         """Append one image's objects and areas; every class has its row, with 0 too."""
-        results = found.to_coco(self.image_ids.get(image_id, image_id), self.category_ids)
-        commas = ("," if place else "" for place in range(self.results, self.results + len(results)))
-        texts = "".join(f"{comma}\n{json.dumps(one)}" for comma, one in zip(commas, results, strict=True))
+        objects = self.predictions.add(image_id, found)
         rows = table([image_id, *row] for row in found.rows())
         # From here on nothing can fail but the disk.
-        self._write("predictions", texts)
-        self.results += len(results)
+        self._write("predictions", objects)
         self._write("objects", rows)
         counts = Counter(found.names)
         self._write("counts", table([image_id, name, counts[name]] for name in self.class_names))
@@ -248,7 +251,7 @@ class _Tables:
     ) -> None:
         keep = kind is None or issubclass(kind, KeyboardInterrupt)
         if keep:
-            self._write("predictions", "\n]\n")
+            self._write("predictions", self.predictions.end())
             self._write("run", json.dumps({**self.run, "images": self.images}, indent=1))
         for file, path in zip(self.files.values(), self.paths, strict=True):
             # A full disk fails here again; the first error is the one to be seen.

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from rcnn.draw import MAX_LABELLED_OBJECTS, Colour, Scene, draw, palette
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import to_bytes
+from rcnn.structures.coco import file_of, results_of
 from rcnn.structures.masks import Masks, Size, as_index_list
 from rcnn.structures.skeleton import Skeleton
 from rcnn.structures.supervision import fields_of, to_supervision
@@ -261,16 +262,23 @@ class Instances:
     def save(self, path: str | Path) -> Path:
         """Write the objects to ``path``; its ending says how.
 
-        ``.json``: COCO results; ``.csv``: a table of the objects, or of the pixel classes where there are no
-        classes of objects; ``.png`` or ``.jpg``: an overlay on the image.
+        ``.json``: a COCO file of this one image, with scores where there are any (:meth:`to_coco` gives the
+        bare results); ``.csv``: a table of the objects, or of the pixel classes where there are no classes of
+        objects; ``.png`` or ``.jpg``: an overlay on the image.
 
         Raises:
-            ValueError: another ending, or an overlay where the image file is not known.
+            ValueError: another ending, an overlay where the image file is not known, or pixel classes alone
+                as ``.json``.
         """
         path = Path(path)
         ending, name = path.suffix.lower(), "" if self.path is None else self.path.name
         if ending == ".json":
-            write_atomically(path, json.dumps(self.to_coco(name or 0)).encode())
+            if self.semantic is not None and not (self.class_names or len(self)):
+                raise ValueError(
+                    f"{path}: COCO's file has objects, and these are pixel classes alone; save them as .csv "
+                    "(areas) or .png (overlay)"
+                )
+            write_atomically(path, json.dumps(file_of(self, name)).encode())
         elif ending == ".csv":
             of_objects = bool(self.class_names or len(self))
             head, rows = (OBJECT_COLUMNS, self.rows()) if of_objects else (AREA_COLUMNS, self.area_rows())
@@ -294,20 +302,7 @@ class Instances:
         ``bbox`` is x, y, width, height. Without ``category_ids`` a label's category id is label + 1. Objects
         without scores get a score of 1.
         """
-        results: list[dict[str, Any]] = []
-        scores = [1.0] * len(self) if self.scores is None else self.scores.tolist()
-        for (x1, y1, x2, y2), label, score in zip(
-            self.boxes.tolist(), self.labels.tolist(), scores, strict=True
-        ):
-            category = label + 1 if category_ids is None else category_ids[label]
-            box = [x1, y1, x2 - x1, y2 - y1]
-            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
-        for result, code in zip(results, [] if self.masks is None else self.masks.rle(), strict=False):
-            result["segmentation"] = code
-        for result, points in zip(results, [] if self.keypoints is None else self.keypoints, strict=False):
-            # COCO's keypoints are pixel indices: half a pixel less than continuous coordinates.
-            result["keypoints"] = (points.astype(np.float64) - [0.5, 0.5, 0]).reshape(-1).tolist()
-        return results
+        return results_of(self, image_id, category_ids)
 
     def to_supervision(self) -> Any:
         """The same objects as ``supervision.Detections``, with compact masks and keypoints.

@@ -21,6 +21,8 @@ def draw_polygon(parts: Sequence[npt.NDArray[np.float64]], size: Size) -> tuple[
     """
     from faster_coco_eval.core import mask as coco_mask
 
+    if not parts:
+        return np.zeros((0, 0), np.uint8), (0, 0)
     fifths = [np.trunc(part * 5 + 0.5) for part in parts]
     corners = np.concatenate(fifths)
     left, top = np.clip(np.floor(corners.min(0) / 5).astype(int) - 1, 0, None).tolist()
@@ -37,8 +39,10 @@ def draw_polygon(parts: Sequence[npt.NDArray[np.float64]], size: Size) -> tuple[
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up, in x and y
 
 
-def trace(patch: npt.NDArray[np.bool_], origin: Size) -> tuple[list[npt.NDArray[np.float64]], int]:
-    """The outer edges of a bitmap along its pixels' borders, and how many holes they do not show.
+def trace(
+    patch: npt.NDArray[np.bool_], origin: Size
+) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
+    """The outer edges of a bitmap along its pixels' borders, and the edges of its holes.
 
     Convention: a single pixel at origin (y, x) = (2, 5) gives the corners ``5 2, 6 2, 6 3, 5 3``. Drawn by
     ``Masks.from_outlines``, the corners of a bitmap without holes give the same bitmap.
@@ -48,19 +52,32 @@ def trace(patch: npt.NDArray[np.bool_], origin: Size) -> tuple[list[npt.NDArray[
         origin: (y, x) of its upper left pixel.
 
     Returns:
-        The parts as ``[P, 2]`` of x, y, clockwise as seen; the number of holes.
+        The parts as ``[P, 2]`` of x, y, clockwise as seen; the holes likewise, counterclockwise.
     """
     leaving = _edges(patch)
-    parts, holes = [], 0
+    parts: list[npt.NDArray[np.float64]] = []
+    holes: list[npt.NDArray[np.float64]] = []
     while leaving:
         start = next(iter(leaving))
         corners = np.array(_follow(leaving, start), dtype=np.float64)
         after = np.roll(corners, -1, 0)
-        if (corners[:, 0] * after[:, 1] - corners[:, 1] * after[:, 0]).sum() > 0:
-            parts.append(corners + np.array(origin[::-1]))
-        else:
-            holes += 1
+        is_outer = (corners[:, 0] * after[:, 1] - corners[:, 1] * after[:, 0]).sum() > 0
+        (parts if is_outer else holes).append(corners + np.array(origin[::-1]))
     return parts, holes
+
+
+def complete_polygons(patch: npt.NDArray[np.bool_], origin: Size) -> list[npt.NDArray[np.float64]]:
+    """Polygons ``[P, 2]`` of x, y that give a bitmap back pixel for pixel; none where it is empty.
+
+    Each part is a polygon. A bitmap with holes is a single one, since COCO's polygons only add up: the lines
+    that lead to a hole and back cover no pixel, and what is inside twice is outside.
+
+    Args:
+        patch: bool ``[h, w]``.
+        origin: (y, x) of its upper left pixel.
+    """
+    parts, holes = trace(patch, origin)
+    return [as_one_polygon([*parts, *holes])] if holes else parts
 
 
 def as_one_polygon(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:

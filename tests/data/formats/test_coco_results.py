@@ -103,8 +103,13 @@ def test_a_bad_entry_is_named(tmp_path, entry, message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not JSON"), ('{"images": []}', "looks like annotations")]
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ('{"images": []}', "annotations \\(with scores\\) and categories; found an object with images"),
+        ("3", "expected COCO results: a list, .*; found '3'"),
+    ],
 )
-def test_what_is_no_list_is_refused(tmp_path, text, message) -> None:
+def test_what_is_neither_list_nor_file_is_refused(tmp_path, text, message) -> None:
     with pytest.raises(ValueError, match=message):
         read_results(written(tmp_path, text), dataset())

@@ -36,6 +36,7 @@ from rcnn.data.formats.outlines import MAX_COORDINATE, is_number, polygon_fault,
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.data.problems import Box
 from rcnn.structures import Outline, Rle, Skeleton
+from rcnn.structures.coco import annotations_of, category_entries, image_entry
 
 PERSON_KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -83,6 +84,43 @@ def read_coco(json_path: str | Path, images: str | Path | None = None) -> Datase
     return reader.builder.build()
 
 
+def declare_categories(builder: DatasetBuilder, categories: list[Any]) -> dict[int, int]:
+    """Set the classes and the skeleton to those of a file's categories; the label of each category id."""
+    names: dict[int, str] = {}
+    for place, entry in usable_categories(builder, categories):
+        names[entry["id"]] = entry["name"]
+        _read_skeleton(builder, entry, place)
+    ids = sorted(names)
+    builder.declare_classes([names[number] for number in ids], ids)
+    return {number: label for label, number in enumerate(ids)}
+
+
+def _read_skeleton(builder: DatasetBuilder, entry: Entry, place: str) -> None:
+    """The keypoints of a category; of several categories with keypoints, the longest list counts."""
+    names = entry.get("keypoints")
+    if not isinstance(names, list) or not names:
+        return
+    names = list(map(str, names))
+    known = () if builder.skeleton is None else builder.skeleton.names
+    short = min(len(names), len(known))
+    if list(known[:short]) != names[:short]:
+        what = f"Its keypoints {', '.join(names)} differ from {', '.join(known)} of another category."
+        advice = "All categories share one skeleton: for keypoint models, split the file by category."
+        builder.warn(what, advice, place)
+    if len(names) <= len(known):
+        return
+    bones = entry.get("skeleton") or []
+    usual = PERSON_SIGMAS if names == list(PERSON_KEYPOINTS) else ()
+    try:
+        # COCO counts the ends of its bones from 1.
+        pairs = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
+        sigmas = tuple(map(float, entry.get("sigmas") or usual))
+        builder.skeleton = Skeleton(tuple(names), pairs, sigmas=sigmas)
+    except (TypeError, ValueError) as error:
+        builder.report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
+        builder.skeleton = Skeleton(tuple(names))
+
+
 class _Reader:
     """Collects the usable content of an instances file, and all problems."""
 
@@ -90,40 +128,9 @@ class _Reader:
         self.builder = DatasetBuilder("coco", source, "crowd", "outlines")
         self.suspicions = Suspicions(self.builder)
         self.seen: set[str] = set()  # ids of annotations
-        names: dict[int, str] = {}
-        for place, entry in usable_categories(self.builder, content["categories"]):
-            names[entry["id"]] = entry["name"]
-            self._read_skeleton(entry, place)
-        ids = sorted(names)
-        self.builder.declare_classes([names[number] for number in ids], ids)
-        self.labels = {number: label for label, number in enumerate(ids)}
+        self.labels = declare_categories(self.builder, content["categories"])
         self.images = CocoImages(self.builder, folder)
         self.images.read(content["images"])
-
-    def _read_skeleton(self, entry: Entry, place: str) -> None:
-        """The keypoints of a category; of several categories with keypoints, the longest list counts."""
-        builder, names = self.builder, entry.get("keypoints")
-        if not isinstance(names, list) or not names:
-            return
-        names = list(map(str, names))
-        known = () if builder.skeleton is None else builder.skeleton.names
-        short = min(len(names), len(known))
-        if list(known[:short]) != names[:short]:
-            what = f"Its keypoints {', '.join(names)} differ from {', '.join(known)} of another category."
-            advice = "All categories share one skeleton: for keypoint models, split the file by category."
-            builder.warn(what, advice, place)
-        if len(names) <= len(known):
-            return
-        bones = entry.get("skeleton") or []
-        usual = PERSON_SIGMAS if names == list(PERSON_KEYPOINTS) else ()
-        try:
-            # COCO counts the ends of its bones from 1.
-            pairs = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
-            sigmas = tuple(map(float, entry.get("sigmas") or usual))
-            builder.skeleton = Skeleton(tuple(names), pairs, sigmas=sigmas)
-        except (TypeError, ValueError) as error:
-            builder.report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
-            builder.skeleton = Skeleton(tuple(names))
 
     def read_annotation(self, entry: Any, place: str) -> None:
         """Read one annotation; ``place`` identifies it if it has no id."""
@@ -168,13 +175,21 @@ class _Reader:
         drawn = entry.get("segmentation"), entry.get("keypoints")
         self.suspicions.look_at_box(picture, label, (x, y, w, h), drawn, name)
         box = self.builder.usable_box((x, y, x + w, y + h), picture, name)
-        if box is None:
+        if box is None or self._is_empty_prediction(entry, picture, name):
             return None
         area = entry.get("area")
         area = float(area) if isinstance(area, int | float) and 0 <= area < MAX_COORDINATE**2 else None
         outline = self._outline(drawn[0], box, picture, name)
         points = self._keypoints(drawn[1], picture, name) if self.builder.skeleton else None
         return Annotation(box, label, name, outline, points, crowd=is_crowd(entry), area=area)
+
+    def _is_empty_prediction(self, entry: Entry, picture: Picture, name: str) -> bool:
+        """Whether a model found a box without a pixel inside; the box alone would not be an object."""
+        if "score" not in entry or entry.get("segmentation") != []:
+            return False
+        what = "The predicted mask is empty."
+        self.builder.warn(what, "The object was left out; delete it or draw it.", name, file=picture.path)
+        return True
 
     def _outline(self, found: Any, box: Box, picture: Picture, name: str) -> Outline | None:
         """The segmentation, checked and compacted; None if it is absent or broken."""
@@ -211,7 +226,7 @@ class _Reader:
             what = f"Expected keypoints as up to {count} triples of x, y, visibility."
             self.builder.report(what, "Correct or delete them.", name, file=picture.path)
             return points
-        values = np.array(found, dtype=np.float32).reshape(-1, 3)
+        values = np.array(found, dtype=np.float64).reshape(-1, 3)
         values[:, :2] += 0.5
         values[values[:, 2] == 0] = 0
         height, width = picture.size
@@ -244,45 +259,17 @@ class CocoWriter(Writer):
     def write(self, item: Item) -> None:
         """Add one image and its objects."""
         image_id = item.image_id if self.keep_ids else len(self.images) + 1
-        height, width = item.truth.size
-        entry = {"id": image_id, "file_name": item.image.name, "height": height, "width": width}
-        self.images.append(entry)
-        truth = item.truth
-        areas = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1)
-        if truth.areas is not None:
-            areas = truth.areas
-        elif truth.masks is not None:
-            areas = truth.masks.areas()
-        crowd = np.zeros(len(truth), np.bool_) if truth.crowd is None else truth.crowd
-        for result, area, marked in zip(
-            truth.to_coco(image_id, self.ids), areas.tolist(), crowd.tolist(), strict=True
-        ):
-            del result["score"]
-            if truth.keypoints is not None:
-                self._fix_points(result)
-            number = len(self.annotations) + 1
-            self.annotations.append({"id": number, "iscrowd": int(marked), "area": area, **result})
-
-    def _fix_points(self, result: dict[str, Any]) -> None:
-        """Set unannotated points to 0 0 0, and count the others, as COCO requires."""
-        values = result["keypoints"]
-        triples = [values[i : i + 3] for i in range(0, len(values), 3)]
-        triples = [[x, y, int(seen)] if seen else [0, 0, 0] for x, y, seen in triples]
-        result["keypoints"] = [v for triple in triples for v in triple]
-        result["num_keypoints"] = sum(triple[2] > 0 for triple in triples)
+        self.images.append(image_entry(image_id, item.image.name, item.truth.size))
+        self.annotations += annotations_of(
+            item.truth, image_id, self.ids, first=len(self.annotations) + 1, outlines="rle"
+        )
 
     def finish(self) -> None:
         """Write the JSON file."""
         skeleton = self.dataset.skeleton
-        points: dict[str, Any] = {}
         if skeleton is not None:
             _note_partners(skeleton, self.dropped)
-            bones = [[a + 1, b + 1] for a, b in skeleton.bones]
-            points = {"keypoints": skeleton.names, "skeleton": bones, "sigmas": skeleton.sigmas}
-        categories = [
-            {"id": number, "name": name, **points}
-            for number, name in zip(self.ids, self.dataset.class_names, strict=True)
-        ]
+        categories = category_entries(self.dataset.class_names, self.ids, skeleton)
         content = {"images": self.images, "annotations": self.annotations, "categories": categories}
         target = self.folder / "annotations.json"
         target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -1,48 +1,66 @@
-"""COCO results files: the detections of any model on a data set, as a list of JSON objects.
+"""Files of detections, of any model on a data set: COCO's bare list of results, or a COCO file with scores.
 
-Each has ``image_id``, ``category_id``, ``score`` and one or more of ``bbox`` (x, y, width, height),
+Each detection has ``image_id``, ``category_id``, ``score`` and one or more of ``bbox`` (x, y, width, height),
 ``segmentation`` (run-length code or polygons) and ``keypoints``. A missing box is derived from the mask or
 the keypoints. Errors name the file and the number of the entry, counted from 0.
 
-Image ids are those of the data set (``Record.image_id``). An image may also be identified by its path below
-the folder of the data set, or by its file name if it is unique, as ``rcnn predict`` writes it.
+In a bare list, image ids are those of the data set (``Record.image_id``). An image may also be identified by
+its path below the folder of the data set, or by its file name if it is unique. Categories are those of the
+data set.
+
+A COCO file, as ``rcnn predict`` writes it, describes itself: its images are found by their ``file_name`` in
+the data set, whatever their ids, and its categories and keypoints are those of the model.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset
+from rcnn.data.builder import DatasetBuilder
+from rcnn.data.dataset import Dataset, Record
+from rcnn.data.formats.coco import declare_categories
+from rcnn.data.formats.coco_json import has_fields, with_whole_numbers
 from rcnn.data.formats.outlines import is_number, polygon_fault, rle_fault
-from rcnn.structures import Instances, Masks, Outline, Size
+from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
 SHOWN = 5  # ids shown in a message
+ELSEWHERE = -1  # an image that the data set does not have
+EXPECTED = "expected COCO results: a list, or an object with images, annotations (with scores) and categories"
 
 
 def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
     """The detections of each image of a data set, best score first; images without detections are empty.
 
-    Masks and keypoints are present if all detections of the file have them. Labels are those of the data set.
+    Masks and keypoints are present if all detections of the file have them. Labels are those of the data set
+    or, if the file declares its categories, those of the file, in the order of their ids: ``class_names``.
 
     Raises:
-        ValueError: not a JSON list, or an entry that is incomplete or does not match the data set.
+        ValueError: neither a list of results nor a COCO file, an entry that is incomplete or does not match
+            the data set, or a COCO file that does not list all images of the data set.
         OSError: the file cannot be read.
     """
     path = Path(path)
     try:
-        entries = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); expected a list of COCO results") from error
-    if not isinstance(entries, list):
-        hint = "; this looks like annotations" if isinstance(entries, dict) else ""
-        raise ValueError(f"{path}: expected a list of COCO results{hint}")
-    reader = _Reader(path, dataset)
+        raise ValueError(f"{path}: not JSON ({error}); {EXPECTED}") from error
+    if isinstance(content, dict):
+        if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
+            found = ", ".join(map(str, content)) or "nothing"
+            raise ValueError(f"{path}: {EXPECTED}; found an object with {found}")
+        entries, reader = content["annotations"], _reader_of_file(path, dataset, content)
+    elif isinstance(content, list):
+        entries, reader = content, _reader_of_list(path, dataset)
+    else:
+        raise ValueError(f"{path}: {EXPECTED}; found {str(content)[:40]!r}")
     chosen: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for number, entry in enumerate(entries):
         index = reader.check(number, entry)
@@ -51,14 +69,49 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
     return [reader.instances(i, chosen[i], **have) for i in range(len(dataset))]
 
 
-class _Reader:
-    """Checks entries and converts them to Instances."""
+def _reader_of_list(path: Path, dataset: Dataset) -> _Reader:
+    ids = dataset.category_ids or tuple(range(1, len(dataset.class_names) + 1))
+    labels = {category: label for label, category in enumerate(ids)}
+    known = [record.image_id for record in dataset.records]
+    return _Reader(
+        path, dataset, _image_names(dataset), labels, known, dataset.class_names, dataset.skeleton, "data set"
+    )
 
-    def __init__(self, path: Path, dataset: Dataset) -> None:
-        self.path, self.dataset = path, dataset
-        ids = dataset.category_ids or tuple(range(1, len(dataset.class_names) + 1))
-        self.labels = {category: label for label, category in enumerate(ids)}
-        self.images = _image_names(dataset)
+
+def _reader_of_file(path: Path, dataset: Dataset, content: dict[str, list[Any]]) -> _Reader:
+    builder = DatasetBuilder("coco", path)
+    labels = declare_categories(builder, content["categories"])
+    fault = next((problem for problem in builder.problems if problem.severity == "error"), None)
+    if fault is not None:
+        raise ValueError(str(fault))
+    images = _listed_images(path, dataset, content["images"])
+    known = list(images)
+    return _Reader(path, dataset, images, labels, known, builder.class_names, builder.skeleton, "file")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Checks entries and converts them to Instances.
+
+    Attributes:
+        path: the file.
+        dataset: the images.
+        images: the index in the data set of each image, by all that identifies it; -1 if it is not there.
+        labels: the label of each category id.
+        known: the image ids, for messages.
+        class_names: what the labels index.
+        skeleton: what the keypoints are.
+        owner: what declares ids and categories: the data set or the file.
+    """
+
+    path: Path
+    dataset: Dataset
+    images: Mapping[int | str, int]
+    labels: Mapping[int, int]
+    known: list[int | str]
+    class_names: tuple[str, ...]
+    skeleton: Skeleton | None
+    owner: str
 
     def check(self, number: int, entry: Any) -> int:
         """The index of the image of an entry."""
@@ -76,11 +129,13 @@ class _Reader:
         entry |= {"image_id": image_id, "category_id": category}  # exported tables have 1.0
         index = self.images.get(image_id) if isinstance(image_id, int | str) else None
         if index is None:
-            known = [record.image_id for record in self.dataset.records]
-            raise self._error(number, f"image_id {image_id!r}", f"the data set has {_some(known)}")
+            raise self._error(number, f"image_id {image_id!r}", f"the {self.owner} has {_some(self.known)}")
+        if index == ELSEWHERE:
+            what = f"its image, with the id {image_id!r} in this file"
+            raise self._error(number, what, f"is not in {self.dataset.source}; give the data of these images")
         if not isinstance(category, int) or category not in self.labels:
             what = f"category_id {category!r}"
-            raise self._error(number, what, f"the data set has {_some(list(self.labels))}")
+            raise self._error(number, what, f"the {self.owner} has {_some(list(self.labels))}")
         if not is_number(entry["score"]):
             raise self._error(number, f"score {entry['score']!r}", "expected a finite number")
         fault = self._shape_fault(entry, self.dataset.records[index].truth.size)
@@ -96,14 +151,16 @@ class _Reader:
             return f"bbox {str(box)[:60]}", "expected x, y, width, height"
         if "segmentation" in entry:
             fault = rle_fault(outline, size) if isinstance(outline, dict) else polygon_fault(outline)
-            if fault is None and not _outline(outline):
+            if fault is None and outline and not _outline(outline):
                 fault = "expected a polygon of at least three corners."
             if fault:
                 return "the segmentation cannot be used", fault
-        skeleton = self.dataset.skeleton
-        count = 0 if skeleton is None else 3 * len(skeleton.names)
-        if "keypoints" in entry and count and not (_numbers(points) and len(points) == count):
-            return f"keypoints {str(points)[:60]}", f"expected {count} numbers x, y, score, …"
+        count = 0 if self.skeleton is None else len(self.skeleton.names)
+        if "keypoints" in entry and count and not (_numbers(points) and len(points) == 3 * count):
+            return f"keypoints {str(points)[:60]}", f"expected {3 * count} numbers x, y, score, …"
+        scores: Any = entry.get("keypoint_scores")
+        if scores is not None and not (_numbers(scores) and len(scores) == count):
+            return f"keypoint_scores {str(scores)[:60]}", f"expected {count} numbers, one per keypoint"
         return None
 
     def _error(self, number: int, found: str, expected: str) -> ValueError:
@@ -113,17 +170,15 @@ class _Reader:
         self, index: int, entries: Sequence[dict[str, Any]], *, segmentation: bool, keypoints: bool
     ) -> Instances:
         """One image's detections."""
-        record = self.dataset.records[index]
-        size, skeleton = record.truth.size, self.dataset.skeleton
+        record, skeleton = self.dataset.records[index], self.skeleton
+        size = record.truth.size
         ordered = sorted(entries, key=lambda entry: -float(entry["score"]))
         masks = None
         if segmentation:
             masks = Masks.from_outlines([_outline(entry["segmentation"]) for entry in ordered], size)
         points = None
         if keypoints and skeleton is not None:
-            values = [entry["keypoints"] for entry in ordered]
-            points = np.array(values, np.float32).reshape(-1, len(skeleton.names), 3)
-            points[..., :2] += 0.5  # COCO's are pixel indices
+            points = _points(ordered, len(skeleton.names))
         return Instances(
             size=size,
             boxes=np.array([_box(entry, size) for entry in ordered], np.float32).reshape(-1, 4),
@@ -131,7 +186,7 @@ class _Reader:
             scores=np.array([float(entry["score"]) for entry in ordered], np.float32),
             masks=masks,
             keypoints=points,
-            class_names=self.dataset.class_names,
+            class_names=self.class_names,
             skeleton=skeleton if points is not None else None,
             path=record.path,
         )
@@ -145,6 +200,64 @@ def _image_names(dataset: Dataset) -> dict[int | str, int]:
         counts = Counter(attribute)
         names |= {name: i for i, name in enumerate(attribute) if counts[name] == 1}
     return names | {record.image_id: i for i, record in enumerate(records)}
+
+
+def _listed_images(path: Path, dataset: Dataset, entries: list[Any]) -> dict[int | str, int]:
+    """The index in the data set of each image that a file lists, by its id; ELSEWHERE if it is not there."""
+    names, records = _image_names(dataset), dataset.records
+    same_name: dict[str, list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        same_name[record.path.name].append(index)
+    found: dict[int | str, int] = {}
+    taken: dict[int, str] = {}
+    for number, entry in enumerate(map(with_whole_numbers, entries)):
+        if not has_fields(entry, id=(int, str), file_name=str):
+            what = f"images[{number}]: an image needs an id and a file_name; found {str(entry)[:60]}"
+            raise ValueError(f"{path}: {what}")
+        index = _index_of(entry, names, records, same_name)
+        found[entry["id"]] = index
+        if index == ELSEWHERE:
+            continue
+        if index in taken:
+            both = f"{taken[index]} and {entry['file_name']}"
+            raise ValueError(f"{path}: images[{number}]: {both} are both {records[index].path}; keep one")
+        taken[index] = entry["file_name"]
+        size = (entry.get("height"), entry.get("width"))
+        expected = records[index].truth.size
+        if size not in (expected, (None, None)):
+            what = f"images[{number}]: {entry['file_name']} has the (height, width) {size}"
+            raise ValueError(f"{path}: {what}, {records[index].path} {expected}; are these other images?")
+    missing = [index for index in range(len(records)) if index not in taken]
+    if missing:
+        shown = _some([str(records[i].path) for i in missing])
+        raise ValueError(
+            f"{path}: it does not list {len(missing)} of the {len(records)} images of {dataset.source}: "
+            f"{shown}. Predict them too, or give the data of these images alone."
+        )
+    return found
+
+
+def _index_of(
+    entry: dict[str, Any],
+    names: Mapping[int | str, int],
+    records: Sequence[Record],
+    same_name: Mapping[str, list[int]],
+) -> int:
+    """The record that a listed image is: by its path, else by the end of the path, else by its id.
+
+    Of several paths that end alike the shortest is meant: ``a.png`` lies beside the folder of ``b/a.png``.
+    """
+    file_name = entry["file_name"].replace("\\", "/")
+    if file_name in names:
+        return names[file_name]
+    parts = PurePosixPath(file_name).parts
+    candidates = same_name.get(parts[-1] if parts else "", [])
+    ending = [i for i in candidates if records[i].path.parts[-len(parts) :] == parts]
+    shortest = min((len(records[i].path.parts) for i in ending), default=0)
+    best = [i for i in ending if len(records[i].path.parts) == shortest]
+    if len(best) != 1:
+        best = [i for i in best or candidates if records[i].image_id == entry["id"]]
+    return best[0] if len(best) == 1 else ELSEWHERE
 
 
 def _below(dataset: Dataset) -> list[str]:
@@ -170,6 +283,16 @@ def _box(entry: dict[str, Any], size: Size) -> list[float]:
         return box
     points = entry["keypoints"]
     return [min(points[0::3]), min(points[1::3]), max(points[0::3]) + 1, max(points[1::3]) + 1]
+
+
+def _points(entries: Sequence[dict[str, Any]], count: int) -> npt.NDArray[np.float32]:
+    """Keypoints float32 ``[N, K, 3]``; in a COCO file, their scores are apart from their visibility."""
+    points = np.array([entry["keypoints"] for entry in entries], np.float64).reshape(-1, count, 3)
+    points[..., :2] += 0.5  # COCO's are pixel indices
+    for row, entry in zip(points, entries, strict=True):
+        if "keypoint_scores" in entry:
+            row[:, 2] = entry["keypoint_scores"]
+    return points.astype(np.float32)
 
 
 def _numbers(values: Any) -> bool:
