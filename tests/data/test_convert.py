@@ -105,6 +105,8 @@ HELD = [
     ("voc", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
     ("csv", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
     ("createml", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
+    ("cvat", EVERYTHING, ("boxes", "masks"), True),
+    ("label-studio", EVERYTHING, ("boxes", "masks"), True),
     ("masks", EVERYTHING, ("boxes", "masks"), False),
     ("labels", SOLID, ("boxes", "masks"), False),
 ]
@@ -122,23 +124,24 @@ def test_what_a_format_holds_comes_back(
     back = back.subset([order[r.path.name] for r in source.records])
     compare(source, back, *fields, names=names)
     boxes_only = {key: {"outlines"} for key in ("voc", "csv", "createml")}
-    silent = {"coco": set(), "yolo": set(), **boxes_only}.get(to, {"class names"})
+    whole = {key: set() for key in ("coco", "yolo", "cvat", "label-studio")}
+    silent = {**whole, **boxes_only}.get(to, {"class names"})
     assert set(conversion.lost) == silent
 
 
-@pytest.mark.parametrize("first", ["coco", "yolo", "masks", "labels"])
-@pytest.mark.parametrize("second", ["coco", "yolo", "masks", "labels"])
+@pytest.mark.parametrize("first", ["coco", "yolo", "masks", "labels", "cvat", "label-studio"])
+@pytest.mark.parametrize("second", ["coco", "yolo", "masks", "labels", "cvat", "label-studio"])
 def test_outlines_go_from_any_to_any(tmp_path: Path, first: str, second: str) -> None:
     kinds = [["plain"], [], ["parts"]]
     start, _ = turn(coco(tmp_path / "in", kinds), tmp_path / "one", first)
     end, _ = turn(start, tmp_path / "two", second)
     order = {r.path.name: i for i, r in enumerate(end.records)}
     end = end.subset([order[r.path.name] for r in start.records])
-    compare(start, end, "boxes", "masks", names=second in ("coco", "yolo"))
+    compare(start, end, "boxes", "masks", names=second not in ("masks", "labels"))
 
 
-@pytest.mark.parametrize("first", ["coco", "yolo", "voc", "csv", "createml"])
-@pytest.mark.parametrize("second", ["coco", "yolo", "voc", "csv", "createml"])
+@pytest.mark.parametrize("first", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio"])
+@pytest.mark.parametrize("second", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio"])
 def test_boxes_go_from_any_to_any(tmp_path: Path, first: str, second: str) -> None:
     file = coco(tmp_path / "in", [["plain", "plain"], [], ["plain"]])
     content = json.loads(file.read_text())

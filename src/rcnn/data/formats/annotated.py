@@ -99,9 +99,10 @@ class AnnotatedImages:
         return self.pictures[path]
 
     def is_new(self, picture: Picture, place: str, seen: dict[Path, str]) -> bool:
-        """Whether ``place`` is the first entry of an image; a second one is reported as an error."""
-        first = seen.setdefault(picture.path, place)
-        if first == place:
+        """Whether this is the first entry of an image; a second one is reported as an error."""
+        first = seen.get(picture.path)
+        if first is None:
+            seen[picture.path] = place
             return True
         what = f"The image is annotated twice, in {first} and {place}."
         self.builder.report(what, "Keep one of the entries.", place, file=picture.path)
@@ -221,4 +222,5 @@ def keypoint_rows(
     points: Mapping[str, tuple[float, float, float]], names: Iterable[str]
 ) -> npt.NDArray[np.float32]:
     """float32 ``[K, 3]``: the points with these names; zeros, meaning "not annotated", for the others."""
-    return np.array([points.get(name, (0, 0, 0)) for name in names], np.float32).reshape(-1, 3)
+    rows = [points.get(name, (0, 0, 0)) for name in names]
+    return np.array([row if row[2] > 0 else (0, 0, 0) for row in rows], np.float32).reshape(-1, 3)

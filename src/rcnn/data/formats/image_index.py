@@ -67,6 +67,14 @@ class ImageIndex:
                 return _best(candidates, parts)
         return None
 
+    def largest_folder(self) -> list[Path]:
+        """The image files of the searched folder that has most of them."""
+        folders: dict[Path, list[Path]] = defaultdict(list)
+        for file in dict.fromkeys(file for files in self._below.values() for file in files):
+            folders[file.parent].append(file)
+        most = max(map(len, folders.values()), default=0)
+        return next((sorted(files) for files in folders.values() if len(files) == most), [])
+
     def _near(self, relative: str) -> Path | None:
         found = (find_file(folder, relative) for folder in self.folders)
         return next((file for file in found if file is not None), None)
