@@ -1,11 +1,11 @@
-"""Makes the model that comes with the package, and its card, out of a run on nuclei.
+"""Writes the model that comes with the package, and its card, from a run on nuclei.
 
     python docs/model_card.py runs/nuclei4 D/nuclei/val
 
 The runs' recipes are docs/nuclei/*.toml.
 
-The run's best weights go to ``trained/nuclei.safetensors`` in half precision; what the card says is measured
-with that file, and ``model_card.txt`` is what it says.
+The run's best weights go to ``trained/nuclei.safetensors`` in float16. The numbers of the card are measured
+with that file; ``model_card.txt`` is its text.
 """
 
 import sys
@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 def kind(image: Array) -> str:
-    """How an image was made, told from its colours: uint8 ``[H, W, 3]``."""
+    """How an image was made, judged by its colours: uint8 ``[H, W, 3]``."""
     values = image.astype(float)
     if float((values.max(2) - values.min(2)).mean()) > 5:
         return "stained"
@@ -49,7 +49,7 @@ def main() -> None:
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     replace(best, class_names=("nucleus",)).save(file, half)
     evaluation, predictions = evaluate(load(file), data)
-    # What the header tells is measured with the weights as they are shipped.
+    # The metrics in the header are those of the weights as they are shipped.
     info = {**best.info, "metrics": evaluation.metrics}
     best = replace(best, class_names=("nucleus",), info=info, min_score=evaluation.f1_threshold)
     best.save(file, half)
@@ -80,7 +80,7 @@ def row(
     cap: int,
     threshold: float,
 ) -> str:
-    """A line of the table: the metrics over some of the images."""
+    """One row of the table: the metrics over some of the images."""
     truths = [data.records[i].load_truth() for i in indices]
     found = [predictions[i] for i in indices]
     evaluation = evaluate_predictions(truths, found, data.class_names, has_masks=True, max_detections=cap)
@@ -112,7 +112,7 @@ def failures(
 
 
 def wrong(evaluation: Evaluation, index: int) -> float:
-    """The share of an image's objects and detections that do not agree."""
+    """The fraction of an image's objects and detections that do not agree."""
     match = evaluation.matches[index]
     bad = len(match.missed_truths) + len(match.spurious_predictions)
     return bad / max(1, bad + len(match.matched_truths))
