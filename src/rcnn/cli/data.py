@@ -18,15 +18,18 @@ app.add_typer(data_app, name="data")
     "check", epilog=examples("rcnn data check cells/", "rcnn data check train.json --images photos/")
 )
 def data_check(data: DataSource, images: ImagesFolder = None, format: DataFormat = None) -> None:
-    """List all problems of a data set. The exit code is 1 if there are errors."""
+    """List all problems of a data set, or of all its splits. The exit code is 1 if there are errors."""
     from rcnn.data.check import check
-    from rcnn.data.formats.open import open_data
+    from rcnn.data.formats.open import open_splits
 
-    report = check(open_data(data, images, format=format))
-    for problem in report.problems:
-        print_text(str(problem))
-    print_text(str(report))
-    if report.errors:
+    errors = 0
+    for name, dataset in open_splits(data, images, format=format).items():
+        report = check(dataset)
+        for problem in report.problems:
+            print_text(str(problem))
+        print_text(f"split {name}: {report}" if name else str(report))
+        errors += len(report.errors)
+    if errors:
         raise typer.Exit(1)
 
 

@@ -21,7 +21,10 @@ from rcnn.cli.options import DATA_HELP, DataFormat, Device, ImagesFolder, Propos
 def train(
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help=DATA_HELP)] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Validation data. Default: a part of DATA is held out.")
+        Path | None,
+        typer.Option(
+            help="Validation data. Default: val/ or valid/ in DATA, or a part of DATA that is held out."
+        ),
     ] = None,
     images: ImagesFolder = None,
     val_images: Annotated[

@@ -78,8 +78,9 @@ def train(
     """Train a model on annotated images and report on it.
 
     Args:
-        data: a folder or file that :func:`rcnn.open_data` reads, or an opened data set.
-        val: the same for validation; None holds out a random part of ``data``.
+        data: a folder or file that :func:`rcnn.open_data` reads, or one with splits, such as ``train/`` and
+            ``valid/``; or an opened data set.
+        val: the same for validation; None takes the split of ``data`` for it, or holds out a random part.
         images: where the images of ``data`` are, if not beside it.
         val_images: the same for ``val``.
         format: of ``data`` and ``val``, as :func:`rcnn.open_data` takes it; None: recognised.

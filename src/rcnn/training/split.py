@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from rcnn.data.external_proposals import (
     read_proposals,
     with_proposals,
 )
+from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_data
+from rcnn.data.formats.recognition import find_splits
 from rcnn.device import barrier, rank
 from rcnn.parts.selective_search import SelectiveSearchSettings
 
@@ -43,7 +45,7 @@ class Sources:
 
     Attributes:
         data: a folder or file that :func:`rcnn.open_data` reads, or an opened data set.
-        val: the same for validation; None: a part of ``data`` is held out.
+        val: the same for validation; None: the split of ``data`` for it, or a part that is held out.
         images: where the images of ``data`` are, if not beside it.
         val_images: the same for ``val``.
         proposals: a file of external proposals; None: selective search, if the model needs proposals.
@@ -106,12 +108,13 @@ def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool,
         ValueError: data with errors, or two parts that do not fit together.
         OSError: a file cannot be read.
     """
-    assert sources.data is not None
     with console.status("reading the data"):
         faults = {"skip_bad": skip_bad, "boxes_only": boxes_only}
+        sources, said = _with_own_splits(sources)
+        assert sources.data is not None
         train, lines = checked(sources.data, sources.images, sources.format, **faults)
         if sources.val is None:
-            return hold_out(train, lines, seed)
+            return hold_out(train, [*said, *lines], seed)
         val, more = checked(sources.val, sources.val_images, sources.format, **faults)
         problems = check_pair(train, val)
         errors = [str(p).removeprefix("error: ") for p in problems if p.severity == "error"]
@@ -120,7 +123,29 @@ def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool,
         notes = [f"val: {val.source}, {len(val)} images", *(f"val {line}" for line in more[1:])]
         notes += map(str, problems)
         val = align_dataset_classes(val, train.class_names, train.semantic_names)
-        return Split(train, val, (*lines, *notes))
+        return Split(train, val, (*said, *lines, *notes))
+
+
+def _with_own_splits(sources: Sources) -> tuple[Sources, list[str]]:
+    """The splits of a folder that has several, unless validation data are named; and a line that says so."""
+    data = sources.data
+    splits = find_splits(Path(data)) if isinstance(data, str | Path) else {}
+    names = {split_of(name): name for name in splits}
+    if "train" not in names:
+        return sources, []
+    wanted = ("train",) if sources.val is not None else ("train", "val")
+    opened = {
+        kind: open_data(place.path, sources.images, split=place.split, format=sources.format)
+        for kind in wanted
+        if kind in names and (place := splits[names[kind]])
+    }
+    note = f"splits: {data} has {', '.join(splits)}: training on {names['train']}"
+    if sources.val is None:
+        held_out = "a part of it is held out for validation"
+        note += f", validation on {names['val']}" if "val" in opened else f", {held_out}"
+    unused = [name for kind, name in names.items() if kind not in opened]
+    note += f"; not used: {', '.join(unused)}" if unused else ""
+    return replace(sources, data=opened["train"], val=opened.get("val", sources.val)), [note]
 
 
 def checked(

@@ -85,8 +85,13 @@ def test_options_of_another_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="split=train is only for Pascal VOC and YOLO"):
         open_data(coco(tmp_path / "c"), split="train")
     (tmp_path / "m").mkdir()
-    with pytest.raises(ValueError, match="is only for COCO and "):
-        open_data(mask_folders(tmp_path / "m"), tmp_path)
+    with pytest.raises(ValueError, match=r"split=train is only for .*; this is mask folders"):
+        open_data(mask_folders(tmp_path / "m"), split="train")
+
+
+def test_an_image_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"photos: there is no such image folder"):
+        open_data(coco(tmp_path / "c"), tmp_path / "photos")
 
 
 def test_other_json_files_do_not_disturb(tmp_path: Path) -> None:
@@ -99,5 +104,7 @@ def test_folders_of_parts_are_named(tmp_path: Path) -> None:
     coco(tmp_path / "train")
     coco(tmp_path / "valid")
     (tmp_path / "logs").mkdir()
-    with pytest.raises(ValueError, match=r"One of these can be opened: .*train, .*valid\.\n"):
+    with pytest.raises(
+        ValueError, match=r"splits train, valid\. One of these can be opened: .*train, .*valid\. "
+    ):
         open_data(tmp_path)

@@ -129,8 +129,9 @@ def test_images_without_labels_and_labels_without_images(tmp_path: Path) -> None
     assert [p.severity for p in data.problems] == ["warning", "error"]
     assert "1 images have no label image: bare.png" in data.problems[0].what
     assert data.problems[1].file.name == "lost.png"
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"expected classes\.txt"):
-        read_semantic(tmp_path / "images")
+        read_semantic(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

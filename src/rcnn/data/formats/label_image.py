@@ -1,19 +1,19 @@
 """Label images, as used by StarDist, Cellpose and ImageJ: one image of integers per image.
 
-    images/a.png   labels/a.tif or masks/a.png      (or a_label.tif, a_masks.png, … in that folder)
-    a.png          a_label.tif, a_labels.…, a_mask.…, a_masks.…, a_cp_masks.…   in one folder
-    a_img.png      a_masks.png
+    images/a.png   labels/a.tif or masks/a.png, …   as rcnn.data.formats.label_pairs finds them
+    a.png          a_label.tif, a_masks.png, …      in one folder
 
 0 is the background, and each other number is an object, which may have several parts and holes; objects
 cannot overlap. There is one class, called ``object``. Label images are read once for the boxes, and again
-when the masks of a sample are used.
+when the masks of a sample are used. Masks of foreground and background have a reader of their own
+(:mod:`rcnn.data.formats.components`), as have maps of classes (:mod:`rcnn.data.formats.semantic`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,55 +23,91 @@ from PIL import Image
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.label_kinds import (
+    Meaning,
+    background_problems,
+    looks_like_background,
+    meaning_of,
+    separate_parts,
+)
+from rcnn.data.formats.label_pairs import Pair, has_label_names, label_pairs, label_sides, picture_ids
 from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem, shortened
-from rcnn.io.images import ImageError, image_files, read_numbers
+from rcnn.io.images import ImageError, read_numbers
 from rcnn.structures import Masks, Size
 
 CLASS_NAMES = ("object",)
 NAMES_FILE = "classes.txt"  # for semantic maps and YOLO labels
-IMAGE_FOLDERS = ("images", "PNGImages")  # the second names are those of Penn-Fudan's pedestrians
-LABEL_FOLDERS = ("labels", "masks", "PedMasks")
-LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # longest first
 MAX_UINT16 = 65535
-IMAGE_MARKS = ("_img", "_image")
+MAX_RECURRING = 10  # more numbers that return in every image are no classes
 
 Numbers = npt.NDArray[np.int64]
 
 
-def is_label_folder(folder: Path) -> bool:
-    """Whether a folder has label images in ``labels`` or ``masks``, or next to the images, by their names."""
-    if _image_folder(folder) is not None:
-        return bool(_label_folders(folder))
-    files = image_files(folder)
-    keys = {_key(f, IMAGE_MARKS) for f in files if not _is_label(f)}
-    return any(_is_label(f) and _key(f, LABEL_MARKS) in keys for f in files)
+def is_label_folder(folder: Path, images: Path | None = None) -> bool:
+    """Whether a folder has label images in a folder of their own, or next to the images, by their names."""
+    if not folder.is_dir():
+        return False
+    return label_sides(folder, images) is not None or (images is None and has_label_names(folder))
 
 
-def read_label_images(folder: str | Path) -> Dataset:
-    """Open a folder of images and label images; images without a label image are skipped.
+def meaning_of_folder(folder: Path, images: Path | None = None) -> Meaning:
+    """What the numbers of the label images in a folder mean."""
+    return meaning_of([label for _, label in label_pairs(folder, images, [])])
+
+
+def is_objects_folder(folder: Path, images: Path | None = None) -> bool:
+    """Whether a folder has label images whose numbers are objects.
 
     Raises:
-        ValueError: there are none, or both ``labels`` and ``masks`` have images.
+        ValueError: the numbers look like classes.
+    """
+    if not is_label_folder(folder, images):
+        return False
+    meaning = meaning_of_folder(folder, images)
+    if meaning.kind != "classes":
+        return meaning.kind == "objects"
+    numbers = shortened([str(number) for number in sorted(meaning.numbers)])
+    raise ValueError(
+        f"{folder}: the numbers in its label images look like classes, not objects: {numbers}, each in "
+        f"{meaning.parts:.1f} separate parts per image. As classes of pixels: add {NAMES_FILE} (one name per "
+        "line, the first for 0), or --format semantic. To make every separate part of a number an object: "
+        "--format components. If each number is one object after all: --format labels."
+    )
+
+
+def read_label_images(folder: str | Path, images: str | Path | None = None) -> Dataset:
+    """Open a folder of images and label images; images without a label image are skipped.
+
+    Args:
+        folder: the folder of both.
+        images: the folder of the images, if it is elsewhere.
+
+    Raises:
+        ValueError: there are none, or two folders of label images.
     """
     source = Path(folder)
-    if not is_label_folder(source):
+    image_folder = None if images is None else Path(images)
+    if not is_label_folder(source, image_folder):
         raise ValueError(
             f"{source}: expected images/ with labels/ or masks/, or pairs such as a.png, a_label.tif."
         )
     builder = DatasetBuilder("label images", source)
     builder.declare_classes(CLASS_NAMES)
-    pairs = _pairs(source, builder.problems)
+    pairs = label_pairs(source, image_folder, builder.problems)
+    looks: list[_Look] = []
     with ThreadPoolExecutor(2) as pool:
-        for found in pool.map(lambda pair: _read(*pair), pairs):
+        for found in pool.map(_read, pairs, picture_ids(pairs)):
             if isinstance(found, Problem):
                 builder.problems.append(found)
             else:
-                builder.add(found)
+                builder.add(found[0])
+                looks.append(found[1])
     if (source / NAMES_FILE).is_file():
         what = f"There is a {NAMES_FILE}, but pixel values are read as object numbers."
-        builder.warn(what, "If they are class numbers, rename their folder to labels.", "labels")
-    _suspect_map(builder)
+        builder.warn(what, "If they are class numbers, use --format semantic.", "labels")
+    _suspect_maps(builder)
+    _suspect_objects(builder, looks)
     return builder.build()
 
 
@@ -121,85 +157,39 @@ def read_label(label: Path, size: Size) -> Numbers:
     return numbers
 
 
-def _is_label(file: Path) -> bool:
-    return file.stem.endswith(LABEL_MARKS)
+@dataclass(frozen=True)
+class _Look:
+    """What is suspicious in one label image.
 
-
-def _key(file: Path, marks: Sequence[str]) -> str:
-    """The common part of the names of an image and its label image."""
-    return next((file.stem.removesuffix(mark) for mark in marks if file.stem.endswith(mark)), file.stem)
-
-
-def _image_folder(source: Path) -> Path | None:
-    return next((source / name for name in IMAGE_FOLDERS if (source / name).is_dir()), None)
-
-
-def _label_folders(source: Path) -> list[Path]:
-    folders = [source / name for name in LABEL_FOLDERS]
-    return [folder for folder in folders if folder.is_dir() and image_files(folder)]
-
-
-def _pairs(source: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
-    """Each image with its label image; files without a partner, or with several, are reported."""
-    image_folder = _image_folder(source)
-    if image_folder is not None:
-        folders = _label_folders(source)
-        if len(folders) > 1:
-            names = " and ".join(f"{folder.name}/" for folder in folders)
-            raise ValueError(f"{source}: both {names} have images; move one of them elsewhere.")
-        files = image_files(folders[0])
-        pictures = image_files(image_folder)
-        # The folders distinguish them: equal names belong together, whatever suffixes they have.
-        both = {f.stem for f in pictures} & {f.stem for f in files}
-    else:
-        both = set()
-        files = [f for f in image_files(source) if _is_label(f)]
-        pictures = [f for f in image_files(source) if not _is_label(f)]
-    images = by_key(pictures, IMAGE_MARKS, "image", problems, both)
-    labels = by_key(files, LABEL_MARKS, "label image", problems, both)
-    bare = [images[key].name for key in images if key not in labels]
-    if bare:
-        what = f"{len(bare)} images have no label image: {shortened(bare)}."
-        advice = "They are skipped; a label image of zeros stands for an image without objects."
-        problems.append(Problem(source, what, advice, severity="warning", annotation="images"))
-    for key in (key for key in labels if key not in images):
-        problems.append(Problem(labels[key], "Its image is missing.", "Add it, or delete this file."))
-    return [(image, labels[key]) for key, image in images.items() if key in labels]
-
-
-def by_key(
-    files: Sequence[Path],
-    marks: Sequence[str],
-    kind: str,
-    problems: list[Problem],
-    whole: Collection[str] = (),
-) -> dict[str, Path]:
-    """Files by the common name of an image and its label; several files of one name are reported.
-
-    Suffixes in ``marks`` do not belong to the name, except for the names in ``whole``.
+    Attributes:
+        name: of the image.
+        parted: the numbers with several separate parts.
+        has_background: an object covers most of the image and its corners.
     """
-    groups = defaultdict(list)
-    for file in files:
-        groups[file.stem if file.stem in whole else _key(file, marks)].append(file)
-    for key, group in groups.items():
-        if len(group) > 1:
-            names = ", ".join(f.name for f in group)
-            what = f"There is more than one {kind} called {key}: {names}."
-            problems.append(Problem(group[0], what, "Keep one of them."))
-    return {key: group[0] for key, group in groups.items()}
+
+    name: str
+    parted: tuple[int, ...]
+    has_background: bool
 
 
-def _read(path: Path, label: Path) -> Picture | Problem:
+def _read(pair: Pair, name: str) -> tuple[Picture, _Look] | Problem:
+    path, label = pair
     size = measured(path)
     if isinstance(size, Problem):
         return size
     try:
-        values, windows = label_windows(read_label(label, size))
+        numbers = read_label(label, size)
     except ImageError as error:
         return Problem(path, str(error), "Fix the label image or export it again.", label.name)
-    picture = Picture(path, size, path.stem, annotations_of_windows(values, windows, [0] * len(values)))
+    values, windows = label_windows(numbers)
+    picture = Picture(path, size, name, annotations_of_windows(values, windows, [0] * len(values)))
     picture.masks = partial(read_masks, label, values.tolist(), windows)
-    return picture
+    parted, background = [], False
+    for value, (x1, y1, x2, y2) in zip(values.tolist(), windows.tolist(), strict=True):
+        patch = numbers[y1:y2, x1:x2] == value
+        parted += [value] if len(separate_parts(patch)) > 1 else []
+        background = background or (patch.shape == size and looks_like_background(patch))
+    return picture, _Look(path.name, tuple(parted), background)
 
 
 def annotations_of_windows(values: Numbers, windows: Numbers, labels: Sequence[int]) -> list[Annotation]:
@@ -210,12 +200,30 @@ def annotations_of_windows(values: Numbers, windows: Numbers, labels: Sequence[i
     ]
 
 
-def _suspect_map(builder: DatasetBuilder) -> None:
-    """Report a single number in all label images: probably a foreground mask, not separate objects."""
-    seen = {annotation.name for picture in builder.pictures for annotation in picture.annotations}
-    if len(builder.pictures) > 1 and len(seen) == 1:
+def _suspect_maps(builder: DatasetBuilder) -> None:
+    """Report numbers that are the same in all label images: probably classes, not objects."""
+    found = [{annotation.name for annotation in picture.annotations} for picture in builder.pictures]
+    seen = set().union(*found)
+    if len(found) > 1 and len(seen) == 1:
         what = f"The label images contain only the number {next(iter(seen))}, one object per image."
-        builder.warn(what, "If it marks the foreground, number its objects; otherwise ignore this.", "labels")
+        advice = "If it marks the foreground, use --format components, or number its objects; otherwise"
+        builder.warn(what, f"{advice} ignore this.", "labels")
+    elif len(found) > MAX_RECURRING and len(seen) <= MAX_RECURRING and all(names == seen for names in found):
+        what = f"Every label image has the same numbers: {', '.join(sorted(seen, key=int))}."
+        builder.warn(what, "If they are class numbers, use --format semantic or components.", "labels")
+
+
+def _suspect_objects(builder: DatasetBuilder, looks: Sequence[_Look]) -> None:
+    """Report numbers of several separate parts, and objects that could be the background."""
+    parted = [(look.name, number) for look in looks for number in look.parted]
+    if parted:
+        total = sum(len(picture.annotations) for picture in builder.pictures)
+        examples = shortened([f"{number} in {name}" for name, number in parted], 3)
+        what = f"{len(parted)} of {total} numbers are in several separate parts: {examples}."
+        advice = "Each is one object; if the parts are objects of their own, use --format components."
+        builder.warn(what, advice, "labels")
+    names = [look.name for look in looks if look.has_background]
+    builder.problems += background_problems(builder.source, names)
 
 
 class LabelImageWriter(Writer):

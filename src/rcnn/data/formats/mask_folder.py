@@ -1,15 +1,17 @@
-"""Mask folders, as in the 2018 Data Science Bowl: one folder per image, with one mask image per object.
+"""Mask folders: one mask image per object, as in the 2018 Data Science Bowl.
 
     <id>/images/<one image>
     <id>/masks/<any name>.png     one object each, any non-zero pixel inside
 
-There is one class, called ``object``. An object may have several parts and holes. An image without objects
-has an empty ``masks`` folder.
+or the masks of all images in one folder (:mod:`rcnn.data.formats.mask_files`). There is one class, called
+``object``. An object may have several parts and holes. An image without objects has an empty ``masks``
+folder.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,63 +19,70 @@ from PIL import Image
 
 from rcnn.data.builder import Annotation, Bitmap, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.label_kinds import background_problems, looks_like_background
+from rcnn.data.formats.mask_files import MaskFiles, find_mask_files, has_mask_files
 from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem
-from rcnn.io.images import ImageError, image_files, read_mask
+from rcnn.io.images import ImageError, read_mask
 from rcnn.structures import Size
 
 CLASS_NAMES = ("object",)
 MAX_COVERED = 0.5  # fraction of an object that others may cover before it is reported
 
 
-def is_mask_folders(folder: Path) -> bool:
-    """Whether a folder has subfolders with ``images`` and ``masks``."""
-    return any((f.parent / "masks").is_dir() for f in folder.glob("*/images"))
+def read_mask_folders(folder: str | Path, images: str | Path | None = None) -> Dataset:
+    """Open a folder of images and mask files; every mask is read once and kept bit-packed.
 
-
-def read_mask_folders(folder: str | Path) -> Dataset:
-    """Open a folder of mask folders; every mask is read once and kept bit-packed.
+    Args:
+        folder: the folder of both.
+        images: the folder of the images, if it is elsewhere.
 
     Raises:
-        ValueError: no subfolder has ``images`` and ``masks``.
+        ValueError: there are no images with masks.
     """
     source = Path(folder)
-    folders = sorted(f.parent for f in source.glob("*/images") if not f.parent.name.startswith("."))
-    if not is_mask_folders(source):
-        raise ValueError(f"{source}: expected folders <id>/ with images/ and masks/; found none.")
+    image_folder = None if images is None else Path(images)
+    if not has_mask_files(source, image_folder):
+        raise ValueError(
+            f"{source}: expected folders <id>/ with images/ and masks/, or images/a.png with masks/a_0.png "
+            "or masks/a/0.png; found none."
+        )
     builder = DatasetBuilder("mask folders", source, "outlines")
     builder.declare_classes(CLASS_NAMES)
+    found = find_mask_files(source, image_folder, builder.problems)
+    backgrounds = []
     with ThreadPoolExecutor(2) as pool:
-        for picture, problems in pool.map(_read, folders):
+        for picture, problems in pool.map(_read, found):
             builder.pictures += [] if picture is None else [picture]
             builder.problems += problems
+            if picture is not None and any(map(partial(_is_background, picture.size), picture.annotations)):
+                backgrounds.append(picture.path.name)
+    builder.problems += background_problems(source, backgrounds)
     return builder.build()
 
 
-def _read(folder: Path) -> tuple[Picture | None, list[Problem]]:
-    """The image of one folder, None if it is unusable; and its problems."""
-    images = image_files(folder / "images")
-    if len(images) != 1:
-        what = f"Expected one image in images/; found {len(images)}."
-        return None, [Problem(folder, what, "Keep only the one that the masks belong to.")]
-    path = images[0]
-    if not (folder / "masks").is_dir():
-        advice = "Annotate the image; an empty folder masks/ stands for an image without objects."
-        return None, [Problem(path, "The folder masks/ is missing.", advice)]
-    size = measured(path)
+def _is_background(size: Size, annotation: Annotation) -> bool:
+    mask = annotation.outline
+    assert isinstance(mask, Bitmap)
+    return mask.pixels.shape == size and looks_like_background(mask.pixels)
+
+
+def _read(files: MaskFiles) -> tuple[Picture | None, list[Problem]]:
+    """One image, None if it is unusable; and its problems."""
+    size = measured(files.image)
     if isinstance(size, Problem):
         return None, [size]
     problems: list[Problem] = []
-    masks = _read_masks(path, folder / "masks", size, problems)
-    problems += _overlaps(path, masks, size)
+    masks = _read_masks(files, size, problems)
+    problems += _overlaps(files.image, masks, size)
     found = [Annotation(mask.box, 0, name, mask) for name, mask in masks.items()]
-    return Picture(path, size, folder.name, found), problems
+    return Picture(files.image, size, files.name, found), problems
 
 
-def _read_masks(path: Path, folder: Path, size: Size, problems: list[Problem]) -> dict[str, Bitmap]:
+def _read_masks(files: MaskFiles, size: Size, problems: list[Problem]) -> dict[str, Bitmap]:
     """The usable masks by file name."""
-    masks = {}
-    for file in image_files(folder):
+    path, masks = files.image, {}
+    for file in files.masks:
         try:
             patch, origin, found = read_mask(file)
         except ImageError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,17 @@ from typing import Any
 from rcnn.config import is_dotted_path, resolve
 from rcnn.data.adapters import Items, from_items
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.folders import has_images
+from rcnn.data.formats.recognition import (
+    archives_in,
+    candidates,
+    find_splits,
+    openable_below,
+    recognised,
+    unwrapped,
+)
 from rcnn.data.formats.registry import Format, as_format, find_format, formats, list_of_formats
 from rcnn.structures import Skeleton
-
-MAX_FOLDERS_PROBED = 20  # number of subfolders examined for a message
 
 
 def open_data(
@@ -37,7 +43,7 @@ def open_data(
         path: the file or folder; or a custom data set, any object with ``__len__`` and ``__getitem__``
             (:mod:`rcnn.data.adapters`); or a dotted path to such an object or to a function that returns it
             (``"my_package.data:cells"``). An opened data set is returned unchanged.
-        images: the image folder, for COCO, if it is not found next to the file.
+        images: the image folder, if it is not found next to the annotations.
         split: for Pascal VOC, a list in ``ImageSets/Main``; passing the file itself as ``path`` is
             equivalent. For YOLO, a split in ``data.yaml``; passing its image folder as ``path`` is
             equivalent.
@@ -72,7 +78,7 @@ def open_data(
         return from_items(items, class_names, first_label=first_label, skeleton=skeleton)
     if class_names is not None:
         raise ValueError(f"{items}: class_names are for data sets that are Python objects, not for a path.")
-    source = _from_within(items)
+    source = unwrapped(_from_within(items)) if format is None else _from_within(items)
     if format is None:
         row = _recognised(source, options)
     else:
@@ -83,6 +89,8 @@ def open_data(
             raise ValueError(
                 f"{source}: {option}={value} is only for {takers}; this is {row.name}. Remove the option."
             )
+    if images is not None and not Path(images).is_dir():
+        raise ValueError(f"{images}: there is no such image folder (--images, images=…).")
     return row.read(source, **options)
 
 
@@ -105,43 +113,59 @@ def _from_within(source: Path) -> Path:
     return whole if parents & (set(whole.parts) - set(source.parts)) else source
 
 
+def open_splits(
+    path: str | Path | Dataset | Items, images: str | Path | None = None, *, format: str | Any | None = None
+) -> dict[str, Dataset]:
+    """Open all splits of a folder that has several (:mod:`rcnn.data.formats.recognition`), by name.
+
+    Whatever has none is opened by :func:`open_data`, under an empty name.
+
+    Raises:
+        ValueError: as :func:`open_data`.
+    """
+    splits = find_splits(Path(path)) if isinstance(path, str | Path) else {}
+    if not splits:
+        return {"": open_data(path, images, format=format)}
+    return {
+        name: open_data(place.path, images, split=place.split, format=format)
+        for name, place in splits.items()
+    }
+
+
 def _recognised(source: Path, options: dict[str, Any]) -> Format:
-    found = _candidates(source, options)
+    found = candidates(source, options)
     if len(found) == 1:
         return found[0]
+    whole = recognised(source, {}) if options and not found else []
+    if len(whole) == 1:
+        return whole[0]
     if len(found) > 1:
         kinds = " and ".join(row.name for row in found)
         raise ValueError(
             f"{source}: this could be {kinds}. Name the format (--format, format=…) or the right file "
             "(a .json, .yaml or list), or move the other files elsewhere."
         )
-    layouts = list_of_formats()
+    raise ValueError(f"{_refusal(source)}\n{list_of_formats()}")
+
+
+def _refusal(source: Path) -> str:
+    """Why a path cannot be opened, and what can be done."""
     if not source.exists():
-        raise ValueError(f"{source}: there is no such file or folder.\n{layouts}")
+        return f"{source}: there is no such file or folder."
+    archives = archives_in(source)
+    if archives and not (source.is_dir() and has_images(source)):
+        return f"{source}: the data are packed; unpack {archives[0]} and name the folder."
     if source.is_file():
         kind = f"a {source.suffix} file" if source.suffix else "a file without extension"
-        raise ValueError(f"{source}: {kind} is not an annotation file of a known format.\n{layouts}")
+        return f"{source}: {kind} is not an annotation file of a known format."
+    splits = find_splits(source)
+    if splits:
+        places = ", ".join(str(place.path) for place in splits.values())
+        return (
+            f"{source}: it has the splits {', '.join(splits)}. One of these can be opened: {places}. "
+            f"`rcnn train {source}` and `rcnn data check {source}` take the folder itself."
+        )
     there = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
-    raise ValueError(
-        f"{source}: no annotations of a known format. Found: {there}.{_parts(source)}\n{layouts}"
-    )
-
-
-def _candidates(source: Path, options: dict[str, Any]) -> list[Format]:
-    """The formats that recognise a file or folder; without any, the format to try."""
-    rows = formats().values()
-    found = [row for row in rows if row.sniff(source, **_taken(row, options))]
-    return found or [row for row in rows if row.guess(source)]
-
-
-def _taken(row: Format, options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in row.options}
-
-
-def _parts(source: Path) -> str:
-    """The subfolders that can be opened, since exports have one folder per split."""
-    known = []
-    for folder in sorted(f for f in source.iterdir() if f.is_dir())[:MAX_FOLDERS_PROBED]:
-        with contextlib.suppress(ValueError, OSError):
-            known += [str(folder)] if len(_candidates(folder, {})) == 1 else []
-    return f" One of these can be opened: {', '.join(known)}." if known else ""
+    below = ", ".join(map(str, openable_below(source)))
+    known = f" One of these can be opened: {below}." if below else ""
+    return f"{source}: no annotations of a known format. Found: {there}.{known}"

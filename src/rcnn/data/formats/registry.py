@@ -20,12 +20,14 @@ from rcnn.data.formats import (
     coco,
     coco_json,
     coco_panoptic,
+    components,
     createml,
     csv_boxes,
     cvat,
     label_image,
     label_studio,
     labelme,
+    mask_files,
     mask_folder,
     semantic,
     supervisely,
@@ -44,9 +46,19 @@ def _never(path: Path) -> bool:
     return False
 
 
-def _is_label_images(path: Path) -> bool:
-    # Semantic maps use the same folders; a list of names distinguishes them.
-    return label_image.is_label_folder(path) and not semantic.is_semantic_folder(path)
+def _is_label_images(path: Path, images: Path | None = None) -> bool:
+    # Other formats use the same folders: one mask per object, and semantic maps with a list of names.
+    if mask_files.has_mask_files(path, images) or semantic.is_semantic_folder(path, images):
+        return False
+    return label_image.is_objects_folder(path, images)
+
+
+def _is_foreground(path: Path, images: Path | None = None) -> bool:
+    if mask_files.has_mask_files(path, images) or semantic.is_semantic_folder(path, images):
+        return False
+    if not label_image.is_label_folder(path, images):
+        return False
+    return label_image.meaning_of_folder(path, images).kind == "foreground"
 
 
 @dataclass(frozen=True)
@@ -119,10 +131,14 @@ FORMATS: dict[str, Any] = {
     "masks": Format(
         name="mask folders",
         read=mask_folder.read_mask_folders,
-        sniff=mask_folder.is_mask_folders,
+        sniff=mask_files.has_mask_files,
         write=mask_folder.MaskFolderWriter,
+        options=("images",),
         title="mask folders",
-        description="`DATA/<id>/images/<one image>` with `DATA/<id>/masks/*.png`, one object each",
+        description=(
+            "`DATA/<id>/images/<one image>` with `DATA/<id>/masks/*.png`, one object each; or "
+            "`DATA/images/a.png` with `DATA/masks/a/*.png` or `DATA/masks/a_0.png`, …"
+        ),
         gives="masks",
     ),
     "labels": Format(
@@ -130,11 +146,21 @@ FORMATS: dict[str, Any] = {
         read=label_image.read_label_images,
         sniff=_is_label_images,
         write=label_image.LabelImageWriter,
+        options=("images",),
         title="label images",
         description=(
             "`DATA/images/` with `DATA/labels/` or `masks/`, `*.png` or `.tif`, whose pixels are object "
             "numbers; or `DATA/a.png` with `DATA/a_label.tif`, `a_masks.png`, …"
         ),
+        gives="masks",
+    ),
+    "components": Format(
+        name="connected components",
+        read=components.read_components,
+        sniff=_is_foreground,
+        options=("images",),
+        title="connected components",
+        description="like label images, but black and white: each separate part is one object",
         gives="masks",
     ),
     "yolo": Format(
@@ -178,6 +204,7 @@ FORMATS: dict[str, Any] = {
         name="semantic",
         read=semantic.read_semantic,
         sniff=semantic.is_semantic_folder,
+        options=("images",),
         title="semantic maps",
         description=(
             "`DATA/classes.txt`, `DATA/images/`, and `DATA/labels/*.png`, whose pixels are class numbers"

@@ -4,7 +4,8 @@
     <folder>/images/<name>.jpg
     <folder>/labels/<name>.png    gray or palette
 
-A label image has the name of its image, with any extension.
+The folders and label images may also be called as :mod:`rcnn.data.formats.label_pairs` has them. Without
+``classes.txt``, which is read so only if the format is named, the classes are called by their values.
 """
 
 from __future__ import annotations
@@ -19,44 +20,69 @@ import numpy.typing as npt
 
 from rcnn.data.builder import DatasetBuilder
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.label_image import NAMES_FILE, by_key
-from rcnn.data.problems import shortened
+from rcnn.data.formats.label_image import NAMES_FILE, is_label_folder, meaning_of_folder
+from rcnn.data.formats.label_pairs import label_pairs, label_sides
 from rcnn.io.atomic import read_lines
-from rcnn.io.images import ImageError, image_files, read_numbers
+from rcnn.io.images import ImageError, read_numbers
 from rcnn.structures import VOID, Size
 
 
-def is_semantic_folder(folder: Path) -> bool:
-    """Whether a folder has ``classes.txt``, ``images`` and images in ``labels``."""
-    parts = (folder / "images", folder / "labels")
-    return (
-        (folder / NAMES_FILE).is_file()
-        and all(part.is_dir() for part in parts)
-        and bool(image_files(folder / "labels"))
-    )
+def is_semantic_folder(folder: Path, images: Path | None = None) -> bool:
+    """Whether a folder has ``classes.txt`` and label images: in ``labels``, or with numbers like classes'."""
+    if not (folder / NAMES_FILE).is_file() or not is_label_folder(folder, images):
+        return False
+    sides = label_sides(folder, images)
+    named = sides is not None and sides.annotations.name.lower() == "labels"
+    return named or meaning_of_folder(folder, images).kind == "classes"
 
 
-def read_semantic(folder: str | Path) -> Dataset:
-    """Open a folder with ``classes.txt``, ``images`` and ``labels``; images without a label are skipped.
+def read_semantic(folder: str | Path, images: str | Path | None = None) -> Dataset:
+    """Open a folder of images and maps; images without a map are skipped.
+
+    Args:
+        folder: the folder of both.
+        images: the folder of the images, if it is elsewhere.
 
     Raises:
-        ValueError: one of these is missing, or ``classes.txt`` is unusable.
+        ValueError: there are no maps, or ``classes.txt`` is unusable.
     """
     source = Path(folder)
-    if not is_semantic_folder(source):
+    image_folder = None if images is None else Path(images)
+    if not is_label_folder(source, image_folder):
         raise ValueError(f"{source}: expected {NAMES_FILE}, images/ and labels/ with label images.")
     builder = DatasetBuilder("semantic", source)
-    builder.semantic_names = read_names(source / NAMES_FILE)
-    images = by_key(image_files(source / "images"), (), "image", builder.problems)
-    labels = by_key(image_files(source / "labels"), (), "label image", builder.problems)
-    bare = [images[stem].name for stem in images if stem not in labels]
-    if bare:
-        what = f"{len(bare)} images have no label image: {shortened(bare)}."
-        builder.warn(what, "They are skipped.", file=source / "labels")
-    for stem in (stem for stem in labels if stem not in images):
-        builder.report("Its image is missing.", "Add it to images/, or delete this file.", file=labels[stem])
-    add_maps(builder, [(path, labels[stem]) for stem, path in images.items() if stem in labels])
+    pairs = label_pairs(source, image_folder, builder.problems)
+    names = next((f for f in _names_files(source) if f.is_file()), None)
+    if names is None:
+        builder.semantic_names = _names_of_values(builder, [label for _, label in pairs])
+    else:
+        builder.semantic_names = read_names(names)
+    add_maps(builder, pairs)
     return builder.build()
+
+
+def _names_files(source: Path) -> list[Path]:
+    sides = label_sides(source)
+    folders = [source] if sides is None else [source, sides.annotations, sides.annotations.parent]
+    return [folder / NAMES_FILE for folder in folders]
+
+
+def _names_of_values(builder: DatasetBuilder, labels: Sequence[Path]) -> tuple[str, ...]:
+    """Names for the values 0 to the largest one besides void."""
+    largest = 0
+    for label in labels:
+        try:
+            numbers = read_numbers(label)
+        except ImageError:  # reported with its image
+            continue
+        largest = max(largest, int(numbers[numbers != VOID].max(initial=0)))
+    if largest >= VOID:
+        raise ValueError(
+            f"{builder.source}: the label images have values up to {largest}; classes are below 255."
+        )
+    what = f"There is no {NAMES_FILE}; the classes are called by their values."
+    builder.warn(what, "Add it, with one name per line, the first for value 0.", "labels")
+    return tuple(f"class {value}" for value in range(largest + 1))
 
 
 def read_names(file: Path) -> tuple[str, ...]:

@@ -108,6 +108,22 @@ def load_yaml(file: Path) -> dict[str, Any]:
     return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
 
 
+def yaml_splits(path: Path) -> dict[str, Path]:
+    """The splits of a yaml file, or of the one in a folder, whose images exist; and that file for each."""
+    file = path if path.suffix in (".yaml", ".yml") else _yaml_in(path)
+    if file is None:
+        return {}
+    try:
+        content = load_yaml(file)
+    except ValueError:
+        return {}
+    return {
+        name: file
+        for name in SPLITS
+        if content.get(name) and all(entry.exists() for entry in _entries(file, content, name))
+    }
+
+
 def _of_yaml(file: Path, split: str | None) -> YoloPlace:
     content = load_yaml(file)
     splits: dict[str, tuple[Path, ...]] = {

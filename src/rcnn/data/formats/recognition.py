@@ -1,0 +1,148 @@
+"""Recognise what is at a path: the format of a data set, its splits, or folders around it.
+
+Exports have a folder for each split, and archives often unpack into a folder of their own. Splits are found
+in
+
+    DATA/train/, DATA/valid/, DATA/test/        each a data set
+    DATA/images/train/, DATA/images/val/        with DATA/labels/train/, DATA/masks/train/, …
+    DATA/train_images/ with DATA/train_masks/   and the same for val
+    DATA/data.yaml                              with several splits
+    DATA/annotations/instances_train.json       and one for val
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rcnn.data.formats.folders import SPLIT_WORDS, is_image_folder, split_of, subfolders
+from rcnn.data.formats.registry import Format, formats
+from rcnn.data.formats.yolo_layout import yaml_splits
+from rcnn.io.images import image_files, visible_files
+
+MAX_FOLDERS_PROBED = 20  # number of subfolders examined
+DEEPEST = 3  # levels of folders around a data set
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+ORDER = ("train", "val", "test")
+
+
+class SplitPlace(NamedTuple):
+    """How a split is opened.
+
+    Attributes:
+        path: the file or folder.
+        split: the name of the split within it, if it has several.
+    """
+
+    path: Path
+    split: str | None = None
+
+
+def candidates(source: Path, options: Mapping[str, Any]) -> list[Format]:
+    """The formats that recognise a file or folder; without any, the formats to try.
+
+    Raises:
+        ValueError: a format recognises the path, but asks for one of several files.
+    """
+    rows = formats().values()
+    return recognised(source, options) or [row for row in rows if row.guess(source)]
+
+
+def recognised(source: Path, options: Mapping[str, Any]) -> list[Format]:
+    """The formats that recognise a file or folder; raises as :func:`candidates`."""
+    return [row for row in formats().values() if row.sniff(source, **taken(row, options))]
+
+
+def taken(row: Format, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a format accepts."""
+    return {name: value for name, value in options.items() if name in row.options}
+
+
+def find_splits(source: Path) -> dict[str, SplitPlace]:
+    """The splits of the data at a path by name, train first; empty if the path is opened as a whole."""
+    if not source.exists():
+        return {}
+    source = unwrapped(source)
+    of_yaml = {name: SplitPlace(file, name) for name, file in yaml_splits(source).items()}
+    if len(of_yaml) > 1:
+        return of_yaml
+    return {} if not source.is_dir() or _opens(source) else _splits_in(source)
+
+
+def unwrapped(source: Path) -> Path:
+    """The data set inside folders that contain nothing else; the path itself if there is none."""
+    place = source
+    for _ in range(DEEPEST):
+        if not place.is_dir() or image_files(place) or _is_openable(place):
+            break
+        folders = [f for f in subfolders(place) if any(f.iterdir())]
+        if len(folders) != 1:
+            break
+        place = folders[0]
+    return place if place != source and (_is_openable(place) or _splits_in(place)) else source
+
+
+def openable_below(source: Path) -> list[Path]:
+    """The folders up to two levels below that can be opened."""
+    found = []
+    for folder in subfolders(source)[:MAX_FOLDERS_PROBED]:
+        if _is_openable(folder):
+            found.append(folder)
+        else:
+            found += [below for below in subfolders(folder)[:MAX_FOLDERS_PROBED] if _is_openable(below)]
+    return found
+
+
+def archives_in(source: Path) -> list[Path]:
+    """The archives at a path: the file itself, or those in the folder."""
+    files = visible_files(source) if source.is_dir() else [source]
+    return [file for file in files if file.suffix.lower() in ARCHIVES and file.is_file()]
+
+
+def _splits_in(source: Path) -> dict[str, SplitPlace]:
+    for place in _places_of_splits(source):
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in place[:MAX_FOLDERS_PROBED]:
+            split = split_of(path.stem if path.is_file() else path.name)
+            if split is not None and _is_openable(path):
+                found[split].append(path)
+        if "train" in found and all(len(paths) == 1 for paths in found.values()):
+            splits = sorted((ORDER.index(split), paths[0]) for split, paths in found.items())
+            return {_name(path, ORDER[order]): SplitPlace(path) for order, path in splits}
+    return {}
+
+
+def _places_of_splits(source: Path) -> Iterator[list[Path]]:
+    """Files or folders that could be the splits of one data set."""
+    yield subfolders(source)
+    for folder in subfolders(source):
+        if is_image_folder(folder.name):
+            yield subfolders(folder)
+    for folder in (source, source / "annotations"):
+        families: dict[str, list[Path]] = defaultdict(list)
+        for file in visible_files(folder, "*.json") if folder.is_dir() else ():
+            split = split_of(file.stem)
+            families[file.stem.replace(split, "") if split else ""].append(file)
+        yield from sorted(families.values(), key=lambda files: "instances" not in files[0].stem)
+
+
+def _name(path: Path, split: str) -> str:
+    return path.name if path.name.lower() in SPLIT_WORDS else split
+
+
+def _opens(source: Path) -> bool:
+    """Whether a path is opened as a whole."""
+    try:
+        return bool(recognised(source, {}))
+    except ValueError:
+        return False
+
+
+def _is_openable(source: Path) -> bool:
+    """Whether a format recognises a path, even if it has a question or cannot be told from another."""
+    try:
+        return bool(recognised(source, {}))
+    except (ValueError, OSError):
+        return True
