@@ -8,7 +8,7 @@ import torch
 
 from conftest import real_data
 from rcnn import evaluate, load, open_data
-from rcnn.loading import shipped
+from rcnn.loading import sample_images, shipped
 
 
 def spots(count: int = 9, side: int = 192) -> np.ndarray:
@@ -39,6 +39,24 @@ def test_a_folder_of_that_name_does_not_hide_it(tmp_path: Path, monkeypatch: pyt
     assert load("nuclei").class_names == ("nucleus",)
     with pytest.raises(ValueError, match="no model in this folder"):
         load(tmp_path / "nuclei")
+
+
+def test_it_comes_with_photographs() -> None:
+    images = sample_images("nuclei")
+    assert [path.name for path in images] == ["fluorescence.png", "stained.png"]
+    assert sum(path.stat().st_size for path in images) < 200_000
+    about = (images[0].parent / "README.md").read_text(encoding="utf-8")
+    for path in images:
+        assert path.name in about
+    assert "CC0" in about
+    assert "BBBC038" in about
+    assert sample_images("nucleus") == []
+
+
+def test_it_finds_the_nuclei_in_its_photographs() -> None:
+    """As many as are annotated, within a tenth; see trained/nuclei/README.md."""
+    found = load("nuclei", "cpu", precision="float32").predict(sample_images("nuclei"))
+    assert [len(each) for each in found] == pytest.approx([26, 46], rel=0.1)
 
 
 def test_it_finds_bright_discs() -> None:

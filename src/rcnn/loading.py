@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rcnn.catalogue import PUBLISHED
 from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
 from rcnn.inference.exported import ExportedDetector, is_exported, open_exported
+from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.io.packaged import packaged
 from rcnn.io.renamed import current_settings
 
@@ -141,6 +142,14 @@ def load_initial_weights(network: nn.Module, start: str | Path, *, trust: Iterab
 def shipped() -> dict[str, Path]:
     """The trained models that come with the package: name to file."""
     return {path.stem: path for path in sorted(packaged("trained").glob("*.safetensors"))}
+
+
+def sample_images(name: str) -> list[Path]:
+    """Photographs to try a model on that comes with the package; empty where it has none."""
+    images = packaged("trained") / name
+    return (
+        sorted(path for path in images.glob("*") if path.suffix in IMAGE_ENDINGS) if name in shipped() else []
+    )
 
 
 def _checkpoint_file(path: str | Path) -> Path | None:
