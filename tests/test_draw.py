@@ -12,9 +12,10 @@ from PIL import Image
 
 from rcnn import draw as drawing
 from rcnn.data.formats.coco import PERSON
-from rcnn.draw import IGNORED, palette, semantic_colours
+from rcnn.draw import IGNORED, palette, readable_scale, semantic_colours
 from rcnn.evaluation import pictures
 from rcnn.evaluation.pictures import FOUND, MISSED, SPURIOUS
+from rcnn.lettering import font_of, shortened
 from rcnn.metrics.matches import ImageMatch
 from rcnn.structures import Instances, Masks
 
@@ -79,11 +80,18 @@ def test_a_box_covers_its_first_pixel_and_ends_before_its_end():
     assert drawn.shape == (3, 400, 400)
 
 
-def test_small_images_are_enlarged_by_a_whole_factor():
+@pytest.mark.parametrize("scale", [0, -1, 1.5])
+def test_a_scale_is_a_whole_number(scale: float):
+    with pytest.raises(ValueError, match=f"scale {scale}: expected a whole number from 1 on"):
+        draw(black(5, 5), Instances.empty((5, 5)), scale=scale)
+
+
+def test_a_scale_enlarges_image_masks_and_boxes():
     drawn = draw(
         black(50, 100),
         squares([(10, 20)], 10, (50, 100)),
         labels=False,
+        scale=4,
         colours=[(255, 255, 255)],
         opacity=1.0,
     )
@@ -97,8 +105,43 @@ def test_images_of_any_shape(height: int, width: int):
     instances = Instances(
         (height, width), np.array([[0.0, 0.0, width, height]], np.float32), np.zeros(1, np.int64)
     )
-    factor = max(1, -(-400 // max(height, width)))
-    assert draw(black(height, width), instances).shape == (3, height * factor, width * factor)
+    for scale in (1, 2):
+        shape = (3, height * scale, width * scale)
+        assert draw(black(height, width), instances, scale=scale, numbers=True).shape == shape
+
+
+@pytest.mark.parametrize(("size", "scale"), [((256, 320), 2), ((400, 20), 1), ((1, 1), 400), ((900, 9), 1)])
+def test_the_scale_at_which_a_picture_can_be_read(size: tuple[int, int], scale: int):
+    assert readable_scale(size) == scale
+
+
+def test_numbers_are_written_into_objects_and_change_nothing_else():
+    instances = squares([(20, 20), (120, 220)], 60, (400, 400))
+    options: dict[str, Any] = {"colours": [(0, 0, 255)] * 2, "boxes": False}
+    image = black(400, 400)
+    plain, numbered = (draw(image, instances, labels=False, numbers=n, **options) for n in (False, True))
+    changed = np.argwhere((plain != numbered).any(0))
+    inside = [((changed >= (y, x)) & (changed < (y + 60, x + 60))).all(1) for x, y in ((20, 20), (120, 220))]
+    assert all(each.any() for each in inside)
+    assert (inside[0] | inside[1]).all()
+    other = draw(image, instances, labels=False, numbers=[1, 7], **options)
+    assert_array_equal(other[:, :200], numbered[:, :200])
+    assert not np.array_equal(other, numbered), "another number looks different"
+
+
+def test_numbers_stand_before_names_and_in_the_place_of_lone_scores():
+    named = squares([(20, 40), (120, 220)], 60, (400, 400), names=("a", "b"))
+    scene = named._scene(True, None, [4, 5])
+    assert (list(scene.texts), list(scene.numbers)) == (["4: a", "5: b"], [])
+    scored = replace(squares([(20, 40)], 60, (400, 400)), scores=np.array([0.9], np.float32))
+    assert scored._scene(True, None, []).texts == ["0.90"]
+    scene = scored._scene(True, None, [4])
+    assert (list(scene.texts), scene.numbers) == ([], [4])
+
+
+def test_there_is_a_number_for_each_object():
+    with pytest.raises(ValueError, match="numbers: 1 for 2 objects"):
+        draw(black(50, 50), squares([(0, 0), (20, 20)], 10, (50, 50)), numbers=[1])
 
 
 def test_no_objects():
@@ -183,12 +226,46 @@ def test_a_comparison_of_nothing():
     assert draw_comparison(black(30, 20), empty, empty, match).shape[0] == 3
 
 
-def test_a_contact_sheet_has_a_square_for_each_image():
-    white = np.full((20, 40, 3), 255, np.uint8)
-    sheet = contact_sheet([white] * 5, ["a very long caption " * 20] * 5, columns=2, tile=100)
+def white_runs(line: Array) -> list[int]:
+    """The lengths of the stretches of white in a line of pixels."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (line == 255).astype(int), [0]])))
+    return (edges[1::2] - edges[::2]).tolist()
+
+
+def test_the_images_of_a_contact_sheet_fill_its_rows():
+    wide, high = np.full((20, 40, 3), 255, np.uint8), np.full((40, 20, 3), 255, np.uint8)
+    sheet = contact_sheet([wide, high, wide], [""] * 3, columns=2, tile=100)
     assert sheet.shape[2] == 2 * 100 + 3 * 4, "two squares and three gaps"
-    assert int((sheet[0, :, 50] == 255).sum()) >= 3 * 48, "three rows, each with an image 50 high"
-    assert contact_sheet([white], [""], columns=4, tile=100).shape[2] == 108, "no empty columns"
+    assert white_runs(sheet[0, 30]) == [160, 40], "one height, 80: 160 and 40 wide"
+    assert white_runs(sheet[0, :, 20]) == [80, 50]
+    assert white_runs(sheet[0, :, 180]) == [80], "the last row has one image, as wide as its square"
+    assert contact_sheet([wide], [""], columns=4, tile=100).shape[2] == 108, "no empty columns"
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (256, 256), (1040, 1388), (300, 200)])
+def test_a_contact_sheet_of_equal_images_is_full(shape: tuple[int, int]):
+    """At most the gaps and the captions are not image: no letterboxes."""
+    sheet = contact_sheet([np.full((*shape, 3), 255, np.uint8)] * 8, ["a.png: 3"] * 8, tile=320)
+    assert (sheet[0] == 255).mean() > 0.84
+
+
+@pytest.mark.parametrize("shape", [(1, 900), (900, 1), (1, 1)])
+def test_a_contact_sheet_of_extreme_images(shape: tuple[int, int]):
+    images = [np.full((*shape, 3), 255, np.uint8), np.full((30, 30, 3), 255, np.uint8)]
+    sheet = contact_sheet(images, ["a\nb", "c"], columns=2, tile=100)
+    assert max(sheet.shape) < 500
+    assert white_runs(sheet[0, :, -54])[0] >= 50, "the other image can be seen"
+
+
+def test_long_captions_lose_their_middle():
+    font = font_of(12)
+    text = "a_very_long_name_of_an_image_0001.png: 12"
+    short = shortened(text, font, 120)
+    assert font.getlength(short) <= 120
+    assert short.startswith("a_very")
+    assert short.endswith(".png: 12")
+    assert shortened("short", font, 120) == "short"
+    assert shortened(text, font, 0) == "…"
 
 
 def test_a_contact_sheet_needs_a_caption_for_each():

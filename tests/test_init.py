@@ -17,8 +17,8 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 
 FUNCTIONS = (
     "bench", "check", "convert", "demo", "evaluate", "evaluate_results", "export", "get_data",
-    "import_weights", "list_models", "load", "merge", "open_data", "predict", "propose", "report", "show",
-    "train",
+    "import_weights", "list_models", "load", "merge", "open_data", "predict", "propose", "report",
+    "sample_images", "show", "train",
 )  # fmt: skip
 MAX_MODULES = 8  # at the top level, beside the folders
 

@@ -11,7 +11,7 @@ A tour in the order of the data:
    measures its speed, ``export`` writes it for ONNX Runtime or OpenVINO, and ``import_weights`` opens models
    of other programs.
 4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` per image; ``predict``
-   writes what it finds into a folder.
+   writes what it finds into a folder. ``sample_images("nuclei")`` are photographs to try it on.
 
 >>> import rcnn
 >>> detector = rcnn.load("runs/nuclei")  # doctest: +SKIP
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from rcnn.inference.benchmark import bench
     from rcnn.inference.detector import Detector
     from rcnn.inference.exporters import export
+    from rcnn.inference.output_files import OutputFiles
     from rcnn.inference.writers import predict_to_files as predict
-    from rcnn.loading import load
+    from rcnn.loading import load, sample_images
     from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
     from rcnn.models.fcn import FCN, FCNSettings
@@ -67,8 +68,9 @@ _MODULES = {
     "rcnn.inference.benchmark": "bench",
     "rcnn.inference.detector": "Detector",
     "rcnn.inference.exporters": "export",
+    "rcnn.inference.output_files": "OutputFiles",
     "rcnn.inference.writers": "predict_to_files",
-    "rcnn.loading": "load",
+    "rcnn.loading": "load sample_images",
     "rcnn.models.fast_rcnn": "FastRCNN FastRCNNSettings",
     "rcnn.models.faster_rcnn": "FasterRCNN FasterRCNNSettings",
     "rcnn.models.fcn": "FCN FCNSettings",
@@ -110,6 +112,7 @@ __all__ = [
     "Masks",
     "MergeSettings",
     "Output",
+    "OutputFiles",
     "Panoptic",
     "PanopticFPN",
     "PanopticFPNSettings",
@@ -134,6 +137,7 @@ __all__ = [
     "predict",
     "propose",
     "report",
+    "sample_images",
     "show",
     "train",
 ]

@@ -1,8 +1,8 @@
 """Pictures of what was found: overlays and contact sheets, from plain arrays.
 
-Images are uint8 ``[H, W, 3]``, RGB; pictures are Pillow images. An image whose longer side is below 400
-pixels is first enlarged by a whole factor k, so that outlines and text can be read; its overlay is k times as
-wide and high. Masks are painted window by window, so thousands of objects take no more memory than the image.
+Images are uint8 ``[H, W, 3]``, RGB; pictures are Pillow images. An overlay has the size of its image, or
+that size times a whole factor. Masks are painted window by window, so thousands of objects take no more
+memory than the image.
 
 Legend: N objects, H and W image height and width, h and w those of one mask's window.
 """
@@ -13,27 +13,36 @@ import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from rcnn.lettering import (
+    DARK,
+    LIGHT,
+    Colour,
+    contrast,
+    font_of,
+    shortened,
+    text_font,
+    text_size,
+    write,
+    write_numbers,
+    write_texts,
+)
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-Colour = tuple[int, int, int]
-Rectangle = tuple[float, float, float, float]
 
-MIN_READABLE = 400  # an image smaller than this is enlarged
+MIN_READABLE = 400  # pixels; what people look at is enlarged to at least this
 MAX_LABELLED_OBJECTS = 60  # with more objects than this, their texts would cover the picture
+MAX_RATIO = 3.0  # of a picture's sides on a contact sheet; longer ones would leave others no room
 MAX_BOXED_OBJECTS = 20  # with more objects than this, boxes around masks are clutter
 
 IGNORED: Colour = (160, 160, 160)
 BACKGROUND = "background"
-DARK: Colour = (24, 26, 31)
-LIGHT: Colour = (240, 242, 245)
 
 # Told apart on photographs as well as on microscopy, the first two also by the colour-blind.
 _PALETTE: tuple[Colour, ...] = (
@@ -68,7 +77,8 @@ class Scene:
     Attributes:
         boxes: ``[N, 4]``, x1 y1 x2 y2 in pixels; always there, drawn where there are no masks or few objects.
         colours: RGB of each object, 0 to 255.
-        texts: what is written on each object; empty texts are left out.
+        texts: what is written beside each object; empty texts are left out.
+        numbers: what is written into each object, as far as it can be read there.
         summary: one text in the top left corner, such as the counts.
         patches: a bitmap ``[h, w]`` per object.
         windows: ``[N, 4]``, where the patches are.
@@ -82,6 +92,7 @@ class Scene:
     boxes: Array
     colours: Sequence[Colour]
     texts: Sequence[str] = ()
+    numbers: Sequence[int] = ()
     summary: str = ""
     patches: Sequence[Array] | None = None
     windows: Array | None = None
@@ -92,7 +103,9 @@ class Scene:
     legend: bool = True
 
 
-def draw(image: Pixels, scene: Scene, *, boxes: bool | None = None, opacity: float = 0.35) -> Image.Image:
+def draw(
+    image: Pixels, scene: Scene, *, boxes: bool | None = None, opacity: float = 0.35, scale: int = 1
+) -> Image.Image:
     """Draw a scene onto a copy of its image.
 
     Args:
@@ -100,9 +113,11 @@ def draw(image: Pixels, scene: Scene, *, boxes: bool | None = None, opacity: flo
         scene: its objects and pixel classes.
         boxes: draw the boxes; by default where there are no masks or at most 20 objects.
         opacity: of the masks and pixel classes, 0 to 1.
+        scale: the picture is so many times as wide and high as the image, at least 1.
 
     Raises:
-        ValueError: an image of another type or number of channels, or not one colour per object.
+        ValueError: an image of another type or number of channels, not one colour per object, or a scale
+            that is no whole number from 1 on.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
@@ -111,26 +126,33 @@ def draw(image: Pixels, scene: Scene, *, boxes: bool | None = None, opacity: flo
         )
     if len(scene.colours) != len(scene.boxes):
         raise ValueError(f"colours: {len(scene.colours)} for {len(scene.boxes)} objects; give one for each.")
-    factor = max(1, math.ceil(MIN_READABLE / max(1, *image.shape[:2])))
-    pixels = _enlarged(image, factor)
+    if scale != int(scale) or scale < 1:
+        raise ValueError(f"scale {scale}: expected a whole number from 1 on")
+    pixels = _enlarged(image, scale)
     sides = scene.boxes[:, 2:] - scene.boxes[:, :2]
     large_first = np.argsort(-sides.prod(1), kind="stable").tolist()
     if scene.classes is not None:
-        _paint_classes(pixels, scene, factor, opacity)
+        _paint_classes(pixels, scene, scale, opacity)
     if scene.patches is not None:
-        _paint_masks(pixels, scene, large_first, factor, opacity)
+        _paint_masks(pixels, scene, large_first, scale, opacity)
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
-    corners = (scene.boxes.astype(np.float32) * factor).tolist()
+    corners = (scene.boxes.astype(np.float32) * scale).tolist()
     if boxes is True or (boxes is None and (scene.patches is None or len(corners) <= MAX_BOXED_OBJECTS)):
         for i in large_first:
             _draw_box(pen, corners[i], scene.colours[i], _line_width(picture.size))
     if scene.keypoints is not None:
-        _draw_keypoints(pen, scene, factor)
+        _draw_keypoints(pen, scene, scale)
     if scene.classes is not None and scene.legend:
         _write_legend(pen, scene)
-    _write_texts(pen, scene, corners)
+    taken = write_texts(pen, scene.texts, corners, scene.colours, summary=scene.summary)
+    write_numbers(pen, scene.numbers, corners, taken)
     return picture
+
+
+def readable_scale(size: tuple[int, int]) -> int:
+    """The whole factor at which outlines and texts on an image of (height, width) ``size`` can be read."""
+    return max(1, math.ceil(MIN_READABLE / max(1, *size)))
 
 
 def semantic_colours(names: Sequence[str]) -> list[Colour | None]:
@@ -142,13 +164,17 @@ def semantic_colours(names: Sequence[str]) -> list[Colour | None]:
 def contact_sheet(
     images: Sequence[Image.Image | Pixels], captions: Sequence[str], *, columns: int = 4, tile: int = 320
 ) -> Image.Image:
-    """Many images on one sheet, each inside a square of ``tile`` pixels with its caption below.
+    """Many images on one sheet in rows, the images of a row equally high, each with its caption below.
+
+    Rows are as wide as ``columns`` squares of ``tile`` pixels, so that no room is lost beside or above images
+    that are not square; only images more than three times as wide as high, or the other way round, are set in
+    a frame.
 
     Args:
         images: pictures of any sizes, or arrays uint8 ``[H, W, 3]``.
-        captions: one line each; shortened where longer than the square is wide.
+        captions: lines below each image; shortened in the middle where they are wider than the image.
         columns: images per row.
-        tile: side of a square in pixels.
+        tile: mean width of the images in pixels.
 
     Raises:
         ValueError: no images, or not one caption for each.
@@ -158,23 +184,46 @@ def contact_sheet(
             f"contact_sheet: {len(images)} images and {len(captions)} captions; "
             "give at least one image, and a caption for each."
         )
-    font = _font(max(11, tile // 22))
-    gap, line = max(4, tile // 40), math.ceil(text_size("Ágjy", font)[1] * 1.5)
     columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (gap + columns * (tile + gap), gap + rows * (tile + line + gap)), DARK)
-    pen = ImageDraw.Draw(sheet)
-    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = gap + i % columns * (tile + gap), gap + i // columns * (tile + line + gap)
-        small = _fitted(image if isinstance(image, Image.Image) else Image.fromarray(image), tile)
-        sheet.paste(small, (x + (tile - small.width) // 2, y + (tile - small.height) // 2))
-        pen.text((x, y + tile + line / 2), _shortened(caption, font, tile), LIGHT, font, anchor="lm")
+    gap = max(4, tile // 40)
+    pictures = [image if isinstance(image, Image.Image) else Image.fromarray(image) for image in images]
+    rows = [
+        _sheet_row(pictures[i : i + columns], captions[i : i + columns], tile, gap)
+        for i in range(0, len(images), columns)
+    ]
+    height = gap + sum(row.height + gap for row in rows)
+    sheet = Image.new("RGB", (gap + columns * (tile + gap), height), DARK)
+    y = gap
+    for row in rows:
+        sheet.paste(row, (gap, y))
+        y += row.height + gap
     return sheet
+
+
+def _sheet_row(pictures: Sequence[Image.Image], captions: Sequence[str], tile: int, gap: int) -> Image.Image:
+    """Pictures of one height side by side, together as wide as squares of ``tile``, over their captions."""
+    font = font_of(max(11, tile // 18))
+    line = math.ceil(text_size("Ágjy", font)[1] * 1.2)
+    lines = [caption.split("\n") for caption in captions]
+    ratios = [min(max(one.width / one.height, 1 / MAX_RATIO), MAX_RATIO) for one in pictures]
+    height = min(round(len(pictures) * tile / sum(ratios)), 2 * tile)
+    widths = [max(1, round(height * ratio)) for ratio in ratios]
+    total = len(pictures) * (tile + gap) - gap
+    row = Image.new("RGB", (total, height + line * max(map(len, lines))), DARK)
+    pen = ImageDraw.Draw(row)
+    x = 0
+    for picture, width, texts in zip(pictures, widths, lines, strict=True):
+        small = _fitted(picture, width, height)
+        row.paste(small, (x + (width - small.width) // 2, (height - small.height) // 2))
+        for i, text in enumerate(texts):
+            pen.text((x, height + (i + 0.5) * line), shortened(text, font, width), LIGHT, font, anchor="lm")
+        x += width + gap
+    return row
 
 
 def titled(picture: Image.Image, title: str, legend: Sequence[tuple[Colour, str]] = ()) -> Image.Image:
     """A picture under a strip with a title and, behind it, colours and what they mean."""
-    font = _font(max(13, round(0.026 * math.sqrt(picture.width * picture.height))))
+    font = font_of(max(13, round(0.026 * math.sqrt(picture.width * picture.height))))
     strip, gap = math.ceil(text_size(title, font)[1] * 1.5), font.getlength("nn")
     needed = gap + font.getlength(title) + sum(2.5 * gap + font.getlength(text) for _, text in legend)
     panel = Image.new("RGB", (max(picture.width, math.ceil(needed)), picture.height + strip), DARK)
@@ -246,16 +295,15 @@ def _paint_classes(pixels: Pixels, scene: Scene, factor: int, opacity: float) ->
 def _write_legend(pen: ImageDraw.ImageDraw, scene: Scene) -> None:
     """The names of the pixel classes that occur, in their colours, from the bottom left corner up."""
     assert scene.classes is not None
-    width, height = pen.im.size
-    font = _font(max(12, round(0.024 * math.sqrt(width * height))))
+    font = text_font(pen)
     present = set(np.unique(scene.classes).tolist())
-    bottom = float(height)
+    bottom = float(pen.im.size[1])
     for value, (name, colour) in enumerate(
         zip(scene.class_names, semantic_colours(scene.class_names), strict=True)
     ):
         if value in present and colour is not None:
             bottom -= text_size(name, font)[1]
-            _write(pen, name, [(0, bottom)], colour, font, ())
+            write(pen, name, [(0, bottom)], colour, font)
 
 
 def _eroded(patch: npt.NDArray[np.bool_], times: int) -> npt.NDArray[np.bool_]:
@@ -285,76 +333,14 @@ def _draw_keypoints(pen: ImageDraw.ImageDraw, scene: Scene, factor: int) -> None
         for x, y, visible in points:
             if visible > 0:
                 disc = (x - radius, y - radius, x + radius, y + radius)
-                pen.ellipse(disc, fill=colour, outline=_contrast(colour))
+                pen.ellipse(disc, fill=colour, outline=contrast(colour))
 
 
-def _write_texts(pen: ImageDraw.ImageDraw, scene: Scene, corners: Sequence[Sequence[float]]) -> None:
-    """The summary, and each object's text at a corner of its box that is still free."""
-    width, height = pen.im.size
-    font = _font(max(12, round(0.024 * math.sqrt(width * height))))
-    taken: list[Rectangle] = []
-    if scene.summary:
-        taken.append(_write(pen, scene.summary, [(0, 0)], DARK, font, ()))
-    for text, (x1, y1, x2, y2), colour in zip(scene.texts, corners, scene.colours, strict=False):
-        if not text:
-            continue
-        w, h = text_size(text, font)
-        places = [(x1, y1 - h), (x1, y1), (x1, y2), (x2 - w, y1 - h), (x2 - w, y2 - h), (x1, y2 - h)]
-        taken.append(_write(pen, text, places, colour, font, taken))
-
-
-def _write(
-    pen: ImageDraw.ImageDraw,
-    text: str,
-    places: Sequence[tuple[float, float]],
-    colour: Colour,
-    font: Font,
-    taken: Sequence[Rectangle],
-) -> Rectangle:
-    """Write a text on its own ground, at the first of ``places`` that is still free, else at the first."""
-    w, h = text_size(text, font)
-    width, height = pen.im.size
-    inside = [(max(0.0, min(x, width - w)), max(0.0, min(y, height - h))) for x, y in places]
-    rectangles = [(x, y, x + w, y + h) for x, y in inside]
-    chosen = next((r for r in rectangles if not any(_overlap(r, other) for other in taken)), rectangles[0])
-    x, y, right, bottom = chosen
-    pen.rectangle((x, y, right - 1, bottom - 1), fill=colour)
-    pen.text(((x + right) / 2, (y + bottom) / 2), text, _contrast(colour), font, anchor="mm")
-    return chosen
-
-
-def _overlap(a: Rectangle, b: Rectangle) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-def text_size(text: str, font: Font) -> tuple[float, float]:
-    """Width and height of a text with its margins; the height is the same for every text of a font."""
-    left, _, right, _ = font.getbbox(text)
-    _, top, _, bottom = font.getbbox("Ágjy")
-    height = bottom - top
-    return math.ceil(right - left + 0.5 * height), math.ceil(1.1 * height)
-
-
-def _shortened(text: str, font: Font, width: float) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
-
-
-def _contrast(colour: Colour) -> Colour:
-    """Black or white, whichever is read more easily on ``colour``."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else (255, 255, 255)
-
-
-def _fitted(picture: Image.Image, side: int) -> Image.Image:
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture as large as it can be within a width and a height."""
+    scale = min(width / picture.width, height / picture.height)
+    size = (
+        min(width, max(1, round(picture.width * scale))),
+        min(height, max(1, round(picture.height * scale))),
+    )
     return picture.resize(size, Image.Resampling.LANCZOS)

@@ -324,6 +324,41 @@ def test_predict_writes_files_and_counts(model: str, data: Path, tmp_path: Path)
         assert list(csv.reader(file))[1:] == [["a.png", "object", "0"]]
 
 
+def test_predict_without_a_folder(model: str, data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("found", "found-2"):
+        result = call("predict", model, data / "a" / "images", "--overlay-format", "jpg")
+        assert result.stdout == f"1 images: 1 object; written: {name}\n"
+        assert [p.name for p in (tmp_path / name / "overlays").iterdir()] == ["a.jpg"]
+
+
+def test_predict_passes_on_what_overlays_are_to_be(model: str, data: Path, tmp_path: Path) -> None:
+    images = data / "a" / "images"
+    call("predict", model, images, "--out", tmp_path / "o", "--overlay-scale", "2")
+    with Image.open(images / "a.png") as image, Image.open(tmp_path / "o" / "overlays" / "a.png") as overlay:
+        assert overlay.size == (2 * image.width, 2 * image.height)
+    call("predict", model, images, "--out", tmp_path / "p", "--no-overlays")
+    assert not (tmp_path / "p" / "overlays").exists()
+    result = call("predict", model, images, "--out", tmp_path / "q", "--overlay-format", "jpeg")
+    assert (result.exit_code, "did you mean jpg?" in result.stderr) == (1, True)
+    assert not (tmp_path / "q").exists()
+
+
+def test_predict_without_images_uses_those_of_the_model(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "load", lambda *_, **__: Fixed())
+    result = call("predict", "nuclei")
+    assert result.exit_code == 0, result.output
+    said, summary = result.stdout.splitlines()
+    assert said.startswith("no IMAGES given: using the photographs that come with nuclei: ")
+    assert all(str(path) in said for path in loading.sample_images("nuclei"))
+    assert summary == "2 images: 2 object; written: found"
+    for typed, hint in (("nucleus", "did you mean nuclei? "), (str(tmp_path), "")):
+        refused = call("predict", typed)
+        assert refused.exit_code == 1
+        assert f"predict {typed}: {hint}give the IMAGES to find objects in" in refused.stderr
+
+
 def test_predict_tells_of_images_that_may_hold_more(model: str, data: Path, tmp_path: Path) -> None:
     result = call("predict", model, data / "a" / "images", "--out", tmp_path / "found")
     assert "1 images reached the maximum number of detections" in result.output

@@ -21,9 +21,10 @@ from pycocotools.cocoeval import COCOeval
 
 from dark import BOX, detector, picture, picture_file
 from rcnn.inference.exported import ExportedDetector
+from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.sources import find_images
 from rcnn.inference.writers import overlay_names, predict_to_files
-from rcnn.structures import OBJECT_COLUMNS, Masks
+from rcnn.structures import OBJECT_COLUMNS, Instances, Masks
 
 
 def predictions(out: Path) -> dict[str, Any]:
@@ -60,7 +61,19 @@ def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
     corners = np.array(entry["segmentation"][0], np.float64).reshape(-1, 2)
     assert_allclose(Masks.from_outlines([[corners]], (40, 60)).boxes(), BOX)
     assert rows(out / "objects.csv")[1:] == [
-        ["b/zwei ä.png", "dark", "0.7500", "10.00", "20.00", "30.00", "40.00", "400.00", "20.00", "30.00"]
+        [
+            "1",
+            "b/zwei ä.png",
+            "dark",
+            "0.7500",
+            "10.00",
+            "20.00",
+            "30.00",
+            "40.00",
+            "400.00",
+            "20.00",
+            "30.00",
+        ]
     ]
     assert rows(out / "counts.csv") == [
         ["image", "class", "count"],
@@ -81,13 +94,82 @@ def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
     assert again.images == 2, "what an earlier run wrote must not be taken for input"
 
 
+def test_overlays_have_the_size_of_their_images_and_the_numbers_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(picture()).save(tmp_path / f"{name}.png")
+    numbers: list[list[int]] = []
+    overlay = Instances.overlay
+
+    def spy(self: Instances, *given: Any, **options: Any) -> Any:
+        numbers.append(options["numbers"])
+        return overlay(self, *given, **options)
+
+    monkeypatch.setattr(Instances, "overlay", spy)
+    predict_to_files(detector(), [tmp_path], tmp_path / "out")
+    assert [row[:2] for row in rows(tmp_path / "out" / "objects.csv")[1:]] == [["1", "a.png"], ["2", "b.png"]]
+    assert numbers == [[1], [2]]
+    with Image.open(tmp_path / "out" / "overlays" / "b.png") as image:
+        assert image.size == (60, 40)
+
+
+def test_overlays_can_be_larger_jpegs_or_left_out(tmp_path: Path) -> None:
+    path = picture_file(tmp_path)
+    predict_to_files(
+        detector(), [path], tmp_path / "large", files=OutputFiles(overlay_scale=3, overlay_format="jpg")
+    )
+    (file,) = (tmp_path / "large" / "overlays").iterdir()
+    assert file.name == f"{path.stem}.jpg"
+    with Image.open(file) as image:
+        assert (image.format, image.size) == ("JPEG", (180, 120))
+    predict_to_files(detector(), [path], tmp_path / "none", files=OutputFiles(overlays=False))
+    assert not (tmp_path / "none" / "overlays").exists()
+    assert len(rows(tmp_path / "none" / "objects.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"overlay_scale": 0}, "overlay_scale 0: expected a whole number from 1 on"),
+        ({"overlay_scale": 1.5}, "overlay_scale 1.5: expected"),
+        ({"overlay_format": "jpeg"}, r"'jpeg': did you mean jpg\? expected one of png, jpg"),
+    ],
+)
+def test_overlays_that_cannot_be_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OutputFiles(**given)
+
+
+def test_without_a_folder_results_go_to_the_next_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture()).save("a.png")
+    for name in ("found", "found-2", "found-3"):
+        summary = predict_to_files(detector(), ["."])
+        assert summary.out == Path(name)
+        assert summary.images == 1, "pictures of earlier predictions are no input"
+    given = predict_to_files(detector(), ["found/overlays"], "again")
+    assert given.images == 1, "unless they are named"
+
+
+def test_a_run_json_of_another_program_hides_no_images(tmp_path: Path) -> None:
+    for content in ("{}", "[]", "no json", '{"rcnn": 1}'):
+        (tmp_path / "run.json").write_text(content)
+        Image.fromarray(picture()).save(tmp_path / "a.png")
+        assert list(find_images([tmp_path.parent])) == [f"{tmp_path.name}/a.png"]
+
+
 def test_no_images_found_still_makes_valid_tables(tmp_path: Path) -> None:
     Image.fromarray(picture(dark=False)).save(tmp_path / "a.png")
     predict_to_files(detector(masks=False), [tmp_path / "a.png"], tmp_path / "out")
     content = predictions(tmp_path / "out")
     assert content["annotations"] == []
     assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}]
-    predict_to_files(detector(masks=False), [tmp_path / "a.png"], tmp_path / "bare", results_only=True)
+    predict_to_files(
+        detector(masks=False), [tmp_path / "a.png"], tmp_path / "bare", files=OutputFiles(results_only=True)
+    )
     assert predictions(tmp_path / "bare") == []
     assert rows(tmp_path / "out" / "objects.csv") == [list(OBJECT_COLUMNS)]
 
@@ -207,7 +289,9 @@ def test_pycocotools_accepts_predictions_against_the_file_of_the_data(tmp_path: 
         Image.fromarray(picture()).save(folder / name)
     file = coco_file(tmp_path, {42: "a.png", 7: "elsewhere/b.png"})
     trained = replace(detector(), info={"category_ids": [5, 17]})
-    predict_to_files(trained, [folder], tmp_path / "out", image_ids=file, results_only=True)
+    predict_to_files(
+        trained, [folder], tmp_path / "out", image_ids=file, files=OutputFiles(results_only=True)
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
         evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "predictions.json")), "segm")
@@ -220,7 +304,7 @@ def test_pycocotools_accepts_predictions_against_the_file_of_the_data(tmp_path: 
     assert [image["id"] for image in predictions(tmp_path / "whole")["images"]] == [42, 7]
     entries += predictions(tmp_path / "whole")["annotations"]
     assert {(e["image_id"], e["category_id"]) for e in entries} == {(42, 17), (7, 17)}
-    assert {row[0] for row in rows(tmp_path / "out" / "objects.csv")[1:]} == {"a.png", "b.png"}
+    assert {row[1] for row in rows(tmp_path / "out" / "objects.csv")[1:]} == {"a.png", "b.png"}
 
 
 def test_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ def test_better_objects_take_their_pixels_first() -> None:
     # The dog, of the higher score, is segment 1; the cat keeps half.
     assert found.segments.tolist() == [[2, 2, 1, 1, 1, 1, 3, 3]]
     assert found.labels.tolist() == [1, 0, 3]
+    assert found.objects is not None
+    assert found.objects.tolist() == [1, 0], "which objects the two things are"
+    assert found.instances().labels.tolist() == [1, 0]
     assert found.names == SEMANTIC
     assert found.num_things == 2
     assert found.areas().tolist() == [4, 2, 2]

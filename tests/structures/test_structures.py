@@ -354,7 +354,21 @@ def test_saving(ending: str, tmp_path: Path):
         assert written["annotations"] == annotations_of(three(), 1)
         assert [category["name"] for category in written["categories"]] == list(three().class_names)
     if ending == ".csv":
-        assert content.decode().splitlines()[1].startswith("image.png,dust,0.9000,0.00,1.00,4.00,5.00,")
+        assert content.decode().splitlines()[1].startswith("1,image.png,dust,0.9000,0.00,1.00,4.00,5.00,")
+
+
+def test_saving_an_overlay_with_options(tmp_path: Path):
+    file = tmp_path / "image.png"
+    Image.fromarray(np.zeros((9, 11, 3), np.uint8)).save(file)
+    found = replace(three(), path=file)
+    with Image.open(found.save(tmp_path / "o.png", scale=30, numbers=True)) as picture:
+        assert picture.size == (11 * 30, 9 * 30)
+        expected = found.overlay(scale=30, numbers=True)
+        np.testing.assert_array_equal(np.array(picture), np.array(expected))
+    with Image.open(three().save(tmp_path / "p.png", image=file)) as picture:
+        assert picture.size == (11, 9)
+    with pytest.raises(ValueError, match=r"o\.csv: found options of overlays \(scale\); expected"):
+        found.save(tmp_path / "o.csv", scale=2)
 
 
 def test_saving_what_cannot_be_saved(tmp_path: Path):

@@ -33,7 +33,7 @@ from rcnn.training import results, run, settings, validation
 from rcnn.training.planning import with_backbone_normalisation
 from rcnn.training.recipe import dump_recipe, load_recipe, with_settings
 from rcnn.training.run import rewrite_report, train
-from rcnn.training.run_folder import free_folder, read_history
+from rcnn.training.run_folder import folder_for, read_history
 from rcnn.training.split import VAL_FRACTION, Split, check_distinct_names, checked, fingerprint, hold_out
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
@@ -431,12 +431,12 @@ def test_without_a_folder_named_the_next_free_one_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert free_folder("some/cells") == Path("runs/cells")
+    assert folder_for("some/cells") == Path("runs/cells")
     (tmp_path / "runs" / "cells").mkdir(parents=True)
-    assert free_folder("some/cells") == Path("runs/cells"), "empty: a start that was refused"
+    assert folder_for("some/cells") == Path("runs/cells"), "empty: a start that was refused"
     (tmp_path / "runs" / "cells" / "run.json").touch()
-    assert free_folder("some/cells.json") == Path("runs/cells-2")
-    assert free_folder(tiny_shapes(1)) == Path("runs/shapes-seed0")
+    assert folder_for("some/cells.json") == Path("runs/cells-2")
+    assert folder_for(tiny_shapes(1)) == Path("runs/shapes-seed0")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

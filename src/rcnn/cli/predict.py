@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -23,20 +23,27 @@ from rcnn.cli.options import (
 
 @app.command(
     epilog=examples(
-        "rcnn predict runs/cells new_images/ --out found",
-        "rcnn predict runs/cells a.jpg b.tif --out found --min-score 0.7",
+        "rcnn predict nuclei",
+        "rcnn predict runs/cells new_images/",
+        "rcnn predict runs/cells a.jpg b.tif --out results --min-score 0.7 --overlay-format jpg",
     )
 )
 def predict(
     model: ModelSource,
     images: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            metavar="IMAGES...",
-            help="Image files and folders. Annotated masks next to the images of a data set are skipped.",
+            metavar="IMAGES",
+            help="Image files and folders. Annotated masks next to the images of a data set are skipped. "
+            "Default, for a model that comes with the package: the photographs that come with it.",
         ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder for overlays and tables.")],
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Output folder for overlays and tables. Default: found, then found-2, …"
+        ),
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
@@ -57,6 +64,16 @@ def predict(
             help="Write predictions.json as the bare list of results that COCO's evaluation reads.",
         ),
     ] = False,
+    overlays: Annotated[
+        bool, typer.Option("--overlays/--no-overlays", help="Draw the objects on copies of the images.")
+    ] = True,
+    overlay_scale: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Size of overlays in multiples of the image's, to make room for numbers and text."
+        ),
+    ] = 1,
+    overlay_format: Annotated[str, typer.Option(metavar="NAME", help="png or jpg.")] = "png",
     device: Device = None,
     precision: Precision = "auto",
     half: Half = False,
@@ -66,11 +83,16 @@ def predict(
 ) -> None:
     """Find objects in images; write overlays, predictions.json (COCO), objects.csv and counts.csv.
 
-    Panoptic and semantic models also write maps and areas.csv.
+    The number on an object is its row in objects.csv. Panoptic and semantic models also write maps and
+    areas.csv.
     """
+    from rcnn.inference.output_files import OutputFiles, output_folder
     from rcnn.inference.sources import find_images
     from rcnn.inference.writers import predict_to_files
 
+    files = OutputFiles(overlays, overlay_scale, cast("Any", overlay_format), results_only)
+    images = images or _photographs(model)
+    out = output_folder(out)
     find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
     detector = load_model(
         model, device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
@@ -78,7 +100,7 @@ def predict(
     with progress_bar("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
-            results_only=results_only, progress=progress,
+            files=files, progress=progress,
         )  # fmt: skip
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]
     found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
@@ -92,3 +114,22 @@ def predict(
     if summary.failed:
         print_error("\n".join((f"{len(summary.failed)} images could not be read:", *summary.failed)))
         raise typer.Exit(1)
+
+
+def _photographs(model: str) -> list[Path]:
+    """The photographs that come with a model, which are said to be used in place of a user's own."""
+    from rcnn.config import did_you_mean
+    from rcnn.loading import sample_images, shipped
+
+    images = sample_images(model)
+    if not images:
+        names = [name for name in shipped() if sample_images(name)]
+        hint = "" if Path(model).exists() else did_you_mean(model, names)
+        raise ValueError(
+            f"predict {model}: {hint}give the IMAGES to find objects in; only models that come with "
+            f"photographs ({', '.join(names)}) need none"
+        )
+    print_text(
+        f"no IMAGES given: using the photographs that come with {model}: {', '.join(map(str, images))}"
+    )
+    return images

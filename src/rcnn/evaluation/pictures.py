@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from rcnn.draw import DARK, IGNORED, Colour, Pixels, side_by_side, titled
+from rcnn.draw import IGNORED, Pixels, readable_scale, side_by_side, titled
+from rcnn.lettering import DARK, Colour
 from rcnn.metrics.matches import ImageMatch
 from rcnn.structures import Instances, Masks
 
@@ -58,7 +59,9 @@ def draw_maps(image: Pixels, truth: Instances, predictions: Instances) -> Image.
         truth: with a semantic map.
         predictions: likewise.
     """
-    left, right = (each[:0].overlay(image, opacity=0.6) for each in (truth, predictions))
+    left, right = (
+        each[:0].overlay(image, opacity=0.6, scale=readable_scale(each.size)) for each in (truth, predictions)
+    )
     both = Image.new("RGB", (left.width + 8 + right.width, left.height), (DARK[0],) * 3)
     both.paste(left, (0, 0))
     both.paste(right, (left.width + 8, 0))
@@ -70,8 +73,9 @@ def _panel(
 ) -> Image.Image:
     """An overlay under a strip that says what it is and counts the colours on it."""
     picture = objects.overlay(
-        image, labels=named, boxes=objects.masks is None, colours=verdicts, opacity=0.25
-    )
+        image, labels=named, boxes=objects.masks is None, colours=verdicts, opacity=0.25,
+        scale=readable_scale(objects.size),
+    )  # fmt: skip
     counts = Counter(verdicts)
     legend = [(colour, f"{counts[colour]} {name}") for colour, name in VERDICTS.items() if counts[colour]]
     return titled(picture, f"{title} {len(verdicts)}", legend)

@@ -6,12 +6,14 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from rcnn.io.images import IMAGE_ENDINGS
 
 # How data sets name the folders of their images, and those of the masks beside them.
 IMAGE_FOLDERS = ("images", "Images", "PNGImages", "JPEGImages", "leftImg8bit")
+RUN = "run.json"  # says of a folder what was predicted into it
 TRUTH_FOLDERS = ("masks", "labels", "PedMasks", "SegmentationClass", "SegmentationObject", "gtFine")
 
 
@@ -20,8 +22,9 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
 
     The name is the path below the given folder with ``/`` between its parts. Where two names are equal, or
     differ only in upper and lower case, which some file systems ignore, the folder's own name is put before
-    it, then a number. A file reached twice counts once. Hidden files, everything below ``exclude``, and the
-    masks of a data set beside its images are left out.
+    it, then a number. A file reached twice counts once. Hidden files, everything below ``exclude``, pictures
+    that an earlier prediction wrote into a folder below, and the masks of a data set beside its images are
+    left out.
 
     Raises:
         FileNotFoundError: an input that does not exist.
@@ -54,12 +57,14 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
     hidden = None if exclude is None else exclude.resolve()
     if hidden is not None and hidden in (given.resolve(), *given.resolve().parents):
         raise ValueError(f"{given}: these images are in {exclude}, where results are to go; choose another")
+    is_written = cache(_holds_predictions)
     found = [
         path
         for path in sorted(given.rglob("*"))
         if path.suffix.lower() in IMAGE_ENDINGS
         and not any(part.startswith(".") for part in path.relative_to(given).parts)
         and (hidden is None or hidden not in path.resolve().parents)
+        and not any(is_written(given / folder) for folder in list(path.relative_to(given).parents)[:-1])
         and path.is_file()
     ]
     if not found:
@@ -75,6 +80,15 @@ def _is_truth(path: Path, given: Path) -> bool:
         folder.name in TRUTH_FOLDERS and any((given / folder.parent / f).is_dir() for f in IMAGE_FOLDERS)
         for folder in folders
     )
+
+
+def _holds_predictions(folder: Path) -> bool:
+    """Whether a folder was written by a prediction, whose ``run.json`` names the version of rcnn."""
+    try:
+        content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"rcnn", "precision", "images"} <= content.keys()
 
 
 def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:

@@ -17,10 +17,12 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.draw import semantic_colours
+from rcnn.inference.output_files import OutputFiles, output_folder
 from rcnn.inference.predictions_file import PredictionsText
 from rcnn.inference.sources import find_images, listed_ids
 from rcnn.io.atomic import write_atomically, write_image
@@ -60,22 +62,22 @@ class Summary:
 def predict_to_files(
     detector: Detector | ExportedDetector,
     inputs: Sequence[str | Path],
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     min_score: float | None = None,
     max_detections: int | None = None,
     image_ids: str | Path | None = None,
-    results_only: bool = False,
+    files: OutputFiles | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Predict images and folders, and write what was found into a folder.
 
-    It then holds ``overlays/NAME.png``, ``predictions.json`` (a COCO file with scores; ``file_name`` is the
-    image's path below the given folder, ``category_id`` that of the data which the model was trained on),
-    ``objects.csv`` and ``counts.csv``; for a model that classifies pixels ``maps/NAME.png`` and
-    ``areas.csv``; and ``run.json``, which says what was asked for and in which precision the model computed.
-    The tables appear when all images are done, or with what is done when the user interrupts. An image that
-    cannot be read is skipped and reported.
+    It then holds ``overlays/NAME.png`` (the number of an object is its row in ``objects.csv``),
+    ``predictions.json`` (a COCO file with scores; ``file_name`` is the image's path below the given folder,
+    ``category_id`` that of the data which the model was trained on), ``objects.csv`` and ``counts.csv``; for
+    a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``; and ``run.json``, which says what was
+    asked for and in which precision the model computed. The tables appear when all images are done, or with
+    what is done when the user interrupts. An image that cannot be read is skipped and reported.
 
     A model that finds objects and the classes of pixels also gives ``panoptic.json`` and
     ``panoptic/NAME.png``, in COCO's form, and overlays show these partitions.
@@ -83,13 +85,12 @@ def predict_to_files(
     Args:
         detector: the trained model.
         inputs: image files, and folders to be searched at every depth.
-        out: the folder; made where missing.
+        out: the folder; made where missing. None: ``found``, or ``found-2`` and so on.
         min_score: as in :meth:`rcnn.Detector.predict`.
         max_detections: likewise.
         image_ids: a COCO file that lists the images; ``predictions.json`` and ``panoptic.json`` then have
             its ids and can be compared with it. By default images are numbered from 1.
-        results_only: ``predictions.json`` is the bare list of results that COCO's evaluation reads, with
-            run-length codes; without ``image_ids``, an image's id is then its path below the given folder.
+        files: the form of overlays and ``predictions.json``; None for the defaults.
         progress: called with the number of images done and of all.
 
     Raises:
@@ -97,13 +98,13 @@ def predict_to_files(
         ValueError: a folder without images, or images that ``image_ids`` does not list.
         OSError: the folder cannot be written.
     """
-    out = Path(out)
+    out, files = output_folder(out), files or OutputFiles()
     images = find_images(inputs, exclude=out)
     ids: dict[str, int | str] = {name: number for number, name in enumerate(images, 1)}
     if image_ids is not None:
         ids = listed_ids(Path(image_ids), images)
-    named = results_only and image_ids is None
-    predictions = PredictionsText(detector, {} if named else ids, results_only=results_only)
+    named = files.results_only and image_ids is None
+    predictions = PredictionsText(detector, {} if named else ids, results_only=files.results_only)
     overlays = overlay_names(list(images))
     failed: list[str] = []
     full: list[str] = []
@@ -119,7 +120,14 @@ def predict_to_files(
             else:
                 found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
                 name = overlays[image_id]
-                _write_pictures(image, shown(image_id, found, name), out, name)
+                pictured, indices = shown(image_id, found, name)
+                if files.overlays:
+                    numbers = (tables.counts.total() + 1 + indices).tolist()
+                    overlay = pictured.overlay(image, scale=files.overlay_scale, numbers=numbers)
+                    ending = f".{files.overlay_format}"
+                    write_image(overlay, out / "overlays" / f"{name.removesuffix('.png')}{ending}")
+                if found.semantic is not None:
+                    write_map(found.semantic, found.semantic_names, out / "maps" / name)
                 tables.add(image_id, found)
                 most = max_detections or detector.cap(found.size)
                 full += [image_id] if most is not None and len(found) >= most else []
@@ -134,24 +142,27 @@ def predict_to_files(
 @contextlib.contextmanager
 def _partitions(
     detector: Detector | ExportedDetector, out: Path, ids: Mapping[str, int | str]
-) -> Iterator[Callable[[str, Instances, str], Instances]]:
+) -> Iterator[Callable[[str, Instances, str], tuple[Instances, npt.NDArray[np.int64]]]]:
     """What the picture of an image shows: what was found or, for a panoptic model, the partition.
+
+    With it comes the index of each object that is shown among those that were found.
 
     Partitions are written on the way; their JSON file, with the tables' ids of images and categories, at the
     end or when the user interrupts.
     """
     merging = detector.merge
     if merging is None:
-        yield lambda image_id, found, name: found
+        yield lambda image_id, found, name: (found, np.arange(len(found)))
         return
     # The objects were chosen by their scores before.
     settings, stuff = replace(merging, min_score=0.0), detector.info.get("stuff_ids")
     writer = PanopticWriter(out / "panoptic.json", () if stuff is None else (*detector.category_ids, *stuff))
 
-    def merged(image_id: str, found: Instances, name: str) -> Instances:
+    def merged(image_id: str, found: Instances, name: str) -> tuple[Instances, npt.NDArray[np.int64]]:
         partition = merge(found, settings=settings)
         writer.add(ids[image_id], image_id, partition, png=name)
-        return partition.instances()
+        assert partition.objects is not None
+        return partition.instances(), partition.objects
 
     try:
         yield merged
@@ -159,13 +170,6 @@ def _partitions(
         writer.close()
         raise
     writer.close()
-
-
-def _write_pictures(image: Array, found: Instances, out: Path, name: str) -> None:
-    """The overlay on an image ``[H, W, 3]``, and the map of its pixels' classes."""
-    write_image(found.overlay(image), out / "overlays" / name)
-    if found.semantic is not None:
-        write_map(found.semantic, found.semantic_names, out / "maps" / name)
 
 
 def write_map(classes: Array, names: Sequence[str], path: Path) -> Path:
@@ -229,7 +233,8 @@ class _Tables:
     def add(self, image_id: str, found: Instances) -> None:
         """Append one image's objects and areas; every class has its row, with 0 too."""
         objects = self.predictions.add(image_id, found)
-        rows = table([image_id, *row] for row in found.rows())
+        first = self.counts.total() + 1
+        rows = table([number, image_id, *row] for number, row in enumerate(found.rows(), first))
         # From here on nothing can fail but the disk.
         self._write("predictions", objects)
         self._write("objects", rows)

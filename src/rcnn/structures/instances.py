@@ -14,9 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.draw import MAX_LABELLED_OBJECTS, Colour, Scene, draw, palette
+from rcnn.draw import (
+    MAX_LABELLED_OBJECTS,
+    Scene,
+    draw,
+    palette,
+    readable_scale,
+)
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import to_bytes
+from rcnn.lettering import Colour
 from rcnn.structures.coco import file_of, results_of
 from rcnn.structures.masks import Masks, Size, as_index_list
 from rcnn.structures.skeleton import Skeleton
@@ -27,7 +34,9 @@ if TYPE_CHECKING:
 
 VOID = 255
 """In a semantic map: no class, neither learnt nor measured."""
-OBJECT_COLUMNS = ("image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y")
+OBJECT_COLUMNS = (
+    "row", "image", "class", "score", "x1", "y1", "x2", "y2", "area", "centroid_x", "centroid_y",
+)  # fmt: skip
 AREA_COLUMNS = ("image", "class", "pixels", "fraction")
 
 Moves = Literal["boxes", "points", "masks", "map"]
@@ -169,6 +178,8 @@ class Instances:
         boxes: bool | None = None,
         colours: Sequence[Colour] | None = None,
         opacity: float = 0.35,
+        scale: int = 1,
+        numbers: bool | Sequence[int] = False,
     ) -> Image.Image:
         """A picture of the objects on their image: outlines, boxes, keypoints, pixel classes, names.
 
@@ -180,17 +191,29 @@ class Instances:
             colours: RGB of each object, 0 to 255; by default one per class, or per object where masks are all
                 of one class.
             opacity: of the masks, 0 to 1.
+            scale: the picture is so many times as wide and high as the image; 2 or more makes room for texts
+                and numbers on small images.
+            numbers: write the number of each object: True for 1, 2, …, its row in the table of
+                :meth:`save`, or one number per object. Numbers take the place of scores where all objects
+                are of one class; there, and where there are more than 60 objects, one too small for a legible
+                number has none.
 
         Raises:
-            ValueError: no image, one of another size, or not one colour per object.
+            ValueError: no image, one of another size, or not one colour and one number per object.
         """
         pixels = self._pixels(image)
-        return draw(pixels, self._scene(labels, colours), boxes=boxes, opacity=opacity)
+        given = range(1, len(self) + 1) if numbers is True else () if numbers is False else numbers
+        if numbers is not False and len(given) != len(self):
+            raise ValueError(f"numbers: {len(given)} for {len(self)} objects; give one for each")
+        return draw(
+            pixels, self._scene(labels, colours, list(given)), boxes=boxes, opacity=opacity, scale=scale
+        )
 
     def plot(self, image: Any = None, **options: Any) -> Any:
-        """Show the overlay with matplotlib; the axes. Options as for :meth:`overlay`."""
+        """Show the overlay with matplotlib, small images enlarged; options as for :meth:`overlay`."""
         from matplotlib import pyplot
 
+        options = {"scale": readable_scale(self.size), **options}
         _, axes = pyplot.subplots(figsize=(8, 8))
         axes.imshow(np.asarray(self.overlay(image, **options)))
         axes.set_axis_off()
@@ -199,7 +222,8 @@ class Instances:
     def _repr_png_(self) -> bytes:
         """The overlay in a notebook; on black where the image file is not known."""
         blank = np.zeros((*self.size, 3), np.uint8)
-        picture = self.overlay(blank if self.path is None or not self.path.is_file() else None)
+        image = blank if self.path is None or not self.path.is_file() else None
+        picture = self.overlay(image, scale=readable_scale(self.size))
         content = io.BytesIO()
         picture.save(content, "PNG")
         return content.getvalue()
@@ -216,13 +240,13 @@ class Instances:
             )
         return pixels
 
-    def _scene(self, labels: bool, colours: Sequence[Colour] | None) -> Scene:
-        one_class = len(self.class_names) < 2
-        texts, summary = self._texts(one_class) if labels else ([], "")
+    def _scene(self, labels: bool, colours: Sequence[Colour] | None, numbers: Sequence[int]) -> Scene:
+        texts, summary = self._texts(numbers) if labels else ([], "")
         return Scene(
             self.boxes,
             self.colours() if colours is None else colours,
             texts,
+            () if texts else numbers,
             summary,
             None if self.masks is None else list(self.masks.patches()),
             None if self.masks is None else self.masks.windows,
@@ -240,16 +264,20 @@ class Instances:
         of_class = palette(int(self.labels.max(initial=-1)) + 1)
         return [of_class[label] for label in self.labels.tolist()]
 
-    def _texts(self, one_class: bool) -> tuple[list[str], str]:
-        """What is written on each object, and in the corner: with many objects only the latter."""
+    def _texts(self, numbers: Sequence[int]) -> tuple[list[str], str]:
+        """What is written beside each object, and in the corner: with many objects only the latter."""
+        one_class = len(self.class_names) < 2
         many = len(self) > MAX_LABELLED_OBJECTS
         shown = (many or one_class) and (len(self) > 0 or self.semantic is None)
         summary = self._counts() if shown else ""
-        if many:
+        # Of one class there is only the score to add, which the table has beside the number.
+        if many or (one_class and numbers):
             return [], summary
         names = [""] * len(self) if one_class else self.names
         scores = [""] * len(self) if self.scores is None else [f"{s:.2f}" for s in self.scores.tolist()]
-        return [f"{name} {score}".strip() for name, score in zip(names, scores, strict=True)], summary
+        before = [f"{number}:" for number in numbers] or [""] * len(self)
+        parts = zip(before, names, scores, strict=True)
+        return [" ".join(filter(None, each)).removesuffix(":") for each in parts], summary
 
     def _counts(self) -> str:
         """Such as ``12 nucleus`` or ``70 RBC, 2 WBC``, the most frequent class first."""
@@ -259,19 +287,24 @@ class Instances:
             return f"0 {self.class_names[0]}"
         return ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common())
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, **options: Any) -> Path:
         """Write the objects to ``path``; its ending says how.
 
         ``.json``: a COCO file of this one image, with scores where there are any (:meth:`to_coco` gives the
         bare results); ``.csv``: a table of the objects, or of the pixel classes where there are no classes of
-        objects; ``.png`` or ``.jpg``: an overlay on the image.
+        objects; ``.png`` or ``.jpg``: an overlay on the image, with options as for :meth:`overlay`, such as
+        ``scale=2`` or ``numbers=True`` for the rows of the table.
 
         Raises:
-            ValueError: another ending, an overlay where the image file is not known, or pixel classes alone
-                as ``.json``.
+            ValueError: another ending, an overlay where the image file is not known, pixel classes alone as
+                ``.json``, or options for what is no overlay.
         """
         path = Path(path)
         ending, name = path.suffix.lower(), "" if self.path is None else self.path.name
+        is_picture = ending in (".png", ".jpg", ".jpeg")
+        if options and not is_picture:
+            given = ", ".join(options)
+            raise ValueError(f"{path}: found options of overlays ({given}); expected a name *.png or *.jpg")
         if ending == ".json":
             if self.semantic is not None and not (self.class_names or len(self)):
                 raise ValueError(
@@ -282,14 +315,15 @@ class Instances:
         elif ending == ".csv":
             of_objects = bool(self.class_names or len(self))
             head, rows = (OBJECT_COLUMNS, self.rows()) if of_objects else (AREA_COLUMNS, self.area_rows())
-            content = table([head, *([name, *row] for row in rows)])
+            first = ([i, name] if of_objects else [name] for i in range(1, len(rows) + 1))
+            content = table([head, *([*start, *row] for start, row in zip(first, rows, strict=True))])
             write_atomically(path, content.encode(errors="surrogateescape"))
-        elif ending in (".png", ".jpg", ".jpeg"):
-            if self.path is None:
+        elif is_picture:
+            if self.path is None and options.get("image") is None:
                 raise ValueError(
                     f"{path}: an overlay needs the image; predict from a file, or overlay(image).save(path)"
                 )
-            write_image(self.overlay(), path)
+            write_image(self.overlay(**options), path)
         else:
             raise ValueError(f"{path}: unknown ending {ending!r}; expected .json, .csv, .png or .jpg")
         return path
@@ -326,9 +360,10 @@ class Instances:
             raise ValueError("to_pandas needs pandas: pip install pandas") from error
         name = "" if self.path is None else self.path.name
         numbers = self.measures()
-        columns: dict[str, Any] = {"image": [name] * len(self), "class": self.names}
+        columns: dict[str, Any] = {"row": np.arange(1, len(self) + 1), "image": [name] * len(self)}
+        columns["class"] = self.names
         columns["score"] = np.ones(len(self), np.float32) if self.scores is None else self.scores
-        return pandas.DataFrame(columns | dict(zip(OBJECT_COLUMNS[3:], numbers.T, strict=True)))
+        return pandas.DataFrame(columns | dict(zip(OBJECT_COLUMNS[4:], numbers.T, strict=True)))
 
     def measures(self) -> npt.NDArray[np.float64]:
         """``[N, 7]``: x1, y1, x2, y2, area, and x and y of the centroid, in pixels.
@@ -345,7 +380,7 @@ class Instances:
         return np.concatenate([boxes, areas[:, None], centroids], 1).astype(np.float64)
 
     def rows(self) -> list[list[str]]:
-        """The columns of ``objects.csv`` after the image: class, score, box, area and centroid, in pixels."""
+        """The columns of ``objects.csv`` after row and image: class, score, box, area and centroid."""
         scores = [1.0] * len(self) if self.scores is None else self.scores.tolist()
         return [
             [name, f"{score:.4f}", *(f"{value:.2f}" for value in row)]

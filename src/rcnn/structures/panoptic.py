@@ -11,7 +11,7 @@ Legend: H and W image height and width, S segments, C classes, N objects.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ class Panoptic:
         crowd: bool ``[S]``, truth only in effect: a region of many objects.
         names: the classes, things first.
         num_things: how many of ``names`` are things.
+        objects: int64, for each thing in the order of its segment, which of the merged objects it is; None
+            where nothing was merged.
     """
 
     segments: Integers
@@ -43,6 +45,7 @@ class Panoptic:
     crowd: Bools
     names: tuple[str, ...]
     num_things: int
+    objects: Integers | None = None
 
     @property
     def size(self) -> Size:
@@ -130,10 +133,11 @@ def merge(
     order = chosen[np.argsort(-objects.scores[chosen], kind="stable")].tolist()
     segments, placed = _place(objects, order, settings.max_overlap)
     names, table = _joint_names(objects.class_names, semantic.semantic_names)
-    return _with_stuff(
+    partition = _with_stuff(
         segments, objects.labels[placed], np.zeros(len(placed), bool), table[classes],
         names, len(objects.class_names), settings.min_stuff_area,
     )  # fmt: skip
+    return replace(partition, objects=np.array(placed, np.int64))
 
 
 def true_segments(truth: Instances) -> Panoptic:

@@ -30,7 +30,7 @@ from rcnn.training.run_folder import (
     LAST,
     LOG,
     REPORT,
-    free_folder,
+    folder_for,
     new_folder,
     read_run,
     removed_on_failure,
@@ -139,7 +139,7 @@ def start_run(options: TrainOptions) -> Path:
     is_new = options.out is None or not Path(options.out).exists()
     data, out = options.sources.data, options.out
     assert data is not None
-    folder = from_first_process(lambda: new_folder(free_folder(data) if out is None else Path(out)))
+    folder = from_first_process(lambda: new_folder(folder_for(data) if out is None else Path(out)))
     # What is refused leaves nothing behind: the corrected command needs the folder.
     with removed_on_failure(folder) if is_new else nullcontext():
         seed = options.split_seed(given)

@@ -32,6 +32,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.device import rank
 from rcnn.inference.detector import versions
 from rcnn.io.atomic import write_atomically
+from rcnn.io.folders import free_folder
 from rcnn.training.recipe import RECIPE, Recipe, dump_recipe
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -61,15 +62,11 @@ def new_folder(folder: Path) -> Path:
     return folder
 
 
-def free_folder(data: str | Path | Dataset | Items) -> Path:
+def folder_for(data: str | Path | Dataset | Items) -> Path:
     """``runs/NAME`` with the name of the data, or ``runs/NAME-2`` and so on if that holds a run."""
     assert isinstance(data, str | Path | Dataset)
     name = data.source.stem if isinstance(data, Dataset) else Path(data).stem
-    folder, number = Path("runs") / name, 1
-    while (folder / RUN).exists():
-        number += 1
-        folder = Path("runs") / f"{name}-{number}"
-    return folder
+    return free_folder(Path("runs") / name, lambda folder: (folder / RUN).exists())
 
 
 @contextmanager

@@ -6,11 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from rcnn.data.builder import DatasetBuilder, Picture
 from rcnn.data.problems import Box, Problem, shortened
-from rcnn.structures import Size, paired_box_ious
+from rcnn.structures import Size
 
 MIN_OVERLAP = 0.5  # IoU of a box and its outline; below, they hardly belong together
 
@@ -23,8 +21,7 @@ class Suspicions:
         self.boxes: list[tuple[Box, Size]] = []  # x, y, width, height, with the size of the image
         # Annotations by image, class and bbox, each with its name and its outline and keypoints.
         self.twins: dict[tuple[Any, ...], list[tuple[str, Any]]] = defaultdict(list)
-        # Bounds of outlines, their boxes, and the annotations that have both.
-        self.outlined: list[tuple[Sequence[float], Box, str]] = []
+        self.off: list[str] = []  # annotations whose box hardly overlaps their polygons
 
     def look_at_box(self, picture: Picture, label: int, bbox: Box, drawn: Any, name: str) -> None:
         """Record a box, and report an annotation that repeats an earlier one.
@@ -55,8 +52,8 @@ class Suspicions:
             verb = "is" if what == "mask" else "are"
             what = f"The {what} {verb} at {shown} (x1, y1, x2, y2), entirely outside the box at {edges}."
             self.builder.report(what, "Correct the segmentation or the bbox.", name, file=picture.path)
-        else:
-            self.outlined.append((bounds, box, f"{name} of {picture.path.name}"))
+        elif _overlap(bounds, box) < MIN_OVERLAP:
+            self.off.append(f"{name} of {picture.path.name}")
 
     def report(self) -> None:
         """Report bbox values that are corners or fractions of the image, and boxes unlike their polygons.
@@ -65,8 +62,8 @@ class Suspicions:
         beyond them as x, y, width, height.
         """
         builder = self.builder
-        if off := self._boxes_off_outlines():
-            what = f"{len(off)} boxes overlap their outlines by less than half: {shortened(off)}."
+        if self.off:
+            what = f"{len(self.off)} boxes overlap their outlines by less than half: {shortened(self.off)}."
             advice = "Look at them (rcnn data show). Is bbox x, y, width, height, for this image size?"
             builder.warn(what, advice, "boxes")
         count = len(self.boxes)
@@ -81,17 +78,17 @@ class Suspicions:
             advice = "As x1, y1, x2, y2 they would fit: subtract x1 and y1 from the last two numbers."
             builder.problems.insert(0, Problem(builder.source, what, advice))
 
-    def _boxes_off_outlines(self) -> list[str]:
-        """The annotations whose box hardly overlaps its outline."""
-        bounds, boxes = (
-            np.array([pair[i] for pair in self.outlined], np.float64).reshape(-1, 4) for i in (0, 1)
-        )
-        few = paired_box_ious(bounds, boxes) < MIN_OVERLAP
-        return [self.outlined[index][2] for index in np.flatnonzero(few)]
-
 
 def _fits(x1: float, y1: float, x2: float, y2: float, size: Size) -> bool:
     return x1 < x2 <= size[1] + 1 and y1 < y2 <= size[0] + 1
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The IoU of two boxes."""
+    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
+    both = sides[0] * sides[1]
+    return both / max(sum(areas) - both, 1e-9)
 
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
