@@ -1,5 +1,7 @@
 """The demonstration: drawn pictures in, a report and the next steps out."""
 
+import csv
+from collections import Counter
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,29 @@ def test_the_demo_from_pictures_to_report(tmp_path: Path, monkeypatch: pytest.Mo
     assert not {r.path for r in asked["data"].records} & {r.path for r in asked["val"].records}
     assert (len(asked["data"]), len(asked["val"])) == (6, 2)
     output = text.getvalue()
+    found = tmp_path / "demo" / "found"
+    with (found / "objects.csv").open() as file:
+        objects = list(csv.DictReader(file))
+    counts = Counter(row["image"] for row in objects)
+    assert sorted(counts) == ["fluorescence.png", "stained.png"]
+    for name, count in counts.items():
+        assert f"{count} nuclei in {name}; open {found / 'overlays' / name}" in output
+        assert (found / "overlays" / name).is_file()
+    assert str(found / "counts.csv") in output
+    assert output.index("nuclei in") < output.index("6 images of shapes"), "first results come first"
     assert "6 images of shapes to train on and 2 to test on" in output
     assert "for 0.5 minutes" in output
     assert "In the first test image it finds {" in output
     assert all(name in narrow.class_names for name in ("disk", "square"))
     for verb in ("rcnn data check MY_DATA", "rcnn train MY_DATA", "rcnn predict runs/my MY_IMAGES"):
         assert verb in output
+
+
+def test_a_run_that_is_there_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="already holds a run"):
+        demo.run(tmp_path, console=shown()[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 @pytest.mark.slow

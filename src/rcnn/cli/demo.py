@@ -15,7 +15,10 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run folder to create.")] = Path("demo"),
     minutes: Annotated[float, typer.Option(help="Training time in minutes.")] = 3.0,
 ) -> None:
-    """Train a small Mask R-CNN on generated images, in a few minutes."""
+    """Show what a model finds in two photographs, then train one on generated images for some minutes.
+
+    Overlays, counts and a table of the photographs are in DIR/found after some seconds.
+    """
     from rcnn.training.demo import run
 
     run(out, minutes)
