@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from rcnn import draw as drawing
-from rcnn.data.formats.coco import PERSON
+from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.draw import IGNORED, palette, readable_scale, semantic_colours
 from rcnn.evaluation import pictures
 from rcnn.evaluation.pictures import FOUND, MISSED, SPURIOUS

@@ -191,7 +191,8 @@ def square(size, *corners, value=0, **fields):
 
 def test_paste_by_hand():
     """Of three below, all, a quarter and nothing is hidden; of three pasted one is cut and one outside."""
-    below = square((10, 10), (0, 0), (2, 2), (6, 6), value=1)
+    known = torch.tensor([True, True, False])
+    below = square((10, 10), (0, 0), (2, 2), (6, 6), value=1, has_mask=known)
     donor = square(
         (20, 20), (0, 0), (8, 0), (15, 15), (0, 8), value=2, difficult=torch.ones(4, dtype=torch.bool)
     )
@@ -203,6 +204,7 @@ def test_paste_by_hand():
     assert areas(out.targets.masks).tolist() == [12, 16, 16, 8]
     assert out.targets.crowd.tolist() == [True, False, False, True]
     assert out.targets.difficult.tolist() == [False, False, True, True]
+    assert out.targets.has_mask.tolist() == [True, False, True, True]
     assert dense(out.targets.masks).sum(0).max() == 1
     assert torch.equal(out.image[0] == 2, dense(out.targets.masks)[2:].any(0))
     assert (below.image == 1).all()

@@ -87,7 +87,10 @@ def test_bitmaps_are_packed_without_loss(count: int) -> None:
 
 def test_outlines_that_most_objects_have_are_missed_elsewhere() -> None:
     data = built(TRIANGLE, TRIANGLE, None)
-    assert [(p.annotation, p.is_outline_problem) for p in data.problems] == [("object 2", True)]
+    assert ["1 of 3 objects have a box but no segmentation: object 2." in p.what for p in data.problems] == [
+        True
+    ]
+    assert data.records[0].truth.has_mask.tolist() == [True, True, False]
     few = built(TRIANGLE, None, None)
     assert [p.severity for p in few.problems] == ["warning"]
     assert not few.has_masks

@@ -3,17 +3,19 @@
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from conftest import real_data
-from rcnn.data.check import check, check_pair, refuse_or_skip
+from rcnn.data.check import check, check_pair, refuse_or_measure, refuse_or_skip
 from rcnn.data.classes import align_dataset_classes, matching_label
-from rcnn.data.dataset import Dataset
+from rcnn.data.dataset import Dataset, LeftOut
 from rcnn.data.formats.open import open_data
 from rcnn.data.problems import DataError, check_box
+from rcnn.structures import Skeleton
 
 SIZE = (10, 20)
 
@@ -205,11 +207,11 @@ def test_crowds_alone_are_refused(tmp_path: Path) -> None:
 def test_what_skipping_cannot_mend_and_what_it_leaves_out(tmp_path: Path) -> None:
     dataset = opened(tmp_path, {"a.png": ["a", "a"], "b.png": ["a", "b"]})
     content = json.loads(dataset.source.read_text())
-    content["annotations"][0]["category_id"] = "1"
+    content["annotations"][0]["category_id"] = "one"
     dataset.source.write_text(json.dumps(content))
     kept, errors = refuse_or_skip(open_data(dataset.source), True)
     assert [r.path.name for r in kept.records] == ["b.png"]
-    assert "found 0 and '1'" in errors[0].what
+    assert "found 0 and 'one'" in errors[0].what
     content["categories"][1]["id"] = content["categories"][0]["id"]
     dataset.source.write_text(json.dumps(content))
     with pytest.raises(DataError, match="occurs twice"):
@@ -219,12 +221,77 @@ def test_what_skipping_cannot_mend_and_what_it_leaves_out(tmp_path: Path) -> Non
 def test_outlines_do_not_matter_to_boxes(tmp_path: Path) -> None:
     dataset = opened(tmp_path, {"a.png": ["a", "a", "a"]})
     content = json.loads(dataset.source.read_text())
-    for entry in content["annotations"][:2]:
+    for entry in content["annotations"]:
         x, y, w, h = entry["bbox"]
         entry["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+    content["annotations"][2]["segmentation"] = [[1, 2, 3]]
     dataset.source.write_text(json.dumps(content))
     dataset = open_data(dataset.source)
-    with pytest.raises(DataError, match="or train on boxes alone"):
+    with pytest.raises(DataError, match="A polygon has 3 values"):
         refuse_or_skip(dataset, False)
     kept, errors = refuse_or_skip(dataset, False, boxes_only=True)
     assert (len(kept), errors) == (1, [])
+
+
+def with_broken_boxes(folder: Path, broken: int, images: int) -> Dataset:
+    """Images with one object each, of which the boxes of the first ones cannot be read."""
+    dataset = opened(folder, {f"{n}.png": ["a"] for n in range(images)})
+    content = json.loads(dataset.source.read_text())
+    for entry in content["annotations"][:broken]:
+        entry["bbox"] = [1, 2]
+    dataset.source.write_text(json.dumps(content))
+    return open_data(dataset.source)
+
+
+def test_a_few_unreadable_objects_are_left_out_and_counted(tmp_path: Path) -> None:
+    usable, errors = refuse_or_measure(with_broken_boxes(tmp_path, 2, 40))
+    assert (len(usable), len(errors)) == (38, 2)
+    assert usable.left_out == LeftOut(2, 40, 2, 40)
+    assert str(usable.left_out) == "2 of 40 objects unreadable, 2 of 40 images left out"
+    assert usable.subset([0, 1]).left_out == usable.left_out
+    whole, none = refuse_or_measure(with_broken_boxes(tmp_path / "fine", 0, 3))
+    assert (len(whole), none, whole.left_out) == (3, [], None)
+
+
+@pytest.mark.parametrize("broken", [3, 40])
+def test_many_unreadable_objects_are_refused_unless_asked_for(tmp_path: Path, broken: int) -> None:
+    dataset = with_broken_boxes(tmp_path, broken, 40)
+    with pytest.raises(
+        DataError, match=f"{broken} of 40 objects unreadable|Every image has an error"
+    ) as caught:
+        refuse_or_measure(dataset)
+    assert len(caught.value.problems) == broken + 1
+    if broken == 3:
+        assert len(refuse_or_measure(dataset, skip_bad=True)[0]) == 37
+
+
+def test_annotations_without_images_count_as_unreadable(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, {"a.png": ["a"] * 20, "b.png": []})
+    content = json.loads(dataset.source.read_text())
+    for entry in content["annotations"]:
+        del entry["image_id"]
+    dataset.source.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="20 of 20 objects unreadable"):
+        refuse_or_measure(open_data(dataset.source))
+    usable, _ = refuse_or_measure(open_data(dataset.source), skip_bad=True)
+    assert str(usable.left_out) == "20 of 20 objects unreadable"
+
+
+def test_images_that_are_missing_count_as_left_out(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, {f"{n}.png": ["a"] for n in range(30)})
+    (tmp_path / "7.png").unlink()
+    usable, _ = refuse_or_measure(open_data(dataset.source))
+    assert (usable.left_out.images, usable.left_out.all_images) == (1, 30)
+
+
+def test_keypoints_without_left_and_right_are_reported(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, {"a.png": ["a", "a"]})
+    for names, reported in ((["nez", "queue"], True), (["left_ear", "right_ear"], False), (["nose"], False)):
+        told = replace(dataset, skeleton=Skeleton(tuple(names)))
+        assert any("No name tells left from right" in p.what for p in check(told).problems) == reported
+
+
+def test_equal_lists_of_classes_match_by_position(tmp_path: Path) -> None:
+    dataset = replace(opened(tmp_path, {"a.png": ["a", "b"]}), class_names=("cell", "cell"))
+    assert align_dataset_classes(dataset, ("cell", "cell")).records[0].truth.labels.tolist() == [0, 1]
+    assert align_dataset_classes(dataset, ("cell", "dirt")).records[0].truth.labels.tolist() == [0, 0]

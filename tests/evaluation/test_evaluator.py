@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from objects import FAR, SIZE, A, B, filled, instances
-from rcnn.data.dataset import Dataset, Record, Sample
+from rcnn.data.dataset import Dataset, LeftOut, Record, Sample
 from rcnn.evaluation.alignment import align_keypoints, align_truth_classes
 from rcnn.evaluation.evaluator import default_max_detections, evaluate, evaluate_predictions
 from rcnn.structures import VOID, Instances, Masks, Skeleton
@@ -248,3 +248,13 @@ def test_a_crowded_image_with_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert got.f1 == 1.0
     assert got.max_detections == 500
     assert got.metrics["mask/AP"] == pytest.approx(1.0)
+
+
+def test_a_figure_says_what_its_truth_lost() -> None:
+    left_out = LeftOut(12, 980, 3, 100)
+    got = replace(measured([instances([A])], [instances([A], scores=[0.9])]), left_out=left_out)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(got.table())
+    text = console.file.getvalue()
+    assert "measured without: 12 of 980 objects unreadable, 3 of 100 images left out" in text
+    assert got.to_json()["left_out"] == {"objects": 12, "all_objects": 980, "images": 3, "all_images": 100}

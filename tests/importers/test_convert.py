@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import rcnn
 from rcnn.cli import app
-from rcnn.data.formats.coco import PERSON
+from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.importers.convert import import_weights
 from their_states import detectron2, drawn, mmdetection
 

@@ -15,8 +15,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conftest import real_data
-from objects import SIZE, instances
+from objects import SIZE, filled, instances
 from rcnn.metrics.coco import coco_metrics
+from rcnn.metrics.matches import IGNORED, pair
 from rcnn.structures import Instances, Masks
 
 
@@ -241,6 +242,24 @@ def test_crowd_is_neither_found_nor_missed() -> None:
     found = instances([[0, 0, 9, 9], [9, 9, 20, 20], [60, 60, 80, 80]], scores=[0.9, 0.8, 0.7])
     got = coco_metrics([truth], [found], kind="box", class_names=["a"])
     assert got.metrics["AP"] == pytest.approx(1.0)
+
+
+def test_an_object_without_outline_is_neither_found_nor_missed_as_a_mask() -> None:
+    boxes = [[0, 0, 10, 10], [20, 20, 30, 30]]
+    truth = instances(boxes, masks=filled(boxes), has_mask=[True, False])
+    found = instances([boxes[0], boxes[1]], scores=[0.8, 0.9], masks=filled([boxes[0], [20, 20, 24, 30]]))
+    got = {
+        kind: coco_metrics([truth], [found], kind=kind, class_names=("a",)).metrics
+        for kind in ("box", "mask")
+    }
+    assert got["mask"]["AP"] == pytest.approx(1.0)  # what is on its box is ignored
+    assert got["box"]["AP"] == pytest.approx(1.0)  # its box counts
+    lost = coco_metrics([truth], [found[[0]]], kind="box", class_names=("a",)).metrics
+    assert lost["AR"] == pytest.approx(0.5)
+    matching = {kind: pair(truth, found, kind) for kind in ("box", "mask")}
+    assert matching["box"].found == [0, 1]
+    assert matching["mask"].found == [0, IGNORED]
+    assert matching["mask"].objects == [0]
 
 
 def test_truth_areas_come_from_the_annotation_then_the_mask_then_the_box() -> None:

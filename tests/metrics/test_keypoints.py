@@ -10,7 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rcnn.data.formats.coco import PERSON
+from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.metrics.coco import coco_metrics
 from rcnn.metrics.keypoints import keypoint_errors
 from rcnn.structures import Instances, Skeleton

@@ -170,17 +170,39 @@ def test_objects_without_masks_are_refused():
 
 def test_select_takes_positives_only():
     chosen = sampled([0, 0, 1, 1], [0, 1, 0, 0], [2, 0, 2, 3], [True, True, True, False])
-    assert len(head().select_positives(chosen).labels) == 3
+    assert len(head().select_positives(chosen, [truth()] * 4).labels) == 3
 
 
 def test_select_limits_each_image():
     images, positive = [0] * 5 + [1] * 3 + [3] * 4, [True] * 4 + [False] + [True] * 3 + [False] * 3 + [True]
     chosen = sampled(images, [0] * 12, [2] * 12, positive)
-    few = head(replace(SETTINGS, max_regions=2)).select_positives(chosen)
+    few = head(replace(SETTINGS, max_regions=2)).select_positives(chosen, [truth()] * 4)
     assert few.regions.image_indices.tolist() == [0, 0, 1, 1, 3]
     assert few.is_positive.all()
-    none = head(replace(SETTINGS, max_regions=2)).select_positives(sampled([], [], [], []))
+    none = head(replace(SETTINGS, max_regions=2)).select_positives(sampled([], [], [], []), [truth()])
     assert len(none.labels) == 0
+
+
+def test_objects_known_by_their_boxes_alone_are_not_learned_as_masks():
+    chosen = sampled([0, 0, 1, 1], [0, 1, 0, 0], [2, 0, 2, 3], [True, True, True, False])
+    some = replace(truth(), has_mask=torch.tensor([False, True]))
+    kept = head().select_positives(chosen, [some, truth()])
+    assert kept.regions.image_indices.tolist() == [0, 1]
+    assert kept.gt_indices.tolist() == [1, 0]
+    # Before the limit, so that it does not count them.
+    one = head(replace(SETTINGS, max_regions=1)).select_positives(chosen, [some, some])
+    assert one.gt_indices.tolist() == [1]
+    # What their masks hold makes no difference.
+    losses = []
+    for pixels in (0, 1):
+        assert some.masks is not None
+        masks = replace(some.masks, pixels=some.masks.pixels.clone())
+        masks.pixels[: int(masks.window_areas[0])] = pixels
+        changed = replace(some, masks=masks)
+        kept = head().select_positives(chosen, [changed, truth()])
+        logits = head()(maps(), kept.regions)
+        losses.append(head().loss(logits, kept, [changed, truth()])["masks"])
+    assert losses[0] == losses[1]
 
 
 def test_decode_reads_the_predicted_class():

@@ -35,6 +35,7 @@ from rcnn.training.defaults import (
     plan,
 )
 from rcnn.training.recipe import dump_recipe, load_recipe
+from rcnn.training.split import Split
 from rcnn.training.statistics import MIN_CLASS_OBJECTS, Statistics
 from tiny import tiny_shapes
 
@@ -432,9 +433,7 @@ def test_an_unknown_model_and_an_unknown_backbone() -> None:
     expected = r"'yolo' is unknown; expected one of: rcnn, fast_rcnn, faster_rcnn, mask_rcnn, keypoint_rcnn"
     with pytest.raises(ValueError, match=expected):
         plan(data, model="yolo")
-    with pytest.raises(
-        ValueError, match=r"backbone 'resnet5' is unknown; expected one of efficientnet_lite0"
-    ):
+    with pytest.raises(ValueError, match=r"backbone 'resnet5' is unknown; did you mean resnet50"):
         plan(data, backbone="resnet5")
 
 
@@ -526,3 +525,32 @@ def test_keypoints_decide_the_model() -> None:
     assert (recipe.model, recipe.settings.keypoint.count, recipe.settings.mask) == ("keypoint_rcnn", 2, None)
     assert str(reasons[0]) == "model: keypoint_rcnn (the objects have 2 keypoints)"
     assert plan(data, model="faster_rcnn")[0].model == "faster_rcnn"
+
+
+@pytest.mark.parametrize(
+    ("names", "flip"), [(("nez", "queue"), False), (("left_ear", "right_ear"), True), (("nose",), True)]
+)
+def test_images_are_mirrored_only_if_partners_are_known(names: tuple[str, ...], flip: bool) -> None:
+    data = replace(pictures(((100, 100), [(10, 10, 40, 40)])), skeleton=Skeleton(names))
+    recipe, reasons = plan(data, minutes=1)
+    assert recipe.augment.flip == flip
+    said = {reason.what: str(reason) for reason in reasons}
+    assert ("see augment.flip_pairs" in said.get("mirroring", "")) == (not flip)
+    assert ("flipped" in said["orientation"]) == flip
+
+
+def test_partners_that_the_recipe_names_are_those_of_training() -> None:
+    truth = Instances.empty((10, 10), skeleton=Skeleton(("nez", "gauche", "droite")))
+    part = Dataset("mine", Path("x"), ("a",), [Record(Path("a.png"), 0, truth)], skeleton=truth.skeleton)
+    split = Split(part, part, ()).with_flip_pairs([("gauche", "droite")])
+    for changed in (split.train, split.val):
+        assert changed.skeleton.mirror == changed.records[0].truth.skeleton.mirror == (0, 2, 1)
+    assert Split(part, part, ()).with_flip_pairs(None).train is part
+    for pairs, message in (
+        ([("gauche", "left")], "there is no keypoint 'left'; there are nez, gauche, droite"),
+        ([("nez", "gauche"), ("nez", "droite")], "expected each keypoint in one pair"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Split(part, part, ()).with_flip_pairs(pairs)
+    with pytest.raises(ValueError, match="has no keypoints"):
+        Split(replace(part, skeleton=None), part, ()).with_flip_pairs([("a", "b")])

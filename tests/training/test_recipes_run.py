@@ -9,7 +9,7 @@ from PIL import Image
 
 import rcnn
 from rcnn.data.external_proposals import write_proposals
-from rcnn.data.formats.coco import PERSON
+from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.data.shapes import draw_shapes
 from rcnn.training.recipe import load_recipe, named_recipes
 

@@ -110,7 +110,9 @@ def evaluate(
             raise ValueError("evaluate: --set changes a model, but --predictions uses none; remove it")
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         measured = {"predictions": str(predictions)}
-        evaluation, _ = evaluate_results(predictions, dataset, threshold=threshold, **chosen)
+        evaluation, _ = evaluate_results(
+            predictions, dataset, threshold=threshold, skip_bad=skip_bad, **chosen
+        )
     else:
         detector = load_model(
             sources[0], device, precision=precision, half=half, svd=svd, settings=settings, trust=trust

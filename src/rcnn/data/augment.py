@@ -111,12 +111,13 @@ def _joined(below: Targets, above: Targets) -> Targets:
     assert below.masks is not None
     assert above.masks is not None
     values: dict[str, Any] = {}
-    for name in ("boxes", "labels", "keypoints", "crowd", "difficult"):
+    for name in ("boxes", "labels", "keypoints", "crowd", "difficult", "has_mask"):
         pair = [getattr(below, name), getattr(above, name)]
         example = next((value for value in pair if value is not None), None)
         if example is not None:
-            zeros = [example.new_zeros((len(part), *example.shape[1:])) for part in (below, above)]
-            values[name] = torch.cat([z if v is None else v for v, z in zip(pair, zeros, strict=True)])
+            absent = name == "has_mask"  # all outlines are known; any other mark is not set
+            fill = [example.new_full((len(part), *example.shape[1:]), absent) for part in (below, above)]
+            values[name] = torch.cat([f if v is None else v for v, f in zip(pair, fill, strict=True)])
     if below.proposals is not None and above.proposals is not None:
         values["proposals"] = torch.cat([below.proposals, above.proposals])
     windows = torch.cat([below.masks.windows, above.masks.windows])
@@ -132,6 +133,8 @@ class Augment:
         crop: side in pixels of the square that the network sees; smaller images are not padded.
         scale_jitter: smallest and largest factor on the scale used in prediction, drawn log-uniformly.
         flip: mirror horizontally with probability 0.5.
+        flip_pairs: names of the keypoints that change places in a mirrored image, such as ``[["nez_g",
+            "nez_d"]]``. None: those whose names say left and right.
         rotate90: rotate by a random number of quarter turns, for data without an upright direction; together
             with ``flip``, all eight orientations occur.
         brightness: the factor on the brightness is drawn between 1 - b and 1 + b; 0 disables it.
@@ -156,6 +159,7 @@ class Augment:
     crop: int = 512
     scale_jitter: tuple[float, float] = (0.75, 1.33)
     flip: bool = True
+    flip_pairs: tuple[tuple[str, str], ...] | None = None
     rotate90: bool = False
     brightness: float = 0.2
     contrast: float = 0.2
@@ -219,6 +223,8 @@ class Augment:
             chosen = torch.from_numpy(rng.random(len(donor.targets)) < rng.random())
             if donor.targets.crowd is not None:
                 chosen &= ~donor.targets.crowd
+            if donor.targets.has_mask is not None:
+                chosen &= donor.targets.has_mask
             result = copy_paste(result, donor, chosen, self.min_visible)
         # Last, so that its draws do not affect the other random numbers of the image.
         return result if self.extra is None else _changed(self.extra, result, rng)

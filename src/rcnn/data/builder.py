@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.dataset import Dataset, Record
-from rcnn.data.problems import Box, Problem, Severity, check_box
+from rcnn.data.problems import Box, Problem, Severity, check_box, shortened
 from rcnn.io.images import ImageError, image_size
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
@@ -135,10 +135,11 @@ class DatasetBuilder:
         file: Path | None = None,
         severity: Severity = "error",
         is_outline_problem: bool = False,
+        objects: int | None = None,
     ) -> None:
         """Add a problem; without ``file``, it concerns the source itself."""
         self.problems.append(
-            Problem(file or self.source, what, advice, annotation, severity, is_outline_problem)
+            Problem(file or self.source, what, advice, annotation, severity, is_outline_problem, objects)
         )
 
     def warn(
@@ -202,6 +203,10 @@ class DatasetBuilder:
 
     def _record(self, picture: Picture, *, drawn: bool, areas: bool) -> Record:
         found = picture.annotations
+        masks = picture.masks
+        bare = np.array([a.outline is None for a in found], np.bool_)
+        if drawn and masks is None:
+            masks = lazy_masks([a.outline or _filled(a.box) for a in found], picture.size)
         truth = Instances(
             size=picture.size,
             boxes=np.array([a.box for a in found], np.float32).reshape(-1, 4),
@@ -209,16 +214,13 @@ class DatasetBuilder:
             crowd=np.array([a.crowd for a in found], np.bool_) if "crowd" in self.holds else None,
             difficult=np.array([a.difficult for a in found], np.bool_) if "difficult" in self.holds else None,
             areas=np.array([_area(a) for a in found], np.float32) if areas else None,
+            has_mask=~bare if drawn and bare.any() else None,
             keypoints=self._keypoints(found) if self.skeleton else None,
             class_names=self.class_names,
             semantic_names=self.semantic_names,
             skeleton=self.skeleton,
             path=picture.path,
         )
-        masks = picture.masks
-        if drawn and masks is None:
-            outlines = [a.outline for a in found if a.outline is not None]
-            masks = lazy_masks(outlines, picture.size) if len(outlines) == len(found) else None
         return Record(picture.path, picture.image_id, truth, masks, picture.semantic, picture.image)
 
     def _keypoints(self, found: Sequence[Annotation]) -> npt.NDArray[np.float32]:
@@ -230,8 +232,8 @@ class DatasetBuilder:
         return points
 
     def _judge_outlines(self) -> bool:
-        """Whether the data set has outlines; if so, objects without one are reported as errors."""
-        bare = [(p, a) for p in self.pictures for a in p.annotations if a.outline is None]
+        """Whether the outlines are used; objects without one are then known by their boxes alone."""
+        bare = [a for p in self.pictures for a in p.annotations if a.outline is None]
         total = sum(len(picture.annotations) for picture in self.pictures)
         if not bare or len(bare) == total:
             return not bare
@@ -239,11 +241,18 @@ class DatasetBuilder:
             what = f"Only {total - len(bare)} of {total} objects have a segmentation."
             self.warn(what, "The outlines are ignored and the boxes used.")
             return False
-        for picture, annotation in bare:
-            what = "The segmentation is missing or empty, while other objects of the file have one."
-            advice = "Draw it, delete the object, or train on boxes alone (--model faster_rcnn)."
-            self.report(what, advice, annotation.name, file=picture.path, is_outline_problem=True)
+        names = shortened([annotation.name for annotation in bare])
+        what = f"{len(bare)} of {total} objects have a box but no segmentation: {names}."
+        self.warn(
+            what, "Their boxes are used; masks are neither learned from them nor measured on them.", "objects"
+        )
         return True
+
+
+def _filled(box: Box) -> list[npt.NDArray[np.float64]]:
+    """The outline of a box."""
+    x1, y1, x2, y2 = box
+    return [np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64)]
 
 
 def measured(path: Path, annotation: str | None = None) -> Size | Problem:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.classes import keypoint_order, occurring_classes
-from rcnn.data.dataset import Dataset, Record
+from rcnn.data.dataset import Dataset, LeftOut, Record
 from rcnn.data.formats.open import open_data
 from rcnn.data.problems import DataError, Problem, size_problem
 from rcnn.io.images import ImageError, image_size, read_image
@@ -205,7 +205,43 @@ def refuse_or_skip(
     if not kept:
         what = "Every image has an error."
         raise DataError(dataset.source, [Problem(dataset.source, what, "Fix the errors."), *errors])
-    return replace(dataset, records=kept, problems=report.problems), errors
+    left_out = _left_out(dataset, kept, errors) if errors else dataset.left_out
+    return replace(dataset, records=kept, problems=report.problems, left_out=left_out), errors
+
+
+def refuse_or_measure(
+    dataset: Dataset, skip_bad: bool = False, *, boxes_only: bool = False
+) -> tuple[Dataset, list[Problem]]:
+    """The data set without its bad images, to measure a model on; headers are read, but no image decoded.
+
+    As :func:`refuse_or_skip`, but images with errors are also left out if they are few:
+    :class:`rcnn.data.dataset.LeftOut` says what is missing, and figures say it, too. A data set without
+    objects is valid.
+
+    Raises:
+        DataError: more than a twentieth of the objects or images is missing, and ``skip_bad`` is not set; or
+            as :func:`refuse_or_skip`.
+    """
+    report, known = check(dataset, decode=False), set(dataset.problems)
+    found = [p for p in report.problems if p in known or p.file != dataset.source]
+    report = replace(report, problems=tuple(found))
+    usable, errors = refuse_or_skip(dataset, True, report=report, boxes_only=boxes_only)
+    if not skip_bad and usable.left_out is not None and usable.left_out.is_much:
+        what = f"{usable.left_out}: figures of the rest may mislead."
+        advice = "Fix the errors, or measure the rest with --skip-bad (skip_bad=True)."
+        raise DataError(dataset.source, [Problem(dataset.source, what, advice), *errors])
+    return usable, errors
+
+
+def _left_out(dataset: Dataset, kept: Sequence[Record], errors: Sequence[Problem]) -> LeftOut:
+    """What is missing from a data set with only the records ``kept``."""
+    annotated = sum(len(record.truth) for record in dataset.records)
+    there = sum(len(record.truth) for record in kept)
+    unread = sum(problem.lost_objects for problem in errors)
+    paths = {record.path for record in dataset.records}
+    missing = len({problem.file for problem in errors} - paths - {dataset.source})
+    images = len(dataset.records) - len(kept) + missing
+    return LeftOut(annotated + unread - there, annotated + unread, images, len(dataset.records) + missing)
 
 
 def _set_problems(dataset: Dataset) -> list[Problem]:
@@ -224,6 +260,22 @@ def _set_problems(dataset: Dataset) -> list[Problem]:
         advice = "Set iscrowd of single objects to 0: some tools (CVAT, Datumaro) write 1 for every mask."
         severity: Literal["error", "warning"] = "error" if crowds == total else "warning"
         return [Problem(dataset.source, what, advice, severity=severity)]
+    return [*_mirror_problems(dataset), *_rare_classes(dataset, counts)]
+
+
+def _mirror_problems(dataset: Dataset) -> list[Problem]:
+    """Keypoints whose partners in mirrored images are not known."""
+    if dataset.skeleton is None or not dataset.skeleton.lacks_partners:
+        return []
+    what = f"No name tells left from right: {', '.join(dataset.skeleton.names)}."
+    advice = (
+        "Training does not mirror images. If keypoints change places, name them: --set augment.flip=true "
+        '--set \'augment.flip_pairs=[["a", "b"]]\'; if none does, --set augment.flip=true.'
+    )
+    return [Problem(dataset.source, what, advice, severity="warning")]
+
+
+def _rare_classes(dataset: Dataset, counts: Counter[int]) -> list[Problem]:
     rare = [f"{name} ({counts[i]})" for i, name in enumerate(dataset.class_names) if counts[i] < 2]
     if not rare:
         return []

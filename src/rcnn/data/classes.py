@@ -55,6 +55,16 @@ def matching_label(class_names: Sequence[str], name: str) -> int | None:
     return folded.index(name.casefold()) if name.casefold() in folded else None
 
 
+def matching_labels(class_names: Sequence[str], names: Sequence[str]) -> list[int | None]:
+    """The index in ``class_names`` of each of ``names``, as :func:`matching_label` has it.
+
+    Equal lists match by position, so that classes of one name stay apart.
+    """
+    if tuple(class_names) == tuple(names):
+        return list(range(len(names)))
+    return [matching_label(class_names, name) for name in names]
+
+
 def align_dataset_classes(
     dataset: Dataset, class_names: tuple[str, ...], semantic_names: tuple[str, ...] = ()
 ) -> Dataset:
@@ -68,14 +78,13 @@ def align_dataset_classes(
     """
     if semantic_names and dataset.semantic_names:
         dataset = _align_maps(dataset, semantic_names)
-    label_of = partial(matching_label, class_names)
-    foreign = [name for name in occurring_classes(dataset) if label_of(name) is None]
+    foreign = [n for n in occurring_classes(dataset) if matching_label(class_names, n) is None]
     if foreign:
         raise ValueError(
             f"{dataset.source}: it has objects of the classes {', '.join(foreign)}; "
             f"expected only {', '.join(class_names)}. Rename or delete them."
         )
-    found = [label_of(name) for name in dataset.class_names]
+    found = matching_labels(class_names, dataset.class_names)
     labels = np.array([-1 if label is None else label for label in found], np.int64)
     ids = list(range(1, len(class_names) + 1))
     for old, category in enumerate(dataset.category_ids):

@@ -18,6 +18,8 @@ from rcnn.data.problems import Problem
 from rcnn.io.images import read_image
 from rcnn.structures import Instances, Masks, Skeleton
 
+MAX_LEFT_OUT = 1 / 20  # of the objects or images; if more are missing, nothing is measured unless asked for
+
 
 @dataclass(frozen=True)
 class Record:
@@ -68,6 +70,35 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What is missing from a data set because images with errors are left out.
+
+    Attributes:
+        objects: number of objects that could not be read, or are in images that are left out.
+        all_objects: number of objects annotated.
+        images: number of images left out.
+        all_images: number of images.
+    """
+
+    objects: int
+    all_objects: int
+    images: int
+    all_images: int
+
+    @property
+    def is_much(self) -> bool:
+        """Whether so much is missing that figures of the rest may mislead: more than a twentieth, or all."""
+        parts = ((self.objects, self.all_objects), (self.images, self.all_images))
+        return any(lost > MAX_LEFT_OUT * total or 0 < total == lost for lost, total in parts)
+
+    def __str__(self) -> str:
+        """The part of a sentence that stands beside a figure; empty if nothing is missing."""
+        objects = f"{self.objects} of {self.all_objects} objects unreadable" if self.objects else ""
+        images = f"{self.images} of {self.all_images} images left out" if self.images else ""
+        return ", ".join(filter(None, (objects, images)))
+
+
+@dataclass(frozen=True)
 class Dataset:
     """An opened data set; ``dataset[i]`` decodes a :class:`Sample`.
 
@@ -83,6 +114,7 @@ class Dataset:
             ``class_names`` (the things) come first, followed by the stuff.
         semantic_ids: the format's own id of each semantic class (COCO panoptic).
         skeleton: the objects' keypoints, if they have any.
+        left_out: what images with errors took with them, once they are left out.
     """
 
     format: str
@@ -94,6 +126,7 @@ class Dataset:
     semantic_names: tuple[str, ...] = ()
     semantic_ids: tuple[int, ...] = ()
     skeleton: Skeleton | None = None
+    left_out: LeftOut | None = None
 
     def __len__(self) -> int:
         return len(self.records)

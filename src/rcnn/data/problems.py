@@ -34,6 +34,8 @@ class Problem:
             states.
         is_outline_problem: an outline is wrong or missing, which does not affect models that learn from
             boxes.
+        objects: the number of objects that an error keeps from being read; None: one, if it concerns an
+            annotation.
     """
 
     file: Path
@@ -42,6 +44,14 @@ class Problem:
     annotation: str | None = None
     severity: Severity = "error"
     is_outline_problem: bool = False
+    objects: int | None = None
+
+    @property
+    def lost_objects(self) -> int:
+        """The number of objects that could not be read because of it."""
+        if self.severity == "warning" or self.is_outline_problem:
+            return 0
+        return int(self.annotation is not None) if self.objects is None else self.objects
 
     def __str__(self) -> str:
         place = f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")

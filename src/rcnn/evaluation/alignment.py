@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rcnn.data.classes import keypoint_order, matching_label
+from rcnn.data.classes import keypoint_order, matching_label, matching_labels
 from rcnn.structures import Instances, Skeleton
 
 UNNAMED = ("object",)  # the class in formats without class names
@@ -43,7 +43,7 @@ def align_truth_classes(
             f"(it knows {', '.join(map(repr, model_names))}): they count as missed.",
             stacklevel=2,
         )
-    found = [matching_label(names, name) for name in data_names]
+    found = matching_labels(names, data_names)
     new_labels = np.array([-1 if label is None else label for label in found], np.int64)
     aligned = [replace(t, labels=new_labels[t.labels], class_names=tuple(names)) for t in truths]
     return aligned, tuple(names)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.adapters import Items
-from rcnn.data.check import check, refuse_or_skip
+from rcnn.data.check import refuse_or_measure
 from rcnn.data.dataset import Dataset, Sample
 from rcnn.data.formats.coco_results import read_results
 from rcnn.data.formats.open import open_data
@@ -78,8 +78,8 @@ def evaluate(
 
     Args:
         detector: anything with ``predict`` and ``class_names``, an exported model too.
-        dataset: images with truth, or a path that :func:`rcnn.open_data` reads, whose images must all be
-            without errors.
+        dataset: images with truth, or a path that :func:`rcnn.open_data` reads, of whose images and objects
+            at most a twentieth may have errors.
         batch_size: images per call of ``predict``.
         min_score: the lowest score to predict. Low on purpose: the tail of weak detections adds 0.2 to 0.3
             points of AP, but takes time.
@@ -105,7 +105,7 @@ def evaluate(
     detector = detector.for_measuring() if hasattr(detector, "for_measuring") else detector
     if not isinstance(dataset, Dataset):
         opened = open_data(dataset)
-        dataset, _ = refuse_or_skip(opened, False, report=check(opened, decode=False))
+        dataset, _ = refuse_or_measure(opened)
     if not len(dataset):
         raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
     cap = max_detections
@@ -128,6 +128,7 @@ def evaluate_results(
     max_detections: int | None = None,
     metrics: Sequence[str | Metric] | None = None,
     threshold: float | None = None,
+    skip_bad: bool = False,
 ) -> tuple[Evaluation, list[Instances]]:
     """Measure the detections in a file, COCO's results or a COCO file with scores; no model is needed.
 
@@ -137,13 +138,18 @@ def evaluate_results(
         max_detections: as in :func:`evaluate`.
         metrics: likewise.
         threshold: likewise.
+        skip_bad: measure what is left, however much of the data has errors.
 
     Raises:
+        DataError: more than a twentieth of the objects or images has errors, and ``skip_bad`` is not set.
         ValueError: a file that does not fit the data set, or metrics that are unknown or lack an input.
     """
     choose_metrics(metrics)  # a wrong name is reported before the file is read
     dataset = open_data(dataset)
-    predictions = read_results(path, dataset)
+    usable, _ = refuse_or_measure(dataset, skip_bad)
+    kept = {id(record) for record in usable.records}
+    pairs = zip(dataset.records, read_results(path, dataset), strict=True)
+    dataset, predictions = usable, [found for record, found in pairs if id(record) in kept]
     names = predictions[0].class_names if predictions else dataset.class_names
     evaluation = measure_predictions(
         _Unknown(names), dataset, predictions,
@@ -325,7 +331,7 @@ class _Collected:
         """The evaluation of all images."""
         tallied = [(row, tally.result()) for row, tally in self.pixel_tallies + self.partition_tallies]
         if not self.before.class_names:
-            return Evaluation(tuple(tallied))
+            return Evaluation(tuple(tallied), left_out=self.dataset.left_out)
         dataset = self.dataset
         truths, names = align_truth_classes(self.truths, dataset.class_names, self.before.class_names)
         measured = align_keypoints(self.predictions, dataset.skeleton)
@@ -338,7 +344,7 @@ class _Collected:
         evaluation = _objects_measured(inputs, self.choice, threshold)
         order = {row.name: place for place, row in enumerate(self.choice.rows)}
         together = sorted((*evaluation.measured, *tallied), key=lambda pair: order[pair[0].name])
-        return replace(evaluation, measured=tuple(together))
+        return replace(evaluation, measured=tuple(together), left_out=dataset.left_out)
 
 
 def _known_before(dataset: Dataset, detector: Described) -> MetricInput:

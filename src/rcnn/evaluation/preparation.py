@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcnn.data.check import check, refuse_or_skip
+from rcnn.data.check import refuse_or_measure
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import SELECTIVE_SEARCH, Progress, default_cache, with_proposals
 from rcnn.data.problems import Problem
@@ -25,16 +24,10 @@ def usable_images(
 ) -> tuple[Dataset, list[Problem]]:
     """The data set without images that the model cannot be evaluated on, and why they are not usable.
 
-    Only headers are read. Errors in outlines do not matter to a model that finds boxes only; a data set
-    without objects is valid.
-
-    Raises:
-        DataError: there are such images, and ``skip_bad`` is not set; or no image is left.
+    As :func:`rcnn.data.check.refuse_or_measure`, which this raises as; errors in outlines do not matter to a
+    model that finds boxes only.
     """
-    report, known = check(dataset, decode=False), set(dataset.problems)
-    found = [p for p in report.problems if p in known or p.file != dataset.source]
-    report = replace(report, problems=tuple(found))
-    return refuse_or_skip(dataset, skip_bad, report=report, boxes_only=_finds_boxes_only(detector))
+    return refuse_or_measure(dataset, skip_bad, boxes_only=_finds_boxes_only(detector))
 
 
 def with_required_proposals(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rcnn.config import did_you_mean, is_dotted_path, override_tables, parse_assignments, resolve
-from rcnn.data.formats.coco import PERSON
+from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.importers import detectron2, mmdetection, torchvision
 from rcnn.importers.recognise import RecognisedModel, architecture, build, num_classes
 from rcnn.importers.unpickle import read_weights

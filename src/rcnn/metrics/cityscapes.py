@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.metrics import check_pairs, mean_of_known, require_masks
-from rcnn.metrics.overlaps import Floats
+from rcnn.metrics.overlaps import Floats, crowds
 from rcnn.structures import VOID, Array, Instances, Masks
 
 # As the scripts have them; rounding decides at an IoU of just 0.55.
@@ -111,7 +111,7 @@ class _ClassInImage:
         true_areas, areas = true_masks.areas().astype(np.float64), masks.areas().astype(np.float64)
         there = areas > 0  # an empty mask is no prediction
         shared = shared_pixels(masks, true_masks)[there]
-        groups = np.zeros(len(objects), dtype=bool) if objects.crowd is None else objects.crowd
+        groups = crowds(objects, "mask")
         small = true_areas < min_pixels
         # The scripts count a small group twice.
         on_ignored = shared @ (groups.astype(np.float64) + small)

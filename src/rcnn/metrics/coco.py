@@ -19,7 +19,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from rcnn.metrics import check_pairs
-from rcnn.metrics.overlaps import Floats, Kind
+from rcnn.metrics.overlaps import Floats, Kind, crowds
 from rcnn.structures import Instances
 
 _EVALUATORS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
@@ -177,9 +177,8 @@ def _truth_annotations(number: int, truth: Instances, kind: Kind) -> list[dict[s
     if kind == "keypoint" and truth.keypoints is not None:
         for annotation, count in zip(annotations, (truth.keypoints[..., 2] > 0).sum(1).tolist(), strict=True):
             annotation["num_keypoints"] = count
-    if truth.crowd is not None:
-        for annotation, crowd in zip(annotations, truth.crowd.tolist(), strict=True):
-            annotation["iscrowd"] = int(crowd)
+    for annotation, crowd in zip(annotations, crowds(truth, kind).tolist(), strict=True):
+        annotation["iscrowd"] = int(crowd)
     return annotations
 
 

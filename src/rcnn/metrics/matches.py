@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.metrics.overlaps import Kind, ious
+from rcnn.metrics.overlaps import Kind, crowds, ious
 from rcnn.structures import Instances
 
 MATCH_IOU = 0.5
@@ -96,8 +96,7 @@ def pair(truth: Instances, predicted: Instances, kind: Kind) -> Matching:
         predicted: the detections; both have masks if ``kind`` is ``mask``.
         kind: what is compared.
     """
-    crowd = _flags(truth.crowd, len(truth))
-    ignored = crowd | _flags(truth.difficult, len(truth))
+    ignored = crowds(truth, kind) | _flags(truth.difficult, len(truth))
     scores = np.zeros(0) if predicted.scores is None else predicted.scores.astype(np.float64)
     same = predicted.labels[:, None] == truth.labels[None]
     overlaps = np.where(same, ious(truth, predicted, kind), 0.0)  # [D, N]

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 
 from rich.console import Group, RenderableType
 
+from rcnn.data.dataset import LeftOut
 from rcnn.metrics import percent
 from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.overlaps import Kind
@@ -178,6 +179,7 @@ class Evaluation:
         kinds: the kinds of objects that were compared, boxes first; empty likewise.
         max_detections: the cap on detections per image and class in COCO's metrics.
         agreement: which detection found which object at the best threshold.
+        left_out: what is missing from the data because of errors, if anything.
     """
 
     measured: tuple[tuple[Metric, MetricResult], ...]
@@ -186,6 +188,7 @@ class Evaluation:
     kinds: tuple[Kind, ...] = ()
     max_detections: int = 0
     agreement: Agreement = field(default_factory=Agreement)
+    left_out: LeftOut | None = None
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -291,6 +294,8 @@ class Evaluation:
         ]  # fmt: skip
         if self.has_objects:
             said.append(f"best F1 {percent(self.f1)} at score {self.f1_threshold:.2f}")
+        if self.left_out is not None:
+            said.append(f"measured without: {self.left_out}")
         return Group(*shown, *(["; ".join(said)] if said else []))
 
     def to_json(self) -> dict[str, Any]:
@@ -311,6 +316,7 @@ class Evaluation:
             "scores_false": self.agreement.scores_false,
             "seconds": self.seconds,
             "max_detections": self.max_detections,
+            "left_out": None if self.left_out is None else asdict(self.left_out),
             "has_masks": "mask" in self.kinds,
             "has_keypoints": "keypoint" in self.kinds,
             "families": [metric.name for metric, _ in self.measured],

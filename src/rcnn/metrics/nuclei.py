@@ -47,6 +47,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from rcnn.metrics import require_masks
+from rcnn.metrics.overlaps import crowds
 from rcnn.structures import Instances, Masks
 
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
@@ -203,9 +204,9 @@ def label_maps(truth: Instances, predicted: Instances, threshold: float) -> tupl
     if predicted.scores is not None:
         order = np.argsort(-predicted.scores, kind="stable")
         kept = predicted[order[predicted.scores[order] >= threshold]]
-    ignored = np.zeros(len(truth), dtype=bool)
-    for mark in (truth.crowd, truth.difficult):
-        ignored |= ignored if mark is None else mark
+    ignored = crowds(truth, "mask")
+    if truth.difficult is not None:
+        ignored = ignored | truth.difficult
     void = _painted(require_masks(truth[ignored]), truth.size) > 0
     true_map = _painted(require_masks(truth[~ignored]), truth.size)
     predicted_map = _painted(require_masks(kept), truth.size)

@@ -35,11 +35,17 @@ def box_ious(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[A
     return found
 
 
+def crowds(truth: Instances, kind: Kind) -> npt.NDArray[np.bool_]:
+    """Which objects ``[N]`` are neither found nor missed: crowds, and in masks those without an outline."""
+    marked = np.zeros(len(truth), np.bool_) if truth.crowd is None else truth.crowd
+    return marked if kind != "mask" or truth.has_mask is None else marked | ~truth.has_mask
+
+
 def ious(truth: Instances, predicted: Instances, kind: Kind) -> Floats:
     """IoU ``[D, N]`` of all pairs, whatever their class; for a crowd, the fraction of the detection on it."""
     if not len(truth) or not len(predicted):
         return np.zeros((len(predicted), len(truth)))
-    crowd = np.zeros(len(truth), np.uint8) if truth.crowd is None else truth.crowd.astype(np.uint8)
+    crowd = crowds(truth, kind).astype(np.uint8)
     if kind == "mask":
         assert predicted.masks is not None
         assert truth.masks is not None

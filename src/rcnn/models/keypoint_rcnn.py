@@ -118,7 +118,7 @@ class KeypointRCNN(Model):
         posed = self.keypoint.select_positives(sampled)
         branches = self.keypoint.losses(self.keypoint.pool(features, posed.regions), posed, targets)
         if self.mask is not None:
-            outlined = self.mask.select_positives(sampled)
+            outlined = self.mask.select_positives(sampled, targets)
             branches |= self.mask.losses(self.mask.pool(features, outlined.regions), outlined, targets)
         return (
             self.rpn.loss(anchors, targets, generators)

@@ -83,7 +83,7 @@ class MaskRCNN(Model):
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
-        positives = self.mask.select_positives(sampled)
+        positives = self.mask.select_positives(sampled, targets)
         pooled = self.box.stage(self.mask.pool(features, positives.regions))
         masks = self.mask.losses(pooled, positives, targets)
         return (

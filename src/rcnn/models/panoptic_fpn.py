@@ -138,7 +138,7 @@ class PanopticFPN(Model):
         sampled = sample_proposals(
             proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
         )
-        positives = self.mask.select_positives(sampled)
+        positives = self.mask.select_positives(sampled, targets)
         masks = self.mask.losses(self.mask.pool(features, positives.regions), positives, targets)
         of_objects = self.box.losses(features, sampled, targets, generators) | masks
         return (

@@ -102,6 +102,7 @@ class Targets:
         crowd: bool ``[N]``.
         difficult: bool ``[N]``.
         areas: float32 ``[N]``.
+        has_mask: bool ``[N]``; masks of the other objects are not learned.
         semantic: int64 ``[H, W]``; 255 is void.
         proposals: float32 ``[P, 4]``, external proposals.
         skeleton: what the keypoints are.
@@ -116,6 +117,7 @@ class Targets:
     crowd: Tensor | None = None
     difficult: Tensor | None = None
     areas: Tensor | None = None
+    has_mask: Tensor | None = None
     semantic: Tensor | None = None
     proposals: Tensor | None = None
     skeleton: Skeleton | None = None

@@ -143,9 +143,17 @@ class MaskHead(nn.Module):
             targets.append(mask_targets(masks, sampled.gt_indices[mine], sampled.regions.boxes[mine], size))
         return (torch.cat(targets) >= 0.5).float()
 
-    def select_positives(self, sampled: SampledRegions) -> SampledRegions:
-        """The positive regions in the loss: all, or at most ``max_regions`` of each image."""
-        return sampled.limit_positives(self.settings.max_regions)
+    def select_positives(self, sampled: SampledRegions, truths: Sequence[Targets]) -> SampledRegions:
+        """The positive regions in the loss: all, or at most ``max_regions`` of each image.
+
+        Regions of objects whose outline is not known (``has_mask``) are left out.
+        """
+        outlined = sampled.is_positive.clone()
+        for i, truth in enumerate(truths):
+            if truth.has_mask is not None:
+                mine = sampled.is_positive & (sampled.regions.image_indices == i)
+                outlined[mine] = truth.has_mask[sampled.gt_indices[mine]]
+        return replace(sampled, is_positive=outlined).limit_positives(self.settings.max_regions)
 
     def losses(
         self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]

@@ -39,8 +39,10 @@ def results_of(
     scores = [1.0] * len(found) if found.scores is None else found.scores.tolist()
     for result, score in zip(results, scores, strict=True):
         result["score"] = score
-    for result, code in zip(results, [] if found.masks is None else found.masks.rle(), strict=False):
-        result["segmentation"] = code
+    codes = [] if found.masks is None else found.masks.rle()
+    for result, code, is_known in zip(results, codes, found.outlined, strict=False):
+        if is_known:
+            result["segmentation"] = code
     for result, points in zip(results, _pixel_indices(found), strict=False):
         result["keypoints"] = points.reshape(-1).tolist()
     return results
@@ -76,8 +78,10 @@ def annotations_of(
         for entry, score in zip(entries, found.scores.tolist(), strict=True):
             entry["score"] = score
     if found.masks is not None:
-        for entry, outline in zip(entries, _outlines(found.masks, crowd, outlines), strict=True):
-            entry["segmentation"] = outline
+        drawn = _outlines(found.masks, crowd, outlines)
+        for entry, outline, is_known in zip(entries, drawn, found.outlined, strict=True):
+            if is_known:
+                entry["segmentation"] = outline
     for entry, points in zip(entries, _pixel_indices(found), strict=False):
         entry |= _keypoints(points, predicted=found.scores is not None)
     return entries

@@ -65,6 +65,8 @@ class Instances:
         crowd: bool ``[N]``, truth only: a region of many objects, neither positive nor negative.
         difficult: bool ``[N]``, truth only: VOC's mark for objects that the evaluation ignores.
         areas: float32 ``[N]``, truth only: the annotation's own area where the format has one (COCO).
+        has_mask: bool ``[N]``, truth only: whether the object's outline is known; else its mask is its filled
+            box, from which no mask is learned and on which none is measured. None: all are known.
         semantic: integers ``[H, W]``, the class of every pixel (``semantic_names``); 255 is void.
         proposals: float32 ``[P, 4]``, external proposals, best first.
         class_names: the names that ``labels`` index.
@@ -82,6 +84,7 @@ class Instances:
     crowd: npt.NDArray[np.bool_] | None = field(default=None, metadata=_is("object"))
     difficult: npt.NDArray[np.bool_] | None = field(default=None, metadata=_is("object"))
     areas: npt.NDArray[np.float32] | None = field(default=None, metadata=_is("object"))
+    has_mask: npt.NDArray[np.bool_] | None = field(default=None, metadata=_is("object"))
     semantic: npt.NDArray[np.integer[Any]] | None = field(default=None, metadata=_is("image", "map"))
     proposals: npt.NDArray[np.float32] | None = field(default=None, metadata=_is("image", "boxes"))
     class_names: tuple[str, ...] = ()
@@ -143,6 +146,12 @@ class Instances:
         """The class name of each object; the label where names are unknown."""
         known = self.class_names
         return [known[label] if label < len(known) else str(label) for label in self.labels.tolist()]
+
+    @property
+    def outlined(self) -> npt.NDArray[np.bool_]:
+        """Which objects ``[N]`` have an outline of their own."""
+        everyone = np.full(len(self), self.masks is not None)
+        return everyone if self.has_mask is None else everyone & self.has_mask
 
     def polygons(self) -> list[list[npt.NDArray[np.float64]]]:
         """The outer outline of each object, as parts ``[K, 2]`` of x, y; its box where there are no masks."""

@@ -157,6 +157,8 @@ def true_segments(truth: Instances) -> Panoptic:
     ):
         segments[y1:y2, x1:x2][patch.astype(bool)] = number
     crowd = np.zeros(len(truth), bool) if truth.crowd is None else truth.crowd
+    if truth.has_mask is not None:
+        crowd = crowd | ~truth.has_mask
     names, table = _joint_names(truth.class_names, truth.semantic_names)
     return _with_stuff(segments, truth.labels, crowd, table[classes], names, len(truth.class_names), 0)
 

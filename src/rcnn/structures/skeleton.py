@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -33,6 +33,30 @@ class Skeleton:
             return None
         bones = tuple((int(a), int(b)) for a, b in values["bones"])
         return cls(tuple(values["names"]), bones, tuple(values["mirror"]), tuple(values["sigmas"]))
+
+    @property
+    def lacks_partners(self) -> bool:
+        """Whether none of several keypoints is known to take the place of another in mirrored images."""
+        return len(self.names) > 1 and self.mirror == tuple(range(len(self.names)))
+
+    def with_partners(self, pairs: Iterable[tuple[str, str]]) -> Skeleton:
+        """The same skeleton whose mirrored partners are these pairs of names, and no others.
+
+        Raises:
+            ValueError: a name that is not a keypoint's, or occurs twice.
+        """
+        mirror = list(range(len(self.names)))
+        for pair in pairs:
+            a, b = (self._place(name) for name in pair)
+            if mirror[a] != a or mirror[b] != b or a == b:
+                raise ValueError(f"flip_pairs: {pair[0]} and {pair[1]}: expected each keypoint in one pair.")
+            mirror[a], mirror[b] = b, a
+        return replace(self, mirror=tuple(mirror))
+
+    def _place(self, name: str) -> int:
+        if name not in self.names:
+            raise ValueError(f"flip_pairs: there is no keypoint {name!r}; there are {', '.join(self.names)}.")
+        return self.names.index(name)
 
     def __post_init__(self) -> None:
         """Check that the parts fit, and fill in those left out: partners by name, sigmas of 0.05.

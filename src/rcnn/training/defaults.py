@@ -238,11 +238,17 @@ def choose_augment(
     augment = Augment(
         crop=crop, rotate90=turns, scale_jitter=jitter, min_visible=visible, drop_truncated=drop_truncated
     )
+    mirroring = []
+    if data.skeleton is not None and data.skeleton.lacks_partners:
+        augment = replace(augment, flip=False)
+        why_turns = replace(why_turns, value="rotated by 90°" if turns else "as in the data")
+        why = "keypoints change places in mirrored images, and no name says which: see augment.flip_pairs"
+        mirroring.append(Reason("mirroring", "none", why))
     photographs = not turns and len(data) >= MIN_IMAGES_FOR_ORIENTATION
     if photographs:
         slowly = f"{why_turns.why}; the backbone was pretrained on such images and learns more slowly"
         why_turns = replace(why_turns, why=slowly)
-    return augment, photographs, [why_crop, *why_visible, why_turns]
+    return augment, photographs, [why_crop, *why_visible, why_turns, *mirroring]
 
 
 def choose_crop(scaled: Statistics, factors: Floats) -> tuple[int, Reason]:

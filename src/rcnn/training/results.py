@@ -66,6 +66,7 @@ def write_results(
     facts = _facts([*split.messages, *map(str, reasons)]) | {
         "seed": str(recipe.train.seed),
         "steps": f"{state.iteration} ({state.skipped} skipped), best at {state.best_iteration}",
+        **({"measured without": str(evaluation.left_out)} if evaluation.left_out else {}),
         **({"threshold": why_threshold} if why_threshold else {}),
     }
     times = {

@@ -150,6 +150,7 @@ def start_run(options: TrainOptions) -> Path:
         )  # fmt: skip
         recipe, reasons = recipe_of_run(options, given, split)
         check_recipe(recipe, split)
+        split = split.with_flip_pairs(recipe.augment.flip_pairs)
         split = _with_proposals(split, recipe, options.sources, options.console)
         log = RunLog(folder / LOG, options.console, quiet=rank() > 0)
         for text in (*split.messages, *reasons, f"run: {folder}"):
@@ -261,6 +262,7 @@ def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe,
     split = open_split(
         sources, skip_bad=info["skip_bad"], seed=info["seed"], boxes_only=boxes_only, console=console
     )
+    split = split.with_flip_pairs(recipe.augment.flip_pairs)
     return recipe, _with_proposals(split, recipe, sources, console), info
 
 

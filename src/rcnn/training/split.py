@@ -88,6 +88,16 @@ class Split:
     val: Dataset
     messages: tuple[str, ...]
 
+    def with_flip_pairs(self, pairs: Sequence[tuple[str, str]] | None) -> Split:
+        """The same data with these mirrored partners of keypoints; None: as the data have them.
+
+        Raises:
+            ValueError: a name that is not a keypoint's, or data without keypoints.
+        """
+        if pairs is None:
+            return self
+        return replace(self, train=_with_flip_pairs(self.train, pairs), val=_with_flip_pairs(self.val, pairs))
+
     def fingerprints(self, *, with_proposals: bool) -> dict[str, dict[str, Any]]:
         """What recognises each part, for ``run.json``."""
         parts = {"training": self.train, "validation": self.val}
@@ -146,6 +156,14 @@ def _with_own_splits(sources: Sources) -> tuple[Sources, list[str]]:
     unused = [name for kind, name in names.items() if kind not in opened]
     note += f"; not used: {', '.join(unused)}" if unused else ""
     return replace(sources, data=opened["train"], val=opened.get("val", sources.val)), [note]
+
+
+def _with_flip_pairs(part: Dataset, pairs: Sequence[tuple[str, str]]) -> Dataset:
+    if part.skeleton is None:
+        raise ValueError(f"augment.flip_pairs: {part.source} has no keypoints; remove the setting")
+    skeleton = part.skeleton.with_partners(pairs)
+    records = [replace(r, truth=replace(r.truth, skeleton=skeleton)) for r in part.records]
+    return replace(part, records=records, skeleton=skeleton)
 
 
 def checked(

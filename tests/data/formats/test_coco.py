@@ -13,7 +13,8 @@ from PIL import Image
 
 from conftest import real_data
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.coco import PERSON_KEYPOINTS, PERSON_SIGMAS, read_coco
+from rcnn.data.formats.coco import read_coco
+from rcnn.data.formats.coco_keypoints import PERSON_KEYPOINTS, PERSON_SIGMAS
 from rcnn.metrics.coco import coco_metrics
 from rcnn.structures import Skeleton
 
@@ -125,7 +126,7 @@ def test_odd_areas(tmp_path: Path) -> None:
     dataset = opened(tmp_path, *(thing(i, area=area) for i, area in enumerate(areas)))
     truth = dataset.records[0].truth
     assert truth.areas is not None
-    assert truth.areas.tolist() == [4e6, 20, 20, 20, 20, 20]  # the box's own where the file has none
+    assert truth.areas.tolist() == [4e6, 20, 20, 20, 3, 20]  # the box's own where the file has none
 
 
 def test_broken_keypoints(tmp_path: Path) -> None:
@@ -148,9 +149,10 @@ def test_finds_the_images(tmp_path: Path, place: str) -> None:
 
 
 def test_images_are_named(tmp_path: Path) -> None:
-    path = written(tmp_path, content(thing()))
+    (tmp_path / "here").mkdir()
+    path = written(tmp_path / "here", content(thing()))
     (tmp_path / "far").mkdir()
-    (tmp_path / "a b.png").rename(tmp_path / "far" / "a b.png")
+    (tmp_path / "here" / "a b.png").rename(tmp_path / "far" / "a b.png")
     with pytest.raises(ValueError, match=r"none of its images was found, for example a b\.png\. .*--images"):
         read_coco(path)
     assert len(read_coco(path, tmp_path / "far")) == 1
@@ -213,8 +215,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         ({"bbox": [2, 3, float("nan"), 5]}, "not a finite number", 0),
         ({"bbox": [30, 3, 4, 5]}, "outside the image of 20 by 10", 0),
         ({"bbox": [2, 3, 4]}, "Expected bbox as four numbers", 0),
-        ({"bbox": None}, "Expected bbox as four numbers", 0),
-        ({"bbox": ["2", 3, 4, 5]}, "Expected bbox as four numbers", 0),
+        ({"bbox": None, "segmentation": None}, "Expected bbox as four numbers", 0),
+        ({"bbox": ["two", 3, 4, 5]}, "Expected bbox as four numbers", 0),
+        ({"bbox": [2, 3, 4, 5, 30]}, "Expected bbox as four numbers", 0),
         ({"segmentation": [[1, 2, 3, 4, 5]]}, "A polygon has 5 values", 1),
         ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "A polygon has 6 values", 1),
         (
@@ -223,7 +226,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
             1,
         ),  # would take gigabytes to draw
         ({"bbox": [2, 3, 10**400, 5]}, "Expected bbox as four numbers", 0),
-        ({"segmentation": [2, 3, 6, 3, 6, 8]}, "Expected segmentation as a list of polygons", 1),
+        ({"segmentation": [2, 3, "x"]}, "Expected segmentation as a list of polygons", 1),
         ({"segmentation": {"size": [20, 10], "counts": [200]}}, "size (height, width) [20, 10]", 1),
         ({"segmentation": {"size": [10, 20], "counts": [100, 99]}}, "covers 199 pixels", 1),
         ({"segmentation": {"size": [10, 20], "counts": "abc"}}, "covers", 1),
@@ -273,7 +276,9 @@ def test_ids_and_files_that_occur_twice(tmp_path: Path) -> None:
     assert "b.png image id 7: The image id 7 occurs twice" in found[0]
     assert "a b.png image id 7: The image id 7 occurs twice" in found[1]
     assert "a b.png image id 8: The file is listed twice, with the ids 7 and 8" in found[2]
-    assert found[3] == "a b.png 1: The annotation id occurs twice."
+    [twin, repeated] = whats(dataset, "warning")
+    assert "1 annotation ids occur more than once: 1." in repeated
+    assert "identical to annotation 1" in twin
 
 
 def test_broken_images_and_categories(tmp_path: Path) -> None:
@@ -291,7 +296,7 @@ def test_broken_images_and_categories(tmp_path: Path) -> None:
         "{'name': 'fox'}.",
         "instances_train.json images[1]: An image needs an id and a file_name; found {'id': 8}.",
         "instances_train.json images[2]: An image needs an id and a file_name; found 'b.png'.",
-        "none.png image id 9: The image file is missing.",
+        "none.png None: The image file is missing.",
     ]
     assert "cat, CAT" in whats(dataset, "warning")[0]
     assert len(dataset) == 1
@@ -305,11 +310,16 @@ def test_corners_given_as_bbox_are_suspected(tmp_path: Path) -> None:
     assert "x1, y1, x2, y2" in dataset.problems[0].advice
 
 
-def test_a_few_missing_segmentations_are_errors(tmp_path: Path) -> None:
-    dataset = opened(tmp_path, thing(), thing(2), thing(3, segmentation=[]))
-    [problem] = whats(dataset)
-    assert problem.startswith("a b.png 3: The segmentation is missing")
-    assert not dataset.has_masks
+def test_a_few_boxes_among_outlines_train(tmp_path: Path) -> None:
+    dataset = opened(tmp_path, thing(), thing(2), thing(3, segmentation=[], bbox=[10, 2, 5, 4]))
+    assert whats(dataset) == []
+    warning = whats(dataset, "warning")[-1]
+    assert "1 of 3 objects have a box but no segmentation: 3." in warning
+    assert dataset.has_masks
+    truth = dataset[0].truth
+    assert truth.has_mask.tolist() == [True, True, False]
+    assert truth.masks.areas().tolist() == [20, 20, 20]  # the filled box
+    assert ["segmentation" in result for result in truth.to_coco()] == [True, True, False]
 
 
 def test_a_few_segmentations_among_boxes_are_left_out(tmp_path: Path) -> None:
@@ -401,8 +411,8 @@ def test_codes_outside_their_box_are_errors(tmp_path: Path) -> None:
     assert "The mask is at 12, 1, 18, 3 (x1, y1, x2, y2), entirely outside the box at 2, 3, 6, 8" in what
     bitmap[:] = 0
     empty = {"size": [10, 20], "counts": [200]}
-    (what,) = whats(opened(tmp_path, thing(segmentation=empty), thing(2), thing(3)))
-    assert "1: The segmentation is missing or empty" in what
+    dataset = opened(tmp_path, thing(segmentation=empty), thing(2), thing(3))
+    assert dataset[0].truth.has_mask.tolist() == [False, True, True]
 
 
 def test_sizes_of_codes_as_tables_write_them(tmp_path: Path) -> None:

@@ -159,8 +159,8 @@ def test_boxes_among_outlines(tmp_path: Path) -> None:
     image(tmp_path, outline * 1 + "0 0.2 0.2 0.3 0.2 0.3 0.6\n0 0.5 0.5 0.2 0.4\n")
     data = open_data(yaml(tmp_path))
     [problem] = data.problems
-    assert "segmentation is missing" in problem.what
-    assert problem.annotation == "a.txt, line 3"
+    assert "1 of 3 objects have a box but no segmentation: a.txt, line 3." in problem.what
+    assert data[0].truth.has_mask.tolist() == [True, True, False]
 
 
 def test_several_parts(tmp_path: Path) -> None:

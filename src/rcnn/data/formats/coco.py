@@ -19,41 +19,27 @@ import numpy.typing as npt
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.coco_json import (
-    CocoImages,
-    Entry,
-    coco_file,
-    has_fields,
-    is_crowd,
-    is_panoptic,
-    load_coco,
-    usable_categories,
-    with_whole_numbers,
-)
+from rcnn.data.formats import coco_forms as forms
+from rcnn.data.formats.coco_categories import read_categories
+from rcnn.data.formats.coco_forms import whole_number, with_whole_numbers
+from rcnn.data.formats.coco_images import CocoImages
+from rcnn.data.formats.coco_json import Entry, coco_file, has_fields, is_crowd, is_panoptic, load_coco
+from rcnn.data.formats.coco_keypoints import read_keypoints, read_skeleton
 from rcnn.data.formats.coco_suspicions import Suspicions
-from rcnn.data.formats.lookup import image_folder
-from rcnn.data.formats.outlines import MAX_COORDINATE, is_number, polygon_fault, rle_bounds, rle_fault
+from rcnn.data.formats.image_index import image_folder
+from rcnn.data.formats.lookup import LISTED_SINGLY
+from rcnn.data.formats.outlines import (
+    MAX_COORDINATE,
+    is_number,
+    joined_rle,
+    polygon_fault,
+    rle_bounds,
+    rle_fault,
+)
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
-from rcnn.data.problems import Box
-from rcnn.structures import Outline, Rle, Skeleton
+from rcnn.data.problems import Box, shortened
+from rcnn.structures import Outline, Skeleton
 from rcnn.structures.coco import annotations_of, category_entries, image_entry
-
-PERSON_KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
-    "left_ankle", "right_ankle",
-)  # fmt: skip
-# As pycocotools has them.
-PERSON_SIGMAS = (
-    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
-    0.089, 0.089,
-)  # fmt: skip
-PERSON_BONES = (
-    (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10), (5, 11),
-    (6, 12), (11, 12), (11, 13), (12, 14), (13, 15), (14, 16),
-)  # fmt: skip
-PERSON = Skeleton(PERSON_KEYPOINTS, PERSON_BONES, sigmas=PERSON_SIGMAS)
-"""COCO's person."""
 
 
 def read_coco(json_path: str | Path, images: str | Path | None = None) -> Dataset:
@@ -78,47 +64,20 @@ def read_coco(json_path: str | Path, images: str | Path | None = None) -> Datase
             "rcnn.open_data reads both."
         )
     reader = _Reader(path, image_folder(path, content["images"], images), content)
-    for index, entry in enumerate(map(with_whole_numbers, content["annotations"])):
-        reader.read_annotation(entry, f"annotations[{index}]")
-    reader.suspicions.report()
+    reader.read_annotations(content["annotations"])
     return reader.builder.build()
 
 
-def declare_categories(builder: DatasetBuilder, categories: list[Any]) -> dict[int, int]:
-    """Set the classes and the skeleton to those of a file's categories; the label of each category id."""
-    names: dict[int, str] = {}
-    for place, entry in usable_categories(builder, categories):
-        names[entry["id"]] = entry["name"]
-        _read_skeleton(builder, entry, place)
-    ids = sorted(names)
-    builder.declare_classes([names[number] for number in ids], ids)
-    return {number: label for label, number in enumerate(ids)}
-
-
-def _read_skeleton(builder: DatasetBuilder, entry: Entry, place: str) -> None:
-    """The keypoints of a category; of several categories with keypoints, the longest list counts."""
-    names = entry.get("keypoints")
-    if not isinstance(names, list) or not names:
-        return
-    names = list(map(str, names))
-    known = () if builder.skeleton is None else builder.skeleton.names
-    short = min(len(names), len(known))
-    if list(known[:short]) != names[:short]:
-        what = f"Its keypoints {', '.join(names)} differ from {', '.join(known)} of another category."
-        advice = "All categories share one skeleton: for keypoint models, split the file by category."
-        builder.warn(what, advice, place)
-    if len(names) <= len(known):
-        return
-    bones = entry.get("skeleton") or []
-    usual = PERSON_SIGMAS if names == list(PERSON_KEYPOINTS) else ()
-    try:
-        # COCO counts the ends of its bones from 1.
-        pairs = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
-        sigmas = tuple(map(float, entry.get("sigmas") or usual))
-        builder.skeleton = Skeleton(tuple(names), pairs, sigmas=sigmas)
-    except (TypeError, ValueError) as error:
-        builder.report(f"The skeleton cannot be used: {error}.", "Correct it.", place)
-        builder.skeleton = Skeleton(tuple(names))
+def declare_categories(builder: DatasetBuilder, content: dict[str, list[Any]]) -> dict[int, int]:
+    """Set the classes and the skeleton to those of a file; the label of each category id."""
+    entries = content["annotations"]
+    used = {
+        whole_number(e.get("category_id")) for e in entries if has_fields(e, category_id=(int, float, str))
+    }
+    categories = read_categories(builder, content["categories"], used)
+    builder.declare_classes(categories.names, categories.ids)
+    read_skeleton(builder, categories.entries, entries)
+    return categories.labels
 
 
 class _Reader:
@@ -128,23 +87,40 @@ class _Reader:
         self.builder = DatasetBuilder("coco", source, "crowd", "outlines")
         self.suspicions = Suspicions(self.builder)
         self.seen: set[str] = set()  # ids of annotations
-        self.labels = declare_categories(self.builder, content["categories"])
+        self.repeated: list[str] = []  # ids that occur again
+        self.turned: list[str] = []  # annotations with a rotated box
+        self.labels = declare_categories(self.builder, content)
         self.images = CocoImages(self.builder, folder)
         self.images.read(content["images"])
 
-    def read_annotation(self, entry: Any, place: str) -> None:
-        """Read one annotation; ``place`` identifies it if it has no id."""
-        if not has_fields(entry, image_id=(int, str), category_id=int):
-            self._report_ids(entry, place)
-            return
+    def read_annotations(self, entries: Sequence[Any]) -> None:
+        """Read all annotations, and report what concerns many of them once."""
+        broken: list[tuple[str, Any]] = []
+        for index, entry in enumerate(map(with_whole_numbers, entries)):
+            if has_fields(entry, image_id=(int, str), category_id=int):
+                self._read(entry, f"annotations[{index}]")
+            else:
+                broken.append((f"annotations[{index}]", entry))
+        self._report_ids(broken, len(entries))
+        self.images.report_unlisted()
+        if self.repeated:
+            what = f"{len(self.repeated)} annotation ids occur more than once: {shortened(self.repeated)}."
+            self.builder.warn(what, "All annotations are used; number them if other programs refuse them.")
+        if self.turned:
+            what = f"{len(self.turned)} boxes are rotated (attributes.rotation): {shortened(self.turned)}."
+            self.builder.warn(what, "The upright boxes around them are used.", "boxes")
+        self.suspicions.report()
+
+    def _read(self, entry: Entry, place: str) -> None:
+        """Read one annotation; ``place`` identifies it if it has no id of its own."""
         name = str(entry["id"] if entry.get("id") is not None else place)
+        if name in self.seen:
+            self.repeated.append(name)
+            name = f"{name} ({place})"
+        self.seen.add(name)
         picture = self.images.find(entry["image_id"], name)
         if picture is None:
             return
-        if name in self.seen:
-            what = "The annotation id occurs twice."
-            self.builder.report(what, "Give each its own.", name, file=picture.path)
-        self.seen.add(name)
         label = self.labels.get(entry["category_id"])
         if label is None:
             what = f"There is no category with the id {entry['category_id']}."
@@ -155,32 +131,34 @@ class _Reader:
         found = self._annotation(picture, entry, label, name)
         picture.annotations += [] if found is None else [found]
 
-    def _report_ids(self, entry: Any, place: str) -> None:
-        values = entry if isinstance(entry, dict) else {}
-        image_id, category = values.get("image_id"), values.get("category_id")
-        found = f"{image_id!r} and {category!r}"
-        what = f"Expected an image_id and an integer category_id; found {found}."
-        # If the image is known, it can be skipped.
-        owner = self.images.pictures.get(image_id) if isinstance(image_id, int | str) else None
-        self.builder.report(what, "Complete it.", place, file=None if owner is None else owner.path)
+    def _report_ids(self, broken: Sequence[tuple[str, Any]], total: int) -> None:
+        """Report annotations without usable ids: one by one, or once if there are many."""
+        for place, entry in broken[:LISTED_SINGLY]:
+            values = entry if isinstance(entry, dict) else {}
+            image_id, category = values.get("image_id"), values.get("category_id")
+            found = f"{image_id!r} and {category!r}"
+            what = f"Expected an image_id and an integer category_id; found {found}."
+            # If the image is known, it can be skipped.
+            owner = self.images.pictures.get(image_id) if isinstance(image_id, int | str) else None
+            self.builder.report(what, "Complete it.", place, file=None if owner is None else owner.path)
+        if rest := len(broken) - LISTED_SINGLY if len(broken) > LISTED_SINGLY else 0:
+            what = f"In all, {len(broken)} of {total} annotations lack an image_id or an integer category_id."
+            self.builder.report(what, "Complete them.", "annotations", objects=rest)
 
     def _annotation(self, picture: Picture, entry: Entry, label: int, name: str) -> Annotation | None:
         """The object, None if its box is unusable."""
-        bbox = entry.get("bbox")
-        if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v, finite=False) for v in bbox):
-            what = f"Expected bbox as four numbers x, y, width, height; found {bbox!r:.60}."
-            self.builder.report(what, "Correct or delete it.", name, file=picture.path)
-            return None
-        x, y, w, h = (float(v) for v in bbox)
-        drawn = entry.get("segmentation"), entry.get("keypoints")
-        self.suspicions.look_at_box(picture, label, (x, y, w, h), drawn, name)
-        box = self.builder.usable_box((x, y, x + w, y + h), picture, name)
+        outline, bounds = self._outline(forms.outline(entry.get("segmentation")), picture, name)
+        box = self._box(entry, bounds, picture, label, name)
         if box is None or self._is_empty_prediction(entry, picture, name):
             return None
-        area = entry.get("area")
+        if bounds is not None:
+            kind = "mask" if isinstance(outline, dict) else "polygons"
+            self.suspicions.look_at_outline(bounds, box, kind, picture, name)
+        area = forms.number(entry.get("area"))
         area = float(area) if isinstance(area, int | float) and 0 <= area < MAX_COORDINATE**2 else None
-        outline = self._outline(drawn[0], box, picture, name)
-        points = self._keypoints(drawn[1], picture, name) if self.builder.skeleton else None
+        points = None
+        if self.builder.skeleton is not None:
+            points = read_keypoints(self.builder, entry.get("keypoints"), picture, name)
         return Annotation(box, label, name, outline, points, crowd=is_crowd(entry), area=area)
 
     def _is_empty_prediction(self, entry: Entry, picture: Picture, name: str) -> bool:
@@ -191,51 +169,57 @@ class _Reader:
         self.builder.warn(what, "The object was left out; delete it or draw it.", name, file=picture.path)
         return True
 
-    def _outline(self, found: Any, box: Box, picture: Picture, name: str) -> Outline | None:
-        """The segmentation, checked and compacted; None if it is absent or broken."""
-        if not found or (isinstance(found, list) and not any(found)):
+    def _box(
+        self, entry: Entry, bounds: Sequence[float] | None, picture: Picture, label: int, name: str
+    ) -> Box | None:
+        """The usable box; without one of its own, that of the outline, whose ``bounds`` are given."""
+        found = forms.box(entry.get("bbox"))
+        if bounds is not None and (not found or found == [0, 0, 0, 0]):
+            x1, y1, x2, y2 = bounds
+            return self.builder.usable_box((x1, y1, x2, y2), picture, name)
+        if (
+            not isinstance(found, list)
+            or len(found) != 4
+            or not all(is_number(v, finite=False) for v in found)
+        ):
+            what = f"Expected bbox as four numbers x, y, width, height; found {found!r:.60}."
+            advice = "Correct or delete it."
+            if isinstance(found, list) and len(found) == 5:
+                advice = "Rotated boxes are not read: give upright ones, or corners as segmentation."
+            self.builder.report(what, advice, name, file=picture.path)
             return None
-        fault = rle_fault(found, picture.size) if isinstance(found, dict) else polygon_fault(found)
+        x, y, w, h = (float(v) for v in found)
+        drawn = entry.get("segmentation"), entry.get("keypoints")
+        self.suspicions.look_at_box(picture, label, (x, y, w, h), drawn, name)
+        if bounds is None and (turned := forms.turned_box((x, y, w, h), entry)) != (x, y, w, h):
+            self.turned.append(name)
+            x, y, w, h = turned
+        return self.builder.usable_box((x, y, x + w, y + h), picture, name)
+
+    def _outline(
+        self, found: Any, picture: Picture, name: str
+    ) -> tuple[Outline | None, Sequence[float] | None]:
+        """The segmentation, checked and compacted, and its x1 y1 x2 y2; None if it is absent or broken."""
+        if not found or (isinstance(found, list) and not any(found)):
+            return None, None
+        codes = found if isinstance(found, list) and isinstance(found[0], dict) else [found]
+        if isinstance(codes[0], dict):
+            fault = next((f for code in codes if (f := rle_fault(code, picture.size)) is not None), None)
+        else:
+            fault = polygon_fault(found)
         if fault is not None:
             advice = "Correct or delete the segmentation."
             self.builder.report(fault, advice, name, file=picture.path, is_outline_problem=True)
-            return None
-        if isinstance(found, dict):
-            code: Rle = {"size": list(picture.size), "counts": found["counts"]}
+            return None, None
+        if isinstance(codes[0], dict):
+            code = joined_rle(codes, picture.size)
             bounds = rle_bounds(code)
-            if bounds is None:
-                return None
-            self.suspicions.look_at_outline(bounds, box, "mask", picture, name)
-            return code
+            return (None, None) if bounds is None else (code, bounds)
         parts = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in found if len(part) >= 6]
         if len(parts) < len(found):
             what = f"{len(found) - len(parts)} of {len(found)} polygon parts have fewer than three corners."
             self.builder.warn(what, "They were ignored; delete them.", name, file=picture.path)
-        if parts:
-            self.suspicions.look_at_outline(_bounds(parts), box, "polygons", picture, name)
-        return parts or None
-
-    def _keypoints(self, found: Any, picture: Picture, name: str) -> npt.NDArray[np.float32]:
-        """float32 ``[K, 3]``; zeros, meaning "not annotated", if they are missing or broken."""
-        count = self.builder.num_keypoints
-        points = np.zeros((count, 3), dtype=np.float32)
-        if found is None:
-            return points
-        fine = isinstance(found, list) and len(found) % 3 == 0 and len(found) <= points.size
-        if not fine or not all(is_number(v) for v in found):
-            what = f"Expected keypoints as up to {count} triples of x, y, visibility."
-            self.builder.report(what, "Correct or delete them.", name, file=picture.path)
-            return points
-        values = np.array(found, dtype=np.float64).reshape(-1, 3)
-        values[:, :2] += 0.5
-        values[values[:, 2] == 0] = 0
-        height, width = picture.size
-        outside = (values[:, :2] < 0).any(1) | (values[:, 0] > width + 1) | (values[:, 1] > height + 1)
-        if (outside & (values[:, 2] > 0)).any():
-            what = f"{int(outside.sum())} keypoints are outside the image of {width} by {height} pixels."
-            self.builder.warn(what, "Correct them. Do they belong to another image?", name, file=picture.path)
-        points[: len(values)] = values
-        return points
+        return (parts, _bounds(parts)) if parts else (None, None)
 
 
 def _bounds(parts: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rcnn.data.builder import DatasetBuilder, Picture
-from rcnn.data.formats.lookup import find_file
-from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import shortened
-from rcnn.io.images import ImageError, image_size, visible_files
+from rcnn.io.images import visible_files
 
 Entry = dict[str, Any]
-NO_SIZE = "Give width and height in pixels, or fix the image."
 
 
 def is_instances(path: Path, images: Path | None = None) -> bool:
@@ -129,7 +124,10 @@ def is_panoptic(annotations: list[Any]) -> bool:
 
 def is_crowd(entry: Mapping[str, Any]) -> bool:
     """Whether an annotation or segment is marked as crowd, in any spelling of yes and no."""
-    return entry.get("iscrowd", 0) not in (0, "0", None, False)
+    marked = entry.get("iscrowd", 0)
+    if isinstance(marked, str):
+        return marked.strip().lower() not in ("", "0", "0.0", "false", "no", "none")
+    return marked not in (0, None, False)
 
 
 def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:
@@ -137,96 +135,3 @@ def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:
     return isinstance(entry, dict) and all(
         isinstance(entry.get(k), t) and not isinstance(entry[k], bool) for k, t in types.items()
     )
-
-
-def with_whole_numbers(entry: Any) -> Any:
-    """An entry with integer ids where they are written as 1.0, as in exported tables."""
-    if not isinstance(entry, dict):
-        return entry
-    ids = {k: entry[k] for k in ("id", "image_id", "category_id") if isinstance(entry.get(k), float)}
-    return {**entry, **{k: int(v) for k, v in ids.items() if v.is_integer()}} if ids else entry
-
-
-def usable_categories(builder: DatasetBuilder, entries: list[Any]) -> Iterator[tuple[str, Entry]]:
-    """Yield the usable categories with their places in the file, and report the others."""
-    seen: set[int] = set()
-    for index, entry in enumerate(map(with_whole_numbers, entries)):
-        place = f"categories[{index}]"
-        if not has_fields(entry, id=int, name=str):
-            what = f"A category needs an integer id and a text as name; found {entry!r:.80}."
-            builder.report(what, "Complete it.", place)
-        elif entry["id"] in seen:
-            builder.report(f"The category id {entry['id']} occurs twice.", "Give each its own.", place)
-        else:
-            seen.add(entry["id"])
-            yield place, entry
-
-
-@dataclass
-class CocoImages:
-    """The images of a file by their ids.
-
-    Attributes:
-        builder: collects images and problems.
-        folder: the folder to which file names are relative.
-        pictures: the usable images.
-        dropped: ids of unusable images, which are reported once and not again for each annotation.
-    """
-
-    builder: DatasetBuilder
-    folder: Path
-    pictures: dict[int | str, Picture] = field(default_factory=dict)
-    dropped: set[int | str] = field(default_factory=set)
-
-    def read(self, entries: list[Any]) -> None:
-        """Read the images of a file."""
-        listed: dict[Path, int | str] = {}
-        for index, entry in enumerate(map(with_whole_numbers, entries)):
-            if not has_fields(entry, id=(int, str), file_name=str):
-                what = f"An image needs an id and a file_name; found {entry!r:.80}."
-                self.builder.report(what, "Complete it.", f"images[{index}]")
-                continue
-            image_id, expected = entry["id"], self.folder / entry["file_name"]
-            path = find_file(self.folder, entry["file_name"])
-            place = f"image id {image_id}"
-            if image_id in self.pictures or image_id in self.dropped:
-                what = f"The image id {image_id} occurs twice; its annotations could belong to either image."
-                files = [path or expected]
-                files += [self.pictures[image_id].path] if image_id in self.pictures else []
-                for file in files:
-                    self.builder.report(what, "Give each image its own id.", place, file=file)
-            elif path is None:
-                self.dropped.add(image_id)
-                what, advice = "The image file is missing.", "Add it, or delete its entry."
-                self.builder.report(what, advice, place, file=expected)
-            else:
-                if path in listed:
-                    what = f"The file is listed twice, with the ids {listed[path]} and {image_id}."
-                    self.builder.report(what, "Keep one entry.", place, file=path)
-                listed[path] = image_id
-                self._add(path, entry, image_id)
-
-    def _add(self, path: Path, entry: Entry, image_id: int | str) -> None:
-        height, width = entry.get("height"), entry.get("width")
-        place = f"image id {image_id}"
-        if not (is_number(height) and is_number(width) and height >= 1 and width >= 1):
-            if height is not None or width is not None:
-                what = f"The annotated size is {width!r} by {height!r}."
-                self.builder.report(what, NO_SIZE, place, file=path)
-            try:
-                height, width = image_size(path)
-            except ImageError as error:
-                self.dropped.add(image_id)
-                self.builder.report(str(error).removeprefix(f"{path}: "), NO_SIZE, place, file=path)
-                return
-        picture = Picture(path, (int(height), int(width)), image_id)
-        self.pictures[image_id] = self.builder.add(picture)
-
-    def find(self, image_id: int | str, annotation: str) -> Picture | None:
-        """The image of an annotation; an image that is not listed at all is reported."""
-        picture = self.pictures.get(image_id)
-        if picture is None and image_id not in self.dropped:
-            what = f"There is no image with the id {image_id!r}."
-            advice = "Add the image, correct image_id, or delete the annotation."
-            self.builder.report(what, advice, annotation)
-        return picture

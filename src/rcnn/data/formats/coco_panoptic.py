@@ -24,15 +24,16 @@ from PIL import Image
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.coco_categories import usable_categories
+from rcnn.data.formats.coco_images import CocoImages
 from rcnn.data.formats.coco_json import (
-    CocoImages,
     coco_file,
     has_fields,
     is_crowd,
     load_coco,
-    usable_categories,
 )
-from rcnn.data.formats.lookup import find_file, image_folder
+from rcnn.data.formats.image_index import image_folder
+from rcnn.data.formats.lookup import find_file
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.atomic import write_atomically
 from rcnn.io.images import ImageError, read_image
@@ -115,6 +116,7 @@ class _Reader:
             else:
                 annotated.add(image_id)
                 self._read_segments(picture, png, entry["segments_info"])
+        self.images.report_unlisted()
         listed = {entry.get("image_id") for entry in entries if isinstance(entry, dict)}
         for image_id, picture in self.images.pictures.items():
             if image_id not in listed:

@@ -27,7 +27,8 @@ import numpy.typing as npt
 from rcnn.data.builder import DatasetBuilder
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco import declare_categories
-from rcnn.data.formats.coco_json import has_fields, with_whole_numbers
+from rcnn.data.formats.coco_forms import with_whole_numbers
+from rcnn.data.formats.coco_json import has_fields
 from rcnn.data.formats.outlines import is_number, polygon_fault, rle_fault
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
@@ -80,7 +81,7 @@ def _reader_of_list(path: Path, dataset: Dataset) -> _Reader:
 
 def _reader_of_file(path: Path, dataset: Dataset, content: dict[str, list[Any]]) -> _Reader:
     builder = DatasetBuilder("coco", path)
-    labels = declare_categories(builder, content["categories"])
+    labels = declare_categories(builder, content)
     fault = next((problem for problem in builder.problems if problem.severity == "error"), None)
     if fault is not None:
         raise ValueError(str(fault))

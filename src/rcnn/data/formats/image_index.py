@@ -8,9 +8,11 @@ folders that are searched is ever opened.
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote
 
 from rcnn.data.formats.contents import ANNOTATION_FOLDERS
@@ -18,8 +20,68 @@ from rcnn.data.formats.lookup import find_file, plain_name
 from rcnn.io.images import IMAGE_ENDINGS
 
 IMAGE_FOLDERS = ("", "images", "Images", "image", "imgs", "img", "JPEGImages", "data", "train", "photos")
+PROBED = 20  # number of file names checked to recognise the image folder
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+          "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
 DEEPEST = 4  # levels of folders searched
 MOST_FILES = 300_000  # files looked at; beyond them, the search ends
+
+
+def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
+    """The folder with most of a sample of the images; ``images`` is taken if it has any of them."""
+    parent, stem = path.parent, path.stem
+    called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
+    folders = [*called, *(f"images/{name}" for name in called), "", "images", "data"]  # closest name first
+    candidates = [parent / f for f in folders] + [parent.parent / f for f in folders]
+    if images is not None:
+        candidates = [Path(images)]
+    names = [e["file_name"] for e in entries if isinstance(e, dict) and isinstance(e.get("file_name"), str)]
+    step = max(len(names) // PROBED, 1)
+    hits = [sum(find_file(folder, name) is not None for name in names[::step]) for folder in candidates]
+    best = candidates[hits.index(max(hits))]
+    if names and max(hits) == 0 and not any(find_file(f, n) for n in names for f in candidates):
+        annotations = path.parent.name in ANNOTATION_FOLDERS
+        root = Path(images) if images is not None else path.parents[1] if annotations else path.parent
+        if any(find_below(root, path, name) for name in names):
+            return root
+        looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
+        raise ValueError(
+            f"{path}: none of its images was found, for example {names[0]}. Searched {looked}. "
+            f"Name the image folder (--images, or images=…)."
+        )
+    return best
+
+
+def find_below(folder: Path, annotations: Path, name: str) -> Path | None:
+    """The image of that name in the folders below one, for an annotation file; None if none or several fit.
+
+    Folders of another split than that of the annotation file (``train`` for ``val.json``) are not searched,
+    nor is any if the folder that the name gives exists: equal names elsewhere are different images.
+    """
+    named = folder / name.replace("\\", "/")
+    if named.parent != folder and named.parent.is_dir():
+        return None
+    splits = _splits(annotations.stem) or {SPLITS.get(annotations.parent.name.lower(), "")}
+    known = _names_below(folder, splits.pop() if len(splits) == 1 else "")
+    parts = _parts(name)
+    candidates = known.get(plain_name(parts[-1]), []) if parts else []
+    return _best(candidates, parts) if candidates else None
+
+
+@lru_cache(maxsize=8)
+def _names_below(folder: Path, split: str) -> dict[str, list[Path]]:
+    """The image files below a folder by their plain names, without the folders of other splits."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in _image_files_below(folder):
+        owners = [_splits(part) for part in file.relative_to(folder).parts[:-1]]
+        if file.is_file() and not any(split and own and split not in own for own in owners):
+            found[plain_name(file.name)].append(file)
+    return dict(found)
+
+
+def _splits(name: str) -> set[str]:
+    """The splits that a name speaks of: ``train2017`` and ``instances_train`` of training."""
+    return {SPLITS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLITS}
 
 
 class ImageIndex:

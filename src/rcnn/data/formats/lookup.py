@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote
 
+from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import image_files
 
-PROBED = 20  # number of file names checked to recognise the image folder
-
-
-def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
-    """The folder with most of a sample of the images; ``images`` is taken if it has any of them."""
-    parent, stem = path.parent, path.stem
-    called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
-    folders = [*called, *(f"images/{name}" for name in called), "", "images", "data"]  # closest name first
-    candidates = [parent / f for f in folders] + [parent.parent / f for f in folders]
-    if images is not None:
-        candidates = [Path(images)]
-    names = [e["file_name"] for e in entries if isinstance(e, dict) and isinstance(e.get("file_name"), str)]
-    step = max(len(names) // PROBED, 1)
-    hits = [sum(find_file(folder, name) is not None for name in names[::step]) for folder in candidates]
-    best = candidates[hits.index(max(hits))]
-    if names and max(hits) == 0 and not any(find_file(f, n) for n in names for f in candidates):
-        looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
-        raise ValueError(
-            f"{path}: none of its images was found, for example {names[0]}. Searched {looked}. "
-            f"Name the image folder (--images, or images=…)."
-        )
-    return best
+LISTED_SINGLY = 5  # missing images; more become one problem
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -69,3 +49,26 @@ def _alike(folder: Path, changed: int) -> dict[str, list[Path]]:
     for file in image_files(folder):
         found[plain_name(file.name)].append(file)
     return found
+
+
+def missing_files(missing: Sequence[Path], total: int) -> list[Problem]:
+    """The problems of image files that are not there: one each, or one for many.
+
+    Args:
+        missing: where they were expected.
+        total: the number of images of the data set.
+    """
+    linked = [path for path in missing if path.is_symlink()]
+    problems = []
+    if linked:
+        what = f"{len(linked)} of {total} images are links to files that do not exist, such as {linked[0]}."
+        advice = "Fetch the content (git annex get, dvc pull), or delete the entries."
+        problems.append(Problem(linked[0], what, advice, objects=0))
+    rest = [path for path in missing if path not in set(linked)]
+    if len(rest) <= LISTED_SINGLY:
+        what, advice = "The image file is missing.", "Add it, or delete its entry."
+        return problems + [Problem(path, what, advice, objects=0) for path in rest]
+    what = f"{len(rest)} of {total} image files are missing: {shortened([path.name for path in rest])}."
+    there = sorted({str(path.parent) for path in rest})
+    advice = f"Add them to {shortened(there, 2)}, name the image folder (--images), or delete their entries."
+    return [*problems, Problem(rest[0], what, advice, objects=0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -52,6 +53,17 @@ def rle_bounds(code: Rle) -> tuple[float, ...] | None:
     compressed = code if isinstance(code["counts"], str) else coco_mask.frPyObjects(code, *code["size"])
     x, y, width, height = np.asarray(coco_mask.toBbox(compressed)).reshape(-1).tolist()
     return (x, y, x + width, y + height) if width > 0 and height > 0 else None
+
+
+def joined_rle(codes: Sequence[Rle], size: Size) -> Rle:
+    """The union of valid run-length codes; a single one with its counts as they are."""
+    if len(codes) == 1:
+        return {"size": list(size), "counts": codes[0]["counts"]}
+    from faster_coco_eval.core import mask as coco_mask
+
+    packed = [c if isinstance(c["counts"], str) else coco_mask.frPyObjects(c, *size) for c in codes]
+    counts = coco_mask.merge(packed)["counts"]
+    return {"size": list(size), "counts": counts if isinstance(counts, str) else counts.decode("ascii")}
 
 
 def _coded_pixels(text: str) -> int:

@@ -98,7 +98,7 @@ class Writer:
                 "keypoints",
                 None if truth.keypoints is None else (truth.keypoints != 0).any(2).any(1),
             ),
-            "outlines": ("outlines", None if truth.masks is None else np.ones(len(truth), np.bool_)),
+            "outlines": ("outlines", None if truth.masks is None else truth.outlined),
             "crowds": ("crowd regions", truth.crowd),
         }
         for held, (kind, present) in marks.items():
@@ -122,7 +122,9 @@ class Writer:
         masks = item.truth.masks
         if masks is None:
             return self.drop(item, np.ones(len(item.truth), dtype=np.bool_), "objects without outline")
-        return self.drop(item, masks.areas() == 0, "objects with an empty outline")
+        item = self.drop(item, ~item.truth.outlined, "objects without outline")
+        assert item.truth.masks is not None
+        return self.drop(item, item.truth.masks.areas() == 0, "objects with an empty outline")
 
     def note_boxes(self, item: Item) -> None:
         """Note boxes that differ from those of their outlines, from which such formats derive them."""
