@@ -107,6 +107,8 @@ HELD = [
     ("createml", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
     ("cvat", EVERYTHING, ("boxes", "masks"), True),
     ("label-studio", EVERYTHING, ("boxes", "masks"), True),
+    ("geojson", EVERYTHING, ("boxes", "masks"), True),
+    ("imagej", EVERYTHING, ("boxes", "masks"), True),
     ("masks", EVERYTHING, ("boxes", "masks"), False),
     ("labels", SOLID, ("boxes", "masks"), False),
 ]
@@ -124,13 +126,13 @@ def test_what_a_format_holds_comes_back(
     back = back.subset([order[r.path.name] for r in source.records])
     compare(source, back, *fields, names=names)
     boxes_only = {key: {"outlines"} for key in ("voc", "csv", "createml")}
-    whole = {key: set() for key in ("coco", "yolo", "cvat", "label-studio")}
+    whole = {key: set() for key in ("coco", "yolo", "cvat", "label-studio", "geojson", "imagej")}
     silent = {**whole, **boxes_only}.get(to, {"class names"})
     assert set(conversion.lost) == silent
 
 
-@pytest.mark.parametrize("first", ["coco", "yolo", "masks", "labels", "cvat", "label-studio"])
-@pytest.mark.parametrize("second", ["coco", "yolo", "masks", "labels", "cvat", "label-studio"])
+@pytest.mark.parametrize("first", ["coco", "yolo", "masks", "labels", "cvat", "geojson", "imagej"])
+@pytest.mark.parametrize("second", ["coco", "yolo", "masks", "labels", "cvat", "geojson", "imagej"])
 def test_outlines_go_from_any_to_any(tmp_path: Path, first: str, second: str) -> None:
     kinds = [["plain"], [], ["parts"]]
     start, _ = turn(coco(tmp_path / "in", kinds), tmp_path / "one", first)
@@ -140,8 +142,12 @@ def test_outlines_go_from_any_to_any(tmp_path: Path, first: str, second: str) ->
     compare(start, end, "boxes", "masks", names=second not in ("masks", "labels"))
 
 
-@pytest.mark.parametrize("first", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio"])
-@pytest.mark.parametrize("second", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio"])
+@pytest.mark.parametrize(
+    "first", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio", "imagej"]
+)
+@pytest.mark.parametrize(
+    "second", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio", "imagej"]
+)
 def test_boxes_go_from_any_to_any(tmp_path: Path, first: str, second: str) -> None:
     file = coco(tmp_path / "in", [["plain", "plain"], [], ["plain"]])
     content = json.loads(file.read_text())

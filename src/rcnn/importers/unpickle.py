@@ -3,7 +3,7 @@
 A pickle names functions and classes, and reading it calls them. Here none of a file's own choice is called:
 
 - ``.pkl`` (Detectron2's model zoo): an unpickler that knows numpy arrays and plain containers, and refuses
-  all else by name.
+  all else by name (:mod:`rcnn.io.pickles`).
 - ``.pth``: ``torch.load(weights_only=True)``, which knows tensors and plain containers. Checkpoints often
   hold more, such as MMEngine's histories of the losses: an inert object stands for each of these.
 - ``.safetensors``: tensors alone.
@@ -11,15 +11,13 @@ A pickle names functions and classes, and reading it calls them. Here none of a 
 
 from __future__ import annotations
 
-import codecs
 import pickle
 import pickletools
 import re
 import struct
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
+
+from rcnn.io.pickles import read_arrays
 
 # Parts of the old format of torch.save that come before the objects: magic number, version, machine.
 _LEGACY_HEADERS = 3
@@ -78,77 +78,9 @@ def _tensors(value: Any) -> Any:
     return value
 
 
-# Pickles of arrays
-
-
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
-        # Python 2 wrote the arrays of the oldest files.
-        return _ArrayUnpickler(file, encoding="latin1").load()
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name in the pickle stands for; asked for every class and function in it."""
-        top, _, rest = module.partition(".")
-        if top == "numpy" and (rest.removeprefix("_"), name) in _NUMPY:
-            return _NUMPY[rest.removeprefix("_"), name]
-        if (module, name) in _PLAIN:
-            return _PLAIN[module, name]
-        raise pickle.UnpicklingError(
-            f"it asks for {module}.{name}, where only numpy arrays and plain containers are read"
-        )
-
-
-def _dtype(code: str, *_: Any) -> np.dtype[Any]:
-    """A dtype of numbers; one of objects would have the arrays hold anything."""
-    dtype: np.dtype[Any] = np.dtype(code, copy=True)  # the pickle then sets its byte order
-    if dtype.kind not in "biuf":
-        raise pickle.UnpicklingError(f"it has an array of {dtype}, where numbers are expected")
-    return dtype
-
-
-def _bytes_of(text: str, encoding: str) -> bytes:
-    """How pickles for Python 2 write bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it has bytes in the encoding {encoding!r}, expected latin1")
-    return codecs.latin_1_encode(text)[0]
-
-
-def _no_bytes() -> bytes:
-    """How they write those of an empty array."""
-    return b""
-
-
-def _array(*_: Any) -> np.ndarray[Any, Any]:
-    """An empty array, which the pickle then fills."""
-    return np.ndarray((0,), np.uint8)
-
-
-def _scalar(dtype: np.dtype[Any], content: bytes | str) -> Any:
-    raw = content if isinstance(content, bytes) else content.encode("latin1")
-    return np.frombuffer(raw, dtype)[0].item()
-
-
-def _from_buffer(content: bytes, dtype: np.dtype[Any], shape: Sequence[int], order: str) -> Any:
-    """How protocol 5 writes an array; a copy, since the bytes are not to be written to."""
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C").copy()
-
-
-_NUMPY: dict[tuple[str, str], Any] = {
-    ("core.multiarray", "_reconstruct"): _array,
-    ("core.multiarray", "scalar"): _scalar,
-    ("core.numeric", "_frombuffer"): _from_buffer,
-}
-_PLAIN: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): "ndarray",  # an argument of _reconstruct; not to be called itself
-    ("numpy", "dtype"): _dtype,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _bytes_of,
-    ("__builtin__", "bytes"): _no_bytes,
-}
+        return read_arrays(file)
 
 
 # Files of torch.save

@@ -19,7 +19,10 @@ from xml.parsers import expat
 from rcnn.io.images import visible_files
 
 HEAD = 65536  # bytes that are looked at to recognise a file
-ANNOTATION_FOLDERS = ("annotations", "Annotations", "annotation", "labels", "ann", "json", "xml", "csv")
+ANNOTATION_FOLDERS = (
+    "annotations", "Annotations", "annotation", "labels", "ann", "json", "xml", "csv", "geojson", "rois",
+    "ROIs",
+)  # fmt: skip
 DELIMITERS = ",;\t|"
 
 

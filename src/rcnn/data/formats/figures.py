@@ -1,4 +1,4 @@
-"""Figures that annotation tools draw, as outlines: rectangles, ellipses, turned shapes, polygons with holes.
+"""Figures that annotation tools draw, as outlines: rectangles, ellipses, turned shapes, bitmaps.
 
 Convention:
     Angles are radians, clockwise as seen (y points down): the point (1, 0) turned by a quarter about the
@@ -10,7 +10,6 @@ Legend: P corners.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,11 +72,3 @@ def window_code(bitmap: npt.NDArray[Any], origin: tuple[int, int], size: Size) -
     if not inside.any():
         return None
     return Masks.from_patches([inside], [(max(top, 0), max(left, 0))], size).rle()[0]
-
-
-def with_holes(outers: Sequence[Part], holes: Sequence[Part], size: Size) -> Outline:
-    """Polygons as they are; with holes, the run-length code of what is left of them."""
-    if not holes:
-        return list(outers)
-    drawn = Masks.from_outlines([list(outers), list(holes)], size).dense()  # [2, H, W]
-    return Masks.from_dense((drawn[0] & ~drawn[1])[None]).rle()[0]

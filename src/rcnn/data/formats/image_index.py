@@ -129,6 +129,27 @@ class ImageIndex:
                 return _best(candidates, parts)
         return None
 
+    def of_file(self, stem: str) -> Path | None:
+        """The image that an annotation file belongs to by its name.
+
+        The image of exactly this name; or the one with the longest name that the other begins with, followed
+        by something else than a letter or a digit (``a.tif - Series 0``, ``a_rois``).
+        """
+        exact = self.find(stem)
+        if exact is not None:
+            return exact
+        key = plain_name(stem)
+        fits = [k for k in self._below if key.startswith(k) and not key[len(k) : len(k) + 1].isalnum()]
+        for longest in sorted(fits, key=len, reverse=True)[:1]:
+            candidates = self._below[longest]
+            return candidates[0] if len(candidates) == 1 else None
+        return None
+
+    def only(self) -> Path | None:
+        """The only image there is; None if there are none or several."""
+        files = {file for listed in self._below.values() for file in listed}
+        return files.pop() if len(files) == 1 else None
+
     def largest_folder(self) -> list[Path]:
         """The image files of the searched folder that has most of them."""
         folders: dict[Path, list[Path]] = defaultdict(list)

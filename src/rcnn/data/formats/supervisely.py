@@ -29,10 +29,11 @@ from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
 from rcnn.data.formats.contents import head, read_json
-from rcnn.data.formats.figures import Part, bounds, window_code, with_holes
+from rcnn.data.formats.figures import Part, bounds, window_code
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import shortened
 from rcnn.io.images import DECODER_ERRORS, MAX_PIXELS, image_files, visible_files
+from rcnn.structures.outlines import as_one_polygon
 
 IMAGES, ANNOTATIONS, META = "img", "ann", "meta.json"
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -135,7 +136,7 @@ def _draw(objects: AnnotatedImages, picture: Picture, found: dict[str, Any], pla
         elif kind == "polygon":
             listed = (found.get("points") or {}).get("interior") or []
             holes = [_part(hole) + HALF for hole in listed]
-            drawn.outline = with_holes([_points(found, "exterior", 3) + HALF], holes, picture.size)
+            drawn.outline = [as_one_polygon([_points(found, "exterior", 3) + HALF, *holes])]
         elif kind == "bitmap":
             bitmap, (x, y) = _bitmap(found.get("bitmap"))
             code = window_code(bitmap, (y, x), picture.size)
