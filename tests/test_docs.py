@@ -1,6 +1,5 @@
 """What the documents say is true: examples run, what is named exists, figures that can be computed agree."""
 
-import inspect
 import re
 import runpy
 import shlex
@@ -12,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 import typer.main
-from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import ROOT
+from examples import examples
 from rcnn import cli
 from rcnn.config import setting_keys
-from rcnn.inference.detector import Detector
 from rcnn.io.renamed import SETTINGS
 from rcnn.loading import load_detector
 from rcnn.models import MODELS
@@ -29,11 +27,9 @@ from rcnn.parts.box_head import BoxHead
 from rcnn.parts.fpn import FPN
 from rcnn.parts.mask_head import MaskHead
 from rcnn.parts.rpn import RPN, RPNSettings
-from rcnn.training import run
 from rcnn.training.defaults import DEFAULT_BACKBONE
 from rcnn.training.recipe import _tables, default_recipe, dump_recipe, load_recipe
 from rcnn.transform import Transform
-from tiny import NAMES, tiny_network, tiny_recipe
 
 TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 DOCUMENTS = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,8 +39,7 @@ names = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.nam
 
 def blocks(document: Path, language: str) -> list[str]:
     """The fenced blocks of a language; an empty one means none is said."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.M | re.S)
-    return [block for marked, block in found if marked == language]
+    return [example.code for example in examples(document, language)]
 
 
 def commands(document: Path) -> list[str]:
@@ -54,26 +49,6 @@ def commands(document: Path) -> list[str]:
     lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
     found = [part.strip() for line in lines for part in line.split(" && ")]
     return [line for line in found if re.match(r"(torchrun .*--no-python )?rcnn [a-z]", line)]
-
-
-def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    (example,) = blocks(ROOT / "README.md", "python")
-    recipe = tiny_recipe()
-    detector = Detector(tiny_network(recipe), recipe.transform, NAMES, min_score=0.0)
-    real_train = run.train
-
-    def train(*args: Any, **options: Any) -> Path:
-        inspect.signature(real_train).bind(*args, **options)
-        detector.save(tmp_path / "runs" / "cells" / "best.safetensors")
-        return tmp_path / "runs" / "cells"
-
-    monkeypatch.setattr(run, "train", train)
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.png", "b.png"):
-        Image.new("RGB", (48, 40), (90, 120, 60)).save(name)
-    exec(compile(example, "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("a.png")
-    assert {path.name for path in tmp_path.glob("*_overlay.png")} == {"a_overlay.png", "b_overlay.png"}
 
 
 @names
