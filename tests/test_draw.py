@@ -265,6 +265,8 @@ def test_long_captions_lose_their_middle():
     assert short.startswith("a_very")
     assert short.endswith(".png: 12")
     assert shortened("short", font, 120) == "short"
+    assert shortened("14 book, 4 person, 1 bottle", font, 100, tail=0).startswith("14 book, 4")
+    assert shortened("14 book, 4 person, 1 bottle", font, 100, tail=0).endswith("…")
     assert shortened(text, font, 0) == "…"
 
 

@@ -216,7 +216,9 @@ def _sheet_row(pictures: Sequence[Image.Image], captions: Sequence[str], tile: i
         small = _fitted(picture, width, height)
         row.paste(small, (x + (width - small.width) // 2, (height - small.height) // 2))
         for i, text in enumerate(texts):
-            pen.text((x, height + (i + 0.5) * line), shortened(text, font, width), LIGHT, font, anchor="lm")
+            # The first line is a name; lists that follow begin with what matters most.
+            short = shortened(text, font, width, tail=0.5 if i == 0 else 0)
+            pen.text((x, height + (i + 0.5) * line), short, LIGHT, font, anchor="lm")
         x += width + gap
     return row
 

@@ -42,18 +42,21 @@ def text_size(text: str, font: Font) -> tuple[float, float]:
     return math.ceil(right - left + 0.5 * height), math.ceil(1.1 * height)
 
 
-def shortened(text: str, font: Font, width: float) -> str:
-    """The text, without its middle if it is wider than ``width``: names are told apart by both ends."""
-    if font.getlength(text) <= width:
-        return text
-    kept = len(text) - 1
-    while kept and font.getlength(_without_middle(text, kept)) > width:
+def shortened(text: str, font: Font, width: float, *, tail: float = 0.5) -> str:
+    """The text, without its middle where it is wider than ``width``: names are told apart by both ends.
+
+    Args:
+        text: one line.
+        font: in which it is to be written.
+        width: pixels that there are.
+        tail: 0 to 1, the fraction of what is kept that comes from the end of the text.
+    """
+    short, kept = text, len(text)
+    while kept and font.getlength(short) > width:
         kept -= 1
-    return _without_middle(text, kept)
-
-
-def _without_middle(text: str, kept: int) -> str:
-    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+        end = int(kept * tail)
+        short = f"{text[: kept - end]}…{text[len(text) - end :]}"
+    return short
 
 
 def contrast(colour: Colour) -> Colour:

@@ -125,7 +125,7 @@ def train(
     except KeyboardInterrupt:
         _say_how_to_resume(resume or out)
         raise typer.Exit(INTERRUPTED) from None
-    print_text(f"run folder: {folder}; use it with: rcnn predict {folder} IMAGES --out DIR")
+    print_text(f"run folder: {folder}; use it with: rcnn predict {folder} IMAGES")
 
 
 def _say_how_to_resume(where: Path | None) -> None:

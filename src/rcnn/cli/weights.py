@@ -49,4 +49,4 @@ def weights_import(
     path = imported.detector.save(out.with_name(f"{out.name.removesuffix('.safetensors')}.safetensors"))
     for note in imported.notes:
         print_text(note)
-    print_text(f"written: {path}; use it with: rcnn predict {path} IMAGES --out DIR")
+    print_text(f"written: {path}; use it with: rcnn predict {path} IMAGES")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
-from rcnn.draw import contact_sheet
+from rcnn.draw import MAX_RATIO, contact_sheet, readable_scale
 from rcnn.io.atomic import write_image
+from rcnn.structures import Instances
 
 SHEET = "sheet.png"
+TILE = 320  # pixels, the mean width of a picture on the sheet
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,29 @@ def show(
         except ValueError as error:
             failed.append(str(error))
             continue
-        name = Path(str(sample.image_id)).name
-        pictures.append(sample.truth.overlay(sample.image))
-        captions.append(f"{name}: {len(sample.truth)}" if dataset.class_names else name)
-        write_image(pictures[-1], out / f"{index:05d}_{name}.png")
+        name = dataset.records[index].path.name
+        scale = readable_scale(sample.truth.size)
+        picture = sample.truth.overlay(sample.image, scale=scale)
+        write_image(picture, out / f"{index:05d}_{Path(name).stem}.png")
+        # On the sheet, texts on the pictures would be too small to read: captions say it.
+        pictures.append(_within(sample.truth.overlay(sample.image, scale=scale, labels=False), TILE))
+        captions.append(_caption(name, sample.truth))
     if not pictures:
         raise ValueError(f"{dataset.source}: none of the {len(chosen)} images chosen can be drawn")
-    sheet = write_image(contact_sheet(pictures, captions), out / SHEET)
+    sheet = write_image(contact_sheet(pictures, captions, tile=TILE), out / SHEET)
     return Shown(sheet, len(pictures), tuple(failed))
+
+
+def _caption(name: str, truth: Instances) -> str:
+    """The name of the image, and below it its objects of each class, or the area of each class of pixels."""
+    if truth.class_names:
+        counts = Counter(truth.names).most_common()
+        return f"{name}\n{', '.join(f'{count} {of}' for of, count in counts) or 'no objects'}"
+    areas = sorted(((float(fraction), of) for of, _, fraction in truth.area_rows()), reverse=True)
+    return f"{name}\n{', '.join(f'{of} {fraction:.0%}' for fraction, of in areas if fraction >= 0.005)}"
+
+
+def _within(picture: Image.Image, side: int) -> Image.Image:
+    """A picture no larger than a sheet can need, since all of a sheet's are in memory at once."""
+    picture.thumbnail((MAX_RATIO * side, MAX_RATIO * side), Image.Resampling.LANCZOS)
+    return picture

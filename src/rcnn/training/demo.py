@@ -72,7 +72,7 @@ def show_first_results(folder: Path, console: Console) -> None:
     with (folder / "counts.csv").open(newline="", encoding="utf-8") as file:
         counts = {row["image"]: row["count"] for row in csv.DictReader(file)}
     console.print(
-        f"The model {SHIPPED}, which comes with rcnn, finds in {len(images)} photographs of cells "
+        f"What the model {SHIPPED}, which comes with rcnn, finds in {len(images)} photographs "
         f"({images[0].parent}):\n"
     )
     for name, count in counts.items():
