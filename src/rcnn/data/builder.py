@@ -237,7 +237,7 @@ class DatasetBuilder:
         total = sum(len(picture.annotations) for picture in self.pictures)
         if not bare or len(bare) == total:
             return not bare
-        if 2 * len(bare) > total:
+        if 2 * len(bare) >= total:
             what = f"Only {total - len(bare)} of {total} objects have a segmentation."
             self.warn(what, "The outlines are ignored and the boxes used.")
             return False

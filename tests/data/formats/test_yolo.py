@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from rcnn.data.formats.open import open_data
-from rcnn.data.formats.yolo import label_path
+from rcnn.data.formats.yolo_layout import label_path
 
 NAMES = "names: [cat, dog]\n"
 
@@ -98,7 +98,7 @@ def test_keypoints(tmp_path: Path, dimensions: int) -> None:
     [
         ("names: [cat\n", "this is not YAML"),
         ("nc: 2\n", "expected names:"),
-        ("names: {0: cat, 2: dog}\n", "expected the numbers 0, 1, …"),
+        ("names: {cat: 0, dog: 1}\n", "expected the numbers 0, 1, …"),
         ("names: []\n", "expected the numbers"),
         (NAMES + "kpt_shape: [2, 5]\n", "kpt_shape"),
         (NAMES + "kpt_shape: [2, 3]\nflip_idx: [0, 0]\n", "flip_idx"),
@@ -217,3 +217,154 @@ def test_text_files_beside_the_images(tmp_path: Path) -> None:
     write(folder / "classes.txt", "cat\ndog\n")
     data = open_data(folder)
     assert (data.format, data.problems, data[0].truth.names) == ("yolo", (), ["dog"])
+
+
+BOX = "0 0.5 0.5 0.2 0.4\n"  # 40 15 60 35
+
+
+def only_problem(data, part: str) -> None:
+    [problem] = [p for p in data.problems if part in p.what]
+    assert problem.severity == "error"
+
+
+def test_settings_of_other_data_do_not_name_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "cars" / "images").mkdir(parents=True)
+    write(tmp_path / "data.yaml", "train: cars/images\nnames: [car, truck]\n")
+    image(tmp_path / "drops", BOX, part=".")
+    with pytest.raises(ValueError, match=r"without class names.*data\.yaml does not name these images"):
+        open_data(tmp_path / "drops")
+    write(tmp_path / "drops" / "classes.txt", "drop\n")
+    assert open_data(tmp_path / "drops").class_names == ("drop",)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "/content/drive/pets/train/images",
+        "C:\\Users\\me\\pets\\train\\images",
+        "../../other/train/images",
+        "pets/train",
+    ],
+)
+def test_paths_of_another_machine(tmp_path: Path, entry: str) -> None:
+    image(tmp_path / "train", BOX, part=".")
+    data = open_data(yaml(tmp_path, parts=f"train: {entry}\n"))
+    assert data[0].truth.boxes.tolist() == [[40, 15, 60, 35]]
+    [problem] = data.problems
+    assert "does not exist on this machine; read as" in problem.what
+    assert problem.severity == "warning"
+
+
+def test_two_splits_do_not_share_a_folder_by_its_end(tmp_path: Path) -> None:
+    image(tmp_path, BOX, part=".")
+    file = yaml(tmp_path, parts="train: /far/train/images\nval: /far/valid/images\n")
+    with pytest.raises(ValueError, match="several splits"):
+        open_data(file)
+    # The folder itself has its images and text files next to the settings.
+    assert len(open_data(tmp_path)) == 1
+
+
+def test_only_the_splits_that_exist_are_read(tmp_path: Path) -> None:
+    image(tmp_path, BOX)
+    data = open_data(yaml(tmp_path, parts="train: images/train\nval: images/val\ntest: images/test\n"))
+    assert len(data) == 1
+    assert "The images of val, test do not exist; only train is read." in data.problems[0].what
+
+
+@pytest.mark.parametrize(
+    ("points", "shape"),
+    [("0.45 0.5 1 0.55 0.5 2", "[2, 3]"), ("0.45 0.5 0.55 0.5", "[2, 2]")],
+)
+def test_keypoints_that_are_not_declared(tmp_path: Path, points: str, shape: str) -> None:
+    image(tmp_path, f"0 0.5 0.5 0.2 0.4 {points}\n1 0.5 0.55 0.2 0.4 {points}\n")
+    data = open_data(yaml(tmp_path))
+    only_problem(data, "look like boxes followed by 2 keypoints")
+    assert any(f"Add kpt_shape: {shape}" in p.advice for p in data.problems)
+
+
+def test_corners_and_upper_left_corners(tmp_path: Path) -> None:
+    corners = "0 0.1 0.1 0.3 0.4\n0 0.5 0.5 0.9 0.8\n0 0.6 0.2 0.95 0.6\n"
+    image(tmp_path, corners)
+    only_problem(open_data(yaml(tmp_path)), "2 of 3 boxes extend beyond their image")
+    image(tmp_path, "0 0.0 0.0 0.3 0.4\n0 0.1 0.6 0.5 0.3\n0 0.6 0.2 0.2 0.1\n")
+    data = open_data(yaml(tmp_path))
+    only_problem(data, "2 of 3 boxes extend beyond their image")
+    assert any("upper left corner" in p.advice for p in data.problems)
+
+
+def test_boxes_at_the_border_are_no_suspicion(tmp_path: Path) -> None:
+    image(tmp_path, "0 0.5 0.5 1 1\n0 0.9 0.5 0.2 0.4\n0 0.05 0.5 0.1 0.2\n")
+    assert open_data(yaml(tmp_path)).problems == ()
+
+
+def test_oriented_boxes_are_outlines_with_a_word(tmp_path: Path) -> None:
+    # On 100 by 50 pixels: a square of side sqrt(200), turned by 45 degrees, around 50 25.
+    image(tmp_path, "0 0.4 0.5 0.5 0.3 0.6 0.5 0.5 0.7\n")
+    data = open_data(yaml(tmp_path))
+    assert data[0].truth.boxes.tolist() == [[40, 15, 60, 35]]
+    assert data[0].truth.masks.areas()[0] == pytest.approx(200, abs=20)
+    [problem] = data.problems
+    assert "four corners, like oriented boxes" in problem.what
+    image(tmp_path, "0 0.4 0.3 0.6 0.3 0.6 0.7 0.4 0.7\n")  # upright
+    assert open_data(yaml(tmp_path)).problems == ()
+
+
+def test_two_images_of_one_text_file(tmp_path: Path) -> None:
+    path = image(tmp_path, BOX)
+    Image.new("RGB", (100, 50), "red").save(path.with_suffix(".jpg"))
+    [problem] = open_data(yaml(tmp_path)).problems
+    assert "a.jpg and a.png share the text file a.txt" in problem.what
+
+
+@pytest.mark.parametrize("given", ["", "obj.data", "train.txt", "obj_train_data"])
+def test_darknet_as_cvat_exports_it(tmp_path: Path, given: str) -> None:
+    path = image(tmp_path, None)
+    folder = path.parent.rename(tmp_path / "obj_train_data")
+    write(folder / "a.txt", "1 0.5 0.5 0.2 0.4\n")
+    write(tmp_path / "obj.names", "cat\ndog\n")
+    write(tmp_path / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n")
+    write(tmp_path / "train.txt", "data/obj_train_data/a.png\n")
+    data = open_data(tmp_path / given)
+    assert (data.problems, data[0].truth.names) == ((), ["dog"])
+    assert data[0].truth.boxes.tolist() == [[40, 15, 60, 35]]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("images", "Labels"), ("imgs", "labels"), ("train_images", "train_labels")]
+)
+def test_folders_by_other_names(tmp_path: Path, images: str, labels: str) -> None:
+    image(tmp_path / "before", None).parent.rename(tmp_path / images)
+    write(tmp_path / labels / "a.txt", BOX)
+    write(tmp_path / "classes.txt", "cat\n")
+    data = open_data(tmp_path)
+    assert (data.format, data.problems, len(data[0].truth)) == ("yolo", (), 1)
+
+
+def test_images_elsewhere(tmp_path: Path) -> None:
+    folder = image(tmp_path, None).parent.rename(tmp_path / "photos")
+    write(tmp_path / "texts" / "a.txt", BOX)
+    write(tmp_path / "texts" / "classes.txt", "cat\n")
+    data = open_data(tmp_path / "texts", folder)
+    assert (data.format, data.problems, len(data[0].truth)) == ("yolo", (), 1)
+
+
+def test_numbers_of_classes_may_have_gaps(tmp_path: Path) -> None:
+    image(tmp_path, "3 0.5 0.5 0.2 0.4\n")
+    data = open_data(yaml(tmp_path, "names: {1: cat, 3: dog}\n"))
+    assert (data.class_names, data[0].truth.names) == (("cat", "dog"), ["dog"])
+
+
+def test_no_text_file_at_all_says_where_they_were_looked_for(tmp_path: Path) -> None:
+    image(tmp_path, None)
+    [problem] = open_data(yaml(tmp_path)).problems
+    assert "No image has a text file" in problem.what
+    assert str(tmp_path / "labels" / "train") in problem.what
+    assert problem.severity == "error"
+
+
+def test_an_image_of_a_kind_that_is_not_read_is_named(tmp_path: Path) -> None:
+    path = image(tmp_path, BOX)
+    path.with_name("b.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    write(tmp_path / "labels" / "train" / "b.txt", BOX)
+    [problem] = open_data(yaml(tmp_path)).problems
+    assert (problem.file.name, problem.what) == ("b.heic", "This is a HEIC file, which is not read.")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from rcnn.data.formats.folders import SPLIT_WORDS, is_image_folder, split_of, subfolders
 from rcnn.data.formats.registry import Format, formats
-from rcnn.data.formats.yolo_layout import yaml_splits
+from rcnn.data.formats.yolo_settings import existing_splits
 from rcnn.io.images import image_files, visible_files
 
 MAX_FOLDERS_PROBED = 20  # number of subfolders examined
@@ -65,9 +65,9 @@ def find_splits(source: Path) -> dict[str, SplitPlace]:
     if not source.exists():
         return {}
     source = unwrapped(source)
-    of_yaml = {name: SplitPlace(file, name) for name, file in yaml_splits(source).items()}
-    if len(of_yaml) > 1:
-        return of_yaml
+    of_settings = {name: SplitPlace(file, name) for name, file in existing_splits(source).items()}
+    if len(of_settings) > 1:
+        return of_settings
     return {} if not source.is_dir() or _opens(source) else _splits_in(source)
 
 
@@ -81,7 +81,12 @@ def unwrapped(source: Path) -> Path:
         if len(folders) != 1:
             break
         place = folders[0]
-    return place if place != source and (_is_openable(place) or _splits_in(place)) else source
+    if place.is_dir() and not _is_openable(place):
+        splits = list(_splits_in(place).values())
+        if not splits:
+            return source
+        place = splits[0].path if len(splits) == 1 else place
+    return place
 
 
 def openable_below(source: Path) -> list[Path]:

@@ -41,6 +41,7 @@ from rcnn.data.formats import (
     voc_masks,
     yolo,
     yolo_layout,
+    yolo_writer,
 )
 from rcnn.data.formats.writer import Writer
 
@@ -172,11 +173,15 @@ FORMATS: dict[str, Any] = {
         name="yolo",
         read=yolo.read_yolo,
         sniff=yolo_layout.is_yolo,
-        write=yolo.YoloWriter,
-        options=("split",),
+        guess=yolo_layout.lacks_names,
+        write=yolo_writer.YoloWriter,
+        options=("images", "split"),
         parents=("images",),
         title="YOLO",
-        description="`data.yaml`; with several splits, `DATA/images/train` with `DATA/labels/train/*.txt`",
+        description=(
+            "`data.yaml`; with several splits, `DATA/images/train` with `DATA/labels/train/*.txt`; or "
+            "darknet's `obj.data`, as CVAT exports it"
+        ),
         gives="boxes, masks or keypoints",
     ),
     "labelme": Format(

@@ -10,13 +10,14 @@ Convention:
     ``0 0.5 0.5 0.2 0.4`` (class, centre, width, height) is the box ``40 15 60 35``; with kpt_shape, keypoints
     follow, as continuous coordinates. ``0 x1 y1 x2 y2 x3 y3 …`` is an outline.
 
-Without ``data.yaml``, a ``classes.txt`` next to ``images`` or in ``labels`` names the classes. An image
-without a text file has no objects, as the format defines.
+Without ``data.yaml``, a ``classes.txt`` or ``obj.names`` next to ``images`` or in ``labels`` names the
+classes. An image without a text file has no objects, as the format defines. Darknet's ``obj.data`` with
+``obj_train_data``, as CVAT exports it, is the same with other files (:mod:`rcnn.data.formats.yolo_settings`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +27,37 @@ import numpy.typing as npt
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.classes import numbered_keypoints
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.label_image import NAMES_FILE
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
-from rcnn.data.formats.yolo_layout import YoloPlace, find_yolo, label_path, load_yaml
-from rcnn.data.problems import shortened
+from rcnn.data.formats.folders import images_below
+from rcnn.data.formats.yolo_layout import NO_NAMES, LabelFinder, YoloPlace, find_yolo
+from rcnn.data.formats.yolo_lines import BOX, MIN_OUTLINE_VALUES, Line, Row, suspicions
+from rcnn.data.formats.yolo_settings import NAMES_FILES, class_numbers, find_by_end, load_settings
+from rcnn.data.problems import Problem, shortened
 from rcnn.io.atomic import read_lines
-from rcnn.io.images import image_files, visible_files
-from rcnn.structures import DEFAULT_SIGMA, Skeleton
-from rcnn.structures.outlines import as_one_polygon, trace
+from rcnn.io.images import visible_files
+from rcnn.structures import Skeleton
 
 SLACK = 0.01  # tolerance beyond 0 and 1 for rounding
-BOX, MIN_OUTLINE_VALUES = 5, 7  # numbers per line
-
-Row = npt.NDArray[np.float64]
+LISTED_SINGLY = 3  # text files without an image; more are counted
 
 
-def read_yolo(path: str | Path, split: str | None = None) -> Dataset:
+def read_yolo(path: str | Path, split: str | None = None, images: str | Path | None = None) -> Dataset:
     """Open YOLO data; see :func:`rcnn.data.formats.yolo_layout.find_yolo` for the paths.
+
+    Args:
+        path: the settings, a folder, or a list of images.
+        split: a split of the settings.
+        images: the folder of the images, if it is elsewhere.
 
     Raises:
         ValueError: no YOLO data, several splits without ``split``, unusable class names, or no image.
     """
-    place = find_yolo(Path(path), split)
+    place = find_yolo(Path(path), split, None if images is None else Path(images))
     if place is None:
-        raise ValueError(f"{path}: expected data.yaml, or images/ with labels/*.txt and a {NAMES_FILE}.")
-    reader = _Reader(place, load_yaml(place.yaml))
+        raise ValueError(f"{path}: expected data.yaml, or images/ with labels/*.txt and a classes.txt.")
+    if place.settings is None:
+        other = f" {place.foreign} does not name these images." if place.foreign else ""
+        raise ValueError(f"{path}: {NO_NAMES}.{other}")
+    reader = _Reader(place, place.settings, load_settings(place.settings))
     for entry in place.images:
         for image in _listed_images(place, entry):
             reader.read_image(image)
@@ -63,22 +70,35 @@ def read_yolo(path: str | Path, split: str | None = None) -> Dataset:
 class _Reader:
     """Collects the usable content of the text files, and all problems."""
 
-    def __init__(self, place: YoloPlace, settings: dict[str, Any]) -> None:
+    def __init__(self, place: YoloPlace, file: Path, settings: dict[str, Any]) -> None:
         self.place = place
+        self.file = file
         self.builder = DatasetBuilder("yolo", place.source, "crowd", "outlines")
-        self.builder.declare_classes(_class_names(place, settings))
+        for note in place.notes:
+            self.builder.warn(note, "Correct the paths in the file.", "paths", file=file)
+        names = class_numbers(file, settings)
+        self.labels = {number: label for label, number in enumerate(names)}
+        self.builder.declare_classes(names.values())
+        self._compare_count(settings.get("nc"))
         self.per_keypoint = 0
         if settings.get("kpt_shape"):
             self._read_shape(settings)
+        self.finder = LabelFinder(place.images[0], place.labels)
         self.seen: set[Path] = set()
         self.bare: list[Path] = []
-        self.label_files: set[Path] = set()
+        self.lines: list[Line] = []
+        self.images_of: dict[Path, list[Path]] = defaultdict(list)  # by text file
+
+    def _compare_count(self, count: Any) -> None:
+        if isinstance(count, int) and count != len(self.labels):
+            what = f"nc is {count}, but names has {len(self.labels)} classes."
+            self.builder.warn(what, "The names are used; correct one of them.", "nc", file=self.file)
 
     def _read_shape(self, settings: dict[str, Any]) -> None:
         shape, partners = settings["kpt_shape"], settings.get("flip_idx") or ()
         pair = isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) for v in shape)
         if not pair or shape[0] < 1 or shape[1] not in (2, 3):
-            raise ValueError(f"{self.place.yaml}: kpt_shape: {shape}; expected [keypoints, 2 or 3].")
+            raise ValueError(f"{self.file}: kpt_shape: {shape}; expected [keypoints, 2 or 3].")
         named = settings.get("kpt_names")
         if isinstance(named, dict):  # one list per class; all classes share one skeleton
             named = next(iter(named.values()), None)
@@ -87,7 +107,7 @@ class _Reader:
         try:
             self.builder.skeleton = Skeleton(names, mirror=tuple(partners))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.place.yaml}: flip_idx: {error}.") from error
+            raise ValueError(f"{self.file}: flip_idx: {error}.") from error
         self.per_keypoint = shape[1]
 
     def read_image(self, path: Path) -> None:
@@ -95,8 +115,8 @@ class _Reader:
         if path in self.seen:
             self.builder.warn("The image is listed twice.", "It is used once.", file=path)
             return
-        label = label_path(path)
-        self.label_files.add(label)
+        label = self.finder.find(path)
+        self.images_of[label].append(path)
         picture = self.builder.add_file(path, str(path))
         if picture is None:
             return
@@ -130,9 +150,10 @@ class _Reader:
                 what = f"Expected numbers; found {line[:60]!r}."
                 self.builder.report(what, "Correct or delete the line.", place, file=picture.path)
                 continue
-            self._read_row(picture, row, place)
+            self.lines.append(Line(picture, place, row))
 
-    def _read_row(self, picture: Picture, row: Row, place: str) -> None:
+    def _read_row(self, line: Line) -> None:
+        picture, place, row = line.picture, line.place, line.row
         count = self.builder.num_keypoints
         is_outline = not count and len(row) >= MIN_OUTLINE_VALUES and len(row) % 2 == 1
         fault = self._row_fault(row, is_outline)
@@ -150,19 +171,22 @@ class _Reader:
             points = self._points(picture, row[BOX:]) if count else None
         box = self.builder.usable_box((x1, y1, x2, y2), picture, place)
         if box is not None:
-            picture.annotations.append(Annotation(box, int(row[0]), place, outline, points))
+            label = self.labels[int(row[0])]
+            picture.annotations.append(Annotation(box, label, place, outline, points))
 
     def _row_fault(self, row: Row, is_outline: bool) -> str | None:
         """The fault of a line of numbers, None if it is usable."""
-        count, num_classes = self.builder.num_keypoints, len(self.builder.class_names)
+        count = self.builder.num_keypoints
         wanted = BOX + count * self.per_keypoint
         if len(row) != wanted and not is_outline:
             more = "" if count else f", or {MIN_OUTLINE_VALUES}, 9, 11, … for an outline"
-            return f"{len(row)} numbers; expected {wanted}{more}."
+            confidence = " Is the last one a confidence?" if len(row) == wanted + 1 else ""
+            return f"{len(row)} numbers; expected {wanted}{more}.{confidence}"
         if not np.isfinite(row).all():
             return "A value is not a finite number."
-        if row[0] not in range(num_classes):
-            return f"The class {row[0]:g} is not among 0 to {num_classes - 1}."
+        if row[0] not in self.labels:
+            first, last = min(self.labels), max(self.labels)
+            return f"The class {row[0]:g} is not among {first} to {last}."
         fractions = row[1:] if is_outline or not count else np.r_[row[1:BOX], self._shown(row)]
         if fractions.min() < -SLACK or fractions.max() > 1 + SLACK:
             worst = fractions[np.abs(fractions - 0.5).argmax()]
@@ -184,116 +208,68 @@ class _Reader:
         return points
 
     def finish(self) -> None:
-        """Report images without a text file and vice versa; set short image ids."""
+        """Read the lines, report what is suspicious and what lacks its partner, and set short image ids."""
+        self.builder.problems[:0] = suspicions(self.builder.source, self.lines, self.per_keypoint > 0)
+        for line in self.lines:
+            self._read_row(line)
         if self.bare:
-            what = f"{len(self.bare)} images have no text file: {shortened([p.name for p in self.bare])}."
-            self.builder.warn(what, "They count as images without objects.", "images")
+            self._report_bare()
+        for label, images in self.images_of.items():
+            if len(images) > 1 and label.is_file():
+                names = " and ".join(image.name for image in images)
+                what = f"{names} share the text file {label.name}; both get its objects."
+                self.builder.warn(what, "Rename or remove one image if that is wrong.", file=images[0])
         # A list may name only some of the images; text files of the others are fine.
-        is_list = any(entry.is_file() for entry in self.place.images)
-        for folder in () if is_list else sorted({label.parent for label in self.label_files}):
-            for label in visible_files(folder, "*.txt") if folder.is_dir() else ():
-                if label not in self.label_files and label.name != NAMES_FILE:
-                    self.builder.report("Its image is missing.", "Add it, or delete this file.", file=label)
+        if not any(entry.is_file() for entry in self.place.images):
+            self._report_lost_texts()
         pictures = self.builder.pictures
         stems = [picture.path.stem for picture in pictures]
         if len(set(stems)) == len(stems):
             for picture in pictures:
                 picture.image_id = picture.path.stem
 
+    def _report_bare(self) -> None:
+        what = f"{len(self.bare)} images have no text file: {shortened([p.name for p in self.bare])}."
+        if len(self.bare) < len(self.builder.pictures):
+            self.builder.warn(what, "They count as images without objects.", "images")
+            return
+        looked = ", ".join(dict.fromkeys(str(self.finder.find(p).parent) for p in self.bare))
+        what = f"No image has a text file, for example {self.bare[0].name}. Searched {looked}."
+        self.builder.report(what, "Put the text files into that folder.", "labels")
 
-def _class_names(place: YoloPlace, settings: dict[str, Any]) -> list[str]:
-    names = settings["names"]
-    numbered = names if isinstance(names, dict) else dict(enumerate(names))
-    if sorted(map(str, numbered)) != sorted(map(str, range(len(numbered)))) or not numbered:
-        raise ValueError(f"{place.yaml}: names: expected the numbers 0, 1, …; found {list(numbered)}.")
-    return [str(name) for _, name in sorted((int(number), name) for number, name in numbered.items())]
+    def _report_lost_texts(self) -> None:
+        lost = [
+            label
+            for folder in sorted({label.parent for label in self.images_of})
+            for label in (visible_files(folder, "*.txt") if folder.is_dir() else ())
+            if label not in self.images_of and label.name not in NAMES_FILES
+        ]
+        folders = {image.parent for images in self.images_of.values() for image in images}
+        others = {f.stem: f for folder in folders for f in visible_files(folder) if f.is_file()}
+        if len(lost) <= LISTED_SINGLY:
+            for label in lost:
+                self.builder.problems.append(_lost(label, others.get(label.stem)))
+        else:
+            names = shortened([label.name for label in lost])
+            what = f"The images of {len(lost)} text files are missing: {names}."
+            self.builder.report(what, "Add them, or delete the text files.", "labels", file=lost[0].parent)
+
+
+def _lost(label: Path, other: Path | None) -> Problem:
+    """A text file without an image; ``other`` is a file of its name where the images are."""
+    if other is None or other.suffix == ".txt":
+        return Problem(label, "Its image is missing.", "Add it, or delete this file.")
+    kind = other.suffix.lstrip(".").upper()
+    return Problem(other, f"This is a {kind} file, which is not read.", "Save it as JPEG or PNG.", label.name)
 
 
 def _listed_images(place: YoloPlace, entry: Path) -> list[Path]:
     """The images of a folder and its subfolders, or of a list."""
     if entry.is_dir():
-        folders = [entry, *sorted(f for f in entry.rglob("*") if f.is_dir())]
-        return [
-            file
-            for folder in folders
-            if not any(part.startswith(".") for part in folder.relative_to(entry).parts)
-            for file in image_files(folder)
-        ]
+        return images_below(entry)
     if entry.is_file():
-        lines = [line.replace("\\", "/") for line in read_lines(entry) if line]
-        return [entry.parent / line.removeprefix("./") for line in lines]
-    raise ValueError(f"{place.yaml}: {entry} does not exist; correct the file, or its path.")
-
-
-class YoloWriter(Writer):
-    """YOLO: keypoints with boxes if there are keypoints, else outlines if there are outlines, else boxes."""
-
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
-        super().__init__(folder, dataset, dropped)
-        self.kind = "keypoints" if dataset.skeleton else "outlines" if dataset.has_masks else "boxes"
-        self.holds = frozenset({self.kind})
-
-    def write(self, item: Item) -> None:
-        """Write one text file."""
-        if self.kind == "outlines":
-            item = self.with_outlines(item)
-            self.note_boxes(item)
-        height, width = item.truth.size
-        scale = np.array([width, height])
-        lines: dict[str, None] = {}  # in order, each once
-        for index, fractions in enumerate(self._rows(item, scale)):
-            label = int(item.truth.labels[index])
-            line = " ".join([str(label), *(f"{value:.10g}" for value in fractions)])
-            if line in lines:
-                self.dropped.note("objects that occur twice", item.place(index))
-            else:
-                lines[line] = None
-        folder = self.folder / "labels"
-        folder.mkdir(exist_ok=True)
-        text = "".join(f"{line}\n" for line in lines)
-        (folder / f"{item.image.stem}.txt").write_text(text, encoding="utf-8")
-
-    def _rows(self, item: Item, scale: npt.NDArray[np.int64]) -> Iterator[list[float]]:
-        """The numbers that follow the class in each line."""
-        if self.kind == "outlines":
-            assert item.truth.masks is not None
-            windows = item.truth.masks.windows.tolist()
-            for index, (patch, (x, y, _, _)) in enumerate(
-                zip(item.truth.masks.patches(), windows, strict=True)
-            ):
-                parts, holes = trace(patch.astype(bool), (y, x))
-                if holes:
-                    self.dropped.note("outlines with holes, which are filled", item.place(index))
-                yield (as_one_polygon(parts) / scale).reshape(-1).tolist()
-            return
-        corners = item.truth.boxes.astype(np.float64)
-        boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
-        for index, box in enumerate(boxes / np.tile(scale, 2)):
-            row = box.tolist()
-            if self.kind == "keypoints":
-                assert item.truth.keypoints is not None
-                points = item.truth.keypoints[index].astype(np.float64)
-                points[:, :2] /= scale
-                row += points.reshape(-1).tolist()
-            yield row
-
-    def finish(self) -> None:
-        """Write ``data.yaml``."""
-        import yaml
-
-        content: dict[str, Any] = {
-            "train": "images",
-            "names": dict(enumerate(self.dataset.class_names)),
-        }
-        skeleton = self.dataset.skeleton
-        if skeleton is not None:
-            names = {label: list(skeleton.names) for label in range(len(self.dataset.class_names))}
-            content |= {"kpt_shape": [len(skeleton.names), 3], "flip_idx": list(skeleton.mirror)}
-            content["kpt_names"] = names
-            for a, b in skeleton.bones:
-                self.dropped.note("bones of the skeleton", f"{skeleton.names[a]} to {skeleton.names[b]}")
-            for name, sigma in zip(skeleton.names, skeleton.sigmas, strict=True):
-                if sigma != DEFAULT_SIGMA:
-                    self.dropped.note("sigmas of keypoints", f"{name}: {sigma:g}")
-        text = yaml.dump(content, allow_unicode=True, sort_keys=False)
-        (self.folder / "data.yaml").write_text(text, encoding="utf-8")
+        roots = tuple(dict.fromkeys((entry.parent, *(f.parent for f in (place.settings,) if f))))
+        lines = [line.replace("\\", "/").removeprefix("./") for line in read_lines(entry) if line]
+        found = [find_by_end(line, roots)[0] for line in lines]
+        return [path or entry.parent / line for line, path in zip(lines, found, strict=True)]
+    raise ValueError(f"{place.settings}: {entry} does not exist; correct the file, or its path.")

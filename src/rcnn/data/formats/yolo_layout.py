@@ -1,17 +1,36 @@
-"""The layout of YOLO data: the yaml file, its splits, and the text file of an image."""
+"""The layout of YOLO data: where its settings, images and text files are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from rcnn.data.formats.label_image import NAMES_FILE
-from rcnn.io.images import image_files, visible_files
+from rcnn.data.formats.folders import (
+    SPLIT_WORDS,
+    Sides,
+    has_file,
+    has_images,
+    is_split_into_folders,
+    opposite_of,
+    sides_of,
+)
+from rcnn.data.formats.yolo_settings import (
+    DATA_ENDING,
+    NAMES_FILES,
+    YAML_ENDINGS,
+    existing_splits,
+    find_by_end,
+    load_settings,
+    names_in,
+    settings_in,
+    split_entries,
+)
+from rcnn.io.atomic import read_lines
+from rcnn.io.images import IMAGE_ENDINGS, image_files
 
-YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-SPLITS = ("train", "val", "valid", "test")
-ABOVE = 4  # number of folders above the images that are searched for data.yaml
+ABOVE = 4  # number of folders above the images that are searched for settings
+NO_NAMES = "YOLO labels without class names; add a data.yaml, or classes.txt with one name per line"
+LOOKED_AT = 20  # text files read to recognise a folder of them
 
 
 @dataclass(frozen=True)
@@ -19,46 +38,98 @@ class YoloPlace:
     """The files of a data set.
 
     Attributes:
-        source: the given path: the yaml file, a folder of images, or a list of images.
-        yaml: the yaml file, or ``classes.txt``.
+        source: the given path: the settings, a folder of images, or a list of images.
+        settings: the file of :mod:`rcnn.data.formats.yolo_settings`; None if there is none.
         images: the folders and lists of the images.
+        labels: the folder of the text files, if it does not follow from that of the images.
+        notes: what is worth a warning.
+        foreign: settings nearby that do not name these images.
     """
 
     source: Path
-    yaml: Path
+    settings: Path | None
     images: tuple[Path, ...]
+    labels: Path | None = None
+    notes: tuple[str, ...] = ()
+    foreign: Path | None = None
 
 
-def find_yolo(path: Path, split: str | None = None) -> YoloPlace | None:
+@dataclass
+class LabelFinder:
+    """Finds the text file of an image.
+
+    Attributes:
+        images: the folder of all images, if the text files are in a folder that does not mirror its name.
+        labels: that folder.
+    """
+
+    images: Path | None = None
+    labels: Path | None = None
+    folders: dict[Path, Path] = field(default_factory=dict)
+
+    def find(self, image: Path) -> Path:
+        """The text file of an image; it need not exist."""
+        beside = image.with_suffix(".txt")
+        if beside.is_file():
+            return beside
+        if self.labels is not None:
+            within = self.images is not None and self.images in image.parents
+            below = image.relative_to(self.images) if within and self.images else Path(image.name)
+            mirrored = (self.labels / below).with_suffix(".txt")
+            return mirrored if mirrored.is_file() else self.labels / f"{image.stem}.txt"
+        return self._folder(image.parent, label_path(image).parent) / f"{image.stem}.txt"
+
+    def _folder(self, images: Path, usual: Path) -> Path:
+        if images not in self.folders:
+            there = usual != images and usual.is_dir()
+            self.folders[images] = usual if there else opposite_of(images, has_texts) or usual
+        return self.folders[images]
+
+
+def find_yolo(path: Path, split: str | None = None, images: Path | None = None) -> YoloPlace | None:
     """The YOLO data at a path, None if there are none.
 
-    A path may be the yaml file, its folder, a folder of images with a corresponding ``labels``, or a list of
-    images that a yaml file names.
+    A path may be the settings, their folder, a folder of images with its text files, or a list of images.
+    With ``images``, it is the folder of the text files.
 
     Raises:
-        ValueError: an unusable yaml file, or one with several splits without ``split``.
+        ValueError: unusable settings, or several splits without ``split``.
     """
-    if path.suffix in (".yaml", ".yml"):
-        return _of_yaml(path, split)
+    if images is not None:
+        return _of_labels(path, images)
+    if path.suffix in (*YAML_ENDINGS, DATA_ENDING):
+        return _of_settings(path, split)
     if path.is_file():
-        yaml = _yaml_above(path) if path.suffix == ".txt" else None
-        return None if yaml is None else YoloPlace(path, yaml, (path,))
-    own = _yaml_in(path)
+        return _of_list(path)
+    if not path.is_dir():
+        return None
+    own = settings_in(path)
+    sides = _sides(path)
+    if own is not None and (existing_splits(own) or len(sides) != 1):
+        return _of_settings(own, split)
     if own is not None:
-        return _of_yaml(own, split)
-    if (path / "images").is_dir() and _has_texts(path / "labels"):
-        names = next((f for f in (path / NAMES_FILE, path / "labels" / NAMES_FILE) if f.is_file()), None)
-        names = names or _yaml_above(path)
-        if names is None:
-            raise ValueError(f"{path}: YOLO labels without class names; add a data.yaml or {NAMES_FILE}.")
-        return YoloPlace(path, names, (path / "images",))
-    if (path / NAMES_FILE).is_file() and any(label_path(f).parent == path for f in image_files(path)):
-        return YoloPlace(path, path / NAMES_FILE, (path,))  # as labelImg saves it
-    labels = label_path(path / "image").parent
-    if "images" in path.parts and _has_texts(labels):
-        yaml = _yaml_above(path)
-        return None if yaml is None else YoloPlace(path, yaml, (path,))
+        note = f"No path in {own.name} exists; read were {sides[0].images.name}/ and its text files."
+        return YoloPlace(path, own, (sides[0].images,), sides[0].annotations, notes=(note,))
+    if len(sides) == 1:
+        names = names_in(path) or names_in(sides[0].annotations)
+        return replace(_with_names(path, sides[0].images, names), labels=sides[0].annotations)
+    if (path / "images").is_dir() and not has_images(path / "images") and has_texts(path / "labels"):
+        return _with_names(path, path / "images", names_in(path) or names_in(path / "labels"))
+    if _texts_beside(path) or opposite_of(path, has_texts) is not None:
+        return _with_names(path, path, names_in(path))
     return None
+
+
+def is_yolo(path: Path, split: str | None = None, images: Path | None = None) -> bool:
+    """Whether a path is YOLO data with class names; see :func:`find_yolo`."""
+    place = _place(path, split, images)
+    return place is not None and place.settings is not None
+
+
+def lacks_names(path: Path) -> bool:
+    """Whether a path is YOLO data of which only the class names are missing."""
+    place = _place(path, None, None)
+    return place is not None and place.settings is None
 
 
 def label_path(image: Path) -> Path:
@@ -74,103 +145,142 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def is_yolo(path: Path, split: str | None = None) -> bool:
-    """Whether a path is YOLO data; see :func:`find_yolo`."""
-    # A list of VOC may have a yaml file above it.
-    return path.exists() and path.parent.parent.name != "ImageSets" and find_yolo(path, split) is not None
+def has_texts(folder: Path) -> bool:
+    """Whether a folder, or a folder below it, has text files that look like labels."""
+    if not has_file(folder, (".txt",)):
+        return False
+    files = (f for f in sorted(folder.rglob("*.txt")) if not f.name.startswith("."))
+    texts = [
+        f for f, _ in zip((f for f in files if f.name not in NAMES_FILES), range(LOOKED_AT), strict=False)
+    ]
+    return bool(texts) and (folder.name == "labels" or any(map(_looks_like_labels, texts)))
 
 
-def load_yaml(file: Path) -> dict[str, Any]:
-    """The content of ``data.yaml``, or the names of ``classes.txt`` in the same form.
-
-    Raises:
-        ValueError: the file is missing, not YAML, or has no names.
-    """
-    import yaml
-
+def _looks_like_labels(file: Path) -> bool:
+    """Whether the first line of a text file is a class and numbers, or the file is empty."""
     try:
-        text = file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: the file cannot be read ({error}).") from error
-    if file.name == NAMES_FILE:
-        names = [line.strip() for line in text.strip().splitlines()]
-        if not all(names):
-            empty = names.index("") + 1
-            raise ValueError(f"{file}: line {empty} is empty; expected the name of class {empty - 1}.")
-        return {"names": names}
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{file}: this is not YAML ({error}). Fix it.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
-        raise ValueError(f"{file}: expected names: as a list, or as numbers with names.")
-    # As texts: YAML takes a class named "No" for False.
-    return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
+        with file.open(encoding="utf-8-sig") as lines:
+            words = next((line for line in lines if line.strip()), "").split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return not words or (len(words) >= 5 and all(_is_number(word) for word in words))
 
 
-def yaml_splits(path: Path) -> dict[str, Path]:
-    """The splits of a yaml file, or of the one in a folder, whose images exist; and that file for each."""
-    file = path if path.suffix in (".yaml", ".yml") else _yaml_in(path)
-    if file is None:
-        return {}
+def _is_number(text: str) -> bool:
     try:
-        content = load_yaml(file)
+        float(text)
     except ValueError:
-        return {}
-    return {
-        name: file
-        for name in SPLITS
-        if content.get(name) and all(entry.exists() for entry in _entries(file, content, name))
-    }
+        return False
+    return True
 
 
-def _of_yaml(file: Path, split: str | None) -> YoloPlace:
-    content = load_yaml(file)
-    splits: dict[str, tuple[Path, ...]] = {
-        name: _entries(file, content, name) for name in SPLITS if content.get(name)
-    }
-    if split is None and len(splits) > 1:
-        places = [folder for folders in splits.values() for folder in folders]
-        parts = ", ".join(str(p.resolve()) for p in places if p.exists()) or ", ".join(map(str, places))
+def _place(path: Path, split: str | None, images: Path | None) -> YoloPlace | None:
+    # A list of VOC may have a yaml file above it.
+    if not path.exists() or path.parent.parent.name == "ImageSets":
+        return None
+    return find_yolo(path, split, images)
+
+
+def _texts_beside(folder: Path) -> bool:
+    """Whether images have text files next to them that look like labels, as labelImg and darknet save."""
+    texts = [f.with_suffix(".txt") for f in image_files(folder)[: 10 * LOOKED_AT]]
+    found = [f for f in texts if f.is_file()][:LOOKED_AT]
+    return any(map(_looks_like_labels, found))
+
+
+def _sides(path: Path) -> list[Sides]:
+    """The pairs of folders below a path; those of a data set in splits are opened one by one."""
+    found = [sides for sides in sides_of(path, has_texts) if sides.images != path]
+    return [sides for sides in found if not is_split_into_folders(sides.images)]
+
+
+def _of_labels(path: Path, images: Path) -> YoloPlace | None:
+    sides = sides_of(path, has_texts)
+    labels = sides[0].annotations if sides else path
+    names = names_in(labels) or names_in(path) or settings_in(path)
+    place = _with_names(path, images, names, start=labels) if has_texts(labels) else None
+    return None if place is None else replace(place, labels=labels)
+
+
+def _of_list(path: Path) -> YoloPlace | None:
+    """The images of a list, if it has lines that are paths of images."""
+    if path.suffix != ".txt" or path.name in NAMES_FILES:
+        return None
+    try:
+        listed = next((line for line in read_lines(path) if line), "")
+    except ValueError:  # another encoding
+        return None
+    if not listed.lower().endswith(IMAGE_ENDINGS):
+        return None
+    image, _ = find_by_end(listed, (path.parent, path.parent.parent))
+    settings, foreign = _settings_above(path, image)
+    settings = names_in(path.parent) if settings is None else settings
+    return None if settings is None else YoloPlace(path, settings, (path,), foreign=foreign)
+
+
+def _with_names(source: Path, images: Path, names: Path | None, start: Path | None = None) -> YoloPlace:
+    """A folder of images with the settings above it that name it, or with a list of names."""
+    if names is not None:
+        return YoloPlace(source, names, (images,))
+    settings, foreign = _settings_above((start or images) / "image")
+    return YoloPlace(source, settings, (images,), foreign=foreign)
+
+
+def _of_settings(file: Path, split: str | None) -> YoloPlace:
+    entries = split_entries(file, load_settings(file))
+    there = existing_splits(file)
+    if split is None and len(there or entries) > 1:
+        places = [path for name in there or entries for path in entries[name].paths]
+        parts = ", ".join(str(place.resolve() if there else place) for place in places)
         raise ValueError(f"{file}: YOLO data with several splits; name one of their images: {parts}.")
-    if not splits:
+    if not entries:
         raise ValueError(f"{file}: expected train: or val: with a folder or list of images.")
-    name = split or next(iter(splits))
-    if name not in splits:
-        raise ValueError(f"{file}: there is no split {name}; available: {', '.join(splits)}.")
-    return YoloPlace(file, file, splits[name])
+    name = split or next(iter(there or entries))
+    if name not in entries:
+        raise ValueError(f"{file}: there is no split {name}; available: {', '.join(entries)}.")
+    found, notes = entries[name], []
+    if found.is_moved and file.suffix != DATA_ENDING:  # CVAT writes data/ before every path
+        shown = ", ".join(map(str, found.paths))
+        notes.append(f"{', '.join(found.named)} does not exist on this machine; read as {shown}.")
+    gone = [other for other in entries if other not in there and other != name]
+    if split is None and gone:
+        notes.append(f"The images of {', '.join(gone)} do not exist; only {name} is read.")
+    return YoloPlace(file, file, found.paths, notes=tuple(notes))
 
 
-def _entries(file: Path, content: dict[str, Any], split: str) -> tuple[Path, ...]:
-    """The folders and lists of a split: relative to ``path``, or to the yaml file."""
-    entries = content[split] if isinstance(content[split], list) else [content[split]]
-    roots = [file.parent / str(content.get("path") or "."), file.parent]
-    found = []
-    for entry in (str(entry).replace("\\", "/") for entry in entries):
-        # Exports write "../train/images" for folders next to their yaml file.
-        names = dict.fromkeys((entry, entry.removeprefix("../")))
-        places = [root / name for name in names for root in roots]
-        found.append(next((place for place in places if place.exists()), places[0]))
-    return tuple(found)
-
-
-def _yaml_in(folder: Path) -> Path | None:
-    named = next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
-    if named is not None or not folder.is_dir():
-        return named
-    files = [f for f in visible_files(folder, "*.y*ml") if "names:" in f.read_text("utf-8", "replace")]
-    return files[0] if len(files) == 1 else None
-
-
-def _yaml_above(path: Path) -> Path | None:
+def _settings_above(path: Path, image: Path | None = None) -> tuple[Path | None, Path | None]:
+    """The nearest settings or names above a path; and settings that are not about it, or about ``image``."""
+    foreign = None
     for folder in list(path.parents)[:ABOVE]:
-        found = _yaml_in(folder)
-        if found is not None:
-            return found
-        if (folder / NAMES_FILE).is_file():
-            return folder / NAMES_FILE
-    return None
+        file = settings_in(folder)
+        if file is not None and _names_images(file, image or path):
+            return file, None
+        foreign = foreign or file
+        names = names_in(folder)
+        if names is not None:
+            return names, None
+    return None, foreign
 
 
-def _has_texts(folder: Path) -> bool:
-    return folder.is_dir() and any(f.name != NAMES_FILE for f in visible_files(folder, "*.txt"))
+def _names_images(file: Path, path: Path) -> bool:
+    """Whether settings are about a path: it is in one of their splits, or they have none that exist."""
+    try:
+        splits = [found for found in split_entries(file, load_settings(file)).values() if found.exist]
+    except ValueError:
+        return False
+    whole = path.resolve()
+    if splits:
+        roots = [entry.resolve() for found in splits for entry in found.paths]
+        lists = any(root.is_file() for root in roots)
+        return lists or any(root == whole or root in whole.parents for root in roots)
+    # Without images of their own they can be meant for the folders next to them.
+    near = file.parent.resolve()
+    return whole.parent == near or whole.parents[1] == near or _role_between(near, whole)
+
+
+def _role_between(near: Path, path: Path) -> bool:
+    """Whether only folders such as ``train/images`` are between a folder and a path below it."""
+    if near not in path.parents:
+        return False
+    between = path.relative_to(near).parts[:-1]
+    return all(part.lower() in (*SPLIT_WORDS, "images", "labels") for part in between)
