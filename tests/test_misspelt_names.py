@@ -48,6 +48,11 @@ TABLES: dict[str, tuple[Callable[[], Any], str]] = {
     "metrics": (lambda: choose_metrics(["nuclie"]), "nuclei"),
     "logs": (lambda: open_callbacks(log=["tensorbord"]), "tensorboard"),
     "precisions": (lambda: Detector(*cast("Any", (None,) * 3), precision=cast("Any", "float_32")), "float32"),
+    "grounds": (lambda: Scenes(grounds=("stripe",)), "stripes"),
+    "schemes": (
+        lambda: with_settings(default_recipe("faster_rcnn"), ["model.scheme=altrnating"]),
+        "alternating",
+    ),
     "shapes": (lambda: Scenes(class_names=("disc",)), "disk"),
 }
 

@@ -24,11 +24,13 @@ def test_the_demo_from_pictures_to_report(tmp_path: Path, monkeypatch: pytest.Mo
     """With a network and a schedule of a second; all else is what ``rcnn demo`` does."""
     asked: dict[str, Any] = {}
 
+    real_train = run.train
+
     def train(data: Path, *, val: Path, minutes: float, out: Path, console: Console) -> Path:
         asked.update(data=open_data(data), val=open_data(val), minutes=minutes)
-        return run.train(data, val=val, recipe=tiny_recipe(), out=out, console=console)
+        return real_train(data, val=val, recipe=tiny_recipe(), out=out, console=console)
 
-    monkeypatch.setattr(demo, "train", train)
+    monkeypatch.setattr(run, "train", train)
     monkeypatch.setattr(demo, "IMAGES", 6)
     monkeypatch.setattr(demo, "NUM_VAL_IMAGES", 2)
     narrow = tiny_shapes(1).scenes

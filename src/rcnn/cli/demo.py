@@ -15,9 +15,9 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run folder to create.")] = Path("demo"),
     minutes: Annotated[float, typer.Option(help="Training time in minutes.")] = 3.0,
 ) -> None:
-    """Show what a model finds in two photographs, then train one on generated images for some minutes.
+    """Show what a bundled model finds in two photographs, then train a small one on generated images.
 
-    Overlays, counts and a table of the photographs are in DIR/found after some seconds.
+    The overlays, counts and table of the photographs are in DIR/found after a few seconds.
     """
     from rcnn.training.demo import run
 

@@ -35,7 +35,7 @@ def predict(
         typer.Argument(
             metavar="IMAGES",
             help="Image files and folders. Annotated masks next to the images of a data set are skipped. "
-            "Default, for a model that comes with the package: the photographs that come with it.",
+            "Default for the bundled model nuclei: the two photographs that come with it.",
         ),
     ] = None,
     out: Annotated[
@@ -65,15 +65,18 @@ def predict(
         ),
     ] = False,
     overlays: Annotated[
-        bool, typer.Option("--overlays/--no-overlays", help="Draw the objects on copies of the images.")
+        bool,
+        typer.Option(
+            "--overlays/--no-overlays", help="Write overlays: images with the objects drawn on them."
+        ),
     ] = True,
     overlay_scale: Annotated[
         int,
-        typer.Option(
-            min=1, help="Size of overlays in multiples of the image's, to make room for numbers and text."
-        ),
+        typer.Option(min=1, help="Enlarge overlays by this factor, to make room for numbers and text."),
     ] = 1,
-    overlay_format: Annotated[str, typer.Option(metavar="NAME", help="png or jpg.")] = "png",
+    overlay_format: Annotated[
+        str, typer.Option(metavar="NAME", help="File format of overlays: png or jpg.")
+    ] = "png",
     device: Device = None,
     precision: Precision = "auto",
     half: Half = False,
@@ -83,8 +86,9 @@ def predict(
 ) -> None:
     """Find objects in images; write overlays, predictions.json (COCO), objects.csv and counts.csv.
 
-    The number on an object is its row in objects.csv. Panoptic and semantic models also write maps and
-    areas.csv.
+    The number on an object is its row in objects.csv.
+
+    Panoptic and semantic models also write maps and areas.csv.
     """
     from rcnn.inference.output_files import OutputFiles, output_folder
     from rcnn.inference.sources import find_images

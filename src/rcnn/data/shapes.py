@@ -103,7 +103,9 @@ class Scenes:
                 f"class_names {list(self.class_names)}: {hint}expected any of {', '.join(SHAPES)}."
             )
         if not set(self.grounds) <= set(GROUNDS):
-            raise ValueError(f"grounds {list(self.grounds)}: expected any of {', '.join(GROUNDS)}.")
+            wrong = next(name for name in self.grounds if name not in GROUNDS)
+            hint = did_you_mean(wrong, GROUNDS)
+            raise ValueError(f"grounds {list(self.grounds)}: {hint}expected any of {', '.join(GROUNDS)}.")
         if min(self.size) < 1:
             raise ValueError(f"size {self.size}: expected a height and a width of at least 1 pixel.")
         for name, least in (("objects", 0), ("diameter", 1)):

@@ -9,7 +9,6 @@ from rcnn.data.shapes import draw_shapes
 from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.writers import predict_to_files
 from rcnn.loading import load_detector, sample_images
-from rcnn.training.run import train
 from rcnn.training.run_folder import new_folder
 
 IMAGES, NUM_VAL_IMAGES, SIDE = 300, 60, 160
@@ -32,6 +31,9 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
     console = console or Console(soft_wrap=True)
     out = new_folder(Path(out))
     show_first_results(out / "found", console)
+    # A third of all imports, which first results need not wait for.
+    from rcnn.training.run import train
+
     pictures = draw_shapes(IMAGES, size=(SIDE, SIDE))
     held_out = draw_shapes(NUM_VAL_IMAGES, first=IMAGES, size=(SIDE, SIDE))
     console.print(
