@@ -510,3 +510,26 @@ def test_of_two_folders_the_one_called_like_the_file(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         Image.new("RGB", (20, 10)).save(tmp_path / folder / "a b.png")
     assert read_coco(path).records[0].path == tmp_path / "train" / "a b.png"
+
+
+def test_images_of_lvis_have_addresses_alone(tmp_path: Path) -> None:
+    """Its training images are COCO's of both parts."""
+    images = []
+    for number, part in enumerate(("train2017", "val2017"), 1):
+        (tmp_path / part).mkdir()
+        Image.new("RGB", (20, 10), (number, 0, 0)).save(tmp_path / part / "a.jpg")
+        address = f"http://images.cocodataset.org/{part}/a.jpg"
+        images.append({"id": number, "coco_url": address, "height": 10, "width": 20, "neg_category_ids": [2]})
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [n, 2, 3, 4], "segmentation": [[1, 1, 5, 1, 5, 5]]}
+        for n in (1, 2)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "lvis_v1_train.json"
+    file.write_text(json.dumps(content))
+    data = read_coco(file)
+    assert [r.path.parent.name for r in data.records] == ["train2017", "val2017"]
+    assert [r.truth.boxes.tolist() for r in data.records] == [[[1, 2, 4, 6]], [[2, 2, 5, 6]]]
+    (tmp_path / "val2017").rename(tmp_path / "elsewhere")
+    assert read_coco(file, tmp_path / "elsewhere").records[1].path == tmp_path / "elsewhere" / "a.jpg"

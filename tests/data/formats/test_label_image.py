@@ -91,7 +91,6 @@ def test_an_image_without_objects(tmp_path: Path) -> None:
     [
         (NUMBERS[:2], np.uint16, "it has 5 by 2 pixels, its image 5 by 3"),
         (-NUMBERS, np.int32, "it has the number -300"),
-        (np.zeros((3, 5, 3)), np.uint8, "its pixels are colours"),
     ],
 )
 def test_label_images_that_cannot_be_used(tmp_path: Path, numbers: np.ndarray, kind: type, what: str) -> None:

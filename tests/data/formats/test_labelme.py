@@ -126,7 +126,7 @@ def test_faults_of_files(tmp_path: Path) -> None:
     assert "annotated twice, in a.json and bb.json" in problems["bb.json"]
     assert "its annotation 20 by 30" in problems["ccc.jpg"]
     assert "identical to shapes[0]" in problems["dddd.json, shapes[1]"]
-    assert "It is in imageData" in problems["e.json"]
+    assert "Its imageData cannot be decoded" in problems["e.json"]
     assert "not JSON" in problems["f.json"]
 
 
@@ -149,3 +149,20 @@ def test_images_without_file_and_files_below(tmp_path: Path) -> None:
     assert said[0] == "1 images have no JSON file: b.jpg."
     assert said[1].startswith("1 files are in subfolders")
     assert {p.severity for p in dataset.problems} == {"warning"}
+
+
+def test_images_inside_the_files(tmp_path: Path) -> None:
+    file = add(tmp_path, SQUARE)
+    add(tmp_path, SQUARE, stem="bb")
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    content = json.loads(file.read_text()) | {"imageData": base64.b64encode(buffer.getvalue()).decode()}
+    file.write_text(json.dumps(content))
+    assert not np.array_equal(open_data(tmp_path)[0].image, pixels)  # a file next to it counts
+    file.with_suffix(".jpg").unlink()
+    data = pickle.loads(pickle.dumps(open_data(tmp_path)))
+    assert data.problems == ()
+    assert np.array_equal(data[0].image, pixels)
+    assert [len(r.truth) for r in data.records] == [1, 1]
+    assert data[0].truth.masks.areas().tolist() == [100]

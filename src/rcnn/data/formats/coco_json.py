@@ -109,12 +109,21 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
         kind = "a list: of predictions?" if isinstance(content, list) else f"a {type(content).__name__}."
         raise ValueError(f"{path}: expected a JSON object with images, annotations, categories; found {kind}")
     if all(isinstance(content.get(k), list) for k in ("images", "annotations", "categories")):
+        content["images"] = [_with_file_name(entry) for entry in content["images"]]
         return content
     entries = content.get("_via_img_metadata", content)
     if isinstance(entries, dict) and any(isinstance(e, dict) and "regions" in e for e in entries.values()):
-        raise ValueError(f"{path}: this is a file of the VGG Image Annotator (VIA); export it there as COCO.")
+        raise ValueError(f"{path}: this is a file of the VGG Image Annotator; use --format via.")
     found = shortened([f"{str(k)[:30]} ({type(v).__name__})" for k, v in content.items()]) or "nothing"
     raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
+
+
+def _with_file_name(entry: Any) -> Any:
+    """An image of LVIS, which has an address alone, with a file name: the folder and the file."""
+    if not isinstance(entry, dict) or "file_name" in entry or not isinstance(entry.get("coco_url"), str):
+        return entry
+    path = entry["coco_url"].partition("://")[2] or entry["coco_url"]
+    return {**entry, "file_name": "/".join(path.split("/")[-2:])}
 
 
 def is_panoptic(annotations: list[Any]) -> bool:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.colours import read_object_numbers
 from rcnn.data.formats.label_kinds import (
     Meaning,
     background_problems,
@@ -33,7 +34,7 @@ from rcnn.data.formats.label_kinds import (
 from rcnn.data.formats.label_pairs import Pair, has_label_names, label_pairs, label_sides, picture_ids
 from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem, shortened
-from rcnn.io.images import ImageError, read_numbers
+from rcnn.io.images import ImageError
 from rcnn.structures import Masks, Size
 
 CLASS_NAMES = ("object",)
@@ -139,16 +140,17 @@ def masks_from_labels(numbers: Numbers, values: Sequence[int], windows: Numbers)
 
 def read_masks(label: Path, values: Sequence[int], windows: Numbers) -> Masks:
     """The masks of a label image, decoded again."""
-    return masks_from_labels(read_numbers(label), values, windows)
+    return masks_from_labels(read_object_numbers(label), values, windows)
 
 
 def read_label(label: Path, size: Size) -> Numbers:
     """The numbers of a label image, int64 ``[H, W]``.
 
     Raises:
-        ImageError: the file is missing, has colours, another size than its image, or negative numbers.
+        ImageError: the file is missing, a photograph, of another size than its image, or has negative
+            numbers.
     """
-    numbers = read_numbers(label)
+    numbers = read_object_numbers(label)
     if numbers.shape != size:
         height, width = numbers.shape
         raise ImageError(f"{label}: it has {width} by {height} pixels, its image {size[1]} by {size[0]}.")

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.data.formats.colours import read_object_numbers
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import ImageError, read_image, read_numbers
 
@@ -61,17 +62,17 @@ def meaning_of(labels: Sequence[Path]) -> Meaning:
 
 
 def read_gray(label: Path) -> Numbers:
-    """The numbers of a label image; of a JPEG or another picture in colours, the gray, int64 ``[H, W]``.
+    """The numbers of a label image or of its colours; where all are nearly gray, the gray, int64 ``[H, W]``.
 
     Raises:
-        ImageError: the file is unusable, or has colours other than gray.
+        ImageError: the file is unusable, or has the colours of a photograph.
     """
     try:
         return read_numbers(label)
     except ImageError:
         pixels = read_image(label).astype(np.int64)
         if int(np.ptp(pixels, axis=2).max(initial=0)) > NEAR:
-            raise
+            return read_object_numbers(label)
         return pixels[:, :, 0]
 
 

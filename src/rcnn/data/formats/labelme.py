@@ -22,6 +22,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.lookup import find_file
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import NOT_READ, Box, nested_files_message, shortened, size_problem
-from rcnn.io.images import DECODER_ERRORS, image_files, visible_files
+from rcnn.io.images import DECODER_ERRORS, MAX_PIXELS, image_files, to_bytes, visible_files
 from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
@@ -111,6 +112,19 @@ class _Point:
     place: tuple[float, float]
 
 
+def embedded_image(file: Path) -> npt.NDArray[np.uint8]:
+    """The image in a JSON file, uint8 ``[H, W, 3]``.
+
+    Raises:
+        ValueError: there is none, or it is too large; damaged images raise others of ``DECODER_ERRORS``.
+    """
+    content = base64.b64decode(json.loads(file.read_bytes())["imageData"], validate=True)
+    with Image.open(io.BytesIO(content)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} by {image.height} pixels are more than {MAX_PIXELS:,}")
+        return to_bytes(image)
+
+
 class _Reader:
     """Collects the usable content of the files, and all problems."""
 
@@ -131,7 +145,7 @@ class _Reader:
             self.builder.report(what, "Move other files elsewhere.", file=file)
             return
         path = self._image(file, content)
-        picture = None if path is None else self.builder.add_file(path, file.stem, file.name)
+        picture = None if path is None else self._picture(path, file)
         if picture is None:
             return
         height, width = content.get("imageHeight"), content.get("imageWidth")
@@ -139,6 +153,19 @@ class _Reader:
             problem = size_problem(picture.path, picture.size, (int(height), int(width)))
             self.builder.problems += [] if problem is None else [problem]
         self._read_shapes(file, picture, content["shapes"])
+
+    def _picture(self, path: Path, file: Path) -> Picture | None:
+        """The image at a path, or inside the JSON file if that is the path; None, reported, if unreadable."""
+        if path != file:
+            return self.builder.add_file(path, file.stem, file.name)
+        try:
+            pixels = embedded_image(file)
+        except (*DECODER_ERRORS, TypeError) as error:
+            what = f"Its imageData cannot be decoded ({error}), and there is no image next to the file."
+            self.builder.report(what, "Add the image, or delete this file.", file=file)
+            return None
+        size = (int(pixels.shape[0]), int(pixels.shape[1]))
+        return self.builder.add(Picture(file, size, file.stem, image=partial(embedded_image, file)))
 
     def _image(self, file: Path, content: dict[str, Any]) -> Path | None:
         report = self.builder.report
@@ -151,9 +178,10 @@ class _Reader:
             self.builder.warn(what, advice, file.name, file=own)
             path = own
         path = path or own
+        if path is None and content.get("imageData"):
+            return file
         if path is None:
-            kept = " It is in imageData: save it next to the file." if content.get("imageData") else ""
-            report(f"Its image {named} is missing.{kept}", "Add it, or delete this file.", file=file)
+            report(f"Its image {named} is missing.", "Add it, or delete this file.", file=file)
         elif path in self.files:
             what = f"The image is annotated twice, in {self.files[path].name} and {file.name}."
             report(what, "Keep one of the files.", file.name, file=path)

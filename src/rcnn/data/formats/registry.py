@@ -26,6 +26,8 @@ from rcnn.data.formats import (
     csv_boxes,
     csv_masks,
     cvat,
+    cvat_masks,
+    deeplabcut,
     dota,
     geojson,
     imagej,
@@ -52,19 +54,27 @@ def _never(path: Path) -> bool:
     return False
 
 
+def _has_other_masks(path: Path, images: Path | None) -> bool:
+    """Whether a folder has a mask per object, semantic maps with a list of names, or CVAT's colours."""
+    other = mask_files.has_mask_files(path, images) or semantic.is_semantic_folder(path, images)
+    return other or cvat_masks.is_cvat_masks(path)
+
+
 def _is_label_images(path: Path, images: Path | None = None) -> bool:
-    # Other formats use the same folders: one mask per object, and semantic maps with a list of names.
-    if mask_files.has_mask_files(path, images) or semantic.is_semantic_folder(path, images):
-        return False
-    return label_image.is_objects_folder(path, images)
+    return not _has_other_masks(path, images) and label_image.is_objects_folder(path, images)
 
 
 def _is_foreground(path: Path, images: Path | None = None) -> bool:
-    if mask_files.has_mask_files(path, images) or semantic.is_semantic_folder(path, images):
+    if _has_other_masks(path, images):
         return False
     if not label_image.is_label_folder(path, images):
         return False
     return label_image.meaning_of_folder(path, images).kind == "foreground"
+
+
+def _is_segmentation_list(path: Path) -> bool:
+    # CVAT's masks are in colours.
+    return voc_masks.is_segmentation_list(path) and not cvat_masks.is_cvat_masks(path)
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ FORMATS: dict[str, Any] = {
     "voc-segmentation": Format(
         name="voc segmentation",
         read=voc_masks.read_voc_masks,
-        sniff=voc_masks.is_segmentation_list,
+        sniff=_is_segmentation_list,
         parents=("ImageSets",),
         title="Pascal VOC segmentation",
         description="the file `DATA/ImageSets/Segmentation/train.txt`",
@@ -327,6 +337,25 @@ FORMATS: dict[str, Any] = {
         title="CSV masks",
         description="a table with a run-length code per object: `ImageId,EncodedPixels`",
         gives="masks",
+    ),
+    "cvat-masks": Format(
+        name="cvat masks",
+        read=cvat_masks.read_cvat_masks,
+        sniff=cvat_masks.is_cvat_masks,
+        options=("images",),
+        parents=("ImageSets",),
+        title="CVAT masks",
+        description="`DATA/labelmap.txt`, `SegmentationClass/`, `SegmentationObject/` and `JPEGImages/`",
+        gives="masks, semantic maps",
+    ),
+    "deeplabcut": Format(
+        name="deeplabcut",
+        read=deeplabcut.read_deeplabcut,
+        sniff=deeplabcut.is_deeplabcut,
+        options=("images",),
+        title="DeepLabCut",
+        description="a project with `labeled-data/*/CollectedData_*.csv`, or one of its folders or tables",
+        gives="keypoints, boxes around them",
     ),
 }
 """The formats by the keys that ``--format`` and ``--to`` accept."""

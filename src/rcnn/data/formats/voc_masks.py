@@ -117,6 +117,23 @@ def read_objects(label: Path, size: Size, values: list[int], windows: Numbers) -
     return masks_from_labels(read_label(label, size), values, windows)
 
 
+def majority_labels(objects: Numbers, classes: Numbers, values: Numbers, windows: Numbers) -> list[int]:
+    """The class of most pixels of each object, -1 if all are void.
+
+    Args:
+        objects: the number of the object of each pixel ``[H, W]``.
+        classes: the class of each pixel, 255 for void.
+        values: the numbers of the objects.
+        windows: their tight windows, as :func:`label_windows` gives them.
+    """
+    labels = []
+    for value, (x1, y1, x2, y2) in zip(values.tolist(), windows.tolist(), strict=True):
+        inside = classes[y1:y2, x1:x2][objects[y1:y2, x1:x2] == value]
+        counts = np.bincount(inside[inside != VOID], minlength=1)
+        labels.append(int(counts.argmax()) if counts.any() else -1)
+    return labels
+
+
 def _read_objects_of(folder: Path, num_classes: int, picture: Picture) -> list[Problem]:
     """Add the objects of a picture, which gets no masks if they cannot be read; and return problems."""
     size, file = picture.size, f"{picture.path.stem}.png"
@@ -126,12 +143,10 @@ def _read_objects_of(folder: Path, num_classes: int, picture: Picture) -> list[P
     except ImageError as error:
         return [Problem(picture.path, str(error), "Fix the label image.", file)]
     values, windows = label_windows(np.where(objects == VOID, 0, objects))
-    labels, problems = [], []
-    for value, (x1, y1, x2, y2) in zip(values.tolist(), windows.tolist(), strict=True):
-        inside = classes[y1:y2, x1:x2][objects[y1:y2, x1:x2] == value]
-        counts = np.bincount(inside[(inside != VOID) & (inside > 0)], minlength=1)
-        labels.append(int(counts.argmax()) - 1)
-        if labels[-1] < 0:
+    classes = np.where((classes == VOID) | (classes == 0), VOID, classes - 1)
+    labels, problems = majority_labels(objects, classes, values, windows), []
+    for value, label in zip(values.tolist(), labels, strict=True):
+        if label < 0:
             what = f"The object {value} has no pixel of a class in {CLASSES}."
             problems.append(Problem(picture.path, what, "Correct one of the files.", f"{file}, {value}"))
     known = np.array(labels, dtype=np.int64) >= 0
