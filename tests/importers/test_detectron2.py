@@ -16,6 +16,7 @@ from rcnn.importers import detectron2
 from rcnn.importers.recognise import RecognisedModel, build, reorder_tensors
 from rcnn.parts.box_head import CascadeSettings
 from rcnn.parts.regions import Regions
+from their_arithmetic import their_maps, their_pyramid, their_stage
 from their_states import State, assert_alike, drawn, network_of, pair, rgb_image, zeros
 from their_states import detectron2 as written
 
@@ -71,53 +72,6 @@ def test_settings_are_those_of_the_zoo() -> None:
     trained = read(mask=True, norm=True)
     assert (trained.backbone.norm, trained.fpn.norm, trained.rpn.convs) == ("batch", "batch", 2)
     assert (trained.box.layers, trained.mask.norm) == ("conv", True)
-
-
-def normed(x: Tensor, state: State, name: str) -> Tensor:
-    keys = ("running_mean", "running_var", "weight", "bias")
-    return functional.batch_norm(x, *(state[f"{name}.{key}"] for key in keys), eps=1e-5)
-
-
-def conv_norm(x: Tensor, state: State, name: str, stride: int = 1) -> Tensor:
-    weight = state[f"{name}.weight"]
-    return normed(functional.conv2d(x, weight, None, stride, weight.shape[2] // 2), state, f"{name}.norm")
-
-
-def their_stage(x: Tensor, state: State, name: str, stride: int) -> Tensor:
-    """``BottleneckBlock`` with ``stride_in_1x1``, the default of its configuration."""
-    for b in range(len({k.split(".")[-3 if "norm" not in k else -4] for k in state if k.startswith(name)})):
-        step, block = (stride if b == 0 else 1), f"{name}.{b}"
-        y = functional.relu(conv_norm(x, state, f"{block}.conv1", step))
-        y = functional.relu(conv_norm(y, state, f"{block}.conv2"))
-        y = conv_norm(y, state, f"{block}.conv3")
-        x = functional.relu(y + (conv_norm(x, state, f"{block}.shortcut", step) if b == 0 else x))
-    return x
-
-
-def their_maps(image: Tensor, state: State, stages: int, body: str) -> list[Tensor]:
-    """res2 and on of an image ``[1, 3, H, W]`` as they get it: BGR, 0 to 255."""
-    x = image - torch.tensor([103.530, 116.280, 123.675]).view(3, 1, 1)
-    x = functional.relu(conv_norm(x, state, f"{body}.stem.conv1", 2))
-    x = functional.max_pool2d(x, 3, 2, 1)
-    maps = []
-    for number in range(stages):
-        x = their_stage(x, state, f"{body}.res{number + 2}", 1 if number == 0 else 2)
-        maps.append(x)
-    return maps
-
-
-def their_pyramid(maps: list[Tensor], state: State) -> list[Tensor]:
-    def conv(x: Tensor, name: str) -> Tensor:
-        weight, bias = state[f"backbone.{name}.weight"], state[f"backbone.{name}.bias"]
-        return functional.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
-
-    merged = conv(maps[-1], "fpn_lateral5")
-    levels = [conv(merged, "fpn_output5")]
-    for level in (4, 3, 2):
-        larger = functional.interpolate(merged, scale_factor=2.0, mode="nearest")
-        merged = conv(maps[level - 2], f"fpn_lateral{level}") + larger
-        levels.insert(0, conv(merged, f"fpn_output{level}"))
-    return [*levels, functional.max_pool2d(levels[-1], 1, 2)]
 
 
 @pytest.fixture(scope="module")

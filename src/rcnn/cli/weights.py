@@ -17,6 +17,7 @@ app.add_typer(weights_app, name="weights")
     "import",
     epilog=examples(
         "rcnn weights import model_final_f10217.pkl --from detectron2 --out mask_rcnn",
+        "rcnn weights import model_final.pth --from detectron2 --config config.yaml --out cells",
         "rcnn weights import epoch_12.pth --from mmdetection --classes names.txt --out cells",
     ),
 )
@@ -37,6 +38,12 @@ def weights_import(
     channels: Annotated[
         str | None, typer.Option(help="Channel order, rgb or bgr, if it differs from the program's default.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Detectron2's config.yaml, from the output folder of the training."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the model. Repeatable."),
@@ -45,7 +52,9 @@ def weights_import(
     """Convert a detector from another program to a checkpoint of rcnn."""
     from rcnn.importers.convert import import_weights
 
-    imported = import_weights(file, source, classes=classes, channels=channels, settings=settings or [])
+    imported = import_weights(
+        file, source, classes=classes, channels=channels, settings=settings or [], config=config
+    )
     path = imported.detector.save(out.with_name(f"{out.name.removesuffix('.safetensors')}.safetensors"))
     for note in imported.notes:
         print_text(note)

@@ -10,6 +10,7 @@ from typing import Any
 from rcnn.config import did_you_mean, is_dotted_path, override_tables, parse_assignments, resolve
 from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.importers import detectron2, mmdetection, torchvision
+from rcnn.importers.detectron2_config import Detectron2Config, read_config, with_config
 from rcnn.importers.recognise import RecognisedModel, architecture, build, num_classes
 from rcnn.importers.unpickle import read_weights
 from rcnn.inference.detector import Detector
@@ -42,6 +43,7 @@ def import_weights(
     classes: str | Path | None = None,
     channels: str | None = None,
     settings: Sequence[str] = (),
+    config: str | Path | None = None,
 ) -> Imported:
     """Open a detector that another program trained.
 
@@ -53,6 +55,8 @@ def import_weights(
         channels: the order of colours that the network was trained on; None: as the program usually has it.
         settings: changes such as ``model.backbone.stride_at=3x3`` or ``transform.short_side=600``, where a
             model was trained otherwise than its program's usual ones.
+        config: Detectron2's ``config.yaml`` of that training; all settings come from it, and each of its keys
+            that is not carried is named in the notes. Without it they are those of Detectron2's model zoo.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,7 +69,9 @@ def import_weights(
         )
     read: Read = SOURCES[source] if source in SOURCES else resolve(source)
     what = str(path)
+    configured = None if config is None else _read_config(config, source)
     found = read(read_weights(path), what)
+    found = found if configured is None else with_config(found, configured, what)
     if channels is not None:
         if channels not in ("rgb", "bgr"):
             raise ValueError(f"--channels {channels}: expected rgb or bgr")
@@ -77,6 +83,15 @@ def import_weights(
     kind = "a pyramid" if found.settings.fpn else "a single map"
     title = f"{architecture(found.settings)}: {found.settings.backbone.name}, {kind}, {len(names)} classes"
     return Imported(detector, (title, *found.notes, *(f"setting: {text}" for text in settings)))
+
+
+def _read_config(config: str | Path, source: str) -> Detectron2Config:
+    if source != "detectron2":
+        raise ValueError(
+            f"--config {config}: configurations are read for detectron2, not for {source} (checkpoints of "
+            "MMDetection carry theirs); leave it out, and use --set"
+        )
+    return read_config(config)
 
 
 def load_published(name: str) -> Detector:
@@ -110,6 +125,7 @@ def _detector(found: RecognisedModel, names: tuple[str, ...], what: str, *, sour
         build(found, what),
         found.transform,
         names,
+        min_score=Detector.min_score if found.min_score is None else found.min_score,
         info={"source": source} | ({"category_ids": ids} if names == coco else {}),
         skeleton=PERSON if people else None,
     )

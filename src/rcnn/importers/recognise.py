@@ -70,6 +70,7 @@ class RecognisedModel:
         transform: from images to what their network saw.
         class_names: where the file has them.
         notes: what was taken from where, in words.
+        min_score: below it detections are left out, where a configuration says so; None: ours.
     """
 
     settings: Settings
@@ -78,6 +79,7 @@ class RecognisedModel:
     transform: Transform
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    min_score: float | None = None
 
 
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
