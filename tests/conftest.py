@@ -1,6 +1,7 @@
 """What several tests share: where the real data sets lie."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,18 @@ def real_data(name: str) -> Path:
     if not folder.exists():
         pytest.skip(f"needs the real data set {name} (RCNN_DATA or ../shared/data)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the extra ``export`` where it is not installed, as with the oldest torch."""
+    import torch
+
+    from rcnn.inference.exporters import OLDEST_TORCH
+
+    packages = ("onnx", "onnxscript", "onnxruntime", "openvino")
+    there = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= OLDEST_TORCH
+    if there and all(map(find_spec, packages)):
+        return
+    for item in items:
+        if item.get_closest_marker("export"):
+            item.add_marker(pytest.mark.skip(reason='needs the extra "export"'))

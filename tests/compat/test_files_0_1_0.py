@@ -178,7 +178,9 @@ def test_checkpoints(name: str, files: Path, expected: dict[str, Any], arrays: d
 def test_exported_files(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
     if name.endswith(".onnx"):
         pytest.importorskip("onnxruntime")
-    elif not name.endswith(".pt2"):
+    elif name.endswith(".pt2"):
+        pytest.importorskip("torch", "2.9", "older torch does not read today's programs")
+    else:
         pytest.importorskip("openvino")
     finds_the_same(f"exported/{name}", files, expected, arrays)
 

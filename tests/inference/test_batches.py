@@ -61,6 +61,8 @@ def check_same(alone: Instances, together: Instances) -> None:
 def test_images_of_many_sizes(name: str, files: Path) -> None:
     if name.endswith(".onnx"):
         pytest.importorskip("onnxruntime")
+    elif name.endswith(".pt2"):
+        pytest.importorskip("torch", "2.9", "older torch does not read today's programs")
     elif "." not in name:
         pytest.importorskip("openvino")
     model, images = load(files / name), pictures()

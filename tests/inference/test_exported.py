@@ -167,11 +167,13 @@ THEIRS = rf"torch {re.escape(torch.__version__)} does not take what 9.1 wrote: e
     ],
     ids=["truncated", "no archive", "names", "graph", "not ours", "newer", "archive", "schema", "no schema"],
 )
+@pytest.mark.export
 def test_a_program_that_torch_cannot_run(edit: Edit, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.pt2").write_bytes(edit(torch_program(INFO)))
     refused(tmp_path / "a.pt2", message)
 
 
+@pytest.mark.export
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(metadata.with_checksum(b"", INFO))
     (tmp_path / "a.pt2").write_bytes(torch_program(INFO))

@@ -43,6 +43,8 @@ from rcnn.structures import Skeleton
 from rcnn.transform import Transform
 from tiny import BOX, MASK, NAMES, ONE_LEVEL, SHARED, tiny_shapes
 
+pytestmark = pytest.mark.export
+
 KEYPOINT = KeypointHeadSettings(3, 1, 8, PoolSettings(size=4))
 ADAPTIVE = PoolSettings(size=3, sampling_ratio=0)
 SETTINGS: dict[str, Any] = {

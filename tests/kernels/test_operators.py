@@ -124,6 +124,7 @@ def test_gradients_are_those_of_the_reference(name: str, computed: list[str]) ->
 
 
 @needs_kernels
+@pytest.mark.export
 # torch.compile cannot trace torchvision's suppression without a warning of its own.
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "nms"])
 @torch.no_grad()

@@ -277,7 +277,7 @@ def _load_mat(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = loadmat(path)
     except NotImplementedError as error:
         raise ValueError(f"{path}: a MATLAB 7.3 file; save it in MATLAB with -v7") from error
-    except (MatReadError, ValueError, TypeError, OSError) as error:
+    except (MatReadError, ValueError, TypeError, OSError, IndexError) as error:
         raise ValueError(f"{path}: not a MATLAB file, or truncated: {error}") from error
     return content
 

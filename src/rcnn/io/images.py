@@ -125,6 +125,8 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
         plain = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("RGB")
         if image.format == "JPEG":
             plain = image.convert("L").point(lambda value: 255 * (value > 127))
+        if plain.mode.startswith("I;"):  # Pillow below 13 overlooks pixels of 16 bits in getbbox
+            plain = Image.fromarray(np.asarray(plain) != 0)
         size = (image.height, image.width)
         window = plain.getbbox()
         if window is None:
