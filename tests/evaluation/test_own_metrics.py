@@ -211,8 +211,8 @@ def test_the_report_shows_images_by_the_metric_of_each(tmp_path: Path) -> None:
         predictions=predictions, seconds={},
     )  # fmt: skip
     page = path.read_text(encoding="utf-8")
-    assert "By pixels right" in page
-    assert page.count("data:image/jpeg") == 2
+    assert "Chosen by pixels right" in page
+    assert page.count("data:image/jpeg") == 4, "truth and prediction of two images"
 
 
 def test_objects_may_be_tallied_too() -> None:

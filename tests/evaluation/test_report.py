@@ -128,15 +128,23 @@ def test_a_full_report_has_every_section_and_needs_nothing_beside_it(tmp_path: P
             "Learning rate",
         ),
         *("Precision and recall of boxes at IoU 0.5", "AP by object size"),
-        *("COCO metrics of 10 images", "By class"),
-        *("Scores of true and false detections", "True and predicted objects per image", "Totals"),
+        *("COCO metrics of 10 images, in %", "By class, in %"),
+        *("Scores of true and false detections", "True and predicted objects per image"),
         *("Best", "Median", "Worst", "Time per stage"),
     ):
         assert heading in page.headings, heading
-    assert "Errors" in page.headings
+    assert "Errors, detections of any score, in %" in page.headings
+    threshold = re.search(r"best F1, at score ≥ ([.0-9]+)", html)
+    assert threshold is not None
+    assert f"Totals, detections with score ≥ {threshold[1]}" in page.headings, (
+        "each count names its threshold"
+    )
+    order = [page.headings.index(name) for name in ("Best", "Worst", "Median", "Loss", "Data and settings")]
+    assert order == sorted(order), "pictures come first"
+    assert page.headings[:3] == ["What it finds", "Best", "Worst"]
     assert "AP50 of boxes is" in html
     assert "<th>duplicate</th>" in html
-    assert html.count("data:image/jpeg") == 9
+    assert html.count("data:image/jpeg") == 18, "truth and prediction of nine images"
 
 
 def test_texts_are_escaped(tmp_path: Path):
@@ -162,7 +170,7 @@ def test_texts_are_escaped(tmp_path: Path):
 def test_without_an_evaluation_the_training_is_shown(tmp_path: Path):
     page = Page(write(tmp_path / "r.html"))
     assert "Loss" in page.headings
-    assert "Totals" not in page.headings
+    assert not any(heading.startswith("Totals") for heading in page.headings)
     assert Page(write(tmp_path / "r.html", history=[], facts={}, seconds={})).headings == []
 
 
@@ -271,3 +279,14 @@ def test_smaller_masks_are_every_nth_pixel_of_the_full_ones():
 )
 def test_durations(seconds: float, text: str):
     assert report._duration(seconds) == text
+
+
+def test_figures_are_in_percent_and_long_names_do_not_push_them_away(tmp_path: Path):
+    dataset, predictions = make_data(tmp_path / "data", 3)
+    evaluation = measure(dataset, predictions)
+    html = write(tmp_path / "r.html", evaluation=evaluation, dataset=dataset, predictions=predictions)
+    assert f"<b>{100 * evaluation.f1:.1f} %</b>" in html
+    assert f"<b>{100 * evaluation.metrics['box/AP50']:.1f} %</b>" in html
+    body = re.sub(r"<style>.*?</style>|<svg.*?</svg>|base64,[^\"]*", "", html, flags=re.DOTALL)
+    shown = set(re.findall(r"(?<![.\d])[01]\.\d{3}(?!\d)", body))
+    assert shown == {f"{evaluation.f1_threshold:.3f}"}, "only scores are no percentages"

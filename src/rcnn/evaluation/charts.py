@@ -20,7 +20,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rcnn.metrics import number
+from rcnn.metrics import number, percent
 from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.shown import Bars, Chart, Lines, Matrix
 
@@ -49,6 +49,13 @@ def _figure_and_axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
     axes.set_xlabel(xlabel, color=_INK, fontsize=9)
     axes.set_ylabel(ylabel, color=_INK, fontsize=9)
     return figure, axes
+
+
+def _show_percent(axis: Any) -> None:
+    """Give an axis of fractions from 0 to 1 ticks in percent, and say so in its label."""
+    axis.set_ticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], ["0", "20", "40", "60", "80", "100"])
+    label = axis.get_label_text()
+    axis.set_label_text(f"{label}, %" if label else "%")
 
 
 def _legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best") -> None:
@@ -162,6 +169,8 @@ def lines_chart(
         style = {"color": _LINES[i % len(_LINES)], "linewidth": 1.6, "marker": marker, "markersize": 4}
         labelled.append((axes.plot(*curve, **style)[0], key.removeprefix("loss/")))
     axes.set_ylim(0, top or 1.1 * max(float(np.quantile(ys, 0.98)) for _, ys in curves.values()) or 1.0)
+    if top == 1.0:
+        _show_percent(axes.yaxis)
     if len(curves) > 1 or top:
         _legend(axes, labelled)
     return _svg(figure, "lines-" + keys[0].replace("/", "-"))
@@ -192,11 +201,12 @@ def _lines(shown: Lines, name: str) -> str:
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xticks([], minor=True)
-    for values, set_limits in (
-        ([x for line in shown.lines for x in line.x], axes.set_xlim),
-        ([y for line in shown.lines for y in line.y], axes.set_ylim),
+    for values, axis, set_limits in (
+        ([x for line in shown.lines for x in line.x], axes.xaxis, axes.set_xlim),
+        ([y for line in shown.lines for y in line.y], axes.yaxis, axes.set_ylim),
     ):
         if values and min(values) >= 0 and max(values) <= 1:  # fractions
+            _show_percent(axis)
             set_limits(0, 1.02)
     _legend(axes, labelled)
     return _svg(figure, name)
@@ -214,11 +224,11 @@ def _bars(shown: Bars, name: str) -> str:
         labelled.append((axes.bar(places, heights, width * 0.92, color=_LINES[i % len(_LINES)]), label))
         for place, height, value in zip(places, heights, values, strict=True):
             text = {"ha": "center", "va": "bottom", "color": _INK, "fontsize": 8.5}
-            axes.text(place, height + 0.012, number(value), **text)
+            axes.text(place, height + 0.012, percent(value), **text)
     axes.set_xticks(range(len(shown.groups)), [_plain(group) for group in shown.groups])
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, 1.08 if len(shown.bars) == 1 else 1.1 + 0.12 * len(shown.bars))  # room for the legend
-    axes.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    _show_percent(axes.yaxis)
     if len(shown.bars) > 1:
         _legend(axes, labelled, "upper right")
     return _svg(figure, name)
@@ -241,7 +251,7 @@ def _matrix(shown: Matrix, name: str) -> str:
     for row, column in np.ndindex(fractions.shape) if len(names) <= 8 else ():
         fraction = fractions[row, column]
         colour = "#ffffff" if fraction > 0.5 else "#000000"
-        axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", fontsize=8, color=colour)
+        axes.text(column, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=colour)
     return _svg(figure, name)
 
 
@@ -292,5 +302,8 @@ def count_chart(matches: Sequence[ImageMatch]) -> str:
             set_scale("symlog", linthresh=10)
             set_ticks(ticks, [f"{tick:,}" for tick in ticks])
             set_ticks([], minor=True)
+    else:  # objects are counted in whole numbers
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(xlim=(0, 1.05 * highest), ylim=(0, 1.05 * highest))
     return _svg(figure, "counts")

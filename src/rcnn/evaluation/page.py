@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -12,12 +13,12 @@ from string import Template
 
 from PIL import Image
 
-from rcnn.metrics import number
+from rcnn.metrics import DASH, percent
 from rcnn.metrics.shown import MetricTable
 
-_PICTURE_BYTES = 125_000
+_PICTURE_BYTES = 62_000
 # (longer side, quality), tried in turn; the last ones are for noisy pictures.
-_JPEG_STEPS = ((1200, 88), (1200, 78), (1200, 65), (1200, 50), (900, 50), (640, 45), (400, 40))
+_JPEG_STEPS = ((900, 88), (900, 78), (900, 65), (720, 60), (640, 50), (480, 45), (320, 40))
 
 Row = list[str | float | None]
 Rows = Iterable[Sequence[str | float | None]]
@@ -30,33 +31,48 @@ def html_page(title: str, body: str) -> str:
 
 
 def html_table(
-    head: Sequence[str], rows: Rows, bars: Mapping[int, float] | None = None, bold: Sequence[int] = ()
+    head: Sequence[str],
+    rows: Rows,
+    bars: Mapping[int, float] | None = None,
+    bold: Sequence[int] = (),
+    num_names: int = 1,
 ) -> str:
-    """A table; strings are escaped, numbers have three digits.
+    """A table that scrolls within its card; strings are escaped, numbers are fractions and shown in percent.
 
     Args:
         head: the column headings.
         rows: the cells.
         bars: by column, the value of a full bar.
         bold: indices of rows in bold type.
+        num_names: how many columns on the left name the row.
     """
-    bars, bold_class = bars or {}, ' class="bold"'
+    bars, bold_class, name_class = bars or {}, ' class="bold"', ' class="name"'
     lines = []
-    for place, (name, *cells) in enumerate(rows):
-        line = [f"<th>{escape(str(name))}</th>"]
-        for column, cell in enumerate(cells, 1):
+    for place, cells in enumerate(rows):
+        line = [f"<th>{escape(str(name))}</th>" for name in cells[:num_names]]
+        for column, cell in enumerate(cells[num_names:], num_names):
             style = ""
             if column in bars and isinstance(cell, float) and math.isfinite(cell):
                 style = f' class="bar" style="--share:{100 * cell / bars[column]:.1f}%"'
-            line.append(f"<td{style}>{escape(cell if isinstance(cell, str) else number(cell))}</td>")
+            line.append(f"<td{style}>{escape(cell if isinstance(cell, str) else in_percent(cell))}</td>")
         lines.append(f"<tr{bold_class if place in bold else ''}>{''.join(line)}</tr>")
-    headings = "".join(f"<th>{escape(text)}</th>" for text in head)
-    return f"<table><thead><tr>{headings}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    headings = "".join(
+        f"<th{name_class if place < num_names else ''}>{escape(text)}</th>" for place, text in enumerate(head)
+    )
+    table = f"<table><thead><tr>{headings}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
+
+
+def in_percent(value: float | None, unit: str = "") -> str:
+    """A fraction in percent, or a dash without a unit where there is no number."""
+    return f"{percent(value)}{unit}" if value is not None and math.isfinite(value) else DASH
 
 
 def metric_table(shown: MetricTable) -> str:
     """The table of a metric, with its caption below."""
-    html = html_table(shown.columns, shown.rows, bars=dict.fromkeys(shown.bars, 1.0), bold=shown.bold)
+    html = html_table(
+        shown.columns, shown.rows, dict.fromkeys(shown.bars, 1.0), shown.bold, num_names=shown.num_names
+    )
     return html + (f'<p class="caption">{escape(shown.caption)}.</p>' if shown.caption else "")
 
 
@@ -72,9 +88,21 @@ def card_pair(cards: Sequence[tuple[str, str]]) -> str:
 
 def table_card(heading: str, content: str) -> str:
     """A card with a long table, below a pair of cards."""
-    return (
-        f'<section class="card below"><h3>{escape(heading)}</h3><div class="scroll">{content}</div></section>'
+    return f'<section class="card below"><h3>{escape(heading)}</h3>{content}</section>'
+
+
+def figure(caption: str, panels: Sequence[tuple[str, Image.Image]]) -> str:
+    """Pictures under their titles: side by side, or below each other on a narrow screen; titles are HTML."""
+    html = "".join(
+        f'<div><p>{title}</p><img src="{jpeg(picture)}" alt="{re.sub("<.*?>", "", title)}"></div>'
+        for title, picture in panels
     )
+    return f'<figure><figcaption>{caption}</figcaption><div class="panels">{html}</div></figure>'
+
+
+def key(colour: tuple[int, int, int], text: str) -> str:
+    """A colour and what it means."""
+    return f'<span class="key"><i style="background:rgb{colour}"></i>{escape(text)}</span>'
 
 
 def jpeg(picture: Image.Image) -> str:

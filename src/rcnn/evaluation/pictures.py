@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from rcnn.draw import IGNORED, Pixels, readable_scale, side_by_side, titled
-from rcnn.lettering import DARK, Colour
+from rcnn.lettering import Colour
 from rcnn.metrics.matches import ImageMatch
 from rcnn.structures import Instances, Masks
 
@@ -22,10 +22,33 @@ LARGEST_DRAWN = 1800  # longer side in pixels, above which an image is drawn sma
 VERDICTS = {FOUND: "found", MISSED: "missed", SPURIOUS: "spurious", IGNORED: "ignored"}
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One of the pictures of a comparison.
+
+    Attributes:
+        title: what it shows.
+        picture: the overlay.
+        legend: the colours on it, and what and how many they mean.
+    """
+
+    title: str
+    picture: Image.Image
+    legend: tuple[tuple[Colour, str], ...] = ()
+
+
 def draw_comparison(
     image: Pixels, truth: Instances, predictions: Instances, match: ImageMatch
 ) -> Image.Image:
-    """Truth on the left, predictions on the right; colours show which agree.
+    """The panels of :func:`compare` in one picture, truth on the left, each under its title."""
+    panels = compare(image, truth, predictions, match)
+    return side_by_side(*(titled(panel.picture, panel.title, panel.legend) for panel in panels))
+
+
+def compare(
+    image: Pixels, truth: Instances, predictions: Instances, match: ImageMatch
+) -> tuple[Panel, Panel]:
+    """Truth and predictions; colours show which agree.
 
     Green: found, red: missed, yellow: spurious, grey: ignored.
 
@@ -44,15 +67,14 @@ def draw_comparison(
     drawn = sorted({*match.matched_predictions, *spurious})
     verdicts = [SPURIOUS if i in spurious else FOUND for i in drawn]
     named = max(len(truth.class_names), len(predictions.class_names)) > 1
-    panels = [
-        _panel(image, objects, title, colours, named)
-        for objects, title, colours in ((truth, "truth", fates), (predictions[drawn], "predicted", verdicts))
-    ]
-    return side_by_side(*panels)
+    return (
+        _panel(image, truth, "truth", fates, named),
+        _panel(image, predictions[drawn], "predicted", verdicts, named),
+    )
 
 
-def draw_maps(image: Pixels, truth: Instances, predictions: Instances) -> Image.Image:
-    """The pixel classes, truth on the left and predictions on the right; objects are not drawn.
+def compare_maps(image: Pixels, truth: Instances, predictions: Instances) -> tuple[Panel, Panel]:
+    """The pixel classes of truth and predictions; objects are not drawn.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
@@ -62,23 +84,18 @@ def draw_maps(image: Pixels, truth: Instances, predictions: Instances) -> Image.
     left, right = (
         each[:0].overlay(image, opacity=0.6, scale=readable_scale(each.size)) for each in (truth, predictions)
     )
-    both = Image.new("RGB", (left.width + 8 + right.width, left.height), (DARK[0],) * 3)
-    both.paste(left, (0, 0))
-    both.paste(right, (left.width + 8, 0))
-    return both
+    return Panel("truth", left), Panel("predicted", right)
 
 
-def _panel(
-    image: Pixels, objects: Instances, title: str, verdicts: Sequence[Colour], named: bool
-) -> Image.Image:
-    """An overlay under a strip that says what it is and counts the colours on it."""
+def _panel(image: Pixels, objects: Instances, title: str, verdicts: Sequence[Colour], named: bool) -> Panel:
+    """An overlay, with the number of objects in its title and of each colour in its legend."""
     picture = objects.overlay(
         image, labels=named, boxes=objects.masks is None, colours=verdicts, opacity=0.25,
         scale=readable_scale(objects.size),
     )  # fmt: skip
     counts = Counter(verdicts)
-    legend = [(colour, f"{counts[colour]} {name}") for colour, name in VERDICTS.items() if counts[colour]]
-    return titled(picture, f"{title} {len(verdicts)}", legend)
+    legend = ((colour, f"{counts[colour]} {name}") for colour, name in VERDICTS.items() if counts[colour])
+    return Panel(f"{title} {len(verdicts)}", picture, tuple(legend))
 
 
 def shrunk(image: Pixels, *objects: Instances) -> tuple[Pixels, Instances, Instances]:

@@ -1,7 +1,8 @@
 """The report of a run: one self-contained HTML file, which needs no network and no scripts.
 
-Charts are embedded as SVG (``rcnn.evaluation.charts``), pictures as JPEG. Only nine images are shown, so the
-report of any data set stays below about 2 MB.
+It leads with pictures: the best and the worst images, then the others. Charts are embedded as SVG
+(``rcnn.evaluation.charts``), pictures as JPEG. Only nine images are shown, so that the report of any data set
+stays below about 2 MB.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from rcnn.evaluation import charts
 from rcnn.evaluation.alignment import named_as
-from rcnn.evaluation.page import Row, card_pair, html_page, html_table, jpeg, metric_table, table_card
-from rcnn.evaluation.pictures import VERDICTS, draw_comparison, draw_maps, shrunk
+from rcnn.evaluation.page import (
+    Row,
+    card_pair,
+    figure,
+    html_page,
+    html_table,
+    in_percent,
+    key,
+    metric_table,
+    table_card,
+)
+from rcnn.evaluation.pictures import VERDICTS, Panel, compare, compare_maps, shrunk
 from rcnn.io.atomic import write_atomically
 from rcnn.metrics import DASH, number
 from rcnn.metrics.matches import ImageMatch
@@ -68,16 +77,8 @@ def write_report(
     if evaluation is not None and dataset is not None:
         _check_lengths(evaluation, dataset, predictions)
     measured = () if evaluation is None else tuple(metric for metric, _ in evaluation.measured)
-    sections = [_facts(facts), _training(history, measured)]
-    if evaluation is not None:
-        sections.insert(0, _headline(evaluation))
-        sections += [_section(evaluation, about) for about in ("partition", "pixels")]
-        if dataset is not None:
-            sections.append(_pixel_pictures(evaluation, dataset, predictions))
-        sections.append(_section(evaluation, "objects"))
-        if evaluation.has_objects:
-            sections.append(_threshold_and_counts(evaluation, dataset, predictions))
-            sections.append("" if dataset is None else _pictures(evaluation, dataset, predictions))
+    sections = [] if evaluation is None else _results(evaluation, dataset, predictions)
+    sections += [_training(history, measured), _facts(facts)]
     sections.append(_times(seconds, {} if evaluation is None else evaluation.seconds))
     write_atomically(path, html_page(title, "\n".join(filter(None, sections))).encode())
     return path
@@ -92,17 +93,28 @@ def _check_lengths(evaluation: Evaluation, dataset: Dataset, predictions: Sequen
         )
 
 
+def _results(evaluation: Evaluation, dataset: Dataset | None, predictions: Sequence[Instances]) -> list[str]:
+    """The sections about the evaluation: pictures first, then numbers."""
+    objects = evaluation.has_objects
+    pictures = [] if dataset is None else [_pixel_pictures(evaluation, dataset, predictions)]
+    if dataset is not None and objects:
+        pictures.insert(0, _pictures(evaluation, dataset, predictions))
+    counts = _threshold_and_counts(evaluation, dataset, predictions) if objects else ""
+    tables = [_section(evaluation, about) for about in ("partition", "pixels", "objects")]
+    return [_headline(evaluation), *pictures, counts, *tables]
+
+
 # Sections, in the order of the page
 
 
 def _headline(evaluation: Evaluation) -> str:
     """The values that readers look for first, in large type."""
-    tiles = [(number(evaluation.metrics[key]), text) for key, text in evaluation.headline()]
+    tiles = [(in_percent(evaluation.metrics[key], " %"), text) for key, text in evaluation.headline()]
     if evaluation.has_objects:
         matches = evaluation.matches
         true, predicted = sum(m.num_true for m in matches), sum(m.num_predicted for m in matches)
         tiles += [
-            (number(evaluation.f1), f"best F1, at score ≥ {number(evaluation.f1_threshold)}"),
+            (in_percent(evaluation.f1, " %"), f"best F1, at score ≥ {number(evaluation.f1_threshold)}"),
             (f"{predicted:,} / {true:,}", f"objects predicted / true, {_plural(len(matches), 'image')}"),
         ]
     boxes = "".join(f'<div class="tile"><b>{escape(v)}</b><span>{escape(t)}</span></div>' for v, t in tiles)
@@ -143,7 +155,7 @@ def _section(evaluation: Evaluation, about: About) -> str:
         for row in rows
         for place, shown in enumerate(row.charts(evaluation))
     ]
-    below = "".join(table_card(table.title, metric_table(table)) for table in evaluation.tables(about))
+    below = "".join(table_card(table.heading, metric_table(table)) for table in evaluation.tables(about))
     content = card_pair(cards) + below + _class_table(evaluation, about)
     return f"<h2>{_SECTIONS[about]}</h2>{content}" if content else ""
 
@@ -158,7 +170,7 @@ def _class_table(evaluation: Evaluation, about: About) -> str:
         for name, values in sorted(evaluation.per_class.items(), key=lambda item: -_objects(item[1]))
     ]
     head = ["class", "objects", *(heading for _, heading in columns)]
-    return table_card("By class", html_table(head, rows, bars={2: 1.0}))
+    return table_card("By class, in %", html_table(head, rows, bars={2: 1.0}))
 
 
 def _pixel_pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[Instances]) -> str:
@@ -169,23 +181,27 @@ def _pixel_pictures(evaluation: Evaluation, dataset: Dataset, predictions: Seque
     row, result = judged[0]
     name = row.headline[0][1] if row.headline else row.name
 
-    def figure(index: int) -> str:
+    def shown(index: int) -> str:
         sample = dataset[index]
-        picture = draw_maps(*shrunk(sample.image, sample.truth, predictions[index]))
-        return _figure(dataset, index, picture, f"{escape(name)} {number(result.per_image[index])}")
+        panels = compare_maps(*shrunk(sample.image, sample.truth, predictions[index]))
+        return _figure(dataset, index, panels, f"{escape(name)} {in_percent(result.per_image[index], ' %')}")
 
     order = sorted(range(len(dataset)), key=lambda i: _finite(result.per_image[i], 1.0))
-    return _gallery(f"By {escape(name)}; truth on the left, prediction on the right.", _choose(order), figure)
+    return _gallery("Pixel classes in images", f"Chosen by {escape(name)}.", _choose(order), shown)
 
 
-def _gallery(text: str, chosen: Mapping[str, Sequence[int]], figure: Callable[[int], str]) -> str:
-    """Pictures under the headings of ``chosen``, whose values are indices of images."""
-    cards = [
-        f'<section class="card"><h3>{heading}</h3>{"".join(map(figure, indices))}</section>'
-        for heading, indices in chosen.items()
+def _gallery(
+    heading: str, text: str, chosen: Mapping[str, Sequence[int]], shown: Callable[[int], str]
+) -> str:
+    """Pictures under the keys of ``chosen``, whose values are indices of images; best and worst lead."""
+    cards = {
+        name: f'<section class="card {name.lower()}"><h3>{name}</h3>'
+        f'<div class="figures">{"".join(map(shown, indices))}</div></section>'
+        for name, indices in chosen.items()
         if indices
-    ]
-    return f"<h2>Best, median and worst images</h2><p>{text}</p>{''.join(cards)}"
+    }
+    first = "".join(cards.pop(name, "") for name in ("Best", "Worst"))
+    return f'<h2>{heading}</h2><p>{text}</p><div class="gallery">{first}</div>{"".join(cards.values())}'
 
 
 def _finite(value: float, otherwise: float = 0.0) -> float:
@@ -201,41 +217,39 @@ def _threshold_and_counts(
     ]
     threshold = number(evaluation.f1_threshold)
     text = (
-        f"Detections with a score of at least {threshold} count as objects; F1 is highest at this threshold "
-        f"({number(evaluation.f1)}). The counts and pictures below are at this threshold. "
-        f"{_count_error(evaluation.matches)}"
+        f"Detections with a score of at least {threshold} count as objects, here and in the pictures: F1 is "
+        f"highest at this threshold ({in_percent(evaluation.f1, ' %')}). {_count_error(evaluation.matches)}"
     )
-    head = ["class", "true", "predicted", "difference", "found", "missed", "spurious", "precision", "recall"]
-    table = html_table(head, _count_rows(evaluation, dataset, predictions))
-    return f"<h2>Threshold and counts</h2><p>{text}</p>{card_pair(cards)}{table_card('Totals', table)}"
+    head = ["class", "true", "predicted", "difference", "found", "missed", "spurious"]
+    table = html_table([*head, "precision, %", "recall, %"], _count_rows(evaluation, dataset, predictions))
+    totals = table_card(f"Totals, detections with score ≥ {threshold}", table)
+    return f"<h2>Threshold and counts</h2><p>{text}</p>{card_pair(cards)}{totals}"
 
 
 def _pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[Instances]) -> str:
-    key = "".join(
-        f'<span class="key" style="background:rgb{colour}"></span>{name}' for colour, name in VERDICTS.items()
-    )
+    legend = "".join(key(colour, name) for colour, name in VERDICTS.items())
 
-    def figure(index: int) -> str:
+    def shown(index: int) -> str:
         return _compared(dataset, index, predictions[index], evaluation.matches[index])
 
-    text = f"By F1; truth on the left, prediction on the right.{key}"
-    return _gallery(text, _choose(_by_f1(evaluation.matches)), figure)
+    text = f"Chosen by F1, at score ≥ {number(evaluation.f1_threshold)}. {legend}"
+    return _gallery("What it finds", text, _choose(_by_f1(evaluation.matches)), shown)
 
 
 def _compared(dataset: Dataset, index: int, predicted: Instances, match: ImageMatch) -> str:
     sample = dataset[index]
     image, truth, predicted = shrunk(sample.image, sample.truth, predicted)
-    caption = (
-        f"F1 {number(match.f1)}; {match.num_true} true, {match.num_predicted} predicted, "
-        f"{len(match.missed_truths)} missed, {len(match.spurious_predictions)} spurious"
-    )
-    return _figure(dataset, index, draw_comparison(image, truth, predicted, match), caption)
+    panels = compare(image, truth, predicted, match)
+    return _figure(dataset, index, panels, f"F1 {in_percent(match.f1, ' %')}")
 
 
-def _figure(dataset: Dataset, index: int, picture: Image.Image, caption: str) -> str:
+def _figure(dataset: Dataset, index: int, panels: Sequence[Panel], caption: str) -> str:
     name = escape(dataset.records[index].path.name)
-    image_tag = f'<img src="{jpeg(picture)}" alt="truth and prediction">'
-    return f"<figure><figcaption><b>{name}</b>: {caption}</figcaption>{image_tag}</figure>"
+    titled = [
+        (escape(panel.title) + "".join(key(*entry) for entry in panel.legend), panel.picture)
+        for panel in panels
+    ]
+    return figure(f'<b title="{name}">{name}</b><span>{caption}</span>', titled)
 
 
 def _times(run: Mapping[str, float], per_image: Mapping[str, float]) -> str:
@@ -246,7 +260,7 @@ def _times(run: Mapping[str, float], per_image: Mapping[str, float]) -> str:
         rows: list[Row] = [[name, _duration(t), t / total if total else 0.0] for name, t in known.items()]
         if rows:
             rows.append(["total", _duration(total), 1.0])
-            cards.append((heading, html_table(["stage", "time", "fraction"], rows, bars={2: 1.0})))
+            cards.append((heading, html_table(["stage", "time", "% of all"], rows, bars={2: 1.0})))
     return "<h2>Time per stage</h2>" + card_pair(cards) if cards else ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rcnn.metrics import number
+from rcnn.metrics import percent
 from rcnn.metrics.metric import Evaluation
 from rcnn.metrics.overlaps import KIND_NOUNS
 from rcnn.metrics.recall import COUNTS, ProposalRecall
@@ -35,7 +35,7 @@ def precision_recall(evaluation: Evaluation) -> Lines:
     lines = []
     for place, name in enumerate(sorted(curves, key=lambda n: -evaluation.num_objects.get(n, 0))):
         short = name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 1]}…"
-        ap50 = number(values.get(name, {}).get(f"{evaluation.shape}/AP50"))
+        ap50 = percent(values.get(name, {}).get(f"{evaluation.shape}/AP50", math.nan))
         label = f"{short}, AP50 {ap50}" if place < MAX_LABELLED_CLASSES else ""
         lines.append(Line(label, *_reached(curves[name])))
     noun = KIND_NOUNS[evaluation.shape]
@@ -65,7 +65,7 @@ def recall(found: ProposalRecall) -> Lines:
 def _recall(counts: tuple[int, ...], *values: tuple[float, ...]) -> Lines:
     names = ("IoU 0.5", "IoU 0.7", "average, 0.5 to 0.95")
     lines = [
-        Line(f"{name}: {number(ys[-1])}", counts, ys)
+        Line(f"{name}: {percent(ys[-1])}", counts, ys)
         for name, ys in zip(names, values, strict=True)
         if math.isfinite(ys[-1])
     ]

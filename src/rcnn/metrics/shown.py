@@ -25,8 +25,8 @@ class MetricTable:
     Attributes:
         title: what the numbers are.
         columns: the column headings.
-        rows: one cell per column. A float is a fraction, shown in percent on the console and with three
-            digits in the report, as a dash where it is NaN. Strings are shown as they are.
+        rows: one cell per column. A float is a fraction, shown in percent, as a dash where it is NaN. Strings
+            are shown as they are.
         caption: what readers need to know besides.
         bold: indices of summary rows.
         bars: indices of columns whose fractions the report also shows as bars.
@@ -41,12 +41,16 @@ class MetricTable:
     bars: tuple[int, ...] = ()
     num_names: int = 1
 
+    @property
+    def heading(self) -> str:
+        """The title, with the unit of the fractions if there are any."""
+        has_fractions = any(isinstance(cell, float) for row in self.rows for cell in row)
+        return f"{self.title}, in %" if has_fractions else self.title
+
     def rich(self) -> Table:
         """The table for a terminal."""
-        has_fractions = any(isinstance(cell, float) for row in self.rows for cell in row)
         padding = (0, 1) if len(self.columns) <= MAX_PADDED_COLUMNS else 0
-        title = f"{self.title}, in %" if has_fractions else self.title
-        table = Table(title=title, caption=self.caption or None, box=SIMPLE_HEAD, padding=padding)
+        table = Table(title=self.heading, caption=self.caption or None, box=SIMPLE_HEAD, padding=padding)
         for number, column in enumerate(self.columns):
             table.add_column(column, justify="left" if number < self.num_names else "right")
         for number, row in enumerate(self.rows):
@@ -74,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A chart of lines.
+    """A chart of lines. An axis whose values are all in [0, 1] has fractions, which are shown in percent.
 
     Attributes:
         title: what is shown.

@@ -84,8 +84,13 @@ def errors(evaluation: Evaluation) -> MetricTable:
     rows = [
         (kind, f"{metrics[f'errors/{kind}_count']:.0f}", metrics[f"errors/{kind}"]) for kind in ERROR_KINDS
     ]
-    caption = f"AP50 of {KIND_NOUNS[evaluation.shape]} is {percent(metrics['errors/AP50'])} %"
-    return MetricTable("Errors", ("kind", "number", "AP50 lost"), rows, caption)
+    caption = (
+        f"AP50 of {KIND_NOUNS[evaluation.shape]} is {percent(metrics['errors/AP50'])} %. "
+        "As in AP, detections of any score count:\n"
+        "fewer objects are missed and more detections are false than at score "
+        f"≥ {evaluation.f1_threshold:.2f}"
+    )
+    return MetricTable("Errors, detections of any score", ("kind", "number", "AP50 lost"), rows, caption)
 
 
 def cityscapes(evaluation: Evaluation) -> MetricTable:

@@ -16,6 +16,7 @@ from rcnn.evaluation.report import write_report
 from rcnn.inference.detector import Detector
 from rcnn.io.atomic import write_atomically
 from rcnn.loading import load_detector
+from rcnn.metrics import percent
 from rcnn.metrics.metric import Evaluation
 from rcnn.training.defaults import Reason
 from rcnn.training.recipe import Recipe
@@ -92,7 +93,7 @@ def _threshold(detector: Detector, evaluation: Evaluation) -> tuple[float, str]:
     threshold = evaluation.f1_threshold
     if not evaluation.has_objects:
         return threshold, ""
-    return threshold, f"{threshold:.3f}, where F1 is highest ({evaluation.f1:.3f})"
+    return threshold, f"{threshold:.3f}, where F1 is highest ({percent(evaluation.f1)} %)"
 
 
 def _facts(lines: Sequence[str]) -> dict[str, str]:
