@@ -9,6 +9,7 @@ Legend: B images, S stages.
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from rcnn.layers import depthwise
 from rcnn.layers.norm import FrozenBatchNorm, fold_batch_norm
 
 Norm = Literal["frozen", "batch"]
+# timm imports huggingface_hub, whose progress bars, never shown here, warn in notebooks without ipywidgets.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 BOTTLENECKS = ("resnet50", "resnet101")
 TIMM = "timm:"
 # Height and width of the image by which foreign backbones are tried: multiples of 32, as batches are padded.

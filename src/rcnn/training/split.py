@@ -29,6 +29,7 @@ from rcnn.data.formats.open import open_data
 from rcnn.data.formats.recognition import find_splits
 from rcnn.device import barrier, rank
 from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.training.progress import working
 
 VAL_FRACTION = 0.15
 MAX_WARNINGS_SHOWN = 5
@@ -118,7 +119,7 @@ def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool,
         ValueError: data with errors, or two parts that do not fit together.
         OSError: a file cannot be read.
     """
-    with console.status("reading the data"):
+    with working(console, "reading the data"):
         faults = {"skip_bad": skip_bad, "boxes_only": boxes_only}
         sources, said = _with_own_splits(sources)
         assert sources.data is not None
@@ -232,7 +233,7 @@ def bring_proposals(
         check_distinct_names(split, str(of_train))
     if rank() > 0:
         barrier()  # the first process searches; the others find what it kept
-    with console.status("searching for proposals"):
+    with working(console, "searching for proposals"):
         train, val = (
             with_proposals(part, source, cache=default_cache(), settings=search)
             for part, source in ((split.train, of_train), (split.val, of_val))
