@@ -97,9 +97,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         load_detector(tmp_path / "none.safetensors")
     checkpoint.write_checkpoint(tmp_path / "bare.safetensors", {}, {})
-    with pytest.raises(
-        ValueError, match=r"bare\.safetensors: not a detector: its metadata lacks architecture"
-    ):
+    with pytest.raises(ValueError, match=r"bare\.safetensors: no detector: its metadata lacks architecture"):
         load_detector(tmp_path / "bare.safetensors")
     described = detector().describe()
     checkpoint.write_checkpoint(tmp_path / "a.safetensors", {}, {**described, "architecture": "mask"})
@@ -206,7 +204,7 @@ def test_weights_to_begin_with(tmp_path: Path) -> None:
     kept = load_initial_weights(more, file)
     assert {key.rpartition(".")[0] for key in kept} == {"box.logits", "box.deltas"}
     assert_close(more.state_dict()["rpn.objectness.weight"], first.state_dict()["rpn.objectness.weight"])
-    with pytest.raises(ValueError, match="none of them fits this one"):
+    with pytest.raises(ValueError, match="none of them has a place in this one"):
         load_initial_weights(torch.nn.Linear(2, 2), file)
 
 

@@ -129,7 +129,7 @@ test_pipeline = [dict(type='Load'), dict(type='Resize', scale=(2048, 1024), keep
     assert found.settings.box.beta == 0
     assert (found.transform.short_side, found.transform.max_long_side) == (1024, 2048)
     for kind in ("LegacyAnchorGenerator", "LegacyDeltaXYWHBBoxCoder"):
-        with pytest.raises(ValueError, match=rf"a\.pth: its configuration has {kind}, as in MMDetection 1"):
+        with pytest.raises(ValueError, match=rf"a\.pth: its configuration has {kind}, as MMDetection 1"):
             read({"cfg": f"model = dict(rpn_head=dict(part=[dict(type='{kind}')]))"})
 
 
@@ -141,7 +141,7 @@ def test_a_cascade_has_box_weights_of_its_own() -> None:
     assert box.weights == (10, 10, 5, 5)
     assert box.cascade.weights == ((20, 20, 10, 10), (40, 40, 20, 20))
     state = {**written(zeros, steps=3), "roi_head.mask_head.0.upsample.weight": zeros((256, 256, 2, 2))}
-    with pytest.raises(ValueError, match="a mask head per step of a cascade"):
+    with pytest.raises(ValueError, match="a mask head for each step of a cascade"):
         mmdetection.read(state, "a.pth")
 
 
@@ -164,7 +164,7 @@ def test_version_one_is_refused() -> None:
     state = written(zeros, classes=3)
     state["roi_head.bbox_head.fc_reg.weight"] = zeros((16, 1024))
     state["roi_head.bbox_head.fc_reg.bias"] = zeros((16,))
-    with pytest.raises(ValueError, match=r"old\.pth: a file of MMDetection 1"):
+    with pytest.raises(ValueError, match=r"old\.pth: of MMDetection 1"):
         mmdetection.read(state, "old.pth")
 
 
@@ -195,7 +195,7 @@ def their_features(image: Tensor, state: State, style: str) -> Tensor:
 @pytest.mark.parametrize("style", ["pytorch", "caffe"])
 @torch.no_grad()
 def test_style_and_normalisation(style: str) -> None:
-    """Both families of models: RGB with stds and a stride in the 3x3, BGR without and in the 1x1."""
+    """Both families of models: RGB with deviations and a stride in the 3x3, BGR without and in the 1x1."""
     state = written(drawn(1), classes=2)
     meta = {"cfg": CAFFE if style == "caffe" else ""}
     found = mmdetection.read({"meta": meta, "state_dict": state}, "a.pth")

@@ -19,6 +19,7 @@ from rcnn.data.formats.recognition import (
     unwrapped,
 )
 from rcnn.data.formats.registry import Format, as_format, find_format, formats, list_of_formats
+from rcnn.data.libraries.table import library_of
 from rcnn.structures import Skeleton
 
 
@@ -40,9 +41,10 @@ def open_data(
     not raise: they are in ``Dataset.problems``, and :func:`rcnn.data.check.check` finds more.
 
     Args:
-        path: the file or folder; or a custom data set, any object with ``__len__`` and ``__getitem__``
-            (:mod:`rcnn.data.adapters`); or a dotted path to such an object or to a function that returns it
-            (``"my_package.data:cells"``). An opened data set is returned unchanged.
+        path: the file or folder; or a data set of another library (:mod:`rcnn.data.libraries`); or a custom
+            data set, any object with ``__len__`` and ``__getitem__`` (:mod:`rcnn.data.adapters`); or a dotted
+            path to such an object or to a function that returns it (``"my_package.data:cells"``). An opened
+            data set is returned unchanged.
         images: the image folder, if it is not found next to the annotations.
         split: for Pascal VOC, a list in ``ImageSets/Main``; passing the file itself as ``path`` is
             equivalent. For YOLO, a split in ``data.yaml``; passing its image folder as ``path`` is
@@ -75,6 +77,9 @@ def open_data(
     if not isinstance(items, Path):
         if options or format is not None:
             raise ValueError("images, split and format are for files and folders, not for a Python object.")
+        library = library_of(items)
+        if library is not None:
+            return library.read(items, class_names)
         return from_items(items, class_names, first_label=first_label, skeleton=skeleton)
     if class_names is not None:
         raise ValueError(f"{items}: class_names are for data sets that are Python objects, not for a path.")
