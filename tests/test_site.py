@@ -35,7 +35,7 @@ def test_every_table_to_extend_is_documented() -> None:
     ("page", "text", "expected"),
     [
         ("index.md", "[a](docs/data.md#coco)", "[a](data.md#coco)"),
-        ("index.md", "![a picture](docs/overlay.png)", "![a picture](overlay.png)"),
+        ("index.md", "![a picture](docs/lineage/fpn.png)", "![a picture](lineage/fpn.png)"),
         ("index.md", "the [licence](LICENSE), free", "the licence, free"),
         ("speed.md", "[a](../README.md#results) [b](lineage.md)", "[a](index.md#results) [b](lineage.md)"),
         ("lineage.md", "[`code`](../src/rcnn/parts/rpn.py)", "`code`"),
