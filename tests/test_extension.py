@@ -66,6 +66,7 @@ def sets(*assignments: str) -> list[str]:
     return [word for assignment in assignments for word in ("--set", assignment)]
 
 
+@pytest.mark.export
 @pytest.mark.usefixtures("extension")
 def test_from_python(tmp_path: Path) -> None:
     from rcnn_extension.data import TwoSquares  # as its user would
@@ -96,6 +97,7 @@ def test_from_python(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "names.json").read_text())["class_names"] == ["small", "large"]
 
 
+@pytest.mark.export
 @pytest.mark.usefixtures("extension")
 def test_from_the_command_line(tmp_path: Path, squares: Path) -> None:
     kind, folder = ("--format", f"{NAME}.data:Squares"), tmp_path / "run"

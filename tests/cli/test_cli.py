@@ -467,6 +467,7 @@ def exportable(checkpoint: Path, traced: tuple[Any, bytes], monkeypatch: pytest.
     return checkpoint
 
 
+@pytest.mark.export
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -534,6 +535,7 @@ def test_export_in_int8_says_what_it_costs(
     ]
 
 
+@pytest.mark.export
 def test_export_in_int8(exportable: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason='needs the extra "int8"')
     result = call("export", exportable, "--out", tmp_path / "o", "--format", "openvino", "--int8", data)
