@@ -34,7 +34,7 @@ def test_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("here:built")
     with pytest.raises(ValueError, match=r"there is no module here\.nets; install its package"):
         resolve("here.nets:build")
-    with pytest.raises(ValueError, match="'here' is no dotted path; expected module:name"):
+    with pytest.raises(ValueError, match="'here' is not a dotted path; expected module:name"):
         resolve("here")
     with pytest.raises(ModuleNotFoundError, match="is_not_there"):  # the module's own fault
         resolve("broken:build")

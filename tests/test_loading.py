@@ -97,7 +97,9 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         load_detector(tmp_path / "none.safetensors")
     checkpoint.write_checkpoint(tmp_path / "bare.safetensors", {}, {})
-    with pytest.raises(ValueError, match=r"bare\.safetensors: no detector: its metadata lacks architecture"):
+    with pytest.raises(
+        ValueError, match=r"bare\.safetensors: not a detector: its metadata lacks architecture"
+    ):
         load_detector(tmp_path / "bare.safetensors")
     described = detector().describe()
     checkpoint.write_checkpoint(tmp_path / "a.safetensors", {}, {**described, "architecture": "mask"})

@@ -62,7 +62,9 @@ def resolve(path: str) -> Any:
     """
     module_name, _, name = path.partition(":")
     if not is_dotted_path(path):
-        raise ValueError(f"{path!r} is no dotted path; expected module:name, such as my_package.nets:build")
+        raise ValueError(
+            f"{path!r} is not a dotted path; expected module:name, such as my_package.nets:build"
+        )
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -200,7 +202,7 @@ def _document(assignment: str) -> Any:
     """Nested tables from ``table.key=value``."""
     key, equals, text = assignment.partition("=")
     if not equals:
-        raise ValueError(f"{assignment!r} is no setting; expected key=value, for example train.lr=0.01")
+        raise ValueError(f"{assignment!r} is not a setting; expected key=value, for example train.lr=0.01")
     document: Any = _value(text.strip())
     for part in reversed(key.strip().split(".")):
         document = {part: document}

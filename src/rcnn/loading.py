@@ -134,7 +134,7 @@ def load_initial_weights(network: nn.Module, start: str | Path, *, trust: Iterab
     own = network.state_dict()
     fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise ValueError(f"{start}: the weights are of another model: none of them has a place in this one")
+        raise ValueError(f"{start}: the weights belong to another model: none of them fits this one")
     network.load_state_dict(fitting, strict=False)
     return [key for key in own if key not in fitting]
 
@@ -191,7 +191,7 @@ def _read(file: Path, trust: Iterable[str]) -> Detector:
     tensors, metadata = read_checkpoint(file)
     missing = [key for key in _OWN_METADATA if key not in metadata]
     if missing:
-        raise ValueError(f"{file}: no detector: its metadata lacks {', '.join(missing)}")
+        raise ValueError(f"{file}: not a detector: its metadata lacks {', '.join(missing)}")
     require_trust([metadata["architecture"], metadata["model"]], str(file), trust)
     try:
         model = model_class(metadata["architecture"])

@@ -72,7 +72,7 @@ class TestFiles:
         ("name", "content", "message"),
         [
             ("p.pkl", b"", "expected .npz, .mat"),
-            ("p.npz", b"PK", "no proposal file: expected images, counts and boxes"),
+            ("p.npz", b"PK", "not a proposal file: expected images, counts and boxes"),
             ("p.json", b"{", "not JSON"),
             ("p.json", b"{}", "expected a list"),
             ("p.json", b'[{"image_id": 1, "bbox": [1, 2]}]', "entry 0: expected a list"),

@@ -220,7 +220,7 @@ REFUSED = {
     "semantic segmentation": lambda s: s.update({"sem_seg_head.predictor.weight": zeros((54, 128, 1, 1))}),
     "ResNeXt": lambda s: s.update({"backbone.bottom_up.res2.0.conv2.weight": zeros((256, 8, 3, 3))}),
     "single map": lambda s: [s.pop(k) for k in list(s) if "fpn_" in k],
-    r"blocks is none of resnet18": lambda s: [s.pop(k) for k in list(s) if ".res4.5." in k],
+    r"blocks; expected one of resnet18": lambda s: [s.pop(k) for k in list(s) if ".res4.5." in k],
     "no Faster, Mask or Keypoint R-CNN": lambda s: [s.pop(k) for k in list(s) if "rpn_head" in k],
     "expected one of Detectron2": lambda s: s.update(blobs=zeros((1,))),
 }  # fmt: skip

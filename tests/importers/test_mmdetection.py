@@ -141,7 +141,7 @@ def test_a_cascade_has_box_weights_of_its_own() -> None:
     assert box.weights == (10, 10, 5, 5)
     assert box.cascade.weights == ((20, 20, 10, 10), (40, 40, 20, 20))
     state = {**written(zeros, steps=3), "roi_head.mask_head.0.upsample.weight": zeros((256, 256, 2, 2))}
-    with pytest.raises(ValueError, match="a mask head for each step of a cascade"):
+    with pytest.raises(ValueError, match="a mask head per step of a cascade"):
         mmdetection.read(state, "a.pth")
 
 

@@ -77,5 +77,5 @@ def test_coco_keeps_eighty() -> None:
     assert found.class_names is not None
     assert len(found.class_names) == 80
     assert len(found.state["box.logits.bias"]) == 81
-    assert found.notes == ("images: RGB, mean and deviation of ImageNet; batch norm with eps 0",)
+    assert found.notes == ("images: RGB, mean and std of ImageNet; batch norm with eps 0",)
     assert zoo.read(state, "mine.pth").notes[0].endswith("eps 1e-05")

@@ -138,7 +138,7 @@ def test_safetensors(tmp_path: Path) -> None:
 
 
 def test_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.pkl: no such file of weights"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pkl: no such weights file"):
         read_weights(tmp_path / "none.pkl")
     for name, content in {
         "a.pkl": b"hello",

@@ -111,7 +111,7 @@ def test_an_opset_that_the_runtime_does_not_know(tmp_path: Path) -> None:
     file.write_bytes(metadata.with_checksum(onnx_model(99), INFO | {"opset": 99}))
     refused(
         file,
-        r"ONNX Runtime \S+ does not take it \(opset 99\): pip install --upgrade onnxruntime; .*[Oo]pset 99",
+        r"ONNX Runtime \S+ cannot open it \(opset 99\): pip install --upgrade onnxruntime; .*[Oo]pset 99",
     )
 
 
@@ -119,7 +119,7 @@ def test_a_representation_that_the_runtime_does_not_know(tmp_path: Path) -> None
     pytest.importorskip("openvino")
     refused(
         openvino_folder(tmp_path / "a", INFO),
-        r"OpenVINO \S+ does not take it: pip install --upgrade openvino; it says",
+        r"OpenVINO \S+ cannot open it: pip install --upgrade openvino; it says",
     )
 
 
@@ -146,15 +146,15 @@ def another_schema(part: bytes) -> bytes:
     return re.sub(rb'"major": \d+', b'"major": 99', part)
 
 
-THEIRS = rf"torch {re.escape(torch.__version__)} does not take what 9.1 wrote: export the model again"
+THEIRS = rf"torch {re.escape(torch.__version__)} cannot open what 9.1 wrote: export the model again"
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda content: content[:-9], "truncated or damaged, or no file of rcnn export"),
-        (lambda _: b"no archive", "truncated or damaged, or no file of rcnn export"),
-        (replaced("/byteorder", "/byteorde\xf2"), "truncated or damaged, or no file of rcnn export"),
+        (lambda content: content[:-9], "truncated, damaged, or not written by rcnn export"),
+        (lambda _: b"no archive", "truncated, damaged, or not written by rcnn export"),
+        (replaced("/byteorder", "/byteorde\xf2"), "truncated, damaged, or not written by rcnn export"),
         (replaced("relu.default", "silu.default"), "models/model.json in it is damaged"),
         (lambda _: torch_program(None), "not written by rcnn export"),
         (

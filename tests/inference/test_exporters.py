@@ -293,7 +293,7 @@ def test_other_models_in_every_format(name: str, tmp_path: Path) -> None:
             ):
                 compare(one, other)
     if made.network.needs_semantic:
-        with pytest.raises(ValueError, match="leave its transform beside"):
+        with pytest.raises(ValueError, match="leave its transform outside"):
             export(made, tmp_path / "inside.onnx", transform_inside=True)
 
 
@@ -350,7 +350,7 @@ def test_the_transform_inside(
 
 def test_a_scale_that_is_no_fraction_stays_beside(tmp_path: Path) -> None:
     made = dataclasses.replace(detector("mask_rcnn"), transform=Transform(scale=0.33333))
-    with pytest.raises(ValueError, match="is no fraction"):
+    with pytest.raises(ValueError, match="is not a fraction"):
         export(made, tmp_path / "model.onnx", transform_inside=True)
 
 
@@ -358,7 +358,7 @@ def test_keypoints_read_off_the_image_need_the_transform_beside(tmp_path: Path) 
     made = detector("keypoint_rcnn")
     network: Any = made.network
     network.keypoint.settings = dataclasses.replace(network.keypoint.settings, refine=False)
-    with pytest.raises(ValueError, match="leave its transform beside"):
+    with pytest.raises(ValueError, match="leave its transform outside"):
         export(made, tmp_path / "model.onnx", transform_inside=True)
 
 

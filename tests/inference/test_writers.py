@@ -214,7 +214,7 @@ def test_names_of_any_bytes_and_of_any_length(tmp_path: Path) -> None:
 def test_results_above_the_images_are_refused(tmp_path: Path, out: str) -> None:
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
-    with pytest.raises(ValueError, match=r"in: these images are in .*, where results are to go"):
+    with pytest.raises(ValueError, match=r"in: these images are in the output folder .*; choose another"):
         predict_to_files(detector(), [tmp_path / "in"], tmp_path / out)
     for _ in range(2):
         assert predict_to_files(detector(), [tmp_path / "in"], tmp_path / "in" / "found").images == 1
@@ -315,7 +315,7 @@ def test_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         Image.fromarray(picture()).save(tmp_path / name / "x.png")
     listing = coco_file(tmp_path, {1: "x.png"})
-    with pytest.raises(ValueError, match=r"x\.png and two/x\.png are both its image 1; give only one"):
+    with pytest.raises(ValueError, match=r"x\.png and two/x\.png both match its image 1; pass only one"):
         predict_to_files(
             detector(), [tmp_path / "one", tmp_path / "two"], tmp_path / "out", image_ids=listing
         )

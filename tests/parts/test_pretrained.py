@@ -145,7 +145,9 @@ def test_no_such_address(server: Server, tmp_path: Path) -> None:
 
 
 def test_no_network(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"the download failed \(.*refused.*Is there a network\?.*RCNN_WEIGHTS"):
+    with pytest.raises(
+        OSError, match=r"the download failed \(.*refused.*Check the network connection\..*RCNN_WEIGHTS"
+    ):
         download("http://127.0.0.1:9/net-01234567.pth", "01234567", tmp_path)
 
 

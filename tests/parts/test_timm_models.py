@@ -98,7 +98,7 @@ TAKEN = {
     "xception_aligned": ("xception41p", ALL),
     "xcit": ("xcit_nano_12_p8_224", ALL),
 }
-FIXED_SIZE = "cannot take an image of 128 x 160 pixels.*any size; choose another model"
+FIXED_SIZE = "cannot process an image of 128 x 160 pixels.*any size; choose another model"
 UNALIGNED = "makes maps of the shapes .* do not fit its channels"
 REFUSED = {
     "beit": ("beit_base_patch16_224", FIXED_SIZE),

@@ -243,7 +243,9 @@ def _read_npz(path: Path) -> dict[ImageId, Boxes]:
         with np.load(path, allow_pickle=False) as arrays:
             images, counts, boxes = (arrays[name] for name in ("images", "counts", "boxes"))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: no proposal file: expected images, counts and boxes ({error})") from error
+        raise ValueError(
+            f"{path}: not a proposal file: expected images, counts and boxes ({error})"
+        ) from error
     if boxes.shape != (int(counts.sum()), 4) or counts.shape != images.shape:
         raise ValueError(
             f"{path}: {len(images)} images, counts of {int(counts.sum())} boxes in total, and boxes of shape "

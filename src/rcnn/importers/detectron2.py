@@ -49,8 +49,8 @@ def read(content: Mapping[str, Any], what: str) -> RecognisedModel:
     stride: Any = "1x1" if max(transform.std) < 2 / 255 else "3x3"
     settings = _with_conventions(settings, stride)
     notes = (
-        f"images: {channels.upper()}, mean and deviation {where}",
-        f"stride in the {stride} convolution, as in the ResNets that have this deviation",
+        f"images: {channels.upper()}, mean and std {where}",
+        f"stride in the {stride} convolution, as in the ResNets that have this std",
     )
     return RecognisedModel(settings, state, Conventions(channels, anchors="size"), transform, notes=notes)
 

@@ -54,14 +54,14 @@ def read(content: Mapping[str, Any], what: str) -> RecognisedModel:
     state = rename_tensors(tensors, _RULES, _DROPPED)
     if "box.logits.bias" in state and len(state["box.deltas.bias"]) == 4 * len(state["box.logits.bias"]):
         raise ValueError(
-            f"{what}: of MMDetection 1, whose boxes have the background's first and count pixels "
+            f"{what}: a file of MMDetection 1, which puts the background first and counts pixels "
             "inclusively; expected version 2 or 3"
         )
     legacy = sorted(set(_types(config)) & set(LEGACY))
     if legacy:
         raise ValueError(
-            f"{what}: its configuration has {' and '.join(legacy)}, as MMDetection 1; expected "
-            "a model of version 2 or 3 with their own"
+            f"{what}: its configuration has {' and '.join(legacy)}, as in MMDetection 1; "
+            "expected a model with the conventions of version 2 or 3"
         )
     merge_objectness_logits(state, foreground=0)
     recognised = recognise(state, what)

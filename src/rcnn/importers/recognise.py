@@ -218,7 +218,7 @@ def _backbone(state: State, what: str) -> BackboneSettings:
     bottleneck = "backbone.stages.1.0.conv3.weight" in state
     if (counts, bottleneck) not in _RESNETS:
         raise ValueError(
-            f"{what}: a ResNet of {counts} blocks is none of {', '.join(_RESNETS.values())}, which are read"
+            f"{what}: a ResNet with {counts} blocks; expected one of {', '.join(_RESNETS.values())}"
         )
     levels = (3,) if "box.stage.0.conv1.weight" in state else (1, 2, 3, 4)
     trained = "backbone.stages.0.bn1.num_batches_tracked" in state
@@ -276,17 +276,19 @@ def _keypoint(state: State) -> KeypointHeadSettings:
 def _require_key(state: State, key: str, what: str) -> None:
     if key not in state:
         some = ", ".join(list(state)[:4]) or "nothing"
-        raise ValueError(f"{what}: no Faster, Mask or Keypoint R-CNN on a ResNet is in it; found {some}, …")
+        raise ValueError(
+            f"{what}: it contains no Faster, Mask or Keypoint R-CNN on a ResNet; found {some}, …"
+        )
 
 
 # A sign of each kind of layer that our models have not, and what to call it.
 _UNKNOWN = (
     (r"\.conv2_offset\.", "deformable convolutions"),
-    (r"^sem_seg_head\.|^semantic_head\.", "a branch of semantic segmentation"),
+    (r"^sem_seg_head\.|^semantic_head\.", "a semantic segmentation branch"),
     (r"\.(conv|gen_context|gc)_mask\.|\.context_block", "context blocks"),
     (r"^backbone\.stem\.", "a deep stem"),
-    (r"^bbox_head\.|^head\.", "a detector of one stage"),
-    (r"^roi_head\.mask_head\.\d\.(convs|upsample|conv_logits)\.", "a mask head for each step of a cascade"),
+    (r"^bbox_head\.|^head\.", "a one-stage detector"),
+    (r"^roi_head\.mask_head\.\d\.(convs|upsample|conv_logits)\.", "a mask head per step of a cascade"),
 )
 
 
@@ -299,4 +301,4 @@ def _refuse_unknown_layers(state: State, what: str) -> None:
     if "box.stage.0.conv1.weight" not in state and "neck.lateral.0.0.weight" not in state:
         kinds.append("a single map of stride 16 or 32 with other heads than the C4 models'")
     if kinds:
-        raise ValueError(f"{what}: it has {' and '.join(kinds)}, which our models have not")
+        raise ValueError(f"{what}: it has {' and '.join(kinds)}, which rcnn's models do not have")

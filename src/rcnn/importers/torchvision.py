@@ -64,7 +64,7 @@ def read(content: Mapping[str, Any], what: str) -> RecognisedModel:
     else:
         architecture = "resnet"
         settings = with_torchvision_conventions(recognise(state, what))
-    notes = (f"images: RGB, mean and deviation of ImageNet; batch norm with eps {eps:g}",)
+    notes = (f"images: RGB, mean and std of ImageNet; batch norm with eps {eps:g}",)
     return RecognisedModel(settings, state, _CONVENTIONS, torchvision_transform(architecture), names, notes)
 
 
@@ -145,7 +145,7 @@ def torchvision_settings(name: str) -> Settings:
         ValueError: no such model.
     """
     if name not in DETECTORS:
-        raise ValueError(f"{name!r} is no detector of torchvision that is known here: {', '.join(DETECTORS)}")
+        raise ValueError(f"{name!r} is not a torchvision detector that rcnn knows: {', '.join(DETECTORS)}")
     return DETECTORS[name]()
 
 

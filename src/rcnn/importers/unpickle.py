@@ -49,7 +49,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+        raise FileNotFoundError(f"{path}: no such weights file")
     try:
         content = _reader(path)(path)
     except _FAULTS as error:
@@ -123,7 +123,7 @@ def _names(file: BinaryIO) -> set[str]:
         with zipfile.ZipFile(file) as archive:
             parts = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(parts) != 1:
-                raise pickle.UnpicklingError("no file of torch.save; TorchScript is not read")
+                raise pickle.UnpicklingError("not a file of torch.save; TorchScript is not read")
             with archive.open(parts[0]) as content:
                 return _names_in(content)
     file.seek(0)

@@ -78,7 +78,7 @@ class BenchmarkResult:
         peak = "unknown on this system" if self.peak is None else f"{self.peak / 2**20:.0f} MB"
         table.add_row("peak memory above the model", peak)
         table.caption = (
-            f"{self.images} images with {self.objects} objects in a round; medians of {len(self.seconds)} "
+            f"{self.images} images with {self.objects} objects per round; medians of {len(self.seconds)} "
             "rounds, lowest and highest"
         )
         return table

@@ -242,7 +242,7 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own errors share no base class
         raise ValueError(
-            f"{path}: ONNX Runtime {onnxruntime.__version__} does not take it (opset {info['opset']}): pip "
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot open it (opset {info['opset']}): pip "
             f"install --upgrade onnxruntime; it says: {error}"
         ) from error
     names = [output.name for output in session.get_outputs()]
@@ -265,7 +265,7 @@ def _load_openvino(folder: Path, threads: int | None) -> ExportedDetector:
         model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", settings)
     except Exception as error:  # the runtime's own errors share no base class
         raise ValueError(
-            f"{folder}: OpenVINO {openvino.__version__} does not take it: pip install --upgrade openvino; "
+            f"{folder}: OpenVINO {openvino.__version__} cannot open it: pip install --upgrade openvino; "
             f"it says: {error}"
         ) from error
 
@@ -301,7 +301,7 @@ def _load_torch(path: Path) -> ExportedDetector:
         program: Any = torch.export.load(path).module()
     except Exception as error:  # of its schema, of operators, of the archive: they share no base class
         raise ValueError(
-            f"{path}: torch {torch.__version__} does not take what {written_by(info, 'torch')} wrote: "
+            f"{path}: torch {torch.__version__} cannot open what {written_by(info, 'torch')} wrote: "
             f"export the model again with the torch that is to run it; it says: {error}"
         ) from error
 

@@ -53,7 +53,7 @@ def torch_metadata(path: Path) -> dict[str, Any]:
             content = None if name is None else json.loads(file.read(name))
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # kinds of damage
         raise ValueError(
-            f"{path}: truncated or damaged, or no file of rcnn export; export the model again"
+            f"{path}: truncated, damaged, or not written by rcnn export; export the model again"
         ) from error
     if damaged is not None:
         raise ValueError(f"{path}: {damaged} in it is damaged; export the model again")

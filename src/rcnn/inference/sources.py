@@ -56,7 +56,7 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
         return [given]
     hidden = None if exclude is None else exclude.resolve()
     if hidden is not None and hidden in (given.resolve(), *given.resolve().parents):
-        raise ValueError(f"{given}: these images are in {exclude}, where results are to go; choose another")
+        raise ValueError(f"{given}: these images are in the output folder {exclude}; choose another")
     is_written = cache(_holds_predictions)
     found = [
         path
@@ -116,9 +116,11 @@ def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
     given: dict[int | str, str] = {}
     for name, found in ids.items():
         if found is not None and (other := given.setdefault(found, name)) != name:
-            raise ValueError(f"{file}: {other} and {name} are both its image {found}; give only one of them")
+            raise ValueError(
+                f"{file}: {other} and {name} both match its image {found}; pass only one of them"
+            )
     missing = [name for name, found in ids.items() if found is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"{file}: does not list {missing[0]}{more}; give only images that it has")
+        raise ValueError(f"{file}: does not list {missing[0]}{more}; pass only images that it lists")
     return {name: found for name, found in ids.items() if found is not None}

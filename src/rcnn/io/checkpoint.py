@@ -116,7 +116,7 @@ def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _read_metadata(path: Path, header: Mapping[str, str]) -> tuple[dict[str, Any], int]:
     if "rcnn" not in header:
         raise ValueError(
-            f"{path}: a safetensors file, but no checkpoint of rcnn: its header has no 'rcnn' entry; "
+            f"{path}: a safetensors file, but not a checkpoint of rcnn: its header has no 'rcnn' entry; "
             "weights of other programs are converted by: rcnn weights import FILE --from NAME --out MODEL"
         )
     found = header.get("rcnn_format", "")
@@ -137,7 +137,7 @@ def _refuse_pickle(path: Path) -> None:
     is_pickle = start.startswith((_ZIP_START, _PICKLE_START)) and start[8:] != b"{"
     if is_pickle or path.suffix.lower() in _PICKLE_ENDINGS:
         raise ValueError(
-            f"{path}: a pickle (.pt, .pth) is not loaded, as it can run any code when read; expected a "
-            ".safetensors file. Weights of torchvision, Detectron2 and MMDetection are converted, without "
-            "running what they hold, by: rcnn weights import FILE --from NAME --out MODEL"
+            f"{path}: a pickle (.pt, .pth) is not loaded, because reading one can run any code; expected a "
+            ".safetensors file. To convert weights of torchvision, Detectron2 and MMDetection without "
+            "running code in them: rcnn weights import FILE --from NAME --out MODEL"
         )

@@ -108,7 +108,7 @@ def _complete(url: str, checksum: str, part: Path, path: Path) -> None:
     except ValueError as error:
         part.unlink()
         raise ValueError(
-            f"{url}: what arrived is not the published file, and was removed ({error}); try again"
+            f"{url}: the download is not the published file and was removed ({error}); try again"
         ) from error
     part.replace(path)
 
@@ -130,7 +130,8 @@ def _fetch(url: str, part: Path, path: Path) -> None:
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise OSError(
-            f"{url}: the download failed ({reason}). Is there a network? {_manual_download_hint(path)}"
+            f"{url}: the download failed ({reason}). Check the network connection. "
+            f"{_manual_download_hint(path)}"
         ) from error
 
 
@@ -143,7 +144,7 @@ def _append(response: HTTPResponse, part: Path, done: int) -> None:
         size = file.tell()
     if total is not None and size < total:
         raise ConnectionError(
-            f"the connection broke after {size} of {total} bytes; the next call goes on from there"
+            f"the connection broke after {size} of {total} bytes; the next call resumes there"
         )
 
 
@@ -151,7 +152,7 @@ def _manual_download_hint(path: Path) -> str:
     where = str(path.parent)
     if path.suffix == ".pth":
         where += " or into the folder that RCNN_WEIGHTS names"
-    return f"By hand: get {path.name} elsewhere and put it into {where}."
+    return f"Or download {path.name} elsewhere and put it into {where}."
 
 
 def _check(path: Path, checksum: str) -> None:
@@ -194,5 +195,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: no file of weights, or a damaged one ({error}); remove it") from error
+        raise ValueError(f"{path}: not a weights file, or damaged ({error}); remove it") from error
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}

@@ -85,7 +85,7 @@ class FastRCNN(Model):
         """Refuse compressed layers."""
         if settings.ranks is not None:
             raise ValueError(
-                "model.ranks: layers are trained whole; `rcnn predict --svd` compresses them after"
+                "model.ranks: layers are trained uncompressed; `rcnn predict --svd` compresses them later"
             )
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ class FastRCNN(Model):
         """
         layers = _linear(self.box)
         if self.settings.ranks is not None or len(layers) != 2:
-            raise ValueError("compressing needs a head with two fully connected layers that are whole")
+            raise ValueError("compressing needs a head with two uncompressed fully connected layers")
         for (name, layer), rank in zip(layers, ranks, strict=True):
             if not 1 <= rank <= min(layer.weight.shape):
                 raise ValueError(f"ranks {ranks}: layer {name} has ranks from 1 to {min(layer.weight.shape)}")

@@ -96,8 +96,8 @@ class FasterRCNN(Model):
         """Refuse a cascade in the four steps."""
         if settings.scheme == "alternating" and settings.box.cascade is not None:
             raise ValueError(
-                "model.box.cascade: Fast R-CNN, which the four steps of alternating training train, has a "
-                "single head; leave the cascade out, or train jointly"
+                "model.box.cascade: alternating training includes Fast R-CNN, which has a single head; "
+                "leave the cascade out, or train jointly"
             )
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:

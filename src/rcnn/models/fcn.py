@@ -161,8 +161,8 @@ class FCN(Model):
             )
         if s.alignment == "published" and (strides[-1] != 32 or s.kernel != 7):
             raise ValueError(
-                f"alignment published is made for a last stride of 32 and a kernel of 7, not {strides[-1]} "
-                f"and {s.kernel}: choose centred"
+                f'alignment "published" needs a last stride of 32 and a kernel of 7, found {strides[-1]} '
+                f'and {s.kernel}: choose "centred"'
             )
 
     def pretrained_parts(self) -> list[PretrainedPart]:

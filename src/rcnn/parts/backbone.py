@@ -154,7 +154,7 @@ def build_stage(settings: BackboneSettings, index: int) -> tuple[nn.Module, int]
     built = _built(settings)
     if isinstance(built, nn.Module):
         raise ValueError(
-            f'box.layers "stage" takes a stage of the backbone, and {settings.name} is not made of stages; '
+            f'box.layers "stage" uses a stage of the backbone, and {settings.name} is not made of stages; '
             "choose a ResNet, or other box.layers"
         )
     return built[index].layers, built[index].channels
@@ -231,7 +231,7 @@ def _try_out(backbone: Backbone | MapsBackbone, name: str) -> None:
         maps = backbone.eval()(torch.zeros(1, 3, height, width))
     except Exception as error:  # whatever a foreign network raises
         raise ValueError(
-            f"backbone {name} cannot take an image of {height} x {width} pixels, but images have "
+            f"backbone {name} cannot process an image of {height} x {width} pixels, but images have "
             f"any size; choose another model. It says: {str(error) or type(error).__name__}"
         ) from error
     finally:
@@ -243,7 +243,7 @@ def _try_out(backbone: Backbone | MapsBackbone, name: str) -> None:
         own not in expected for own, expected in zip(found, rounded, strict=True)
     ):
         raise ValueError(
-            f"backbone {name}: of an image of {height} x {width} pixels it makes maps of the shapes {found}, "
+            f"backbone {name}: for an image of {height} x {width} pixels it returns maps of shape {found}, "
             f"which do not fit its channels {backbone.channels} and strides {backbone.strides}"
         )
 

@@ -81,8 +81,8 @@ class CascadeSettings:
         """Check the settings."""
         if len(self.ious) != len(self.weights):
             raise ValueError(
-                f"cascade has {len(self.ious)} ious and {len(self.weights)} weights; expected one of each a "
-                "step, from the second on"
+                f"cascade has {len(self.ious)} ious and {len(self.weights)} weights; expected one of each "
+                "per step, from the second on"
             )
 
 
@@ -151,7 +151,7 @@ class BoxHead(nn.Module):
         """Build the head; ``backbone`` is the one to take the next stage of, for ``layers`` of ``stage``."""
         super().__init__()
         if settings.cascade is not None:
-            raise ValueError("box.cascade: this model has no cascade; leave it none")
+            raise ValueError("box.cascade: this model has no cascade; set it to none")
         self.settings = settings
         self.num_classes = num_classes
         self.pool = RegionPool(strides, settings.pool)

@@ -137,7 +137,7 @@ class MaskHead(nn.Module):
             if truth.masks is None and len(truth):
                 raise ValueError(
                     f"the truth of image {truth.path or i} has no masks, which a mask head needs: "
-                    "train a model of boxes"
+                    "train a box model"
                 )
             masks = TargetMasks.empty(truth.size).to(mine.device) if truth.masks is None else truth.masks
             targets.append(mask_targets(masks, sampled.gt_indices[mine], sampled.regions.boxes[mine], size))

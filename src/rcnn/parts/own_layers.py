@@ -40,7 +40,7 @@ def own_layers(path: str, in_channels: int, settings: Any, *, maps: bool) -> tup
             found = made.eval()(torch.zeros(2, in_channels, side, side))
     except Exception as error:  # whatever a user's module raises
         raise ValueError(
-            f"head {path} cannot take regions [R, {in_channels}, {side}, {side}]. It says: "
+            f"head {path} cannot process regions [R, {in_channels}, {side}, {side}]. It says: "
             f"{str(error) or type(error).__name__}"
         ) from error
     finally:
@@ -49,5 +49,5 @@ def own_layers(path: str, in_channels: int, settings: Any, *, maps: bool) -> tup
     shape = tuple(getattr(found, "shape", ()))
     if len(shape) != len(expected) or any(e not in (-1, s) for e, s in zip(expected, shape, strict=True)):
         wanted = f"[R, D, {side}, {side}]" if maps else "[R, D]"
-        raise ValueError(f"head {path}: of 2 regions it makes {list(shape)}; expected {wanted}")
+        raise ValueError(f"head {path}: for 2 regions it returns {list(shape)}; expected {wanted}")
     return made, shape[1]

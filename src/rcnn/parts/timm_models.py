@@ -178,8 +178,8 @@ def _creation_error(name: str, error: Exception, *, pretrained: bool) -> Excepti
     if "No pretrained weights" in text or "size mismatch" in text:
         return ValueError(f"timm:{name}: {text}")
     return OSError(
-        f"timm:{name}: its weights could not be fetched ({type(error).__name__}: {text}). Is there a "
-        f"network? By hand: put them as {name}.safetensors into the folder that RCNN_WEIGHTS names"
+        f"timm:{name}: its weights could not be fetched ({type(error).__name__}: {text}). Check the "
+        f"network connection, or put them as {name}.safetensors into the folder that RCNN_WEIGHTS names"
     )
 
 

@@ -317,7 +317,7 @@ class Instances:
         if ending == ".json":
             if self.semantic is not None and not (self.class_names or len(self)):
                 raise ValueError(
-                    f"{path}: COCO's file has objects, and these are pixel classes alone; save them as .csv "
+                    f"{path}: a COCO file holds objects, but these are pixel classes only; save them as .csv "
                     "(areas) or .png (overlay)"
                 )
             write_atomically(path, json.dumps(file_of(self, name)).encode())
@@ -334,7 +334,7 @@ class Instances:
                 )
             write_image(self.overlay(**options), path)
         else:
-            raise ValueError(f"{path}: unknown ending {ending!r}; expected .json, .csv, .png or .jpg")
+            raise ValueError(f"{path}: unknown extension {ending!r}; expected .json, .csv, .png or .jpg")
         return path
 
     def to_coco(

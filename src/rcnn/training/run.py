@@ -177,7 +177,7 @@ def resume_run(options: TrainOptions) -> Path:
     recipe, split, info = _open_run(folder, options.sources, console)
     if options.workers is not None:
         recipe = replace(recipe, train=replace(recipe.train, workers=options.workers))
-    advice = "pass data sets again that were passed opened, or start a new run"
+    advice = "pass the same opened data sets again, or start a new run"
     for name, part in (("training", split.train), ("validation", split.val)):
         check_same_part(folder, name, part=part, info=info, advice=advice)
     check_recipe(recipe, split)

@@ -301,7 +301,7 @@ def check_same_part(folder: Path, name: str, *, part: Dataset, info: Mapping[str
     now = fingerprint(part, with_proposals=info.get("proposals") is not None)
     if before != {key: now.get(key) for key in before}:
         raise ValueError(
-            f"{folder}: its {name} part had {before['images']} images when the run started, now it has "
+            f"{folder}: its {name} split had {before['images']} images when the run started, now it has "
             f"{now['images']}, or their objects or proposals have changed: restore the data, {advice}"
         )
 

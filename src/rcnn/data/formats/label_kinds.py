@@ -132,7 +132,7 @@ def background_problems(source: Path, names: Sequence[str]) -> list[Problem]:
         f"In {len(names)} images an object covers the corners and most of the image, as a background does: "
         f"{shortened(names)}."
     )
-    advice = "If the masks are inverted, exchange black and white: 0 is the background."
+    advice = "If the masks are inverted, swap black and white: 0 is the background."
     return [Problem(source, what, advice, "masks", "warning")]
 
 

@@ -248,7 +248,8 @@ FORMATS: dict[str, Any] = {
         options=("images",),
         title="CSV boxes",
         description=(
-            "a table with a line per box, as of TensorFlow, Roboflow, keras-retinanet, SKU110K, Open Images"
+            "a table with one line per box, such as those of TensorFlow, Roboflow, keras-retinanet, SKU110K, "
+            "Open Images"
         ),
         gives="boxes",
     ),
@@ -259,7 +260,7 @@ FORMATS: dict[str, Any] = {
         write=createml.CreatemlWriter,
         options=("images",),
         title="CreateML",
-        description="`_annotations.createml.json`, a list with an entry per image",
+        description="`_annotations.createml.json`, a list with one entry per image",
         gives="boxes",
     ),
     "cvat": Format(
@@ -279,7 +280,7 @@ FORMATS: dict[str, Any] = {
         write=label_studio.LabelStudioWriter,
         options=("images",),
         title="Label Studio",
-        description="its JSON export, whole or minimal",
+        description="its JSON export, full or minimal",
         gives="boxes, masks, keypoints",
     ),
     "supervisely": Format(

@@ -122,7 +122,7 @@ def describe(detector: Detector, format: str, out: Path, *, transform_inside: bo
     """The metadata of an exported file, once it is known that it can be made."""
     row = exporter(format)
     if row.ending is not None and out.suffix != row.ending:
-        wanted = f"a file *{row.ending}" if row.ending else "a folder, without an ending"
+        wanted = f"a file *{row.ending}" if row.ending else "a folder, without an extension"
         raise ValueError(f"{out}: expected {wanted}")
     content, network = detector.describe(), detector.network
     if not network.exportable:
@@ -155,12 +155,12 @@ def _check_transform(detector: Detector, *, inside: bool) -> None:
     if inside and network.reads_resized_image:
         raise ValueError(
             "this model's keypoints or classes of pixels are read at the resolution of the resized image: "
-            "leave its transform beside the file"
+            "leave its transform outside the file"
         )
     if inside and float(transform.scale_fraction) != transform.scale:
         raise ValueError(
-            f"transform.scale {transform.scale} is no fraction of at most a thousandth: leave the transform "
-            "beside the file, or round the scale"
+            f"transform.scale {transform.scale} is not a fraction with a denominator of at most 1000: "
+            "leave the transform outside the file, or round the scale"
         )
 
 
