@@ -206,7 +206,7 @@ def test_weights_to_begin_with(tmp_path: Path) -> None:
     kept = load_initial_weights(more, file)
     assert {key.rpartition(".")[0] for key in kept} == {"box.logits", "box.deltas"}
     assert_close(more.state_dict()["rpn.objectness.weight"], first.state_dict()["rpn.objectness.weight"])
-    with pytest.raises(ValueError, match="none of them has a place in this one"):
+    with pytest.raises(ValueError, match="none of them fits this one"):
         load_initial_weights(torch.nn.Linear(2, 2), file)
 
 

@@ -34,7 +34,7 @@ def test_from_the_command_line_to_a_prediction(zoo_file: Path, tmp_path: Path) -
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "mask_rcnn: resnet50, a pyramid, 80 classes" in result.output
-    assert "images: BGR, mean and deviation by Detectron2's defaults" in result.output
+    assert "images: BGR, mean and std by Detectron2's defaults" in result.output
     assert f"written: {out}.safetensors" in result.output
     detector = rcnn.load(f"{out}.safetensors", "cpu")
     assert detector.info["source"] == "detectron2: model_final.pkl"

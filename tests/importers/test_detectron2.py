@@ -85,7 +85,7 @@ def pyramid() -> tuple[State, Any, RecognisedModel]:
 def test_channels_means_and_strides(pyramid: Any) -> None:
     """An RGB image of ours gives the features of the same image in their BGR; a wrong stride does not."""
     state, network, found = pyramid
-    assert found.notes[0] == "images: BGR, mean and deviation by Detectron2's defaults"
+    assert found.notes[0] == "images: BGR, mean and std by Detectron2's defaults"
     assert found.notes[1].startswith("stride in the 1x1 convolution")
     image = rgb_image()
     plain = replace(found.transform, short_side=None, max_long_side=None)
@@ -180,8 +180,8 @@ def test_means_of_the_file_come_first() -> None:
     state["pixel_std"] = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
     found = detectron2.read({"model": state}, "a.pkl")
     assert found.conventions.channels == "rgb"
-    assert found.notes[0] == "images: RGB, mean and deviation from the file"
-    # The deviation of torchvision's ResNets, whose stride is in the other convolution.
+    assert found.notes[0] == "images: RGB, mean and std from the file"
+    # The std of torchvision's ResNets, whose stride is in the other convolution.
     assert found.settings.backbone.stride_at == "3x3"
     assert found.transform.mean == pytest.approx((0.485, 0.456, 0.406))
     assert found.transform.std == pytest.approx((0.229, 0.224, 0.225))
@@ -207,8 +207,8 @@ def test_images_are_smoothed_as_pillow_does() -> None:
     height, width = transform.resized((1203, 1604))
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     there = np.array(picture.resize((width, height), Image.BILINEAR))
-    deviation = torch.tensor(transform.std)[:, None, None] * 255
-    back = found[:, :height, :width] * deviation + torch.tensor(transform.mean)[:, None, None] * 255
+    std = torch.tensor(transform.std)[:, None, None] * 255
+    back = found[:, :height, :width] * std + torch.tensor(transform.mean)[:, None, None] * 255
     assert float((back - torch.from_numpy(there).permute(2, 0, 1)).abs().max()) < 2
 
 

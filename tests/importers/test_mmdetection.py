@@ -129,7 +129,7 @@ test_pipeline = [dict(type='Load'), dict(type='Resize', scale=(2048, 1024), keep
     assert found.settings.box.beta == 0
     assert (found.transform.short_side, found.transform.max_long_side) == (1024, 2048)
     for kind in ("LegacyAnchorGenerator", "LegacyDeltaXYWHBBoxCoder"):
-        with pytest.raises(ValueError, match=rf"a\.pth: its configuration has {kind}, as MMDetection 1"):
+        with pytest.raises(ValueError, match=rf"a\.pth: its configuration has {kind}, as in MMDetection 1"):
             read({"cfg": f"model = dict(rpn_head=dict(part=[dict(type='{kind}')]))"})
 
 
@@ -164,7 +164,7 @@ def test_version_one_is_refused() -> None:
     state = written(zeros, classes=3)
     state["roi_head.bbox_head.fc_reg.weight"] = zeros((16, 1024))
     state["roi_head.bbox_head.fc_reg.bias"] = zeros((16,))
-    with pytest.raises(ValueError, match=r"old\.pth: of MMDetection 1"):
+    with pytest.raises(ValueError, match=r"old\.pth: a file of MMDetection 1"):
         mmdetection.read(state, "old.pth")
 
 
@@ -195,7 +195,7 @@ def their_features(image: Tensor, state: State, style: str) -> Tensor:
 @pytest.mark.parametrize("style", ["pytorch", "caffe"])
 @torch.no_grad()
 def test_style_and_normalisation(style: str) -> None:
-    """Both families of models: RGB with deviations and a stride in the 3x3, BGR without and in the 1x1."""
+    """Both families of models: RGB with stds and a stride in the 3x3, BGR without and in the 1x1."""
     state = written(drawn(1), classes=2)
     meta = {"cfg": CAFFE if style == "caffe" else ""}
     found = mmdetection.read({"meta": meta, "state_dict": state}, "a.pth")

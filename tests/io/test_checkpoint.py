@@ -86,7 +86,7 @@ def test_foreign_files_and_other_versions_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
-    with pytest.raises(ValueError, match="no checkpoint of rcnn"):
+    with pytest.raises(ValueError, match="not a checkpoint of rcnn"):
         checkpoint.read_checkpoint(tmp_path / "bare.safetensors")
     (tmp_path / "text.safetensors").write_text("hello, this is not what you want")
     with pytest.raises(ValueError, match="not a safetensors file"):

@@ -196,7 +196,7 @@ def test_a_finer_net_begins_as_the_coarser_one(tmp_path):
 
 def test_weights_of_something_else_are_no_start(tmp_path):
     Detector(FCN(4, LIGHT), Transform(), (), semantic_names=tuple("abcd")).save(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="none of them has a place"):
+    with pytest.raises(ValueError, match="none of them fits"):
         load_initial_weights(torch.nn.Linear(2, 2), tmp_path / "a.safetensors")
 
 
@@ -230,9 +230,9 @@ def test_fixed_upsampling_does_not_learn():
     ("settings", "message"),
     [
         (replace(LIGHT, kernel=4), "an odd kernel"),
-        (replace(LIGHT, alignment="published"), "kernel of 7, not 32 and 3: choose centred"),
+        (replace(LIGHT, alignment="published"), 'kernel of 7, found 32 and 3: choose "centred'),
         (replace(LIGHT, backbone=replace(LIGHT.backbone, levels=(1, 4))), r"have the strides \[4, 32\]"),
-        (replace(paper("32s"), pool=False), "made for a last stride of 32 and a kernel of 7, not 16"),
+        (replace(paper("32s"), pool=False), "needs a last stride of 32 and a kernel of 7, found 16"),
     ],
 )
 def test_settings_that_do_not_fit(settings, message):

@@ -65,10 +65,10 @@ def test_a_model_with_own_heads_trains_predicts_and_is_saved(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pool_away", r"makes \[2, 8, 1, 1\]; expected \[R, D, 4, 4\]"),
+        ("pool_away", r"returns \[2, 8, 1, 1\]; expected \[R, D, 4, 4\]"),
         ("no_module", "returned int; expected a module"),
         ("too_narrow", r"cannot process regions \[R, 8, 4, 4\]"),
-        ("box_layers", r"makes \[2, 12\]; expected \[R, D, 4, 4\]"),
+        ("box_layers", r"returns \[2, 12\]; expected \[R, D, 4, 4\]"),
         ("missing", "has no missing"),
     ],
 )

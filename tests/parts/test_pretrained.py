@@ -267,7 +267,7 @@ def test_normalisations(places: Path) -> None:
     assert [(128 / 255 - m) / s for m, s in zip(mean, std, strict=True)] == pytest.approx(
         [4.32, 11.221, 24.061]
     )
-    with pytest.raises(ValueError, match="backbone 'vgg' is unknown; expected one of efficientnet_lite0"):
+    with pytest.raises(ValueError, match="backbone 'vgg' is unknown; did you mean vgg16"):
         backbone_normalisation("vgg")
 
 

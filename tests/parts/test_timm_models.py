@@ -264,7 +264,7 @@ def test_settings_that_do_not_fit_are_refused_by_name() -> None:
         build_backbone(settings("resnet18.mine"))
     with pytest.raises(ValueError, match=r"no map of stride 2; it has \[4, 8, 16, 32\]: .*\[1, 2, 3, 4\]"):
         build_backbone(settings("convnext_atto", (0, 1)))
-    with pytest.raises(ValueError, match=r'"stage" takes a stage of the backbone, and timm:resnet10t is not'):
+    with pytest.raises(ValueError, match=r'"stage" uses a stage of the backbone, and timm:resnet10t is not'):
         build_stage(settings("resnet10t", (3,)), 4)
 
 
