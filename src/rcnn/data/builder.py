@@ -9,6 +9,7 @@ Legend: N objects per image, K keypoints per object.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -184,6 +185,13 @@ class DatasetBuilder:
         if fault is not None:
             self.problems.append(fault.of(picture.path, name))
         return box
+
+    def name_images(self) -> None:
+        """Put the folder before ids that two images would share."""
+        counts = Counter(picture.image_id for picture in self.pictures)
+        for picture in self.pictures:
+            if counts[picture.image_id] > 1:
+                picture.image_id = f"{picture.path.parent.name}/{picture.image_id}"
 
     def build(self) -> Dataset:
         """The data set."""

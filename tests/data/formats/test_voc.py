@@ -242,20 +242,17 @@ def test_files_that_are_not_of_voc(tmp_path: Path) -> None:
     add(tmp_path, thing())
     add(tmp_path, stem="b").write_text("<Annotations><Annotation/></Annotations>")
     [problem] = read_voc(tmp_path).problems
-    assert problem.what == "Expected Pascal VOC's <annotation>; found <Annotations>."
+    assert problem.what == "Expected Pascal VOC's <annotation>; found <annotations>."
 
 
 def test_what_is_doubtful_is_reported(tmp_path: Path) -> None:
     add(tmp_path, thing(), thing())
     add(tmp_path, thing(), stem="b", filename="c.jpg")
     add(tmp_path, stem="c").unlink()
-    (tmp_path / "Annotations" / "more").mkdir()
-    (tmp_path / "Annotations" / "more" / "d.xml").write_text("<annotation/>")
     dataset = read_voc(tmp_path)
     assert {p.severity for p in dataset.problems} == {"warning"}
     said = " ".join(p.what for p in dataset.problems)
     for what in (
-        "1 files are in subfolders",
         "occurs twice",
         "<filename> is c.jpg",
         "annotation file: c",
@@ -272,3 +269,147 @@ def test_lists_as_windows_writes_them(tmp_path: Path) -> None:
     (lists / "train.txt").write_text("b\r\na.jpg\r\n", "utf-8-sig")
     dataset = read_voc(tmp_path, "train")
     assert ([r.image_id for r in dataset.records], dataset.problems) == (["b", "a"], ())
+
+
+BOXES = [[0, 0, 10, 5], [4, 1, 20, 10]]
+SECOND = (5, 2, 20, 10)
+
+
+def moved(folder: Path, annotations: str, images: str) -> Path:
+    """Two objects, in ``BOXES``, in folders of these names."""
+    xml = add(folder, thing(), thing(SECOND))
+    for file, new in ((xml, annotations), (folder / "JPEGImages" / "a.jpg", images)):
+        (folder / new).mkdir(parents=True, exist_ok=True)
+        file.rename(folder / new / file.name)
+        if not list(file.parent.iterdir()):
+            file.parent.rmdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("annotation", "images"),
+        ("ann", "img"),
+        ("labels", "images"),
+        ("xml", "imgs"),
+        ("annotations/first", "images"),
+        ("annotations", "images/images"),
+        ("annotations/one/two", "images/one/two"),
+        ("Annotations", "photographs of mine"),
+        ("train_annotations", "train_images"),
+    ],
+)
+def test_any_usual_folders(tmp_path: Path, annotations: str, images: str) -> None:
+    given = tmp_path / images if images.startswith("photo") else None
+    data = open_data(moved(tmp_path, annotations, images), given)
+    assert (data.format, data.problems) == ("voc", ())
+    assert data[0].truth.boxes.tolist() == BOXES
+
+
+def test_equal_names_in_folders_on_both_sides(tmp_path: Path) -> None:
+    for part, box in (("one", GOOD), ("two", SECOND)):
+        folder = tmp_path / part
+        folder.mkdir()
+        xml = add(folder, thing(box), filename=f"{part}/a.jpg")
+        for file, side in ((xml, "Annotations"), (folder / "JPEGImages" / "a.jpg", "JPEGImages")):
+            (tmp_path / side / part).mkdir(parents=True)
+            file.rename(tmp_path / side / part / file.name)
+    listing = tmp_path / "ImageSets" / "Main" / "default.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("one/a\ntwo/a\n")
+    for source in (tmp_path, listing):
+        data = open_data(source)
+        assert data.problems == ()
+        assert {r.image_id: r.truth.boxes.tolist() for r in data.records} == {
+            "one/a": [BOXES[0]],
+            "two/a": [BOXES[1]],
+        }
+
+
+@pytest.mark.parametrize("tags", ["Annotation Object Bndbox Name", "OBJECT BNDBOX"])
+def test_tags_in_upper_case(tmp_path: Path, tags: str) -> None:
+    xml = add(tmp_path, thing(), thing(SECOND))
+    text = xml.read_text()
+    for tag in tags.split():
+        text = text.replace(f"<{tag.lower()}>", f"<{tag}>").replace(f"</{tag.lower()}>", f"</{tag}>")
+    xml.write_text(text)
+    data = open_data(tmp_path)
+    assert (data.problems, data[0].truth.boxes.tolist()) == ((), BOXES)
+
+
+def test_a_namespace_does_not_matter(tmp_path: Path) -> None:
+    xml = add(tmp_path, thing(), thing(SECOND))
+    xml.write_text(xml.read_text().replace("<annotation>", '<annotation xmlns="http://example.org/v">'))
+    assert open_data(tmp_path)[0].truth.boxes.tolist() == BOXES
+
+
+def test_several_boxes_of_one_object_are_several_objects(tmp_path: Path) -> None:
+    first, second = thing(), thing(SECOND)
+    both = first.replace("</object>", "") + second[second.index("<bndbox>") :]
+    add(tmp_path, both)
+    data = open_data(tmp_path)
+    assert data[0].truth.boxes.tolist() == BOXES
+    assert data[0].truth.names == ["cat", "cat"]
+
+
+def test_the_box_of_a_part_is_not_that_of_its_object(tmp_path: Path) -> None:
+    part = f"<part><name>ear</name>{box_xml((1, 1, 3, 3))}</part>"
+    add(tmp_path, thing(SECOND).replace("<bndbox>", f"{part}<bndbox>", 1))
+    data = open_data(tmp_path)
+    assert (data.class_names, data[0].truth.boxes.tolist()) == (("cat",), [BOXES[1]])
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "windows-1251", "utf-16", "iso-8859-1"])
+def test_declared_encodings(tmp_path: Path, encoding: str) -> None:
+    name = {"gb2312": "细胞", "windows-1251": "клетка"}.get(encoding, "Zelle ü")
+    xml = add(tmp_path, thing(name=name))
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{xml.read_text("utf-8")}'
+    xml.write_bytes(text.encode(encoding))
+    data = open_data(tmp_path)
+    assert (data.problems, data.class_names) == ((), (name,))
+
+
+def test_an_undeclared_encoding_is_named(tmp_path: Path) -> None:
+    xml = add(tmp_path, thing(name="细胞"))
+    xml.write_bytes(xml.read_text("utf-8").encode("gbk"))
+    [problem] = read_voc(tmp_path).problems
+    assert "declares no encoding" in problem.what
+    assert "save it as UTF-8" in problem.what
+
+
+def test_rotated_boxes_of_cvat_and_rolabelimg(tmp_path: Path) -> None:
+    # 4 1 20 10 has its centre at 12, 5.5; a box of 6 by 2 around it, turned by a quarter, is 2 by 6.
+    turned = "<attributes><attribute><name>rotation</name><value>90</value></attribute></attributes>"
+    cvat = thing((10, 6, 15, 6.5)).replace("</object>", f"{turned}</object>")
+    box = "<cx>12</cx><cy>5.5</cy><w>6</w><h>2</h><angle>1.5707963</angle>"
+    add(tmp_path, cvat, f"<object><name>cat</name><robndbox>{box}</robndbox></object>")
+    data = open_data(tmp_path)
+    boxes = data[0].truth.boxes.round(3).tolist()
+    assert boxes == [[11.25, 2.75, 12.75, 8.75], [11, 2.5, 13, 8.5]]
+    assert data.has_masks
+    [problem] = data.problems
+    assert (problem.severity, "2 boxes are rotated" in problem.what) == ("warning", True)
+
+
+def test_polygons_are_outlines_if_they_are_at_their_boxes(tmp_path: Path) -> None:
+    corners = {"x1": 0, "y1": 0, "x2": 10, "y2": 0, "x3": 10, "y3": 5, "x4": 0, "y4": 5}
+    polygon = "".join(f"<{tag}>{value}</{tag}>" for tag, value in corners.items())
+    drawn = thing().replace("</object>", f"<polygon>{polygon}</polygon></object>")
+    xml = add(tmp_path, drawn)
+    data = open_data(tmp_path)
+    assert (data.problems, data[0].truth.masks.areas().tolist()) == ((), [50])
+    xml.write_text(xml.read_text().replace(thing()[thing().index("<bndbox>") : -9], box_xml((12, 6, 20, 10))))
+    data = open_data(tmp_path)
+    assert data[0].truth.boxes.tolist() == [[11, 5, 20, 10]]
+    assert ["1 polygons are not at their boxes" in p.what for p in data.problems] == [True]
+
+
+def box_xml(box: tuple[int, ...]) -> str:
+    return thing(box)[thing(box).index("<bndbox>") : -9]
+
+
+def test_difficult_everywhere_is_explained(tmp_path: Path) -> None:
+    add(tmp_path, thing(difficult=1), thing(SECOND, difficult=1))
+    [problem] = open_data(tmp_path).problems
+    assert "All 2 objects are marked as difficult" in problem.what

@@ -158,6 +158,16 @@ def is_image_folder(name: str) -> bool:
     return _role(name)[0] == "images"
 
 
+def is_annotation_folder(name: str) -> bool:
+    """Whether a folder is one of annotations by its name."""
+    return _role(name)[0] == "annotations"
+
+
+def has_file_itself(folder: Path, ending: str) -> bool:
+    """Whether a folder has a visible file with an extension, not counting the folders below it."""
+    return any(file.suffix.lower() == ending for file in visible_files(folder) if file.is_file())
+
+
 def is_split_into_folders(folder: Path) -> bool:
     """Whether a folder has no images itself, but folders named as splits."""
     return not image_files(folder) and any(split_of(below.name) for below in subfolders(folder))

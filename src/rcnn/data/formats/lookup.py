@@ -72,3 +72,41 @@ def missing_files(missing: Sequence[Path], total: int) -> list[Problem]:
     there = sorted({str(path.parent) for path in rest})
     advice = f"Add them to {shortened(there, 2)}, name the image folder (--images), or delete their entries."
     return [*problems, Problem(rest[0], what, advice, objects=0)]
+
+
+class ImagesByName:
+    """Image files by their names: with the folders below a root, alone if that is unique, and by stems.
+
+    Attributes:
+        files: all of them.
+    """
+
+    def __init__(self, root: Path, files: Sequence[Path]) -> None:
+        self.files = list(files)
+        self.paths: dict[str, list[Path]] = defaultdict(list)
+        self.stems: dict[str, list[Path]] = defaultdict(list)
+        for file in self.files:
+            below = file.relative_to(root) if root in file.parents else PurePosixPath(file.name)
+            for name in dict.fromkeys((below.as_posix(), file.name)):
+                self.paths[plain_name(name)].append(file)
+            for name in dict.fromkeys((below.with_suffix("").as_posix(), file.stem)):
+                self.stems[plain_name(name)].append(file)
+
+    def find(self, name: str) -> Path | None:
+        """The image that a file names, by as much of the end of the path as there is; exact names first."""
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        for start in range(len(parts)):
+            found = self.paths.get(plain_name("/".join(parts[start:])), [])
+            exact = [file for file in found if file.name == parts[-1]]
+            if len(exact or found) == 1:
+                return (exact or found)[0]
+        return None
+
+    def beside(self, annotation: Path | PurePosixPath) -> Path | None:
+        """The image of the same name as an annotation file, in the same folder or the only one."""
+        for name in (annotation.with_suffix("").as_posix(), annotation.stem):
+            found = self.stems.get(plain_name(name), [])
+            exact = [file for file in found if file.stem == annotation.stem]
+            if exact or len(found) == 1:
+                return (exact or found)[0] if len(exact) < 2 or name != annotation.stem else None
+        return None

@@ -41,6 +41,7 @@ from rcnn.data.formats import (
     via,
     voc,
     voc_masks,
+    voc_writer,
     yolo,
     yolo_layout,
     yolo_writer,
@@ -125,15 +126,15 @@ FORMATS: dict[str, Any] = {
         name="voc",
         read=voc.read_voc,
         sniff=voc.is_voc,
-        write=voc.VocWriter,
-        options=("split",),
+        write=voc_writer.VocWriter,
+        options=("images", "split"),
         parents=("ImageSets",),
         title="Pascal VOC",
         description=(
             "`DATA/Annotations/*.xml` with `DATA/JPEGImages/` or `DATA/Images/`, or an `a.xml` next to each "
             "`a.jpg`; for one split, the file `DATA/ImageSets/Main/trainval.txt`"
         ),
-        gives="boxes",
+        gives="boxes, masks if there are polygons",
     ),
     "voc-segmentation": Format(
         name="voc segmentation",

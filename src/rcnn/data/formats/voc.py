@@ -1,5 +1,10 @@
 """Pascal VOC: one XML file per image, with boxes, classes and the flag ``difficult``.
 
+    Annotations/a.xml   JPEGImages/a.jpg     or folders of other names (:mod:`rcnn.data.formats.folders`)
+    a.xml               a.jpg                in one folder, as labelImg saves them
+
+Both sides may have folders below them. :mod:`rcnn.data.formats.voc_objects` lists the forms of objects.
+
 Convention:
     VOC's corners are 1-based and inclusive: ``xmin 1, ymin 1, xmax 10, ymax 20`` is the box ``0 0 10 20``.
     Strictly, ``xmin = xmax`` would be one pixel wide; in practice it is an accidental click, so such boxes
@@ -14,22 +19,32 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
-import numpy.typing as npt
-
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.writer import Item, Writer
-from rcnn.data.problems import NOT_READ, Box, BoxFault, Problem, nested_files_message, shortened, size_problem
+from rcnn.data.formats.contents import head
+from rcnn.data.formats.folders import (
+    Sides,
+    files_below,
+    has_file,
+    has_file_itself,
+    has_images,
+    images_below,
+    is_annotation_folder,
+    is_split_into_folders,
+    sides_of,
+    subfolders,
+)
+from rcnn.data.formats.lookup import ImagesByName
+from rcnn.data.formats.voc_objects import parsed, shapes_of
+from rcnn.data.problems import NOT_READ, BoxFault, Problem, nested_files_message, shortened, size_problem
 from rcnn.io.atomic import read_lines
 from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
-ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls")  # the official name first
+OFFICIAL = "Annotations"
 IMAGE_FOLDERS = ("JPEGImages", "Images", "images")
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
+def read_voc(folder: str | Path, split: str | None = None, images: str | Path | None = None) -> Dataset:
     """Open a folder with ``Annotations/*.xml`` and ``JPEGImages`` or ``Images``, or with all files together.
 
     The classes are the names that occur, sorted; names that differ only in case are one class, named by the
@@ -40,6 +55,7 @@ def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
         folder: the folder that contains ``Annotations``, or the XML files next to their images, as labelImg
             saves them; or one of the lists in its ``ImageSets/Main``.
         split: a name such as ``train``, for the images listed in ``ImageSets/Main/train.txt``.
+        images: the folder of the images, if it is elsewhere.
 
     Raises:
         ValueError: the folders are missing, there is no XML file, or no such split.
@@ -47,24 +63,28 @@ def read_voc(folder: str | Path, split: str | None = None) -> Dataset:
     source = Path(folder)
     if is_list_in(source, "Main"):
         source, split = source.parents[2], split or source.stem
-    annotations = annotation_folder(source)
-    if annotations is None:
+    image_folder = None if images is None else Path(images)
+    sides = voc_sides(source, image_folder)
+    if sides is None:
         found = ", ".join(sorted(p.name for p in source.iterdir())[:10]) if source.is_dir() else "no folder"
         raise ValueError(
             f"{source}: expected Annotations/*.xml with JPEGImages/ or Images/, or an XML file next to "
             f"each image; found {found}."
         )
-    reader = _Reader(source, _images_of(source))
-    for xml in _annotation_files(annotations, split, source, reader.builder.problems):
+    reader = _Reader(source, sides)
+    for xml in _annotation_files(sides, split, source, reader.builder.problems):
         reader.read(xml)
     if split is None:
         reader.report_unannotated()
     return reader.dataset()
 
 
-def is_voc(path: Path, split: str | None = None) -> bool:
+def is_voc(path: Path, split: str | None = None, images: Path | None = None) -> bool:
     """Whether a folder has VOC's XML files, or a path names a list of ``ImageSets/Main``."""
-    return is_list_in(path, "Main") or annotation_folder(path) is not None
+    if is_list_in(path, "Main"):
+        return True
+    sides = voc_sides(path, images)
+    return sides is not None and not _is_split(sides)
 
 
 def is_list_in(path: Path, folder: str) -> bool:
@@ -72,29 +92,45 @@ def is_list_in(path: Path, folder: str) -> bool:
     return path.suffix == ".txt" and path.parent.name == folder and path.parent.parent.name == "ImageSets"
 
 
-def annotation_folder(source: Path) -> Path | None:
-    """The folder of the XML files of ``source``; None if it does not look like Pascal VOC."""
-    for folder in (source / name for name in ANNOTATION_FOLDERS):
-        if visible_files(folder, "*.xml"):
-            return folder
+def voc_sides(source: Path, images: Path | None = None) -> Sides | None:
+    """The folders of the images and of the XML files; None if it does not look like Pascal VOC."""
+    folders = sorted(subfolders(source), key=lambda folder: folder.name != OFFICIAL)
+    filled = [f for f in folders if is_annotation_folder(f.name) and has_voc_files(f)]
+    if images is not None:
+        own = [*filled, source] if has_voc_files(source) else filled
+        return Sides(images, own[0]) if own else None
+    official = source / OFFICIAL
+    if has_file(official, (".xml",)):
+        named = [source / name for name in IMAGE_FOLDERS if has_images(source / name)]
+        return Sides(named[0] if named else source, official)
+    pairs = sides_of(source, has_voc_files)
+    if pairs:
+        return pairs[0]
+    if len(filled) == 1 and image_files(source):
+        return Sides(source, filled[0])
     # Other programs save XML files, too: one must have the name of an image.
     beside = source.is_dir() and any(f.with_suffix(".xml").is_file() for f in image_files(source))
-    return source if beside else None
+    return Sides(source, source) if beside else None
 
 
-def _images_of(source: Path) -> dict[str, Path]:
-    """The image files by name and by stem; names take precedence."""
-    folders = (source / name for name in IMAGE_FOLDERS)
-    files = image_files(next((folder for folder in folders if folder.is_dir()), source))
-    return {f.stem: f for f in files} | {f.name: f for f in files}
+def has_voc_files(folder: Path) -> bool:
+    """Whether the first XML file in a folder, or below it, looks like one of Pascal VOC."""
+    file = next(iter(files_below(folder, "*.xml")), None) if has_file(folder, (".xml",)) else None
+    return file is not None and re.search(r"<(\w+:)?annotation\b", head(file), re.IGNORECASE) is not None
 
 
-def _annotation_files(folder: Path, split: str | None, source: Path, problems: list[Problem]) -> list[Path]:
+def _is_split(sides: Sides) -> bool:
+    """Whether both folders have those of the splits, which are opened one by one."""
+    return is_split_into_folders(sides.images) and not has_file_itself(sides.annotations, ".xml")
+
+
+def _annotation_files(sides: Sides, split: str | None, source: Path, problems: list[Problem]) -> list[Path]:
+    folder = sides.annotations
     if split is None:
-        deeper = nested_files_message(folder, "*.xml") if folder != source else ""
-        if deeper:
-            problems.append(Problem(folder, deeper, NOT_READ, severity="warning"))
-        return visible_files(folder, "*.xml")
+        if folder == sides.images:
+            problems += _nested(folder)
+            return visible_files(folder, "*.xml")
+        return files_below(folder, "*.xml")
     listing = source / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
@@ -106,6 +142,11 @@ def _annotation_files(folder: Path, split: str | None, source: Path, problems: l
             what = f"The image is listed {count} times."
             problems.append(Problem(listing, what, "It is used once; delete the others.", stem, "warning"))
     return [folder / f"{stem}.xml" for stem in dict.fromkeys(stems)]
+
+
+def _nested(folder: Path) -> list[Problem]:
+    deeper = nested_files_message(folder, "*.xml")
+    return [Problem(folder, deeper, NOT_READ, severity="warning")] if deeper else []
 
 
 def listed_names(listing: Path, known: Callable[[str], bool]) -> list[str]:
@@ -123,22 +164,25 @@ def listed_names(listing: Path, known: Callable[[str], bool]) -> list[str]:
 class _Reader:
     """Collects the usable content of the files, and all problems."""
 
-    def __init__(self, source: Path, images: dict[str, Path]) -> None:
+    def __init__(self, source: Path, sides: Sides) -> None:
         self.builder = DatasetBuilder("voc", source, "difficult")
-        self.images = images
-        names = Counter(name.casefold() for name in images)
-        self.folded = {n.casefold(): file for n, file in images.items() if names[n.casefold()] == 1}
+        self.sides = sides
+        below = images_below(sides.images) if sides.images != sides.annotations else image_files(source)
+        self.images = ImagesByName(sides.images, below)
         self.files: dict[Path, Path] = {}  # image → XML
+        self.turned: list[str] = []
+        self.off: list[str] = []
 
     def read(self, xml: Path) -> None:
         """Read one annotation file and its image."""
-        try:
-            root = ElementTree.parse(xml).getroot()
-        except FileNotFoundError:
+        if not xml.is_file():
             self.builder.report("The annotation file is missing.", "Add it.", file=xml)
             return
-        except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: encoding
-            self.builder.report(f"This is not XML: {error}.", "Fix it or export it again.", file=xml)
+        try:
+            root = parsed(xml)
+        except ValueError as error:
+            what = str(error).removeprefix(f"{xml}: ")
+            self.builder.report(what[0].upper() + what[1:], "", file=xml)
             return
         if root.tag != "annotation":
             what = f"Expected Pascal VOC's <annotation>; found <{root.tag}>."
@@ -156,22 +200,24 @@ class _Reader:
 
         If both exist and differ, the name of the file decides: pairs of files are often renamed together.
         """
-        named = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
-        own = self.images.get(xml.stem)
-        path = self.images.get(named) or self.folded.get(named.casefold())
+        named = (root.findtext("filename") or "").strip().replace("\\", "/")
+        own = self.images.beside(xml.relative_to(self.sides.annotations))
+        path = self.images.find(named)
         if path is None:
             path = own
-        elif own is not None and path.stem != xml.stem:
-            what = f"{xml.name} has the name of this image, but its <filename> is {named}."
+        elif own is not None and path != own and path.stem != xml.stem:
+            name = named.rsplit("/", 1)[-1]
+            what = f"{xml.name} has the name of this image, but its <filename> is {name}."
             advice = "The boxes are assigned to this image; rename the files if this is wrong."
             self.builder.warn(what, advice, xml.name, file=own)
             path = own
         if path is None:
             what = (
                 f"Its image is missing: there is neither {named or '<filename>'} nor {xml.stem} with a known "
-                f"extension in {' or '.join(IMAGE_FOLDERS)}/."
+                f"extension in {self.sides.images}."
             )
-            self.builder.report(what, "Add the image, or delete this file.", file=xml)
+            advice = "Add the image, name its folder (--images), or delete this file."
+            self.builder.report(what, advice, file=xml)
         elif path in self.files:
             what = f"The image is annotated twice, in {self.files[path].name} and {xml.name}."
             self.builder.report(what, "Keep one of the files.", xml.name, file=path)
@@ -195,26 +241,27 @@ class _Reader:
     def _read_object(self, picture: Picture, element: ElementTree.Element, place: str) -> None:
         name = (element.findtext("name") or "").strip()
         place = f"{place} ({name})"
-        corners, fault = _read_corners(element)
-        if not name:
-            fault = BoxFault("The object has no name.", "Give it its class.")
-        if fault is not None:
-            self.builder.problems.append(fault.of(picture.path, place))
-            return
-        box = self.builder.usable_box(corners, picture, place)
-        if box is None:
-            return
-        if any((other.box, other.label) == (box, name) for other in picture.annotations):
-            what = f"The object {name} occurs twice, with the same box."
-            self.builder.warn(what, "Both are used; delete one.", place, file=picture.path)
-        difficult = (element.findtext("difficult") or "0").strip() in ("1", "true")
-        picture.annotations.append(Annotation(box, name, place, difficult=difficult))
+        difficult = (element.findtext("difficult") or "0").strip().lower() in ("1", "true")
+        for shape in shapes_of(element):
+            fault = shape.fault if name else BoxFault("The object has no name.", "Give it its class.")
+            if fault is not None:
+                self.builder.problems.append(fault.of(picture.path, place))
+                continue
+            box = self.builder.usable_box(shape.corners, picture, place)
+            if box is None:
+                continue
+            self.turned += [place] if shape.is_turned else []
+            self.off += [place] if shape.is_off else []
+            if any((other.box, other.label) == (box, name) for other in picture.annotations):
+                what = f"The object {name} occurs twice, with the same box."
+                self.builder.warn(what, "Both are used; delete one.", place, file=picture.path)
+            outline = None if shape.outline is None else [shape.outline]
+            picture.annotations.append(Annotation(box, name, place, outline, difficult=difficult))
 
     def report_unannotated(self) -> None:
         """Report images without an annotation file."""
-        stems = (problem.file.stem for problem in self.builder.problems)
-        known = {*self.files, *(self.images[stem] for stem in stems if stem in self.images)}
-        bare = sorted(set(self.images.values()) - known)
+        reported = {problem.file.stem for problem in self.builder.problems}
+        bare = [f for f in self.images.files if f not in self.files and f.stem not in reported]
         if bare:
             what = f"{len(bare)} images have no annotation file: {shortened([f.name for f in bare])}."
             advice = "They are skipped; an XML file without objects stands for an image without objects."
@@ -225,7 +272,24 @@ class _Reader:
         spellings = self._merge_spellings()
         self.builder.class_names = tuple(sorted(set(spellings.values())))
         self.builder.name_labels(spellings)
+        self._report_forms()
+        self.builder.name_images()
         return self.builder.build()
+
+    def _report_forms(self) -> None:
+        """Say what was read other than as plain boxes."""
+        objects = [annotation for p in self.builder.pictures for annotation in p.annotations]
+        if any(annotation.outline is not None for annotation in objects):
+            self.builder.holds |= {"outlines"}
+        if self.turned:
+            what = f"{len(self.turned)} boxes are rotated: {shortened(self.turned, 3)}."
+            self.builder.warn(what, "Read are the upright boxes around them, and their outlines.", "boxes")
+        if self.off:
+            what = f"{len(self.off)} polygons are not at their boxes: {shortened(self.off, 3)}."
+            self.builder.warn(what, "These polygons are ignored and the boxes used.", "polygons")
+        if objects and all(annotation.difficult for annotation in objects):
+            what = f"All {len(objects)} objects are marked as difficult."
+            self.builder.warn(what, "Evaluation ignores difficult objects: remove the mark.", "difficult")
 
     def _merge_spellings(self) -> dict[str, str]:
         """The class name that each spelling stands for."""
@@ -240,69 +304,3 @@ class _Reader:
                 what = f"Class names differ only in case: {spelled}."
                 self.builder.warn(what, f"They are read as {first}.")
         return {name: group[0] for group in groups.values() for name in group}
-
-
-def _read_corners(element: ElementTree.Element) -> tuple[Box, BoxFault | None]:
-    """The box, converted from VOC's 1-based inclusive corners, and its fault by VOC's rules."""
-    texts = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
-    try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
-    except ValueError:
-        shown = " ".join(f"{c}={t}" for c, t in zip(CORNERS, texts, strict=True))
-        fault = BoxFault(f"Expected bndbox with four numbers; found {shown}.", "Correct or delete it.")
-        return (0, 0, 0, 0), fault
-    shown = f"The box xmin ymin xmax ymax = {x1:g} {y1:g} {x2:g} {y2:g}"
-    corners = (x1 - 1, y1 - 1, x2, y2)
-    if (x1 == x2 and y2 >= y1) or (y1 == y2 and x2 >= x1):
-        advice = "It was ignored; redraw or delete it."
-        return corners, BoxFault(f"{shown} has no area.", advice, "warning")
-    if x2 < x1 or y2 < y1:  # checked here: as inclusive, corners swapped by one pixel would pass
-        return corners, BoxFault(f"{shown} has a negative width or height.", "Swap or correct its corners.")
-    return corners, None
-
-
-class VocWriter(Writer):
-    """Pascal VOC boxes; corners that are not between pixels have decimals."""
-
-    holds = frozenset({"difficult"})
-    image_folder = "JPEGImages"
-
-    def write(self, item: Item) -> None:
-        """Write one XML file."""
-        sides = item.truth.boxes[:, 2:] - item.truth.boxes[:, :2]
-        narrow: npt.NDArray[np.bool_] = np.any(sides <= 1, axis=1)
-        item = self.drop(item, narrow, "boxes of at most one pixel, which VOC readers ignore")
-        truth = item.truth
-        root = ElementTree.Element("annotation")
-        _leaf(root, "folder", self.image_folder)
-        _leaf(root, "filename", item.image.name)
-        size = ElementTree.SubElement(root, "size")
-        for name, value in zip(("height", "width", "depth"), (*truth.size, 3), strict=True):
-            _leaf(size, name, value)
-        hard = [False] * len(truth) if truth.difficult is None else truth.difficult.tolist()
-        for name, box, difficult in zip(truth.names, truth.boxes.tolist(), hard, strict=True):
-            thing = ElementTree.SubElement(root, "object")
-            _leaf(thing, "name", name)
-            _leaf(thing, "difficult", int(difficult))
-            corners = ElementTree.SubElement(thing, "bndbox")
-            x1, y1, x2, y2 = box
-            for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), (x1 + 1, y1 + 1, x2, y2), strict=True):
-                _leaf(corners, corner, f"{value:.10g}")
-        ElementTree.indent(root)
-        folder = self.folder / "Annotations"
-        folder.mkdir(exist_ok=True)
-        ElementTree.ElementTree(root).write(folder / f"{item.image.stem}.xml", "utf-8")
-
-    def finish(self) -> None:
-        """Note the classes that are lost or merged, since VOC stores class names only with objects."""
-        seen = {label for r in self.dataset.records for label in r.truth.labels.tolist()}
-        folded = Counter(name.casefold() for name in self.dataset.class_names)
-        for label, name in enumerate(self.dataset.class_names):
-            if label not in seen:
-                self.dropped.note("classes without an object", name)
-            elif folded[name.casefold()] > 1:
-                self.dropped.note("classes that differ only in case", name)
-
-
-def _leaf(parent: ElementTree.Element, name: str, value: object) -> None:
-    ElementTree.SubElement(parent, name).text = str(value)
