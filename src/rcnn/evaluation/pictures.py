@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from rcnn.draw import IGNORED, Pixels, readable_scale, side_by_side, titled
+from rcnn.draw import IGNORED, Pixels, readable_scale, semantic_colours, side_by_side, titled
 from rcnn.lettering import Colour
 from rcnn.metrics.matches import ImageMatch
 from rcnn.structures import Instances, Masks
@@ -81,10 +81,21 @@ def compare_maps(image: Pixels, truth: Instances, predictions: Instances) -> tup
         truth: with a semantic map.
         predictions: likewise.
     """
-    left, right = (
-        each[:0].overlay(image, opacity=0.6, scale=readable_scale(each.size)) for each in (truth, predictions)
+    return _map_panel(image, truth, "truth"), _map_panel(image, predictions, "predicted")
+
+
+def _map_panel(image: Pixels, objects: Instances, title: str) -> Panel:
+    """The pixel classes alone, with those that occur in the legend."""
+    scale = readable_scale(objects.size)
+    picture = objects[:0].overlay(image, labels=False, opacity=0.6, scale=scale)
+    there = set() if objects.semantic is None else set(np.unique(objects.semantic).tolist())
+    names = objects.semantic_names
+    legend = (
+        (colour, name)
+        for label, (name, colour) in enumerate(zip(names, semantic_colours(names), strict=False))
+        if label in there and colour is not None
     )
-    return Panel("truth", left), Panel("predicted", right)
+    return Panel(title, picture, tuple(legend))
 
 
 def _panel(image: Pixels, objects: Instances, title: str, verdicts: Sequence[Colour], named: bool) -> Panel:
