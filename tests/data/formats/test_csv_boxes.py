@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from annotated_images import FIRST, HEIGHT, SECOND, WIDTH, boxes, errors, image, put
-from rcnn.data.formats.open import open_data
+from rcnn.data.formats.open import open_data, open_splits
 
 A, B = ",".join(map(str, FIRST)), ",".join(map(str, SECOND))
 X, Y, X2, Y2 = FIRST
@@ -123,3 +123,16 @@ def test_other_tables_are_not_taken(tmp_path: Path) -> None:
         put(tmp_path, name, f"a.png,{A},cat\n")
     with pytest.raises(ValueError, match=r"several box table files; name one of them: x\.csv, y\.csv"):
         open_data(tmp_path)
+
+
+def test_tables_of_splits(tmp_path: Path) -> None:
+    """As the tutorials of TensorFlow's object detection leave them."""
+    image(tmp_path / "images", "train/a.png", "test/b.png")
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+    put(tmp_path, "images/train_labels.csv", f"{header}\na.png,64,48,cat,{A}\n")
+    put(tmp_path, "images/test_labels.csv", f"{header}\nb.png,64,48,cat,{B}\n")
+    splits = open_splits(tmp_path / "images")
+    assert {name: boxes(data) for name, data in splits.items()} == {
+        "train": {"a.png": [("cat", FIRST)]},
+        "test": {"b.png": [("cat", SECOND)]},
+    }

@@ -20,6 +20,7 @@ from xml.parsers import expat
 from rcnn.io.images import visible_files
 
 HEAD = 65536  # bytes that are looked at to recognise a file
+LOOKED_AT = 100  # files that are looked at to recognise a folder
 ANNOTATION_FOLDERS = (
     "annotations", "Annotations", "annotation", "labels", "ann", "json", "xml", "csv", "geojson", "rois",
     "ROIs",
@@ -48,25 +49,38 @@ def decoded(content: bytes) -> str:
     return content.decode("utf-8-sig", errors="replace")
 
 
-def files_with(path: Path, ending: str, is_ours: Callable[[Path], bool]) -> list[Path]:
+def files_with(
+    path: Path, ending: str, is_ours: Callable[[Path], bool], limit: int | None = LOOKED_AT
+) -> list[Path]:
     """The files that ``is_ours`` accepts: the path itself, or those in the folder or its annotation folders.
 
     Args:
         path: a file or a folder.
         ending: of the files, such as ``.json``; upper and lower case are the same.
         is_ours: recognises a file by its content.
+        limit: the number of files of a folder that are looked at; None looks at all.
     """
     if path.is_file():
         return [path] if path.suffix.lower() == ending and is_ours(path) else []
     folders = [path, *(path / name for name in ANNOTATION_FOLDERS)]
     found: dict[Path, Path] = {}  # a file system that ignores case shows some folders twice
     for folder in folders:
-        for file in visible_files(folder) if folder.is_dir() else []:
-            if file.suffix.lower() == ending and file.is_file() and is_ours(file):
+        files = visible_files(folder) if folder.is_dir() else []
+        for file in [f for f in files if f.suffix.lower() == ending][:limit]:
+            if file.is_file() and is_ours(file):
                 found.setdefault(file.resolve(), file)
         if found:
             break
     return list(found.values())
+
+
+def has_one_file(path: Path, ending: str, is_ours: Callable[[Path], bool], kind: str) -> bool:
+    """Whether there is such a file, as in :func:`files_with`.
+
+    Raises:
+        ValueError: there is more than one.
+    """
+    return bool(files_with(path, ending, is_ours)) and one_file(path, ending, is_ours, kind).is_file()
 
 
 def one_file(path: Path, ending: str, is_ours: Callable[[Path], bool], kind: str) -> Path:

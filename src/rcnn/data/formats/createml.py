@@ -17,7 +17,7 @@ from typing import Any
 from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
-from rcnn.data.formats.contents import files_with, head, one_file, read_json
+from rcnn.data.formats.contents import has_one_file, head, one_file, read_json
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
 
@@ -28,7 +28,7 @@ LIST_KEYS = ("annotations", "annotation")
 
 def is_createml(path: Path, images: Path | None = None) -> bool:
     """Whether a file is CreateML's, or a folder has one."""
-    return bool(files_with(path, ".json", _is_file))
+    return has_one_file(path, ".json", _is_file, "CreateML")
 
 
 def _is_file(file: Path) -> bool:

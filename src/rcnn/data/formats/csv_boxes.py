@@ -30,7 +30,7 @@ from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
 from rcnn.data.formats.coco_suspicions import Suspicions
-from rcnn.data.formats.contents import Row, files_with, first_row, one_file, read_table
+from rcnn.data.formats.contents import Row, first_row, has_one_file, one_file, read_table
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.data.problems import Box
 from rcnn.io.images import IMAGE_ENDINGS
@@ -72,7 +72,7 @@ NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 def is_csv_boxes(path: Path, images: Path | None = None) -> bool:
     """Whether a file is a table of boxes, or a folder has one."""
-    return bool(files_with(path, ".csv", _is_table))
+    return has_one_file(path, ".csv", _is_table, "box table")
 
 
 def read_csv_boxes(path: str | Path, images: str | Path | None = None) -> Dataset:

@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
-from rcnn.data.formats.contents import Row, files_with, first_row, one_file, read_table
+from rcnn.data.formats.contents import Row, first_row, has_one_file, one_file, read_table
 from rcnn.data.formats.csv_boxes import HEIGHT, IMAGE, WIDTH
 from rcnn.structures import Masks, Rle, Size
 
@@ -53,7 +53,7 @@ class _Layout:
 
 def is_csv_masks(path: Path, images: Path | None = None) -> bool:
     """Whether a file is a table of run-length codes, or a folder has one."""
-    return bool(files_with(path, ".csv", _is_table))
+    return has_one_file(path, ".csv", _is_table, "mask table")
 
 
 def _is_table(file: Path) -> bool:
@@ -102,8 +102,8 @@ def read_csv_masks(path: str | Path, images: str | Path | None = None) -> Datase
 
 def _read_row(objects: AnnotatedImages, layout: _Layout, row: Row, counts: Counter[tuple[str, str]]) -> None:
     cells, place = row.values, f"line {row.number}"
-    if len(cells) <= layout.image:
-        objects.builder.report("The line names no image.", "Complete or delete it.", place)
+    if len(cells) <= max(layout.image, layout.label or 0):
+        objects.builder.report("The line has no image or class.", "Complete or delete it.", place)
         return
     name, label = cells[layout.image], UNNAMED if layout.label is None else cells[layout.label]
     if layout.has_both:

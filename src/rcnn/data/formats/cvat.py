@@ -29,7 +29,7 @@ import numpy.typing as npt
 from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
-from rcnn.data.formats.contents import files_with, head, one_file, read_xml
+from rcnn.data.formats.contents import has_one_file, head, one_file, read_xml
 from rcnn.data.formats.cvat_tracks import Shape, frame_files, numbers_of, shapes_by_frame
 from rcnn.data.formats.figures import bounds, ellipse, rectangle, turned, window_code
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
@@ -44,7 +44,7 @@ YES = ("1", "true", "yes")
 
 def is_cvat(path: Path, images: Path | None = None, split: str | None = None) -> bool:
     """Whether a file is CVAT's XML, or a folder has one."""
-    return bool(files_with(path, ".xml", _is_file))
+    return has_one_file(path, ".xml", _is_file, "CVAT")
 
 
 def _is_file(file: Path) -> bool:

@@ -41,11 +41,7 @@ CLASS_PROPERTIES = ("classification", "class", "label", "category", "Classificat
 
 def is_geojson(path: Path, images: Path | None = None) -> bool:
     """Whether a file is GeoJSON, or a folder has such files."""
-    return bool(_files(path))
-
-
-def _files(path: Path) -> list[Path]:
-    return [file for ending in ENDINGS for file in files_with(path, ending, _is_file)]
+    return any(files_with(path, ending, _is_file) for ending in ENDINGS)
 
 
 def _is_file(file: Path) -> bool:
@@ -64,7 +60,7 @@ def read_geojson(path: str | Path, images: str | Path | None = None) -> Dataset:
         ValueError: there is no such file, or none of the images is found.
     """
     source = Path(path)
-    files = _files(source)
+    files = [file for ending in ENDINGS for file in files_with(source, ending, _is_file, None)]
     if not files:
         raise ValueError(f"{source}: expected GeoJSON files of features; found none.")
     objects = AnnotatedImages("geojson", source, images=images)

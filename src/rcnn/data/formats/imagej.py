@@ -42,11 +42,7 @@ MOVE, LINE, CLOSE = 0.0, 1.0, 4.0  # the steps of composite shapes
 
 def is_imagej(path: Path, images: Path | None = None) -> bool:
     """Whether a file has ROIs, or a folder has such files."""
-    return bool(_files(path))
-
-
-def _files(path: Path) -> list[Path]:
-    return [*files_with(path, ".zip", _is_archive), *files_with(path, ".roi", _is_roi)]
+    return bool(files_with(path, ".zip", _is_archive) or files_with(path, ".roi", _is_roi))
 
 
 def _is_roi(file: Path) -> bool:
@@ -73,7 +69,7 @@ def read_imagej(path: str | Path, images: str | Path | None = None) -> Dataset:
         ValueError: there is no such file, or none of the images is found.
     """
     source = Path(path)
-    files = _files(source)
+    files = [*files_with(source, ".zip", _is_archive, None), *files_with(source, ".roi", _is_roi, None)]
     if not files:
         raise ValueError(f"{source}: expected archives of ImageJ's ROIs (*.zip); found none.")
     reader = _Reader(source, images)

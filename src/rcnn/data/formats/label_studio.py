@@ -31,7 +31,7 @@ from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
 from rcnn.data.formats.brush_code import brush_alpha, brush_code
-from rcnn.data.formats.contents import files_with, head, one_file, read_json
+from rcnn.data.formats.contents import has_one_file, head, one_file, read_json
 from rcnn.data.formats.figures import ellipse, rectangle, turned, window_code
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
@@ -51,7 +51,7 @@ Region = dict[str, Any]
 
 def is_label_studio(path: Path, images: Path | None = None) -> bool:
     """Whether a file is Label Studio's JSON, or a folder has one."""
-    return bool(files_with(path, ".json", _is_file))
+    return has_one_file(path, ".json", _is_file, "Label Studio")
 
 
 def _is_file(file: Path) -> bool:
@@ -123,18 +123,21 @@ class _Reader:
                 self.unannotated.append(place)
                 return None
             return [region for listed in regions for region in listed]
-        kept = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
+        listed = annotations if isinstance(annotations, list) else []
+        kept = [a for a in listed if isinstance(a, dict) and not a.get("was_cancelled")]
         if not kept:
             self.unannotated.append(place)
             return None
         if len(kept) > 1:
             self.several.append(place)
         chosen = next((a for a in kept if a.get("ground_truth")), kept[0])
-        return list(chosen.get("result") or [])
+        result = chosen.get("result")
+        return result if isinstance(result, list) else []
 
     def _picture(self, name: str, results: list[Any], place: str) -> Picture | None:
-        sized = (r for r in results if isinstance(r, dict) and is_number(r.get("original_width")))
-        size: Size | None = next(((int(r["original_height"]), int(r["original_width"])) for r in sized), None)
+        sides = ("original_height", "original_width")
+        sized = (r for r in results if isinstance(r, dict) and all(is_number(r.get(side)) for side in sides))
+        size: Size | None = next(((int(r[sides[0]]), int(r[sides[1]])) for r in sized), None)
         for candidate in _names(name):
             path = self.objects.index.find(candidate)
             if path is not None:

@@ -7,7 +7,7 @@ in
     DATA/images/train/, DATA/images/val/        with DATA/labels/train/, DATA/masks/train/, …
     DATA/train_images/ with DATA/train_masks/   and the same for val
     DATA/data.yaml                              with several splits
-    DATA/annotations/instances_train.json       and one for val
+    DATA/annotations/instances_train.json       and one for val; also .csv and .xml
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rcnn.io.images import image_files, visible_files
 MAX_FOLDERS_PROBED = 20  # number of subfolders examined
 DEEPEST = 3  # levels of folders around a data set
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+LISTS = (".json", ".csv", ".xml")  # files that each list the objects of many images
 ORDER = ("train", "val", "test")
 
 
@@ -127,9 +128,10 @@ def _places_of_splits(source: Path) -> Iterator[list[Path]]:
             yield subfolders(folder)
     for folder in (source, source / "annotations"):
         families: dict[str, list[Path]] = defaultdict(list)
-        for file in visible_files(folder, "*.json") if folder.is_dir() else ():
+        files = visible_files(folder) if folder.is_dir() else []
+        for file in (f for f in files if f.suffix.lower() in LISTS):
             split = split_of(file.stem)
-            families[file.stem.replace(split, "") if split else ""].append(file)
+            families[(file.stem.replace(split, "") if split else "") + file.suffix].append(file)
         yield from sorted(families.values(), key=lambda files: "instances" not in files[0].stem)
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
-from rcnn.data.formats.contents import files_with, head, one_file, read_json, read_table
+from rcnn.data.formats.contents import files_with, has_one_file, head, one_file, read_json, read_table
 from rcnn.data.formats.figures import Part, ellipse
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import Box
@@ -97,7 +97,7 @@ def is_via_csv(file: Path) -> bool:
 
 def is_via(path: Path, images: Path | None = None) -> bool:
     """Whether a file is VIA's, or a folder has such a file."""
-    return bool(files_with(path, ".json", is_via_json) or files_with(path, ".csv", is_via_csv))
+    return has_one_file(path, ".json", is_via_json, KIND) or has_one_file(path, ".csv", is_via_csv, KIND)
 
 
 def read_via(path: str | Path, images: str | Path | None = None) -> Dataset:
@@ -169,7 +169,7 @@ class _Reader:
                 return
             label = classes[0]
         kind = region.shape.get("name") if isinstance(region.shape, dict) else None
-        if kind in UNREAD:
+        if isinstance(kind, str) and kind in UNREAD:
             self.objects.ignore(f"{kind}s")
             return
         box, part, fault = _figure(kind, region.shape)
@@ -192,7 +192,7 @@ def _class_of(value: Any) -> list[str]:
 
 def _figure(kind: Any, shape: Any) -> tuple[Box | None, Part | None, str | None]:
     """A box or an outline, and the fault of a shape that cannot be drawn."""
-    if kind in MEASURES:
+    if isinstance(kind, str) and kind in MEASURES:
         values = [shape.get(key) for key in MEASURES[kind]]
         if not all(is_number(value) for value in values):
             return (
@@ -261,9 +261,11 @@ def _project_entries(file: Path, content: dict[str, Any]) -> Entries:
         if view in regions and entry.get("xy"):
             regions[view].append(_coordinates(key, entry["xy"], names(entry.get("av"))))
     for view, listed in regions.items():
-        for number in (views[view].get("fid_list") or [])[:1]:
-            source = files.get(str(number)) or {}
-            name = source.get("fname") or source.get("src")
+        shown = views[view].get("fid_list") if isinstance(views[view], dict) else None
+        for number in shown[:1] if isinstance(shown, list) else []:
+            source = files.get(str(number))
+            whole = source if isinstance(source, dict) else {}
+            name = whole.get("fname") or whole.get("src")
             if not isinstance(name, str):
                 raise ValueError(f"{file}: the file {number} of the view {view} has no name (fname).")
             yield name, f"view {view}", listed
@@ -290,7 +292,7 @@ def _attribute_names(attributes: Any) -> Callable[[Any], dict[str, Any]]:
 
 def _coordinates(place: str, xy: Any, attributes: dict[str, Any]) -> _Region:
     """A region of VIA 3, whose coordinates begin with the number of the shape, by the names of VIA 2."""
-    kind = SHAPE_NAMES.get(xy[0]) if isinstance(xy, list) and xy and isinstance(xy[0], int) else None
+    kind = SHAPE_NAMES.get(int(xy[0])) if isinstance(xy, list) and xy and is_number(xy[0]) else None
     values = xy[1:] if isinstance(xy, list) else []
     shape: dict[str, Any] = {"name": kind}
     if kind in MEASURES:
