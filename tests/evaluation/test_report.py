@@ -290,3 +290,13 @@ def test_figures_are_in_percent_and_long_names_do_not_push_them_away(tmp_path: P
     body = re.sub(r"<style>.*?</style>|<svg.*?</svg>|base64,[^\"]*", "", html, flags=re.DOTALL)
     shown = set(re.findall(r"(?<![.\d])[01]\.\d{3}(?!\d)", body))
     assert shown == {f"{evaluation.f1_threshold:.3f}"}, "only scores are no percentages"
+
+
+def test_a_map_names_its_largest_classes():
+    classes = np.repeat(np.arange(10), np.arange(10) * 4)  # class i has 4 i pixels
+    names = ("background", *"abcdefghi")
+    shape = (12, 15)
+    found = Instances.empty(shape, semantic=classes.reshape(shape), semantic_names=names)
+    panel, other = pictures.compare_maps(np.zeros((*shape, 3), np.uint8), found, found)
+    assert (panel.title, other.title) == ("truth", "predicted")
+    assert [name for _, name in panel.legend] == list("ihgfed")

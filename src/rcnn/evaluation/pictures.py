@@ -18,6 +18,7 @@ from rcnn.structures import Instances, Masks
 FOUND: Colour = (0, 235, 185)
 MISSED: Colour = (255, 64, 32)
 SPURIOUS: Colour = (255, 214, 0)
+MOST_NAMED = 6  # pixel classes in a legend
 LARGEST_DRAWN = 1800  # longer side in pixels, above which an image is drawn smaller
 VERDICTS = {FOUND: "found", MISSED: "missed", SPURIOUS: "spurious", IGNORED: "ignored"}
 
@@ -85,22 +86,23 @@ def compare_maps(image: Pixels, truth: Instances, predictions: Instances) -> tup
 
 
 def _map_panel(image: Pixels, objects: Instances, title: str) -> Panel:
-    """The pixel classes alone, with those that occur in the legend."""
-    scale = readable_scale(objects.size)
-    picture = objects[:0].overlay(image, labels=False, opacity=0.6, scale=scale)
-    there = set() if objects.semantic is None else set(np.unique(objects.semantic).tolist())
+    """The pixel classes alone, with the largest of them in the legend."""
+    picture = objects[:0].overlay(image, labels=False, opacity=0.6, scale=readable_scale(objects.size))
     names = objects.semantic_names
-    legend = (
-        (colour, name)
-        for label, (name, colour) in enumerate(zip(names, semantic_colours(names), strict=False))
-        if label in there and colour is not None
-    )
-    return Panel(title, picture, tuple(legend))
+    classes = np.zeros(0, np.int64) if objects.semantic is None else objects.semantic.reshape(-1)
+    pixels = np.bincount(classes.astype(np.int64), minlength=len(names))[: len(names)]
+    colours = semantic_colours(names)
+    legend = [
+        (colour, names[label])
+        for label in np.argsort(-pixels, kind="stable").tolist()
+        if pixels[label] and (colour := colours[label]) is not None
+    ]
+    return Panel(title, picture, tuple(legend[:MOST_NAMED]))
 
 
 def _panel(image: Pixels, objects: Instances, title: str, verdicts: Sequence[Colour], named: bool) -> Panel:
     """An overlay, with the number of objects in its title and of each colour in its legend."""
-    picture = objects.overlay(
+    picture = replace(objects, semantic=None).overlay(
         image, labels=named, boxes=objects.masks is None, colours=verdicts, opacity=0.25,
         scale=readable_scale(objects.size),
     )  # fmt: skip
