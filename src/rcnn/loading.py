@@ -52,7 +52,7 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
-        ValueError: the file is no model, damaged, or does not fit this version of the package.
+        ValueError: the file is not a model, is damaged, or does not fit this version of the package.
     """
     if not is_exported(path):
         return load_detector(path, device, precision=precision, half=half, settings=settings, trust=trust)
@@ -90,8 +90,8 @@ def load_detector(
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
-        ValueError: the file is no checkpoint, or does not fit this version of the package; no such device; a
-            setting that is unknown or asks for other weights; code that is not trusted.
+        ValueError: the file is not a checkpoint, or does not fit this version of the package; no such device;
+            a setting that is unknown or asks for other weights; code that is not trusted.
     """
     if is_exported(path):
         raise ValueError(

@@ -50,7 +50,7 @@ def import_weights(
     Args:
         path: its file; read without running code that it holds.
         source: the program, a key of ``SOURCES``; or the dotted path of such a function of your own.
-        classes: a text file with the name of a class a line, in the order of the weights and without the
+        classes: a text file with one class name per line, in the order of the weights and without the
             background. None: the file's own, or COCO's 80 where there are 80.
         channels: the order of colours that the network was trained on; None: as the program usually has it.
         settings: changes such as ``model.backbone.stride_at=3x3`` or ``transform.short_side=600``, where a

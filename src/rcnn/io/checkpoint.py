@@ -1,4 +1,4 @@
-"""One file a checkpoint: tensors in the safetensors format, everything else as JSON in its header.
+"""One file per checkpoint: tensors in the safetensors format, everything else as JSON in its header.
 
 No pickle is written or read: a file from a stranger cannot run code. A file is replaced in one step, so that
 whatever interrupts the writing (a kill, a full disk), the previous checkpoint is still there, whole.

@@ -29,7 +29,7 @@ def own_layers(path: str, in_channels: int, settings: Any, *, maps: bool) -> tup
         maps: whether they make maps ``[R, D, P, P]``, and not features ``[R, D]``.
 
     Raises:
-        ValueError: no such function, or what it returns is no such module.
+        ValueError: no such function, or it returns something else.
     """
     made, side = resolve(path)(in_channels, settings), settings.pool.size
     if not isinstance(made, nn.Module):

@@ -13,7 +13,7 @@ class Skeleton:
     """What the keypoints of an object are called and how they belong together.
 
     Attributes:
-        names: one a keypoint.
+        names: one per keypoint.
         bones: pairs of keypoints that are drawn joined.
         mirror: for each keypoint the one that takes its place in a mirrored image: the right eye for the
             left; itself where it has no partner.

@@ -81,7 +81,7 @@ def _kind_of(folder: Path, images: Path | None) -> str:
     pictures, names = image_files(own), {file.stem for file in image_files(masks)}
     if not pictures or not all(file.stem in names for file in pictures):
         return "masks"
-    # One mask called like the image: of the only object of the image <id>, or a label image?
+    # One mask named like the image: of the only object of the image <id>, or a label image?
     single = len(names) == 1 and pictures[0].stem == folder.name and split_of(folder.name) is None
     return "either" if single else "labels"
 
@@ -133,7 +133,7 @@ def _masks_by_image(source: Path, images: Path | None) -> dict[Path, list[Path]]
 
 
 def _owners(masks: Sequence[Path], by_stem: dict[str, Path]) -> dict[Path, Path | None]:
-    """The image of each mask: called like its folder, or like the beginning of its name."""
+    """The image of each mask: named like its folder, or like the beginning of its name."""
     folders: dict[str, list[Path]] = defaultdict(list)
     for mask in masks:
         folders[mask.parent.name].append(mask)
