@@ -46,7 +46,8 @@ def _places() -> dict[type, dict[str, list[str]]]:
     """Every dataclass of a recipe: where it is used, and by which models (none: by all)."""
     found: dict[type, dict[str, list[str]]] = {}
     for name, kind in (("train", TrainSettings), ("augment", Augment), ("transform", Transform)):
-        found[kind] = {name: []}
+        for place, inner in _nested(kind, name):
+            found[inner] = {place: []}
     for model in MODELS:
         for place, kind in _nested(MODELS[model].Settings, "model"):
             found.setdefault(kind, {}).setdefault(place, []).append(model)

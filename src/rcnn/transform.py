@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.io.reading import Reading
 from rcnn.structures import Array, Size
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Transform:
         size_divisor: height and width of a batch are padded to a multiple of this.
         margin: pixels added before the resized sides are cut to whole ones: 154 * (320 / 154) is a little
             less than 320, and would be cut to 319. torchvision cuts it: its models use 0.
+        read: how image files become pixels: channels, plane, orientation, range of intensities.
     """
 
     short_side: int | None = None
@@ -56,6 +58,7 @@ class Transform:
     antialias: bool = True
     size_divisor: int = 32
     margin: float = 1e-6
+    read: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -76,11 +79,8 @@ class Transform:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Transform:
         """From a file's metadata, which has lists for tuples; entries that are not known are left out."""
-        known = {spec.name for spec in fields(cls)}
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
-        }
-        return cls(**plain)
+        read = Reading(**_known(Reading, values.get("read", {})))
+        return cls(**{**_known(cls, values), "read": read})
 
     @property
     def channels(self) -> int:
@@ -201,6 +201,12 @@ class Transform:
     def __call__(self, images: Sequence[Tensor]) -> ImageBatch:
         """Resize, normalise and pad ``[C, H, W]`` images of any sizes."""
         return self.batch([self.resize(image) for image in images])
+
+
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that a dataclass has fields for, with tuples for lists."""
+    names = {spec.name for spec in fields(cls)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
 
 
 def interpolate(pixels: Array, size: Size, *, antialias: bool = False) -> Floats:

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rcnn.io.images import ImageError, _pillow_limit_lifted, image_size, read_image, read_mask, read_numbers
+from rcnn.io.images import ImageError, image_size, read_image, read_mask, read_numbers
+from rcnn.io.pillow_files import pillow_limit_lifted
+from rcnn.io.reading import Reading
 
+BY_MAXIMUM = Reading(intensity="maximum")
 GRADIENT = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
 
 
@@ -49,14 +52,14 @@ def test_rgb_is_read_channels_last(tmp_path: Path) -> None:
 def test_modes(
     tmp_path: Path, mode: str, color: float | tuple[int, ...], name: str, expected: tuple[int, int, int]
 ) -> None:
-    image = read_image(saved(tmp_path, Image.new(mode, (3, 2), color), name))
+    image = read_image(saved(tmp_path, Image.new(mode, (3, 2), color), name), reading=BY_MAXIMUM)
     assert image.shape == (2, 3, 3)
     assert tuple(image[1, 2].tolist()) == expected
 
 
 def test_sixteen_bits_are_scaled_not_saturated(tmp_path: Path) -> None:
     values = np.array([[0, 1000, 2000, 4000]], dtype=np.uint16)  # white is 4095
-    image = read_image(saved(tmp_path, Image.fromarray(values), "a.png"))
+    image = read_image(saved(tmp_path, Image.fromarray(values), "a.png"), reading=BY_MAXIMUM)
     assert image[0, :, 0].tolist() == [0, 62, 125, 249]
 
 
@@ -66,11 +69,11 @@ def test_palette_with_partial_transparency_needs_no_warning(tmp_path: Path) -> N
     np.testing.assert_array_equal(read_image(path), GRADIENT)
 
 
-def test_first_page_of_a_tiff(tmp_path: Path) -> None:
-    first, second = Image.new("L", (3, 2), 5), Image.new("L", (9, 9), 200)
+def test_a_preview_behind_the_image_is_passed_over(tmp_path: Path) -> None:
+    first, second = Image.new("L", (9, 9), 5), Image.new("L", (3, 2), 200)
     path = saved(tmp_path, first, "a.tif", save_all=True, append_images=[second])
     assert np.unique(read_image(path)).tolist() == [5]
-    assert image_size(path) == (2, 3)
+    assert image_size(path) == (9, 9)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp"])
@@ -185,7 +188,7 @@ def sixteen_bits(path: Path, values: np.ndarray) -> Path:
 def test_sixteen_bit_colours_are_scaled(tmp_path: Path, channels: int) -> None:
     values = (np.arange(2 * 5 * channels).reshape(2, 5, channels) * 97) % 4096
     values[0, 0, 0] = 4095
-    image = read_image(sixteen_bits(tmp_path / "a.png", values))
+    image = read_image(sixteen_bits(tmp_path / "a.png", values), reading=BY_MAXIMUM)
     expected = np.rint(values[..., :3] / 4095 * 255).astype(np.uint8)
     assert image.tolist() == expected.tolist()
 
@@ -227,7 +230,7 @@ def sixteen_bit_tiff(path: Path, values: np.ndarray, compression: int) -> Path:
 def test_sixteen_bit_colours_of_a_tiff(tmp_path: Path, channels: int, compression: int) -> None:
     values = (np.arange(3 * 5 * channels).reshape(3, 5, channels) * 97) % 4096
     values[0, 0, 0] = 4095
-    image = read_image(sixteen_bit_tiff(tmp_path / "a.tif", values, compression))
+    image = read_image(sixteen_bit_tiff(tmp_path / "a.tif", values, compression), reading=BY_MAXIMUM)
     expected = np.rint(values[..., :3] / 4095 * 255).astype(np.uint8)
     assert image.tolist() == expected.tolist()
 
@@ -263,6 +266,6 @@ def test_jpegs_are_masks_by_half_brightness_and_no_numbers(tmp_path: Path) -> No
 
 def test_the_lifted_limit_is_a_number() -> None:
     """Another thread's crop asks Pillow whether there is a limit, and then multiplies it."""
-    with _pillow_limit_lifted():
+    with pillow_limit_lifted():
         assert isinstance(Image.MAX_IMAGE_PIXELS, int)
         Image.new("L", (8, 8)).crop((0, 0, 4, 4))

@@ -29,5 +29,7 @@ def bench(
     from rcnn.inference.benchmark import bench as measure
     from rcnn.loading import load_detector
 
-    seen = () if data is None else open_dataset(data, images, format).images(count)
-    print_table(measure(load_detector(model, device, trust=trust or ()), seen, rounds).table())
+    detector = load_detector(model, device, trust=trust or ())
+    dataset = None if data is None else open_dataset(data, images, format, detector.reading)
+    seen = () if dataset is None else dataset.images(count)
+    print_table(measure(detector, seen, rounds).table())

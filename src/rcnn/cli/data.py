@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from rcnn.cli.console import app, examples, print_error, print_text, progress_bar
-from rcnn.cli.options import DataFormat, DataSource, ImagesFolder, SkipBad, open_dataset
+from rcnn.cli.options import (
+    Channels,
+    DataFormat,
+    DataSource,
+    Exif,
+    ImagesFolder,
+    Plane,
+    SkipBad,
+    chosen_reading,
+    open_dataset,
+)
 
 data_app = typer.Typer(no_args_is_help=True, help="Check, show, convert and download data sets.")
 app.add_typer(data_app, name="data")
@@ -17,13 +27,20 @@ app.add_typer(data_app, name="data")
 @data_app.command(
     "check", epilog=examples("rcnn data check cells/", "rcnn data check train.json --images photos/")
 )
-def data_check(data: DataSource, images: ImagesFolder = None, format: DataFormat = None) -> None:
+def data_check(
+    data: DataSource,
+    images: ImagesFolder = None,
+    format: DataFormat = None,
+    channels: Channels = None,
+    plane: Plane = None,
+    exif: Exif = None,
+) -> None:
     """List all problems of a data set, or of all its splits. The exit code is 1 if there are errors."""
     from rcnn.data.check import check
     from rcnn.data.formats.open import open_splits
 
-    errors = 0
-    for name, dataset in open_splits(data, images, format=format).items():
+    errors, reading = 0, chosen_reading(channels, plane, exif)
+    for name, dataset in open_splits(data, images, format=format, reading=reading).items():
         report = check(dataset)
         for problem in report.problems:
             print_text(str(problem))
@@ -52,11 +69,13 @@ def data_convert(
     images: ImagesFolder = None,
     format: DataFormat = None,
     skip_bad: SkipBad = False,
+    plane: Plane = None,
+    exif: Exif = None,
 ) -> None:
     """Convert a data set to another format. Images are copied; what the format cannot hold is listed."""
     from rcnn.data.convert import convert
 
-    dataset = open_dataset(data, images, format)
+    dataset = open_dataset(data, images, format, chosen_reading(None, plane, exif))
     with progress_bar("converting") as progress:
         conversion = convert(dataset, out, to=to, skip_bad=skip_bad, progress=progress)
     for problem in conversion.skipped:
@@ -89,11 +108,14 @@ def data_show(
     format: DataFormat = None,
     count: Annotated[int, typer.Option(min=1, help="Number of images, chosen at random.")] = 24,
     seed: Annotated[int, typer.Option(help="Random seed for choosing the images.")] = 0,
+    channels: Channels = None,
+    plane: Plane = None,
+    exif: Exif = None,
 ) -> None:
     """Draw the annotations of some images, one file per image and a contact sheet."""
     from rcnn.data.show import show
 
-    dataset = open_dataset(data, images, format)
+    dataset = open_dataset(data, images, format, chosen_reading(channels, plane, exif))
     with progress_bar("drawing") as progress:
         shown = show(dataset, out, count=count, seed=seed, progress=progress)
     for error in shown.failed:

@@ -10,16 +10,20 @@ import typer
 
 from rcnn.cli.console import app, examples, print_table, print_text, progress_bar
 from rcnn.cli.options import (
+    Channels,
     DataFormat,
     Device,
+    Exif,
     Half,
     ImagesFolder,
     ModelSettings,
+    Plane,
     Precision,
     ProposalsFile,
     SkipBad,
     Svd,
     Trust,
+    chosen_reading,
     load_model,
     open_dataset,
 )
@@ -84,6 +88,9 @@ def evaluate(
             help="Lowest score to evaluate. Keep it low: precision-recall curves need weak detections.",
         ),
     ] = 0.01,
+    channels: Channels = None,
+    plane: Plane = None,
+    exif: Exif = None,
     skip_bad: SkipBad = False,
     device: Device = None,
     precision: Precision = "auto",
@@ -101,13 +108,14 @@ def evaluate(
     from rcnn.io.atomic import write_atomically
     from rcnn.metrics.registry import choose_metrics
 
+    data = Path(sources[-1])
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     choose_metrics(names)  # a wrong name is reported before anything is opened
-    dataset = open_dataset(Path(sources[-1]), images, format)
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": names}
     if predictions is not None:
         if settings:
             raise ValueError("evaluate: --set changes a model, but --predictions uses none; remove it")
+        dataset = open_dataset(data, images, format, chosen_reading(channels, plane, exif))
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
         measured = {"predictions": str(predictions)}
         evaluation, _ = evaluate_results(
@@ -117,6 +125,8 @@ def evaluate(
         detector = load_model(
             sources[0], device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
         )
+        detector = detector.with_reading(chosen_reading(channels, plane, exif, detector.reading))
+        dataset = open_dataset(data, images, format, detector.reading)
         dataset, left_out = usable_images(dataset, detector, skip_bad=skip_bad)
         for problem in left_out:
             print_text(f"skipped: {problem}")

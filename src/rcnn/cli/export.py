@@ -52,7 +52,7 @@ def export(
     from rcnn.loading import load_detector
 
     detector = load_detector(model, "cpu", settings=settings or (), trust=trust or ())
-    dataset = None if int8 is None else open_dataset(int8, images)
+    dataset = None if int8 is None else open_dataset(int8, images, reading=detector.reading)
     seen = () if dataset is None else dataset.images(NUM_CALIBRATION_IMAGES)
     written = write(detector, out, format, transform_inside=transform_inside, calibration=seen)
     print_text(f"written: {written}")

@@ -11,6 +11,7 @@ from rcnn.cli.console import print_error, warn_renamed
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
+    from rcnn.io.reading import Reading
 
 DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data.md)."
 DataSource = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
@@ -77,16 +78,79 @@ ModelSettings = Annotated[
         help="Change a setting for prediction, for example model.box.nms_iou=0.4. Repeatable.",
     ),
 ]  # fmt: skip
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        "--channels", metavar="0,2,1", help="Channels of the images to take, counted from 0. Default: all."
+    ),
+]
+Plane = Annotated[
+    str | None,
+    typer.Option(
+        "--plane", metavar="N",
+        help="Plane of image stacks to take, counted from 0, or max or mean of all planes.",
+    ),
+]  # fmt: skip
+Exif = Annotated[
+    str | None,
+    typer.Option(
+        "--exif", metavar="HOW",
+        help="turned or stored: whether objects were drawn on images turned by EXIF, or on stored pixels. "
+        "Default: turned.",
+    ),
+]  # fmt: skip
 MaxDetections = Annotated[
     int | None, typer.Option(min=1, help="Maximum detections per image. Default: the model's setting.")
 ]
 
 
-def open_dataset(data: Path, images: Path | None = None, format: str | None = None) -> Dataset:
+def reading_settings(
+    channels: str | None = None, plane: str | None = None, exif: str | None = None
+) -> list[str]:
+    """The options about reading images as settings of ``transform.read``.
+
+    Raises:
+        ValueError: an option of another form; it names the option.
+    """
+    settings = []
+    if channels is not None:
+        numbers = [number.strip() for number in channels.split(",")]
+        if not all(number.isdecimal() for number in numbers):
+            raise ValueError(f"--channels {channels}: expected numbers from 0, such as 0,2,1")
+        settings.append(f"transform.read.channels=[{','.join(numbers)}]")
+    if plane is not None:
+        if not plane.isdecimal() and plane not in ("max", "mean"):
+            raise ValueError(f"--plane {plane}: expected a number from 0, max or mean")
+        settings.append(f"transform.read.plane={plane}")
+    if exif is not None:
+        if exif not in ("turned", "stored"):
+            raise ValueError(f"--exif {exif}: expected turned or stored")
+        settings.append(f"transform.read.exif={exif}")
+    return settings
+
+
+def chosen_reading(
+    channels: str | None, plane: str | None, exif: str | None, base: Reading | None = None
+) -> Reading:
+    """How images are read by these options, on top of ``base``, such as a model's own reading.
+
+    Raises:
+        ValueError: as :func:`reading_settings`.
+    """
+    from rcnn.config import build_settings, parse_assignments
+    from rcnn.io.reading import Reading
+
+    document = parse_assignments(reading_settings(channels, plane, exif))
+    return build_settings(base or Reading(), document.get("transform", {}).get("read", {}), "transform.read")
+
+
+def open_dataset(
+    data: Path, images: Path | None = None, format: str | None = None, reading: Reading | None = None
+) -> Dataset:
     """Open a data set, and report the number of its errors on the standard error."""
     from rcnn.data.formats.open import open_data
 
-    dataset = open_data(data, images, format=format)
+    dataset = open_data(data, images, format=format, reading=reading)
     errors = sum(problem.severity == "error" for problem in dataset.problems)
     if errors:
         print_error(f"warning: {errors} errors in {data}; list them with: rcnn data check {data}")

@@ -9,14 +9,18 @@ import typer
 
 from rcnn.cli.console import app, examples, print_error, print_text, progress_bar
 from rcnn.cli.options import (
+    Channels,
     Device,
+    Exif,
     Half,
     MaxDetections,
     ModelSettings,
     ModelSource,
+    Plane,
     Precision,
     Svd,
     Trust,
+    chosen_reading,
     load_model,
 )
 
@@ -82,6 +86,9 @@ def predict(
     half: Half = False,
     svd: Svd = None,
     settings: ModelSettings = None,
+    channels: Channels = None,
+    plane: Plane = None,
+    exif: Exif = None,
     trust: Trust = None,
 ) -> None:
     """Find objects in images; write overlays, predictions.json (COCO), objects.csv and counts.csv.
@@ -101,6 +108,7 @@ def predict(
     detector = load_model(
         model, device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
     )
+    detector = detector.with_reading(chosen_reading(channels, plane, exif, detector.reading))
     with progress_bar("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,

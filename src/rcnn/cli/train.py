@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from rcnn.cli.console import INTERRUPTED, app, console, examples, print_error, print_text, warn_renamed
-from rcnn.cli.options import DATA_HELP, DataFormat, Device, ImagesFolder, ProposalsFile, SkipBad, Trust
+from rcnn.cli.options import (
+    DATA_HELP,
+    Channels,
+    DataFormat,
+    Device,
+    Exif,
+    ImagesFolder,
+    Plane,
+    ProposalsFile,
+    SkipBad,
+    Trust,
+    reading_settings,
+)
 
 
 @app.command(
@@ -70,6 +82,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe. Repeatable."),
     ] = None,
+    channels: Channels = None,
+    plane: Plane = None,
+    exif: Exif = None,
     skip_bad: SkipBad = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per training step.")] = None,
     workers: Annotated[
@@ -97,6 +112,7 @@ def train(
         "--model": model, "--proposals": proposals, "--val-proposals": val_proposals,
         "--backbone": backbone, "--recipe": recipe, "--scheme": scheme,
         "--minutes": minutes, "--epochs": epochs, "--out": out, "--seed": seed, "--set": settings,
+        "--channels": channels, "--plane": plane, "--exif": exif,
         "--skip-bad": skip_bad or None, "--batch-size": batch_size,
     }  # fmt: skip
     extra = [name for name, value in given.items() if value not in (None, [])]
@@ -104,7 +120,7 @@ def train(
         raise ValueError(f"train: a resumed run keeps its settings; remove {', '.join(extra)}")
     if minutes is not None and epochs is not None:
         raise ValueError("train: --minutes and --epochs are mutually exclusive; choose one")
-    changes = list(settings or [])
+    changes = [*(settings or []), *reading_settings(channels, plane, exif)]
     if scheme is not None:
         if model not in (None, "faster_rcnn"):
             raise ValueError(f"train: --scheme is for faster_rcnn, not for {model}; remove one of them")

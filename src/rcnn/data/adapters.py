@@ -30,7 +30,7 @@ from PIL import Image
 from rcnn.data.builder import Annotation, Content, DatasetBuilder, Picture
 from rcnn.data.classes import numbered_keypoints
 from rcnn.data.dataset import Dataset, Sample
-from rcnn.io.images import to_bytes, to_rgb
+from rcnn.io.images import all_channels, to_rgb
 from rcnn.structures import Array, Instances, Masks, Size, Skeleton
 
 BACKGROUNDS = {"background", "__background__", "_background_"}
@@ -319,7 +319,7 @@ def _pixels(image: Any, place: str) -> npt.NDArray[np.uint8]:
     if hasattr(image, "detach") and array.ndim == 3:  # a tensor: channels first
         array = array.transpose(1, 2, 0)
     try:
-        return to_bytes(array)
+        return all_channels(array)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
 

@@ -205,13 +205,13 @@ class Augment:
         """A randomly augmented copy of ``sample``.
 
         Args:
-            sample: image uint8 ``[3, H, W]`` with its targets; not modified.
+            sample: image uint8 ``[C, H, W]`` with its targets; not modified.
             transform: how prediction would resize the image; the scale is drawn around that.
             rng: the source of all randomness.
             other: returns another sample to paste from; called only if copy-paste is drawn.
 
         Returns:
-            The image, uint8 ``[3, h, w]``, both sides at most ``crop``, and the remaining targets.
+            The image, uint8 ``[C, h, w]``, both sides at most ``crop``, and the remaining targets.
 
         Raises:
             ValueError: copy-paste is drawn and the objects have no masks; or ``extra`` does not exist or
@@ -273,8 +273,14 @@ class Augment:
         return 0.0, 0.0, float(truth.size[1]), float(truth.size[0])
 
     def colour(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Draw brightness, contrast, saturation and hue, and apply them to uint8 ``[3, h, w]``."""
+        """Draw brightness, contrast, saturation and hue, and apply them to uint8 ``[C, h, w]``.
+
+        Images of another number of channels than 3 have no colours: brightness and contrast are those of each
+        channel.
+        """
         brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
+        if len(image) != 3:
+            return _varied(image, 1 + self.brightness * brightness, 1 + self.contrast * contrast)
         if self.brightness:
             image = functional.adjust_brightness(image, 1 + self.brightness * brightness)
         if self.contrast:
@@ -289,12 +295,19 @@ class Augment:
         return image
 
 
+def _varied(image: Tensor, brightness: float, contrast: float) -> Tensor:
+    """Uint8 ``[C, h, w]`` with each channel brighter, and further from its mean, by these factors."""
+    bright = (image.to(torch.float32) * brightness).clamp(0, 255)
+    mean = bright.mean((1, 2), keepdim=True)
+    return (mean + (bright - mean) * contrast).round().clamp(0, 255).to(torch.uint8)
+
+
 def _changed(path: str, sample: TrainingSample, rng: np.random.Generator) -> TrainingSample:
     """The result of a user's function, checked."""
     changed = resolve(path)(sample, rng)
     if not isinstance(changed, TrainingSample):
         raise ValueError(f"{path}: expected it to return a TrainingSample; got {type(changed).__name__}.")
-    shape = (3, *changed.targets.size)
+    shape = (len(sample.image), *changed.targets.size)
     if tuple(changed.image.shape) != shape or changed.image.dtype != torch.uint8:
         found = f"{changed.image.dtype} {list(changed.image.shape)}"
         raise ValueError(f"{path}: expected a uint8 image {list(shape)} to match its targets; got {found}.")

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.problems import Box, Problem, Severity, check_box, shortened
 from rcnn.io.images import ImageError, image_size
+from rcnn.io.reading import ChoiceError
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
 Content = Literal["crowd", "difficult", "areas", "outlines"]
@@ -268,7 +269,8 @@ def measured(path: Path, annotation: str | None = None) -> Size | Problem:
     try:
         return image_size(path)
     except ImageError as error:
-        return Problem(path, str(error).removeprefix(f"{path}: "), "Replace the image.", annotation)
+        advice = "" if isinstance(error, ChoiceError) else "Replace the image."
+        return Problem(path, str(error).removeprefix(f"{path}: "), advice, annotation)
 
 
 def lazy_masks(outlines: Sequence[Outline | Bitmap], size: Size) -> Callable[[], Masks]:

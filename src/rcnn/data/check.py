@@ -11,7 +11,6 @@ those of the image files. An error excludes an image from training; a warning ha
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,10 @@ import numpy.typing as npt
 from rcnn.data.classes import keypoint_order, occurring_classes
 from rcnn.data.dataset import Dataset, LeftOut, Record
 from rcnn.data.formats.open import open_data
-from rcnn.data.problems import DataError, Problem, size_problem
-from rcnn.io.images import ImageError, image_size, read_image
+from rcnn.data.formats.registry import formats
+from rcnn.data.image_checks import look_at_images
+from rcnn.data.problems import DataError, Problem
+from rcnn.io.reading import reading_as
 from rcnn.structures import VOID, Size
 
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -50,6 +51,8 @@ class DataReport:
         has_keypoints: whether objects have keypoints.
         pixels_per_class: number of pixels of each semantic class, if there are semantic maps and images were
             decoded.
+        channels: channels of the images, as most of them have it; gray images count as RGB.
+        taken: what is taken of files with several planes or unusual channels, and of how many files.
     """
 
     format: str
@@ -64,6 +67,8 @@ class DataReport:
     has_masks: bool
     has_keypoints: bool
     pixels_per_class: dict[str, int] = field(default_factory=dict)
+    channels: int = 3
+    taken: dict[str, int] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -98,6 +103,8 @@ class DataReport:
             lines.append(f"pixels of the semantic maps: {', '.join(pixels)}")
         lines += [
             f"image sizes, width x height: {', '.join(sizes) or 'none'}{more}",
+            *([f"input channels: {self.channels}"] if self.channels != 3 else []),
+            *(f"read: {what} ({count} images)" for what, count in self.taken.items()),
             f"{len(self.errors)} errors, {len(self.warnings)} warnings",
         ]
         return "\n".join(lines)
@@ -116,7 +123,10 @@ def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
     if decode and dataset.semantic_names:
         bad_maps, pixels = _look_at_maps(dataset)
         problems += bad_maps
-    problems += _file_problems([record for record in dataset.records if record.image is None], decode)
+    files = [record for record in dataset.records if record.image is None]
+    row = next((row for row in formats().values() if row.name == dataset.format), None)
+    facts = look_at_images(files, decode=decode, has_sizes=row is not None and row.sizes)
+    problems += facts.problems
     problems.sort(key=lambda p: p.severity != "error")  # stable: the order of finding otherwise
     truths = [r.truth for r in dataset.records]
     labels = Counter(label for t in truths for label in t.labels.tolist())
@@ -135,6 +145,8 @@ def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
         has_masks=dataset.has_masks,
         has_keypoints=dataset.skeleton is not None,
         pixels_per_class=pixels,
+        channels=facts.channels,
+        taken=facts.taken,
     )
 
 
@@ -291,7 +303,8 @@ def _look_at_maps(dataset: Dataset) -> tuple[list[Problem], dict[str, int]]:
     def counted(record: Record) -> npt.NDArray[np.int64] | str:
         try:
             assert record.semantic is not None
-            return np.bincount(record.semantic().reshape(-1), minlength=VOID + 1)
+            with reading_as(record.reading):
+                return np.bincount(record.semantic().reshape(-1), minlength=VOID + 1)
         except ValueError as error:
             return str(error)
 
@@ -306,32 +319,3 @@ def _look_at_maps(dataset: Dataset) -> tuple[list[Problem], dict[str, int]]:
     names = (*dataset.semantic_names, "void")
     counts = [*pixels[: len(names) - 1].tolist(), int(pixels[VOID])]
     return problems, dict(zip(names, counts, strict=True))
-
-
-def _file_problems(records: Sequence[Record], decode: bool) -> list[Problem]:
-    # Two threads: decoding is C code that releases the interpreter lock, and small machines have two cores.
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda r: _file_problem(r, decode), records))
-    problems = [problem for problem, _ in found if problem is not None]
-    first: dict[str, Path] = {}
-    for record, (_, digest) in zip(records, found, strict=True):
-        twin = first.setdefault(digest, record.path) if digest else record.path
-        if twin != record.path:
-            what = f"It is the same image as {twin}."
-            advice = "Both are used; delete one, especially if they are in different splits."
-            problems.append(Problem(record.path, what, advice, severity="warning"))
-    return problems
-
-
-def _file_problem(record: Record, decode: bool) -> tuple[Problem | None, str]:
-    """The problem of an image file, if any, and a digest of its bytes ("" if it cannot be read)."""
-    try:
-        if decode:
-            height, width, _ = read_image(record.path).shape
-        else:
-            height, width = image_size(record.path)
-        digest = hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
-    except ImageError as error:
-        what = str(error).removeprefix(f"{record.path}: ")
-        return Problem(record.path, what, "Replace the file, or skip it with --skip-bad."), ""
-    return size_problem(record.path, (height, width), record.truth.size), digest

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.problems import Problem
-from rcnn.io.images import read_image
+from rcnn.io.images import image_header, read_image
+from rcnn.io.reading import Reading, reading_as
 from rcnn.structures import Instances, Masks, Skeleton
 
 MAX_LEFT_OUT = 1 / 20  # of the objects or images; if more are missing, nothing is measured unless asked for
@@ -32,6 +33,7 @@ class Record:
         masks: loads the objects' masks, in the order of ``truth``; picklable; None if the data has none.
         semantic: loads the class of every pixel, int64 ``[H, W]``; picklable; None if the data has none.
         image: makes the image if ``path`` is only a name; picklable; None reads the file.
+        reading: how the files of the image and of its masks are read.
     """
 
     path: Path
@@ -40,18 +42,21 @@ class Record:
     masks: Callable[[], Masks] | None = None
     semantic: Callable[[], npt.NDArray[np.integer[Any]]] | None = None
     image: Callable[[], npt.NDArray[np.uint8]] | None = None
+    reading: Reading = field(default_factory=Reading)
 
     def load_image(self) -> npt.NDArray[np.uint8]:
-        """The image, uint8 ``[H, W, 3]``, RGB, EXIF rotation applied."""
-        return read_image(self.path) if self.image is None else self.image()
+        """The image, uint8 ``[H, W, C]``: RGB, or the channels that its file has."""
+        with reading_as(self.reading):
+            return read_image(self.path) if self.image is None else self.image()
 
     def load_truth(self) -> Instances:
         """The objects with their masks, and the class of every pixel."""
-        return replace(
-            self.truth,
-            masks=self.truth.masks if self.masks is None else self.masks(),
-            semantic=self.truth.semantic if self.semantic is None else self.semantic(),
-        )
+        with reading_as(self.reading):
+            return replace(
+                self.truth,
+                masks=self.truth.masks if self.masks is None else self.masks(),
+                semantic=self.truth.semantic if self.semantic is None else self.semantic(),
+            )
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Sample:
     """One image with its truth.
 
     Attributes:
-        image: uint8 ``[H, W, 3]``, RGB, EXIF rotation applied.
+        image: uint8 ``[H, W, C]``, as :meth:`Record.load_image` gives it.
         truth: its objects, with masks if the data has them.
         image_id: as in the record.
     """
@@ -162,6 +167,28 @@ class Dataset:
         """The same data set restricted to some of its images, in the given order."""
         return replace(self, records=[self.records[i] for i in indices])
 
+    @property
+    def reading(self) -> Reading:
+        """How the files are read, the same for all records."""
+        return self.records[0].reading if self.records else Reading()
+
+    @property
+    def channels(self) -> int:
+        """C of the images, by the first one; 3 of none."""
+        if not self.records:
+            return 3
+        first = self.records[0]
+        if first.image is None:
+            return image_header(first.path, first.reading).channels
+        return int(first.load_image().shape[2])
+
+    def read_for(self, model: Reading) -> Dataset:
+        """The same data set, its images read as a model reads them; see :meth:`Reading.of_model`."""
+        reading = self.reading.of_model(model)
+        if reading == self.reading:
+            return self
+        return replace(self, records=[replace(record, reading=reading) for record in self.records])
+
     def without_masks(self) -> Dataset:
         """The same data set without masks and semantic maps, which are slow to decode."""
         return replace(self, records=[replace(r, masks=None, semantic=None) for r in self.records])
@@ -172,7 +199,7 @@ class Dataset:
         return sorted({round(i * last / max(count - 1, 1)) for i in range(count)}) if last >= 0 else []
 
     def images(self, count: int) -> list[npt.NDArray[np.uint8]]:
-        """Up to ``count`` images, spread evenly over the data set, uint8 ``[H, W, 3]``.
+        """Up to ``count`` images, spread evenly over the data set, uint8 ``[H, W, C]``.
 
         Raises:
             ValueError: there is no image.

@@ -30,6 +30,7 @@ from rcnn.data.cores import available_cores
 from rcnn.data.dataset import Dataset, Record
 from rcnn.io.atomic import write_atomically
 from rcnn.io.download import cache_folder
+from rcnn.io.images import to_bytes
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
 
 SELECTIVE_SEARCH = "selective_search"
@@ -139,7 +140,7 @@ def search_all(
     bare = dataset.without_masks()
 
     def search(index: int) -> Boxes:
-        return cached_search(bare[index].image, chosen, folder)
+        return cached_search(to_bytes(bare[index].image), chosen, folder)
 
     found = []
     with ThreadPoolExecutor(available_cores()) as pool:

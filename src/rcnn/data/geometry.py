@@ -27,7 +27,7 @@ class TrainingSample:
     """One image with its targets, as tensors.
 
     Attributes:
-        image: uint8 ``[3, H, W]``.
+        image: uint8 ``[C, H, W]``.
         targets: its objects, in the image's coordinates.
         image_id: as in the record.
     """

@@ -55,7 +55,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")
-        return f"{self.severity}: {place}: {self.what} {self.advice}"
+        return f"{self.severity}: {place}: {self.what} {self.advice}".rstrip()
 
 
 class DataError(ValueError):
@@ -128,7 +128,7 @@ def size_problem(path: Path, found: Size, annotated: Size) -> Problem | None:
     if found == annotated[::-1]:
         advice = (
             "Width and height are swapped in the annotation, or the annotation ignores the image's EXIF "
-            "rotation: correct the size, or rotate the pixels and remove the EXIF tag."
+            "rotation: correct the size, or read the pixels as they are stored (--exif stored)."
         )
     return Problem(path, what, advice)
 

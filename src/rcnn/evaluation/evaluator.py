@@ -108,6 +108,8 @@ def evaluate(
         dataset, _ = refuse_or_measure(opened)
     if not len(dataset):
         raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
+    if hasattr(detector, "reading"):
+        dataset = dataset.read_for(detector.reading)
     cap = max_detections
     if cap is None:
         cap = default_max_detections([record.truth for record in dataset.records])

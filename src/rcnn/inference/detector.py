@@ -23,6 +23,7 @@ from rcnn.inference.predictor import Prepared, Request, as_array
 from rcnn.inference.tiles import Tile, make_tiles, needs_tiling
 from rcnn.io import checkpoint
 from rcnn.io.images import to_bytes
+from rcnn.io.reading import Reading
 from rcnn.models import model_name
 from rcnn.models.model import Model
 from rcnn.ops.semantic import largest_class
@@ -116,6 +117,15 @@ class Detector:
         return self.transform.channels
 
     @property
+    def reading(self) -> Reading:
+        """How files are read."""
+        return self.transform.read
+
+    def with_reading(self, reading: Reading) -> Detector:
+        """The detector that reads files in this way."""
+        return replace(self, transform=replace(self.transform, read=reading))
+
+    @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
         return next(self.network.parameters()).device
@@ -158,7 +168,8 @@ class Detector:
         Args:
             images: one or a sequence of: a path; a PIL image; an array ``[H, W]``, ``[H, W, 3]`` or
                 ``[H, W, 4]`` (RGB, alpha ignored); a tensor ``[3, H, W]``. Arrays and tensors hold integers,
-                or floats in [0, 1]. A model for another number of channels C takes arrays ``[H, W, C]``.
+                or floats in [0, 1]. A model for another number of channels C takes arrays ``[H, W, C]``, with
+                the channels that it took, in order. Files are read as in training (``transform.read``).
             min_score: the lowest score returned; the detector's own where None.
             max_detections: the most objects per image; the model's setting where None.
             batch_size: images the network sees at once: those that are padded to the same size, within eight

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ from rcnn.inference.exported_metadata import (
 from rcnn.inference.postprocess import Found, split_images
 from rcnn.inference.predictor import Prepared, Request
 from rcnn.inference.tiles import Tile, make_tiles, needs_tiling
-from rcnn.io.images import to_bytes
-from rcnn.io.renamed import current_settings
+from rcnn.io.reading import Reading
+from rcnn.io.renamed import stored_settings
 from rcnn.kernels.library import cpu_flags
 from rcnn.structures import Array, Instances, MergeSettings, Size, Skeleton
 from rcnn.transform import Transform
@@ -92,7 +92,7 @@ class ExportedDetector:
     @cached_property
     def _settings(self) -> dict[str, Any]:
         """The metadata with today's names of settings."""
-        return current_settings(self.info, warn=False)
+        return stored_settings(self.info)
 
     @property
     def transform_inside(self) -> bool:
@@ -103,6 +103,16 @@ class ExportedDetector:
     def channels(self) -> int:
         """The number of channels of an image."""
         return self.transform.channels
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read."""
+        return self.transform.read
+
+    def with_reading(self, reading: Reading) -> ExportedDetector:
+        """The detector that reads files in this way, which is no matter of the graph."""
+        transform = {**self._settings["transform"], "read": asdict(reading)}
+        return replace(self, info={**self.info, "transform": transform})
 
     @property
     def min_score(self) -> float:
@@ -176,7 +186,8 @@ class ExportedDetector:
         """An image ``[H, W, C]`` as the graph takes it; ``proposals`` are ignored."""
         size: Size = image.shape[:2]
         if self.transform_inside:
-            return Prepared(to_bytes(image) if image.dtype != np.uint8 else image, size, size)
+            rounded = image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
+            return Prepared(rounded, size, size)
         return Prepared(self.transform.resize_array(image), size, self.transform.resized(size))
 
     def cut(self, image: Prepared, tile: Tile) -> Prepared:

@@ -23,6 +23,7 @@ from PIL import Image
 from rcnn.inference.postprocess import Found, instances_of
 from rcnn.inference.tiles import Tile, merge_tiles
 from rcnn.io.images import as_pixels, image_size
+from rcnn.io.reading import Reading
 from rcnn.structures import Array, Instances, Size, Skeleton
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class Model(Protocol):
     @property
     def channels(self) -> int:
         """The number of channels of an image."""
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read."""
 
     @property
     def min_score(self) -> float:
@@ -174,13 +179,15 @@ def _predict_sorted(
         images = list(given)
     else:
         # Files are decoded when their batch comes: all at once may not fit into memory.
-        images = [i if isinstance(i, str | Path) else pixels_of(i, model.channels) for i in given]
-        groups = _groups(model, [i.shape[:2] if hasattr(i, "shape") else image_size(i) for i in images])
+        how = model.channels, model.reading
+        images = [i if isinstance(i, str | Path) else pixels_of(i, *how) for i in given]
+        sizes = [i.shape[:2] if hasattr(i, "shape") else image_size(i, model.reading) for i in images]
+        groups = _groups(model, sizes)
     results: dict[int, Instances] = {}
     for group in groups:
         for start in range(0, len(group), batch_size):
             chosen = group[start : start + batch_size]
-            arrays = [pixels_of(images[i], model.channels) for i in chosen]
+            arrays = [pixels_of(images[i], model.channels, model.reading) for i in chosen]
             prepared = [model.prepare(a, proposals[i]) for i, a in zip(chosen, arrays, strict=True)]
             for i, image, found in zip(chosen, prepared, _find(model, prepared, request), strict=True):
                 results[i] = _instances(model, found, image, given[i])
@@ -221,8 +228,10 @@ def _instances(model: Model, found: Found, image: Prepared, given: Any) -> Insta
     )  # fmt: skip
 
 
-def pixels_of(image: Any, channels: int) -> Array:
+def pixels_of(image: Any, channels: int, reading: Reading | None = None) -> Array:
     """uint8 or float32 ``[H, W, C]`` of anything that counts as an image, tensors ``[C, H, W]`` included.
+
+    Arguments as of :func:`rcnn.io.images.as_pixels`.
 
     Raises:
         ValueError: something else, or another number of channels.
@@ -232,7 +241,7 @@ def pixels_of(image: Any, channels: int) -> Array:
             raise ValueError(f"an image tensor must be [{channels}, H, W]; got {list(image.shape)}")
         values = image.detach().float() if image.is_floating_point() else image
         image = values.cpu().permute(1, 2, 0).numpy()
-    return as_pixels(image, channels)
+    return as_pixels(image, channels, reading)
 
 
 def as_array(values: Any) -> Array:

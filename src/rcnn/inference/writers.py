@@ -114,7 +114,7 @@ def predict_to_files(
     with _Tables(out, detector, predictions, asked) as tables, _partitions(detector, out, ids) as shown:
         for done, (image_id, path) in enumerate(images.items(), 1):
             try:
-                image = read_image(path)
+                image = read_image(path, reading=detector.reading, channels=detector.channels)
             except ImageError as error:
                 failed.append(str(error))
             else:

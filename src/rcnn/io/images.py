@@ -1,41 +1,49 @@
-"""Read image files as arrays: all common formats, upright, three channels, up to a size limit.
+"""Read image files as arrays: all common formats, upright, up to a size limit.
 
 Conversions:
-    - RGB is unchanged; palette, CMYK, gray and 1-bit images are converted; of several pages, the first is
-    read. - Transparency is dropped, not blended: the colours underneath remain as recorded.
-    - 16-bit, 32-bit and float gray is divided by the smallest ``2**b - 1`` (b from 8 to 16) that reaches the
-      maximum of the image, so that 12-bit images in 16-bit files are not black. Float images within [0, 1]
-      are taken as such; values above 65535 are divided by the maximum; negative ones become 0.
-    - 16-bit colours likewise, by the maximum over all channels.
-    - EXIF rotation is applied; sizes are those of the upright image.
+    - RGB is unchanged; palette, CMYK and 1-bit images are converted, gray is repeated as three channels.
+      Images of another number of channels have them all, ``[H, W, C]``, unless a
+      :class:`rcnn.io.reading.Reading` chooses some.
+    - Transparency is dropped, not blended: the colours underneath remain as recorded.
+    - More than 8 bits per channel become 8, see ``rcnn.io.intensity``.
+    - EXIF rotation is applied unless the reading is of stored pixels; sizes are those of the array.
+    - Masks and numbers are the stored values: WhiteIsZero and palettes do not change them.
 """
 
 from __future__ import annotations
 
 import struct
-import sys
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, BinaryIO
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
+
+from rcnn.io import pillow_files
+from rcnn.io.intensity import rgb_view, scaled
+from rcnn.io.orientation import turned, turned_size
+from rcnn.io.reading import ChoiceError, Reading, current_reading
+from rcnn.io.reading import ImageError as ImageError
+
+if TYPE_CHECKING:
+    from rcnn.io.tiff import OpenTiff
 
 Size = tuple[int, int]
 
 MAX_PIXELS = 200_000_000
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif",
-    ".ppm", ".pgm",
+    ".ppm", ".pgm", *pillow_files.HEIC_ENDINGS,
 )  # fmt: skip
-# All that Pillow's decoders raise for damaged files.
+TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, in both byte orders
+# All that Pillow's decoders are known to raise for damaged files.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 SLACK = 1e-3  # tolerance for floats that rounding moved beyond 0 or 1
-PILLOW_LIMIT_LOCK = threading.Lock()
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -48,64 +56,175 @@ def visible_files(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(f for f in folder.glob(pattern) if not f.name.startswith("."))
 
 
-class ImageError(ValueError):
-    """An unusable image file; the message names the file and the problem."""
+def plain_stem(path: PurePath) -> str:
+    """The file's name without its extension, of OME-TIFF files without both: ``a`` of ``a.ome.tif``."""
+    return path.stem.removesuffix(".ome")
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+@dataclass(frozen=True)
+class ImageHeader:
+    """What is known of an image before its pixels are decoded.
+
+    Attributes:
+        size: (height, width) of the array that :func:`read_image` returns.
+        channels: C of that array.
+        orientation: of the EXIF block, 1 to 8; 1: stored upright.
+        taken: what is taken of an image that has more than is usual: channels, planes; else empty.
+        has_alpha: whether a TIFF file declares a channel that is dropped to be transparency.
+        is_rgb: whether the channels of a TIFF file are red, green and blue; None of other files.
+    """
+
+    size: Size
+    channels: int = 3
+    orientation: int = 1
+    taken: str = ""
+    has_alpha: bool = False
+    is_rgb: bool | None = None
+
+
+def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeader:
+    """What an image file is, from its header alone.
+
+    Only a PNG with text chunks is decoded: its rotation may be stored after the pixels.
+
+    Args:
+        path: the file.
+        reading: how it will be read; None: as the data set that is being opened.
+
+    Raises:
+        ImageError: no such file, not an image, or one that the reading does not fit.
+    """
+    path, reading = Path(path), reading or current_reading()
+    with _source(path) as image:
+        if not isinstance(image, Image.Image):
+            return _tiff_header(image, reading)
+        found = pillow_files.orientation(image)
+        size = image.height, image.width
+        colours = reading.channels is not None and len(reading.channels) > 1
+    size = turned_size(size, found) if reading.turns else size
+    channels = len(reading.channels or ()) if colours else 3
+    return ImageHeader(size, channels, found)
+
+
+def image_size(path: str | Path, reading: Reading | None = None) -> Size:
+    """(height, width) of an image; arguments and errors as for :func:`image_header`."""
+    return image_header(path, reading).size
+
+
+def read_image(
+    path: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    reading: Reading | None = None,
+    channels: int | None = None,
+) -> npt.NDArray[np.uint8]:
     """Decode an image file.
 
     Args:
         path: the file.
         max_pixels: largest number of pixels, height times width; larger images are refused before decoding.
+        reading: which channels, plane, orientation and range of intensities; None: as the data set that is
+            being loaded.
+        channels: C; None: as many as the file has, gray as 3.
 
     Returns:
-        uint8 ``[H, W, 3]``, RGB, EXIF rotation applied; see the module docstring for other kinds of images.
+        uint8 ``[H, W, C]``, RGB, EXIF rotation applied; see the module docstring for other kinds of images.
 
     Raises:
-        ImageError: no such file, not an image, truncated, or larger than ``max_pixels``.
+        ImageError: no such file, not an image, truncated, larger than ``max_pixels``, of another number of
+            channels, or one that the reading does not fit.
     """
-    with _opened(Path(path)) as image:
-        pixels = image.width * image.height
-        if pixels > max_pixels:
-            raise ImageError(
-                f"{path}: {image.width} by {image.height} is {pixels:,} pixels, the limit is {max_pixels:,}. "
-                f"Split the image into tiles or reduce its size."
-            )
-        # Pillow warns about large images again while decoding some formats.
-        with PILLOW_LIMIT_LOCK:  # another thread may have lifted it
-            limit = Image.MAX_IMAGE_PIXELS
-        large = limit is not None and pixels > limit
-        with _pillow_limit_lifted() if large else nullcontext():
-            # Pillow keeps the upper eight of sixteen bits: the lower ones need a second pass.
-            kind = _sixteen_bit_kind(image)
-            high = to_rgb(ImageOps.exif_transpose(image))
-    if kind is None:
-        return high
-    with _opened(Path(path)) as image, _pillow_limit_lifted() if large else nullcontext():
-        tiles: Any = image.tile  # type: ignore[attr-defined]
-        image.tile = [  # type: ignore[attr-defined]
-            tile._replace(args=kind if isinstance(tile.args, str) else (kind, *tile.args[1:]))
-            for tile in tiles
-        ]
-        low = to_rgb(ImageOps.exif_transpose(image))
-    return to_eight_bits(high.astype(np.uint16) * 256 + low)
+    path, reading = Path(path), reading or current_reading()
+    values, is_rgb = _intensities(path, reading, max_pixels)
+    return _as_many(scaled(values, reading, colour=is_rgb), channels, path)
 
 
-def image_size(path: str | Path) -> Size:
-    """(height, width) of the upright image, from the file header alone.
-
-    Only a PNG with text chunks is decoded: its rotation may be stored after the pixels.
+def read_mask_colours(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Decode a mask whose colours mean something, uint8 ``[H, W, 3]``: all its channels, whatever is chosen.
 
     Raises:
-        ImageError: no such file, or not an image.
+        ImageError: as :func:`read_image`.
     """
-    with _opened(Path(path)) as image:
-        width, height = image.size
-        # Pillow's TIFF reader has turned the size already.
-        if image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8):
-            width, height = height, width
-    return height, width
+    return read_image(path, reading=replace(current_reading(), channels=None), channels=3)
+
+
+def _intensities(path: Path, reading: Reading, max_pixels: int) -> tuple[npt.NDArray[Any], bool]:
+    """The chosen channels ``[H, W, C]`` in their own depth, upright; whether they are red, green, blue."""
+    with _source(path) as image:
+        if not isinstance(image, Image.Image):
+            _check_pixels(path, image.size, max_pixels)
+            plane = image.read(reading)
+            values = image.as_light(plane)
+            return turned(values, image.orientation if reading.turns else 1), plane.is_rgb
+        _check_pixels(path, (image.height, image.width), max_pixels)
+        values = pillow_files.decoded(path, image, turn=reading.turns)
+    if reading.channels is None or values.shape[2] == 1:
+        return values, values.shape[2] == 3
+    if max(reading.channels) >= values.shape[2]:
+        raise ChoiceError(
+            f"{path}: it has {values.shape[2]} channels, numbered from 0; there is no channel "
+            f"{max(reading.channels)}. Choose others with --channels."
+        )
+    return values[:, :, list(reading.channels)], reading.channels == (0, 1, 2)
+
+
+def _check_pixels(path: Path, size: Size, max_pixels: int) -> None:
+    height, width = size
+    if height * width > max_pixels:
+        raise ImageError(
+            f"{path}: {width} by {height} is {height * width:,} pixels, the limit is {max_pixels:,}. "
+            f"Split the image into tiles or reduce its size."
+        )
+
+
+def _as_many(pixels: npt.NDArray[np.uint8], channels: int | None, path: Path) -> npt.NDArray[np.uint8]:
+    """The image with this number of channels; None: its own. Gray is repeated."""
+    own = pixels.shape[2]
+    if own == 1 and channels != 1:
+        return np.repeat(pixels, 3 if channels is None else channels, axis=2)
+    if channels is not None and own != channels:
+        raise ChoiceError(
+            f"{path}: it has {own} channels, and the model takes {channels}. Choose {channels} of them with "
+            "--channels, or use images of the kind that the model was trained on."
+        )
+    return pixels
+
+
+@contextmanager
+def _source(path: Path) -> Iterator[OpenTiff | Image.Image]:
+    """An image file with its header read, by tifffile or Pillow; problems raise an :class:`ImageError`."""
+    with pillow_files.file_errors(path), path.open("rb") as file:
+        head = file.read(pillow_files.HEAD)
+        if head.startswith(TIFF_MARKS):
+            from rcnn.io.tiff import opened_tiff  # half a second that most have no use for
+
+            with opened_tiff(path) as tif:
+                yield tif
+        else:
+            with pillow_files.opened_file(path, file, head) as image:
+                yield image
+
+
+def _tiff_header(tif: OpenTiff, reading: Reading) -> ImageHeader:
+    tif.planes(reading)
+    chosen = tif.channels(reading)
+    size = turned_size(tif.size, tif.orientation) if reading.turns else tif.size
+    return ImageHeader(
+        size, len(chosen) if len(chosen) > 1 else 3, tif.orientation, tif.taken(reading),
+        has_alpha=bool(set(tif.alpha) - set(chosen)), is_rgb=tif.is_rgb(chosen) if len(chosen) > 1 else None,
+    )  # fmt: skip
+
+
+def _stored(tif: OpenTiff, reading: Reading) -> npt.NDArray[Any]:
+    """The stored values of a mask or label image, ``[H, W, C]``, upright unless stored pixels are read."""
+    _check_pixels(tif.path, tif.size, MAX_PIXELS)
+    if tif.is_lossy:
+        raise ImageError(f"{tif.path}: JPEG compression changes pixel values: save it as PNG or TIFF.")
+    if tif.is_foreign_colour:
+        raise ImageError(_colours(tif.path, "no RGB"))
+    # Channels are chosen of images; a label image has one.
+    values = tif.with_channels_as_planes().read(replace(reading, channels=None)).values
+    return turned(values, tif.orientation if reading.turns else 1)
 
 
 def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:
@@ -119,9 +238,11 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
         upper left pixel; the (height, width) of the whole mask.
 
     Raises:
-        ImageError: no such file, not an image, or truncated.
+        ImageError: no such file, not an image, truncated, or a stack of which no plane is chosen.
     """
-    with _opened(Path(path)) as image:
+    with _source(Path(path)) as image:
+        if not isinstance(image, Image.Image):
+            return _window((_stored(image, current_reading()) != 0).any(-1))
         plain = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("RGB")
         if image.format == "JPEG":
             plain = image.convert("L").point(lambda value: 255 * (value > 127))
@@ -135,154 +256,112 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
     return inside.any(-1) if inside.ndim == 3 else inside, (window[1], window[0]), size
 
 
+def _window(inside: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:
+    """A mask ``[H, W]`` as :func:`read_mask` returns it."""
+    size = (int(inside.shape[0]), int(inside.shape[1]))
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    if not len(rows):
+        return np.zeros((0, 0), dtype=np.bool_), (0, 0), size
+    y, x = int(rows[0]), int(columns[0])
+    return inside[y : int(rows[-1]) + 1, x : int(columns[-1]) + 1].copy(), (y, x), size
+
+
 def read_numbers(path: str | Path) -> npt.NDArray[np.int64]:
     """Decode an image whose pixels are integers: gray of any depth, or palette indices.
 
     Returns:
-        int64 ``[H, W]``.
+        int64 ``[H, W]``, as stored.
 
     Raises:
-        ImageError: no such file, not an image, truncated, or a colour image.
+        ImageError: no such file, not an image, truncated, a colour image, or a stack of which no plane is
+            chosen.
     """
-    with _opened(Path(path)) as image:
-        if image.format == "JPEG":
-            raise ImageError(f"{path}: JPEG compression changes pixel values: save it as PNG or TIFF.")
-        if image.mode == "F":  # as ImageJ writes them
-            values = np.asarray(image)
-            if not np.array_equal(values, np.trunc(values)):
-                raise ImageError(f"{path}: its pixels are fractions; expected integers.")
-            return values.astype(np.int64)
-        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-            raise ImageError(
-                f"{path}: its pixels are colours ({image.mode}); expected integers: save it as an 8-bit "
-                "gray or palette PNG."
-            )
-        return np.asarray(image).astype(np.int64)
+    path, reading = Path(path), current_reading()
+    if reading.plane == "mean":
+        raise ImageError(f"{path}: object numbers have no mean. Use --plane max, or a number.")
+    with _source(path) as image:
+        values = _numbers(path, image) if isinstance(image, Image.Image) else _stored(image, reading)
+    if values.ndim == 3 and values.shape[2] != 1:
+        raise ImageError(_colours(path, f"{values.shape[2]} channels"))
+    values = values[:, :, 0] if values.ndim == 3 else values
+    if values.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
+        raise ImageError(f"{path}: its pixels are fractions; expected integers.")
+    if values.dtype.kind == "c" or values.max(initial=0) > np.iinfo(np.int64).max:
+        raise ImageError(f"{path}: its pixels are {values.dtype}, with values that are no object numbers.")
+    return values.astype(np.int64)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image with its header read; any problem of the file raises an :class:`ImageError`."""
-    try:
-        with path.open("rb") as file:
-            with _pillow_limit_lifted():
-                image = Image.open(file)
-            with image:
-                yield image
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file.") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path}: this is a folder; expected an image file.") from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read the file; change its permissions.") from error
-    except UnidentifiedImageError as error:
-        found = "the file is empty" if path.stat().st_size == 0 else "this is not an image of a known format"
-        raise ImageError(f"{path}: {found}. Save it as PNG, JPEG or TIFF.") from error
-    except DECODER_ERRORS as error:
-        raise ImageError(
-            f"{path}: the image is truncated or damaged ({error}). Copy or export it again."
-        ) from error
+def _numbers(path: Path, image: Image.Image) -> npt.NDArray[Any]:
+    """The integers ``[H, W]`` of an image other than TIFF; floats are possible."""
+    if image.format == "JPEG":
+        raise ImageError(f"{path}: JPEG compression changes pixel values: save it as PNG or TIFF.")
+    if image.mode not in ("1", "L", "P", "F") and not image.mode.startswith("I"):
+        raise ImageError(_colours(path, image.mode))
+    return np.asarray(image)
 
 
-@contextmanager
-def _pillow_limit_lifted() -> Iterator[None]:
-    """Disable Pillow's own pixel limit, a global; ours is checked instead."""
-    with PILLOW_LIMIT_LOCK:
-        limit = Image.MAX_IMAGE_PIXELS
-        # Not None: another thread that has just seen a number would multiply None.
-        Image.MAX_IMAGE_PIXELS = sys.maxsize
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _sixteen_bit_kind(image: Image.Image) -> str | None:
-    """The raw mode in which Pillow reads the lower bytes of 16-bit colours: that of the other byte order."""
-    tiles: Any = getattr(image, "tile", ())
-    kinds = {str(args if isinstance(args, str) else args[0]) for *_, args in tiles if args}
-    if image.mode not in ("RGB", "RGBA") or len(kinds) != 1:
-        return None
-    layout, _, order = kinds.pop().partition(";16")
-    native = "L" if sys.byteorder == "little" else "B"
-    other = {"L": "B", "B": "L"}.get(native if order == "N" else order)
-    return None if layout not in ("RGB", "RGBA") or other is None else f"{layout};16{other}"
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format == "PNG" and not _may_be_rotated(image.fp):  # type: ignore[attr-defined]
-        return 1
-    found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if isinstance(found, int) else 1  # Pillow ignores text and bytes
-
-
-def _may_be_rotated(file: BinaryIO) -> bool:
-    """Whether a PNG has a chunk that can hold EXIF, which Pillow finds out only by decoding the pixels."""
-    position = file.tell()
-    file.seek(8)
-    found = False
-    while not found and len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        found = kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
-        file.seek(length + 4, 1)
-    file.seek(position)
-    return found
+def _colours(path: Path, what: str) -> str:
+    return (
+        f"{path}: its pixels are colours ({what}); expected integers: save it as an 8-bit gray or palette "
+        "PNG."
+    )
 
 
 def to_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """An image of any mode as uint8 ``[H, W, 3]``, see the module docstring; alpha is dropped."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
-    if image.mode in ("P", "PA", "La", "RGBa"):  # Pillow converts these to RGB only via RGBA
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    """A PIL image of any mode as uint8 ``[H, W, 3]``, see the module docstring; alpha is dropped."""
+    return _as_many(scaled(pillow_files.channels_of(image), Reading(), colour=True), 3, Path("image"))
 
 
-def to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Gray of more than 8 bits as uint8 of the same shape, see the module docstring."""
-    gray = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0).clip(min=0)
-    top = float(gray.max())
-    if values.dtype.kind == "f" and top <= 1:
-        white = 1.0
-    else:
-        white = next((2.0**bits - 1 for bits in range(8, 17) if 2**bits - 1 >= top), top)
-    return np.rint(gray / white * 255).astype(np.uint8)
-
-
-def as_pixels(image: Any, channels: int = 3) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+def as_pixels(
+    image: Any, channels: int = 3, reading: Reading | None = None
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
     """Any image as uint8, or float32 in [0, 1], ``[H, W, C]``.
 
     Args:
         image: a path, a PIL image (its EXIF rotation is applied), or an array as :func:`rgb_pixels` takes it.
-        channels: C; images other than RGB must be arrays ``[H, W, C]`` (``[H, W]`` for one channel).
+        channels: C; arrays of another number than 3 are ``[H, W, C]`` (``[H, W]`` for one channel), with the
+            channels that the model takes, in its order.
+        reading: how files are read, and by what rule more than 8 bits become 8.
 
     Raises:
         ValueError: an unreadable file, or an array of another shape or range.
     """
+    reading = reading or current_reading()
+    if isinstance(image, str | Path):
+        return read_image(image, reading=reading, channels=channels)
+    if isinstance(image, Image.Image) and channels == 3:
+        image = pillow_files.upright(image) if reading.turns else image
+        return _as_many(scaled(pillow_files.channels_of(image), reading, colour=True), 3, Path("image"))
     if channels != 3:
         array = np.asarray(image)[:, :, None] if getattr(image, "ndim", 0) == 2 else image
         if not isinstance(array, np.ndarray) or array.ndim != 3 or array.shape[2] != channels:
             got = list(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
             raise ValueError(f"expected an array [H, W, {channels}] as image; got {got}")
-        return _pixels(array)
-    if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return _pixels(array, reading)
     if isinstance(image, np.ndarray):
-        return rgb_pixels(image)
+        return rgb_pixels(image, reading)
     raise ValueError(f"expected a path, a PIL image or an array as image; got {type(image).__name__}")
 
 
 def to_bytes(image: Any) -> npt.NDArray[np.uint8]:
-    """Like :func:`as_pixels`, but always uint8; floats are rounded."""
-    pixels: npt.NDArray[Any] = as_pixels(image)
+    """Any image as uint8 ``[H, W, 3]`` to look at; floats are rounded, see :func:`rgb_view` for channels."""
+    return np.ascontiguousarray(rgb_view(all_channels(image)))
+
+
+def all_channels(image: Any) -> npt.NDArray[np.uint8]:
+    """Any image as uint8: ``[H, W, 3]``, or ``[H, W, C]`` of an array with two or more than four channels.
+
+    Raises:
+        ValueError: as :func:`as_pixels`.
+    """
+    channels = image.shape[2] if isinstance(image, np.ndarray) and image.ndim == 3 else 3
+    pixels: npt.NDArray[Any] = as_pixels(image, 3 if channels in (0, 1, 4) else channels)
     return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
 
 
-def rgb_pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+def rgb_pixels(
+    array: npt.NDArray[Any], reading: Reading | None = None
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
     """``[H, W]`` or ``[H, W, C]`` of integers, or floats in [0, 1], as uint8 or float32 ``[H, W, 3]``.
 
     Raises:
@@ -291,14 +370,14 @@ def rgb_pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[n
     array = array[:, :, None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise ValueError(f"an image array must be [H, W], [H, W, 3] or [H, W, 4]; got {list(array.shape)}")
-    pixels = _pixels(array[:, :, :3])
+    pixels = _pixels(array[:, :, :3], reading or current_reading())
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)  # type: ignore[return-value]
 
 
-def _pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+def _pixels(array: npt.NDArray[Any], reading: Reading) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
     """The values as uint8, or as float32 in [0, 1]."""
     if array.dtype.kind in "ui":
-        return array if array.dtype == np.uint8 else to_eight_bits(array)
+        return scaled(array, reading, colour=array.shape[2] == 3)
     if array.dtype.kind != "f":
         raise ValueError(f"an image array must hold integers or floats; got {array.dtype}")
     low, high = array.min(), array.max()

@@ -31,6 +31,9 @@ SETTINGS = {
 TABLES = ("model", "transform", "augment", "train")
 """The tables that hold settings; other metadata is left as it is."""
 
+READING_BEFORE = {"intensity": "maximum"}
+"""``transform.read`` of files that lack it."""
+
 METADATA = {"progress": "train_state"}
 """Entries of a checkpoint's metadata, old name to new."""
 
@@ -43,7 +46,18 @@ def current_tensors(tensors: Mapping[str, Value]) -> dict[str, Value]:
 def current_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of a checkpoint of 0.1.0 under today's names."""
     named = {METADATA.get(key, key): value for key, value in metadata.items()}
-    return current_settings(named, warn=False)
+    return stored_settings(named)
+
+
+def stored_settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file that was written by this or an earlier version, under today's keys.
+
+    Before 0.2 files did not say how images are read: by the rule of that time, which the model saw.
+    """
+    settings = current_settings(document, warn=False)
+    if isinstance(settings.get("transform"), Mapping):
+        settings["transform"] = {"read": dict(READING_BEFORE), **settings["transform"]}
+    return settings
 
 
 def current_settings(document: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:

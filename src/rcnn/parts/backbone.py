@@ -46,6 +46,8 @@ class BackboneSettings:
             trains. Other norms, such as layer norm, always train.
         stride_at: which convolution of a ResNet's bottleneck has the stride: ``3x3`` (torchvision), or
             ``1x1``, the first, as in the original ResNets (MSRA, Caffe, Detectron2).
+        input_channels: channels of the images. Of another number than 3, the kernels of the first convolution
+            are those of RGB, spread over them.
 
     Raises:
         ValueError: a stride in the 1x1 convolution of a backbone without bottlenecks.
@@ -56,6 +58,7 @@ class BackboneSettings:
     frozen_stages: int = 2
     norm: Norm = "frozen"
     stride_at: Literal["3x3", "1x1"] = "3x3"
+    input_channels: int = 3
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -107,7 +110,7 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, 3, H, W]``."""
+        """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, C, H, W]``."""
         features = images
         maps = []
         for index, stage in enumerate(self.stages):
@@ -140,7 +143,7 @@ class MapsBackbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, 3, H, W]``."""
+        """Feature maps ``[B, C, H / stride, W / stride]`` of images ``[B, C, H, W]``."""
         maps: list[Tensor] = list(self.maps(images))
         return maps
 
@@ -179,9 +182,39 @@ def build_backbone(settings: BackboneSettings) -> Backbone | MapsBackbone:
     """
     built = _built(settings)
     backbone = MapsBackbone(built) if isinstance(built, nn.Module) else Backbone(built, settings)
+    if settings.input_channels != 3:
+        take_channels(backbone, settings.input_channels)
     if settings.name not in BACKBONES:
-        _try_out(backbone, settings.name)
+        _try_out(backbone, settings.name, settings.input_channels)
     return backbone
+
+
+def take_channels(backbone: nn.Module, channels: int) -> None:
+    """Let the first convolution take images of ``channels`` channels, its kernels spread over them.
+
+    Raises:
+        ValueError: the backbone does not begin with a convolution of its images.
+    """
+    first = next((layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None or first.groups != 1:
+        raise ValueError(
+            f"backbone.input_channels {channels}: this backbone does not begin with a convolution; choose "
+            "another backbone, or three channels"
+        )
+    if first.in_channels != channels:
+        trains = first.weight.requires_grad
+        first.weight = nn.Parameter(spread_channels(first.weight.detach(), channels), requires_grad=trains)
+        first.in_channels = channels
+
+
+def spread_channels(kernels: Tensor, channels: int) -> Tensor:
+    """Kernels ``[K, C, h, w]`` for ``channels`` channels: repeated in turn, and scaled to the same sum.
+
+    Convention: of red, green and blue (r, g, b), five channels get 3/5 of r, g, b, r, g.
+    """
+    own = kernels.shape[1]
+    index = torch.arange(channels, device=kernels.device) % own
+    return kernels[:, index].clone(memory_format=torch.contiguous_format) * (own / channels)
 
 
 def _built(settings: BackboneSettings) -> list[Stage] | nn.Module:
@@ -223,12 +256,12 @@ def _checked(built: Any, name: str) -> list[Stage] | nn.Module:
 
 
 @torch.no_grad()
-def _try_out(backbone: Backbone | MapsBackbone, name: str) -> None:
+def _try_out(backbone: Backbone | MapsBackbone, name: str, channels: int) -> None:
     """Refuse a backbone that does not take images of any size, or whose maps are not as promised."""
     height, width = _TRIAL_SIZE
     training = backbone.training
     try:
-        maps = backbone.eval()(torch.zeros(1, 3, height, width))
+        maps = backbone.eval()(torch.zeros(1, channels, height, width))
     except Exception as error:  # whatever a foreign network raises
         raise ValueError(
             f"backbone {name} cannot process an image of {height} x {width} pixels, but images have "

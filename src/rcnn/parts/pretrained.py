@@ -28,7 +28,15 @@ from torch import Tensor, nn
 from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.io.download import find_weights, local_weights, read_tensors
 from rcnn.layers.norm import fold_batch_norm
-from rcnn.parts.backbone import BACKBONES, TIMM, Backbone, BackboneSettings, MapsBackbone
+from rcnn.parts.backbone import (
+    BACKBONES,
+    TIMM,
+    Backbone,
+    BackboneSettings,
+    MapsBackbone,
+    spread_channels,
+    take_channels,
+)
 
 State = dict[str, Tensor]
 Channels = tuple[float, float, float]
@@ -136,16 +144,29 @@ def load_backbone_weights(backbone: Backbone | MapsBackbone, settings: BackboneS
 
         assert isinstance(backbone, MapsBackbone)
         published = TimmMaps(settings.name.removeprefix(TIMM), settings.levels, pretrained=True)
-        load_tensors(backbone.maps.net, published.net.state_dict(), what)
+        load_tensors(backbone.maps.net, _spread(published.net.state_dict(), backbone.maps.net), what)
         return True
     if is_dotted_path(settings.name):
         load = getattr(backbone.maps, "load_pretrained", None) if isinstance(backbone, MapsBackbone) else None
         if load is not None:
+            take_channels(backbone, 3)  # what the weights are of
             load()
+            take_channels(backbone, settings.input_channels)
         return load is not None
     assert isinstance(backbone, Backbone)
-    load_tensors(backbone.stages, _pretrained_stages(settings), what)
+    load_tensors(backbone.stages, _spread(_pretrained_stages(settings), backbone.stages), what)
     return True
+
+
+def _spread(state: Mapping[str, Tensor], module: nn.Module) -> State:
+    """The tensors, the kernels on RGB spread over the channels that ``module`` takes."""
+    own = module.state_dict()
+    return {
+        key: spread_channels(tensor, own[key].shape[1])
+        if key in own and tensor.ndim == 4 and tensor.shape[1] == 3 != own[key].shape[1]
+        else tensor
+        for key, tensor in state.items()
+    }
 
 
 def load_next_stage(stage: nn.Module, settings: BackboneSettings) -> bool:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rcnn.config import override_tables, parse_assignments
+from rcnn.data.dataset import Dataset
+from rcnn.io.reading import Reading
 from rcnn.training.recipe import Recipe, load_recipe
 from rcnn.training.settings import TrainSettings
 from rcnn.training.split import Sources
+from rcnn.transform import Transform
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,19 @@ class TrainOptions:
     log: Sequence[str] = ()
     trust: Sequence[str] = ()
     console: Console = field(default_factory=lambda: Console(soft_wrap=True))
+
+    def reading(self, recipe: Recipe | None) -> Reading:
+        """How image files are read: as the recipe or the opened data set says, with the settings applied.
+
+        Raises:
+            ValueError: a setting that is unknown or of a wrong type.
+        """
+        data = self.sources.data
+        base = Transform(read=data.reading) if isinstance(data, Dataset) else Transform()
+        base = base if recipe is None else recipe.transform
+        asked = [text for text in self.settings if text.strip().startswith("transform.read")]
+        changed: Transform = override_tables({"transform": base}, parse_assignments(asked))["transform"]
+        return changed.read
 
     def check(self) -> None:
         """Refuse what contradicts itself, before anything is opened.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from rcnn.data.dataset import Dataset
+from rcnn.io.images import image_header
+from rcnn.io.reading import Reading
 from rcnn.models import model_class
 from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation
 from rcnn.training.defaults import Reason, describe_schedule, plan
@@ -12,6 +18,9 @@ from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, with_settings
 from rcnn.training.schemes import scheme_of
 from rcnn.training.split import Split
+
+NORMALISED_IMAGES = 64  # that mean and standard deviation are measured of
+MIN_STD = 0.01  # of a channel that is the same everywhere
 
 
 def recipe_of_run(options: TrainOptions, given: Recipe | None, split: Split) -> tuple[Recipe, list[Reason]]:
@@ -24,6 +33,7 @@ def recipe_of_run(options: TrainOptions, given: Recipe | None, split: Split) -> 
             split.train, model=options.model, backbone=options.backbone, minutes=options.minutes,
             epochs=options.epochs, seed=options.seed or 0, workers=options.workers,
         )  # fmt: skip
+    recipe, of_images = with_images(recipe, split.train, options.settings)
     recipe = with_settings(recipe, options.settings)
     backbone = recipe.settings.backbone.name
     # Settings may have changed what was planned.
@@ -36,7 +46,55 @@ def recipe_of_run(options: TrainOptions, given: Recipe | None, split: Split) -> 
         if normalised != recipe:
             reasons.append(Reason("input", f"normalised as the weights of {backbone} found here expect"))
         recipe = normalised
-    return recipe, [*reasons, *(Reason("setting", text) for text in options.settings)]
+    return recipe, [*reasons, *of_images, *(Reason("setting", text) for text in options.settings)]
+
+
+def with_images(recipe: Recipe, data: Dataset, settings: Sequence[str] = ()) -> tuple[Recipe, list[Reason]]:
+    """The recipe for images that are read as the data set's are, with as many channels, and the reasons.
+
+    Images of other than three channels are normalised by their own mean and standard deviation, unless the
+    recipe or the settings have some.
+    """
+    reading = settled_reading(data)
+    recipe = replace(recipe, transform=replace(recipe.transform, read=reading))
+    channels = data.channels
+    said = any(text.strip().startswith("transform.mean") for text in settings)
+    if channels == len(recipe.transform.mean) or said:
+        return recipe, []
+    mean, std = measured_normalisation(data)
+    # The first stage must learn from channels that it was not pretrained on.
+    backbone = replace(recipe.settings.backbone, input_channels=channels, frozen_stages=0)
+    changed = replace(
+        recipe,
+        settings=replace(recipe.settings, backbone=backbone),
+        transform=replace(recipe.transform, mean=mean, std=std),
+    )
+    why = "normalised by the images' mean and std; the pretrained kernels are spread over them"
+    return changed, [Reason("input channels", str(channels), why)]
+
+
+def settled_reading(data: Dataset) -> Reading:
+    """How the data set is read, and whether intensities of its images are scaled together, as colours are.
+
+    Arrays that a model is given do not say what their channels are.
+    """
+    reading = data.reading
+    if reading.jointly is not None or not data.records or data.records[0].image is not None:
+        return reading
+    return replace(reading, jointly=image_header(data.records[0].path, reading).is_rgb)
+
+
+def measured_normalisation(data: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of images in [0, 1]; from a sample of the images."""
+    count, total, squares = 0, np.zeros(data.channels), np.zeros(data.channels)
+    for image in data.images(NORMALISED_IMAGES):
+        pixels = image.reshape(-1, image.shape[2]).astype(np.float64) / 255
+        count += len(pixels)
+        total += pixels.sum(0)
+        squares += (pixels**2).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, MIN_STD**2))
+    return tuple(np.round(mean, 4).tolist()), tuple(np.round(std, 4).tolist())
 
 
 def with_backbone_normalisation(recipe: Recipe) -> Recipe:
@@ -66,5 +124,22 @@ def check_recipe(recipe: Recipe, split: Split) -> None:
         raise ValueError(f"cannot train for {length:g} minutes or epochs: set a number above 0")
     model.check_settings(recipe.settings)
     scheme_of(recipe).check(recipe)
+    _check_channels(recipe, split.train)
     for part in (split.train, split.val):
         model.check_data(recipe.settings, part, name=recipe.model, trains=part is split.train)
+
+
+def _check_channels(recipe: Recipe, data: Dataset) -> None:
+    """Refuse numbers of channels that differ between backbone, normalisation and images."""
+    wanted, normalised = recipe.settings.backbone.input_channels, len(recipe.transform.mean)
+    if wanted != normalised:
+        raise ValueError(
+            f"model.backbone.input_channels is {wanted}, but transform.mean has {normalised} numbers: "
+            "expected one per channel"
+        )
+    if data.channels != wanted:
+        raise ValueError(
+            f"{data.source}: its images have {data.channels} channels, and the recipe is for {wanted}: "
+            "choose channels with --channels, or change model.backbone.input_channels, transform.mean and "
+            "transform.std"
+        )

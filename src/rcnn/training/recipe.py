@@ -17,7 +17,7 @@ import tomli_w
 
 from rcnn.config import did_you_mean, override_tables, parse_assignments, require_trust, to_plain
 from rcnn.io.packaged import packaged
-from rcnn.io.renamed import current_settings
+from rcnn.io.renamed import current_settings, stored_settings
 
 if TYPE_CHECKING:
     from rcnn.data.augment import Augment
@@ -108,7 +108,7 @@ def load_run_recipe(folder: Path) -> Recipe:
         OSError: it cannot be read.
     """
     file = folder / RECIPE
-    return _checked(file, _read(file), warn=False)
+    return _checked(file, stored_settings(_read(file)), warn=False)
 
 
 def _read(file: Path) -> dict[str, Any]:

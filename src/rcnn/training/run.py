@@ -145,7 +145,7 @@ def start_run(options: TrainOptions) -> Path:
         seed = options.split_seed(given)
         named = given.model if given else options.model
         split = open_split(
-            options.sources, skip_bad=options.skip_bad, seed=seed,
+            replace(options.sources, reading=options.reading(given)), skip_bad=options.skip_bad, seed=seed,
             boxes_only=named is not None and model_class(named).boxes_suffice(), console=options.console,
         )  # fmt: skip
         recipe, reasons = recipe_of_run(options, given, split)
@@ -257,7 +257,7 @@ def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe,
     """The recipe, the data and ``run.json`` of a run that was started."""
     info = read_run(folder)
     recipe = load_run_recipe(folder)
-    sources = sources.or_else(info)
+    sources = replace(sources.or_else(info), reading=recipe.transform.read)
     boxes_only = model_class(recipe.model).boxes_suffice()
     split = open_split(
         sources, skip_bad=info["skip_bad"], seed=info["seed"], boxes_only=boxes_only, console=console

@@ -28,6 +28,7 @@ from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.recognition import find_splits
 from rcnn.device import barrier, rank
+from rcnn.io.reading import Reading
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.training.progress import working
 
@@ -52,6 +53,7 @@ class Sources:
         proposals: a file of external proposals; None: selective search, if the model needs proposals.
         val_proposals: the same for ``val``; None: those of ``proposals``.
         format: of ``data`` and ``val``, as :func:`rcnn.open_data` takes it; None: recognised.
+        reading: how image files are read; not stored, as the recipe has it.
     """
 
     data: Source | None = None
@@ -61,6 +63,7 @@ class Sources:
     proposals: str | Path | None = None
     val_proposals: str | Path | None = None
     format: str | None = None
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         """Open custom data sets; files and folders are opened later."""
@@ -71,7 +74,8 @@ class Sources:
 
     def to_json(self) -> dict[str, str | None]:
         """Absolute paths, by name; an opened data set is named by where it was opened."""
-        values = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "format"}
+        names = [spec.name for spec in fields(self) if spec.name not in ("format", "reading")]
+        values = {name: getattr(self, name) for name in names}
         places = {name: None if value is None else _place(value) for name, value in values.items()}
         return places | {"format": self.format}
 
@@ -120,13 +124,16 @@ def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool,
         OSError: a file cannot be read.
     """
     with working(console, "reading the data"):
-        faults = {"skip_bad": skip_bad, "boxes_only": boxes_only}
         sources, said = _with_own_splits(sources)
         assert sources.data is not None
-        train, lines = checked(sources.data, sources.images, sources.format, **faults)
+        how: dict[str, Any] = {
+            "format": sources.format, "reading": sources.reading,
+            "skip_bad": skip_bad, "boxes_only": boxes_only,
+        }  # fmt: skip
+        train, lines = checked(sources.data, sources.images, **how)
         if sources.val is None:
             return hold_out(train, [*said, *lines], seed)
-        val, more = checked(sources.val, sources.val_images, sources.format, **faults)
+        val, more = checked(sources.val, sources.val_images, **how)
         problems = check_pair(train, val)
         errors = [str(p).removeprefix("error: ") for p in problems if p.severity == "error"]
         if errors:
@@ -146,7 +153,9 @@ def _with_own_splits(sources: Sources) -> tuple[Sources, list[str]]:
         return sources, []
     wanted = ("train",) if sources.val is not None else ("train", "val")
     opened = {
-        kind: open_data(place.path, sources.images, split=place.split, format=sources.format)
+        kind: open_data(
+            place.path, sources.images, split=place.split, format=sources.format, reading=sources.reading
+        )
         for kind in wanted
         if kind in names and (place := splits[names[kind]])
     }
@@ -171,6 +180,7 @@ def checked(
     place: Source,
     images: str | Path | None,
     format: str | None = None,
+    reading: Reading | None = None,
     *,
     skip_bad: bool,
     boxes_only: bool,
@@ -180,7 +190,10 @@ def checked(
     Raises:
         ValueError: it has errors and they are not to be skipped.
     """
-    opened = place if isinstance(place, Dataset) else open_data(place, images, format=format)
+    if isinstance(place, Dataset):
+        opened = place if reading is None else place.read_for(reading)
+    else:
+        opened = open_data(place, images, format=format, reading=reading)
     report = check(opened, decode=len(opened) <= MAX_DECODED_IMAGES)
     good, left_out = refuse_or_skip(opened, skip_bad, report=report, boxes_only=boxes_only)
     first, *others = str(report).splitlines()

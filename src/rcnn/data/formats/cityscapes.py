@@ -14,7 +14,6 @@ semantic maps. Label images are read once for the boxes and again when a sample 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from rcnn.data.formats.label_image import (
 )
 from rcnn.data.problems import Problem
 from rcnn.io.images import ImageError
+from rcnn.io.reading import reader_threads
 from rcnn.structures import VOID, Size
 
 # Names and ids: cityscapesscripts/helpers/labels.py, first those with hasInstances and without ignoreInEval.
@@ -96,7 +96,7 @@ def read_cityscapes(path: str | Path) -> Dataset:
     for label in sorted(truth.glob("*/*_gtFine_instanceIds.png")):
         if label.name.removesuffix("_gtFine_instanceIds.png") not in stems:
             builder.report("Its image is missing.", "Add it, or delete this file.", file=label)
-    with ThreadPoolExecutor(2) as pool:
+    with reader_threads() as pool:
         for found in pool.map(partial(_read, truth), stems, stems.values()):
             if isinstance(found, Problem):
                 builder.problems.append(found)

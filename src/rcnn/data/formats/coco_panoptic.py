@@ -36,7 +36,7 @@ from rcnn.data.formats.image_index import image_folder
 from rcnn.data.formats.lookup import find_file
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.atomic import write_atomically
-from rcnn.io.images import ImageError, read_image
+from rcnn.io.images import ImageError, read_mask_colours
 from rcnn.structures import VOID, Masks, Panoptic, Size
 
 MAX_SEGMENT_ID = 256**3 - 1
@@ -176,7 +176,7 @@ def read_ids(png: Path, size: Size) -> npt.NDArray[np.int64]:
     Raises:
         ImageError: the file is missing or of another size.
     """
-    colours = read_image(png).astype(np.int64)  # [H, W, 3]
+    colours = read_mask_colours(png).astype(np.int64)  # [H, W, 3]
     ids: npt.NDArray[np.int64] = colours @ (1, 256, 65536)
     if ids.shape != size:
         height, width = ids.shape

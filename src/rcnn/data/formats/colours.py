@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.io.images import ImageError, read_image, read_numbers
+from rcnn.io.images import ImageError, read_mask_colours, read_numbers
 
 Numbers = npt.NDArray[np.int64]
 
@@ -33,7 +33,7 @@ def read_object_numbers(label: Path) -> Numbers:
     except ImageError:
         if label.suffix.lower() in LOSSY:
             raise
-    pixels = read_image(label)
+    pixels = read_mask_colours(label)
     if not np.ptp(pixels, axis=2).any():
         return pixels[:, :, 0].astype(np.int64)
     numbers = colour_numbers(pixels)
@@ -53,7 +53,7 @@ def read_colours(label: Path) -> Numbers:
     Raises:
         ImageError: the file is unusable.
     """
-    return colour_numbers(read_image(label))
+    return colour_numbers(read_mask_colours(label))
 
 
 def colour_numbers(pixels: npt.NDArray[np.integer]) -> Numbers:

@@ -11,7 +11,6 @@ names class numbers, its first line the number 0; 255 is void.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from rcnn.data.formats.label_pairs import Pair, label_pairs, picture_ids
 from rcnn.data.formats.semantic import read_names
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import ImageError
+from rcnn.io.reading import reader_threads
 from rcnn.structures import VOID, Masks, Size
 
 
@@ -75,7 +75,7 @@ def read_components(folder: str | Path, images: str | Path | None = None) -> Dat
     builder = DatasetBuilder("connected components", source)
     pairs = label_pairs(source, image_folder, builder.problems)
     found: list[_Found] = []
-    with ThreadPoolExecutor(2) as pool:
+    with reader_threads() as pool:
         for result in pool.map(_read, pairs, picture_ids(pairs)):
             if isinstance(result, Problem):
                 builder.problems.append(result)

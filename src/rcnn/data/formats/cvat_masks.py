@@ -11,7 +11,6 @@ The class of an object is that of most of its pixels. In the semantic map, the b
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from rcnn.data.formats.voc_masks import BACKGROUND, CLASSES, IMAGES, OBJECTS, ma
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.atomic import read_lines
 from rcnn.io.images import ImageError
+from rcnn.io.reading import reader_threads
 from rcnn.structures import VOID, Masks, Size
 
 LABELMAP = "labelmap.txt"
@@ -66,7 +66,7 @@ def read_cvat_masks(path: str | Path, images: str | Path | None = None) -> Datas
     kept = [(stem, pictures[Path(stem).name]) for stem in stems if stem not in missing]
     added = [(stem, builder.add_file(file, Path(stem).name)) for stem, file in kept]
     known = [(stem, picture) for stem, picture in added if picture is not None]
-    with ThreadPoolExecutor(2) as pool:
+    with reader_threads() as pool:
         found = pool.map(lambda pair: _read(folder, codes, *pair), known)
         builder.problems += [problem for problems in found for problem in problems]
     builder.pictures = [picture for picture in builder.pictures if picture.masks is not None]

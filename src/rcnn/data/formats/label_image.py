@@ -12,7 +12,6 @@ when the masks of a sample are used. Masks of foreground and background have a r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from rcnn.data.formats.label_pairs import Pair, has_label_names, label_pairs, la
 from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import ImageError
+from rcnn.io.reading import reader_threads
 from rcnn.structures import Masks, Size
 
 CLASS_NAMES = ("object",)
@@ -97,7 +97,7 @@ def read_label_images(folder: str | Path, images: str | Path | None = None) -> D
     builder.declare_classes(CLASS_NAMES)
     pairs = label_pairs(source, image_folder, builder.problems)
     looks: list[_Look] = []
-    with ThreadPoolExecutor(2) as pool:
+    with reader_threads() as pool:
         for found in pool.map(_read, pairs, picture_ids(pairs)):
             if isinstance(found, Problem):
                 builder.problems.append(found)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from rcnn.data.formats.colours import read_object_numbers
 from rcnn.data.problems import Problem, shortened
-from rcnn.io.images import ImageError, read_image, read_numbers
+from rcnn.io.images import ImageError, read_mask_colours, read_numbers
 
 Kind = Literal["objects", "foreground", "classes"]
 Numbers = npt.NDArray[np.int64]
@@ -70,7 +70,7 @@ def read_gray(label: Path) -> Numbers:
     try:
         return read_numbers(label)
     except ImageError:
-        pixels = read_image(label).astype(np.int64)
+        pixels = read_mask_colours(label).astype(np.int64)
         if int(np.ptp(pixels, axis=2).max(initial=0)) > NEAR:
             return read_object_numbers(label)
         return pixels[:, :, 0]

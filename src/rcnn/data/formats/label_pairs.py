@@ -22,7 +22,7 @@ from rcnn.data.formats.folders import (
     split_of,
 )
 from rcnn.data.problems import Problem, shortened
-from rcnn.io.images import IMAGE_ENDINGS, image_files
+from rcnn.io.images import IMAGE_ENDINGS, image_files, plain_stem
 
 LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # longest first; in one folder
 MORE_LABEL_MARKS = (
@@ -70,9 +70,9 @@ def label_sides(source: Path, images: Path | None = None) -> Sides | None:
 def has_label_names(folder: Path) -> bool:
     """Whether a folder has label images next to its images, by their names."""
     files = image_files(folder)
-    names = {file.stem for file in files if not _is_label(file)}
+    names = {plain_stem(file) for file in files if not _is_label(file)}
     images = names | {_without(name, IMAGE_MARKS) for name in names}
-    return any(_is_label(file) and _without(file.stem, LABEL_MARKS) in images for file in files)
+    return any(_is_label(file) and _without(plain_stem(file), LABEL_MARKS) in images for file in files)
 
 
 def label_pairs(source: Path, images: Path | None, problems: list[Problem]) -> list[Pair]:
@@ -107,7 +107,7 @@ def pair_up(
     for image, group in owners.items():
         if len(group) > 1:
             names = ", ".join(f.name for f in group)
-            what = f"There is more than one label image called {image.stem}: {names}."
+            what = f"There is more than one label image called {plain_stem(image)}: {names}."
             problems.append(Problem(group[0], what, "Keep one of them."))
     bare = [image.name for image in known.images if image not in owners]
     if bare:
@@ -126,8 +126,10 @@ def label_names(stem: str) -> list[str]:
 def picture_ids(pairs: Iterable[Pair]) -> list[str]:
     """The names of the images without extensions; with their folders where two would be equal."""
     paths = [image for image, _ in pairs]
-    counts = Counter(path.stem for path in paths)
-    return [p.stem if counts[p.stem] == 1 else f"{p.parent.name}/{p.stem}" for p in paths]
+    counts = Counter(plain_stem(path) for path in paths)
+    return [
+        plain_stem(p) if counts[plain_stem(p)] == 1 else f"{p.parent.name}/{plain_stem(p)}" for p in paths
+    ]
 
 
 class _Names:
@@ -137,7 +139,7 @@ class _Names:
         self.images: list[Path] = []
         groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
         for image in images:
-            groups[(str(image.parent), image.stem)].append(image)
+            groups[(str(image.parent), plain_stem(image))].append(image)
         for (_, stem), group in groups.items():
             self.images.append(group[0])
             if len(group) > 1:
@@ -146,14 +148,14 @@ class _Names:
         self.exact: dict[str, list[Path]] = defaultdict(list)
         self.plain: dict[str, list[Path]] = defaultdict(list)
         for image in self.images:
-            self.exact[image.stem].append(image)
-            for name in dict.fromkeys(_shorter(image.stem, IMAGE_MARKS, IMAGE_PREFIXES)):
+            self.exact[plain_stem(image)].append(image)
+            for name in dict.fromkeys(_shorter(plain_stem(image), IMAGE_MARKS, IMAGE_PREFIXES)):
                 self.plain[name].append(image)
 
     def owner(self, label: Path) -> Path | None:
         """The image that a label image belongs to."""
         for known in (self.exact, self.plain):
-            for name in label_names(label.stem):
+            for name in label_names(plain_stem(label)):
                 if name in known:
                     return _nearest(label, known[name])
         return None
@@ -164,7 +166,7 @@ def _shorter(stem: str, marks: Sequence[str], prefixes: Sequence[str]) -> Iterat
     yield stem
     inner = PurePath(stem)
     if inner.suffix.lower() in (*IMAGE_ENDINGS, ".ome"):
-        stem = inner.stem
+        stem = plain_stem(inner)
         yield stem
     yield _without(stem, marks)
     yield from (stem.removeprefix(prefix) for prefix in prefixes if stem.startswith(prefix))
@@ -193,7 +195,7 @@ def _without_image(labels: Sequence[Path]) -> list[Problem]:
 
 
 def _is_label(file: Path) -> bool:
-    return file.stem.endswith(LABEL_MARKS)
+    return plain_stem(file).endswith(LABEL_MARKS)
 
 
 def _without(stem: str, marks: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.lookup import find_file
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import NOT_READ, Box, nested_files_message, shortened, size_problem
-from rcnn.io.images import DECODER_ERRORS, MAX_PIXELS, image_files, to_bytes, visible_files
+from rcnn.io.images import MAX_PIXELS, image_files, to_bytes, visible_files
 from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
@@ -116,7 +116,7 @@ def embedded_image(file: Path) -> npt.NDArray[np.uint8]:
     """The image in a JSON file, uint8 ``[H, W, 3]``.
 
     Raises:
-        ValueError: there is none, or it is too large; damaged images raise others of ``DECODER_ERRORS``.
+        ValueError: there is none, or it is too large; damaged images raise anything else.
     """
     content = base64.b64decode(json.loads(file.read_bytes())["imageData"], validate=True)
     with Image.open(io.BytesIO(content)) as image:
@@ -160,7 +160,7 @@ class _Reader:
             return self.builder.add_file(path, file.stem, file.name)
         try:
             pixels = embedded_image(file)
-        except (*DECODER_ERRORS, TypeError) as error:
+        except Exception as error:  # decoders raise anything for damaged images
             what = f"Its imageData cannot be decoded ({error}), and there is no image next to the file."
             self.builder.report(what, "Add the image, or delete this file.", file=file)
             return None
@@ -227,7 +227,7 @@ class _Reader:
         if kind == "mask":
             try:
                 drawn.masks.append(_decoded(shape, points))
-            except (*DECODER_ERRORS, TypeError) as error:
+            except Exception as error:  # decoders raise anything for damaged images
                 what = f"The mask cannot be decoded ({error})."
                 self.builder.report(what, "Draw or delete the shape.", place, file=picture.path)
                 return

@@ -10,7 +10,6 @@ folder.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from rcnn.data.formats.mask_files import MaskFiles, find_mask_files, has_mask_fi
 from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem
 from rcnn.io.images import ImageError, read_mask
+from rcnn.io.reading import reader_threads
 from rcnn.structures import Size
 
 CLASS_NAMES = ("object",)
@@ -51,7 +51,7 @@ def read_mask_folders(folder: str | Path, images: str | Path | None = None) -> D
     builder.declare_classes(CLASS_NAMES)
     found = find_mask_files(source, image_folder, builder.problems)
     backgrounds = []
-    with ThreadPoolExecutor(2) as pool:
+    with reader_threads() as pool:
         for picture, problems in pool.map(_read, found):
             builder.pictures += [] if picture is None else [picture]
             builder.problems += problems

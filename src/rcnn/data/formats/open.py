@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rcnn.data.formats.recognition import (
 )
 from rcnn.data.formats.registry import Format, as_format, find_format, formats, list_of_formats
 from rcnn.data.libraries.table import library_of
+from rcnn.io.reading import Reading, reading_as
 from rcnn.structures import Skeleton
 
 
@@ -32,6 +34,7 @@ def open_data(
     class_names: Sequence[str] | None = None,
     first_label: int | None = 1,
     skeleton: Skeleton | None = None,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Open annotated images in any format.
 
@@ -55,6 +58,8 @@ def open_data(
         class_names: for a custom data set, see :func:`rcnn.data.adapters.from_items`.
         first_label: likewise.
         skeleton: likewise.
+        reading: how image files are read: channels, plane of a stack, EXIF orientation; None: all channels,
+            upright, and stacks are refused. For files and folders alone.
 
     Returns:
         The data set; ``dataset[i]`` decodes an image with its truth.
@@ -83,7 +88,16 @@ def open_data(
         return from_items(items, class_names, first_label=first_label, skeleton=skeleton)
     if class_names is not None:
         raise ValueError(f"{items}: class_names are for data sets that are Python objects, not for a path.")
-    source = unwrapped(_from_within(items)) if format is None else _from_within(items)
+    with reading_as(reading or Reading()):
+        opened = _opened(items, options, format)
+    if reading is None:
+        return opened
+    return replace(opened, records=[replace(record, reading=reading) for record in opened.records])
+
+
+def _opened(path: Path, options: dict[str, Any], format: str | Any | None) -> Dataset:
+    """A file or folder, opened in its own format or the one that is named."""
+    source = unwrapped(_from_within(path)) if format is None else _from_within(path)
     if format is None:
         row = _recognised(source, options)
     else:
@@ -94,6 +108,7 @@ def open_data(
             raise ValueError(
                 f"{source}: {option}={value} is only for {takers}; this is {row.name}. Remove the option."
             )
+    images = options.get("images")
     if images is not None and not Path(images).is_dir():
         raise ValueError(f"{images}: there is no such image folder (--images, images=…).")
     return row.read(source, **options)
@@ -119,7 +134,11 @@ def _from_within(source: Path) -> Path:
 
 
 def open_splits(
-    path: str | Path | Dataset | Items, images: str | Path | None = None, *, format: str | Any | None = None
+    path: str | Path | Dataset | Items,
+    images: str | Path | None = None,
+    *,
+    format: str | Any | None = None,
+    reading: Reading | None = None,
 ) -> dict[str, Dataset]:
     """Open all splits of a folder that has several (:mod:`rcnn.data.formats.recognition`), by name.
 
@@ -130,9 +149,9 @@ def open_splits(
     """
     splits = find_splits(Path(path)) if isinstance(path, str | Path) else {}
     if not splits:
-        return {"": open_data(path, images, format=format)}
+        return {"": open_data(path, images, format=format, reading=reading)}
     return {
-        name: open_data(place.path, images, split=place.split, format=format)
+        name: open_data(place.path, images, split=place.split, format=format, reading=reading)
         for name, place in splits.items()
     }
 

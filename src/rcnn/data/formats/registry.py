@@ -96,6 +96,7 @@ class Format:
         description: the files of the format, for the list in messages and in docs/data.md; code is in
             backticks.
         gives: what is read.
+        sizes: whether annotations have the size of their image, which tells on what pixels they were drawn.
     """
 
     name: str
@@ -108,11 +109,13 @@ class Format:
     title: str = ""
     description: str = ""
     gives: str = ""
+    sizes: bool = False
 
 
 FORMATS: dict[str, Any] = {
     "coco": Format(
         name="coco",
+        sizes=True,
         read=coco.read_coco,
         sniff=coco_json.is_instances,
         guess=coco_json.is_only_json,
@@ -124,6 +127,7 @@ FORMATS: dict[str, Any] = {
     ),
     "voc": Format(
         name="voc",
+        sizes=True,
         read=voc.read_voc,
         sniff=voc.is_voc,
         write=voc_writer.VocWriter,
@@ -138,6 +142,7 @@ FORMATS: dict[str, Any] = {
     ),
     "voc-segmentation": Format(
         name="voc segmentation",
+        sizes=True,
         read=voc_masks.read_voc_masks,
         sniff=_is_segmentation_list,
         parents=("ImageSets",),
@@ -147,6 +152,7 @@ FORMATS: dict[str, Any] = {
     ),
     "masks": Format(
         name="mask folders",
+        sizes=True,
         read=mask_folder.read_mask_folders,
         sniff=mask_files.has_mask_files,
         write=mask_folder.MaskFolderWriter,
@@ -160,6 +166,7 @@ FORMATS: dict[str, Any] = {
     ),
     "labels": Format(
         name="label images",
+        sizes=True,
         read=label_image.read_label_images,
         sniff=_is_label_images,
         write=label_image.LabelImageWriter,
@@ -173,6 +180,7 @@ FORMATS: dict[str, Any] = {
     ),
     "components": Format(
         name="connected components",
+        sizes=True,
         read=components.read_components,
         sniff=_is_foreground,
         options=("images",),
@@ -197,6 +205,7 @@ FORMATS: dict[str, Any] = {
     ),
     "labelme": Format(
         name="labelme",
+        sizes=True,
         read=labelme.read_labelme,
         sniff=labelme.is_labelme_folder,
         title="LabelMe",
@@ -205,6 +214,7 @@ FORMATS: dict[str, Any] = {
     ),
     "cityscapes": Format(
         name="cityscapes",
+        sizes=True,
         read=cityscapes.read_cityscapes,
         sniff=cityscapes.is_cityscapes,
         parents=("gtFine",),
@@ -214,6 +224,7 @@ FORMATS: dict[str, Any] = {
     ),
     "coco-panoptic": Format(
         name="coco panoptic",
+        sizes=True,
         read=coco_panoptic.read_coco_panoptic,
         sniff=coco_json.is_panoptic_file,
         options=("images",),
@@ -223,6 +234,7 @@ FORMATS: dict[str, Any] = {
     ),
     "semantic": Format(
         name="semantic",
+        sizes=True,
         read=semantic.read_semantic,
         sniff=semantic.is_semantic_folder,
         options=("images",),
@@ -266,6 +278,7 @@ FORMATS: dict[str, Any] = {
     ),
     "cvat": Format(
         name="cvat",
+        sizes=True,
         read=cvat.read_cvat,
         sniff=cvat.is_cvat,
         write=cvat.CvatWriter,
@@ -276,6 +289,7 @@ FORMATS: dict[str, Any] = {
     ),
     "label-studio": Format(
         name="label studio",
+        sizes=True,
         read=label_studio.read_label_studio,
         sniff=label_studio.is_label_studio,
         write=label_studio.LabelStudioWriter,
@@ -286,6 +300,7 @@ FORMATS: dict[str, Any] = {
     ),
     "supervisely": Format(
         name="supervisely",
+        sizes=True,
         read=supervisely.read_supervisely,
         sniff=supervisely.is_supervisely,
         options=("images",),

@@ -12,7 +12,6 @@ of its pixels. In the semantic map, the classes of objects come first and the ba
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from rcnn.data.formats.semantic import add_maps, read_map, read_names
 from rcnn.data.formats.voc import is_list_in, listed_names
 from rcnn.data.problems import Problem
 from rcnn.io.images import ImageError, image_files
+from rcnn.io.reading import reader_threads
 from rcnn.structures import VOID, Masks, Size
 
 IMAGES, OBJECTS, CLASSES = "JPEGImages", "SegmentationObject", "SegmentationClass"
@@ -100,7 +100,7 @@ def _add_objects(builder: DatasetBuilder, folder: Path) -> None:
     builder.declare_classes(names)
     builder.semantic_names = (*names, BACKGROUND)
     pictures, builder.pictures = builder.pictures, []
-    with ThreadPoolExecutor(2) as pool:
+    with reader_threads() as pool:
         found = pool.map(partial(_read_objects_of, folder, len(names)), pictures)
         for picture, problems in zip(pictures, found, strict=True):
             builder.problems += problems
