@@ -36,8 +36,10 @@ def content(masks: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.uint8, np.float32])
-@pytest.mark.parametrize("whole", [True, False], ids=["dictionary", "array"])
+@pytest.mark.parametrize(
+    ("dtype", "whole"),
+    [(np.uint16, True), (np.int32, True), (np.uint8, False), (np.float32, True), (np.int64, False)],
+)
 def test_masks(tmp_path: Path, dtype: Any, whole: bool) -> None:
     image(tmp_path, "a.tif", "b.png", "c.png")
     for name in "ab":
@@ -90,6 +92,7 @@ def test_no_code_of_a_file_runs(tmp_path: Path, inside: str) -> None:
         (content(np.full((HEIGHT, WIDTH), 0.5)), "its masks are fractions"),
         (content(np.full((HEIGHT, WIDTH), -1)), "its masks have negative numbers"),
         ({"outlines": 3}, "it has no masks"),
+        (np.zeros((HEIGHT, WIDTH)), "it is no dictionary of Cellpose, but an array of fractions"),
         (np.array(["text"]), "it has no masks"),
     ],
 )

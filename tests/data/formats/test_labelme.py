@@ -166,3 +166,9 @@ def test_images_inside_the_files(tmp_path: Path) -> None:
     assert np.array_equal(data[0].image, pixels)
     assert [len(r.truth) for r in data.records] == [1, 1]
     assert data[0].truth.masks.areas().tolist() == [100]
+
+
+def test_files_that_name_themselves_as_image(tmp_path: Path) -> None:
+    add(tmp_path, SQUARE, imagePath="a.json")
+    data = open_data(tmp_path)
+    assert [r.path.name for r in data.records] == ["a.jpg"]

@@ -1,7 +1,8 @@
 """Cellpose's own files, ``a_seg.npy`` next to ``a.tif``: a pickled dictionary with the masks.
 
 ``masks`` holds the number of an object for each pixel, 0 for the background. The file is read without running
-any code that it names (:mod:`rcnn.io.pickles`). A file with an array alone is read as these numbers.
+any code that it names (:mod:`rcnn.io.pickles`). A file with an array of integers alone is read as
+these numbers.
 """
 
 from __future__ import annotations
@@ -123,9 +124,10 @@ def read_numbers_of(file: Path) -> Numbers:
     Raises:
         ValueError: there are none, or they are of a stack. Damaged files raise others of ``FAULTS``.
     """
-    masks = _content(file)
-    if isinstance(masks, dict):
-        masks = masks.get("masks")
+    content = _content(file)
+    masks = content.get("masks") if isinstance(content, dict) else content
+    if masks is content and getattr(masks, "dtype", np.dtype(int)).kind == "f":
+        raise ValueError("it is no dictionary of Cellpose, but an array of fractions")
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "biuf":
         raise ValueError("it has no masks")
     masks = np.squeeze(np.asarray(masks)) if masks.ndim > 2 else np.asarray(masks)

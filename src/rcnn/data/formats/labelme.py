@@ -171,6 +171,7 @@ class _Reader:
         report = self.builder.report
         named = content.get("imagePath")
         path = find_file(file.parent, named) if isinstance(named, str) and named else None
+        path = None if path == file else path  # as written by some tools
         own = next((f for f in image_files(file.parent) if f.stem == file.stem), None)
         if path is not None and own is not None and path.stem != file.stem:
             what = f"{file.name} has the name of this image, but its imagePath is {named}."
