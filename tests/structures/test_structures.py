@@ -372,7 +372,7 @@ def test_saving_an_overlay_with_options(tmp_path: Path):
 
 
 def test_saving_what_cannot_be_saved(tmp_path: Path):
-    with pytest.raises(ValueError, match="unknown ending"):
+    with pytest.raises(ValueError, match="unknown extension"):
         three().save(tmp_path / "found.txt")
     with pytest.raises(ValueError, match="needs the image"):
         three().save(tmp_path / "found.png")
