@@ -377,6 +377,6 @@ def test_saving_what_cannot_be_saved(tmp_path: Path):
     with pytest.raises(ValueError, match="needs the image"):
         three().save(tmp_path / "found.png")
     classes = Instances.empty((2, 2), semantic=np.zeros((2, 2), np.int64), semantic_names=("sky",))
-    with pytest.raises(ValueError, match=r"found\.json: .* pixel classes alone"):
+    with pytest.raises(ValueError, match=r"found\.json: .* pixel classes only"):
         classes.save(tmp_path / "found.json")
     assert not list(tmp_path.iterdir())
