@@ -63,6 +63,7 @@ class AnnotatedImages:
     def __init__(self, format: str, source: Path, *holds: Content, images: str | Path | None = None) -> None:
         self.builder = DatasetBuilder(format, source, "outlines", *holds)
         self.index = ImageIndex(source, images)
+        self.found: dict[str, Path | None] = {}  # by name: tables repeat it for each object
         self.missing: dict[str, None] = {}  # names, in order
         self.pictures: dict[Path, Picture] = {}
         self.unusable: set[Path] = set()
@@ -77,7 +78,9 @@ class AnnotatedImages:
             size: (height, width) as annotated, compared with the file's.
             place: how problems refer to the entry.
         """
-        path = self.index.find(name)
+        if name not in self.found:
+            self.found[name] = self.index.find(name)
+        path = self.found[name]
         if path is None:
             self.missing.setdefault(name)
             return None

@@ -118,8 +118,8 @@ class ImageIndex:
             return None
         if parts[-1].casefold().endswith(IMAGE_ENDINGS):
             relative = "/".join(parts)
-            exact = [f for folder in self.folders if (f := folder / relative).is_file()]
-            found = next(iter(exact), None) or self._near(relative)
+            exact = (f for folder in self.folders if (f := folder / relative).is_file())
+            found = next(exact, None) or self._near(relative)
             if found is not None:
                 return found
         keys = (plain_name(parts[-1]), plain_name(PurePosixPath(parts[-1]).stem))
