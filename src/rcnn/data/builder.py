@@ -9,7 +9,7 @@ Legend: N objects per image, K keypoints per object.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,6 +158,24 @@ class DatasetBuilder:
         if same:
             what = f"Categories have names that are equal or differ only in case: {', '.join(same)}."
             self.warn(what, "They count as different classes; merge them if they are the same.")
+
+    def declare_occurring_classes(self) -> None:
+        """Make the names that occur, sorted, the classes.
+
+        Names that differ only in case are one class, called by the most frequent spelling, with a warning.
+        """
+        found = (annotation.label for picture in self.pictures for annotation in picture.annotations)
+        counts = Counter(str(name) for name in found)
+        groups: dict[str, list[str]] = defaultdict(list)
+        for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+            groups[name.casefold()].append(name)
+        for first, *others in groups.values():
+            if others:
+                spelled = ", ".join(f"{name} ({counts[name]})" for name in (first, *others))
+                what = f"Class names differ only in case: {spelled}."
+                self.warn(what, f"They are read as {first}.")
+        self.class_names = tuple(sorted(group[0] for group in groups.values()))
+        self.name_labels({name: group[0] for group in groups.values() for name in group})
 
     def name_labels(self, spellings: Mapping[str, str]) -> None:
         """Replace labels that are names by the index of the class that each spelling stands for."""

@@ -172,3 +172,87 @@ def test_files_that_name_themselves_as_image(tmp_path: Path) -> None:
     add(tmp_path, SQUARE, imagePath="a.json")
     data = open_data(tmp_path)
     assert [r.path.name for r in data.records] == ["a.jpg"]
+
+
+CORNERS = ((2.0, 3.0), (12.0, 3.0), (12.0, 13.0), (2.0, 13.0))
+BOX = [2, 3, 12, 13]
+
+
+@pytest.mark.parametrize(
+    "path", ["a.json", "D:\\photos\\a.jpg", "/home/me/a.jpg", "../elsewhere/a.jpg", "", "somewhere"]
+)
+def test_image_paths_of_other_machines_or_of_the_file_itself(tmp_path: Path, path: str) -> None:
+    add(tmp_path, SQUARE, imagePath=path)
+    data = open_data(tmp_path)
+    assert data.problems == ()
+    assert (data.records[0].path, data[0].truth.boxes.tolist()) == (tmp_path / "a.jpg", [BOX])
+
+
+def test_reserved_labels_are_no_objects(tmp_path: Path) -> None:
+    reserved = [shape("polygon", *CORNERS, label=label) for label in ("__ignore__", "_background_")]
+    add(tmp_path, SQUARE, *reserved)
+    data = open_data(tmp_path)
+    assert (data.class_names, len(data[0].truth)) == (("cat",), 1)
+    [problem] = data.problems
+    assert "__ignore__ (1), _background_ (1)" in problem.what
+
+
+def test_rectangles_alone_are_boxes(tmp_path: Path) -> None:
+    add(tmp_path, shape("rectangle", (12, 13), (2, 3)), shape("rectangle", *CORNERS))
+    add(tmp_path, shape("rectangle", (2, 3), (12, 13)), stem="bb")
+    data = open_data(tmp_path)
+    assert not data.has_masks
+    assert data[1].truth.boxes.tolist() == [BOX]
+    add(tmp_path, SQUARE, stem="bb")
+    assert open_data(tmp_path).has_masks
+
+
+@pytest.mark.parametrize("kind", ["rotation", "oriented_rectangle"])
+@pytest.mark.parametrize("count", [3, 4])
+def test_turned_rectangles_are_outlines(tmp_path: Path, kind: str, count: int) -> None:
+    corners = [(10.0, 2.0), (18.0, 8.0), (12.0, 16.0), (4.0, 10.0)]  # a square of side 10
+    add(tmp_path, SQUARE, shape(kind, *corners[:count]))
+    data = open_data(tmp_path)
+    assert (data.problems, data[0].truth.boxes.tolist()) == ((), [BOX, [4, 2, 18, 16]])
+    assert data[0].truth.masks.areas()[1] == pytest.approx(100, abs=8)
+
+
+def test_shapes_of_unknown_types_are_errors(tmp_path: Path) -> None:
+    add(tmp_path, SQUARE, shape("cuboid", *CORNERS))
+    [problem] = open_data(tmp_path).problems
+    assert (problem.severity, "type cuboid is not known" in problem.what) == ("error", True)
+
+
+def test_labels_are_texts_without_spaces_around(tmp_path: Path) -> None:
+    labels = [1, "cat", " cat ", "Cat", "cat"]
+    moved = [[(x + 2 * i, y) for x, y in CORNERS] for i in range(len(labels))]
+    pairs = zip(moved, labels, strict=True)
+    add(tmp_path, *({**shape("polygon", *points), "label": label} for points, label in pairs))
+    data = open_data(tmp_path)
+    assert data[0].truth.names == ["1", "cat", "cat", "cat", "cat"]
+    [problem] = data.problems
+    assert "cat (3), Cat (1)" in problem.what
+
+
+@pytest.mark.parametrize("annotations", ["annotations", "labels/first", "json"])
+def test_two_folders(tmp_path: Path, annotations: str) -> None:
+    file = add(tmp_path, SQUARE, imagePath="..\\images\\a.jpg")
+    for old, folder in ((file, annotations), (file.with_suffix(".jpg"), "images")):
+        (tmp_path / folder).mkdir(parents=True)
+        old.rename(tmp_path / folder / old.name)
+    data = open_data(tmp_path)
+    assert (data.format, data.problems, data[0].truth.boxes.tolist()) == ("labelme", (), [BOX])
+    (tmp_path / "images").rename(tmp_path / "photographs")
+    data = open_data(tmp_path / annotations, tmp_path / "photographs")
+    assert (data.problems, data[0].truth.boxes.tolist()) == ((), [BOX])
+
+
+def test_the_window_of_a_mask_is_tight(tmp_path: Path) -> None:
+    pixels = np.zeros((6, 8), np.uint8)
+    pixels[2:4, 3:7] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    add(tmp_path, shape("mask", (10, 20), (18, 26), mask=base64.b64encode(buffer.getvalue()).decode()))
+    data = open_data(tmp_path)
+    assert data[0].truth.boxes.tolist() == [[13, 22, 17, 24]]
+    assert data[0].truth.masks.areas().tolist() == [8]

@@ -1,16 +1,17 @@
 """LabelMe: one JSON file per image, with a list of shapes.
 
     a.json      {"imagePath": "a.jpg", "imageHeight": …, "imageWidth": …, "shapes": [{"label": …}, …]}
-    a.jpg
+    a.jpg       or annotations/a.json with images/a.jpg, see rcnn.data.formats.folders
 
 Convention:
     Points are continuous coordinates; a rectangle ``[[30, 20], [10, 5]]`` is the box ``10 5 30 20``. A circle
     is given by its centre and a point on it.
 
-Polygons, rectangles, circles and masks become objects with outlines. Those with the same ``label`` and
-``group_id`` are parts of one object; points with the ``group_id`` of one object are its keypoints, named by
-their labels. Other points, and lines, are ignored with a warning. The classes are the labels that occur,
-sorted.
+Polygons, rectangles, turned rectangles, circles and masks become objects with outlines; if all are upright
+rectangles, with boxes only. Those with the same ``label`` and ``group_id`` are parts of one object; points
+with the ``group_id`` of one object are its keypoints, named by their labels. Other points, lines, and shapes
+labelled ``__ignore__`` or ``_background_`` are ignored with a warning; shapes of unknown types are errors.
+The classes are the labels that occur, sorted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import base64
 import io
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,38 +34,80 @@ from PIL import Image
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.lookup import find_file
+from rcnn.data.formats.folders import (
+    Sides,
+    files_below,
+    has_file,
+    images_below,
+    is_split_into_folders,
+    sides_of,
+)
+from rcnn.data.formats.lookup import ImagesByName, find_file
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import NOT_READ, Box, nested_files_message, shortened, size_problem
-from rcnn.io.images import MAX_PIXELS, image_files, to_bytes, visible_files
+from rcnn.io.images import IMAGE_ENDINGS, MAX_PIXELS, image_files, to_bytes, visible_files
 from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
-MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "point": 1}
+TURNED = ("rotation", "oriented_rectangle", "rotated_rectangle", "quadrilateral")  # of three or four corners
+MIN_POINTS = {
+    "polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "point": 1, **dict.fromkeys(TURNED, 3),
+}  # fmt: skip
+LINES = ("line", "linestrip", "points")  # without an area
+NO_OBJECTS = ("__ignore__", "_background_")  # labels that LabelMe reserves
 LOOKED_AT = 3  # files read to recognise a folder
 
 
-def is_labelme_folder(folder: Path) -> bool:
-    """Whether the first JSON files of a folder are LabelMe's."""
-    files = visible_files(folder, "*.json")[:LOOKED_AT]
-    return any(b'"shapes"' in (content := f.read_bytes()) and b'"imagePath"' in content for f in files)
+def is_labelme_folder(folder: Path, images: Path | None = None) -> bool:
+    """Whether a folder, or one of annotations in it, has LabelMe's JSON files."""
+    sides = labelme_sides(folder, images)
+    return sides is not None and not (sides.annotations != folder and is_split_into_folders(sides.images))
 
 
-def read_labelme(folder: str | Path) -> Dataset:
+def labelme_sides(source: Path, images: Path | None = None) -> Sides | None:
+    """The folders of the images and of the JSON files; None if it does not look like LabelMe."""
+    beside = any(map(_is_labelme_file, visible_files(source, "*.json")[:LOOKED_AT]))
+    pairs = [] if beside else sides_of(source, has_labelme_files)
+    if images is not None:
+        return Sides(images, source) if beside else Sides(images, pairs[0].annotations) if pairs else None
+    return Sides(source, source) if beside else pairs[0] if len(pairs) == 1 else None
+
+
+def has_labelme_files(folder: Path) -> bool:
+    """Whether the first JSON files in a folder, or below it, are LabelMe's."""
+    if not has_file(folder, (".json",)):
+        return False
+    return any(map(_is_labelme_file, files_below(folder, "*.json")[:LOOKED_AT]))
+
+
+def read_labelme(folder: str | Path, images: str | Path | None = None) -> Dataset:
     """Open a folder of LabelMe's JSON files.
+
+    Args:
+        folder: the folder of both.
+        images: the folder of the images, if it is elsewhere.
 
     Raises:
         ValueError: there is no JSON file.
     """
     source = Path(folder)
+    image_folder = None if images is None else Path(images)
+    sides = labelme_sides(source, image_folder) or Sides(image_folder or source, source)
     files = visible_files(source, "*.json")
+    if sides.annotations != source:
+        files = files_below(sides.annotations, "*.json")
     if not files:
         raise ValueError(f"{source}: expected LabelMe's JSON files; found none.")
-    reader = _Reader(source)
+    reader = _Reader(source, sides)
     for file in files:
         reader.read_file(file)
     reader.report_others()
     return reader.dataset()
+
+
+def _is_labelme_file(file: Path) -> bool:
+    content = file.read_bytes() if file.is_file() else b""
+    return b'"shapes"' in content and b'"imagePath"' in content
 
 
 @dataclass
@@ -128,8 +172,14 @@ def embedded_image(file: Path) -> npt.NDArray[np.uint8]:
 class _Reader:
     """Collects the usable content of the files, and all problems."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, sides: Sides) -> None:
         self.builder = DatasetBuilder("labelme", source, "crowd", "outlines")
+        self.sides = sides
+        whole = sides.images != source or sides.annotations != source
+        found = images_below(sides.images) if whole else image_files(source)
+        self.images = ImagesByName(sides.images, found)
+        self.kinds: set[str] = set()
+        self.reserved: Counter[str] = Counter()
         self.drawn: list[tuple[Picture, list[_Drawn]]] = []
         self.files: dict[Path, Path] = {}  # image → JSON
 
@@ -170,9 +220,12 @@ class _Reader:
     def _image(self, file: Path, content: dict[str, Any]) -> Path | None:
         report = self.builder.report
         named = content.get("imagePath")
-        path = find_file(file.parent, named) if isinstance(named, str) and named else None
-        path = None if path == file else path  # as written by some tools
-        own = next((f for f in image_files(file.parent) if f.stem == file.stem), None)
+        path = None
+        # Some tools write the name of the JSON file itself.
+        if isinstance(named, str) and named.lower().endswith(IMAGE_ENDINGS):
+            path = find_file(file.parent, named) or self.images.find(named)
+            path = path and Path(os.path.normpath(path))  # "../images/a.jpg" is one of the images
+        own = self.images.beside(file.relative_to(self.sides.annotations))
         if path is not None and own is not None and path.stem != file.stem:
             what = f"{file.name} has the name of this image, but its imagePath is {named}."
             advice = "The shapes are assigned to this image; rename the files if this is wrong."
@@ -182,7 +235,8 @@ class _Reader:
         if path is None and content.get("imageData"):
             return file
         if path is None:
-            report(f"Its image {named} is missing.", "Add it, or delete this file.", file=file)
+            advice = "Add it, name the image folder (--images), or delete this file."
+            report(f"Its image {named} is missing.", advice, file=file)
         elif path in self.files:
             what = f"The image is annotated twice, in {self.files[path].name} and {file.name}."
             report(what, "Keep one of the files.", file.name, file=path)
@@ -202,13 +256,18 @@ class _Reader:
             if fault is not None:
                 self.builder.report(fault, "Correct or delete the shape.", place, file=picture.path)
                 continue
-            kind, label, group = shape.get("shape_type") or "polygon", shape["label"], shape.get("group_id")
+            kind, label, group = _kind(shape), str(shape["label"]).strip(), shape.get("group_id")
             first = seen.setdefault(json.dumps(shape, sort_keys=True), index)
             if first != index:
                 what = f"It is identical to shapes[{first}]."
                 self.builder.warn(what, "It was ignored; delete it.", place, file=picture.path)
-            elif kind not in MIN_POINTS:
+            elif label in NO_OBJECTS:
+                self.reserved[label] += 1
+            elif kind in LINES:
                 skipped[kind] += 1
+            elif kind not in MIN_POINTS:
+                what = f"A shape of the type {kind} is not known, and would become background."
+                self.builder.report(what, "Draw it as a polygon, or delete it.", place, file=picture.path)
             elif kind == "point":
                 x, y = shape["points"][0]
                 points.append(_Point(group, label, (x, y)))
@@ -224,6 +283,7 @@ class _Reader:
 
     def _draw(self, drawn: _Drawn, kind: str, shape: Any, place: str, picture: Picture) -> None:
         """Add a shape to an object."""
+        self.kinds.add(kind)
         points = np.array(shape["points"], dtype=np.float64)
         if kind == "mask":
             try:
@@ -239,20 +299,24 @@ class _Reader:
     def report_others(self) -> None:
         """Report images without a JSON file, and JSON files in subfolders."""
         source = self.builder.source
-        bare = [f.name for f in image_files(source) if f not in self.files]
+        bare = [f.name for f in self.images.files if f not in self.files]
         if bare:
             what = f"{len(bare)} images have no JSON file: {shortened(bare)}."
             advice = "They are skipped; an empty list of shapes stands for an image without objects."
             self.builder.warn(what, advice, "images")
-        deeper = nested_files_message(source, "*.json")
+        if self.reserved:
+            names = ", ".join(f"{label} ({count})" for label, count in self.reserved.items())
+            what = f"Shapes with labels that stand for no object: {names}."
+            self.builder.warn(what, "They are ignored, so their pixels count as background.", "shapes")
+        deeper = nested_files_message(source, "*.json") if self.sides.annotations == source else ""
         if deeper:
             self.builder.warn(deeper, NOT_READ, "folders")
 
     def dataset(self) -> Dataset:
         """The data set; only now are classes and keypoints known."""
         objects = [drawn for _, listed in self.drawn for drawn in listed]
-        names = sorted({drawn.label for drawn in objects})
-        self.builder.declare_classes(names)
+        whole = all(len(drawn.parts) == 1 for drawn in objects)
+        boxes_only = self.kinds == {"rectangle"} and whole
         keypoints = tuple(sorted({name for drawn in objects for name in drawn.points}))
         self.builder.skeleton = Skeleton(keypoints) if keypoints else None
         for picture, listed in self.drawn:
@@ -260,17 +324,24 @@ class _Reader:
                 box = self.builder.usable_box(drawn.box, picture, drawn.names[0])
                 if box is not None:
                     points = drawn.keypoints(keypoints) if keypoints else None
-                    outline, label = drawn.outline(picture.size), names.index(drawn.label)
-                    found = Annotation(box, label, drawn.names[0], outline, points)
+                    outline = None if boxes_only else drawn.outline(picture.size)
+                    found = Annotation(box, drawn.label, drawn.names[0], outline, points)
                     picture.annotations.append(found)
+        self.builder.declare_occurring_classes()
+        self.builder.name_images()
         return self.builder.build()
 
 
+def _kind(shape: Any) -> str:
+    return str(shape.get("shape_type") or "polygon")
+
+
 def _shape_fault(shape: Any) -> str | None:
-    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
         found = shape.get("label") if isinstance(shape, dict) else shape
         return f"A shape needs a text as label; found {found!r:.60}."
-    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    kind, points = _kind(shape), shape.get("points")
     if (
         not isinstance(points, list)
         or not all(isinstance(p, list) and len(p) == 2 for p in points)
@@ -291,6 +362,8 @@ def _corners(kind: str, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float
         radius = math.dist(points[0], points[1])
         circle: npt.NDArray[np.float64] = points[0] + radius * np.stack([np.cos(turns), np.sin(turns)], 1)
         return circle
+    if kind in TURNED and len(points) == 3:  # the fourth corner is opposite the second
+        return np.concatenate([points, points[:1] + points[2:] - points[1:2]])
     return points
 
 
@@ -313,4 +386,6 @@ def _decoded(shape: Any, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[n
     x, y = (int(v) for v in points[0])
     if not bitmap.any() or x < 0 or y < 0:
         raise ValueError("it is empty, or starts outside the image")
-    return bitmap, (x, y)
+    rows, columns = np.flatnonzero(bitmap.any(1)), np.flatnonzero(bitmap.any(0))
+    tight = bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return tight, (x + int(columns[0]), y + int(rows[0]))

@@ -208,8 +208,9 @@ FORMATS: dict[str, Any] = {
         sizes=True,
         read=labelme.read_labelme,
         sniff=labelme.is_labelme_folder,
+        options=("images",),
         title="LabelMe",
-        description="`DATA/*.json`, one per image",
+        description="`DATA/*.json`, one per image; or `DATA/annotations/*.json` with `DATA/images/`",
         gives="masks, keypoints",
     ),
     "cityscapes": Format(

@@ -14,7 +14,7 @@ Convention:
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -269,9 +269,7 @@ class _Reader:
 
     def dataset(self) -> Dataset:
         """The data set; only now are the classes known."""
-        spellings = self._merge_spellings()
-        self.builder.class_names = tuple(sorted(set(spellings.values())))
-        self.builder.name_labels(spellings)
+        self.builder.declare_occurring_classes()
         self._report_forms()
         self.builder.name_images()
         return self.builder.build()
@@ -290,17 +288,3 @@ class _Reader:
         if objects and all(annotation.difficult for annotation in objects):
             what = f"All {len(objects)} objects are marked as difficult."
             self.builder.warn(what, "Evaluation ignores difficult objects: remove the mark.", "difficult")
-
-    def _merge_spellings(self) -> dict[str, str]:
-        """The class name that each spelling stands for."""
-        found = (annotation.label for p in self.builder.pictures for annotation in p.annotations)
-        counts = Counter(str(name) for name in found)
-        groups: dict[str, list[str]] = defaultdict(list)
-        for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-            groups[name.casefold()].append(name)
-        for first, *others in groups.values():
-            if others:
-                spelled = ", ".join(f"{name} ({counts[name]})" for name in (first, *others))
-                what = f"Class names differ only in case: {spelled}."
-                self.builder.warn(what, f"They are read as {first}.")
-        return {name: group[0] for group in groups.values() for name in group}
