@@ -100,9 +100,7 @@ def _stretched(values: npt.NDArray[Any], ends: tuple[float, float]) -> Pixels:
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
         # A table of all values is several times as fast as arithmetic on all pixels.
         table = np.arange(np.iinfo(values.dtype).max + 1, dtype=np.float64)
-        eight_bits: Pixels = np.rint((table - low).clip(0, high - low) * (255 / (high - low))).astype(
-            np.uint8
-        )
+        eight_bits: Pixels = np.rint((table - low).clip(0, high - low) * 255 / (high - low)).astype(np.uint8)
         looked_up: Pixels = eight_bits[values]
         return looked_up
     result = np.empty(values.shape, np.uint8)

@@ -185,9 +185,9 @@ def decoded(path: Path, image: Image.Image, *, turn: bool) -> npt.NDArray[Any]:
     modes = _raw_modes(image)
     kind = _other_sixteen_bits(image.mode, modes)
     with pillow_limit_lifted() if large else nullcontext():
-        high = channels_of(upright(image) if turn else image)
         if "LA;16B" in modes:
             return turned(_sixteen_bit_gray(path), orientation(image) if turn else 1)
+        high = channels_of(upright(image) if turn else image)
     if kind is None:
         return high
     with opened(path) as again, pillow_limit_lifted() if large else nullcontext():
