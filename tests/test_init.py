@@ -17,8 +17,8 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 
 FUNCTIONS = (
     "bench", "check", "convert", "demo", "evaluate", "evaluate_results", "export", "get_data",
-    "import_weights", "list_models", "load", "merge", "open_data", "predict", "propose", "report",
-    "sample_images", "show", "train",
+    "import_weights", "list_models", "load", "merge", "merge_data", "open_data", "predict", "propose",
+    "report", "sample_images", "show", "split_data", "train",
 )  # fmt: skip
 MAX_MODULES = 8  # at the top level, beside the folders
 
@@ -69,7 +69,9 @@ def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
         "rcnn.data.archives",
         "rcnn.data.check",
         "rcnn.data.convert",
+        "rcnn.data.merging",
         "rcnn.data.show",
+        "rcnn.data.splitting",
         "rcnn.data.formats.open",
     ):
         importlib.import_module(module)

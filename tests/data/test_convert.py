@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rcnn.cli import app
-from rcnn.data import convert as module
+from rcnn.data import output_folder as module
 from rcnn.data.convert import Conversion, convert
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
@@ -285,7 +285,7 @@ def test_a_break_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write_dropped", full)
+    monkeypatch.setattr(module, "_umask", full)  # at the very end
     with pytest.raises(ValueError, match=r"No space left on device.*nothing was created"):
         convert(source, tmp_path / "out", to="coco")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]

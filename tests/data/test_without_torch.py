@@ -7,7 +7,16 @@ from importlib.util import find_spec
 
 import pytest
 
-SINGLE = ("dataset", "check", "convert", "shapes", "archives", "external_proposals")  # of rcnn.data
+SINGLE = (
+    "dataset",
+    "check",
+    "convert",
+    "splitting",
+    "merging",
+    "shapes",
+    "archives",
+    "external_proposals",
+)  # of rcnn.data; fmt: skip
 PACKAGES = ("data.formats", "structures", "io", "metrics", "evaluation")
 NEEDS_TORCH = {"rcnn.io.checkpoint", "rcnn.evaluation.rpn_proposals"}
 

@@ -12,6 +12,7 @@ import warnings
 from rcnn.cli import (  # noqa: F401 - each adds its verb
     bench,
     data,
+    data_sets,
     demo,
     evaluate,
     export,

@@ -20,7 +20,9 @@ from rcnn.cli.options import (
     open_dataset,
 )
 
-data_app = typer.Typer(no_args_is_help=True, help="Check, show, convert and download data sets.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Check, show, convert, split, merge and download data sets."
+)
 app.add_typer(data_app, name="data")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from rcnn.data.external_proposals import (
 from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.recognition import find_splits
+from rcnn.data.hold_out import choose_held_out
 from rcnn.device import barrier, rank
 from rcnn.io.reading import Reading
 from rcnn.parts.selective_search import SelectiveSearchSettings
@@ -210,26 +210,12 @@ def hold_out(data: Dataset, lines: Sequence[str], seed: int) -> Split:
     """The data with a random part for validation; of a single image both parts consist."""
     if len(data) == 1:
         return Split(data, data, (*lines, "val: the only image, so the metrics mean little"))
-    held = _choose_held_out(data, max(1, round(VAL_FRACTION * len(data))), seed)
+    held = choose_held_out(data, max(1, round(VAL_FRACTION * len(data))), seed)
     kept = sorted(set(range(len(data))) - set(held))
     names = ", ".join(str(data.records[i].image_id) for i in held[:MAX_NAMES_SHOWN])
     more = f" and {len(held) - MAX_NAMES_SHOWN} more" if len(held) > MAX_NAMES_SHOWN else ""
     note = f"val: {len(held)} of {len(data)} images held out with seed {seed}: {names}{more}"
     return Split(data.subset(kept), data.subset(held), (*lines, note))
-
-
-def _choose_held_out(data: Dataset, count: int, seed: int) -> list[int]:
-    """At most ``count`` images at random, at least one; the last image with objects of a class stays."""
-    order = np.random.default_rng([seed, 3]).permutation(len(data)).tolist()
-    truths = [record.truth for record in data.records]
-    classes = [set((t.labels if t.crowd is None else t.labels[~t.crowd]).tolist()) for t in truths]
-    left = Counter(label for of_image in classes for label in of_image)
-    held: list[int] = []
-    for i in order:
-        if len(held) < count and all(left[label] > 1 for label in classes[i]):
-            held.append(i)
-            left.subtract(classes[i])
-    return sorted(held or order[:1])
 
 
 def bring_proposals(

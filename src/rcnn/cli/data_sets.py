@@ -1,0 +1,110 @@
+"""``rcnn data split`` and ``merge``: data sets made of data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rcnn.cli.console import examples, print_text, progress_bar
+from rcnn.cli.data import data_app
+from rcnn.cli.options import DataFormat, DataSource, ImagesFolder, SkipBad, open_dataset
+
+OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        help="Format of OUT, as for `rcnn data convert`. Default: that of DATA, or COCO if that cannot be "
+        "written.",
+    ),
+]
+
+
+@data_app.command(
+    "split",
+    epilog=examples(
+        "rcnn data split cells/ cells_split --val 0.15 --test 0.15", "rcnn train cells_split --minutes 20"
+    ),
+)
+def data_split(
+    data: DataSource,
+    out: OutFolder,
+    val: Annotated[float, typer.Option(help="Fraction of the images for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Fraction of the images for testing.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Random seed for choosing the images.")] = 0,
+    to: To = None,
+    images: ImagesFolder = None,
+    format: DataFormat = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Divide a data set into OUT/train, OUT/val and OUT/test. Images are copied.
+
+    Validation images are the ones that `rcnn train` holds out with the same seed. The last image with a class
+    stays in train, and so do all copies of an image.
+    """
+    from rcnn.data.splitting import split_data
+
+    dataset = open_dataset(data, images, format)
+    with progress_bar("copying") as progress:
+        parts = split_data(
+            dataset, out, val=val, test=test, seed=seed, to=to, skip_bad=skip_bad, progress=progress
+        )
+    _print(parts)
+
+
+@data_app.command(
+    "merge",
+    epilog=examples(
+        "rcnn data merge cells_2023/ cells_2024/ cells",
+        "rcnn data merge a/ b.json all --rename Zelle=cell --rename cells=cell",
+    ),
+)
+def data_merge(
+    sources: Annotated[list[Path], typer.Argument(metavar="DATA DATA…", help="Two or more data sets.")],
+    out: OutFolder,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Another name for a class. Repeatable."),
+    ] = None,
+    copies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="For an image that occurs again with other objects: `first` keeps the objects of the first, "
+            "`join` those of both. Default: such images are refused.",
+        ),
+    ] = None,
+    to: To = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Merge data sets into one. Images are copied, and each is kept once.
+
+    Classes are matched by name, without regard to case. Data sets with splits are merged split by split.
+    """
+    from rcnn.data.merging import merge_data
+
+    how: Any = copies
+    with progress_bar("copying") as progress:
+        merged = merge_data(
+            sources, out, rename=_names(rename or []), copies=how, to=to, skip_bad=skip_bad, progress=progress
+        )
+    _print(merged)
+
+
+def _print(made: Any) -> None:
+    for problem in made.skipped:
+        print_text(f"skipped: {problem}")
+    print_text(str(made))
+
+
+def _names(rename: list[str]) -> dict[str, str]:
+    """New names of classes by the old ones."""
+    names = {}
+    for text in rename:
+        old, equals, new = text.partition("=")
+        if not equals or not old.strip() or not new.strip():
+            raise ValueError(f"--rename {text}: expected OLD=NEW, such as cells=cell")
+        names[old.strip()] = new.strip()
+    return names

@@ -1,0 +1,168 @@
+"""Write data sets into a folder that appears once it is complete.
+
+Everything is written to a hidden folder next to the output folder, which is renamed on completion: what is
+interrupted leaves nothing under the final name. Images are copied byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from rcnn.config import did_you_mean, is_dotted_path
+from rcnn.data.dataset import Dataset, Record
+from rcnn.data.formats.registry import find_format, formats, writable
+from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.io.folders import has_content
+
+LOST_FILE = "lost.txt"
+SHOWN = 5  # places shown of each kind of lost content; the file lists them all
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and in total."""
+MakeWriter = Callable[[Path, Dataset, DroppedContent], Writer]
+
+
+def refuse_taken(target: Path) -> None:
+    """Refuse a folder with content before long work begins.
+
+    Raises:
+        ValueError: ``target`` exists and is not an empty folder.
+    """
+    if has_content(target):
+        raise ValueError(f"{target} exists and is not an empty folder: choose another, or delete it.")
+
+
+@contextmanager
+def output_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder to write to, which is called ``target`` at the end; after an error nothing is left.
+
+    Raises:
+        ValueError: ``target`` exists and is not an empty folder, or cannot be created or written.
+    """
+    refuse_taken(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ValueError(f"{target} cannot be created ({error.strerror}): choose another folder.") from error
+    try:
+        yield part
+        part.chmod(0o777 & ~_umask())
+        part.rename(target)
+    except OSError as error:
+        raise ValueError(f"{target} cannot be written ({error}); nothing was created.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_dataset(
+    dataset: Dataset, folder: Path, make_writer: MakeWriter, progress: Progress | None = None
+) -> DroppedContent:
+    """Copy the images of a data set without errors, and write its objects.
+
+    Returns:
+        What the format cannot hold, which is listed in ``lost.txt``, too.
+    """
+    dropped = DroppedContent()
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = make_writer(folder, dataset, dropped)
+    taken: set[str] = set()
+    for done, record in enumerate(dataset.records, 1):
+        image = _copied(record, writer, taken)
+        truth = record.load_truth()
+        writer.add(Item(image, truth, tuple(range(1, len(truth) + 1)), record.image_id))
+        if progress is not None:
+            progress(done, len(dataset))
+    writer.finish()
+    if dropped.places:
+        lines = [f"{kind}: {place}\n" for kind, places in dropped.places.items() for place in places]
+        (folder / LOST_FILE).write_text("".join(lines), encoding="utf-8")
+    return dropped
+
+
+def part_of_progress(progress: Progress | None, done: int, total: int) -> Progress | None:
+    """The progress of one data set of several, of which ``done`` images are already written."""
+    return None if progress is None else lambda number, _: progress(done + number, total)
+
+
+def writer_of(to: str, datasets: Iterable[Dataset]) -> MakeWriter:
+    """The writer of a format, for data sets that it can hold.
+
+    Args:
+        to: a writable key of ``rcnn.data.formats.registry.FORMATS``, or a dotted path to a custom format.
+        datasets: what is to be written.
+
+    Raises:
+        ValueError: no such format; a format that cannot be written, or that needs outlines where there are
+            none; or a data set without classes of objects.
+    """
+    if to not in writable() and not is_dotted_path(to):
+        raise ValueError(f"--to {to}: {did_you_mean(to, writable())}expected one of {', '.join(writable())}.")
+    write = find_format(to).write
+    if write is None:
+        raise ValueError(f"--to {to}: this format cannot be written; expected {', '.join(writable())}.")
+    for dataset in datasets:
+        if not dataset.class_names:
+            raise ValueError(f"{dataset.source}: it has only semantic maps and no objects to write.")
+        if needs_outlines(write) and not any(record.masks is not None for record in dataset.records):
+            boxes = [key for key in writable() if not needs_outlines(find_format(key).write)]
+            choice = f"{', '.join(boxes[:-1])} or {boxes[-1]}"
+            raise ValueError(
+                f"{dataset.source}: it has boxes but no outlines, which {to} needs: choose {choice}."
+            )
+    return write
+
+
+def own_format(dataset: Dataset) -> str:
+    """The key of the format that a data set is in, or ``coco`` if that cannot be written."""
+    rows = formats().items()
+    return next((key for key, row in rows if row.name == dataset.format and row.write is not None), "coco")
+
+
+def lost_lines(lost: Mapping[str, list[str]], folder: Path) -> list[str]:
+    """Lines that say what a format could not hold; empty if it holds everything."""
+    lines = []
+    for kind, places in lost.items():
+        more = "; …" if len(places) > SHOWN else ""
+        lines.append(f"lost: {len(places)} {kind}: {'; '.join(places[:SHOWN])}{more}")
+    return [*lines, f"everything lost is listed in {folder / LOST_FILE}"] if lines else []
+
+
+def needs_outlines(write: object) -> bool:
+    """Whether a writer stores outlines alone; such formats have no class names."""
+    return bool(getattr(write, "needs_outlines", False))
+
+
+def _copied(record: Record, writer: Writer, taken: set[str]) -> Path:
+    """The copy of an image file; an image that is not a file is written as PNG."""
+    path = record.path if record.image is None else record.path.with_suffix(".png")
+    image = writer.image_path(_own_name(path, taken))
+    image.parent.mkdir(parents=True, exist_ok=True)
+    if record.image is None:
+        shutil.copyfile(path, image)
+    else:
+        Image.fromarray(record.image()).save(image)
+    return image
+
+
+def _own_name(path: Path, taken: set[str]) -> str:
+    """The file's name, numbered if its stem is taken; some file systems ignore case."""
+    stem, number = path.stem, 1
+    while stem.casefold() in taken:
+        number += 1
+        stem = f"{path.stem}_{number}"
+    taken.add(stem.casefold())
+    return stem + path.suffix
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
