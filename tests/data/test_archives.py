@@ -98,7 +98,7 @@ def test_both_years_are_trained_on_together(served, tmp_path):
 
 def test_a_broken_archive_leaves_no_data_set(served, tmp_path):
     (served / "2007test.tar").write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"2007test.tar: what arrived is not the published file"):
+    with pytest.raises(ValueError, match=r"2007test.tar: the download is not the published file"):
         get_data("voc2007", tmp_path / "out", print)
     assert not (tmp_path / "out" / "VOCdevkit").exists()
 

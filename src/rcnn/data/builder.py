@@ -185,10 +185,21 @@ class DatasetBuilder:
                 if isinstance(annotation.label, str):
                     annotation.label = numbers[spellings[annotation.label]]
 
+    def relabel(self, labels: Mapping[int, int]) -> None:
+        """Replace labels that are ids of categories by the indices of their classes."""
+        for picture in self.pictures:
+            for annotation in picture.annotations:
+                assert isinstance(annotation.label, int)
+                annotation.label = labels[annotation.label]
+
     def add(self, picture: Picture) -> Picture:
         """Add an image."""
         self.pictures.append(picture)
         return picture
+
+    def put(self, picture: Picture, annotation: Annotation) -> None:
+        """Add an object to an image."""
+        picture.annotations.append(annotation)
 
     def add_file(self, path: Path, image_id: int | str, annotation: str | None = None) -> Picture | None:
         """Add an image with the size of its file; if it cannot be read, None and an error."""
@@ -214,8 +225,10 @@ class DatasetBuilder:
 
     def build(self) -> Dataset:
         """The data set."""
-        drawn = "outlines" in self.holds and self._judge_outlines()
-        areas = "areas" in self.holds or any(a.area is not None for p in self.pictures for a in p.annotations)
+        found = [annotation for picture in self.pictures for annotation in picture.annotations]
+        bare = [annotation.name for annotation in found if annotation.outline is None]
+        drawn = "outlines" in self.holds and self.judge_outlines(len(found), len(bare), bare)
+        areas = "areas" in self.holds or any(annotation.area is not None for annotation in found)
         return Dataset(
             format=self.format,
             source=self.source,
@@ -233,7 +246,7 @@ class DatasetBuilder:
         masks = picture.masks
         bare = np.array([a.outline is None for a in found], np.bool_)
         if drawn and masks is None:
-            masks = lazy_masks([a.outline or _filled(a.box) for a in found], picture.size)
+            masks = lazy_masks([a.outline or filled(a.box) for a in found], picture.size)
         truth = Instances(
             size=picture.size,
             boxes=np.array([a.box for a in found], np.float32).reshape(-1, 4),
@@ -258,25 +271,27 @@ class DatasetBuilder:
                 row[:] = annotation.keypoints
         return points
 
-    def _judge_outlines(self) -> bool:
-        """Whether the outlines are used; objects without one are then known by their boxes alone."""
-        bare = [a for p in self.pictures for a in p.annotations if a.outline is None]
-        total = sum(len(picture.annotations) for picture in self.pictures)
-        if not bare or len(bare) == total:
+    def judge_outlines(self, total: int, bare: int, names: Sequence[str]) -> bool:
+        """Whether the outlines are used; objects without one are then known by their boxes alone.
+
+        Args:
+            total: number of objects.
+            bare: number of those without an outline.
+            names: the names of some of these, for messages.
+        """
+        if not bare or bare == total:
             return not bare
-        if 2 * len(bare) >= total:
-            what = f"Only {total - len(bare)} of {total} objects have a segmentation."
+        if 2 * bare >= total:
+            what = f"Only {total - bare} of {total} objects have a segmentation."
             self.warn(what, "The outlines are ignored and the boxes used.")
             return False
-        names = shortened([annotation.name for annotation in bare])
-        what = f"{len(bare)} of {total} objects have a box but no segmentation: {names}."
-        self.warn(
-            what, "Their boxes are used; masks are neither learned from them nor measured on them.", "objects"
-        )
+        what = f"{bare} of {total} objects have a box but no segmentation: {shortened(names)}."
+        advice = "Their boxes are used; masks are neither learned from them nor measured on them."
+        self.warn(what, advice, "objects")
         return True
 
 
-def _filled(box: Box) -> list[npt.NDArray[np.float64]]:
+def filled(box: Box) -> list[npt.NDArray[np.float64]]:
     """The outline of a box."""
     x1, y1, x2, y2 = box
     return [np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64)]

@@ -30,6 +30,8 @@ from rcnn.data.problems import DataError, Problem
 from rcnn.io.reading import reading_as
 from rcnn.structures import VOID, Size
 
+# Without decoding, only some files of larger data sets are opened: each is when it is used.
+MAX_OPENED, SAMPLED = 20_000, 500
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -123,25 +125,26 @@ def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
     if decode and dataset.semantic_names:
         bad_maps, pixels = _look_at_maps(dataset)
         problems += bad_maps
-    files = [record for record in dataset.records if record.image is None]
+    all_of_them = decode or len(dataset) <= MAX_OPENED
+    indices = range(len(dataset)) if all_of_them else dataset.evenly_spaced(SAMPLED)
+    files = [record for record in map(dataset.records.__getitem__, indices) if record.image is None]
     row = next((row for row in formats().values() if row.name == dataset.format), None)
     facts = look_at_images(files, decode=decode, has_sizes=row is not None and row.sizes)
     problems += facts.problems
     problems.sort(key=lambda p: p.severity != "error")  # stable: the order of finding otherwise
-    truths = [r.truth for r in dataset.records]
-    labels = Counter(label for t in truths for label in t.labels.tolist())
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(t.boxes for t in truths)])  # [N, 4]
-    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+    objects = dataset.objects
+    labels = np.bincount(objects.labels, minlength=len(dataset.class_names)).tolist()
+    sizes = np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(1))
     return DataReport(
         format=dataset.format,
         source=dataset.source,
         problems=tuple(problems),
-        num_images=len(truths),
-        num_empty=sum(len(t) == 0 for t in truths),
+        num_images=len(dataset),
+        num_empty=int((objects.counts == 0).sum()),
         objects_per_class={name: labels[i] for i, name in enumerate(dataset.class_names)},
-        num_crowds=sum(int(t.crowd.sum()) for t in truths if t.crowd is not None),
+        num_crowds=int(objects.crowd.sum()),
         box_sizes={p: float(np.percentile(sizes, p)) for p in PERCENTILES} if len(sizes) else {},
-        image_sizes=dict(Counter(t.size for t in truths).most_common()),
+        image_sizes=dict(Counter((height, width) for height, width in objects.sizes.tolist()).most_common()),
         has_masks=dataset.has_masks,
         has_keypoints=dataset.skeleton is not None,
         pixels_per_class=pixels,
@@ -213,12 +216,13 @@ def refuse_or_skip(
     if whole or (errors and not skip_bad):
         raise DataError(dataset.source, whole + [p for p in errors if p not in whole])
     bad = {p.file for p in errors}
-    kept = [r for r in dataset.records if r.path not in bad]
+    kept = [index for index, record in enumerate(dataset.records) if record.path not in bad]
     if not kept:
         what = "Every image has an error."
         raise DataError(dataset.source, [Problem(dataset.source, what, "Fix the errors."), *errors])
-    left_out = _left_out(dataset, kept, errors) if errors else dataset.left_out
-    return replace(dataset, records=kept, problems=report.problems, left_out=left_out), errors
+    usable = dataset if len(kept) == len(dataset) else dataset.subset(kept)
+    left_out = _left_out(dataset, usable, errors) if errors else dataset.left_out
+    return replace(usable, problems=report.problems, left_out=left_out), errors
 
 
 def refuse_or_measure(
@@ -245,29 +249,28 @@ def refuse_or_measure(
     return usable, errors
 
 
-def _left_out(dataset: Dataset, kept: Sequence[Record], errors: Sequence[Problem]) -> LeftOut:
-    """What is missing from a data set with only the records ``kept``."""
-    annotated = sum(len(record.truth) for record in dataset.records)
-    there = sum(len(record.truth) for record in kept)
+def _left_out(dataset: Dataset, usable: Dataset, errors: Sequence[Problem]) -> LeftOut:
+    """What is missing from the usable part of a data set."""
+    annotated, there = len(dataset.objects.labels), len(usable.objects.labels)
     unread = sum(problem.lost_objects for problem in errors)
     paths = {record.path for record in dataset.records}
     missing = len({problem.file for problem in errors} - paths - {dataset.source})
-    images = len(dataset.records) - len(kept) + missing
-    return LeftOut(annotated + unread - there, annotated + unread, images, len(dataset.records) + missing)
+    images = len(dataset) - len(usable) + missing
+    return LeftOut(annotated + unread - there, annotated + unread, images, len(dataset) + missing)
 
 
 def _set_problems(dataset: Dataset) -> list[Problem]:
     """The problems of the data set as a whole: no objects, or hardly any of a class."""
-    counts = Counter(label for r in dataset.records for label in r.truth.labels.tolist())
-    if not dataset.records:
+    counts = Counter(dataset.objects.labels.tolist())
+    if not len(dataset):
         return [Problem(dataset.source, "There is no usable image.", "Fix the other errors.")]
     if not counts and dataset.semantic_names:
         return []  # its classes are those of pixels
     if not counts:
         advice = "Annotate some images; without objects, nothing can be learned or measured."
         return [Problem(dataset.source, "No image has an object.", advice)]
-    crowds = sum(int(r.truth.crowd.sum()) for r in dataset.records if r.truth.crowd is not None)
-    if 2 * crowds > (total := sum(counts.values())):
+    crowds, total = int(dataset.objects.crowd.sum()), len(dataset.objects.labels)
+    if 2 * crowds > total:
         what = f"{crowds} of {total} objects are marked as crowd, from which nothing is learned."
         advice = "Set iscrowd of single objects to 0: some tools (CVAT, Datumaro) write 1 for every mask."
         severity: Literal["error", "warning"] = "error" if crowds == total else "warning"

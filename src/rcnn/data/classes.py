@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset
+from rcnn.data.dataset import Dataset, Record
 from rcnn.structures import VOID
 
 
@@ -25,7 +25,7 @@ def renumber(classes: npt.NDArray[np.integer[Any]], table: Sequence[int]) -> npt
 
 def occurring_classes(dataset: Dataset) -> list[str]:
     """The names of the classes that have an object, in label order."""
-    labels = {label for r in dataset.records for label in r.truth.labels.tolist()}
+    labels = set(dataset.objects.labels.tolist())
     return [name for label, name in enumerate(dataset.class_names) if label in labels]
 
 
@@ -90,12 +90,14 @@ def align_dataset_classes(
     for old, category in enumerate(dataset.category_ids):
         if labels[old] >= 0:
             ids[int(labels[old])] = category
-    records = [
-        replace(r, truth=replace(r.truth, labels=labels[r.truth.labels], class_names=class_names))
-        for r in dataset.records
-    ]
     category_ids = tuple(ids) if dataset.category_ids else ()
-    return replace(dataset, class_names=class_names, records=records, category_ids=category_ids)
+    relabelled = partial(_relabelled, labels=labels, class_names=class_names)
+    return dataset.mapped(relabelled, class_names=class_names, category_ids=category_ids)
+
+
+def _relabelled(record: Record, labels: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> Record:
+    truth = record.truth
+    return replace(record, truth=replace(truth, labels=labels[truth.labels], class_names=class_names))
 
 
 def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,96 @@ class Record:
                 masks=self.truth.masks if self.masks is None else self.masks(),
                 semantic=self.truth.semantic if self.semantic is None else self.semantic(),
             )
+
+
+class LazyRecords(Sequence[Record]):
+    """Records that are made each time they are asked for, so that a large data set takes little memory.
+
+    Args:
+        source: makes the records of all images.
+        indices: which of them, in this order; None: all.
+        changes: picklable functions that each record passes through.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Record],
+        indices: npt.NDArray[np.int64] | None = None,
+        changes: tuple[Callable[[Record], Record], ...] = (),
+    ) -> None:
+        self.source = source
+        self.indices = np.arange(len(source)) if indices is None else indices
+        self.changes = changes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LazyRecords: ...
+
+    def __getitem__(self, index: int | slice) -> Record | LazyRecords:
+        if isinstance(index, slice):
+            return LazyRecords(self.source, self.indices[index], self.changes)
+        record = self.source[int(self.indices[index])]
+        for change in self.changes:
+            record = change(record)
+        return record
+
+    def subset(self, indices: Sequence[int]) -> LazyRecords:
+        """Some of the records, in the given order."""
+        return LazyRecords(self.source, self.indices[np.asarray(indices, np.int64)], self.changes)
+
+    def mapped(self, change: Callable[[Record], Record]) -> LazyRecords:
+        """All records, changed."""
+        return LazyRecords(self.source, self.indices, (*self.changes, change))
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of all images in flat arrays.
+
+    Attributes:
+        boxes: float32 ``[N, 4]``.
+        labels: int64 ``[N]``.
+        crowd: bool ``[N]``.
+        images: int64 ``[N]``, the image of each.
+        sizes: int64 ``[I, 2]``, (height, width) of each image.
+        counts: int64 ``[I]``, the number of objects in each.
+        have_masks: bool ``[I]``.
+        have_maps: bool ``[I]``.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+    images: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    have_masks: npt.NDArray[np.bool_]
+    have_maps: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Objects:
+        """Those of some records, in one pass."""
+        boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+        crowd, sizes, have = [np.zeros(0, np.bool_)], [], []
+        for record in records:
+            truth = record.truth
+            boxes.append(truth.boxes)
+            labels.append(truth.labels)
+            crowd.append(np.zeros(len(truth), np.bool_) if truth.crowd is None else truth.crowd)
+            sizes.append(truth.size)
+            have.append((record.masks is not None, record.semantic is not None))
+        counts = np.array([len(one) for one in boxes[1:]], np.int64)
+        known = np.array(have, np.bool_).reshape(-1, 2)
+        return cls(
+            np.concatenate(boxes), np.concatenate(labels), np.concatenate(crowd),
+            np.repeat(np.arange(len(counts)), counts), np.array(sizes, np.int64).reshape(-1, 2), counts,
+            known[:, 0], known[:, 1],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,15 +231,24 @@ class Dataset:
         record = self.records[index]
         return Sample(record.load_image(), record.load_truth(), record.image_id)
 
+    @cached_property
+    def objects(self) -> Objects:
+        """The objects of all images, which statistics and checks are made of."""
+        return Objects.of(self.records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be computed again: processes get a data set as small as it is."""
+        return {name: value for name, value in self.__dict__.items() if name != "objects"}
+
     @property
     def has_objects(self) -> bool:
         """Whether any image has an object; False for data with semantic maps only."""
-        return any(len(r.truth) for r in self.records)
+        return bool(self.objects.counts.any())
 
     @property
     def has_semantic(self) -> bool:
         """Whether every image has a semantic map."""
-        return bool(self.records) and all(r.semantic is not None for r in self.records)
+        return bool(len(self)) and bool(self.objects.have_maps.all())
 
     @property
     def has_stuff(self) -> bool:
@@ -160,22 +260,32 @@ class Dataset:
     @property
     def has_masks(self) -> bool:
         """Whether every image with objects has masks."""
-        with_objects = [r for r in self.records if len(r.truth)]
-        return bool(with_objects) and all(r.masks is not None for r in with_objects)
+        having = self.objects.have_masks[self.objects.counts > 0]
+        return bool(len(having)) and bool(having.all())
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The same data set restricted to some of its images, in the given order."""
-        return replace(self, records=[self.records[i] for i in indices])
+        records = self.records
+        if isinstance(records, LazyRecords):
+            return replace(self, records=records.subset(indices))
+        return replace(self, records=[records[i] for i in indices])
+
+    def mapped(self, change: Callable[[Record], Record], **fields: Any) -> Dataset:
+        """The same data set with each record changed by a picklable function, and other ``fields``."""
+        records = self.records
+        if isinstance(records, LazyRecords):
+            return replace(self, records=records.mapped(change), **fields)
+        return replace(self, records=[change(record) for record in records], **fields)
 
     @property
     def reading(self) -> Reading:
         """How the files are read, the same for all records."""
-        return self.records[0].reading if self.records else Reading()
+        return self.records[0].reading if len(self) else Reading()
 
     @property
     def channels(self) -> int:
         """C of the images, by the first one; 3 of none."""
-        if not self.records:
+        if not len(self):
             return 3
         first = self.records[0]
         if first.image is None:
@@ -184,14 +294,15 @@ class Dataset:
 
     def read_for(self, model: Reading) -> Dataset:
         """The same data set, its images read as a model reads them; see :meth:`Reading.of_model`."""
-        reading = self.reading.of_model(model)
-        if reading == self.reading:
-            return self
-        return replace(self, records=[replace(record, reading=reading) for record in self.records])
+        return self.read_as(self.reading.of_model(model))
+
+    def read_as(self, reading: Reading) -> Dataset:
+        """The same data set, its images read in another way."""
+        return self if reading == self.reading else self.mapped(partial(_read_as, reading=reading))
 
     def without_masks(self) -> Dataset:
         """The same data set without masks and semantic maps, which are slow to decode."""
-        return replace(self, records=[replace(r, masks=None, semantic=None) for r in self.records])
+        return self.mapped(_without_masks)
 
     def evenly_spaced(self, count: int) -> list[int]:
         """``count`` indices spread evenly over the images; all of them if there are fewer."""
@@ -207,3 +318,11 @@ class Dataset:
         if not len(self):
             raise ValueError(f"{self.source}: no usable image")
         return [self.records[index].load_image() for index in self.evenly_spaced(count)]
+
+
+def _without_masks(record: Record) -> Record:
+    return replace(record, masks=None, semantic=None)
+
+
+def _read_as(record: Record, reading: Reading) -> Record:
+    return replace(record, reading=reading)

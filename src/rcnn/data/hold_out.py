@@ -12,8 +12,10 @@ from rcnn.data.dataset import Dataset
 def choose_held_out(data: Dataset, count: int, seed: int) -> list[int]:
     """At most ``count`` images at random, at least one; the last image with objects of a class stays."""
     order = np.random.default_rng([seed, 3]).permutation(len(data)).tolist()
-    truths = [record.truth for record in data.records]
-    classes = [set((t.labels if t.crowd is None else t.labels[~t.crowd]).tolist()) for t in truths]
+    objects = data.objects
+    ends = objects.counts.cumsum()[:-1]
+    of_images = zip(np.split(objects.labels, ends), np.split(objects.crowd, ends), strict=True)
+    classes = [set(labels[~crowd].tolist()) for labels, crowd in of_images]
     left = Counter(label for of_image in classes for label in of_image)
     held: list[int] = []
     for i in order:

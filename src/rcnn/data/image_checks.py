@@ -42,7 +42,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class _Look:
-    """One file: its header, its problem, a digest of its bytes ("" if it cannot be read)."""
+    """One file: its header, its problem, a digest of its bytes ("" if it is not decoded)."""
 
     header: ImageHeader | None
     problem: Problem | None
@@ -81,8 +81,10 @@ def _look(record: Record, *, decode: bool) -> _Look:
         if decode:
             size = read_image(path, reading=reading).shape[:2]
             hides_band = header.has_alpha and _is_band(path, reading)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        digest = ""
+        if decode:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except ImageError as error:
         what = str(error).removeprefix(f"{path}: ")
         advice = "" if isinstance(error, ChoiceError) else "Replace the file, or skip it with --skip-bad."

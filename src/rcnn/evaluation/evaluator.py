@@ -112,7 +112,7 @@ def evaluate(
         dataset = dataset.read_for(detector.reading)
     cap = max_detections
     if cap is None:
-        cap = default_max_detections([record.truth for record in dataset.records])
+        cap = max(COCO_MAX_DETECTIONS, int(dataset.objects.counts.max(initial=0)))
     collected = _Collected(dataset, detector, choice)
     run = _Run(detector, batch_size, min_score, cap, collected.needs("timing"))
     for number, (truth, found) in enumerate(run.over(dataset), 1):
@@ -149,9 +149,9 @@ def evaluate_results(
     choose_metrics(metrics)  # a wrong name is reported before the file is read
     dataset = open_data(dataset)
     usable, _ = refuse_or_measure(dataset, skip_bad)
-    kept = {id(record) for record in usable.records}
+    kept = {record.path for record in usable.records}
     pairs = zip(dataset.records, read_results(path, dataset), strict=True)
-    dataset, predictions = usable, [found for record, found in pairs if id(record) in kept]
+    dataset, predictions = usable, [found for record, found in pairs if record.path in kept]
     names = predictions[0].class_names if predictions else dataset.class_names
     evaluation = measure_predictions(
         _Unknown(names), dataset, predictions,

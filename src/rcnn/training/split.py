@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rcnn.config import is_dotted_path
 from rcnn.data.adapters import Items
 from rcnn.data.check import check, check_pair, refuse_or_skip
 from rcnn.data.classes import align_dataset_classes
-from rcnn.data.dataset import Dataset
+from rcnn.data.dataset import Dataset, Record
 from rcnn.data.external_proposals import (
     SELECTIVE_SEARCH,
     default_cache,
@@ -30,6 +31,8 @@ from rcnn.data.hold_out import choose_held_out
 from rcnn.device import barrier, rank
 from rcnn.io.reading import Reading
 from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.structures import Skeleton
+from rcnn.training.distributed import from_first_process
 from rcnn.training.progress import working
 
 VAL_FRACTION = 0.15
@@ -172,8 +175,11 @@ def _with_flip_pairs(part: Dataset, pairs: Sequence[tuple[str, str]]) -> Dataset
     if part.skeleton is None:
         raise ValueError(f"augment.flip_pairs: {part.source} has no keypoints; remove the setting")
     skeleton = part.skeleton.with_partners(pairs)
-    records = [replace(r, truth=replace(r.truth, skeleton=skeleton)) for r in part.records]
-    return replace(part, records=records, skeleton=skeleton)
+    return part.mapped(partial(_with_skeleton, skeleton=skeleton), skeleton=skeleton)
+
+
+def _with_skeleton(record: Record, skeleton: Skeleton) -> Record:
+    return replace(record, truth=replace(record.truth, skeleton=skeleton))
 
 
 def checked(
@@ -194,7 +200,8 @@ def checked(
         opened = place if reading is None else place.read_for(reading)
     else:
         opened = open_data(place, images, format=format, reading=reading)
-    report = check(opened, decode=len(opened) <= MAX_DECODED_IMAGES)
+    # Once, and not in each process: all then leave out the same images.
+    report = from_first_process(lambda: check(opened, decode=len(opened) <= MAX_DECODED_IMAGES))
     good, left_out = refuse_or_skip(opened, skip_bad, report=report, boxes_only=boxes_only)
     first, *others = str(report).splitlines()
     warned = list(map(str, report.warnings))

@@ -45,21 +45,17 @@ class Statistics:
     @classmethod
     def from_dataset(cls, dataset: Dataset) -> Statistics:
         """Measure the truth of a data set, without crowds."""
-        boxes, owner, labels = [], [], []
-        for i, record in enumerate(dataset.records):
-            truth = record.truth if record.truth.crowd is None else record.truth[~record.truth.crowd]
-            boxes.append(truth.boxes.astype(np.float64))
-            owner += [i] * len(truth)
-            labels += truth.labels.tolist()
-        corners = np.concatenate([*boxes, np.zeros((0, 4))])
+        objects = dataset.objects
+        real = ~objects.crowd
+        corners = objects.boxes[real].astype(np.float64)
         size = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
-        shapes = np.array([r.truth.size for r in dataset.records], dtype=np.float64).reshape(-1, 2)
-        owners = np.array(owner, dtype=np.int64)
+        shapes = objects.sizes.astype(np.float64)
+        owners = objects.images[real]
+        counts = np.bincount(owners, minlength=len(shapes))
         borders = (corners[:, :2] <= 2) | (corners[:, 2:] >= shapes[owners, ::-1] - 2)
         return cls(
             shapes[:, 0], shapes[:, 1], np.sqrt(size.prod(1)), size.max(1), size[:, 1] / size[:, 0],
-            owners, np.array(labels, dtype=np.int64), borders,
-            max(map(len, boxes), default=0),
+            owners, objects.labels[real], borders, int(counts.max(initial=0)),
         )  # fmt: skip
 
     def large(self, sizes: Floats, percentile: float) -> float:
@@ -73,7 +69,9 @@ class Statistics:
 
     def scaled(self, dataset: Dataset, transform: Transform) -> tuple[Statistics, Floats]:
         """Objects in the pixels of resized images, and the resize factor of each image."""
-        factors = np.array([transform.factor(record.truth.size) for record in dataset.records])
+        factors = np.array(
+            [transform.factor((height, width)) for height, width in dataset.objects.sizes.tolist()]
+        )
         of_object = factors[self.owner]
         return replace(self, sides=self.sides * of_object, longest=self.longest * of_object), factors
 

@@ -276,7 +276,7 @@ def test_ids_and_files_that_occur_twice(tmp_path: Path) -> None:
     assert "b.png image id 7: The image id 7 occurs twice" in found[0]
     assert "a b.png image id 7: The image id 7 occurs twice" in found[1]
     assert "a b.png image id 8: The file is listed twice, with the ids 7 and 8" in found[2]
-    [twin, repeated] = whats(dataset, "warning")
+    [repeated, twin] = whats(dataset, "warning")
     assert "1 annotation ids occur more than once: 1." in repeated
     assert "identical to annotation 1" in twin
 
@@ -325,7 +325,7 @@ def test_a_few_boxes_among_outlines_train(tmp_path: Path) -> None:
 def test_a_few_segmentations_among_boxes_are_left_out(tmp_path: Path) -> None:
     dataset = opened(tmp_path, thing(), thing(2, segmentation=[]), thing(3, segmentation=None))
     assert whats(dataset) == []
-    assert "Only 1 of 3 objects" in whats(dataset, "warning")[0]
+    assert "Only 1 of 3 objects" in whats(dataset, "warning")[-1]
     assert dataset.records[0].masks is None
 
 

@@ -9,8 +9,10 @@ Outlines are drawn when a sample is used (:meth:`rcnn.Masks.from_outlines`).
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,24 @@ import numpy.typing as npt
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
+from rcnn.data.flat import FlatBuilder
 from rcnn.data.formats import coco_forms as forms
-from rcnn.data.formats.coco_categories import read_categories
-from rcnn.data.formats.coco_forms import whole_number, with_whole_numbers
+from rcnn.data.formats.coco_categories import read_categories, usable_categories
+from rcnn.data.formats.coco_forms import plain_annotation, whole_number, with_whole_numbers
 from rcnn.data.formats.coco_images import CocoImages
 from rcnn.data.formats.coco_json import Entry, coco_file, has_fields, is_crowd, is_panoptic, load_coco
 from rcnn.data.formats.coco_keypoints import read_keypoints, read_skeleton
-from rcnn.data.formats.coco_suspicions import Suspicions
+from rcnn.data.formats.coco_large import (
+    LARGE_BYTES,
+    NotStreamableError,
+    arrays_folder,
+    keep,
+    kept_dataset,
+    streamed_lists,
+)
+from rcnn.data.formats.coco_suspicions import Suspicions, digest
 from rcnn.data.formats.image_index import image_folder
+from rcnn.data.formats.json_stream import BrokenJsonError
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.formats.outlines import (
     MAX_COORDINATE,
@@ -57,15 +69,51 @@ def read_coco(json_path: str | Path, images: str | Path | None = None) -> Datase
         ValueError: the file is missing or not a COCO instances file, or the images are not found.
     """
     path = coco_file(Path(json_path))
+    if path.is_file() and path.stat().st_size >= LARGE_BYTES:
+        with contextlib.suppress(NotStreamableError):
+            return kept_dataset(path, images) or _read_large(path, images)
     content = load_coco(path)
     if is_panoptic(content["annotations"]):
         raise ValueError(
             f"{path}: this is a panoptic file; expected an instances file (boxes with category_id). "
             "rcnn.open_data reads both."
         )
-    reader = _Reader(path, image_folder(path, content["images"], images), content)
-    reader.read_annotations(content["annotations"])
-    return reader.builder.build()
+    builder = DatasetBuilder("coco", path, "crowd", "outlines")
+    reader = _Reader(builder, content, image_folder(path, content["images"], images))
+    read_skeleton(builder, reader.categories, content["annotations"])
+    return reader.read(content["annotations"])
+
+
+def _read_large(path: Path, images: str | Path | None) -> Dataset:
+    """Open a file without ever having all of it in memory.
+
+    Raises:
+        NotStreamableError: it has to be read at once.
+        ValueError: the images are not found.
+    """
+    with arrays_folder(path, images) as folder:
+        try:
+            content, annotations = streamed_lists(path)
+            builder = FlatBuilder("coco", path, "crowd", "outlines", folder=folder)
+            reader = _Reader(builder, content, image_folder(path, content["images"], images))
+            read_skeleton(builder, reader.categories, ())
+            dataset = reader.read(
+                map(partial(_streamable, has_skeleton=builder.skeleton is not None), annotations)
+            )
+        except (BrokenJsonError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise NotStreamableError from error  # read at once, it is explained
+        # A file that is missing may be there the next time.
+        complete = all(problem.file.exists() for problem in dataset.problems)
+        return keep(dataset, folder, path, images) if folder is not None and complete else dataset
+
+
+def _streamable(entry: Any, has_skeleton: bool) -> Any:
+    """An annotation, unless it says that the file is of another kind."""
+    if isinstance(entry, dict) and (
+        "segments_info" in entry or (entry.get("keypoints") and not has_skeleton)
+    ):
+        raise NotStreamableError
+    return entry
 
 
 def declare_categories(builder: DatasetBuilder, content: dict[str, list[Any]]) -> dict[int, int]:
@@ -74,34 +122,42 @@ def declare_categories(builder: DatasetBuilder, content: dict[str, list[Any]]) -
     used = {
         whole_number(e.get("category_id")) for e in entries if has_fields(e, category_id=(int, float, str))
     }
-    categories = read_categories(builder, content["categories"], used)
+    usable = tuple(usable_categories(builder, content["categories"]))
+    categories = read_categories(builder, usable, used)
     builder.declare_classes(categories.names, categories.ids)
-    read_skeleton(builder, categories.entries, entries)
+    read_skeleton(builder, usable, entries)
     return categories.labels
 
 
 class _Reader:
-    """Collects the usable content of an instances file, and all problems."""
+    """Collects the usable content of an instances file, and all problems.
 
-    def __init__(self, source: Path, folder: Path, content: dict[str, list[Any]]) -> None:
-        self.builder = DatasetBuilder("coco", source, "crowd", "outlines")
+    Attributes:
+        categories: the usable ones, with their places in the file.
+    """
+
+    def __init__(self, builder: DatasetBuilder, content: dict[str, list[Any]], folder: Path) -> None:
+        self.builder = builder
         self.suspicions = Suspicions(self.builder)
-        self.seen: set[str] = set()  # ids of annotations
+        self.seen: set[int | str] = set()  # ids of annotations
         self.repeated: list[str] = []  # ids that occur again
         self.turned: list[str] = []  # annotations with a rotated box
-        self.labels = declare_categories(self.builder, content)
+        self.categories = tuple(usable_categories(builder, content["categories"]))
+        self.known = {entry["id"] for _, entry in self.categories}
+        self.used: set[int] = set()  # ids of categories
         self.images = CocoImages(self.builder, folder)
         self.images.read(content["images"])
 
-    def read_annotations(self, entries: Sequence[Any]) -> None:
-        """Read all annotations, and report what concerns many of them once."""
+    def read(self, entries: Iterable[Any]) -> Dataset:
+        """Read all annotations, report what concerns many of them once, and build the data set."""
         broken: list[tuple[str, Any]] = []
+        index = -1
         for index, entry in enumerate(map(with_whole_numbers, entries)):
             if has_fields(entry, image_id=(int, str), category_id=int):
-                self._read(entry, f"annotations[{index}]")
+                self._read(entry, index)
             else:
                 broken.append((f"annotations[{index}]", entry))
-        self._report_ids(broken, len(entries))
+        self._report_ids(broken, index + 1)
         self.images.report_unlisted()
         if self.repeated:
             what = f"{len(self.repeated)} annotation ids occur more than once: {shortened(self.repeated)}."
@@ -110,26 +166,33 @@ class _Reader:
             what = f"{len(self.turned)} boxes are rotated (attributes.rotation): {shortened(self.turned)}."
             self.builder.warn(what, "The upright boxes around them are used.", "boxes")
         self.suspicions.report()
+        categories = read_categories(self.builder, self.categories, self.used)
+        self.builder.declare_classes(categories.names, categories.ids)
+        self.builder.relabel(categories.labels)
+        return self.builder.build()
 
-    def _read(self, entry: Entry, place: str) -> None:
-        """Read one annotation; ``place`` identifies it if it has no id of its own."""
-        name = str(entry["id"] if entry.get("id") is not None else place)
-        if name in self.seen:
+    def _read(self, entry: Entry, index: int) -> None:
+        """Read one annotation; its index identifies it if it has no id of its own."""
+        own = entry.get("id")
+        key = own if isinstance(own, int | str) else f"annotations[{index}]"
+        name = str(key)
+        if key in self.seen:
             self.repeated.append(name)
-            name = f"{name} ({place})"
-        self.seen.add(name)
+            name = f"{name} (annotations[{index}])"
+        self.seen.add(key)
+        self.used.add(entry["category_id"])
         picture = self.images.find(entry["image_id"], name)
         if picture is None:
             return
-        label = self.labels.get(entry["category_id"])
-        if label is None:
+        if entry["category_id"] not in self.known:
             what = f"There is no category with the id {entry['category_id']}."
-            known = ", ".join(map(str, self.labels)) or "none"
+            known = ", ".join(map(str, sorted(self.known))) or "none"
             advice = f"Declare it or correct category_id; the declared ids are {known}."
             self.builder.report(what, advice, name, file=picture.path)
             return
-        found = self._annotation(picture, entry, label, name)
-        picture.annotations += [] if found is None else [found]
+        found = self._annotation(picture, entry, entry["category_id"], name)
+        if found is not None:
+            self.builder.put(picture, found)
 
     def _report_ids(self, broken: Sequence[tuple[str, Any]], total: int) -> None:
         """Report annotations without usable ids: one by one, or once if there are many."""
@@ -147,6 +210,12 @@ class _Reader:
 
     def _annotation(self, picture: Picture, entry: Entry, label: int, name: str) -> Annotation | None:
         """The object, None if its box is unusable."""
+        plain = plain_annotation(entry, picture.size, label, name)
+        if plain is not None and self.builder.skeleton is None:
+            parts = plain.outline if isinstance(plain.outline, list) else ()
+            drawn = hash(tuple(part.tobytes() for part in parts))
+            self.suspicions.look_at_box(picture, label, entry["bbox"], drawn, name)
+            return plain
         outline, bounds = self._outline(forms.outline(entry.get("segmentation")), picture, name)
         box = self._box(entry, bounds, picture, label, name)
         if box is None or self._is_empty_prediction(entry, picture, name):
@@ -189,7 +258,7 @@ class _Reader:
             self.builder.report(what, advice, name, file=picture.path)
             return None
         x, y, w, h = (float(v) for v in found)
-        drawn = entry.get("segmentation"), entry.get("keypoints")
+        drawn = digest((entry.get("segmentation"), entry.get("keypoints")))
         self.suspicions.look_at_box(picture, label, (x, y, w, h), drawn, name)
         if bounds is None and (turned := forms.turned_box((x, y, w, h), entry)) != (x, y, w, h):
             self.turned.append(name)

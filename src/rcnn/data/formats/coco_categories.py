@@ -24,24 +24,23 @@ class Categories:
         names: in label order, which is the order of their ids.
         ids: the category id of each class; of merged categories, the lowest.
         labels: the label of each category id, merged ones included.
-        entries: the usable categories with their places in the file.
     """
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
     labels: dict[int, int]
-    entries: tuple[tuple[str, Entry], ...]
 
 
-def read_categories(builder: DatasetBuilder, entries: Sequence[Any], used: AbstractSet[Any]) -> Categories:
-    """The classes that categories declare; whatever is dropped, merged or unusable is reported.
+def read_categories(
+    builder: DatasetBuilder, usable: Sequence[tuple[str, Entry]], used: AbstractSet[Any]
+) -> Categories:
+    """The classes that categories declare; whatever is dropped or merged is reported.
 
     Args:
         builder: collects the problems.
-        entries: the file's ``categories``.
+        usable: the usable categories of the file, with their places.
         used: the category ids that occur in annotations.
     """
-    usable = tuple(usable_categories(builder, entries))
     kept = [pair for pair in usable if not _is_placeholder(pair[1], usable, used)]
     for place, entry in usable:
         if (place, entry) not in kept:
@@ -54,7 +53,7 @@ def read_categories(builder: DatasetBuilder, entries: Sequence[Any], used: Abstr
         _report_equal_names(builder, name, same)
     labels = {entry["id"]: label for label, same in enumerate(named.values()) for _, entry in same}
     ids = tuple(same[0][1]["id"] for same in named.values())
-    return Categories(tuple(named), ids, labels, tuple(kept))
+    return Categories(tuple(named), ids, labels)
 
 
 def usable_categories(builder: DatasetBuilder, entries: Sequence[Any]) -> Iterator[tuple[str, Entry]]:

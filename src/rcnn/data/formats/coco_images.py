@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,15 @@ from rcnn.data.formats.outlines import is_number
 from rcnn.io.images import ImageError, image_size
 
 NO_SIZE = "Give width and height in pixels, or fix the image."
+
+
+def _file_names(folder: Path) -> set[str]:
+    """The names of the files in a folder, which are found without looking for each."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
 
 
 @dataclass
@@ -40,26 +50,27 @@ class CocoImages:
         listed: dict[Path, int | str] = {}
         missing: list[Path] = []
         elsewhere: list[Path] = []
+        there = _file_names(self.folder)
         for index, entry in enumerate(map(with_whole_numbers, entries)):
             if not has_fields(entry, id=(int, str), file_name=str):
                 what = f"An image needs an id and a file_name; found {entry!r:.80}."
                 self.builder.report(what, "Complete it.", f"images[{index}]", objects=0)
                 continue
-            image_id, expected = entry["id"], self.folder / entry["file_name"]
-            path = find_file(self.folder, entry["file_name"])
+            image_id, name = entry["id"], entry["file_name"]
+            path = self.folder / name if name in there else find_file(self.folder, name)
             if path is None:
-                path = find_below(self.folder, self.builder.source, entry["file_name"])
+                path = find_below(self.folder, self.builder.source, name)
                 elsewhere += [] if path is None else [path]
             place = f"image id {image_id}"
             if image_id in self.pictures or image_id in self.dropped:
                 what = f"The image id {image_id} occurs twice; its annotations could belong to either image."
-                files = [path or expected]
+                files = [path or self.folder / name]
                 files += [self.pictures[image_id].path] if image_id in self.pictures else []
                 for file in files:
                     self.builder.report(what, "Give each image its own id.", place, file=file, objects=0)
             elif path is None:
                 self.dropped.add(image_id)
-                missing.append(expected)
+                missing.append(self.folder / name)
             else:
                 if path in listed:
                     what = f"The file is listed twice, with the ids {listed[path]} and {image_id}."
@@ -90,6 +101,8 @@ class CocoImages:
 
     def find(self, image_id: int | str, annotation: str) -> Picture | None:
         """The image of an annotation, whose ids may be a number on one side and text on the other."""
+        if image_id in self.pictures:
+            return self.pictures[image_id]
         same = (image_id, str(image_id), *([number(image_id)] if isinstance(image_id, str) else []))
         found = next((self.pictures[one] for one in same if one in self.pictures), None)
         if found is None and not any(one in self.dropped for one in same):

@@ -12,6 +12,7 @@ from rcnn.data.problems import shortened
 from rcnn.io.images import visible_files
 
 Entry = dict[str, Any]
+SCANNED = 1 << 22  # bytes of a file looked at together
 
 
 def is_instances(path: Path, images: Path | None = None) -> bool:
@@ -86,9 +87,15 @@ def _marks(file: Path) -> _Marks:
 
 @lru_cache(maxsize=32)
 def _marks_of(file: Path, changed: int) -> _Marks:
-    content = file.read_bytes()
-    lists = (b'"images"', b'"annotations"', b'"categories"')
-    return _Marks(all(name in content for name in lists), b'"segments_info"' in content)
+    names = (b'"images"', b'"annotations"', b'"categories"', b'"segments_info"')
+    found: set[bytes] = set()
+    with file.open("rb") as content:
+        before = b""
+        while chunk := content.read(SCANNED):
+            window = before + chunk
+            found |= {name for name in names if name in window}
+            before = window[-max(map(len, names)) :]
+    return _Marks(found.issuperset(names[:3]), names[3] in found)
 
 
 def load_coco(path: Path) -> dict[str, list[Any]]:
@@ -141,6 +148,10 @@ def is_crowd(entry: Mapping[str, Any]) -> bool:
 
 def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:
     """Whether a JSON value is an object that has these fields with values of these types."""
-    return isinstance(entry, dict) and all(
-        isinstance(entry.get(k), t) and not isinstance(entry[k], bool) for k, t in types.items()
-    )
+    if not isinstance(entry, dict):
+        return False
+    for name, kinds in types.items():
+        value = entry.get(name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
+    return True

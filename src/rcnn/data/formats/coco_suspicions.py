@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import contextlib
+from array import array
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rcnn.data.builder import DatasetBuilder, Picture
 from rcnn.data.problems import Box, Problem, shortened
@@ -18,29 +22,32 @@ class Suspicions:
 
     def __init__(self, builder: DatasetBuilder) -> None:
         self.builder = builder
-        self.boxes: list[tuple[Box, Size]] = []  # x, y, width, height, with the size of the image
-        # Annotations by image, class and bbox, each with its name and its outline and keypoints.
-        self.twins: dict[tuple[Any, ...], list[tuple[str, Any]]] = defaultdict(list)
+        self.boxes = array("d")  # x, y, width, height
+        self.sizes = array("q")  # height and width of the images
+        self.digests = array("q")  # of image, class, box, outline and keypoints together
+        self.names: list[str] = []
+        self.pictures: list[Picture] = []
         self.off: list[str] = []  # annotations whose box hardly overlaps their polygons
 
-    def look_at_box(self, picture: Picture, label: int, bbox: Box, drawn: Any, name: str) -> None:
-        """Record a box, and report an annotation that repeats an earlier one.
+    def look_at_numbers(self, bbox: Box, size: Size) -> None:
+        """Record x, y, width, height as they are written, and the (height, width) of the image."""
+        self.boxes.extend(bbox)
+        self.sizes.extend(size)
+
+    def look_at_box(self, picture: Picture, label: int, bbox: Box, drawn: int, name: str) -> None:
+        """Record a box.
 
         Args:
             picture: its image.
             label: its class.
             bbox: x, y, width, height.
-            drawn: its outline and keypoints, which must be equal, too.
+            drawn: a hash of its outline and keypoints; annotations in which all are equal are reported.
             name: the name of the annotation.
         """
-        twins = self.twins[picture.image_id, label, *bbox]
-        first = next((other for other, same in twins if same == drawn), None)
-        if first is None:
-            twins.append((name, drawn))
-        elif first != name:
-            what = f"It is identical to annotation {first}."
-            self.builder.warn(what, "Both are used; delete one.", name, file=picture.path)
-        self.boxes.append((bbox, picture.size))
+        self.look_at_numbers(bbox, picture.size)
+        self.digests.append(hash((picture.image_id, label, *bbox, drawn)))
+        self.names.append(name)
+        self.pictures.append(picture)
 
     def look_at_outline(
         self, bounds: Sequence[float], box: Box, what: str, picture: Picture, name: str
@@ -66,21 +73,45 @@ class Suspicions:
             what = f"{len(self.off)} boxes overlap their outlines by less than half: {shortened(self.off)}."
             advice = "Look at them (rcnn data show). Is bbox x, y, width, height, for this image size?"
             builder.warn(what, advice, "boxes")
-        count = len(self.boxes)
-        numbers = [value for box, _ in self.boxes for value in box]
-        if count and max(numbers) <= 1 and any(value % 1 for value in numbers):
+        self._report_twins()
+        boxes = np.array(self.boxes).reshape(-1, 4)  # [N, 4]
+        sizes = np.array(self.sizes).reshape(-1, 2)
+        count = len(boxes)
+        if count and boxes.max() <= 1 and (boxes % 1).any():
             what = f"All {count} boxes are between 0 and 1."
             builder.problems.insert(0, Problem(builder.source, what, "Give them in pixels, not fractions."))
-        fits = sum(_fits(x, y, a, b, size) for (x, y, a, b), size in self.boxes)
-        beyond = sum(not _fits(x, y, x + a, y + b, size) for (x, y, a, b), size in self.boxes)
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+        fits = int(_fits(boxes, sizes).sum())
+        beyond = int((~_fits(corners, sizes)).sum())
         if count and fits >= 0.95 * count and beyond >= 0.2 * count:
             what = f"{beyond} of {count} boxes extend beyond their image if bbox is x, y, width, height."
             advice = "As x1, y1, x2, y2 they would fit: subtract x1 and y1 from the last two numbers."
             builder.problems.insert(0, Problem(builder.source, what, advice))
 
+    def _report_twins(self) -> None:
+        """Report annotations that repeat an earlier one."""
+        _, first, group = np.unique(np.array(self.digests), return_index=True, return_inverse=True)
+        for index in np.flatnonzero(first[group] != np.arange(len(group))).tolist():
+            what = f"It is identical to annotation {self.names[first[group[index]]]}."
+            advice = "Both are used; delete one."
+            self.builder.warn(what, advice, self.names[index], file=self.pictures[index].path)
 
-def _fits(x1: float, y1: float, x2: float, y2: float, size: Size) -> bool:
-    return x1 < x2 <= size[1] + 1 and y1 < y2 <= size[0] + 1
+
+def digest(value: Any) -> int:
+    """A hash of numbers and texts in nested lists and objects."""
+    if isinstance(value, list | tuple):
+        flat = not any(isinstance(one, list | tuple | dict) for one in value[:1])
+        with contextlib.suppress(TypeError):
+            return hash(tuple(value)) if flat else hash(tuple(map(digest, value)))
+        return hash(tuple(map(digest, value)))
+    return hash(repr(value)) if isinstance(value, dict) else hash(value)
+
+
+def _fits(corners: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which x1 y1 x2 y2 are boxes within their images, up to a pixel."""
+    x1, y1, x2, y2 = corners.T
+    fits: npt.NDArray[np.bool_] = (x1 < x2) & (x2 <= sizes[:, 1] + 1) & (y1 < y2) & (y2 <= sizes[:, 0] + 1)
+    return fits
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:

@@ -260,7 +260,7 @@ class _Reader:
         for line in self.lines:
             x, y, a, b = line.values
             if self.layout.kind == "sides":
-                suspicions.boxes.append((line.values, line.picture.size))
+                suspicions.look_at_numbers(line.values, line.picture.size)
                 a, b = x + a, y + b
             if fractions:
                 height, width = line.picture.size

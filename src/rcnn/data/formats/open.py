@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ def open_data(
         opened = _opened(items, options, format)
     if reading is None:
         return opened
-    return replace(opened, records=[replace(record, reading=reading) for record in opened.records])
+    return opened.read_as(reading)
 
 
 def _opened(path: Path, options: dict[str, Any], format: str | Any | None) -> Dataset:

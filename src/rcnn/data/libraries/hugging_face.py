@@ -61,7 +61,7 @@ def read_hugging_face(items: Any, class_names: Sequence[str] | None = None) -> D
     suspicions = Suspicions(builder)
     for record in data.records:
         for x1, y1, x2, y2 in samples.written.get(record.image_id, []):
-            suspicions.boxes.append(((x1, y1, x2, y2), record.truth.size))
+            suspicions.look_at_numbers((x1, y1, x2, y2), record.truth.size)
     suspicions.report()
     return replace(data, source=Path(NAME), problems=(*builder.problems, *data.problems))
 

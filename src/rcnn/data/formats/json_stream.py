@@ -1,0 +1,121 @@
+"""Read a large JSON file element by element, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+CHUNK = 1 << 22  # characters
+# An error this far before the end of what was read is not due to text that is still to come.
+PENDING = 1 << 16
+SPACE = re.compile(r"\s*")
+DELIMITERS = tuple(",]}: \t\r\n")
+
+
+class BrokenJsonError(ValueError):
+    """Text that is not JSON, or of another kind than expected."""
+
+
+def top_level(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a file's outermost object by key, without those of lists at once.
+
+    A list is yielded as an iterator over its elements, which must be used up before the next key.
+
+    Raises:
+        BrokenJsonError: not JSON, or the outermost value is not an object.
+        ValueError: likewise, from the decoders of JSON and of UTF-8.
+        OSError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        text = _Text(file)
+        text.expect("{")
+        while text.peek() != "}":
+            key = text.value()
+            if not isinstance(key, str):
+                raise BrokenJsonError(f"expected a key as text; found {key!r:.40}")
+            text.expect(":")
+            if text.peek() == "[":
+                elements = text.elements()
+                yield key, elements
+                for _ in elements:  # what the caller left
+                    pass
+            else:
+                yield key, text.value()
+            if text.peek() != "}":
+                text.expect(",")
+
+
+class _Text:
+    """A window of a text file that moves on as its values are read."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.decode = json.JSONDecoder().raw_decode
+        self.window, self.place = "", 0
+        self.chunk = CHUNK
+
+    def _more(self) -> bool:
+        """Read on; False at the end of the file."""
+        text = self.file.read(self.chunk)
+        self.window, self.place = self.window[self.place :] + text, 0
+        return bool(text)
+
+    def peek(self) -> str:
+        """The next character that is no white space; it stays the next one. Empty at the end of the file."""
+        while True:
+            self.place = SPACE.match(self.window, self.place).end()  # type: ignore[union-attr]
+            if self.place < len(self.window) or not self._more():
+                return self.window[self.place : self.place + 1]
+
+    def expect(self, character: str) -> None:
+        """Pass over a character.
+
+        Raises:
+            BrokenJsonError: there is another one.
+        """
+        found = self.peek()
+        if found != character:
+            raise BrokenJsonError(
+                f"expected {character!r}; found {found!r}" if found else "the file ends early"
+            )
+        self.place += 1
+
+    def value(self) -> Any:
+        """The next value."""
+        if not self.peek():
+            raise BrokenJsonError("the file ends early")
+        while True:
+            try:
+                value, end = self.decode(self.window, self.place)
+                # A number may go on.
+                complete = self.window[end : end + 1] in DELIMITERS or len(self.window) - end > PENDING
+            except json.JSONDecodeError as error:
+                if len(self.window) - error.pos > PENDING:
+                    raise
+                complete = False
+            if complete:
+                self.place = end
+                return value
+            if not self._more():
+                value, self.place = self.decode(self.window, self.place)  # raises, if it is not complete
+                return value
+            self.chunk *= 2  # an element that is larger than the window is not read again and again
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of the list that comes next."""
+        self.expect("[")
+        if self.peek() == "]":
+            self.place += 1
+            return
+        while True:
+            yield self.value()
+            self.chunk = CHUNK
+            found = self.peek()
+            self.place += 1
+            if found == "]":
+                return
+            if found != ",":
+                raise BrokenJsonError(f"expected ',' or ']'; found {found!r}")
