@@ -223,6 +223,9 @@ def compared(case: Case, splits: dict[str, Any]) -> list[str]:
     if "pixel" in wanted:
         pixels = [record.load_image()[10, 10].tolist() for record in records]
         differences += [f"pixel {p}" for p in pixels if np.abs(np.subtract(p, wanted["pixel"])).max() > 1]
+    if "channels" in wanted:
+        found = {record.load_image().shape[2] for record in records}
+        differences += [f"{n} channels" for n in found if n != wanted["channels"]]
     if "areas" in wanted:
         areas = [] if first is None or first.masks is None else sorted(first.masks.areas().tolist())
         if areas != sorted(wanted["areas"]):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 MAX_PIXELS = 200_000_000
+MIN_GRAYS = 3  # of a mask with soft edges
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif",
     ".ppm", ".pgm", *pillow_files.HEIC_ENDINGS,
@@ -228,10 +229,10 @@ def _stored(tif: OpenTiff, reading: Reading) -> npt.NDArray[Any]:
 
 
 def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:
-    """Decode the mask of one object: every non-zero pixel is inside, ignoring transparency.
+    """Decode the mask of one object: every non-zero pixel is inside.
 
-    In a JPEG, whose compression leaves artefacts around the object, pixels of at least half brightness are
-    inside.
+    Where there is gray between black and white, as at soft edges or in a JPEG, pixels of at least half
+    brightness are inside. Transparency counts only if nothing else distinguishes the pixels.
 
     Returns:
         The tight window around the object, bool ``[h, w]``, or ``[0, 0]`` if it is empty; the (y, x) of its
@@ -244,8 +245,10 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
         if not isinstance(image, Image.Image):
             return _window((_stored(image, current_reading()) != 0).any(-1))
         plain = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("RGB")
-        if image.format == "JPEG":
-            plain = image.convert("L").point(lambda value: 255 * (value > 127))
+        if image.mode in ("LA", "RGBA") and _is_uniform(plain):
+            plain = image.getchannel("A")
+        if image.format == "JPEG" or _has_soft_edges(plain):
+            plain = plain.convert("L").point(lambda value: 255 * (value > 127))
         if plain.mode.startswith("I;"):  # Pillow below 13 overlooks pixels of 16 bits in getbbox
             plain = Image.fromarray(np.asarray(plain) != 0)
         size = (image.height, image.width)
@@ -254,6 +257,21 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
             return np.zeros((0, 0), dtype=np.bool_), (0, 0), size
         inside = np.asarray(plain.crop(window)) != 0
     return inside.any(-1) if inside.ndim == 3 else inside, (window[1], window[0]), size
+
+
+def _is_uniform(image: Image.Image) -> bool:
+    """Whether all pixels of an image of bytes have the same colour, and not black."""
+    extrema: Any = image.getextrema()
+    pairs = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return all(low == high for low, high in pairs) and any(high for _, high in pairs)
+
+
+def _has_soft_edges(image: Image.Image) -> bool:
+    """Whether an image of 8-bit gray has black, white, and several grays between."""
+    if image.mode != "L":
+        return False
+    counts = image.histogram()
+    return counts[0] > 0 and counts[255] > 0 and sum(count > 0 for count in counts[1:255]) >= MIN_GRAYS
 
 
 def _window(inside: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:

@@ -35,6 +35,18 @@ def photo(path: Path, size: tuple[int, int] = (5, 3)) -> None:
         ("a.tif", "a_masks.tif"),
         ("a.png", "a_cp_masks.png"),
         ("000_img.png", "000_masks.png"),
+        ("image/a.png", "label/a.png"),
+        ("Images/a.png", "Masks/a.tif"),
+        ("img/a.png", "gt/a.png"),
+        ("imgs/a.png", "annotations/a_gt.png"),
+        ("original/a.jpg", "masks/a.png"),
+        ("images/a.jpg", "ground_truth/a.jpg.png"),
+        ("images/img_7.png", "masks/mask_7.png"),
+        ("train_images/a.png", "train_masks/a.png"),
+        ("images/monday/a.png", "masks/monday/a.png"),
+        ("images/images/a.png", "masks/a.png"),
+        ("data/images/a.png", "data/masks/a.png"),
+        ("data/again/images/a.png", "data/again/masks/a.png"),
     ],
 )
 def test_every_layout(tmp_path: Path, image: str, picture: str) -> None:
@@ -141,3 +153,22 @@ def test_two_folders_of_labels_are_refused(tmp_path: Path) -> None:
     label(tmp_path / "masks" / "a.png")
     with pytest.raises(ValueError, match="both labels/ and masks/"):
         open_data(tmp_path)
+
+
+def test_images_elsewhere_and_equal_names_in_subfolders(tmp_path: Path) -> None:
+    for part in ("one", "two"):
+        photo(tmp_path / "photographs" / part / "a.png")
+    label(tmp_path / "masks" / "one" / "a.png")
+    label(tmp_path / "masks" / "two" / "a.png", NUMBERS % 300)
+    for source in (tmp_path, tmp_path / "masks"):
+        data = open_data(source, tmp_path / "photographs")
+        assert data.problems == ()
+        assert {r.image_id: len(r.truth) for r in data.records} == {"one/a": 2, "two/a": 1}
+
+
+def test_many_label_images_without_images_are_one_problem(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.png")
+    for number in range(9):
+        label(tmp_path / "masks" / f"{number or 'a'}.png")
+    [problem] = open_data(tmp_path).problems
+    assert "The images of 8 label images are missing: 1.png, 2.png" in problem.what

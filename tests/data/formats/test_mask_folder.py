@@ -9,6 +9,7 @@ from PIL import Image
 
 from conftest import real_data
 from rcnn.data.formats.mask_folder import read_mask_folders
+from rcnn.data.formats.open import open_data
 
 
 def add(folder: Path, masks: np.ndarray, name: str = "one", mode: str = "L") -> Path:
@@ -112,3 +113,68 @@ def test_real() -> None:
         files = sorted((record.path.parent.parent / "masks").iterdir())
         bitmap = np.asarray(Image.open(files[3]).convert("L")) != 0
         np.testing.assert_array_equal(truth.masks[3], bitmap)
+
+
+@pytest.mark.parametrize(
+    "mask", ["masks/NAME/{}.png", "masks/NAME_{}.png", "masks/NAME-object{}.png", "label/NAME.mask.{}.png"]
+)
+def test_masks_of_all_images_in_one_folder(tmp_path: Path, mask: str) -> None:
+    masks = drawn((0, 0, 5, 4), (7, 3, 15, 11))
+    for name in ("a", "a_b"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 12), (len(name), 9, 9)).save(tmp_path / "images" / f"{name}.png")
+        for index, bitmap in enumerate(masks):
+            file = tmp_path / mask.format(index).replace("NAME", name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(bitmap.astype(np.uint8) * 255).save(file)
+    data = open_data(tmp_path)
+    assert (data.format, data.problems) == ("mask folders", ())
+    for index in (0, 1):
+        np.testing.assert_array_equal(data[index].truth.masks.dense(), masks)
+
+
+def test_label_images_in_folders_are_no_masks_of_one_object(tmp_path: Path) -> None:
+    for part in ("site1", "site2"):
+        for folder, array in (("images", np.zeros((12, 20))), ("masks", drawn((0, 0, 5, 4)).sum(0))):
+            (tmp_path / part / folder).mkdir(parents=True)
+            Image.fromarray(array.astype(np.uint8)).save(tmp_path / part / folder / "a.png")
+    with pytest.raises(ValueError, match=r"One of these can be opened: .*site1, .*site2"):
+        open_data(tmp_path)
+    assert open_data(tmp_path / "site1").format == "label images"
+
+
+def test_two_images_are_no_reason_to_delete_one(tmp_path: Path) -> None:
+    double = add(tmp_path, drawn((0, 0, 4, 4)), "double").parent
+    Image.new("L", (20, 12)).save(double / "second.png")
+    [problem] = read_mask_folders(tmp_path).problems
+    assert "found 2 (picture.png, second.png)" in problem.what
+    assert "Keep only" not in problem.advice
+
+
+def test_masks_in_the_transparency_and_with_soft_edges(tmp_path: Path) -> None:
+    masks = drawn((0, 0, 8, 6), (9, 3, 19, 11))
+    folder = add(tmp_path, masks).parent.parent / "masks"
+    clear = np.full((12, 20, 4), 255, np.uint8)
+    clear[..., 3] = masks[0] * 255
+    Image.fromarray(clear).save(folder / "0.png")
+    edges = masks[1].astype(np.uint8) * 255
+    edges[3, 9:19], edges[2, 9:19], edges[2, 8], edges[0, :3] = 200, 60, 20, 5
+    Image.fromarray(edges).save(folder / "1.png")
+    data = read_mask_folders(tmp_path)
+    assert data.problems == ()
+    np.testing.assert_array_equal(data[0].truth.masks.dense(), masks)
+
+
+def test_masks_that_look_like_a_background_are_said(tmp_path: Path) -> None:
+    add(tmp_path, ~drawn((2, 2, 9, 9)))
+    [problem] = read_mask_folders(tmp_path).problems
+    assert "covers the corners and most of the image" in problem.what
+
+
+def test_images_elsewhere(tmp_path: Path) -> None:
+    path = add(tmp_path / "masks of mine", drawn((0, 0, 4, 4)))
+    (tmp_path / "photographs").mkdir()
+    path.rename(tmp_path / "photographs" / "one.png")
+    path.parent.rmdir()
+    data = open_data(tmp_path / "masks of mine", tmp_path / "photographs")
+    assert (data.format, data[0].truth.boxes.tolist()) == ("mask folders", [[0, 0, 4, 4]])

@@ -107,6 +107,17 @@ def test_a_voc_folder_with_names_of_its_own(tmp_path: Path) -> None:
     assert open_data(listing).semantic_names == ("ground", "road", "car")
 
 
+def test_a_voc_folder_without_lists_as_labelme2voc_writes_it(tmp_path: Path) -> None:
+    photo(tmp_path / "JPEGImages" / "a.jpg")
+    picture(tmp_path / "SegmentationClass" / "a.png")
+    picture(tmp_path / "SegmentationObject" / "a.png")
+    (tmp_path / "class_names.txt").write_text("_background_\ncat\ndog\n")
+    data = open_data(tmp_path)
+    assert (data.format, data.class_names, data.problems) == ("voc segmentation", ("cat", "dog"), ())
+    assert data[0].truth.names == ["cat", "dog"]
+    assert data[0].truth.boxes.tolist() == [[1, 0, 3, 1], [2, 1, 3, 2]]
+
+
 def test_what_a_list_of_voc_can_have_wrong(tmp_path: Path) -> None:
     listing = voc(tmp_path, "a\nb\na\n\n")
     photo(tmp_path / "JPEGImages" / "b.jpg")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rcnn.data.formats.folders import images_below, split_of, subfolders
+from rcnn.data.formats.folders import has_images, images_below, split_of, subfolders
 from rcnn.data.formats.label_pairs import label_names, label_sides
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import image_files
@@ -79,6 +79,8 @@ def _kind_of(folder: Path, images: Path | None) -> str:
     if not own.is_dir():
         return ""
     pictures, names = image_files(own), {file.stem for file in image_files(masks)}
+    if not pictures and has_images(own):
+        return "labels"
     if not pictures or not all(file.stem in names for file in pictures):
         return "masks"
     # One mask named like the image: of the only object of the image <id>, or a label image?

@@ -73,9 +73,10 @@ def _is_foreground(path: Path, images: Path | None = None) -> bool:
     return label_image.meaning_of_folder(path, images).kind == "foreground"
 
 
-def _is_segmentation_list(path: Path) -> bool:
-    # CVAT's masks are in colours.
-    return voc_masks.is_segmentation_list(path) and not cvat_masks.is_cvat_masks(path)
+def _is_segmentation(path: Path) -> bool:
+    # CVAT's masks are in colours; a folder that has boxes, too, is opened for them.
+    folder = voc_masks.is_segmentation_folder(path) and not voc.is_voc(path)
+    return (folder or voc_masks.is_segmentation_list(path)) and not cvat_masks.is_cvat_masks(path)
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,13 @@ FORMATS: dict[str, Any] = {
         name="voc segmentation",
         sizes=True,
         read=voc_masks.read_voc_masks,
-        sniff=_is_segmentation_list,
+        sniff=_is_segmentation,
         parents=("ImageSets",),
         title="Pascal VOC segmentation",
-        description="the file `DATA/ImageSets/Segmentation/train.txt`",
+        description=(
+            "the file `DATA/ImageSets/Segmentation/train.txt`; or `DATA/` without `ImageSets`, with "
+            "`JPEGImages/` and `SegmentationClass/`"
+        ),
         gives="semantic maps, and masks if there are any",
     ),
     "masks": Format(

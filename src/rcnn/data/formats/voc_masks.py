@@ -4,8 +4,9 @@
     SegmentationObject/a.png            palette: 0 is background, each of 1, 2, … an object, 255 is void
     SegmentationClass/a.png             palette: the class of each pixel
 
-The classes are VOC's 21 unless the folder has its own ``classes.txt``. The class of an object is that of most
-of its pixels. In the semantic map, the classes of objects come first and the background last; without
+Without ``ImageSets``, as labelme2voc writes it, the folder itself is opened, with all its images. The classes
+are VOC's 21 unless the folder has its own ``classes.txt`` or ``class_names.txt``. The class of an object is
+that of most of its pixels. In the semantic map, the classes of objects come first and the background last; without
 ``SegmentationObject`` there are only maps, and the background comes first.
 """
 
@@ -28,6 +29,7 @@ from rcnn.data.formats.label_image import (
     masks_from_labels,
     read_label,
 )
+from rcnn.data.formats.label_pairs import pair_up
 from rcnn.data.formats.semantic import add_maps, read_map, read_names
 from rcnn.data.formats.voc import is_list_in, listed_names
 from rcnn.data.problems import Problem
@@ -35,6 +37,8 @@ from rcnn.io.images import ImageError, image_files
 from rcnn.io.reading import reader_threads
 from rcnn.structures import VOID, Masks, Size
 
+NAMES_FILES = (NAMES_FILE, "class_names.txt")
+LISTS = "ImageSets/Segmentation"
 IMAGES, OBJECTS, CLASSES = "JPEGImages", "SegmentationObject", "SegmentationClass"
 BACKGROUND = "background"
 VOC_NAMES = (
@@ -49,24 +53,42 @@ def is_segmentation_list(path: Path) -> bool:
     return is_list_in(path, "Segmentation")
 
 
-def read_voc_masks(listing: str | Path) -> Dataset:
-    """Open the images of a list in ``ImageSets/Segmentation``.
+def is_segmentation_folder(path: Path) -> bool:
+    """Whether a folder has images and class images, but no list that selects some of them."""
+    parts = (path / IMAGES, path / CLASSES)
+    return all(part.is_dir() and image_files(part) for part in parts) and not (path / LISTS).is_dir()
+
+
+def read_voc_masks(path: str | Path) -> Dataset:
+    """Open the images of a list in ``ImageSets/Segmentation``, or of a folder without such lists.
 
     Objects come from ``SegmentationObject``; without that folder there are only semantic maps.
 
     Raises:
         ValueError: no such list, or its folder lacks ``JPEGImages`` or ``SegmentationClass``.
     """
-    listing = Path(listing)
-    folder = listing.parents[2]
-    builder = DatasetBuilder("voc segmentation", listing)
-    pairs = _listed_pairs(builder, listing, folder)
-    own = folder / NAMES_FILE
-    builder.semantic_names = read_names(own) if own.is_file() else VOC_NAMES
+    path = Path(path)
+    builder = DatasetBuilder("voc segmentation", path)
+    if path.is_dir():
+        folder = path
+        if not is_segmentation_folder(path):
+            raise ValueError(f"{path}: expected {IMAGES}/ and {CLASSES}/, or a list in {LISTS}/.")
+        pairs = pair_up(image_files(path / IMAGES), image_files(path / CLASSES), path, builder.problems)
+    else:
+        folder = path.parents[2]
+        pairs = _listed_pairs(builder, path, folder)
+    names = next((folder / name for name in NAMES_FILES if (folder / name).is_file()), None)
+    builder.semantic_names = VOC_NAMES if names is None else _without_marks(read_names(names))
     add_maps(builder, pairs)
     if (folder / OBJECTS).is_dir() and builder.semantic_names[:1] == (BACKGROUND,):
         _add_objects(builder, folder)
     return builder.build()
+
+
+def _without_marks(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names as labelme2voc numbers them: ``__ignore__`` is no class, ``_background_`` the value 0."""
+    kept = names[1:] if names[0] == "__ignore__" else names
+    return tuple(BACKGROUND if name == "_background_" else name for name in kept)
 
 
 def _listed_pairs(builder: DatasetBuilder, listing: Path, folder: Path) -> list[tuple[Path, Path]]:
