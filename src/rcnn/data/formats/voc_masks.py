@@ -6,8 +6,8 @@
 
 Without ``ImageSets``, as labelme2voc writes it, the folder itself is opened, with all its images. The classes
 are VOC's 21 unless the folder has its own ``classes.txt`` or ``class_names.txt``. The class of an object is
-that of most of its pixels. In the semantic map, the classes of objects come first and the background last; without
-``SegmentationObject`` there are only maps, and the background comes first.
+that of most of its pixels. In the semantic map, the classes of objects come first and the background last;
+without ``SegmentationObject`` there are only maps, and the background comes first.
 """
 
 from __future__ import annotations
