@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -309,7 +310,9 @@ def _load_torch(path: Path) -> ExportedDetector:
     except ImportError as error:
         raise ValueError(f"{path} needs torch: pip install torch torchvision; or export to onnx") from error
     try:
-        program: Any = torch.export.load(path).module()
+        with warnings.catch_warnings():  # of torch 2.9, about how it reads its own archive
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            program: Any = torch.export.load(path).module()
     except Exception as error:  # of its schema, of operators, of the archive: they share no base class
         raise ValueError(
             f"{path}: torch {torch.__version__} cannot open what {written_by(info, 'torch')} wrote: "
