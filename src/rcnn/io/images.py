@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 MAX_PIXELS = 200_000_000
+HALF = 128  # of 8 bits
 MIN_GRAYS = 3  # of a mask with soft edges
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".avif",
@@ -247,15 +248,19 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
         plain = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("RGB")
         if image.mode in ("LA", "RGBA") and _is_uniform(plain):
             plain = image.getchannel("A")
-        if image.format == "JPEG" or _has_soft_edges(plain):
-            plain = plain.convert("L").point(lambda value: 255 * (value > 127))
+        if image.format == "JPEG":
+            plain = plain.convert("L").point(lambda value: 255 * (value >= HALF))
         if plain.mode.startswith("I;"):  # Pillow below 13 overlooks pixels of 16 bits in getbbox
             plain = Image.fromarray(np.asarray(plain) != 0)
         size = (image.height, image.width)
         window = plain.getbbox()
         if window is None:
             return np.zeros((0, 0), dtype=np.bool_), (0, 0), size
-        inside = np.asarray(plain.crop(window)) != 0
+        crop = plain.crop(window)
+        if _has_soft_edges(crop):
+            inside, (y, x), _ = _window(np.asarray(crop) >= HALF)
+            return inside, (window[1] + y, window[0] + x), size
+        inside = np.asarray(crop) != 0
     return inside.any(-1) if inside.ndim == 3 else inside, (window[1], window[0]), size
 
 
@@ -267,11 +272,11 @@ def _is_uniform(image: Image.Image) -> bool:
 
 
 def _has_soft_edges(image: Image.Image) -> bool:
-    """Whether an image of 8-bit gray has black, white, and several grays between."""
+    """Whether an image of 8-bit gray has white, and several grays besides black."""
     if image.mode != "L":
         return False
     counts = image.histogram()
-    return counts[0] > 0 and counts[255] > 0 and sum(count > 0 for count in counts[1:255]) >= MIN_GRAYS
+    return counts[255] > 0 and sum(count > 0 for count in counts[1:255]) >= MIN_GRAYS
 
 
 def _window(inside: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tuple[int, int], Size]:

@@ -168,19 +168,16 @@ def _recognised(source: Path, options: dict[str, Any]) -> Format:
             f"{source}: this could be {kinds}. Name the format (--format, format=…) or the right file "
             "(a .json, .yaml or list), or move the other files elsewhere."
         )
-    raise ValueError(f"{_refusal(source)}\n{list_of_formats()}")
+    raise ValueError(_way_out(source) or f"{_refusal(source)}\n{list_of_formats()}")
 
 
-def _refusal(source: Path) -> str:
-    """Why a path cannot be opened, and what can be done."""
+def _way_out(source: Path) -> str:
+    """What to open instead of a path that is an archive, or that contains data sets; otherwise empty."""
     if not source.exists():
-        return f"{source}: there is no such file or folder."
+        return ""
     archives = archives_in(source)
     if archives and not (source.is_dir() and has_images(source)):
         return f"{source}: the data are packed; unpack {archives[0]} and name the folder."
-    if source.is_file():
-        kind = f"a {source.suffix} file" if source.suffix else "a file without extension"
-        return f"{source}: {kind} is not an annotation file of a known format."
     splits = find_splits(source)
     if splits:
         places = ", ".join(str(place.path) for place in splits.values())
@@ -188,7 +185,16 @@ def _refusal(source: Path) -> str:
             f"{source}: it has the splits {', '.join(splits)}. One of these can be opened: {places}. "
             f"`rcnn train {source}` and `rcnn data check {source}` take the folder itself."
         )
-    there = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
     below = ", ".join(map(str, openable_below(source)))
-    known = f" One of these can be opened: {below}." if below else ""
-    return f"{source}: no annotations of a known format. Found: {there}.{known}"
+    return f"{source}: its data are in folders below. One of these can be opened: {below}." if below else ""
+
+
+def _refusal(source: Path) -> str:
+    """Why a path cannot be opened."""
+    if not source.exists():
+        return f"{source}: there is no such file or folder."
+    if source.is_file():
+        kind = f"a {source.suffix} file" if source.suffix else "a file without extension"
+        return f"{source}: {kind} is not an annotation file of a known format."
+    there = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
+    return f"{source}: no annotations of a known format. Found: {there}."
