@@ -21,6 +21,7 @@ from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import image_files
 
 SEPARATORS = "_-. "
+LOOKED_AT = 20  # folders examined to recognise the layout
 BESIDE = re.compile(r"(.+)[_-](?:mask|masks|instance|object|obj|cell)[_-]?\d+", re.IGNORECASE)
 
 
@@ -65,7 +66,7 @@ def find_mask_files(source: Path, images: Path | None, problems: list[Problem]) 
 
 def _has_folders(source: Path, images: Path | None) -> bool:
     """Whether a path has folders of one image with its masks, and none of images and their label images."""
-    kinds = {_kind_of(folder, images) for folder in subfolders(source)}
+    kinds = {_kind_of(folder, images) for folder in subfolders(source)[:LOOKED_AT]}
     return "masks" in kinds or ("either" in kinds and "labels" not in kinds)
 
 
