@@ -16,7 +16,7 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 
 
 FUNCTIONS = (
-    "bench", "check", "convert", "demo", "evaluate", "evaluate_results", "export", "get_data",
+    "bench", "check", "convert", "data_stats", "demo", "evaluate", "evaluate_results", "export", "get_data",
     "import_weights", "list_models", "load", "merge", "merge_data", "open_data", "predict", "propose",
     "report", "sample_images", "show", "split_data", "train",
 )  # fmt: skip
@@ -64,6 +64,7 @@ def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
         "rcnn.inference.detector",
         "rcnn.inference.exporters",
         "rcnn.inference.benchmark",
+        "rcnn.evaluation.data_page",
         "rcnn.evaluation.report",
         "rcnn.evaluation.proposal_recall",
         "rcnn.data.archives",

@@ -3,8 +3,9 @@
 A tour in the order of the data:
 
 1. ``open_data(path)`` reads annotated images of any known format into a ``Dataset`` of ``Sample``;
-   ``check`` lists its problems, ``show`` draws it, ``convert`` writes it in another format, ``split_data``
-   and ``merge_data`` divide and join such sets, and ``get_data`` downloads a published one.
+   ``check`` lists its problems, ``show`` draws it, ``data_stats`` is a page about it, ``convert`` writes it
+   in another format, ``split_data`` and ``merge_data`` divide and join such sets, and ``get_data`` downloads
+   a published one.
 2. ``train(path)`` chooses a recipe for the data, trains a model (``FasterRCNN``, ``MaskRCNN``, …) and reports
    on it; ``report`` rewrites the report, and ``list_models`` names what can be trained and loaded.
 3. ``load(path)`` opens a model, as a ``Detector``; ``evaluate(detector, dataset)`` measures it, ``bench``
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rcnn.data.merging import merge_data
     from rcnn.data.show import show
     from rcnn.data.splitting import split_data
+    from rcnn.evaluation.data_page import data_stats
     from rcnn.evaluation.evaluator import evaluate, evaluate_results
     from rcnn.evaluation.proposal_recall import propose
     from rcnn.importers.convert import import_weights
@@ -66,6 +68,7 @@ _MODULES = {
     "rcnn.data.merging": "merge_data",
     "rcnn.data.show": "show",
     "rcnn.data.splitting": "split_data",
+    "rcnn.evaluation.data_page": "data_stats",
     "rcnn.evaluation.evaluator": "evaluate evaluate_results",
     "rcnn.evaluation.proposal_recall": "propose",
     "rcnn.importers.convert": "import_weights",
@@ -128,6 +131,7 @@ __all__ = [
     "bench",
     "check",
     "convert",
+    "data_stats",
     "demo",
     "evaluate",
     "evaluate_results",

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from rcnn.data.dataset import Record
-from rcnn.data.twins import Looks, content_digest, groups_of_equal, looks_of, near_pairs
+from rcnn.data.twins import Looks, connected, content_digest, groups_of_equal, looks_of, near_pairs
 from rcnn.structures import Instances
 
 
@@ -76,3 +76,9 @@ def test_unreadable_images_have_no_looks(tmp_path: Path) -> None:
     assert first is None
     assert second is not None
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_pairs_become_groups() -> None:
+    assert connected([(0, 2), (5, 6), (2, 4), (4, 0), (6, 9)]) == [[0, 2, 4], [5, 6, 9]]
+    assert connected([(0, 1), (2, 3), (1, 2)]) == [[0, 1, 2, 3]]
+    assert connected([]) == []

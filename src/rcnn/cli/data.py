@@ -21,7 +21,7 @@ from rcnn.cli.options import (
 )
 
 data_app = typer.Typer(
-    no_args_is_help=True, help="Check, show, convert, split, merge and download data sets."
+    no_args_is_help=True, help="Check, look at, convert, split, merge and download data sets."
 )
 app.add_typer(data_app, name="data")
 

@@ -1,4 +1,4 @@
-"""``rcnn data split`` and ``merge``: data sets made of data sets."""
+"""``rcnn data split``, ``merge`` and ``stats``: data sets divided, joined and looked at as a whole."""
 
 from __future__ import annotations
 
@@ -91,6 +91,27 @@ def data_merge(
             sources, out, rename=_names(rename or []), copies=how, to=to, skip_bad=skip_bad, progress=progress
         )
     _print(merged)
+
+
+@data_app.command(
+    "stats",
+    epilog=examples(
+        "rcnn data stats cells/ --out cells.html", "rcnn data stats train.json val.json --out both.html"
+    ),
+)
+def data_stats(
+    sources: Annotated[list[Path], typer.Argument(metavar="DATA…", help="One or more data sets.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file to write.")] = Path("stats.html"),
+) -> None:
+    """Write a page about data sets: suspicious objects first, duplicates, classes, sizes, shapes, positions.
+
+    All splits of a folder are opened, and compared with one another.
+    """
+    from rcnn.evaluation.data_page import data_stats as write_page
+
+    with progress_bar("looking") as progress:
+        page = write_page(sources, out, progress=progress)
+    print_text(f"written: {page}")
 
 
 def _print(made: Any) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -104,6 +104,17 @@ def near_pairs(looks: Sequence[Looks | None]) -> list[tuple[int, int]]:
     bits = np.array([one.bits for one in looks if one is not None and one.pixels.any()], np.float32)
     pixels = np.array([one.pixels for one in looks if one is not None and one.pixels.any()], np.float32)
     return [(known[a], known[b]) for a, b in _alike(2 * bits - 1, pixels)] if known else []
+
+
+def connected(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Groups of images that pairs connect, also by way of others; all sorted."""
+    group_of: dict[int, list[int]] = {}
+    for a, b in pairs:
+        first, second = group_of.setdefault(a, [a]), group_of.setdefault(b, [b])
+        if first is not second:
+            first += second
+            group_of |= dict.fromkeys(second, first)
+    return sorted(sorted(group) for group in {id(group): group for group in group_of.values()}.values())
 
 
 def _alike(signs: npt.NDArray[np.float32], pixels: npt.NDArray[np.float32]) -> Iterator[tuple[int, int]]:

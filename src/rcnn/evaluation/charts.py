@@ -25,8 +25,8 @@ from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.shown import Bars, Chart, Lines, Matrix
 
 # Written by matplotlib, then replaced by the page's text colour.
-_INK = "#010203"
-_LINES = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
+INK = "#010203"
+LINE_COLOURS = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
 _TRUE, _FALSE = "#0a8fdc", "#e0a100"
 _POINTS = 300  # of a curve
 _MAX_MARKED_POINTS = 40  # of a line with a dot at each
@@ -35,19 +35,20 @@ History = Sequence[Mapping[str, float]]
 Curve = tuple[list[float], list[float]]
 
 
-def _figure_and_axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
+def figure_and_axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
+    """An empty chart in the page's colours, and its axes."""
     figure = Figure(figsize=(5.6, 3.3), layout="constrained")
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
-    axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(color=_INK, alpha=0.4)
-    axes.tick_params(colors=_INK, labelsize=9, length=0)
-    axes.set_xlabel(xlabel, color=_INK, fontsize=9)
-    axes.set_ylabel(ylabel, color=_INK, fontsize=9)
+    axes.spines[["left", "bottom"]].set(color=INK, alpha=0.4)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.set_xlabel(xlabel, color=INK, fontsize=9)
+    axes.set_ylabel(ylabel, color=INK, fontsize=9)
     return figure, axes
 
 
@@ -58,11 +59,12 @@ def _show_percent(axis: Any) -> None:
     axis.set_label_text(f"{label}, %" if label else "%")
 
 
-def _legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best") -> None:
+def legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best") -> None:
+    """Name what is drawn, if there is anything to name."""
     if labelled:
         handles = [handle for handle, _ in labelled]
         texts = [_plain(text) for _, text in labelled]
-        axes.legend(handles, texts, loc=where, fontsize=8.5, frameon=False, labelcolor=_INK)
+        axes.legend(handles, texts, loc=where, fontsize=8.5, frameon=False, labelcolor=INK)
 
 
 def _plain(text: str) -> str:
@@ -70,7 +72,7 @@ def _plain(text: str) -> str:
     return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg_element(figure: Figure, name: str) -> str:
     """The figure as an SVG element with ids of its own and the text colour of the page."""
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
@@ -78,7 +80,7 @@ def _svg(figure: Figure, name: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     for mark in ('id="', "url(#", 'xlink:href="#'):
         svg = svg.replace(mark, f"{mark}{name}-")
     return svg
@@ -127,18 +129,20 @@ def loss_chart(history: History, axis: str) -> str:
     train, held_out = curve_of(history, "loss", axis), curve_of(history, "val/loss", axis)
     if not train[0] and not held_out[0]:
         return ""
-    figure, axes = _figure_and_axes(axis, "loss")
+    figure, axes = figure_and_axes(axis, "loss")
     smooth = thinned(smoothed(train))
     labelled = []
     if train[0]:
-        axes.plot(*thinned(train), color=_LINES[0], alpha=0.3, linewidth=0.8)
-        labelled.append((axes.plot(*smooth, color=_LINES[0], linewidth=1.8)[0], "training"))
+        axes.plot(*thinned(train), color=LINE_COLOURS[0], alpha=0.3, linewidth=0.8)
+        labelled.append((axes.plot(*smooth, color=LINE_COLOURS[0], linewidth=1.8)[0], "training"))
     if held_out[0]:
-        labelled.append((axes.plot(*held_out, color=_LINES[1], marker="o", markersize=4)[0], "held out"))
+        labelled.append(
+            (axes.plot(*held_out, color=LINE_COLOURS[1], marker="o", markersize=4)[0], "held out")
+        )
     # The first steps may be so high that nothing else would be visible.
     axes.set_ylim(0, 1.15 * float(np.quantile([*smooth[1], *held_out[1]], 0.98)) or 1.0)
-    _legend(axes, labelled, "upper right")
-    return _svg(figure, "loss")
+    legend(axes, labelled, "upper right")
+    return svg_element(figure, "loss")
 
 
 def lines_chart(
@@ -162,18 +166,23 @@ def lines_chart(
     curves = {key: thinned(smoothed(curve) if smooth else curve) for key, curve in curves.items() if curve[0]}
     if not curves:
         return ""
-    figure, axes = _figure_and_axes(axis, "")
+    figure, axes = figure_and_axes(axis, "")
     labelled = []
     for i, (key, curve) in enumerate(curves.items()):
         marker = "o" if len(curve[0]) < 40 else ""
-        style = {"color": _LINES[i % len(_LINES)], "linewidth": 1.6, "marker": marker, "markersize": 4}
+        style = {
+            "color": LINE_COLOURS[i % len(LINE_COLOURS)],
+            "linewidth": 1.6,
+            "marker": marker,
+            "markersize": 4,
+        }
         labelled.append((axes.plot(*curve, **style)[0], key.removeprefix("loss/")))
     axes.set_ylim(0, top or 1.1 * max(float(np.quantile(ys, 0.98)) for _, ys in curves.values()) or 1.0)
     if top == 1.0:
         _show_percent(axes.yaxis)
     if len(curves) > 1 or top:
-        _legend(axes, labelled)
-    return _svg(figure, "lines-" + keys[0].replace("/", "-"))
+        legend(axes, labelled)
+    return svg_element(figure, "lines-" + keys[0].replace("/", "-"))
 
 
 def metric_chart(shown: Chart, name: str) -> str:
@@ -187,12 +196,12 @@ def metric_chart(shown: Chart, name: str) -> str:
 def _lines(shown: Lines, name: str) -> str:
     if not shown.lines:
         return ""
-    figure, axes = _figure_and_axes(shown.x, shown.y)
+    figure, axes = figure_and_axes(shown.x, shown.y)
     for line in (line for line in shown.lines if not line.label):
-        axes.plot(line.x, line.y, color=_INK, alpha=0.15, linewidth=0.8)
+        axes.plot(line.x, line.y, color=INK, alpha=0.15, linewidth=0.8)
     labelled = []
     main = (line for line in shown.lines if line.label)
-    for line, colour in zip(main, itertools.cycle(_LINES), strict=False):
+    for line, colour in zip(main, itertools.cycle(LINE_COLOURS), strict=False):
         marker = "o" if len(line.x) <= _MAX_MARKED_POINTS else ""
         style = {"color": colour, "linewidth": 1.8, "marker": marker, "markersize": 4}
         labelled.append((axes.plot(line.x, line.y, **style)[0], line.label))
@@ -208,30 +217,32 @@ def _lines(shown: Lines, name: str) -> str:
         if values and min(values) >= 0 and max(values) <= 1:  # fractions
             _show_percent(axis)
             set_limits(0, 1.02)
-    _legend(axes, labelled)
-    return _svg(figure, name)
+    legend(axes, labelled)
+    return svg_element(figure, name)
 
 
 def _bars(shown: Bars, name: str) -> str:
     if not shown.bars:
         return ""
-    figure, axes = _figure_and_axes("", shown.y)
+    figure, axes = figure_and_axes("", shown.y)
     labelled = []
     width = 0.76 / len(shown.bars)
     for i, (label, values) in enumerate(shown.bars.items()):
         places = [j + (i - (len(shown.bars) - 1) / 2) * width for j in range(len(values))]
         heights = [value if math.isfinite(value) else 0.0 for value in values]
-        labelled.append((axes.bar(places, heights, width * 0.92, color=_LINES[i % len(_LINES)]), label))
+        labelled.append(
+            (axes.bar(places, heights, width * 0.92, color=LINE_COLOURS[i % len(LINE_COLOURS)]), label)
+        )
         for place, height, value in zip(places, heights, values, strict=True):
-            text = {"ha": "center", "va": "bottom", "color": _INK, "fontsize": 8.5}
+            text = {"ha": "center", "va": "bottom", "color": INK, "fontsize": 8.5}
             axes.text(place, height + 0.012, percent(value), **text)
     axes.set_xticks(range(len(shown.groups)), [_plain(group) for group in shown.groups])
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, 1.08 if len(shown.bars) == 1 else 1.1 + 0.12 * len(shown.bars))  # room for the legend
     _show_percent(axes.yaxis)
     if len(shown.bars) > 1:
-        _legend(axes, labelled, "upper right")
-    return _svg(figure, name)
+        legend(axes, labelled, "upper right")
+    return svg_element(figure, name)
 
 
 def _matrix(shown: Matrix, name: str) -> str:
@@ -242,7 +253,7 @@ def _matrix(shown: Matrix, name: str) -> str:
     matrix = matrix[np.ix_(present, present)]
     fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = [_plain(shown.names[i][:16]) for i in present]
-    figure, axes = _figure_and_axes("predicted", "true")
+    figure, axes = figure_and_axes("predicted", "true")
     axes.grid(visible=False)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     small = {"fontsize": 8 if len(names) <= 12 else 6}
@@ -252,7 +263,7 @@ def _matrix(shown: Matrix, name: str) -> str:
         fraction = fractions[row, column]
         colour = "#ffffff" if fraction > 0.5 else "#000000"
         axes.text(column, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    return _svg(figure, name)
+    return svg_element(figure, name)
 
 
 def score_chart(agreement: Agreement) -> str:
@@ -260,7 +271,7 @@ def score_chart(agreement: Agreement) -> str:
     true, false = agreement.scores_true, agreement.scores_false
     if not true and not false:
         return ""
-    figure, axes = _figure_and_axes("score", "detections")
+    figure, axes = figure_and_axes("score", "detections")
     edges = np.linspace(0, 1, 41)
     labelled = []
     highest = []
@@ -270,31 +281,31 @@ def score_chart(agreement: Agreement) -> str:
         patch = axes.stairs(counts, edges, fill=True, color=colour, alpha=0.55)
         axes.stairs(counts, edges, color=colour, linewidth=1.3)
         labelled.append((patch, f"{name} ({len(scores):,})"))
-    line = axes.axvline(agreement.threshold, color=_INK, linestyle=(0, (4, 3)), linewidth=1.3)
+    line = axes.axvline(agreement.threshold, color=INK, linestyle=(0, (4, 3)), linewidth=1.3)
     labelled.append((line, f"threshold {number(agreement.threshold)}"))
     # There are often so many weak false detections that the true ones would be invisible.
     if max(highest) > 8 * max(1, min(highest)):
         axes.set_yscale("symlog", linthresh=10)
-        axes.set_ylabel("detections (logarithmic above 10)", color=_INK, fontsize=9)
+        axes.set_ylabel("detections (logarithmic above 10)", color=INK, fontsize=9)
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    _legend(axes, labelled, "upper center")
-    return _svg(figure, "scores")
+    legend(axes, labelled, "upper center")
+    return svg_element(figure, "scores")
 
 
 def count_chart(matches: Sequence[ImageMatch]) -> str:
     """The number of predicted objects over that of true objects, one point per image."""
     if not matches:
         return ""
-    figure, axes = _figure_and_axes("true", "predicted")
+    figure, axes = figure_and_axes("true", "predicted")
     times = Counter((match.num_true, match.num_predicted) for match in matches)
     true, predicted = zip(*times, strict=True)
     highest = max(1, *true, *predicted)
-    axes.plot([0, highest], [0, highest], color=_INK, alpha=0.45, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot([0, highest], [0, highest], color=INK, alpha=0.45, linewidth=1, linestyle=(0, (4, 3)))
     # A point's area shows how many images it stands for.
     area = [18 * math.sqrt(number) for number in times.values()]
     axes.scatter(
-        true, predicted, s=area, color=_LINES[0], alpha=0.55, linewidths=0, rasterized=len(times) > 1500
+        true, predicted, s=area, color=LINE_COLOURS[0], alpha=0.55, linewidths=0, rasterized=len(times) > 1500
     )
     if highest > 60 and highest > 10 * float(np.median(true)):
         ticks = [0, 5] + [m * 10**e for e in range(1, 6) for m in (1, 2, 5) if m * 10**e <= highest]
@@ -306,4 +317,4 @@ def count_chart(matches: Sequence[ImageMatch]) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(xlim=(0, 1.05 * highest), ylim=(0, 1.05 * highest))
-    return _svg(figure, "counts")
+    return svg_element(figure, "counts")

@@ -68,6 +68,11 @@ def in_percent(value: float | None, unit: str = "") -> str:
     return f"{percent(value)}{unit}" if value is not None and math.isfinite(value) else DASH
 
 
+def plural(number: int, noun: str) -> str:
+    """Such as ``1 image`` or ``2,000 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def metric_table(shown: MetricTable) -> str:
     """The table of a metric, with its caption below."""
     html = html_table(

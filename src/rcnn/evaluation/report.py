@@ -25,6 +25,7 @@ from rcnn.evaluation.page import (
     in_percent,
     key,
     metric_table,
+    plural,
     table_card,
 )
 from rcnn.evaluation.pictures import VERDICTS, Panel, compare, compare_maps, shrunk
@@ -115,7 +116,7 @@ def _headline(evaluation: Evaluation) -> str:
         true, predicted = sum(m.num_true for m in matches), sum(m.num_predicted for m in matches)
         tiles += [
             (in_percent(evaluation.f1, " %"), f"best F1, at score ≥ {number(evaluation.f1_threshold)}"),
-            (f"{predicted:,} / {true:,}", f"objects predicted / true, {_plural(len(matches), 'image')}"),
+            (f"{predicted:,} / {true:,}", f"objects predicted / true, {plural(len(matches), 'image')}"),
         ]
     boxes = "".join(f'<div class="tile"><b>{escape(v)}</b><span>{escape(t)}</span></div>' for v, t in tiles)
     return f'<div class="tiles">{boxes}</div>' if tiles else ""
@@ -347,10 +348,6 @@ def _whole(value: float | None) -> str:
 
 def _objects(values: Mapping[str, float]) -> float:
     return values.get("objects", 0)
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _duration(seconds: float) -> str:
