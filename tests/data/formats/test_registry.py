@@ -87,7 +87,7 @@ def test_an_object_is_a_format(own: str, texts: Path) -> None:
 
 
 def test_a_row_of_the_table_is_recognised(own: str, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="no annotations of a known format"):
+    with pytest.raises(ValueError, match="which is not read"):
         open_data(texts)
     monkeypatch.setitem(FORMATS, "texts", find_format(own))
     assert open_data(texts).format == open_data(texts, format="texts").format == "texts"

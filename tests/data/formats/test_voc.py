@@ -413,3 +413,25 @@ def test_difficult_everywhere_is_explained(tmp_path: Path) -> None:
     add(tmp_path, thing(difficult=1), thing(SECOND, difficult=1))
     [problem] = open_data(tmp_path).problems
     assert "All 2 objects are marked as difficult" in problem.what
+
+
+def test_the_polygons_of_labelmes_old_xml_are_objects(tmp_path: Path) -> None:
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((2, 1), (6, 1), (6, 4), (2, 4)))
+    drawn = f"<object><name>cat</name><deleted>0</deleted><polygon>{points}</polygon></object>"
+    gone = drawn.replace("<deleted>0", "<deleted>1")
+    Image.new("L", (8, 6)).save(tmp_path / "a.png")
+    (tmp_path / "a.xml").write_text(f"<annotation><filename>a.png</filename>{drawn}{gone}</annotation>")
+    truth = open_data(tmp_path).records[0].load_truth()
+    assert truth.boxes.tolist() == [[2, 1, 6, 4]]
+    assert truth.masks is not None
+    assert truth.masks.areas().tolist() == [12]
+
+
+def test_extensions_may_be_in_upper_case(tmp_path: Path) -> None:
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "Annotations").mkdir()
+    Image.new("L", (8, 6)).save(tmp_path / "JPEGImages" / "a.png")
+    box = "<bndbox><xmin>3</xmin><ymin>2</ymin><xmax>6</xmax><ymax>4</ymax></bndbox>"
+    xml = f"<annotation><object><name>cat</name>{box}</object></annotation>"
+    (tmp_path / "Annotations" / "a.XML").write_text(xml)
+    assert open_data(tmp_path).records[0].truth.boxes.tolist() == [[2, 1, 6, 4]]

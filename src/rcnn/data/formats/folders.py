@@ -21,7 +21,7 @@ from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 # fmt: off
 IMAGE_WORDS = frozenset((
     "image", "images", "img", "imgs", "jpegimages", "pngimages", "original", "originals", "photo", "photos",
-    "picture", "pictures", "raw", "input", "inputs",
+    "picture", "pictures", "raw", "input", "inputs", "rawimage", "rawimages", "frames", "data",
 ))
 ANNOTATION_WORDS = frozenset((
     "label", "labels", "mask", "masks", "pedmasks", "gt", "gts", "groundtruth", "annotation", "annotations",
@@ -69,6 +69,15 @@ def split_of(name: str) -> str | None:
     """
     words = {SPLIT_WORDS[word] for word in _words(name) if word in SPLIT_WORDS}
     return words.pop() if len(words) == 1 else None
+
+
+def without_split(name: str) -> str:
+    """What files of several splits have in common: the name without the word for its split, in lower case.
+
+    >>> without_split("instances_Validation"), without_split("train2017_labels")
+    ('instances', 'labels')
+    """
+    return " ".join(word for word in _words(name) if word not in SPLIT_WORDS)
 
 
 def subfolders(folder: Path) -> list[Path]:

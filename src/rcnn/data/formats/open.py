@@ -9,17 +9,18 @@ from typing import Any
 from rcnn.config import is_dotted_path, resolve
 from rcnn.data.adapters import Items, from_items
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.folders import has_images
+from rcnn.data.formats.foreign import foreign_file, lack_of_annotations
 from rcnn.data.formats.recognition import (
     archives_in,
-    candidates,
     find_splits,
+    guessed,
     openable_below,
     recognised,
     unwrapped,
 )
-from rcnn.data.formats.registry import Format, as_format, find_format, formats, list_of_formats
+from rcnn.data.formats.registry import Format, as_format, find_format, formats, names_of_formats
 from rcnn.data.libraries.table import library_of
+from rcnn.data.problems import shortened
 from rcnn.io.reading import Reading, reading_as
 from rcnn.structures import Skeleton
 
@@ -156,45 +157,52 @@ def open_splits(
 
 
 def _recognised(source: Path, options: dict[str, Any]) -> Format:
-    found = candidates(source, options)
+    found = recognised(source, options)
+    if not found and options:
+        found = recognised(source, {})
+    if not found and source.exists():
+        foreign = foreign_file(source)
+        if foreign is not None and foreign.is_text and not openable_below(source):
+            raise ValueError(f"{source}: {foreign}")
+        found = guessed(source)
     if len(found) == 1:
         return found[0]
-    whole = recognised(source, {}) if options and not found else []
-    if len(whole) == 1:
-        return whole[0]
     if len(found) > 1:
         kinds = " and ".join(row.name for row in found)
         raise ValueError(
             f"{source}: this could be {kinds}. Name the format (--format, format=…) or the right file "
             "(a .json, .yaml or list), or move the other files elsewhere."
         )
-    raise ValueError(_way_out(source) or f"{_refusal(source)}\n{list_of_formats()}")
+    raise ValueError(f"{source}: {_refusal(source)}")
 
 
-def _way_out(source: Path) -> str:
-    """What to open instead of a path that is an archive, or that contains data sets; otherwise empty."""
+def _refusal(source: Path) -> str:
+    """Why a path cannot be opened, and what can be done."""
     if not source.exists():
-        return ""
-    archives = archives_in(source)
-    if archives and not (source.is_dir() and has_images(source)):
-        return f"{source}: the data are packed; unpack {archives[0]} and name the folder."
+        return "there is no such file or folder."
     splits = find_splits(source)
     if splits:
         places = ", ".join(str(place.path) for place in splits.values())
         return (
-            f"{source}: it has the splits {', '.join(splits)}. One of these can be opened: {places}. "
+            f"it has the splits {', '.join(splits)}. One of these can be opened: {places}. "
             f"`rcnn train {source}` and `rcnn data check {source}` take the folder itself."
         )
-    below = ", ".join(map(str, openable_below(source)))
-    return f"{source}: its data are in folders below. One of these can be opened: {below}." if below else ""
-
-
-def _refusal(source: Path) -> str:
-    """Why a path cannot be opened."""
-    if not source.exists():
-        return f"{source}: there is no such file or folder."
+    below = openable_below(source) if source.is_dir() else []
+    if below:
+        places = shortened([str(folder) for folder in below])
+        return f"its data are in folders below. One of these can be opened: {places}."
+    archives = archives_in(source)
+    if archives:
+        return f"the data are packed; unpack {archives[0]} and name the folder."
+    lacking = lack_of_annotations(source)
+    if lacking is not None:
+        return f"{lacking}."
+    foreign = foreign_file(source)
+    if foreign is not None:
+        return str(foreign)
+    known = f"Formats: {names_of_formats()}; docs/data.md shows the files of each."
     if source.is_file():
         kind = f"a {source.suffix} file" if source.suffix else "a file without extension"
-        return f"{source}: {kind} is not an annotation file of a known format."
-    there = ", ".join(sorted(f.name for f in source.iterdir())[:10]) or "nothing"
-    return f"{source}: no annotations of a known format. Found: {there}."
+        return f"{kind} is not an annotation file of a known format. {known}"
+    there = ", ".join(sorted(f.name for f in source.iterdir())[:10])
+    return f"no annotations of a known format. Found: {there}. {known}"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rcnn.data.formats.folders import SPLIT_WORDS, is_image_folder, split_of, subfolders
+from rcnn.data.formats.folders import SPLIT_WORDS, is_image_folder, split_of, subfolders, without_split
 from rcnn.data.formats.registry import Format, formats
 from rcnn.data.formats.yolo_settings import existing_splits
 from rcnn.io.images import image_files, visible_files
@@ -41,18 +41,17 @@ class SplitPlace(NamedTuple):
     split: str | None = None
 
 
-def candidates(source: Path, options: Mapping[str, Any]) -> list[Format]:
-    """The formats that recognise a file or folder; without any, the formats to try.
+def guessed(source: Path) -> list[Format]:
+    """The formats whose readers can explain why a path that none recognises cannot be opened."""
+    return [row for row in formats().values() if row.guess(source)]
+
+
+def recognised(source: Path, options: Mapping[str, Any]) -> list[Format]:
+    """The formats that recognise a file or folder.
 
     Raises:
         ValueError: a format recognises the path, but asks for one of several files.
     """
-    rows = formats().values()
-    return recognised(source, options) or [row for row in rows if row.guess(source)]
-
-
-def recognised(source: Path, options: Mapping[str, Any]) -> list[Format]:
-    """The formats that recognise a file or folder; raises as :func:`candidates`."""
     return [row for row in formats().values() if row.sniff(source, **taken(row, options))]
 
 
@@ -130,8 +129,7 @@ def _places_of_splits(source: Path) -> Iterator[list[Path]]:
         families: dict[str, list[Path]] = defaultdict(list)
         files = visible_files(folder) if folder.is_dir() else []
         for file in (f for f in files if f.suffix.lower() in LISTS):
-            split = split_of(file.stem)
-            families[(file.stem.replace(split, "") if split else "") + file.suffix].append(file)
+            families[without_split(file.stem) + file.suffix].append(file)
         yield from sorted(families.values(), key=lambda files: "instances" not in files[0].stem)
 
 

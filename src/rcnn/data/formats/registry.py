@@ -7,14 +7,10 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rcnn.config import did_you_mean, is_dotted_path, resolve
-from rcnn.data.dataset import Dataset
 from rcnn.data.formats import (
     cellpose,
     cityscapes,
@@ -46,13 +42,8 @@ from rcnn.data.formats import (
     yolo_layout,
     yolo_writer,
 )
-from rcnn.data.formats.writer import Writer
-
-TITLE_WIDTH, LINE_WIDTH = 26, 106  # characters, in the list for messages
-
-
-def _never(path: Path) -> bool:
-    return False
+from rcnn.data.formats.row import Format as Format
+from rcnn.data.formats.row import as_format as as_format
 
 
 def _has_other_masks(path: Path, images: Path | None) -> bool:
@@ -77,40 +68,6 @@ def _is_segmentation(path: Path) -> bool:
     # CVAT's masks are in colours; a folder that has boxes, too, is opened for them.
     folder = voc_masks.is_segmentation_folder(path) and not voc.is_voc(path)
     return (folder or voc_masks.is_segmentation_list(path)) and not cvat_masks.is_cvat_masks(path)
-
-
-@dataclass(frozen=True)
-class Format:
-    """One format.
-
-    Attributes:
-        name: as in :class:`Dataset`.
-        read: opens a file or folder; gets ``options`` as keywords if they were given.
-        sniff: whether a file or folder has this format; called like ``read``. It may raise a ValueError that
-            asks for one of several splits.
-        guess: called if no format recognises the path, so that the reader can explain what is wrong.
-        write: creates the writer from a folder, the data set and a :class:`DroppedContent`; None if the
-            format can only be read.
-        options: which of ``images`` and ``split`` it accepts.
-        parents: names of folders above the path that identify the format.
-        title: the name shown to users.
-        description: the files of the format, for the list in messages and in docs/data.md; code is in
-            backticks.
-        gives: what is read.
-        sizes: whether annotations have the size of their image, which tells on what pixels they were drawn.
-    """
-
-    name: str
-    read: Callable[..., Dataset]
-    sniff: Callable[..., bool] = _never
-    guess: Callable[[Path], bool] = _never
-    write: Callable[..., Writer] | None = None
-    options: tuple[str, ...] = ()
-    parents: tuple[str, ...] = ()
-    title: str = ""
-    description: str = ""
-    gives: str = ""
-    sizes: bool = False
 
 
 FORMATS: dict[str, Any] = {
@@ -404,41 +361,14 @@ def find_format(name: str) -> Format:
     )
 
 
-def as_format(row: Any, place: str) -> Format:
-    """Any object with the attributes of :class:`Format`, with defaults added.
-
-    Raises:
-        ValueError: ``name`` is not a text or ``read`` not callable; the message names ``place``.
-    """
-    if isinstance(row, Format):
-        return row
-    values: dict[str, Any] = {
-        spec.name: getattr(row, spec.name, None if spec.default is MISSING else spec.default)
-        for spec in fields(Format)
-    }
-    if not isinstance(values["name"], str) or not callable(values["read"]):
-        raise ValueError(
-            f"{place}: a format needs a text as name, and a function read that takes a path and returns a "
-            f"Dataset; found {row!r}"
-        )
-    return Format(**values)
-
-
 def writable() -> list[str]:
     """The keys of the writable formats."""
     return [key for key, row in formats().items() if row.write is not None]
 
 
-def list_of_formats() -> str:
-    """The list of formats for messages."""
-    lines = ["Formats that can be opened:"]
-    for row in formats().values():
-        title = f"  {row.title or row.name}".ljust(TITLE_WIDTH)
-        text = row.description.replace("`", "")
-        lines += textwrap.wrap(
-            text, LINE_WIDTH, initial_indent=title, subsequent_indent=" " * TITLE_WIDTH
-        ) or [title.rstrip()]
-    return "\n".join(lines)
+def names_of_formats() -> str:
+    """The titles of the formats for messages."""
+    return ", ".join(row.title or row.name for row in formats().values())
 
 
 def markdown_table() -> str:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,7 +25,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.contents import head
 from rcnn.data.formats.folders import (
     Sides,
-    files_below,
+    folders_below,
     has_file,
     has_file_itself,
     has_images,
@@ -42,6 +43,7 @@ from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
 OFFICIAL = "Annotations"
 IMAGE_FOLDERS = ("JPEGImages", "Images", "images")
+LOOKED_AT = 5  # XML files read to recognise a folder
 
 
 def read_voc(folder: str | Path, split: str | None = None, images: str | Path | None = None) -> Dataset:
@@ -100,7 +102,7 @@ def voc_sides(source: Path, images: Path | None = None) -> Sides | None:
         own = [*filled, source] if has_voc_files(source) else filled
         return Sides(images, own[0]) if own else None
     official = source / OFFICIAL
-    if has_file(official, (".xml",)):
+    if has_file(official, (".xml",)) and not all(map(_is_foreign, islice(_xml_files(official), LOOKED_AT))):
         named = [source / name for name in IMAGE_FOLDERS if has_images(source / name)]
         return Sides(named[0] if named else source, official)
     pairs = sides_of(source, has_voc_files)
@@ -109,14 +111,30 @@ def voc_sides(source: Path, images: Path | None = None) -> Sides | None:
     if len(filled) == 1 and image_files(source):
         return Sides(source, filled[0])
     # Other programs save XML files, too: one must have the name of an image.
-    beside = source.is_dir() and any(f.with_suffix(".xml").is_file() for f in image_files(source))
+    own = [f for f in visible_files(source) if f.suffix.lower() == ".xml"] if source.is_dir() else []
+    stems = {f.stem for f in image_files(source)} if own else set()
+    beside = any(f.stem in stems and not _is_foreign(f) for f in own)
     return Sides(source, source) if beside else None
 
 
 def has_voc_files(folder: Path) -> bool:
     """Whether the first XML file in a folder, or below it, looks like one of Pascal VOC."""
-    file = next(iter(files_below(folder, "*.xml")), None) if has_file(folder, (".xml",)) else None
-    return file is not None and re.search(r"<(\w+:)?annotation\b", head(file), re.IGNORECASE) is not None
+    file = next(_xml_files(folder), None) if has_file(folder, (".xml",)) else None
+    return (
+        file is not None
+        and not _is_foreign(file)
+        and re.search(r"<(\w+:)?annotation\b", head(file), re.I) is not None
+    )
+
+
+def _xml_files(folder: Path) -> Iterator[Path]:
+    return (f for place in folders_below(folder) for f in visible_files(place) if f.suffix.lower() == ".xml")
+
+
+def _is_foreign(xml: Path) -> bool:
+    """Whether the first element of an XML file is another than VOC's; broken files may be VOC's."""
+    first = re.search(r"<(?:[\w.-]+:)?([A-Za-z_][\w.-]*)", head(xml))
+    return first is not None and first[1].lower() != "annotation"
 
 
 def _is_split(sides: Sides) -> bool:
@@ -129,8 +147,8 @@ def _annotation_files(sides: Sides, split: str | None, source: Path, problems: l
     if split is None:
         if folder == sides.images:
             problems += _nested(folder)
-            return visible_files(folder, "*.xml")
-        return files_below(folder, "*.xml")
+            return [f for f in visible_files(folder) if f.suffix.lower() == ".xml"]
+        return list(_xml_files(folder))
     listing = source / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"

@@ -3,6 +3,7 @@
     <bndbox> xmin ymin xmax ymax       1-based, inclusive corners; several are several objects
     <polygon> x1 y1 x2 y2 …            Roboflow's outline; or <pt> with <x> and <y>
     <robndbox> cx cy w h angle         roLabelImg's rotated box, the angle in radians, clockwise
+    <polygon> without <bndbox>         LabelMe's old XML: 0-based points; <deleted> 1 is no object
     <attributes> … rotation            CVAT's: degrees, clockwise, about the centre of the <bndbox>
 
 Tags are compared in lower case, without namespaces.
@@ -67,6 +68,11 @@ def shapes_of(element: ElementTree.Element) -> Iterator[VocShape]:
         yield from map(_turned_shape, rotated)
         return
     polygon = _polygon(element.find("polygon")) if len(boxes) < 2 else None
+    if (element.findtext("deleted") or "0").strip() == "1":
+        return
+    if not boxes and polygon is not None:
+        yield VocShape(bounds([polygon]) or (0, 0, 0, 0), outline=polygon)
+        return
     angle = _rotation(element)
     for box in boxes or [ElementTree.Element("bndbox")]:
         corners, fault = _corners(box)
