@@ -34,6 +34,7 @@ from rcnn.inference.exported_metadata import (
 from rcnn.inference.postprocess import Found, split_images
 from rcnn.inference.predictor import Prepared, Request
 from rcnn.inference.tiles import Tile, make_tiles, needs_tiling
+from rcnn.inference.torch_archive import ArchiveError, safe_copy
 from rcnn.io.reading import Reading
 from rcnn.io.renamed import stored_settings
 from rcnn.kernels.library import cpu_flags
@@ -303,7 +304,8 @@ def _has_matrix_units() -> bool:
 
 
 def _load_torch(path: Path) -> ExportedDetector:
-    info = torch_metadata(path)
+    content = path.read_bytes()
+    info = torch_metadata(content, path)
     try:
         import torch
         import torchvision  # noqa: F401 - brings the operators that the program calls
@@ -312,7 +314,11 @@ def _load_torch(path: Path) -> ExportedDetector:
     try:
         with warnings.catch_warnings():  # of torch 2.9, about how it reads its own archive
             warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
-            program: Any = torch.export.load(path).module()
+            program: Any = torch.export.load(safe_copy(content)).module()
+    except ArchiveError as error:
+        raise ValueError(
+            f"{path}: {error}; it is not opened. Export the model again with rcnn export."
+        ) from error
     except Exception as error:  # of its schema, of operators, of the archive: they share no base class
         raise ValueError(
             f"{path}: torch {torch.__version__} cannot open what {written_by(info, 'torch')} wrote: "

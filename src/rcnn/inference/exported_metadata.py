@@ -44,10 +44,10 @@ def folder_metadata(folder: Path) -> dict[str, Any]:
     return info
 
 
-def torch_metadata(path: Path) -> dict[str, Any]:
+def torch_metadata(archive: bytes, path: Path) -> dict[str, Any]:
     """The metadata of a ``.pt2`` file, once the archive's checksums are verified."""
     try:
-        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as file:
+        with zipfile.ZipFile(io.BytesIO(archive)) as file:
             damaged = file.testzip()
             name = next((n for n in file.namelist() if n.endswith(METADATA_FILE)), None)
             content = None if name is None else json.loads(file.read(name))
