@@ -20,7 +20,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 T = TypeVar("T")
+Trust = bool | Iterable[str]
+"""Whose code a file may name by dotted path: everybody's (True), or that of some packages."""
 NONE = "none"
+EVERY_PACKAGE = "all"
 
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _PREFIXES = ("timm:",)  # names of other programs' models, which look alike and run no code of a user's
@@ -79,7 +82,7 @@ def resolve(path: str) -> Any:
     return getattr(module, name)
 
 
-def require_trust(values: Any, where: str, trust: Iterable[str] = ()) -> None:
+def require_trust(values: Any, where: str, trust: Trust = ()) -> None:
     """Refuse dotted paths in what a file says, unless their modules are imported already or trusted.
 
     Importing runs code, so a file must not decide what is imported.
@@ -87,16 +90,20 @@ def require_trust(values: Any, where: str, trust: Iterable[str] = ()) -> None:
     Args:
         values: plain data as JSON or TOML has it; every text in it is looked at.
         where: the file, for the message.
-        trust: packages or modules that the caller allows, with all modules below them.
+        trust: packages or modules that the caller allows, with all modules below them; True, or ``all`` among
+            them: every one but Python's own.
 
     Raises:
         ValueError: a path that is neither imported nor trusted, or one of Python's standard library.
     """
-    trusted = tuple(trust)
+    trusted = () if isinstance(trust, bool) else tuple(trust)
     for path in _dotted_paths(values):
         module = path.partition(":")[0]
         root = module.partition(".")[0]
-        allowed = module in sys.modules or any(f"{module}.".startswith(f"{name}.") for name in trusted)
+        allowed = trust is True or module in sys.modules
+        allowed = allowed or any(
+            name == EVERY_PACKAGE or f"{module}.".startswith(f"{name}.") for name in trusted
+        )
         if not allowed or root in sys.stdlib_module_names:
             raise ValueError(
                 f"{where}: it names {path}, and code is never imported because a file says so; if you trust "

@@ -7,13 +7,13 @@ weights. Exported files are opened without torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rcnn.catalogue import PUBLISHED
-from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
+from rcnn.config import Trust, build_settings, did_you_mean, override_tables, parse_assignments, require_trust
 from rcnn.inference.exported import ExportedDetector, is_exported, open_exported
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.io.packaged import packaged
@@ -37,7 +37,7 @@ def load(
     precision: Precision = "auto",
     half: bool | None = None,
     settings: Sequence[str] = (),
-    trust: Iterable[str] = (),
+    trust: Trust = (),
 ) -> Detector | ExportedDetector:
     """Open a trained model.
 
@@ -48,7 +48,7 @@ def load(
         precision: see :func:`load_detector`; exported models have their own.
         half: the old name of ``precision``.
         settings: changes such as ``model.box.nms_iou=0.4``, see :func:`load_detector`; likewise.
-        trust: packages whose code a file may name, see :func:`load_detector`.
+        trust: packages whose code a file may name, or True, see :func:`load_detector`.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
@@ -72,7 +72,7 @@ def load_detector(
     precision: Precision = "auto",
     half: bool | None = None,
     settings: Sequence[str] = (),
-    trust: Iterable[str] = (),
+    trust: Trust = (),
 ) -> Detector:
     """Open a trained network.
 
@@ -86,7 +86,7 @@ def load_detector(
         half: the old name: True for ``bf16``, False for ``float32``.
         settings: changes for prediction, such as ``model.box.nms_iou=0.4`` or ``transform.short_side=1000``.
         trust: packages whose code a file may name by dotted path, for a model or backbone of a user's own;
-            modules that are imported already need not be named.
+            modules that are imported already need not be named; True: any package.
 
     Raises:
         FileNotFoundError: there is no such file, folder or published model.
@@ -113,7 +113,7 @@ def load_detector(
     return replace(detector, precision=precision)
 
 
-def load_initial_weights(network: nn.Module, start: str | Path, *, trust: Iterable[str] = ()) -> list[str]:
+def load_initial_weights(network: nn.Module, start: str | Path, *, trust: Trust = ()) -> list[str]:
     """Give a model the weights of a trained one wherever both have a tensor of the same name and shape.
 
     So a finer FCN begins as the coarser one, and a model for other classes with all but its last layers.
@@ -180,7 +180,7 @@ def _published(name: str) -> Detector:
         ) from error
 
 
-def _read(file: Path, trust: Iterable[str]) -> Detector:
+def _read(file: Path, trust: Trust) -> Detector:
     """The detector that a checkpoint holds."""
     from rcnn.inference.detector import Detector
     from rcnn.io.checkpoint import read_checkpoint

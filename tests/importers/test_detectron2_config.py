@@ -230,7 +230,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         ("_BASE_: config.yaml", "leads back to itself"),
         ("- a\n- b", "holds one list"),
         ("model:\n  type: MaskRCNN", "no MODEL in it"),
-        ("MODEL: !!python/object/apply:os.system [ls]", "cannot be read as YAML"),
+        ("MODEL: !!python/object/apply:os.system [ls]", "this is not YAML of plain values"),
         ("VERSION: 1\nMODEL: {MASK_ON: true}", "VERSION 1, expected 2"),
     ],
     ids=["no base", "circle", "list", "of another program", "code", "version 1"],

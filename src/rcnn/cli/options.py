@@ -51,7 +51,7 @@ Trust = Annotated[
     list[str] | None,
     typer.Option(
         "--trust", metavar="MODULE",
-        help="Python package that a model file or recipe may import code from. Repeatable.",
+        help="Python package that a model file or recipe may import code from, or all. Repeatable.",
     ),
 ]  # fmt: skip
 Precision = Annotated[

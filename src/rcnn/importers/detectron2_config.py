@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rcnn.config import override_tables
+from rcnn.data.formats.lookup import is_within, leads_out, reach_of
 from rcnn.importers.detectron2_keys import (
     CARRIED,
     DEFAULTS,
@@ -31,6 +30,7 @@ from rcnn.importers.detectron2_keys import (
     TRAINING,
 )
 from rcnn.importers.recognise import RecognisedModel, num_classes
+from rcnn.io.yaml import parse_yaml
 from rcnn.models.keypoint_rcnn import KeypointRCNNSettings
 
 BASE = "_BASE_"
@@ -75,10 +75,9 @@ def read_config(path: str | Path) -> Detectron2Config:
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be read as YAML ({reason}); expected config.yaml") from error
+        content = parse_yaml(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: the text is not UTF-8 ({error}); expected config.yaml") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds one {type(content).__name__}, expected the tables of config.yaml")
     named = content.pop(BASE, [])
@@ -87,6 +86,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         base = path.parent / Path(name).expanduser()
         if base in seen or base == path:
             raise ValueError(f"{path}: its {BASE} {name} leads back to itself")
+        if not is_within(base, reach := reach_of(path)):
+            raise ValueError(f"{path}: {leads_out(name, reach)} Copy it there, and correct {BASE}.")
         if not base.is_file():
             raise ValueError(
                 f"{path}: its {BASE} {name} is not there; put it there, or give the config.yaml in the "

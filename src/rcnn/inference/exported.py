@@ -31,6 +31,7 @@ from rcnn.inference.exported_metadata import (
     torch_metadata,
     written_by,
 )
+from rcnn.inference.graph_files import inspect_onnx, inspect_openvino
 from rcnn.inference.postprocess import Found, split_images
 from rcnn.inference.predictor import Prepared, Request
 from rcnn.inference.tiles import Tile, make_tiles, needs_tiling
@@ -243,6 +244,7 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedDe
 def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
     content = path.read_bytes()
     info = onnx_metadata(content, path)
+    inspect_onnx(content, path)
     try:
         import onnxruntime
     except ImportError as error:
@@ -264,6 +266,7 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
 
 def _load_openvino(folder: Path, threads: int | None) -> ExportedDetector:
     info = folder_metadata(folder)
+    inspect_openvino(folder / "model.xml")
     try:
         import openvino
     except ImportError as error:

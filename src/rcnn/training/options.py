@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rcnn.config import override_tables, parse_assignments
+from rcnn.config import Trust, override_tables, parse_assignments
 from rcnn.data.dataset import Dataset
 from rcnn.io.reading import Reading
 from rcnn.training.recipe import Recipe, load_recipe
@@ -56,7 +56,7 @@ class TrainOptions:
     device: str | None = None
     callbacks: Sequence[object] = ()
     log: Sequence[str] = ()
-    trust: Sequence[str] = ()
+    trust: Trust = ()
     console: Console = field(default_factory=lambda: Console(soft_wrap=True))
 
     def reading(self, recipe: Recipe | None) -> Reading:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from rcnn.config import Trust
 from rcnn.device import barrier, choose_device, rank
 from rcnn.io import checkpoint
 from rcnn.loading import load_initial_weights
@@ -71,7 +72,7 @@ def train(
     device: str | None = None,
     callbacks: Sequence[object] = (),
     log: Sequence[str] = (),
-    trust: Sequence[str] = (),
+    trust: Trust = (),
     console: Console | None = None,
     trunk: str | None = None,
 ) -> Path:

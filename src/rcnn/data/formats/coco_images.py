@@ -11,7 +11,14 @@ from rcnn.data.builder import DatasetBuilder, Picture
 from rcnn.data.formats.coco_forms import number, with_whole_numbers
 from rcnn.data.formats.coco_json import Entry, has_fields
 from rcnn.data.formats.image_index import find_below
-from rcnn.data.formats.lookup import find_file, missing_files
+from rcnn.data.formats.lookup import (
+    FILES_ONLY_BELOW,
+    find_file,
+    is_within,
+    leads_out,
+    missing_files,
+    reach_of,
+)
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.images import ImageError, image_size
 
@@ -49,6 +56,7 @@ class CocoImages:
         """Read the images of a file."""
         listed: dict[Path, int | str] = {}
         missing: list[Path] = []
+        reach = reach_of(self.builder.source, self.folder)
         elsewhere: list[Path] = []
         there = _file_names(self.folder)
         for index, entry in enumerate(map(with_whole_numbers, entries)):
@@ -57,7 +65,7 @@ class CocoImages:
                 self.builder.report(what, "Complete it.", f"images[{index}]", objects=0)
                 continue
             image_id, name = entry["id"], entry["file_name"]
-            path = self.folder / name if name in there else find_file(self.folder, name)
+            path = self.folder / name if name in there else find_file(self.folder, name, reach)
             if path is None:
                 path = find_below(self.folder, self.builder.source, name)
                 elsewhere += [] if path is None else [path]
@@ -68,6 +76,10 @@ class CocoImages:
                 files += [self.pictures[image_id].path] if image_id in self.pictures else []
                 for file in files:
                     self.builder.report(what, "Give each image its own id.", place, file=file, objects=0)
+            elif path is None and not is_within(self.folder / name, reach):
+                self.dropped.add(image_id)
+                what = leads_out(name, reach)
+                self.builder.report(what, FILES_ONLY_BELOW, place, objects=0)
             elif path is None:
                 self.dropped.add(image_id)
                 missing.append(self.folder / name)

@@ -33,7 +33,7 @@ from rcnn.data.formats.coco_json import (
     load_coco,
 )
 from rcnn.data.formats.image_index import image_folder
-from rcnn.data.formats.lookup import find_file
+from rcnn.data.formats.lookup import find_file, reach_of
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.atomic import write_atomically
 from rcnn.io.images import ImageError, read_mask_colours
@@ -126,7 +126,8 @@ class _Reader:
 
     def _png(self, name: str) -> Path | None:
         source = self.builder.source
-        return find_file(source.with_suffix(""), name) or find_file(source.parent, name)
+        reach = reach_of(source)
+        return find_file(source.with_suffix(""), name, reach) or find_file(source.parent, name, reach)
 
     def _read_segments(self, picture: Picture, png: Path, segments: list[Any]) -> None:
         """Read the class of every segment, and add things as objects."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 from rcnn.io.images import visible_files
+from rcnn.io.xml import parse_xml
 
 HEAD = 65536  # bytes that are looked at to recognise a file
 LOOKED_AT = 100  # files that are looked at to recognise a folder
@@ -136,40 +135,10 @@ def read_xml(path: Path) -> ElementTree.Element:
     Raises:
         ValueError: the file cannot be read, is not XML, or declares a document type.
     """
-    builder = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate("utf-8")
-    parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
-        parser.Parse(_as_utf8(path.read_bytes()), True)
-        return builder.close()
+        return parse_xml(path.read_bytes(), path)
     except OSError as error:
         raise ValueError(f"{path}: the file cannot be read ({error.strerror}).") from error
-    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: unknown encoding
-        raise ValueError(f"{path}: this is not usable XML ({error}). Export it again.") from error
-
-
-def _as_utf8(content: bytes) -> bytes:
-    """XML as UTF-8 from any encoding that it declares: expat knows only a few.
-
-    Raises:
-        ValueError: it is in another encoding than it declares, or in none that is known.
-    """
-    declared = re.match(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)""", content)
-    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    encoding = "utf-16" if marked else declared[1].decode("ascii") if declared else "utf-8"
-    try:
-        return content.decode(encoding).removeprefix("\ufeff").encode()
-    except UnicodeDecodeError as error:
-        said = f"declares {encoding}" if declared else "declares no encoding"
-        raise ValueError(f"the text {said}, but is in another: {error.reason}; save it as UTF-8") from error
-
-
-def _refuse_doctype(*_: Any) -> None:
-    raise ValueError("it declares a document type, which annotation files do not need")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from rcnn.data.formats.colours import Numbers, colour_numbers, read_colours
 from rcnn.data.formats.contents import read_text
 from rcnn.data.formats.folders import images_below
 from rcnn.data.formats.label_image import annotations_of_windows, label_windows, masks_from_labels
+from rcnn.data.formats.lookup import absolute, refuse_outside
 from rcnn.data.formats.voc import is_list_in
 from rcnn.data.formats.voc_masks import BACKGROUND, CLASSES, IMAGES, OBJECTS, majority_labels
 from rcnn.data.problems import Problem, shortened
@@ -91,7 +92,10 @@ def _listed(source: Path, folder: Path) -> list[str]:
         names = ", ".join(str(file.relative_to(folder)) for file in lists)
         raise ValueError(f"{folder}: it has several lists; name one of them: {names}.")
     if lists:
-        return list(dict.fromkeys(line for line in read_lines(lists[0]) if line))
+        names = list(dict.fromkeys(line for line in read_lines(lists[0]) if line))
+        for name in names:
+            refuse_outside(lists[0], folder / CLASSES / f"{name}.png", [absolute(folder)])
+        return names
     masks = images_below(folder / CLASSES)
     return [str(file.relative_to(folder / CLASSES).with_suffix("")) for file in masks]
 

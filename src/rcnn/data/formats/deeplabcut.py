@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
@@ -28,6 +27,7 @@ from rcnn.data.formats.annotated import AnnotatedImages, Drawn
 from rcnn.data.formats.contents import head, read_table
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.images import IMAGE_ENDINGS, visible_files
+from rcnn.io.yaml import parse_yaml
 from rcnn.structures import Skeleton
 
 CLASS = "animal"
@@ -97,9 +97,9 @@ def _settings(table: Path) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{file}: this is not YAML ({error}). Correct or remove it.") from error
+        content = parse_yaml(file.read_text("utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: the file cannot be read ({error}). Correct or remove it.") from error
     return content if isinstance(content, dict) else {}
 
 

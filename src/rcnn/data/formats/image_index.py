@@ -16,7 +16,15 @@ from typing import Any
 from urllib.parse import unquote
 
 from rcnn.data.formats.contents import ANNOTATION_FOLDERS
-from rcnn.data.formats.lookup import find_file, plain_name
+from rcnn.data.formats.lookup import (
+    FILES_ONLY_BELOW,
+    absolute,
+    find_file,
+    is_within,
+    leads_out,
+    plain_name,
+    reach_of,
+)
 from rcnn.io.images import IMAGE_ENDINGS
 
 IMAGE_FOLDERS = ("", "images", "Images", "image", "imgs", "img", "JPEGImages", "data", "train", "photos")
@@ -37,13 +45,17 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
         candidates = [Path(images)]
     names = [e["file_name"] for e in entries if isinstance(e, dict) and isinstance(e.get("file_name"), str)]
     step = max(len(names) // PROBED, 1)
-    hits = [sum(find_file(folder, name) is not None for name in names[::step]) for folder in candidates]
+    reach = reach_of(path, None if images is None else Path(images))
+    hits = [sum(find_file(f, name, reach) is not None for name in names[::step]) for f in candidates]
     best = candidates[hits.index(max(hits))]
-    if names and max(hits) == 0 and not any(find_file(f, n) for n in names for f in candidates):
+    if names and max(hits) == 0 and not any(find_file(f, n, reach) for n in names for f in candidates):
         annotations = path.parent.name in ANNOTATION_FOLDERS
         root = Path(images) if images is not None else path.parents[1] if annotations else path.parent
         if any(find_below(root, path, name) for name in names):
             return root
+        outside = [name for name in names if not any(is_within(f / name, reach) for f in candidates)]
+        if outside:
+            raise ValueError(f"{path}: {leads_out(outside[0], reach)} {FILES_ONLY_BELOW}")
         looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
         raise ValueError(
             f"{path}: none of its images was found, for example {names[0]}. Searched {looked}. "
@@ -159,7 +171,7 @@ class ImageIndex:
         return next((sorted(files) for files in folders.values() if len(files) == most), [])
 
     def _near(self, relative: str) -> Path | None:
-        found = (find_file(folder, relative) for folder in self.folders)
+        found = (find_file(folder, relative, [absolute(folder)]) for folder in self.folders)
         return next((file for file in found if file is not None), None)
 
     @cached_property

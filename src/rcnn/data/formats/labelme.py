@@ -42,7 +42,14 @@ from rcnn.data.formats.folders import (
     is_split_into_folders,
     sides_of,
 )
-from rcnn.data.formats.lookup import ImagesByName, find_file
+from rcnn.data.formats.lookup import (
+    FILES_ONLY_BELOW,
+    ImagesByName,
+    find_file,
+    is_within,
+    leads_out,
+    reach_of,
+)
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import NOT_READ, Box, nested_files_message, shortened, size_problem
 from rcnn.io.images import IMAGE_ENDINGS, MAX_PIXELS, image_files, to_bytes, visible_files
@@ -220,10 +227,11 @@ class _Reader:
     def _image(self, file: Path, content: dict[str, Any]) -> Path | None:
         report = self.builder.report
         named = content.get("imagePath")
+        reach = reach_of(self.sides.annotations, self.sides.images)
         path = None
         # Some tools write the name of the JSON file itself.
         if isinstance(named, str) and named.lower().endswith(IMAGE_ENDINGS):
-            path = find_file(file.parent, named) or self.images.find(named)
+            path = find_file(file.parent, named, reach) or self.images.find(named)
             path = path and Path(os.path.normpath(path))  # "../images/a.jpg" is one of the images
         own = self.images.beside(file.relative_to(self.sides.annotations))
         if path is not None and own is not None and path.stem != file.stem:
@@ -234,7 +242,9 @@ class _Reader:
         path = path or own
         if path is None and content.get("imageData"):
             return file
-        if path is None:
+        if path is None and isinstance(named, str) and not is_within(file.parent / named, reach):
+            report(leads_out(named, reach), FILES_ONLY_BELOW, file=file)
+        elif path is None:
             advice = "Add it, name the image folder (--images), or delete this file."
             report(f"Its image {named} is missing.", advice, file=file)
         elif path in self.files:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -12,20 +13,70 @@ from urllib.parse import unquote
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import image_files
 
+FILES_ONLY_BELOW = "Images elsewhere are opened from the folder that you name: --images, or images=…."
 LISTED_SINGLY = 5  # missing images; more become one problem
 
 
-def find_file(folder: Path, name: str) -> Path | None:
+def reach_of(annotations: Path, images: Path | None = None) -> tuple[Path, ...]:
+    """The folders in which the files that annotations name may be; a name that leads out of them is refused.
+
+    Names come with the annotations, from whomever: without a limit they would decide which files of this
+    machine are read. ``../train/images``, beside the annotations' own folder, is common and within it.
+
+    Args:
+        annotations: the file, or the folder of files.
+        images: the folder of images that the user named.
+    """
+    folder = absolute(annotations if annotations.is_dir() else annotations.parent)
+    own = folder if folder.parent == folder.parent.parent else folder.parent  # not the whole file system
+    return (own,) if images is None or is_within(images, [own]) else (own, absolute(images))
+
+
+def is_within(path: Path, reach: Iterable[Path]) -> bool:
+    """Whether a path stays in one of some absolute folders, its dots resolved; links in them are followed."""
+    whole = absolute(path)
+    return any(whole == folder or folder in whole.parents for folder in reach)
+
+
+def absolute(path: Path) -> Path:
+    """A path without dots, as text: links are left as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
+
+
+def leads_out(named: str, reach: Sequence[Path]) -> str:
+    """What is wrong with a name that leads out of the folders of :func:`reach_of`."""
+    return f"It names {named}, outside {' and '.join(map(str, reach))}: such files are not opened."
+
+
+def refuse_outside(file: Path, path: Path, reach: Sequence[Path]) -> None:
+    """Refuse a path that a file names and that is there, but out of reach.
+
+    Raises:
+        ValueError: it is; the message names the folders.
+    """
+    if path.exists() and not is_within(path, reach):
+        raise ValueError(
+            f"{file}: {leads_out(str(path), reach)} Move the images there, or open their folder itself."
+        )
+
+
+def find_file(folder: Path, name: str, reach: Sequence[Path]) -> Path | None:
     """The file of that name, or of its last part, since some tools write the folders of their own machine.
 
     Otherwise, the only file whose name differs just in case, in URL escapes (``%20``) or in the Unicode form
     of accents.
+
+    Args:
+        folder: what the name is relative to.
+        name: as the annotations give it.
+        reach: the folders out of which it may not lead, see :func:`reach_of`.
     """
     named = PurePosixPath(name.replace("\\", "/"))
     whole = folder / named
     # If the named folder exists, a file of that name elsewhere is a different one.
     below = not named.is_absolute() and ".." not in named.parts
     candidates = [whole] if below and whole.parent.is_dir() else [whole, folder / whole.name]
+    candidates = [candidate for candidate in candidates if is_within(candidate, reach)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -35,7 +35,7 @@ from rcnn.data.formats.folders import (
     sides_of,
     subfolders,
 )
-from rcnn.data.formats.lookup import ImagesByName
+from rcnn.data.formats.lookup import ImagesByName, reach_of, refuse_outside
 from rcnn.data.formats.voc_objects import parsed, shapes_of
 from rcnn.data.problems import NOT_READ, BoxFault, Problem, nested_files_message, shortened, size_problem
 from rcnn.io.atomic import read_lines
@@ -159,7 +159,10 @@ def _annotation_files(sides: Sides, split: str | None, source: Path, problems: l
         if count > 1:
             what = f"The image is listed {count} times."
             problems.append(Problem(listing, what, "It is used once; delete the others.", stem, "warning"))
-    return [folder / f"{stem}.xml" for stem in dict.fromkeys(stems)]
+    files = [folder / f"{stem}.xml" for stem in dict.fromkeys(stems)]
+    for file in files:
+        refuse_outside(listing, file, reach_of(folder))
+    return files
 
 
 def _nested(folder: Path) -> list[Problem]:

@@ -28,6 +28,7 @@ from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.classes import numbered_keypoints
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.folders import images_below
+from rcnn.data.formats.lookup import reach_of, refuse_outside
 from rcnn.data.formats.yolo_layout import NO_NAMES, LabelFinder, YoloPlace, find_yolo
 from rcnn.data.formats.yolo_lines import BOX, MIN_OUTLINE_VALUES, Line, Row, suspicions
 from rcnn.data.formats.yolo_settings import NAMES_FILES, class_numbers, find_by_end, load_settings
@@ -37,6 +38,7 @@ from rcnn.io.images import visible_files
 from rcnn.structures import Skeleton
 
 SLACK = 0.01  # tolerance beyond 0 and 1 for rounding
+MOST_KEYPOINTS = 1000  # of an object
 LISTED_SINGLY = 3  # text files without an image; more are counted
 
 
@@ -97,8 +99,11 @@ class _Reader:
     def _read_shape(self, settings: dict[str, Any]) -> None:
         shape, partners = settings["kpt_shape"], settings.get("flip_idx") or ()
         pair = isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) for v in shape)
-        if not pair or shape[0] < 1 or shape[1] not in (2, 3):
-            raise ValueError(f"{self.file}: kpt_shape: {shape}; expected [keypoints, 2 or 3].")
+        if not pair or not 1 <= shape[0] <= MOST_KEYPOINTS or shape[1] not in (2, 3):
+            raise ValueError(
+                f"{self.file}: kpt_shape: {shape}; expected [keypoints, 2 or 3], with 1 to {MOST_KEYPOINTS} "
+                "keypoints."
+            )
         named = settings.get("kpt_names")
         if isinstance(named, dict):  # one list per class; all classes share one skeleton
             named = next(iter(named.values()), None)
@@ -270,6 +275,10 @@ def _listed_images(place: YoloPlace, entry: Path) -> list[Path]:
     if entry.is_file():
         roots = tuple(dict.fromkeys((entry.parent, *(f.parent for f in (place.settings,) if f))))
         lines = [line.replace("\\", "/").removeprefix("./") for line in read_lines(entry) if line]
-        found = [find_by_end(line, roots)[0] for line in lines]
+        reach = reach_of(entry)
+        found = [find_by_end(line, roots, reach)[0] for line in lines]
+        for line, path in zip(lines, found, strict=True):
+            if path is None:
+                refuse_outside(entry, entry.parent / line, reach)
         return [path or entry.parent / line for line, path in zip(lines, found, strict=True)]
     raise ValueError(f"{place.settings}: {entry} does not exist; correct the file, or its path.")

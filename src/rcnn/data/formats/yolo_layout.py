@@ -14,6 +14,7 @@ from rcnn.data.formats.folders import (
     opposite_of,
     sides_of,
 )
+from rcnn.data.formats.lookup import reach_of
 from rcnn.data.formats.yolo_settings import (
     DATA_ENDING,
     NAMES_FILES,
@@ -212,7 +213,7 @@ def _of_list(path: Path) -> YoloPlace | None:
         return None
     if not listed.lower().endswith(IMAGE_ENDINGS):
         return None
-    image, _ = find_by_end(listed, (path.parent, path.parent.parent))
+    image, _ = find_by_end(listed, (path.parent, path.parent.parent), reach_of(path))
     settings, foreign = _settings_above(path, image)
     settings = names_in(path.parent) if settings is None else settings
     return None if settings is None else YoloPlace(path, settings, (path,), foreign=foreign)

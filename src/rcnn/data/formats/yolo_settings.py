@@ -7,13 +7,15 @@ is ``train`` next to the file, if there is such a folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rcnn.data.formats.label_image import NAMES_FILE
+from rcnn.data.formats.lookup import is_within, reach_of, refuse_outside
 from rcnn.io.images import visible_files
+from rcnn.io.yaml import parse_yaml
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 NAMES_FILES = (NAMES_FILE, "obj.names", "_darknet.labels", "predefined_classes.txt", "class_names.txt")
@@ -65,21 +67,16 @@ def load_settings(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is missing, unusable, or has no names.
     """
-    import yaml
-
     text = _text_of(file)
     if file.suffix == DATA_ENDING:
         return _of_darknet(file, text)
     if file.suffix not in YAML_ENDINGS:
         return {"names": _listed_names(file, text)}
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{file}: this is not YAML ({error}). Fix it.") from error
+    content = parse_yaml(text, file)
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
         raise ValueError(f"{file}: expected names: as a list, or as numbers with names.")
     # As texts: YAML takes a class named "No" for False.
-    return {**content, "names": yaml.load(text, yaml.BaseLoader)["names"]}
+    return {**content, "names": parse_yaml(text, file, as_texts=True)["names"]}
 
 
 def class_numbers(file: Path, settings: dict[str, Any]) -> dict[int, str]:
@@ -129,17 +126,20 @@ def existing_splits(path: Path) -> dict[str, Path]:
     return {split: file for split, found in entries.items() if found.exist}
 
 
-def find_by_end(name: str, roots: tuple[Path, ...]) -> tuple[Path | None, bool]:
-    """What a path names, and whether only the end of the path was found below one of the roots."""
+def find_by_end(name: str, roots: tuple[Path, ...], reach: Sequence[Path]) -> tuple[Path | None, bool]:
+    """What a path names, and whether only the end of the path was found below one of the roots.
+
+    Whatever leads out of the folders of ``reach`` (:func:`rcnn.data.formats.lookup.reach_of`) is not found.
+    """
     clean = name.replace("\\", "/")
     # Exports write "../train/images" for folders next to their file.
     for whole in dict.fromkeys((clean, clean.removeprefix("../"))):
         for root in roots:
-            if (root / whole).exists():
+            if is_within(root / whole, reach) and (root / whole).exists():
                 return root / whole, False
     for end in _ends(clean):
         for root in roots:
-            if (root / end).exists():
+            if is_within(root / end, reach) and (root / end).exists():
                 return root / end, True
     return None, False
 
@@ -148,7 +148,11 @@ def _found(file: Path, settings: dict[str, Any], value: Any) -> Entries:
     base = str(settings.get("path") or ".").replace("\\", "/")
     roots = (file.parent / base, file.parent)
     named = tuple(str(entry).replace("\\", "/") for entry in (value if isinstance(value, list) else [value]))
-    found = [find_by_end(name, roots) for name in named]
+    reach = reach_of(file)
+    found = [find_by_end(name, roots, reach) for name in named]
+    for name, (path, _) in zip(named, found, strict=True):
+        if path is None:
+            refuse_outside(file, roots[0] / name, reach)
     paths = tuple(
         path if path is not None else roots[0] / name for name, (path, _) in zip(named, found, strict=True)
     )
@@ -186,7 +190,7 @@ def _of_darknet(file: Path, text: str) -> dict[str, Any]:
     """The settings of ``obj.data``: lines such as ``train = data/train.txt``."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
-    named, _ = find_by_end(str(content.get("names") or ""), (file.parent,))
+    named, _ = find_by_end(str(content.get("names") or ""), (file.parent,), reach_of(file))
     names = named if named is not None and named.is_file() else names_in(file.parent)
     if names is None:
         raise ValueError(
