@@ -20,8 +20,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 T = TypeVar("T")
-Trust = bool | Iterable[str]
-"""Whose code a file may name by dotted path: everybody's (True), or that of some packages."""
 NONE = "none"
 EVERY_PACKAGE = "all"
 
@@ -82,7 +80,7 @@ def resolve(path: str) -> Any:
     return getattr(module, name)
 
 
-def require_trust(values: Any, where: str, trust: Trust = ()) -> None:
+def require_trust(values: Any, where: str, trust: bool | Iterable[str] = ()) -> None:
     """Refuse dotted paths in what a file says, unless their modules are imported already or trusted.
 
     Importing runs code, so a file must not decide what is imported.

@@ -7,13 +7,13 @@ weights. Exported files are opened without torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rcnn.catalogue import PUBLISHED
-from rcnn.config import Trust, build_settings, did_you_mean, override_tables, parse_assignments, require_trust
+from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
 from rcnn.inference.exported import ExportedDetector, is_exported, open_exported
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.io.packaged import packaged
@@ -37,7 +37,7 @@ def load(
     precision: Precision = "auto",
     half: bool | None = None,
     settings: Sequence[str] = (),
-    trust: Trust = (),
+    trust: bool | Iterable[str] = (),
 ) -> Detector | ExportedDetector:
     """Open a trained model.
 
@@ -72,7 +72,7 @@ def load_detector(
     precision: Precision = "auto",
     half: bool | None = None,
     settings: Sequence[str] = (),
-    trust: Trust = (),
+    trust: bool | Iterable[str] = (),
 ) -> Detector:
     """Open a trained network.
 
@@ -113,7 +113,9 @@ def load_detector(
     return replace(detector, precision=precision)
 
 
-def load_initial_weights(network: nn.Module, start: str | Path, *, trust: Trust = ()) -> list[str]:
+def load_initial_weights(
+    network: nn.Module, start: str | Path, *, trust: bool | Iterable[str] = ()
+) -> list[str]:
     """Give a model the weights of a trained one wherever both have a tensor of the same name and shape.
 
     So a finer FCN begins as the coarser one, and a model for other classes with all but its last layers.
@@ -180,7 +182,7 @@ def _published(name: str) -> Detector:
         ) from error
 
 
-def _read(file: Path, trust: Trust) -> Detector:
+def _read(file: Path, trust: bool | Iterable[str]) -> Detector:
     """The detector that a checkpoint holds."""
     from rcnn.inference.detector import Detector
     from rcnn.io.checkpoint import read_checkpoint

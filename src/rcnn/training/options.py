@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from rcnn.config import Trust, override_tables, parse_assignments
+from rcnn.config import override_tables, parse_assignments
 from rcnn.data.dataset import Dataset
 from rcnn.io.reading import Reading
 from rcnn.training.recipe import Recipe, load_recipe
@@ -56,7 +56,7 @@ class TrainOptions:
     device: str | None = None
     callbacks: Sequence[object] = ()
     log: Sequence[str] = ()
-    trust: Trust = ()
+    trust: bool | Iterable[str] = ()
     console: Console = field(default_factory=lambda: Console(soft_wrap=True))
 
     def reading(self, recipe: Recipe | None) -> Reading:

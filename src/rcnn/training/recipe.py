@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from rcnn.config import Trust, did_you_mean, override_tables, parse_assignments, require_trust, to_plain
+from rcnn.config import did_you_mean, override_tables, parse_assignments, require_trust, to_plain
 from rcnn.io.packaged import packaged
 from rcnn.io.renamed import current_settings, stored_settings
 
@@ -73,7 +73,7 @@ def recipe_summaries() -> dict[str, tuple[str, str]]:
     return {name: (d["architecture"], d["model"]["backbone"]["name"]) for name, d in documents.items()}
 
 
-def load_recipe(path: str | Path, trust: Trust = ()) -> Recipe:
+def load_recipe(path: str | Path, trust: bool | Iterable[str] = ()) -> Recipe:
     """Read a recipe: a TOML file, or the name of one that comes with the package.
 
     Args:

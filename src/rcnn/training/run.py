@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from rcnn.config import Trust
 from rcnn.device import barrier, choose_device, rank
 from rcnn.io import checkpoint
 from rcnn.loading import load_initial_weights
@@ -72,7 +71,7 @@ def train(
     device: str | None = None,
     callbacks: Sequence[object] = (),
     log: Sequence[str] = (),
-    trust: Trust = (),
+    trust: bool | Iterable[str] = (),
     console: Console | None = None,
     trunk: str | None = None,
 ) -> Path:

@@ -14,7 +14,7 @@ from rcnn.data.formats.image_index import find_below
 from rcnn.data.formats.lookup import (
     FILES_ONLY_BELOW,
     find_file,
-    is_within,
+    is_outside,
     leads_out,
     missing_files,
     reach_of,
@@ -76,7 +76,7 @@ class CocoImages:
                 files += [self.pictures[image_id].path] if image_id in self.pictures else []
                 for file in files:
                     self.builder.report(what, "Give each image its own id.", place, file=file, objects=0)
-            elif path is None and not is_within(self.folder / name, reach):
+            elif path is None and is_outside(self.folder / name, reach):
                 self.dropped.add(image_id)
                 what = leads_out(name, reach)
                 self.builder.report(what, FILES_ONLY_BELOW, place, objects=0)

@@ -92,10 +92,10 @@ def _listed(source: Path, folder: Path) -> list[str]:
         names = ", ".join(str(file.relative_to(folder)) for file in lists)
         raise ValueError(f"{folder}: it has several lists; name one of them: {names}.")
     if lists:
-        names = list(dict.fromkeys(line for line in read_lines(lists[0]) if line))
-        for name in names:
+        listed = list(dict.fromkeys(line for line in read_lines(lists[0]) if line))
+        for name in listed:
             refuse_outside(lists[0], folder / CLASSES / f"{name}.png", [absolute(folder)])
-        return names
+        return listed
     masks = images_below(folder / CLASSES)
     return [str(file.relative_to(folder / CLASSES).with_suffix("")) for file in masks]
 

@@ -20,7 +20,7 @@ from rcnn.data.formats.lookup import (
     FILES_ONLY_BELOW,
     absolute,
     find_file,
-    is_within,
+    is_outside,
     leads_out,
     plain_name,
     reach_of,
@@ -53,7 +53,7 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
         root = Path(images) if images is not None else path.parents[1] if annotations else path.parent
         if any(find_below(root, path, name) for name in names):
             return root
-        outside = [name for name in names if not any(is_within(f / name, reach) for f in candidates)]
+        outside = [name for name in names if is_outside(parent / name, reach)]
         if outside:
             raise ValueError(f"{path}: {leads_out(outside[0], reach)} {FILES_ONLY_BELOW}")
         looked = ", ".join(dict.fromkeys(str(c) for c in candidates))

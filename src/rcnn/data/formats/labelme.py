@@ -46,7 +46,7 @@ from rcnn.data.formats.lookup import (
     FILES_ONLY_BELOW,
     ImagesByName,
     find_file,
-    is_within,
+    is_outside,
     leads_out,
     reach_of,
 )
@@ -242,7 +242,7 @@ class _Reader:
         path = path or own
         if path is None and content.get("imageData"):
             return file
-        if path is None and isinstance(named, str) and not is_within(file.parent / named, reach):
+        if path is None and isinstance(named, str) and is_outside(file.parent / named, reach):
             report(leads_out(named, reach), FILES_ONLY_BELOW, file=file)
         elif path is None:
             advice = "Add it, name the image folder (--images), or delete this file."

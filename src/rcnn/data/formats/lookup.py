@@ -38,6 +38,14 @@ def is_within(path: Path, reach: Iterable[Path]) -> bool:
     return any(whole == folder or folder in whole.parents for folder in reach)
 
 
+def is_outside(path: Path, reach: Iterable[Path]) -> bool:
+    """Whether a path that is there leads out of some absolute folders; what is not there is just missing."""
+    try:
+        return not is_within(path, reach) and path.exists()
+    except (OSError, ValueError):  # names that no file can have
+        return False
+
+
 def absolute(path: Path) -> Path:
     """A path without dots, as text: links are left as they are."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
@@ -54,7 +62,7 @@ def refuse_outside(file: Path, path: Path, reach: Sequence[Path]) -> None:
     Raises:
         ValueError: it is; the message names the folders.
     """
-    if path.exists() and not is_within(path, reach):
+    if is_outside(path, reach):
         raise ValueError(
             f"{file}: {leads_out(str(path), reach)} Move the images there, or open their folder itself."
         )
