@@ -431,12 +431,17 @@ def test_without_a_folder_named_the_next_free_one_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert folder_for("some/cells") == Path("runs/cells")
-    (tmp_path / "runs" / "cells").mkdir(parents=True)
-    assert folder_for("some/cells") == Path("runs/cells"), "empty: a start that was refused"
-    (tmp_path / "runs" / "cells" / "run.json").touch()
-    assert folder_for("some/cells.json") == Path("runs/cells-2")
-    assert folder_for(tiny_shapes(1)) == Path("runs/shapes-seed0")
+    with folder_for("some/cells") as lock:
+        assert lock.folder == Path("runs/cells")
+        with folder_for("some/cells") as other:
+            assert other.folder == Path("runs/cells-2"), "of two that start at once, each has its own"
+    with folder_for("some/cells") as lock:
+        assert lock.folder == Path("runs/cells"), "empty: a start that was refused"
+        (lock.folder / "run.json").touch()
+    with folder_for("some/cells.json") as lock:
+        assert lock.folder == Path("runs/cells-2")
+    with folder_for(tiny_shapes(1)) as lock:
+        assert lock.folder == Path("runs/shapes-seed0")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

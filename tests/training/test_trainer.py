@@ -4,6 +4,8 @@ import errno
 import json
 import math
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.geometry import TrainingSample
 from rcnn.inference.detector import Detector
 from rcnn.inference.fused import FusedCache
+from rcnn.interruption import answered
 from rcnn.io import checkpoint
 from rcnn.loading import load_detector
 from rcnn.parts.batch import Output, Targets
@@ -501,6 +504,48 @@ def test_a_killed_run_goes_on_to_the_same_end(
         assert_same(
             checkpoint.read_checkpoint(tmp_path / name)[0], checkpoint.read_checkpoint(whole / name)[0]
         )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's signals")
+@pytest.mark.parametrize(
+    ("moment", "iteration"),
+    [("parallel", 7), ("evaluate", 8), ("_update", 9), ("_save_best", 16), ("evaluate", 22), ("save", 22)],
+)
+def test_sigterm_at_any_moment_loses_nothing(
+    uninterrupted: Any, moment: str, iteration: int, tmp_path: Path
+) -> None:
+    recipe, whole = uninterrupted
+    trainer = trainer_of(recipe, tmp_path)
+    trainer.evaluate = score(trainer)
+    inner = getattr(trainer, moment)
+
+    def signalled(*arguments: Any) -> Any:
+        if trainer.state.iteration == iteration:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # the second is ignored
+        return inner(*arguments)
+
+    if moment == "parallel":
+        trainer.parallel.register_forward_hook(lambda *_: _killed_at(trainer, iteration))
+    else:
+        setattr(trainer, moment, signalled)
+    with pytest.raises(SystemExit, match="143"), answered():
+        trainer.run()
+    resumed = trainer_of(recipe, tmp_path)
+    resumed.evaluate = score(resumed)
+    resumed.resume()
+    assert resumed.state.iteration == iteration + (moment == "_update"), "not a step is lost"
+    resumed.run()
+    assert rows(tmp_path) == rows(whole)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert_same(
+            checkpoint.read_checkpoint(tmp_path / name)[0], checkpoint.read_checkpoint(whole / name)[0]
+        )
+
+
+def _killed_at(trainer: Trainer, iteration: int) -> None:
+    if trainer.state.iteration == iteration:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_row_is_not_written_twice(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from rcnn.cli import (  # noqa: F401 - each adds its verb
     weights,
 )
 from rcnn.cli.console import app
+from rcnn.interruption import answered
 
 __all__ = ["app", "main"]
 
@@ -32,4 +33,5 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Entry of the command ``rcnn``; ``--debug`` may stand anywhere."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    app(sorted(sys.argv[1:], key=lambda argument: argument != "--debug"), prog_name="rcnn")
+    with answered(bounded=True):
+        app(sorted(sys.argv[1:], key=lambda argument: argument != "--debug"), prog_name="rcnn")

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
+from rcnn.interruption import INTERRUPTED
+
 TORCH_PACKAGES = ("torch", "torchvision", "timm")
 # The verbs in the order of the help text.
 VERBS = (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rcnn.cli.console import INTERRUPTED, app, console, examples, print_error, print_text, warn_renamed
+from rcnn.cli.console import app, console, examples, print_error, print_text, warn_renamed
 from rcnn.cli.options import (
     DATA_HELP,
     Channels,
@@ -21,6 +22,7 @@ from rcnn.cli.options import (
     Trust,
     reading_settings,
 )
+from rcnn.interruption import INTERRUPTED, TERMINATED
 
 
 @app.command(
@@ -139,15 +141,21 @@ def train(
             console=console(),
         )  # fmt: skip
     except KeyboardInterrupt:
-        _say_how_to_resume(resume or out)
+        _say_how_to_resume("interrupted", resume or out)
         raise typer.Exit(INTERRUPTED) from None
+    except SystemExit as error:
+        if error.code == TERMINATED:
+            _say_how_to_resume("ended by SIGTERM", resume or out)
+        raise
     print_text(f"run folder: {folder}; use it with: rcnn predict {folder} IMAGES")
 
 
-def _say_how_to_resume(where: Path | None) -> None:
+def _say_how_to_resume(what: str, where: Path | None) -> None:
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # of several processes one says it
     if where is None:
-        print_error("interrupted; if a run folder was printed above, resume with: rcnn train --resume RUN")
+        print_error(f"{what}; if a run folder was printed above, resume with: rcnn train --resume RUN")
     elif (where / "run.json").is_file():
-        print_error(f"interrupted; resume with: rcnn train --resume {where}")
+        print_error(f"{what}; resume with: rcnn train --resume {where}")
     else:
-        print_error("interrupted before training started")
+        print_error(f"{what} before training started")

@@ -29,6 +29,7 @@ from rcnn.data.augment import Augment
 from rcnn.data.cores import available_cores
 from rcnn.data.dataset import Dataset
 from rcnn.data.geometry import TrainingSample
+from rcnn.data.workers import prepare_worker
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,6 +68,7 @@ def training_batches(
     Raises:
         ValueError: no images, or a batch size that is not divisible by the number of processes; while
             iterating, an unusable image, which the message names.
+        RuntimeError: while iterating, or anywhere between, a worker was ended (``rcnn.data.workers``).
     """
     rank, world_size = process
     if len(dataset) == 0:
@@ -244,6 +246,7 @@ def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[Trainin
         sampler=range(start, sys.maxsize),
         num_workers=workers,
         generator=torch.Generator(),  # the default draws from the one that the model's training uses
+        worker_init_fn=prepare_worker,
     )
     for data in loader:
         value = pickle.loads(data)

@@ -29,7 +29,8 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
         The report.
     """
     console = console or Console(soft_wrap=True)
-    out = new_folder(Path(out))
+    out = Path(out)
+    new_folder(out).release()  # the training takes it again
     show_first_results(out / "found", console)
     # A third of all imports, which first results need not wait for.
     from rcnn.training.run import train

@@ -48,13 +48,32 @@ def process_device(name: str | None) -> torch.device:
 
 
 def from_first_process(make: Callable[[], T]) -> T:
-    """The value that the first process makes, in all of them."""
-    shared = [make() if rank() == 0 else None]
+    """The value that the first process makes, in all of them; likewise what is raised there.
+
+    Raises:
+        ValueError: or OSError: what ``make`` raised.
+    """
+    shared: list[T | Exception | None] = [None]
+    if rank() == 0:
+        try:
+            shared = [make()]
+        except (ValueError, OSError) as error:
+            shared = [error]
     if dist.is_initialized():
         dist.broadcast_object_list(shared)
     value = shared[0]
+    if isinstance(value, Exception):
+        raise value
     assert value is not None
     return value
+
+
+def lost_process(error: Exception) -> ValueError | None:
+    """What an error of torch says in one sentence, if it is that another process of the run has ended."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    if world_size() == 1 or not any(word in str(error) for word in words):
+        return None
+    return ValueError(f"process {rank()} stops, because another process of the run has ended")
 
 
 def mean_over_processes(value: float, device: torch.device) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,24 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from rcnn.data.workers import lost_worker, refuse_inside_worker
 from rcnn.device import barrier, choose_device, rank
+from rcnn.interruption import answered
 from rcnn.io import checkpoint
+from rcnn.io.lock import FolderLock
 from rcnn.loading import load_initial_weights
 from rcnn.models import build_model, model_class
 from rcnn.models.model import Model
 from rcnn.parts.pretrained import load_pretrained
 from rcnn.training.callbacks import Callbacks, TrainEvent, open_callbacks
 from rcnn.training.defaults import Reason
-from rcnn.training.distributed import from_first_process, join_torchrun, process_device
+from rcnn.training.distributed import (
+    from_first_process,
+    join_torchrun,
+    lost_process,
+    process_device,
+    world_size,
+)
 from rcnn.training.options import TrainOptions
 from rcnn.training.planning import check_recipe, recipe_of_run
 from rcnn.training.progress import RunLog
@@ -31,6 +40,7 @@ from rcnn.training.run_folder import (
     LOG,
     REPORT,
     folder_for,
+    locked,
     new_folder,
     read_run,
     removed_on_failure,
@@ -124,10 +134,12 @@ def train(
         out=out, seed=seed, settings=settings, skip_bad=skip_bad, resume=resume, workers=workers,
         device=device, callbacks=callbacks, log=log, trust=trust, console=console or Console(soft_wrap=True),
     )  # fmt: skip
+    refuse_inside_worker()
     join_torchrun()
     if rank() > 0:
         options = replace(options, console=Console(quiet=True))
-    return start_run(options) if resume is None else resume_run(options)
+    with answered(bounded=world_size() > 1):
+        return start_run(options) if resume is None else resume_run(options)
 
 
 def start_run(options: TrainOptions) -> Path:
@@ -137,25 +149,39 @@ def start_run(options: TrainOptions) -> Path:
     callbacks = open_callbacks(options.callbacks, options.log) if rank() == 0 else []
     given = options.own_recipe()
     is_new = options.out is None or not Path(options.out).exists()
+    with ExitStack() as owned:
+        folder = from_first_process(lambda: owned.enter_context(_claimed(options)).folder)
+        # What is refused leaves nothing behind: the corrected command needs the folder.
+        with removed_on_failure(folder, owned.close) if is_new else nullcontext():
+            run, reasons = _planned(options, given, folder, device, callbacks)
+        return _train(run, reasons, options.console)
+
+
+def _claimed(options: TrainOptions) -> FolderLock:
+    """The run folder, named or not, for this process alone."""
     data, out = options.sources.data, options.out
     assert data is not None
-    folder = from_first_process(lambda: new_folder(folder_for(data) if out is None else Path(out)))
-    # What is refused leaves nothing behind: the corrected command needs the folder.
-    with removed_on_failure(folder) if is_new else nullcontext():
-        seed = options.split_seed(given)
-        named = given.model if given else options.model
-        split = open_split(
-            replace(options.sources, reading=options.reading(given)), skip_bad=options.skip_bad, seed=seed,
-            boxes_only=named is not None and model_class(named).boxes_suffice(), console=options.console,
-        )  # fmt: skip
-        recipe, reasons = recipe_of_run(options, given, split)
-        check_recipe(recipe, split)
-        split = split.with_flip_pairs(recipe.augment.flip_pairs)
-        split = _with_proposals(split, recipe, options.sources, options.console)
-        log = RunLog(folder / LOG, options.console, quiet=rank() > 0)
-        for text in (*split.messages, *reasons, f"run: {folder}"):
-            log.say(str(text))
-        network = new_network(recipe, split, pretrained=True)
+    return folder_for(data) if out is None else new_folder(Path(out))
+
+
+def _planned(
+    options: TrainOptions, given: Recipe | None, folder: Path, device: torch.device, callbacks: list[object]
+) -> tuple[Run, list[Reason]]:
+    """The run, ready to train, and what describes it written."""
+    seed = options.split_seed(given)
+    named = given.model if given else options.model
+    split = open_split(
+        replace(options.sources, reading=options.reading(given)), skip_bad=options.skip_bad, seed=seed,
+        boxes_only=named is not None and model_class(named).boxes_suffice(), console=options.console,
+    )  # fmt: skip
+    recipe, reasons = recipe_of_run(options, given, split)
+    check_recipe(recipe, split)
+    split = split.with_flip_pairs(recipe.augment.flip_pairs)
+    split = _with_proposals(split, recipe, options.sources, options.console)
+    log = RunLog(folder / LOG, options.console, quiet=rank() > 0)
+    for text in (*split.messages, *reasons, f"run: {folder}"):
+        log.say(str(text))
+    network = new_network(recipe, split, pretrained=True)
     info = {
         **options.sources.to_json(),
         "skip_bad": options.skip_bad,
@@ -167,28 +193,31 @@ def start_run(options: TrainOptions) -> Path:
     }
     write_run(folder, recipe, info)
     run = Run(folder, recipe, split, network.to(device), device, log, Callbacks([log, *callbacks]), False)
-    return _train(run, reasons, options.console)
+    return run, reasons
 
 
 def resume_run(options: TrainOptions) -> Path:
     """Continue an interrupted run from its last checkpoint; raises as :func:`train`."""
     folder, console = Path(options.resume or ""), options.console
     device = process_device(options.device)
-    recipe, split, info = _open_run(folder, options.sources, console)
-    if options.workers is not None:
-        recipe = replace(recipe, train=replace(recipe.train, workers=options.workers))
-    advice = "pass the same opened data sets again, or start a new run"
-    for name, part in (("training", split.train), ("validation", split.val)):
-        check_same_part(folder, name, part=part, info=info, advice=advice)
-    check_recipe(recipe, split)
-    # The run's own folder is trusted: its user named these.
-    names = options.callbacks or info.get("callbacks", ()), options.log or info.get("log", ())
-    callbacks = open_callbacks(*names) if rank() == 0 else []
-    started = (folder / LAST).is_file()
-    network = new_network(recipe, split, pretrained=not started).to(device)
-    log = RunLog(folder / LOG, console, quiet=rank() > 0)
-    run = Run(folder, recipe, split, network, device, log, Callbacks([log, *callbacks]), started)
-    return _train(run, _reasons(info), console)
+    read_run(folder)  # a folder that holds no run is refused, and not locked
+    with ExitStack() as owned:
+        from_first_process(lambda: owned.enter_context(locked(folder)).folder)
+        recipe, split, info = _open_run(folder, options.sources, console)
+        if options.workers is not None:
+            recipe = replace(recipe, train=replace(recipe.train, workers=options.workers))
+        advice = "pass the same opened data sets again, or start a new run"
+        for name, part in (("training", split.train), ("validation", split.val)):
+            check_same_part(folder, name, part=part, info=info, advice=advice)
+        check_recipe(recipe, split)
+        # The run's own folder is trusted: its user named these.
+        names = options.callbacks or info.get("callbacks", ()), options.log or info.get("log", ())
+        callbacks = open_callbacks(*names) if rank() == 0 else []
+        started = (folder / LAST).is_file()
+        network = new_network(recipe, split, pretrained=not started).to(device)
+        log = RunLog(folder / LOG, console, quiet=rank() > 0)
+        run = Run(folder, recipe, split, network, device, log, Callbacks([log, *callbacks]), started)
+        return _train(run, _reasons(info), console)
 
 
 def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
@@ -229,9 +258,19 @@ def new_network(recipe: Recipe, split: Split, *, pretrained: bool) -> Model:
 
 
 def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
-    """Train by the model's scheme; the first process then writes the results."""
-    with run.log:
-        trained = scheme_of(run.recipe).train(run)
+    """Train by the model's scheme; the first process then writes the results.
+
+    Raises:
+        ValueError: a process that prepares batches, or another one of torchrun, was ended.
+    """
+    try:
+        with run.log:
+            trained = scheme_of(run.recipe).train(run)
+    except (RuntimeError, BrokenPipeError) as error:
+        lost = lost_worker(error, run.recipe.train.workers) or lost_process(error)
+        if lost is None:
+            raise
+        raise ValueError(f"{lost}; continue with --resume {run.folder}") from error
     if rank() == 0:
         evaluation = write_results(
             run.folder, run.recipe, split=run.split, reasons=reasons, trained=trained, device=run.device,

@@ -10,6 +10,7 @@
 | ``last.safetensors`` | everything that resuming needs |
 | ``best.safetensors`` | the model to use |
 | ``evaluation.json``, ``report.html`` | the final evaluation |
+| ``.lock`` | while a process trains: which one |
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from rcnn.device import rank
 from rcnn.inference.detector import versions
 from rcnn.io.atomic import write_atomically
 from rcnn.io.folders import free_folder
+from rcnn.io.lock import FolderInUseError, FolderLock
 from rcnn.training.recipe import RECIPE, Recipe, dump_recipe
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -41,11 +43,11 @@ HISTORY, LOG = "metrics.jsonl", "log.txt"
 EVALUATION, REPORT = "evaluation.json", "report.html"
 
 
-def new_folder(folder: Path) -> Path:
-    """Make the folder of a run, or take an empty one.
+def new_folder(folder: Path) -> FolderLock:
+    """Make the folder of a run, or take an empty one, for this process alone.
 
     Raises:
-        ValueError: it holds a run.
+        ValueError: it holds a run, or another training has just taken it.
         OSError: it cannot be created or written to.
     """
     if (folder / RUN).exists():
@@ -59,28 +61,64 @@ def new_folder(folder: Path) -> Path:
         raise OSError(error.errno, advice, str(folder)) from error
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, "no permission to write there; choose another --out", str(folder))
-    return folder
+    return locked(folder)
 
 
-def folder_for(data: str | Path | Dataset | Items) -> Path:
-    """``runs/NAME`` with the name of the data, or ``runs/NAME-2`` and so on if that holds a run."""
+def locked(folder: Path) -> FolderLock:
+    """The right to write to a run folder: one folder, one run.
+
+    Raises:
+        FolderInUseError: another training writes to it.
+        OSError: it cannot be written.
+    """
+    try:
+        return FolderLock(folder, "run")
+    except FolderInUseError as error:
+        advice = "wait until that training has ended, or choose another --out"
+        raise FolderInUseError(f"{error}; {advice}") from error
+
+
+def folder_for(data: str | Path | Dataset | Items) -> FolderLock:
+    """``runs/NAME`` with the name of the data, or ``runs/NAME-2`` and so on: the first without a run.
+
+    Of trainings that start at the same time, each gets its own.
+
+    Raises:
+        OSError: the folder cannot be created or written to.
+    """
     assert isinstance(data, str | Path | Dataset)
     name = data.source.stem if isinstance(data, Dataset) else Path(data).stem
-    return free_folder(Path("runs") / name, lambda folder: (folder / RUN).exists())
+    skipped: set[Path] = set()
+    while True:
+        folder = free_folder(Path("runs") / name, lambda path: path in skipped or (path / RUN).exists())
+        try:
+            lock = new_folder(folder)
+        except FolderInUseError:
+            skipped.add(folder)
+            continue
+        if not (folder / RUN).exists():  # of one that has just ended
+            return lock
+        lock.release()
 
 
 @contextmanager
-def removed_on_failure(folder: Path) -> Iterator[None]:
-    """Inside, an error removes the new folder again, unless there is something else in it."""
+def removed_on_failure(folder: Path, release: Callable[[], None]) -> Iterator[None]:
+    """Inside, an error removes the new folder again, unless there is something else in it.
+
+    Args:
+        folder: of the run.
+        release: gives up the folder's lock, without which it is not empty.
+    """
     log = folder / LOG
     logged = log.exists()
     try:
         yield
     except BaseException:
-        if rank() == 0:
+        if rank() == 0 and not (folder / RUN).exists():  # else it can be resumed
             with suppress(OSError):
                 if not logged:
                     log.unlink(missing_ok=True)
+                release()
                 folder.rmdir()
         raise
 

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rcnn import kernels
+from rcnn import interruption, kernels
 from rcnn.data.loader import training_batches
+from rcnn.data.workers import usable_workers
 from rcnn.device import keep_freed_memory, rank
+from rcnn.interruption import held
 from rcnn.io import checkpoint
 from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped
@@ -40,6 +42,7 @@ LossValues = dict[str, float]
 WINDOW = 20  # steps whose mean losses make a row of metrics.jsonl
 # The fraction of a run by the clock for evaluations during it; the last one and the report do not count.
 MAX_EVAL_FRACTION = 0.05
+INTERRUPTED_SAVE_BYTES = 150 * 2**20  # a larger checkpoint would let the user wait who pressed Ctrl-C
 SAVE_COST = 20  # at least this many times as long as a checkpoint takes passes before the next one
 
 
@@ -57,6 +60,7 @@ class TrainState:
         best_iteration: where it was reached.
         stale: evaluations since.
         next_eval: the training progress at which the next evaluation is due.
+        evaluating: an evaluation is due or under way; a resumed run begins with it.
     """
 
     iteration: int = 0
@@ -68,6 +72,7 @@ class TrainState:
     best_iteration: int = 0
     stale: int = 0
     next_eval: float = 0.0
+    evaluating: bool = False
 
 
 class Trainer:
@@ -142,21 +147,38 @@ class Trainer:
             OSError: something could not be written.
         """
         settings, state = self.settings, self.state
+        workers, why = usable_workers(settings.workers)
+        if why:
+            self.say(why)
         batches = training_batches(
             self.data, self.recipe.augment, self.recipe.transform, batch_size=settings.batch_size,
-            seed=settings.seed, start=state.iteration, workers=settings.workers,
-            process=(self.rank, self.world),
+            seed=settings.seed, start=state.iteration, workers=workers, process=(self.rank, self.world),
         )  # fmt: skip
         if self.rank == 0 and not state.iteration:
             truncate_history(self.out, 0)  # of a run killed before it saved anything
-        saved, pause = time.monotonic(), settings.save_every
         self.network.train()
+        try:
+            self._loop(batches)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if interruption.asked() and self._may_save(error):
+                self.save()
+            raise
+
+    def _loop(self, batches: Iterator[list[TrainingSample]]) -> None:
+        settings, state = self.settings, self.state
+        saved, pause = time.monotonic(), settings.save_every
+        if state.evaluating and self._evaluate():  # of a run that was interrupted meanwhile
+            self.save()
         while self.fraction() < 1 and not self._should_stop():
             began = time.perf_counter()
-            losses = self.step(next(batches))
-            state.seconds += self._mean(time.perf_counter() - began)
+            samples = next(batches)
+            good, losses = self._compute_gradients(samples)
+            with held():
+                self._finish_step(samples, losses, good)
+                state.seconds += self._mean(time.perf_counter() - began)
+                state.evaluating = self._evaluation_is_due()
             self.callbacks.call("on_step", self.event(self._named(losses)))
-            better = self._evaluation_is_due() and self._evaluate()
+            better = state.evaluating and self._evaluate()
             # While losses are not finite the last good checkpoint stays. A run that is killed and resumed
             # must know of the best weights that it has stored.
             if (better or time.monotonic() - saved > pause) and not state.skipped_in_a_row:
@@ -171,33 +193,53 @@ class Trainer:
         self._write_window()
         self.save()
 
+    def _may_save(self, error: BaseException) -> bool:
+        """Whether an interrupted run is to be saved: after Ctrl-C only if that is done at once."""
+        if self.state.skipped_in_a_row:
+            return False
+        bytes_ = 3 * sum(p.nbytes for p in self.network.parameters())  # with the optimiser's state
+        return isinstance(error, SystemExit) or bytes_ <= INTERRUPTED_SAVE_BYTES
+
     def step(self, samples: Sequence[TrainingSample]) -> LossValues:
         """One step of the optimiser; a loss or gradient that is not finite is counted and changes nothing."""
-        state = self.state
+        good, losses = self._compute_gradients(samples)
+        self._finish_step(samples, losses, good)
+        return losses
+
+    def _compute_gradients(self, samples: Sequence[TrainingSample]) -> tuple[bool, LossValues]:
+        """The losses of a batch and whether they and the gradients are finite.
+
+        If they are not, or an interruption comes between, nothing has changed.
+        """
         batch, targets = self.make_batch(samples)
         self._set_lr()
         statistics = [(buffer, buffer.clone()) for buffer in self._statistics()]
         self.optimizer.zero_grad(set_to_none=True)  # before memory is needed for this step's
-        with self._precision():
-            output: Output = self.parallel(batch, targets)
-        loss = torch.stack(list(output.losses.values())).sum()
-        losses = {name: self._mean(float(value.detach())) for name, value in output.losses.items()}
-        good = math.isfinite(sum(losses.values()))
-        if good:
-            loss.backward()  # type: ignore[no-untyped-call]
-            good = self._clip()
+        good = False
+        try:
+            with self._precision():
+                output: Output = self.parallel(batch, targets)
+            loss = torch.stack(list(output.losses.values())).sum()
+            losses = {name: self._mean(float(value.detach())) for name, value in output.losses.items()}
+            if math.isfinite(sum(losses.values())):
+                loss.backward()  # type: ignore[no-untyped-call]
+                good = self._clip()
+        finally:
+            if not good:
+                for buffer, before in statistics:
+                    buffer.copy_(before)
+        return good, losses
+
+    def _finish_step(self, samples: Sequence[TrainingSample], losses: LossValues, good: bool) -> None:
+        """Move the weights, or skip the step."""
         if good:
             self._update()
-        else:
-            for buffer, before in statistics:
-                buffer.copy_(before)
         # Counted before anything is written: a resumed run must know which rows its checkpoint covers.
-        state.iteration += 1
+        self.state.iteration += 1
         if good:
             self._accumulate(losses)
         else:
             self._skip(samples, losses)
-        return losses
 
     def make_batch(self, samples: Sequence[TrainingSample]) -> tuple[ImageBatch, list[Targets]]:
         """What the network takes: the padded batch, with a seed for each image, and its targets."""
@@ -213,6 +255,10 @@ class Trainer:
         """Write the last checkpoint: everything that a resumed run needs."""
         if self.rank != 0:
             return
+        with held():
+            self._save()
+
+    def _save(self) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
         state = self.optimizer.state_dict()["state"]
@@ -319,23 +365,30 @@ class Trainer:
         """Measure, and keep the weights if they are the best so far; whether they were kept."""
         state = self.state
         self._write_window()
-        state.next_eval += self.settings.eval_every
         began = time.perf_counter()
         last = self.fraction() >= 1
         with self.ema.applied():
             self.network.eval()
             metrics = self.evaluate(last)
-            score = self._mean(metrics["score"] * self.world if self.rank == 0 else 0.0)
-            # The last of equal ones is kept; only a better one is progress, once there is any result.
-            kept = score >= state.best
-            state.stale = 0 if score > state.best or score == 0 == state.best else state.stale + 1
-            if kept:
-                state.best, state.best_iteration = score, state.iteration
-                self._save_best(metrics)
+            with held():
+                kept = self._keep_if_best(metrics)
+                self._write({k: v for k, v in metrics.items() if k != "score"})
+                state.next_eval += self.settings.eval_every
+                state.evaluating = False
         self.network.train()
         state.eval_seconds += self._mean(time.perf_counter() - began)
-        self._write({k: v for k, v in metrics.items() if k != "score"})
         self.callbacks.call("on_evaluation", self.event(metrics))
+        return kept
+
+    def _keep_if_best(self, metrics: Mapping[str, float]) -> bool:
+        state = self.state
+        score = self._mean(metrics["score"] * self.world if self.rank == 0 else 0.0)
+        # The last of equal ones is kept; only a better one is progress, once there is any result.
+        kept = score >= state.best
+        state.stale = 0 if score > state.best or score == 0 == state.best else state.stale + 1
+        if kept:
+            state.best, state.best_iteration = score, state.iteration
+            self._save_best(metrics)
         return kept
 
     def _save_best(self, metrics: Mapping[str, float]) -> None:
