@@ -16,7 +16,8 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 
 
 FUNCTIONS = (
-    "bench", "check", "convert", "data_stats", "demo", "evaluate", "evaluate_results", "export", "get_data",
+    "bench", "check", "convert", "data_stats", "demo", "evaluate", "evaluate_results", "export", "fix_data",
+    "get_data",
     "import_weights", "list_models", "load", "merge", "merge_data", "open_data", "predict", "propose",
     "report", "sample_images", "show", "split_data", "train",
 )  # fmt: skip
@@ -70,6 +71,7 @@ def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
         "rcnn.data.archives",
         "rcnn.data.check",
         "rcnn.data.convert",
+        "rcnn.data.fixing",
         "rcnn.data.merging",
         "rcnn.data.show",
         "rcnn.data.splitting",

@@ -3,9 +3,9 @@
 A tour in the order of the data:
 
 1. ``open_data(path)`` reads annotated images of any known format into a ``Dataset`` of ``Sample``;
-   ``check`` lists its problems, ``show`` draws it, ``data_stats`` is a page about it, ``convert`` writes it
-   in another format, ``split_data`` and ``merge_data`` divide and join such sets, and ``get_data`` downloads
-   a published one.
+   ``check`` lists its problems, ``fix_data`` writes a corrected copy, ``show`` draws it, ``data_stats`` is a
+   page about it, ``convert`` writes it in another format, ``split_data`` and ``merge_data`` divide and join
+   such sets, and ``get_data`` downloads a published one.
 2. ``train(path)`` chooses a recipe for the data, trains a model (``FasterRCNN``, ``MaskRCNN``, …) and reports
    on it; ``report`` rewrites the report, and ``list_models`` names what can be trained and loaded.
 3. ``load(path)`` opens a model, as a ``Detector``; ``evaluate(detector, dataset)`` measures it, ``bench``
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rcnn.data.check import check
     from rcnn.data.convert import convert
     from rcnn.data.dataset import Dataset, Sample
+    from rcnn.data.fixing import fix_data
     from rcnn.data.formats.open import open_data
     from rcnn.data.merging import merge_data
     from rcnn.data.show import show
@@ -64,6 +65,7 @@ _MODULES = {
     "rcnn.data.check": "check",
     "rcnn.data.convert": "convert",
     "rcnn.data.dataset": "Dataset Sample",
+    "rcnn.data.fixing": "fix_data",
     "rcnn.data.formats.open": "open_data",
     "rcnn.data.merging": "merge_data",
     "rcnn.data.show": "show",
@@ -136,6 +138,7 @@ __all__ = [
     "evaluate",
     "evaluate_results",
     "export",
+    "fix_data",
     "get_data",
     "import_weights",
     "list_models",

@@ -16,6 +16,7 @@ from rcnn.data.convert import Conversion, convert
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
 from rcnn.data.problems import DataError
+from rcnn.io.reading import Reading
 from rcnn.structures import Masks
 from rcnn.structures.outlines import as_one_polygon, trace
 
@@ -327,3 +328,17 @@ def test_a_traced_pixel() -> None:
     frame[1, 1] = False
     parts, holes = trace(frame, (0, 0))
     assert (len(parts), len(parts[0]), len(holes)) == (1, 4, 1)
+
+
+def test_pixels_that_count_as_stored_are_stored_without_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # by 180 degrees: the size does not tell
+    file = coco(tmp_path / "in", [["plain"]])
+    content = json.loads(file.read_text())
+    name = content["images"][0]["file_name"]
+    pixels = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
+    Image.fromarray(pixels).save(file.parent / name, exif=exif)
+    data = open_data(file, reading=Reading(exif="stored"))
+    assert_array_equal(data[0].image, pixels)
+    convert(data, tmp_path / "out", to="coco")
+    assert_array_equal(open_data(tmp_path / "out")[0].image, pixels)

@@ -11,6 +11,7 @@ SINGLE = (
     "dataset",
     "check",
     "convert",
+    "fixing",
     "splitting",
     "merging",
     "shapes",

@@ -27,7 +27,12 @@ app.add_typer(data_app, name="data")
 
 
 @data_app.command(
-    "check", epilog=examples("rcnn data check cells/", "rcnn data check train.json --images photos/")
+    "check",
+    epilog=examples(
+        "rcnn data check cells/",
+        "rcnn data check train.json --images photos/",
+        "rcnn data check cells/ --fix cells_fixed",
+    ),
 )
 def data_check(
     data: DataSource,
@@ -36,13 +41,34 @@ def data_check(
     channels: Channels = None,
     plane: Plane = None,
     exif: Exif = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            "--fix",
+            metavar="OUT",
+            help="Write a corrected copy into this folder. What cannot be corrected safely is left out and "
+            "listed with what to do.",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Format of the copy, as for `rcnn data convert`.")
+    ] = None,
 ) -> None:
     """List all problems of a data set, or of all its splits. The exit code is 1 if there are errors."""
     from rcnn.data.check import check
+    from rcnn.data.fixing import fix_data
     from rcnn.data.formats.open import open_splits
 
     errors, reading = 0, chosen_reading(channels, plane, exif)
-    for name, dataset in open_splits(data, images, format=format, reading=reading).items():
+    splits = open_splits(data, images, format=format, reading=reading)
+    if fix is not None:
+        with progress_bar("copying") as progress:
+            fixed = fix_data(splits, fix, to=to, progress=progress)
+        print_text(str(fixed))
+        return
+    if to is not None:
+        raise ValueError("--to names the format of the copy; it needs --fix OUT")
+    for name, dataset in splits.items():
         report = check(dataset)
         for problem in report.problems:
             print_text(str(problem))

@@ -23,16 +23,13 @@ from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.classes import keypoint_order, matching_label
 from rcnn.data.copies import Registry, differences
 from rcnn.data.dataset import Dataset, Record
-from rcnn.data.formats.annotated import UNNAMED
 from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_splits
-from rcnn.data.formats.registry import find_format
 from rcnn.data.output_folder import (
     Progress,
+    common_format,
     lost_lines,
-    needs_outlines,
     output_folder,
-    own_format,
     part_of_progress,
     refuse_taken,
     write_dataset,
@@ -124,7 +121,8 @@ def merge_data(
         usable[name] = [dataset for dataset, _ in checked]
         skipped += [problem for _, errors in checked for problem in errors]
     parts, spellings, registry = _merged(usable, rename or {}, copies)
-    format = to or _common_format(opened, tuple(spellings))
+    datasets = [dataset for of_part in opened.values() for dataset in of_part]
+    format = to or common_format(datasets, tuple(spellings))
     make_writer = writer_of(format, parts.values())
     lost, done, total = dict[str, dict[str, list[str]]](), 0, sum(map(len, parts.values()))
     with output_folder(target) as folder:
@@ -138,13 +136,6 @@ def merge_data(
         {name: labels.count(label) for label, name in enumerate(spellings)}, spellings,
         tuple(registry.left_out), lost, tuple(skipped),
     )  # fmt: skip
-
-
-def _common_format(opened: Mapping[str, Sequence[Dataset]], class_names: tuple[str, ...]) -> str:
-    """The format of all data sets, if it can hold the classes; otherwise COCO."""
-    keys = {own_format(dataset) for of_part in opened.values() for dataset in of_part}
-    key = keys.pop() if len(keys) == 1 else "coco"
-    return key if class_names == (UNNAMED,) or not needs_outlines(find_format(key).write) else "coco"
 
 
 def _by_part(sources: Sequence[Dataset | str | Path]) -> dict[str, list[Dataset]]:

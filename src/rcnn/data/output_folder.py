@@ -17,9 +17,11 @@ from PIL import Image
 
 from rcnn.config import did_you_mean, is_dotted_path
 from rcnn.data.dataset import Dataset, Record
+from rcnn.data.formats.annotated import UNNAMED
 from rcnn.data.formats.registry import find_format, formats, writable
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.io.folders import has_content
+from rcnn.io.images import image_header
 
 LOST_FILE = "lost.txt"
 SHOWN = 5  # places shown of each kind of lost content; the file lists them all
@@ -126,6 +128,13 @@ def own_format(dataset: Dataset) -> str:
     return next((key for key, row in rows if row.name == dataset.format and row.write is not None), "coco")
 
 
+def common_format(datasets: Iterable[Dataset], class_names: tuple[str, ...]) -> str:
+    """The format of all data sets, if it can be written and hold these classes; otherwise ``coco``."""
+    keys = {own_format(dataset) for dataset in datasets}
+    key = keys.pop() if len(keys) == 1 else "coco"
+    return key if class_names == (UNNAMED,) or not needs_outlines(find_format(key).write) else "coco"
+
+
 def lost_lines(lost: Mapping[str, list[str]], folder: Path) -> list[str]:
     """Lines that say what a format could not hold; empty if it holds everything."""
     lines = []
@@ -141,15 +150,22 @@ def needs_outlines(write: object) -> bool:
 
 
 def _copied(record: Record, writer: Writer, taken: set[str]) -> Path:
-    """The copy of an image file; an image that is not a file is written as PNG."""
-    path = record.path if record.image is None else record.path.with_suffix(".png")
-    image = writer.image_path(_own_name(path, taken))
+    """The copy of an image file; what is no file, or is not turned as its EXIF says, is written as PNG."""
+    drawn = record.image is not None or _ignores_exif(record)
+    image = writer.image_path(_own_name(record.path.with_suffix(".png") if drawn else record.path, taken))
     image.parent.mkdir(parents=True, exist_ok=True)
-    if record.image is None:
-        shutil.copyfile(path, image)
+    if drawn:
+        Image.fromarray(record.load_image()).save(image)
     else:
-        Image.fromarray(record.image()).save(image)
+        shutil.copyfile(record.path, image)
     return image
+
+
+def _ignores_exif(record: Record) -> bool:
+    """Whether the pixels count as they are stored, though programs that know EXIF would turn them."""
+    if record.reading.exif != "stored":
+        return False
+    return image_header(record.path, record.reading).orientation != 1
 
 
 def _own_name(path: Path, taken: set[str]) -> str:

@@ -36,6 +36,7 @@ class Problem:
             boxes.
         objects: the number of objects that an error keeps from being read; None: one, if it concerns an
             annotation.
+        annotated_size: (height, width) as annotated, where it is not that of the image.
     """
 
     file: Path
@@ -45,6 +46,7 @@ class Problem:
     severity: Severity = "error"
     is_outline_problem: bool = False
     objects: int | None = None
+    annotated_size: Size | None = None
 
     @property
     def lost_objects(self) -> int:
@@ -53,9 +55,13 @@ class Problem:
             return 0
         return int(self.annotation is not None) if self.objects is None else self.objects
 
+    @property
+    def place(self) -> str:
+        """The file and the annotation."""
+        return f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")
+
     def __str__(self) -> str:
-        place = f"{self.file}" + (f", annotation {self.annotation}" if self.annotation is not None else "")
-        return f"{self.severity}: {place}: {self.what} {self.advice}".rstrip()
+        return f"{self.severity}: {self.place}: {self.what} {self.advice}".rstrip()
 
 
 class DataError(ValueError):
@@ -130,7 +136,7 @@ def size_problem(path: Path, found: Size, annotated: Size) -> Problem | None:
             "Width and height are swapped in the annotation, or the annotation ignores the image's EXIF "
             "rotation: correct the size, or read the pixels as they are stored (--exif stored)."
         )
-    return Problem(path, what, advice)
+    return Problem(path, what, advice, annotated_size=annotated)
 
 
 def shortened(names: Sequence[str], limit: int = 5) -> str:
