@@ -70,7 +70,7 @@ def test_whatever_a_decoder_raises_is_an_error_of_the_image(
         raise KeyError("anything")
 
     path = tmp_path / "a.png"
-    Image.fromarray(PIXELS).save(path)
+    Image.fromarray(PIXELS).convert("P").save(path)
     monkeypatch.setattr(Image.Image, "convert", fail)
     with pytest.raises(ImageError, match=r"a\.png: the image is truncated or damaged \('anything'\)"):
         read_image(path)

@@ -27,6 +27,7 @@ from PIL import Image
 from rcnn.io import pillow_files
 from rcnn.io.intensity import rgb_view, scaled
 from rcnn.io.orientation import turned, turned_size
+from rcnn.io.pillow_files import check_pixels
 from rcnn.io.reading import ChoiceError, Reading, current_reading
 from rcnn.io.reading import ImageError as ImageError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = pillow_files.MAX_PIXELS
 HALF = 128  # of 8 bits
 MIN_GRAYS = 3  # of a mask with soft edges
 IMAGE_ENDINGS = (
@@ -100,8 +101,10 @@ def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeade
     with _source(path) as image:
         if not isinstance(image, Image.Image):
             return _tiff_header(image, reading)
-        found = pillow_files.orientation(image)
         size = image.height, image.width
+        if pillow_files.is_decoded_for_orientation(image):
+            check_pixels(path, size)
+        found = pillow_files.orientation(image)
         colours = reading.channels is not None and len(reading.channels) > 1
     size = turned_size(size, found) if reading.turns else size
     channels = len(reading.channels or ()) if colours else 3
@@ -154,11 +157,11 @@ def _intensities(path: Path, reading: Reading, max_pixels: int) -> tuple[npt.NDA
     """The chosen channels ``[H, W, C]`` in their own depth, upright; whether they are red, green, blue."""
     with _source(path) as image:
         if not isinstance(image, Image.Image):
-            _check_pixels(path, image.size, max_pixels)
+            check_pixels(path, image.size, max_pixels)
             plane = image.read(reading)
             values = image.as_light(plane)
             return turned(values, image.orientation if reading.turns else 1), plane.is_rgb
-        _check_pixels(path, (image.height, image.width), max_pixels)
+        check_pixels(path, (image.height, image.width), max_pixels)
         values = pillow_files.decoded(path, image, turn=reading.turns)
     if reading.channels is None or values.shape[2] == 1:
         return values, values.shape[2] == 3
@@ -168,15 +171,6 @@ def _intensities(path: Path, reading: Reading, max_pixels: int) -> tuple[npt.NDA
             f"{max(reading.channels)}. Choose others with --channels."
         )
     return values[:, :, list(reading.channels)], reading.channels == (0, 1, 2)
-
-
-def _check_pixels(path: Path, size: Size, max_pixels: int) -> None:
-    height, width = size
-    if height * width > max_pixels:
-        raise ImageError(
-            f"{path}: {width} by {height} is {height * width:,} pixels, the limit is {max_pixels:,}. "
-            f"Split the image into tiles or reduce its size."
-        )
 
 
 def _as_many(pixels: npt.NDArray[np.uint8], channels: int | None, path: Path) -> npt.NDArray[np.uint8]:
@@ -219,7 +213,7 @@ def _tiff_header(tif: OpenTiff, reading: Reading) -> ImageHeader:
 
 def _stored(tif: OpenTiff, reading: Reading) -> npt.NDArray[Any]:
     """The stored values of a mask or label image, ``[H, W, C]``, upright unless stored pixels are read."""
-    _check_pixels(tif.path, tif.size, MAX_PIXELS)
+    check_pixels(tif.path, tif.size)
     if tif.is_lossy:
         raise ImageError(f"{tif.path}: JPEG compression changes pixel values: save it as PNG or TIFF.")
     if tif.is_foreign_colour:
@@ -242,9 +236,11 @@ def read_mask(path: str | Path) -> tuple[npt.NDArray[np.bool_], tuple[int, int],
     Raises:
         ImageError: no such file, not an image, truncated, or a stack of which no plane is chosen.
     """
-    with _source(Path(path)) as image:
+    path = Path(path)
+    with _source(path) as image:
         if not isinstance(image, Image.Image):
             return _window((_stored(image, current_reading()) != 0).any(-1))
+        check_pixels(path, (image.height, image.width))
         plain = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("RGB")
         if image.mode in ("LA", "RGBA") and _is_uniform(plain):
             plain = image.getchannel("A")
@@ -303,7 +299,11 @@ def read_numbers(path: str | Path) -> npt.NDArray[np.int64]:
     if reading.plane == "mean":
         raise ImageError(f"{path}: object numbers have no mean. Use --plane max, or a number.")
     with _source(path) as image:
-        values = _numbers(path, image) if isinstance(image, Image.Image) else _stored(image, reading)
+        if isinstance(image, Image.Image):
+            check_pixels(path, (image.height, image.width))
+            values = _numbers(path, image)
+        else:
+            values = _stored(image, reading)
     if values.ndim == 3 and values.shape[2] != 1:
         raise ImageError(_colours(path, f"{values.shape[2]} channels"))
     values = values[:, :, 0] if values.ndim == 3 else values

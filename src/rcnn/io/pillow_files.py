@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,9 +33,16 @@ FOREIGN = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, whose file was not downloaded (git lfs pull)"),
     (4, b"ftypcrx", "a raw photograph (CR3)"), (4, b"ftypisom", "a video"), (4, b"ftypmp4", "a video"),
 )  # fmt: skip
+# The decoders that a file may choose among: Pillow has others, of which one starts Ghostscript.
+DECODERS = [
+    "PNG", "JPEG", "BMP", "WEBP", "GIF", "JPEG2000", "PPM", "TIFF",
+    *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []),  # Pillow 11.3 or later
+]  # fmt: skip
 HEAD = 12  # bytes that tell TIFF and HEIC from others
 HEIC_ENDINGS = (".heic", ".heif", ".hif")
 HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1")
+_HEIC: list[str] = []  # Pillow's name of the format, once it is known
+MAX_PIXELS = 200_000_000  # of an image, height times width
 PILLOW_LIMIT_LOCK = threading.Lock()
 # By EXIF orientation, from stored to upright.
 METHODS = {
@@ -57,10 +65,52 @@ def opened_file(path: Path, file: BinaryIO, head: bytes) -> Iterator[Image.Image
     if head[4:].startswith(HEIC_BRANDS) or path.suffix.lower() in HEIC_ENDINGS:
         _learn_heic(path)
     file.seek(0)
-    with pillow_limit_lifted():
-        image = Image.open(file)
-    with image:
+    with image_in(file) as image:
         yield image
+
+
+def image_in(file: BinaryIO, *kinds: str) -> Image.Image:
+    """An open image file with its header read, by one of the decoders that are allowed, whatever its size.
+
+    Every image is opened here: Pillow is never left to choose among all that it has.
+
+    Args:
+        file: at its beginning.
+        kinds: the only formats that are expected, in Pillow's words; none: all of :data:`DECODERS`.
+    """
+    with pillow_limit_lifted():
+        return Image.open(file, formats=kinds or [*DECODERS, *_HEIC])
+
+
+def embedded_image(content: bytes, place: str, *kinds: str) -> Image.Image:
+    """The image in some bytes, such as those in an annotation file.
+
+    Args:
+        content: the image file.
+        place: where it was, for messages.
+        kinds: the only formats that are expected, in Pillow's words; none: all of :data:`DECODERS`.
+
+    Raises:
+        ImageError: its header declares more pixels than are decoded.
+        OSError: no image, or another kind; damaged ones may raise anything when they are decoded.
+    """
+    image = image_in(io.BytesIO(content), *kinds)
+    check_pixels(place, (image.height, image.width))
+    return image
+
+
+def check_pixels(path: Path | str, size: tuple[int, int], max_pixels: int | None = None) -> None:
+    """Refuse an image of too many pixels before it is decoded.
+
+    Raises:
+        ImageError: it has more than ``max_pixels``, by default :data:`MAX_PIXELS`.
+    """
+    (height, width), most = size, MAX_PIXELS if max_pixels is None else max_pixels
+    if height * width > most:
+        raise ImageError(
+            f"{path}: {width} by {height} is {height * width:,} pixels, the limit is {most:,}. "
+            f"Split the image into tiles or reduce its size."
+        )
 
 
 @contextmanager
@@ -112,6 +162,7 @@ def _learn_heic(path: Path) -> None:
             "JPEG."
         ) from error
     pillow_heif.register_heif_opener()
+    _HEIC[:] = ["HEIF"]
 
 
 @contextmanager
@@ -137,9 +188,11 @@ def above_pillows_limit(pixels: int) -> bool:
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none that can be read.
 
-    Of a PNG, whose orientation may stand behind the pixels, they are decoded only if it can have one.
+    Of a PNG, whose orientation may stand behind the pixels, they are decoded only if it can have one; the
+    caller has checked their number.
     """
-    if image.format == "PNG" and not _may_be_rotated(image.fp):  # type: ignore[attr-defined]
+    is_undecoded = image.format == "PNG" and getattr(image, "fp", None) is not None
+    if is_undecoded and not is_decoded_for_orientation(image):
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -148,8 +201,11 @@ def orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1  # Pillow ignores text and bytes
 
 
-def _may_be_rotated(file: BinaryIO) -> bool:
-    """Whether a PNG has a chunk that can hold EXIF, which Pillow finds out only by decoding the pixels."""
+def is_decoded_for_orientation(image: Image.Image) -> bool:
+    """Whether an image is a PNG with a chunk that can hold EXIF, found only by decoding the pixels."""
+    file: BinaryIO | None = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None:
+        return False
     position = file.tell()
     file.seek(8)
     found = False
@@ -187,18 +243,20 @@ def decoded(path: Path, image: Image.Image, *, turn: bool) -> npt.NDArray[Any]:
     with pillow_limit_lifted() if large else nullcontext():
         if "LA;16B" in modes:
             return turned(_sixteen_bit_gray(path), orientation(image) if turn else 1)
-        high = channels_of(upright(image) if turn else image)
-    if kind is None:
-        return high
+        if kind is None:
+            return channels_of(upright(image) if turn else image)
+        found = orientation(image) if turn else 1
+        values = channels_of(image).astype(np.uint16)
+        image.close()  # its pixels would stay in memory beside those of the second pass
+    values <<= 8
     with opened(path) as again, pillow_limit_lifted() if large else nullcontext():
         tiles: Any = again.tile  # type: ignore[attr-defined]
         again.tile = [  # type: ignore[attr-defined]
             tile._replace(args=kind if isinstance(tile.args, str) else (kind, *tile.args[1:]))
             for tile in tiles
         ]
-        low = channels_of(upright(again) if turn else again)
-    both: npt.NDArray[np.uint16] = high.astype(np.uint16) * np.uint16(256) + low
-    return both
+        values |= channels_of(again)
+    return turned(values, found)
 
 
 def channels_of(image: Image.Image) -> npt.NDArray[Any]:
@@ -209,7 +267,7 @@ def channels_of(image: Image.Image) -> npt.NDArray[Any]:
         return np.array(image if image.mode == "L" else image.convert("L"))[:, :, None]
     if image.mode in ("P", "PA", "La", "RGBa"):  # Pillow converts these to RGB only via RGBA
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _raw_modes(image: Image.Image) -> set[str]:
@@ -237,6 +295,6 @@ def _sixteen_bit_gray(path: Path) -> npt.NDArray[np.uint16]:
     content = path.read_bytes()
     header = b"IHDR" + content[16:24] + b"\x08\x06" + content[26:29]
     content = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
-    with file_errors(path), Image.open(io.BytesIO(content)) as image:
+    with file_errors(path), image_in(io.BytesIO(content), "PNG") as image:
         pair = np.asarray(image)[:, :, :2].astype(np.uint16)
     return pair[:, :, :1] * np.uint16(256) + pair[:, :, 1:]

@@ -26,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rcnn.extras import install_command
 from rcnn.io.orientation import unturned
+from rcnn.io.pillow_files import image_in
 from rcnn.io.reading import ChoiceError, ImageError, Reading
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,7 @@ ALPHA = (1, 2)  # kinds of extra samples: associated and unassociated; 0 may be 
 # Whole-slide formats, whose further series are thumbnails, labels and overviews.
 SLIDES = ("svs", "ndpi", "scn", "bif", "philips", "qpi", "avs", "vips")
 WIDEST_PIXEL = 8  # samples: an "image" this narrow is one whose channels were written last
+MAX_PLANE_BYTES = 2**32
 MAX_BYTES = 2**31  # of a compressed volume that cannot be read in parts
 AXES = {"Z": "slices", "T": "points in time", "Q": "pages", "I": "pages", "R": "mosaic parts"}
 
@@ -210,6 +212,12 @@ class OpenTiff:
             ImageError: as :meth:`planes` and :meth:`channels`; a compression that nothing here decodes.
         """
         planes, chosen = self.planes(reading), list(self.channels(reading))
+        plane_bytes = math.prod(self.size) * self.num_channels * self.page.dtype.itemsize
+        if plane_bytes > MAX_PLANE_BYTES:
+            raise ImageError(
+                f"{self.path}: a plane of {self.num_channels} channels takes {plane_bytes / 2**30:.1f} GiB, "
+                f"the limit is {MAX_PLANE_BYTES // 2**30}. Split the image into tiles or save fewer channels."
+            )
         if self._pages_are_channels(reading):
             values = np.concatenate([self._plane(planes[i]) for i in chosen], axis=2)
         else:
@@ -332,7 +340,7 @@ class OpenTiff:
 
     def _by_pillow_opened(self, file: BinaryIO, page: Any) -> Image.Image:
         try:
-            return Image.open(file)
+            return image_in(file, "TIFF")
         except UnidentifiedImageError as error:
             raise self._needs_codecs(page) from error
 

@@ -17,7 +17,6 @@ The classes are the labels that occur, sorted.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 import os
@@ -30,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from rcnn.data.builder import Annotation, DatasetBuilder, Picture
 from rcnn.data.dataset import Dataset
@@ -52,7 +50,8 @@ from rcnn.data.formats.lookup import (
 )
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import NOT_READ, Box, nested_files_message, shortened, size_problem
-from rcnn.io.images import IMAGE_ENDINGS, MAX_PIXELS, image_files, to_bytes, visible_files
+from rcnn.io import pillow_files
+from rcnn.io.images import IMAGE_ENDINGS, image_files, to_bytes, visible_files
 from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
@@ -170,9 +169,7 @@ def embedded_image(file: Path) -> npt.NDArray[np.uint8]:
         ValueError: there is none, or it is too large; damaged images raise anything else.
     """
     content = base64.b64decode(json.loads(file.read_bytes())["imageData"], validate=True)
-    with Image.open(io.BytesIO(content)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} by {image.height} pixels are more than {MAX_PIXELS:,}")
+    with pillow_files.embedded_image(content, "imageData") as image:
         return to_bytes(image)
 
 
@@ -391,7 +388,8 @@ def _give_points(groups: dict[tuple[str, Any], _Drawn], points: list[_Point]) ->
 
 def _decoded(shape: Any, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
     """The bitmap of a shape "mask" and the (x, y) of its upper left pixel."""
-    with Image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True))) as image:
+    content = base64.b64decode(shape["mask"], validate=True)
+    with pillow_files.embedded_image(content, "the mask", "PNG") as image:
         bitmap = np.asarray(image.convert("L")) != 0
     x, y = (int(v) for v in points[0])
     if not bitmap.any() or x < 0 or y < 0:

@@ -16,14 +16,12 @@ Points, lines and other figures are ignored with a warning.
 from __future__ import annotations
 
 import base64
-import io
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
@@ -32,7 +30,8 @@ from rcnn.data.formats.contents import head, read_json
 from rcnn.data.formats.figures import Part, bounds, window_code
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import shortened
-from rcnn.io.images import DECODER_ERRORS, MAX_PIXELS, image_files, visible_files
+from rcnn.io.images import DECODER_ERRORS, image_files, visible_files
+from rcnn.io.pillow_files import embedded_image
 from rcnn.structures.outlines import as_one_polygon
 
 IMAGES, ANNOTATIONS, META = "img", "ann", "meta.json"
@@ -181,9 +180,7 @@ def _nodes(nodes: Any) -> dict[str, tuple[float, float, float]]:
 def _bitmap(found: Any) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
     """The pixels of a bitmap, a compressed PNG, and the (x, y) of the upper left one."""
     content = zlib.decompressobj().decompress(base64.b64decode(found["data"]), MAX_BYTES)
-    with Image.open(io.BytesIO(content)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"it has {image.width} by {image.height} pixels")
+    with embedded_image(content, "the bitmap", "PNG") as image:
         # Transparency marks the pixels outside, or else black.
         band = (
             image.convert("RGBA").getchannel("A")
