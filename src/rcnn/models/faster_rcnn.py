@@ -92,6 +92,13 @@ class FasterRCNN(Model):
         return settings.scheme
 
     @classmethod
+    def no_start(cls, settings: FasterRCNNSettings) -> str | None:
+        """The four steps start from ImageNet weights."""
+        if settings.scheme == "alternating":
+            return "the four steps of alternating training start from ImageNet weights, as published"
+        return None
+
+    @classmethod
     def check_settings(cls, settings: FasterRCNNSettings) -> None:
         """Refuse a cascade in the four steps."""
         if settings.scheme == "alternating" and settings.box.cascade is not None:

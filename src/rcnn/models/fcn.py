@@ -33,6 +33,7 @@ from rcnn.models.model import Model, TrainingData
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
+from rcnn.parts.class_rows import ClassKeys, Rows, weight_and_bias
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 from rcnn.parts.semantic_head import stacked_maps
 from rcnn.structures import Skeleton
@@ -171,6 +172,15 @@ class FCN(Model):
             PretrainedPart("backbone", self.backbone, load_backbone_weights),
             PretrainedPart("layers", self.layers, load_fc_layers),
         ]
+
+    def class_rows(self, keys: ClassKeys) -> Rows:
+        """A map per class in every score layer; the transposed convolutions map each class to each."""
+        rows: Rows = {}
+        for index in range(len(self.scores)):
+            rows |= weight_and_bias(f"scores.{index}", keys.pixels)
+        for index in range(len(self.upsample)):
+            rows[f"upsample.{index}.weight"] = keys.pixels, keys.pixels
+        return rows
 
     def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """The cross-entropy of all pixels that are not void."""

@@ -5,7 +5,7 @@ proposals; keypoints are decoded to parts of a pixel.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -99,6 +99,13 @@ class KeypointRCNN(Model):
                 f"{settings.keypoint.count}: give --set model.keypoint.count={count}, or choose another "
                 "--model"
             )
+
+    @classmethod
+    def settings_for(cls, settings: KeypointRCNNSettings, data: TrainingData) -> KeypointRCNNSettings:
+        """With a map for each keypoint of the data."""
+        if data.skeleton is None:
+            return settings
+        return replace(settings, keypoint=replace(settings.keypoint, count=len(data.skeleton.names)))
 
     @property
     def reads_resized_image(self) -> bool:

@@ -13,6 +13,7 @@ from rcnn.models.light import Light
 from rcnn.parts.batch import Detections, ImageBatch, Output, Regions, Targets, as_targets, in_equal_groups
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.cascade import CascadeHead
+from rcnn.parts.class_rows import ClassKeys, Rows, rows_of_parts
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights
 from rcnn.structures import Instances, Skeleton
 
@@ -281,6 +282,20 @@ class Model(nn.Module):
             stage = box.settings.layers == "stage"
             parts += box.pretrained_parts() if stage or self.settings.fpn is None else []
         return parts
+
+    def class_rows(self, keys: ClassKeys) -> Rows:
+        """The rows of its tensors that stand for classes, so that a model for other classes takes them over."""
+        return rows_of_parts(self, keys)
+
+    @classmethod
+    def settings_for(cls, settings: Any, data: TrainingData) -> Any:
+        """The settings of a trained model for other data: with as many outputs as these need."""
+        return settings
+
+    @classmethod
+    def no_start(cls, settings: Any) -> str | None:
+        """Why no other training can start from this model; None where one can."""
+        return None
 
     def compressed(self, ranks: tuple[int, int]) -> Self:
         """Itself with smaller layers, for prediction.

@@ -245,6 +245,11 @@ class RCNN(Model):
         """SVMs come after the loop."""
         return "svms"
 
+    @classmethod
+    def no_start(cls, settings: RCNNSettings) -> str | None:
+        """SVMs are fitted once, to the features of a finished network."""
+        return "R-CNN's SVMs and box regressions are fitted after training and cannot be trained on"
+
     def pooled(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Features ``[R, C P P]`` ("pool5") of boxes ``[R, 4]`` on an image ``[3, H, W]``."""
         regions = warp(image, boxes, self.settings.side, self.settings.context)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.layers.class_linear import ClassLinear
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.boxes import BoxWeights
@@ -18,6 +19,7 @@ from rcnn.ops.losses import global_normaliser, smooth_l1
 from rcnn.ops.roi import assign_levels, roi_pool
 from rcnn.parts.backbone import BackboneSettings, build_stage
 from rcnn.parts.batch import Detections, Regions, Targets
+from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_and_bias
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.pretrained import PretrainedPart, load_fc_layers, load_next_stage
 from rcnn.parts.regions import SampledRegions, SamplingSettings
@@ -167,8 +169,8 @@ class BoxHead(nn.Module):
             self.stage_channels = width
         if settings.head is None:
             self.layers = _layers(in_channels, settings)
-        self.logits = nn.Linear(width, num_classes + 1)
-        self.deltas = nn.Linear(width, 4 if settings.class_agnostic else 4 * num_classes)
+        self.logits = ClassLinear(width, num_classes + 1)
+        self.deltas = ClassLinear(width, 4 if settings.class_agnostic else 4 * num_classes)
         nn.init.normal_(self.logits.weight, std=0.01)  # Fast R-CNN §2.3
         nn.init.normal_(self.deltas.weight, std=0.001)
         nn.init.zeros_(self.logits.bias)
@@ -181,6 +183,15 @@ class BoxHead(nn.Module):
         if self.settings.layers == "stage":
             return [PretrainedPart("box.stage", self.stage, load_next_stage)]
         return [PretrainedPart("box.layers", self.layers, load_fc_layers)]
+
+    def class_rows(self, keys: ClassKeys) -> Rows:
+        """One row of logits per class and for the background; four deltas per class, or for all of them."""
+        rows = weight_and_bias("logits", (*keys.classes, BACKGROUND))
+        return (
+            rows
+            if self.settings.class_agnostic
+            else rows | weight_and_bias("deltas", each_of(keys.classes, 4))
+        )
 
     def forward(self, features: Sequence[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
         """Class logits ``[R, K + 1]`` and deltas ``[R, K, 4]`` (``[R, 1, 4]`` where class-agnostic)."""

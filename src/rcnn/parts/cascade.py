@@ -20,6 +20,7 @@ from rcnn.ops import boxes as box_ops
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
+from rcnn.parts.class_rows import ClassKeys, Rows, rows_of_parts
 from rcnn.parts.pretrained import PretrainedPart
 from rcnn.parts.regions import SampledRegions, sample_proposals
 
@@ -59,6 +60,10 @@ class CascadeHead(nn.Module):
     def pretrained_parts(self) -> list[PretrainedPart]:
         """The parts that there may be weights for: fully connected layers of every step, or of none."""
         return [part for step in self.steps if isinstance(step, BoxHead) for part in step.pretrained_parts()]
+
+    def class_rows(self, keys: ClassKeys) -> Rows:
+        """Those of every step."""
+        return {f"steps.{name}": rows for name, rows in rows_of_parts(self.steps, keys).items()}
 
     def losses(
         self,

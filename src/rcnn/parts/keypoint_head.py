@@ -15,6 +15,7 @@ from rcnn.ops.keypoints import find_keypoints, keypoint_cells
 from rcnn.ops.losses import global_normaliser, sum_over_regions
 from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
+from rcnn.parts.class_rows import ClassKeys, Rows
 from rcnn.parts.regions import SampledRegions
 
 # Regions that a CPU trains on at a time; with fewer the weights' gradients are as large as what it saves.
@@ -61,6 +62,10 @@ class KeypointHead(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
+
+    def class_rows(self, keys: ClassKeys) -> Rows:
+        """A map per keypoint, which are the outputs of a transposed convolution."""
+        return {"logits.weight": (None, keys.keypoints), "logits.bias": (keys.keypoints,)}
 
     def forward(self, features: Sequence[Tensor], regions: Regions) -> Tensor:
         """Logits ``[R, K, S, S]`` of regions on maps ``[B, C, H, W]``."""

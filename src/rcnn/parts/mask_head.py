@@ -22,6 +22,7 @@ from rcnn.ops.losses import global_normaliser, sum_over_regions
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
+from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_and_bias
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.regions import SampledRegions
 
@@ -80,6 +81,14 @@ class MaskHead(nn.Module):
             else _fully_connected(in_channels, self.maps, settings)
         )
         nn.init.normal_(self.logits.weight, std=0.001)  # Detectron
+
+    def class_rows(self, keys: ClassKeys) -> Rows:
+        """A map per class, with softmax one for the background; in an ``mlp`` a row per pixel of each."""
+        if self.settings.class_agnostic:
+            return {}
+        maps = (*keys.classes, BACKGROUND) if self.settings.activation == "softmax" else keys.classes
+        pixels = (2 * self.settings.pool.size) ** 2
+        return weight_and_bias("logits", each_of(maps, pixels) if self.settings.layers == "mlp" else maps)
 
     def forward(self, features: Sequence[Tensor], regions: Regions, labels: Tensor | None = None) -> Tensor:
         """Logits of regions on maps ``[B, C, H, W]``, see :meth:`head`."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.semantic import pixel_loss
 from rcnn.parts.batch import Detections, Targets
+from rcnn.parts.class_rows import ClassKeys, Rows, weight_and_bias
 from rcnn.structures import VOID, Size
 
 
@@ -69,6 +70,10 @@ class SemanticHead(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+
+    def class_rows(self, keys: ClassKeys) -> Rows:
+        """A map per class of pixels."""
+        return weight_and_bias("logits", keys.pixels)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Logits ``[B, K, h, w]`` of the pyramid's maps ``[B, C, h, w]``, finest first; others are unread."""
