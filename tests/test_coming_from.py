@@ -173,7 +173,7 @@ def test_a_model_of_torchvision(theirs: Any, tmp_path: Path, monkeypatch: pytest
     torch.save(theirs.state_dict(), "model.pth")
     Path("names.txt").write_text("person\n", "utf-8")
     sizes = ["--set", "transform.short_side=96", "--set", "transform.max_long_side=160"]
-    words = block("--from torchvision").split()[1:]
+    words = block("--source torchvision").split()[1:]
     result = CliRunner().invoke(app, [*words, *sizes], env={"COLUMNS": "200", "TERM": "dumb"})
     assert result.exit_code == 0, result.output
     image = rgb_image()

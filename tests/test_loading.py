@@ -16,7 +16,7 @@ from rcnn import models
 from rcnn.importers import convert
 from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
-from rcnn.loading import load, load_detector, load_initial_weights, shipped
+from rcnn.loading import load, load_detector, shipped
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.box_head import BoxHeadSettings
@@ -196,18 +196,6 @@ def test_a_file_decides_on_no_import(what: str, tmp_path: Path, monkeypatch: pyt
     opened = load_detector(file, "cpu", trust=[name])
     assert_close(opened.network.state_dict(), network.state_dict())
     assert opened.network.settings == network.settings
-
-
-def test_weights_to_begin_with(tmp_path: Path) -> None:
-    recipe = tiny_recipe("faster_rcnn")
-    first = tiny_network(recipe)
-    file = Detector(first, recipe.transform, NAMES).save(tmp_path / "a.safetensors")
-    more = FasterRCNN(len(NAMES) + 1, recipe.settings)
-    kept = load_initial_weights(more, file)
-    assert {key.rpartition(".")[0] for key in kept} == {"box.logits", "box.deltas"}
-    assert_close(more.state_dict()["rpn.objectness.weight"], first.state_dict()["rpn.objectness.weight"])
-    with pytest.raises(ValueError, match="none of them fits this one"):
-        load_initial_weights(torch.nn.Linear(2, 2), file)
 
 
 CODE = """

@@ -21,7 +21,7 @@ from rcnn.io.renamed import current_settings
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from rcnn.inference.detector import Detector, Precision
 
@@ -111,34 +111,6 @@ def load_detector(
     if precision == "bf16" and not fast_bfloat16(where):
         warnings.warn(f"bf16 is slower than float32 on this {where}", stacklevel=2)
     return replace(detector, precision=precision)
-
-
-def load_initial_weights(
-    network: nn.Module, start: str | Path, *, trust: bool | Iterable[str] = ()
-) -> list[str]:
-    """Give a model the weights of a trained one wherever both have a tensor of the same name and shape.
-
-    So a finer FCN begins as the coarser one, and a model for other classes with all but its last layers.
-
-    Args:
-        network: of any kind.
-        start: a run folder or a checkpoint.
-        trust: as for :func:`load_detector`.
-
-    Returns:
-        The names of the tensors that ``network`` keeps of its own.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: no checkpoint, or none of its tensors fits.
-    """
-    found = load_detector(start, "cpu", trust=trust).network.state_dict()
-    own = network.state_dict()
-    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise ValueError(f"{start}: the weights belong to another model: none of them fits this one")
-    network.load_state_dict(fitting, strict=False)
-    return [key for key in own if key not in fitting]
 
 
 def shipped() -> dict[str, Path]:

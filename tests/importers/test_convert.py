@@ -29,7 +29,7 @@ def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_the_command_line_to_a_prediction(zoo_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "mask_rcnn"
     result = CliRunner().invoke(
-        app, ["weights", "import", str(zoo_file), "--from", "detectron2", "--out", str(out),
+        app, ["weights", "import", str(zoo_file), "--source", "detectron2", "--out", str(out),
               "--set", "transform.short_side=64"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -48,6 +48,17 @@ def test_from_the_command_line_to_a_prediction(zoo_file: Path, tmp_path: Path) -
     assert found.masks is not None
 
 
+def test_the_old_name_of_the_option_works_with_a_warning(tmp_path: Path) -> None:
+    words = ["weights", "import", str(tmp_path / "none.pth"), "--out", str(tmp_path / "a")]
+    with pytest.warns(FutureWarning, match="--from is now --source; the old name will be removed in 0.3"):
+        old = CliRunner().invoke(app, [*words, "--from", "detectron2"])
+    new = CliRunner().invoke(app, [*words, "--source", "detectron2"])
+    assert old.output == new.output
+    assert "none.pth" in new.output
+    neither = CliRunner().invoke(app, words)
+    assert "--source detectron2" in neither.output
+
+
 def test_names_of_classes(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("nucleus\n\nmitosis\n", "utf-8")
@@ -60,7 +71,9 @@ def test_names_of_classes(tmp_path: Path) -> None:
     names.write_text("one\n", "utf-8")
     with pytest.raises(ValueError, match=r"names\.txt: 1 names, but .*a\.pth has 2 classes"):
         import_weights(tmp_path / "a.pth", "mmdetection", classes=names)
-    with pytest.raises(ValueError, match="--from yolo: expected one of torchvision, detectron2, mmdetection"):
+    with pytest.raises(
+        ValueError, match="--source yolo: expected one of torchvision, detectron2, mmdetection"
+    ):
         import_weights(tmp_path / "a.pth", "yolo")
 
 

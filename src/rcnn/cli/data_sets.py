@@ -9,7 +9,7 @@ import typer
 
 from rcnn.cli.console import examples, print_text, progress_bar
 from rcnn.cli.data import data_app
-from rcnn.cli.options import DataFormat, DataSource, ImagesFolder, SkipBad, open_dataset
+from rcnn.cli.options import DataFormat, DataSource, ImagesFolder, SkipBad, new_names, open_dataset
 
 OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")]
 To = Annotated[
@@ -88,7 +88,13 @@ def data_merge(
     how: Any = copies
     with progress_bar("copying") as progress:
         merged = merge_data(
-            sources, out, rename=_names(rename or []), copies=how, to=to, skip_bad=skip_bad, progress=progress
+            sources,
+            out,
+            rename=new_names(rename or []),
+            copies=how,
+            to=to,
+            skip_bad=skip_bad,
+            progress=progress,
         )
     _print(merged)
 
@@ -118,14 +124,3 @@ def _print(made: Any) -> None:
     for problem in made.skipped:
         print_text(f"skipped: {problem}")
     print_text(str(made))
-
-
-def _names(rename: list[str]) -> dict[str, str]:
-    """New names of classes by the old ones."""
-    names = {}
-    for text in rename:
-        old, equals, new = text.partition("=")
-        if not equals or not old.strip() or not new.strip():
-            raise ValueError(f"--rename {text}: expected OLD=NEW, such as cells=cell")
-        names[old.strip()] = new.strip()
-    return names

@@ -129,6 +129,21 @@ def reading_settings(
     return settings
 
 
+def new_names(rename: list[str]) -> dict[str, str]:
+    """New names of classes by the old ones, of texts such as ``cells=cell``.
+
+    Raises:
+        ValueError: a text of another form.
+    """
+    names = {}
+    for text in rename:
+        old, equals, new = text.partition("=")
+        if not equals or not old.strip() or not new.strip():
+            raise ValueError(f"--rename {text}: expected OLD=NEW, such as cells=cell")
+        names[old.strip()] = new.strip()
+    return names
+
+
 def chosen_reading(
     channels: str | None, plane: str | None, exif: str | None, base: Reading | None = None
 ) -> Reading:

@@ -20,6 +20,7 @@ from rcnn.cli.options import (
     ProposalsFile,
     SkipBad,
     Trust,
+    new_names,
     reading_settings,
 )
 from rcnn.interruption import INTERRUPTED, TERMINATED
@@ -29,6 +30,7 @@ from rcnn.interruption import INTERRUPTED, TERMINATED
     epilog=examples(
         "rcnn train cells/ --minutes 20 --out runs/cells",
         "rcnn train train.json --val val.json --images photos/ --epochs 12 --set train.lr=0.0003",
+        "rcnn train more_cells/ --from runs/cells --minutes 10",
         "rcnn train --resume runs/cells",
     )
 )
@@ -79,6 +81,34 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Resume an interrupted run. All other settings come from the run."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Trained model to start from: a run, a .safetensors file, hf://USER/NAME, or a name "
+            "listed by `rcnn models`.",
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rename",
+            metavar="DATA=MODEL",
+            help="With --from: the model's name for a class of DATA. Repeatable.",
+        ),
+    ] = None,
+    keep_classes: Annotated[
+        bool,
+        typer.Option("--keep-classes", help="With --from: keep the model's classes that DATA does not have."),
+    ] = False,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART",
+            help="What does not train: backbone, or norms (statistics of batch norm). Repeatable.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -113,6 +143,7 @@ def train(
         "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--format": format,
         "--model": model, "--proposals": proposals, "--val-proposals": val_proposals,
         "--backbone": backbone, "--recipe": recipe, "--scheme": scheme,
+        "--from": start, "--rename": rename, "--keep-classes": keep_classes or None, "--freeze": freeze,
         "--minutes": minutes, "--epochs": epochs, "--out": out, "--seed": seed, "--set": settings,
         "--channels": channels, "--plane": plane, "--exif": exif,
         "--skip-bad": skip_bad or None, "--batch-size": batch_size,
@@ -137,6 +168,7 @@ def train(
             data, val=val, images=images, val_images=val_images, format=format, proposals=proposals,
             val_proposals=val_proposals, model=model, backbone=backbone, recipe=recipe, minutes=minutes,
             epochs=epochs, out=out, seed=seed, settings=changes, skip_bad=skip_bad, resume=resume,
+            start=start, rename=new_names(rename or []), keep_classes=keep_classes, freeze=freeze or (),
             workers=workers, device=device, callbacks=callback or (), log=log or (), trust=trust or (),
             console=console(),
         )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rcnn.cli.console import app, examples, print_text
+from rcnn.cli.console import app, examples, print_text, warn_renamed
 
 weights_app = typer.Typer(no_args_is_help=True, help="Import weights from other programs.")
 app.add_typer(weights_app, name="weights")
@@ -16,22 +16,25 @@ app.add_typer(weights_app, name="weights")
 @weights_app.command(
     "import",
     epilog=examples(
-        "rcnn weights import model_final_f10217.pkl --from detectron2 --out mask_rcnn",
-        "rcnn weights import model_final.pth --from detectron2 --config config.yaml --out cells",
-        "rcnn weights import epoch_12.pth --from mmdetection --classes names.txt --out cells",
+        "rcnn weights import model_final_f10217.pkl --source detectron2 --out mask_rcnn",
+        "rcnn weights import model_final.pth --source detectron2 --config config.yaml --out cells",
+        "rcnn weights import epoch_12.pth --source mmdetection --classes names.txt --out cells",
     ),
 )
 def weights_import(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Weights file: .pkl, .pth, .pt or .safetensors.")
     ],
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from", metavar="PROGRAM", help="Source program: torchvision, detectron2 or mmdetection."
-        ),
-    ],
     out: Annotated[Path, typer.Option(metavar="MODEL", help="Output file, .safetensors.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROGRAM", help="Program of the file: torchvision, detectron2 or mmdetection.  [required]"
+        ),
+    ] = None,
+    old_source: Annotated[
+        str | None, typer.Option("--from", hidden=True, help="The old name of --source.")
+    ] = None,
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text file of class names, one per line.")
     ] = None,
@@ -50,6 +53,11 @@ def weights_import(
     ] = None,
 ) -> None:
     """Convert a detector from another program to a checkpoint of rcnn."""
+    if old_source is not None:
+        warn_renamed("--from", "--source")
+        source = source or old_source
+    if source is None:
+        raise ValueError("weights import: name the program of the file: --source detectron2, for example")
     from rcnn.importers.convert import import_weights
 
     imported = import_weights(

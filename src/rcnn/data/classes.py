@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -86,13 +86,34 @@ def align_dataset_classes(
         )
     found = matching_labels(class_names, dataset.class_names)
     labels = np.array([-1 if label is None else label for label in found], np.int64)
-    ids = list(range(1, len(class_names) + 1))
-    for old, category in enumerate(dataset.category_ids):
-        if labels[old] >= 0:
-            ids[int(labels[old])] = category
-    category_ids = tuple(ids) if dataset.category_ids else ()
+    category_ids = _moved_ids(dataset.category_ids, labels, len(class_names))
     relabelled = partial(_relabelled, labels=labels, class_names=class_names)
     return dataset.mapped(relabelled, class_names=class_names, category_ids=category_ids)
+
+
+def rename_classes(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
+    """The same data set with other names of classes, of objects and of pixels, by the old ones."""
+    class_names, semantic_names = (
+        tuple(names.get(name, name) for name in old) for old in (dataset.class_names, dataset.semantic_names)
+    )
+    change = partial(_renamed, class_names=class_names, semantic_names=semantic_names)
+    return dataset.mapped(change, class_names=class_names, semantic_names=semantic_names)
+
+
+def _renamed(record: Record, class_names: tuple[str, ...], semantic_names: tuple[str, ...]) -> Record:
+    own = semantic_names if record.truth.semantic_names else ()
+    return replace(record, truth=replace(record.truth, class_names=class_names, semantic_names=own))
+
+
+def _moved_ids(
+    ids: Sequence[int], places: Sequence[int] | npt.NDArray[np.int64], count: int
+) -> tuple[int, ...]:
+    """The ids of ``count`` classes: old ones at their places (-1: nowhere), free ids for the others."""
+    if not ids:
+        return ()
+    moved = {int(place): category for place, category in zip(places, ids, strict=True) if place >= 0}
+    free = (number for number in range(1, len(ids) + count + 1) if number not in moved.values())
+    return tuple(moved[place] if place in moved else next(free) for place in range(count))
 
 
 def _relabelled(record: Record, labels: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> Record:
@@ -118,7 +139,8 @@ def _align_maps(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
         )
         for r in dataset.records
     ]
-    return replace(dataset, records=records, semantic_names=names)
+    ids = _moved_ids(dataset.semantic_ids, table, len(names))
+    return replace(dataset, records=records, semantic_names=names, semantic_ids=ids)
 
 
 def _renumbered(

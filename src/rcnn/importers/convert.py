@@ -64,7 +64,7 @@ def import_weights(
     """
     if source not in SOURCES and not is_dotted_path(source):
         raise ValueError(
-            f"--from {source}: {did_you_mean(source, SOURCES)}expected one of {', '.join(SOURCES)}, or a "
+            f"--source {source}: {did_you_mean(source, SOURCES)}expected one of {', '.join(SOURCES)}, or a "
             "dotted path"
         )
     read: Read = SOURCES[source] if source in SOURCES else resolve(source)

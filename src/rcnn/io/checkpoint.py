@@ -117,7 +117,7 @@ def _read_metadata(path: Path, header: Mapping[str, str]) -> tuple[dict[str, Any
     if "rcnn" not in header:
         raise ValueError(
             f"{path}: a safetensors file, but not a checkpoint of rcnn: its header has no 'rcnn' entry; "
-            "weights of other programs are converted by: rcnn weights import FILE --from NAME --out MODEL"
+            "weights of other programs are converted by: rcnn weights import FILE --source NAME --out MODEL"
         )
     found = header.get("rcnn_format", "")
     if found not in map(str, range(1, FORMAT + 1)):
@@ -139,5 +139,5 @@ def _refuse_pickle(path: Path) -> None:
         raise ValueError(
             f"{path}: a pickle (.pt, .pth) is not loaded, because reading one can run any code; expected a "
             ".safetensors file. To convert weights of torchvision, Detectron2 and MMDetection without "
-            "running code in them: rcnn weights import FILE --from NAME --out MODEL"
+            "running code in them: rcnn weights import FILE --source NAME --out MODEL"
         )

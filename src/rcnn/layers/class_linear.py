@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from rcnn.layers.operator import is_exporting
 
-# A product of matrices sums in an order that depends on the number of its columns, up to whole blocks of them.
+# A product of matrices sums in an order that depends on the number of its columns, but not of whole blocks.
 BLOCK = 32
 
 

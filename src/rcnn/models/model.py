@@ -284,7 +284,7 @@ class Model(nn.Module):
         return parts
 
     def class_rows(self, keys: ClassKeys) -> Rows:
-        """The rows of its tensors that stand for classes, so that a model for other classes takes them over."""
+        """The rows of its tensors that stand for classes, which a model for other classes takes over."""
         return rows_of_parts(self, keys)
 
     @classmethod

@@ -37,6 +37,8 @@ SCENIC_STD = 0.35
 MIN_IMAGES_FOR_ORIENTATION = 20  # fewer do not show whether they have an upright direction
 # On photographs the backbone learns more slowly than the heads: it was pretrained on such.
 PHOTOGRAPH_LR_FACTOR = 0.25
+# A trained model needs smaller steps than random heads do.
+START_LR_FACTOR = 0.25
 MIN_ASPECT_SIMILARITY = 0.6  # of the boxes of a class, so that truncated ones can be recognised
 MIN_BORDER_OBJECTS = 30  # at the images' borders, to see how annotators treat truncated objects
 WHOLE_FRACTION = 0.75  # if this much is left of all of them, the borders truncate nothing
@@ -73,9 +75,50 @@ class Reason:
         return cls(what, value)
 
 
+@dataclass(frozen=True)
+class FixedModel:
+    """The model that a training starts from, to which a plan adds the schedule and the augmentation.
+
+    Attributes:
+        source: what the user called it.
+        name: a key of ``MODELS`` or a dotted path.
+        settings: of the model, for the classes of the data.
+        transform: the one that it was trained with.
+    """
+
+    source: str
+    name: str
+    settings: Any
+    transform: Transform
+
+    def reasons(self, max_objects: int) -> list[Reason]:
+        """Lines about it, for data with at most ``max_objects`` in an image."""
+        transform = self.transform
+        short = transform.short_side
+        size = f"resized by {transform.scale:g}" if short is None else f"short side resized to {short}"
+        like = f"as in {self.source}"
+        lines = [
+            Reason("model", self.name, like),
+            Reason("backbone", self.settings.backbone.name, f"weights of {self.source}"),
+            Reason("input", size, like),
+        ]
+        rpn = getattr(self.settings, "rpn", None)
+        if rpn is not None:
+            sizes = ", ".join(f"{size:g}" for level in rpn.sizes for size in level)
+            lines.append(Reason("anchors", f"{sizes} px", like))
+        selection = model_class(self.name).selection_of(self.settings)
+        if selection is not None:
+            why = f"the image with the most objects has {max_objects}"
+            if max_objects > selection.max_detections:
+                why += f"; for more, --set model.box.max_detections={2 * max_objects}"
+            lines.append(Reason("detections", f"at most {selection.max_detections} per image", why))
+        return lines
+
+
 def plan(
     data: Dataset,
     *,
+    start: FixedModel | None = None,
     model: str | None = None,
     backbone: str | None = None,
     minutes: float | None = None,
@@ -87,6 +130,7 @@ def plan(
 
     Args:
         data: the training images.
+        start: the model that training starts from, which decides all but schedule and augmentation.
         model: a key of ``MODELS`` or a dotted path; None: see :func:`choose_model`.
         backbone: a key of ``BACKBONES``, ``timm:NAME`` or a dotted path; None: EfficientNet-Lite0.
         minutes: training time in minutes; 20 if neither is given.
@@ -98,15 +142,21 @@ def plan(
         ValueError: no such model or backbone.
     """
     statistics = Statistics.from_dataset(data)
-    name, why_model = choose_model(data) if model is None else (model, "chosen by you")
     backbone = backbone or DEFAULT_BACKBONE
     transform, why_transform = choose_transform(statistics, backbone)
+    transform = transform if start is None else start.transform
     scaled, factors = statistics.scaled(data, transform)
     augment, photographs, why_augment = choose_augment(data, statistics, scaled=scaled, factors=factors)
+    lr = TrainSettings.lr * (1.0 if start is None else START_LR_FACTOR)
     train = TrainSettings(
-        minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs, seed=seed,
+        lr=lr, seed=seed,
+        minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs,
         backbone_lr=PHOTOGRAPH_LR_FACTOR if photographs else 1.0, workers=1 if workers is None else workers,
     )  # fmt: skip
+    if start is not None:
+        lines = [*start.reasons(statistics.max_objects), *why_augment, describe_schedule(train)]
+        return Recipe(start.name, start.settings, transform, augment, train), lines
+    name, why_model = choose_model(data) if model is None else (model, "chosen by you")
     settings, why_settings = choose_settings(name, backbone, data=data, statistics=statistics, scaled=scaled)
     reasons = [
         Reason("model", name, why_model),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
-from rcnn.config import override_tables, parse_assignments
+from rcnn.config import build_settings, override_tables, parse_assignments
 from rcnn.data.dataset import Dataset
 from rcnn.io.reading import Reading
+from rcnn.io.renamed import current_settings
 from rcnn.training.recipe import Recipe, load_recipe
 from rcnn.training.settings import TrainSettings
 from rcnn.training.split import Sources
@@ -33,6 +35,10 @@ class TrainOptions:
         settings: changes to the recipe.
         skip_bad: leave out images with errors.
         resume: the folder of an interrupted run.
+        start: the trained model to start from.
+        rename: what the data call a class: what ``start`` calls it.
+        keep_classes: keep the classes of ``start`` that the data do not have.
+        freeze: what does not train.
         workers: processes that prepare batches.
         device: where to train.
         callbacks: objects, or dotted paths of such.
@@ -52,6 +58,10 @@ class TrainOptions:
     settings: Sequence[str] = ()
     skip_bad: bool = False
     resume: str | Path | None = None
+    start: str | Path | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    keep_classes: bool = False
+    freeze: Sequence[str] = ()
     workers: int | None = None
     device: str | None = None
     callbacks: Sequence[object] = ()
@@ -59,15 +69,18 @@ class TrainOptions:
     trust: bool | Iterable[str] = ()
     console: Console = field(default_factory=lambda: Console(soft_wrap=True))
 
-    def reading(self, recipe: Recipe | None) -> Reading:
-        """How image files are read: as the recipe or the opened data set says, with the settings applied.
+    def reading(self, own: Transform | None) -> Reading:
+        """How image files are read: as a transform or the opened data set says, with the settings applied.
+
+        Args:
+            own: of the recipe, or of the model to start from; None: neither is given.
 
         Raises:
             ValueError: a setting that is unknown or of a wrong type.
         """
         data = self.sources.data
         base = Transform(read=data.reading) if isinstance(data, Dataset) else Transform()
-        base = base if recipe is None else recipe.transform
+        base = base if own is None else own
         asked = [text for text in self.settings if text.strip().startswith("transform.read")]
         changed: Transform = override_tables({"transform": base}, parse_assignments(asked))["transform"]
         return changed.read
@@ -87,6 +100,11 @@ class TrainOptions:
                 "a recipe names its own model and backbone: remove --model and --backbone, or change the "
                 "backbone with --set"
             )
+        if self.recipe is not None and self.start is not None:
+            raise ValueError(
+                f"--from {self.start} brings a model of its own, and --recipe another: remove one of them; "
+                "to take only the weights, give --recipe FILE --set train.start=MODEL"
+            )
         if any(text.partition("=")[0].strip() == "train.seed" for text in self.settings):
             raise ValueError("--set train.seed: use --seed, which also decides the held-out images")
 
@@ -105,7 +123,33 @@ class TrainOptions:
             train = replace(train, minutes=self.minutes, epochs=self.epochs)
         train = replace(train, seed=train.seed if self.seed is None else self.seed)
         train = replace(train, workers=train.workers if self.workers is None else self.workers)
-        return replace(given, train=train)
+        return replace(given, train=self.for_going_on(train))
+
+    def for_going_on(self, train: TrainSettings) -> TrainSettings:
+        """The settings with those of the options about the model to start from."""
+        return replace(
+            train,
+            start=train.start if self.start is None else str(self.start),
+            rename=tuple(self.rename.items()) or train.rename,
+            keep_classes=self.keep_classes or train.keep_classes,
+            freeze=self._frozen() or train.freeze,
+        )
+
+    def _frozen(self) -> tuple[Literal["backbone", "norms"], ...]:
+        return build_settings(TrainSettings(), {"freeze": list(self.freeze)}, "train").freeze
+
+    def settled(self, given: Recipe | None) -> TrainSettings:
+        """The settings of the training as far as they are known before the data are opened.
+
+        Raises:
+            ValueError: a setting that is unknown or of a wrong type.
+        """
+        base = self.for_going_on(TrainSettings()) if given is None else given.train
+        asked = [text for text in self.settings if text.strip().startswith("train.")]
+        settled: TrainSettings = override_tables(
+            {"train": base}, current_settings(parse_assignments(asked), warn=False)
+        )["train"]
+        return settled
 
     def split_seed(self, given: Recipe | None) -> int:
         """The seed of the split: that of the recipe, so that a run's recipe gives the same run again.

@@ -13,7 +13,7 @@ from rcnn.io.images import image_header
 from rcnn.io.reading import Reading
 from rcnn.models import model_class
 from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation
-from rcnn.training.defaults import Reason, describe_schedule, plan
+from rcnn.training.defaults import FixedModel, Reason, describe_schedule, plan
 from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, with_settings
 from rcnn.training.schemes import scheme_of
@@ -23,16 +23,31 @@ NORMALISED_IMAGES = 64  # that mean and standard deviation are measured of
 MIN_STD = 0.01  # of a channel that is the same everywhere
 
 
-def recipe_of_run(options: TrainOptions, given: Recipe | None, split: Split) -> tuple[Recipe, list[Reason]]:
-    """The recipe to train, all settings applied, and the reasons for it."""
+def recipe_of_run(
+    options: TrainOptions, given: Recipe | None, split: Split, start: FixedModel | None = None
+) -> tuple[Recipe, list[Reason]]:
+    """The recipe to train, all settings applied, and the reasons for it.
+
+    Args:
+        options: what the user asked for.
+        given: the recipe that was passed.
+        split: the data.
+        start: the model that training starts from, where that decides the recipe.
+    """
     if given is not None:
         name = options.recipe if isinstance(options.recipe, str | Path) else given.model
         recipe, reasons = given, [Reason("recipe", str(name))]
     else:
         recipe, reasons = plan(
-            split.train, model=options.model, backbone=options.backbone, minutes=options.minutes,
-            epochs=options.epochs, seed=options.seed or 0, workers=options.workers,
+            split.train, start=start, model=options.model, backbone=options.backbone,
+            minutes=options.minutes, epochs=options.epochs, seed=options.seed or 0, workers=options.workers,
         )  # fmt: skip
+        recipe = replace(recipe, train=options.for_going_on(recipe.train))
+    if start is not None:
+        recipe = with_settings(recipe, options.settings)
+        schedule = describe_schedule(recipe.train)
+        reasons = [schedule if reason.what == schedule.what else reason for reason in reasons]
+        return recipe, [*reasons, *(Reason("setting", text) for text in options.settings)]
     recipe, of_images = with_images(recipe, split.train, options.settings)
     recipe = with_settings(recipe, options.settings)
     backbone = recipe.settings.backbone.name
@@ -120,8 +135,13 @@ def check_recipe(recipe: Recipe, split: Split) -> None:
             f"train.minutes is {train.minutes} and train.epochs is {train.epochs}: set exactly one of them"
         )
     length = train.minutes or train.epochs or 0.0
-    if not length > 0:
+    untrained = train.epochs == 0 and train.start is not None  # as it is, for these classes
+    if not length > 0 and not untrained:
         raise ValueError(f"cannot train for {length:g} minutes or epochs: set a number above 0")
+    if train.keep_threshold and train.start is None:
+        raise ValueError(
+            "train.keep_threshold keeps that of a model to start from: give one with --from MODEL"
+        )
     model.check_settings(recipe.settings)
     scheme_of(recipe).check(recipe)
     _check_channels(recipe, split.train)

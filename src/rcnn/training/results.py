@@ -20,7 +20,7 @@ from rcnn.metrics import percent
 from rcnn.metrics.metric import Evaluation
 from rcnn.training.defaults import Reason
 from rcnn.training.recipe import Recipe
-from rcnn.training.run_folder import BEST, EVALUATION, REPORT, read_history
+from rcnn.training.run_folder import BEST, EVALUATION, REPORT, read_history, read_run
 from rcnn.training.schemes import Trained
 from rcnn.training.split import Split
 
@@ -51,7 +51,7 @@ def write_results(
     # The figures that stay are those of float32.
     measured = detector.for_measuring()
     evaluation, predictions = trained.measured or evaluate(measured, split.val)
-    threshold, why_threshold = _threshold(detector, evaluation)
+    threshold, why_threshold = _kept_threshold(folder, recipe) or _threshold(detector, evaluation)
     state = trained.state
     # What follows the loop (SVMs) is in no checkpoint of it: the time that was noted first is kept.
     seconds = max(state.seconds, detector.info.get("training_seconds", 0.0))
@@ -82,6 +82,14 @@ def write_results(
     )  # fmt: skip
     _print(evaluation, folder, console)
     return evaluation
+
+
+def _kept_threshold(folder: Path, recipe: Recipe) -> tuple[float, str] | None:
+    """The threshold of the model that training started from, where it is kept or nothing was trained."""
+    start = read_run(folder).get("start")
+    if start is None or not (recipe.train.keep_threshold or recipe.train.epochs == 0):
+        return None
+    return float(start["min_score"]), f"{start['min_score']:.3f}, that of {start['source']}"
 
 
 def _threshold(detector: Detector, evaluation: Evaluation) -> tuple[float, str]:

@@ -17,7 +17,6 @@ from rcnn.device import barrier, choose_device, rank
 from rcnn.interruption import answered
 from rcnn.io import checkpoint
 from rcnn.io.lock import FolderLock
-from rcnn.loading import load_initial_weights
 from rcnn.models import build_model, model_class
 from rcnn.models.model import Model
 from rcnn.parts.pretrained import load_pretrained
@@ -55,6 +54,17 @@ from rcnn.training.split import (
     check_same_part,
     open_split,
 )
+from rcnn.training.start import (
+    Start,
+    begins_whole,
+    differences,
+    match,
+    match_asked,
+    open_start,
+    ordered,
+    renamed,
+    take_weights,
+)
 from rcnn.training.trainer import TrainState
 
 
@@ -77,6 +87,10 @@ def train(
     settings: Sequence[str] = (),
     skip_bad: bool = False,
     resume: str | Path | None = None,
+    start: str | Path | None = None,
+    rename: Mapping[str, str] | None = None,
+    keep_classes: bool = False,
+    freeze: Sequence[str] = (),
     workers: int | None = None,
     device: str | None = None,
     callbacks: Sequence[object] = (),
@@ -109,6 +123,11 @@ def train(
         skip_bad: leave out images with errors instead of refusing the data.
         resume: the folder of an interrupted run. Everything else is then read from it, except data sets that
             were passed opened and callbacks that were passed as objects, which have to be passed again.
+        start: a trained model to start from, whatever :func:`rcnn.load` opens but exported files: its
+            architecture, anchors, scale and weights are taken, and its classes matched by name.
+        rename: what the data call a class: what ``start`` calls it.
+        keep_classes: keep the classes of ``start`` that the data do not have.
+        freeze: what does not train: ``backbone``, ``norms`` (the statistics of batch norms) or both.
         workers: processes that prepare batches.
         device: ``cpu``, ``cuda``; None takes a GPU if there is one.
         callbacks: objects with any of the methods ``on_start``, ``on_step``, ``on_evaluation`` and
@@ -131,7 +150,8 @@ def train(
     sources = Sources(data, val, images, val_images, proposals, val_proposals, format)
     options = TrainOptions(
         sources, model=model, backbone=backbone or trunk, recipe=recipe, minutes=minutes, epochs=epochs,
-        out=out, seed=seed, settings=settings, skip_bad=skip_bad, resume=resume, workers=workers,
+        out=out, seed=seed, settings=settings, skip_bad=skip_bad, resume=resume, start=start,
+        rename=rename or {}, keep_classes=keep_classes, freeze=freeze, workers=workers,
         device=device, callbacks=callbacks, log=log, trust=trust, console=console or Console(soft_wrap=True),
     )  # fmt: skip
     refuse_inside_worker()
@@ -169,20 +189,31 @@ def _planned(
 ) -> tuple[Run, list[Reason]]:
     """The run, ready to train, and what describes it written."""
     seed = options.split_seed(given)
-    named = given.model if given else options.model
+    start = open_start(options, given)
+    own = start.detector.transform if start and start.whole else given.transform if given else None
     split = open_split(
-        replace(options.sources, reading=options.reading(given)), skip_bad=options.skip_bad, seed=seed,
-        boxes_only=named is not None and model_class(named).boxes_suffice(), console=options.console,
+        replace(options.sources, reading=options.reading(own)), skip_bad=options.skip_bad, seed=seed,
+        boxes_only=_boxes_suffice(given.model if given else options.model, start), console=options.console,
     )  # fmt: skip
-    recipe, reasons = recipe_of_run(options, given, split)
+    matched = None if start is None else match_asked(start, split, options.settled(given))
+    split = split if matched is None else matched.split
+    recipe, reasons = recipe_of_run(
+        options, given, split, None if start is None else start.model_for(split.train)
+    )
+    reasons += [] if matched is None else matched.reasons()
     check_recipe(recipe, split)
     split = split.with_flip_pairs(recipe.augment.flip_pairs)
     split = _with_proposals(split, recipe, options.sources, options.console)
     log = RunLog(folder / LOG, options.console, quiet=rank() > 0)
     for text in (*split.messages, *reasons, f"run: {folder}"):
         log.say(str(text))
-    network = new_network(recipe, split, pretrained=True)
-    info = {
+    network = new_network(recipe, split, pretrained=start is None or not start.whole)
+    if start is not None and matched is not None:
+        taken = [*differences(start, recipe), *take_weights(start, matched, network)]
+        reasons += taken
+        for reason in taken:
+            log.say(str(reason))
+    info: dict[str, Any] = {
         **options.sources.to_json(),
         "skip_bad": options.skip_bad,
         "seed": seed,
@@ -191,6 +222,8 @@ def _planned(
         "callbacks": [callback for callback in options.callbacks if isinstance(callback, str)],
         "log": list(options.log),
     }
+    if start is not None:
+        info["start"] = start.to_json(split)
     write_run(folder, recipe, info)
     run = Run(folder, recipe, split, network.to(device), device, log, Callbacks([log, *callbacks]), False)
     return run, reasons
@@ -214,7 +247,12 @@ def resume_run(options: TrainOptions) -> Path:
         names = options.callbacks or info.get("callbacks", ()), options.log or info.get("log", ())
         callbacks = open_callbacks(*names) if rank() == 0 else []
         started = (folder / LAST).is_file()
-        network = new_network(recipe, split, pretrained=not started).to(device)
+        network = new_network(recipe, split, pretrained=not (started or begins_whole(info)))
+        if not started and recipe.train.start is not None:
+            start = open_start(replace(options, start=recipe.train.start), recipe)
+            assert start is not None
+            take_weights(start, match(start, split, rename={}, keep=recipe.train.keep_classes), network)
+        network.to(device)
         log = RunLog(folder / LOG, console, quiet=rank() > 0)
         run = Run(folder, recipe, split, network, device, log, Callbacks([log, *callbacks]), started)
         return _train(run, _reasons(info), console)
@@ -252,9 +290,19 @@ def new_network(recipe: Recipe, split: Split, *, pretrained: bool) -> Model:
     network = build_model(recipe.model, recipe.settings, *names, skeleton=data.skeleton)
     if pretrained:
         load_pretrained(network)
-        if recipe.train.start is not None:
-            load_initial_weights(network, recipe.train.start)
+    if "backbone" in recipe.train.freeze:
+        for name in ("backbone", "rpn_backbone"):
+            part: Any = getattr(network, name, None)
+            if part is not None:
+                part.freeze()
     return network
+
+
+def _boxes_suffice(named: str | None, start: Start | None) -> bool:
+    """Whether it is known that the model learns from boxes alone."""
+    if start is not None and start.whole:
+        return start.detector.network.boxes_suffice()
+    return named is not None and model_class(named).boxes_suffice()
 
 
 def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
@@ -301,6 +349,10 @@ def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe,
     split = open_split(
         sources, skip_bad=info["skip_bad"], seed=info["seed"], boxes_only=boxes_only, console=console
     )
+    start = info.get("start")
+    if start is not None:
+        split = renamed(split, dict(recipe.train.rename))
+        split = ordered(split, tuple(start["class_names"]), tuple(start["semantic_names"]))
     split = split.with_flip_pairs(recipe.augment.flip_pairs)
     return recipe, _with_proposals(split, recipe, sources, console), info
 

@@ -128,6 +128,11 @@ def _check_alternating(recipe: Recipe) -> None:
             "train.start: the four steps of alternating training start from ImageNet weights, as published; "
             "leave it out, or train jointly"
         )
+    if recipe.train.freeze:
+        raise ValueError(
+            "train.freeze: the four steps of alternating training decide what trains; leave it out, or train "
+            "jointly"
+        )
 
 
 def _check_svms(recipe: Recipe) -> None:

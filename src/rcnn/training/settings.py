@@ -46,7 +46,13 @@ class TrainSettings:
         save_every: seconds between two checkpoints; more if they would take a twentieth of the time.
         seed: random seed.
         workers: processes that prepare batches.
-        start: a run folder or checkpoint to take the initial weights from, where names and shapes agree.
+        start: a trained model to start from: a run, a checkpoint, or the name of a model. Classes are matched
+            by name; without a recipe the model's architecture, anchors and scale are taken, too.
+        rename: pairs: what the data call a class, and what the model of ``start`` calls it.
+        keep_classes: keep the classes of ``start`` that the data do not have.
+        keep_threshold: keep the threshold of ``start``, instead of the one where F1 is highest.
+        freeze: what does not train: ``backbone``, with its batch norm; ``norms``: the statistics of all batch
+            norms.
     """
 
     epochs: float | None = None
@@ -72,6 +78,10 @@ class TrainSettings:
     seed: int = 0
     workers: int = 1
     start: str | None = None
+    rename: tuple[tuple[str, str], ...] = ()
+    keep_classes: bool = False
+    keep_threshold: bool = False
+    freeze: tuple[Literal["backbone", "norms"], ...] = ()
 
     def __post_init__(self) -> None:
         """Check the settings.

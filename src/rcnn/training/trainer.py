@@ -123,12 +123,13 @@ class Trainer:
     @property
     def total(self) -> int:
         """Iterations of an epoch run."""
-        return max(1, math.ceil((self.settings.epochs or 0) * len(self.data) / self.settings.batch_size))
+        steps = math.ceil((self.settings.epochs or 0) * len(self.data) / self.settings.batch_size)
+        return 0 if self.settings.epochs == 0 else max(1, steps)
 
     def fraction(self) -> float:
         """Training progress, 0 to 1."""
         if self.settings.minutes is None:
-            return min(1.0, self.state.iteration / self.total)
+            return min(1.0, self.state.iteration / self.total) if self.total else 1.0
         return min(1.0, self.state.seconds / (60 * self.settings.minutes))
 
     def event(self, values: Mapping[str, float]) -> TrainEvent:
@@ -156,7 +157,7 @@ class Trainer:
         )  # fmt: skip
         if self.rank == 0 and not state.iteration:
             truncate_history(self.out, 0)  # of a run killed before it saved anything
-        self.network.train()
+        self._start_training()
         try:
             self._loop(batches)
         except (KeyboardInterrupt, SystemExit) as error:
@@ -293,6 +294,14 @@ class Trainer:
 
     # Parts of a step
 
+    def _start_training(self) -> None:
+        """Switch the network to training, but for the statistics that are frozen."""
+        self.network.train()
+        if "norms" in self.settings.freeze:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
     def _set_lr(self) -> None:
         self.lr = self.settings.lr * self.settings.lr_factor(self.fraction())
         for group in self.optimizer.param_groups:
@@ -375,7 +384,7 @@ class Trainer:
                 self._write({k: v for k, v in metrics.items() if k != "score"})
                 state.next_eval += self.settings.eval_every
                 state.evaluating = False
-        self.network.train()
+        self._start_training()
         state.eval_seconds += self._mean(time.perf_counter() - began)
         self.callbacks.call("on_evaluation", self.event(metrics))
         return kept

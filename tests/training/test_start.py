@@ -1,0 +1,466 @@
+"""Going on from a model: the law that nothing changes where the classes are the same, and what is said."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from rcnn.cli import app
+from rcnn.data.classes import rename_classes
+from rcnn.data.dataset import Dataset
+from rcnn.importers.convert import import_weights
+from rcnn.inference.detector import Detector
+from rcnn.loading import load_detector
+from rcnn.models import build_model, model_name
+from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
+from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from rcnn.models.fcn import FCN, FCNSettings
+from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
+from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
+from rcnn.models.model import Model
+from rcnn.models.panoptic_fpn import PanopticFPN, PanopticFPNSettings
+from rcnn.models.rcnn import RCNN, RCNNSettings
+from rcnn.parts.backbone import BackboneSettings
+from rcnn.parts.batch import Regions
+from rcnn.parts.box_head import CascadeSettings, PoolSettings
+from rcnn.parts.keypoint_head import KeypointHeadSettings
+from rcnn.parts.rpn import RPNSettings
+from rcnn.parts.semantic_head import SemanticHeadSettings
+from rcnn.structures import Instances, Skeleton
+from rcnn.training import results
+from rcnn.training.run import train
+from rcnn.training.settings import TrainSettings
+from rcnn.training.split import Split
+from rcnn.training.start import Match, Start, match, match_names, take_weights
+from rcnn.transform import Transform
+from their_states import detectron2, drawn, mmdetection
+from tiny import BOX, MASK, NAMES, SHARED, SIDE, tiny_network, tiny_recipe, tiny_shapes
+
+CLASSES = ("disk", "square", "star")
+STUFF = ("sky", "soil", "sea")
+POINTS = ("nose", "left_ear", "right_ear", "tail")
+CASCADE = replace(BOX, cascade=CascadeSettings())
+KEYPOINT = KeypointHeadSettings(count=len(POINTS), convs=1, channels=8, pool=PoolSettings(size=4))
+SEMANTIC = SemanticHeadSettings(channels=8, groups=2)
+C4: dict[str, Any] = {
+    "backbone": BackboneSettings("resnet18", (3,), frozen_stages=2),
+    "fpn": None,
+    "rpn": RPNSettings(sizes=((16, 32),), pre_nms=(50, 50), post_nms=(30, 30), count=32),
+    "box": replace(BOX, layers="stage", pool=PoolSettings(size=4)),
+}
+
+
+def mask_rcnn(**mask: Any) -> tuple[type[Model], Any]:
+    return MaskRCNN, MaskRCNNSettings(**SHARED, mask=replace(MASK, **mask))
+
+
+def faster(**box: Any) -> tuple[type[Model], Any]:
+    return FasterRCNN, FasterRCNNSettings(**{**SHARED, "box": replace(BOX, **box)})
+
+
+def panoptic(things: Any) -> tuple[type[Model], Any]:
+    semantic = replace(SEMANTIC, things=things)
+    return PanopticFPN, PanopticFPNSettings(**SHARED, mask=MASK, semantic=semantic)
+
+
+KINDS: dict[str, tuple[type[Model], Any]] = {
+    "Fast R-CNN": (FastRCNN, FastRCNNSettings(SHARED["backbone"], fpn=SHARED["fpn"], box=BOX)),
+    "Faster R-CNN": faster(),
+    "one box for all classes": faster(class_agnostic=True),
+    "box head with batch norm": faster(layers="conv"),
+    "cascade": faster(cascade=CascadeSettings()),
+    "Mask R-CNN": mask_rcnn(),
+    "one mask for all classes": mask_rcnn(class_agnostic=True),
+    "masks by softmax": mask_rcnn(activation="softmax"),
+    "masks by fully connected layers": mask_rcnn(layers="mlp"),
+    "Mask R-CNN, cascade": (MaskRCNN, MaskRCNNSettings(**{**SHARED, "box": CASCADE}, mask=MASK)),
+    "Mask R-CNN, C4": (MaskRCNN, MaskRCNNSettings(**C4, mask=replace(MASK, convs=0))),
+    "Keypoint R-CNN": (KeypointRCNN, KeypointRCNNSettings(**SHARED, keypoint=KEYPOINT, mask=MASK)),
+    "Panoptic FPN": panoptic("other"),
+    "Panoptic FPN, things apart": panoptic("each"),
+    "FCN": (FCN, FCNSettings(SHARED["backbone"], kernel=3, channels=16, pool=False, alignment="centred")),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
+    )
+
+
+def lively(network: Any, seed: int = 1) -> Any:
+    """Weights at which objectness, scores and boxes of all kinds differ, on features of a random backbone."""
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randn((1, 3, 64, 64), generator=draw)
+    network.eval()
+    with torch.no_grad():
+        maps = network.neck(network.backbone(images)) if hasattr(network, "neck") else [torch.ones(1)]
+        scale = max(1e-3, *(float(level.abs().mean()) for level in maps))
+        for name, tensor in network.named_parameters():
+            if name.startswith("rpn.objectness"):
+                tensor.normal_(std=1 / scale, generator=draw)
+            elif "deltas" in name or "logits" in name or "scores" in name:
+                tensor.normal_(std=0.1 / scale, generator=draw)
+    return network
+
+
+def detector_of(kind: type[Model], settings: Any) -> Detector:
+    torch.manual_seed(0)
+    names = () if kind is FCN else CLASSES
+    stuff = (*names, *STUFF) if kind.needs_semantic else ()
+    skeleton = Skeleton(POINTS) if kind.needs_keypoints else None
+    network = lively(kind.build(settings, names, stuff, skeleton))
+    return Detector(
+        network, Transform(scale=1.25), names, 0.37, skeleton=skeleton,
+        semantic_names=network.pixel_names(names, stuff),
+    )  # fmt: skip
+
+
+def data_of(
+    class_names: tuple[str, ...], stuff: tuple[str, ...] = STUFF, points: tuple[str, ...] = POINTS
+) -> Split:
+    """Data without images: only names are matched."""
+    data = Dataset(
+        "none",
+        Path("none"),
+        class_names,
+        (),
+        semantic_names=(*class_names, *stuff),
+        skeleton=Skeleton(points),
+    )
+    return Split(data, data, ())
+
+
+def gone_on(start: Detector, split: Split, **how: Any) -> tuple[Detector, Match]:
+    """The model that a training on the data begins with, and how its classes were matched."""
+    begun = Start("first", start, whole=True)
+    matched = match(begun, split, rename={}, keep=False) if not how else match(begun, split, **how)
+    model, data = begun.model_for(matched.split.train), matched.split.train
+    assert model is not None
+    torch.manual_seed(5)
+    network = build_model(model.name, model.settings, data.class_names, data.semantic_names, data.skeleton)
+    take_weights(begun, matched, network)
+    names = network.pixel_names(data.class_names, data.semantic_names)
+    own = data.class_names if network.finds_objects else ()
+    skeleton = data.skeleton if network.needs_keypoints else None
+    return Detector(network.eval(), model.transform, own, semantic_names=names, skeleton=skeleton), matched
+
+
+def picture(seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+
+
+BOXES = np.array([[3, 5, 30, 40], [10, 10, 60, 50], [0, 0, 64, 64]], np.float32)
+
+
+def predict(detector: Detector) -> Instances:
+    alone = replace(detector, precision="float32")
+    (found,) = alone.predict(picture(), min_score=0.0, proposals=[BOXES])
+    return found
+
+
+def assert_same(one: Instances, two: Instances) -> None:
+    assert len(one) == len(two)
+    for name in ("boxes", "scores", "labels", "keypoints", "semantic"):
+        first, second = getattr(one, name), getattr(two, name)
+        assert (first is None) == (second is None), name
+        if first is not None:
+            assert np.array_equal(first, second), name
+    if one.masks is not None:
+        assert two.masks is not None
+        assert all(np.array_equal(a, b) for a, b in zip(one.masks, two.masks, strict=True))
+
+
+def rows_of(head: Any, features: Any, regions: Regions) -> list[torch.Tensor]:
+    """The logits of a box head, or of every step of a cascade."""
+    return [step(features, regions)[0] for step in getattr(head, "steps", [head])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", [CLASSES, ("star", "Disk", "square")], ids=["in order", "in another order"])
+def test_the_same_classes_give_the_same_detections(kind: str, order: tuple[str, ...]) -> None:
+    first = detector_of(*KINDS[kind])
+    order = () if kind == "FCN" else order
+    second, matched = gone_on(first, data_of(order, stuff=STUFF[::-1]))
+    assert [name.casefold() for name in second.class_names] == list(first.class_names)
+    assert [name.casefold() for name in second.semantic_names] == list(first.semantic_names)
+    state = first.network.state_dict()
+    assert [k for k, v in second.network.state_dict().items() if not torch.equal(v, state[k])] == []
+    found = predict(first)
+    assert len(found) > 0 or found.semantic is not None
+    assert_same(found, predict(second))
+    assert not [reason for reason in matched.reasons() if reason.why == "left out"]
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if name != "FCN"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_kept_classes_have_the_same_logits_for_the_same_regions(kind: str, keep: bool) -> None:
+    first = detector_of(*KINDS[kind])
+    second, matched = gone_on(first, data_of(("moon", "square"), ("sea", "ice")), rename={}, keep=keep)
+    assert second.class_names == (("disk", "square", "star", "moon") if keep else ("square", "moon"))
+    kept = [0, 1, 2] if keep else [1]
+    draw = torch.Generator().manual_seed(0)
+    corners = torch.rand((40, 4), generator=draw) * 30
+    regions = Regions(corners + torch.tensor([0.0, 0.0, 34.0, 34.0]), torch.zeros(40, dtype=torch.int64))
+    image = torch.rand((1, 3, 64, 64), generator=draw)
+    networks: list[Any] = [first.network, second.network]
+    with torch.no_grad():
+        features = [network.neck(network.backbone(image)) for network in networks]
+        before, after = (
+            rows_of(network.box, maps, regions) for network, maps in zip(networks, features, strict=True)
+        )
+        for old, new in zip(before, after, strict=True):
+            assert torch.equal(old[:, [*kept, -1]], new[:, [*range(len(kept)), -1]])
+        if hasattr(first.network, "mask") and kind != "masks by softmax":
+            pooled = [n.box.stage(n.mask.pool(f, regions)) for n, f in zip(networks, features, strict=True)]
+            labels = torch.full((40,), 1), torch.full((40,), kept.index(1))
+            old, new = (
+                n.mask.probabilities(n.mask.head(p, own), own)
+                for n, p, own in zip(networks, pooled, labels, strict=True)
+            )
+            if kind == "masks by fully connected layers":
+                torch.testing.assert_close(old, new)
+            else:
+                assert torch.equal(old, new)
+    lines = [str(reason) for reason in matched.reasons()]
+    assert "classes: square (known to the model)" in lines
+    assert "classes: moon (new, with random weights)" in lines
+    expected = (
+        "classes: disk, star (kept without objects in the data)" if keep else "classes: disk, star (left out)"
+    )
+    assert expected in lines
+    if first.network.needs_semantic:
+        assert "pixel classes: sea (known to the model)" in lines
+
+
+def test_classes_of_pixels_are_matched_too() -> None:
+    for kind in ("FCN", "Panoptic FPN", "Panoptic FPN, things apart"):
+        first = detector_of(*KINDS[kind])
+        second, _ = gone_on(first, data_of(("square", "moon") if kind != "FCN" else (), ("ice", "sea")))
+        layer = "scores.0" if kind == "FCN" else "semantic.logits"
+        old, new = (dict(d.network.named_parameters())[f"{layer}.bias"] for d in (first, second))
+        places = [second.semantic_names.index("sea"), second.semantic_names.index("ice")]
+        assert new[places[0]] == old[first.semantic_names.index("sea")]
+        assert new[places[1]] not in old
+        if kind == "Panoptic FPN, things apart":
+            assert second.semantic_names == ("square", "moon", "sea", "ice")
+            assert new[0] == old[1]
+
+
+def test_keypoints_are_matched_by_name() -> None:
+    first = detector_of(*KINDS["Keypoint R-CNN"])
+    second, matched = gone_on(first, data_of(CLASSES, points=("tail", "paw", "Nose")))
+    old, new = (d.network.get_parameter("keypoint.logits.weight") for d in (first, second))
+    assert torch.equal(new[:, [0, 2]], old[:, [3, 0]])
+    assert second.network.settings.keypoint.count == 3
+    lines = [str(reason) for reason in matched.reasons()]
+    assert "keypoints: left_ear, right_ear (left out)" in lines
+    assert "keypoints: paw (new, with random weights)" in lines
+
+
+@pytest.mark.parametrize("program", ["detectron2", "mmdetection"])
+def test_imported_models_go_on_with_their_conventions(program: str, tmp_path: Path) -> None:
+    """Strides, normalisation and padding are not those of our own models, and no shape shows them."""
+    states: dict[str, Callable[..., Any]] = {"detectron2": detectron2, "mmdetection": mmdetection}
+    state = states[program](drawn(), classes=3)
+    content = {"model": state} if program == "detectron2" else {"state_dict": state, "meta": {}}
+    torch.save(content, tmp_path / "theirs.pth")
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(CLASSES), encoding="utf-8")
+    settings = ["transform.short_side=64", "model.rpn.sizes=[[8], [16], [32], [64], [128]]"]
+    first = import_weights(tmp_path / "theirs.pth", program, classes=names, settings=settings).detector
+    second, _ = gone_on(first, data_of(("Star", "disk", "square")))
+    assert second.network.settings == first.network.settings
+    assert second.transform == first.transform
+    found = predict(first)
+    assert len(found) > 0
+    assert_same(found, predict(second))
+
+
+# Matching
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "names", "places", "reason"),
+    [
+        (("b", "a"), ("a", "b"), ("a", "b"), (0, 1), "in the model's order"),
+        (("A",), ("a",), ("A",), (0,), "whatever the case, as the data spell it"),
+        (("Cell", "cell"), ("cell",), ("cell", "Cell"), (0, None), "the exact name first"),
+        (("a", "a"), ("a", "a"), ("a", "a"), (0, 1), "equal lists match by position"),
+        ((), ("a",), (), (), "no classes"),
+        (("c", "a"), ("b", "a"), ("a", "c"), (1, None), "new ones last"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_names(own: Any, theirs: Any, names: Any, places: Any, reason: str) -> None:
+    matched = match_names(own, theirs)
+    assert (matched.names, matched.theirs) == (names, places), reason
+
+
+# From data to a run
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a scale and anchors that no plan chooses for these data."""
+    recipe = tiny_recipe()
+    network = lively(tiny_network(recipe))
+    detector = Detector(network, Transform(scale=1.5), NAMES, 0.123)
+    return detector.save(tmp_path_factory.mktemp("first") / "first.safetensors")
+
+
+def said(data: Any, **options: Any) -> tuple[Path, str]:
+    text = StringIO()
+    settings = ["train.workers=0", *options.pop("settings", [])]
+    return train(data, settings=settings, console=Console(file=text, width=500), **options), text.getvalue()
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"epochs": 0},
+        {"epochs": 1, "freeze": ["norms"], "settings": ["train.lr=0", "train.keep_threshold=true"]},
+        {"epochs": 0, "start": None, "settings": ["train.start={first}"]},
+    ],
+    ids=["no epoch", "no learning rate", "by the setting"],
+)
+def test_a_run_that_learns_nothing_changes_nothing(how: Any, first: Path, tmp_path: Path) -> None:
+    how = {"start": first, **how}
+    how["settings"] = [text.format(first=first) for text in how.get("settings", [])]
+    run, text = said(tiny_shapes(4), out=tmp_path / "run", **how)
+    before, after = (load_detector(m, "cpu", precision="float32") for m in (first, run))
+    assert (after.min_score, after.transform) == (before.min_score, before.transform)
+    assert "input: resized by 1.5 (as in" in text
+    assert "anchors: 16, 32 px (as in" in text
+    assert "ImageNet" not in text
+    for index in range(4):
+        image = tiny_shapes(4)[index].image
+        assert_same(*(d.predict(image, min_score=0.0)[0] for d in (before, after)))
+
+
+@pytest.mark.usefixtures("no_report")
+def test_other_classes_are_renamed_kept_and_resumed(first: Path, tmp_path: Path) -> None:
+    """The interrupted run does not need the model that it started from."""
+    data = rename_classes(tiny_shapes(6), {"disk": "cell", "square": "moon"})
+    copy = tmp_path / "first.safetensors"
+    copy.write_bytes(first.read_bytes())
+    run, text = said(
+        data, start=copy, rename={"cell": "disk"}, keep_classes=True, epochs=1, out=tmp_path / "run"
+    )
+    assert load_detector(run).class_names == ("disk", "square", "moon")
+    assert "classes: square (kept without objects in the data)" in text
+    assert "class by class" in text
+    copy.unlink()
+    train(data, resume=run, console=Console(file=StringIO()))
+    (run / "last.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"first\.safetensors"):
+        train(data, resume=run, console=Console(file=StringIO()))
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_recipe_takes_the_weights_alone_and_says_what_differs(first: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn", epochs=0.0)
+    rpn = replace(recipe.settings.rpn, ratios=(1.0,))
+    recipe = replace(recipe, settings=replace(recipe.settings, rpn=rpn))
+    _, text = said(tiny_shapes(4), recipe=recipe, out=tmp_path / "run", settings=[f"train.start={first}"])
+    assert f"setting: transform.scale=1.0 (1.5 in {first})" in text
+    assert "setting: model.rpn.ratios=[1.0] ([0.5, 1.0, 2.0] in" in text
+    assert "weights: 4 tensors that do not fit, with their initial weights (rpn.objectness.weight [1" in text
+    assert "tensors without a place in the new model (mask.layers" in text
+
+
+@pytest.mark.usefixtures("no_report")
+def test_frozen_parts_do_not_train(first: Path, tmp_path: Path) -> None:
+    run, _ = said(tiny_shapes(4), start=first, epochs=1, freeze=["backbone"], out=tmp_path / "run")
+    before, after = (load_detector(m, "cpu").network.state_dict() for m in (first, run))
+    changed = {key.partition(".")[0] for key, value in before.items() if not torch.equal(value, after[key])}
+    assert changed == {"neck", "rpn", "box", "mask"}
+
+
+def test_statistics_move_unless_they_are_frozen(tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn", epochs=1.0, lr=0.0)
+    recipe = replace(recipe, settings=replace(recipe.settings, box=replace(BOX, layers="conv")))
+    file = Detector(lively(tiny_network(recipe)), recipe.transform, NAMES).save(tmp_path / "a.safetensors")
+    states = [load_detector(file, "cpu").network.state_dict()]
+    for freeze in ((), ("norms",)):
+        run, _ = said(
+            tiny_shapes(4), recipe=recipe, freeze=freeze, out=tmp_path / f"run{len(freeze)}",
+            settings=[f"train.start={file}"],
+        )  # fmt: skip
+        states.append(load_detector(run, "cpu").network.state_dict())
+    moved = [{key for key in state if not torch.equal(state[key], states[0][key])} for state in states[1:]]
+    assert any("running_mean" in key for key in moved[0])
+    assert moved[1] == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "{first}", "recipe": "light_mask_rcnn"}, "--from .* brings a model of its own"),
+        ({"start": "{first}", "model": "fcn"}, "has a model and a backbone of its own: remove --model"),
+        ({"start": "{first}", "settings": ["train.start=nuclei"]}, "name two models"),
+        ({"start": "{first}", "rename": {"disc": "disk"}}, "did you mean disk.* the data have no class disc"),
+        ({"start": "{first}", "rename": {"disk": "dist"}}, "did you mean disk.* no class dist; .*DATA=MODEL"),
+        ({"start": "{first}", "rename": {"disk": "square"}}, "the data have a class square already"),
+        ({"start": "{first}", "freeze": ["neck"]}, r"train\.freeze.*neck"),
+        ({"rename": {"disk": "square"}}, "--rename matches classes with those of a model"),
+        ({"keep_classes": True}, "--keep-classes matches"),
+        ({"epochs": 0}, "cannot train for 0"),
+        ({"settings": ["train.keep_threshold=true"]}, "give one with --from"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(options: Any, message: str, first: Path, tmp_path: Path) -> None:
+    options = {k: str(first) if v == "{first}" else v for k, v in options.items()}
+    with pytest.raises(ValueError, match=message):
+        said(tiny_shapes(3), **{"epochs": 1, **options}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_go_on_says_so_by_name(tmp_path: Path) -> None:
+    alternating = FasterRCNNSettings(**SHARED, scheme="alternating")
+    for network, words in (
+        (
+            RCNN(2, RCNNSettings(backbone=BackboneSettings("efficientnet_lite0", (4,)), pool=2, layers=0)),
+            "SVMs",
+        ),
+        (FasterRCNN(2, alternating), "four steps of alternating training"),
+    ):
+        file = Detector(network, Transform(), NAMES).save(tmp_path / f"{model_name(network)}.safetensors")
+        with pytest.raises(ValueError, match=rf"--from .*: .*{words}.*; train from ImageNet weights"):
+            said(tiny_shapes(3), start=file, epochs=1, out=tmp_path / "run")
+
+
+def test_from_the_command_line(first: Path, tmp_path: Path) -> None:
+    data = rename_classes(tiny_shapes(4), {"disk": "cell"}).records and tiny_shapes(4).write(
+        tmp_path / "data"
+    )
+    done = CliRunner().invoke(
+        app, ["train", str(data), "--from", str(first), "--epochs", "0", "--out", str(tmp_path / "run"),
+              "--set", "train.workers=0"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert load_detector(tmp_path / "run").min_score == 0.123
+    done = CliRunner().invoke(app, ["train", "--resume", str(tmp_path / "run"), "--from", "nuclei"])
+    assert done.exit_code == 1
+    assert "remove --from" in done.output
+
+
+def test_settings_of_old_recipes_are_unchanged() -> None:
+    assert (TrainSettings().rename, TrainSettings().keep_classes, TrainSettings().freeze) == ((), False, ())
