@@ -15,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.problems import Problem
+from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import image_header, read_image
 from rcnn.io.reading import Reading, reading_as
 from rcnn.structures import Instances, Masks, Skeleton
@@ -194,7 +194,7 @@ class LeftOut:
         return ", ".join(filter(None, (objects, images)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """An opened data set; ``dataset[i]`` decodes a :class:`Sample`.
 
@@ -223,6 +223,16 @@ class Dataset:
     semantic_ids: tuple[int, ...] = ()
     skeleton: Skeleton | None = None
     left_out: LeftOut | None = None
+
+    def __repr__(self) -> str:
+        """One line: what it is, how much there is of it, and whether it has errors."""
+        errors = sum(problem.severity == "error" for problem in self.problems)
+        names = shortened([*self.class_names, *self.semantic_names[len(self.class_names) :]])
+        parts = [f"{len(self)} images", f"{len(self.objects.labels)} objects", f"classes: {names or 'none'}"]
+        held = {"masks": self.has_masks, "keypoints": self.skeleton is not None, "maps": self.has_semantic}
+        parts += [name for name, there in held.items() if there]
+        parts += [f"{errors} errors"] if errors else []
+        return f"Dataset({self.format}, {str(self.source)!r}: {'; '.join(parts)})"
 
     def __len__(self) -> int:
         return len(self.records)

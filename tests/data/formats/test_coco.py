@@ -174,7 +174,7 @@ def test_the_size_comes_from_the_file_where_it_is_not_annotated(tmp_path: Path) 
     [
         ("", "this is not JSON"),
         ('{"images": [', "this is not JSON.*line 1"),
-        ("[{}]", "found a list: of predictions"),
+        ("[{}]", "found a list of objects"),
         ("3", "found a int"),
         ('{"images": [], "categories": {}, "annotations": []}', "expected COCO's lists"),
         ('{"a": 1}', "found a"),

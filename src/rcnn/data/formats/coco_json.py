@@ -113,8 +113,10 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: this is not JSON ({error}). Export the annotations again.") from error
     if not isinstance(content, dict):
-        kind = "a list: of predictions?" if isinstance(content, list) else f"a {type(content).__name__}."
-        raise ValueError(f"{path}: expected a JSON object with images, annotations, categories; found {kind}")
+        found = _described(content)
+        raise ValueError(
+            f"{path}: expected a JSON object with images, annotations, categories; found {found}."
+        )
     if all(isinstance(content.get(k), list) for k in ("images", "annotations", "categories")):
         content["images"] = [_with_file_name(entry) for entry in content["images"]]
         return content
@@ -123,6 +125,16 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
         raise ValueError(f"{path}: this is a file of the VGG Image Annotator; use --format via.")
     found = shortened([f"{str(k)[:30]} ({type(v).__name__})" for k, v in content.items()]) or "nothing"
     raise ValueError(f"{path}: expected COCO's lists images, annotations, categories; found {found}.")
+
+
+def _described(content: Any) -> str:
+    """What a JSON value is that is not an object, and what to do with it."""
+    first = content[0] if isinstance(content, list) and content else None
+    if not isinstance(first, dict):
+        return f"a {type(content).__name__}"
+    if "score" in first and "category_id" in first:
+        return "a list of predictions: measure them with rcnn evaluate DATA --predictions FILE"
+    return f"a list of objects with {shortened([str(key)[:30] for key in first]) or 'nothing in them'}"
 
 
 def _with_file_name(entry: Any) -> Any:

@@ -9,7 +9,9 @@ from typing import Any
 from rcnn.config import is_dotted_path, resolve
 from rcnn.data.adapters import Items, from_items
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.folders import subfolders
 from rcnn.data.formats.foreign import foreign_file, lack_of_annotations
+from rcnn.data.formats.gaps import FETCH, dangling_links, describe_links, with_gaps_reported
 from rcnn.data.formats.recognition import (
     archives_in,
     find_splits,
@@ -111,7 +113,7 @@ def _opened(path: Path, options: dict[str, Any], format: str | Any | None) -> Da
     images = options.get("images")
     if images is not None and not Path(images).is_dir():
         raise ValueError(f"{images}: there is no such image folder (--images, images=…).")
-    return row.read(source, **options)
+    return with_gaps_reported(row.read(source, **options))
 
 
 def _items_named(path: str | Path) -> Path | Dataset | Items:
@@ -194,6 +196,9 @@ def _refusal(source: Path) -> str:
     archives = archives_in(source)
     if archives:
         return f"the data are packed; unpack {archives[0]} and name the folder."
+    links = dangling_links([source, *subfolders(source)])
+    if links:
+        return f"{describe_links(links)} {FETCH}"
     lacking = lack_of_annotations(source)
     if lacking is not None:
         return f"{lacking}."
