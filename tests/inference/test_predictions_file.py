@@ -67,7 +67,12 @@ def write(path: Path, found: dict[str, Instances], *, results_only: bool = False
     detector: Any = SimpleNamespace(class_names=NAMES, category_ids=IDS, skeleton=skeleton)
     ids = {} if results_only else {name: number for number, name in enumerate(found, 1)}
     text = PredictionsText(detector, ids, results_only=results_only)
-    parts = [text.start(), *(text.add(name, one) for name, one in found.items()), text.end()]
+    parts = [text.start()]
+    for name, one in found.items():
+        objects, count = text.text(name, one)
+        text.note(name, one.size, count)
+        parts.append(objects)
+    parts.append(text.end())
     path.write_text("".join(parts), encoding="utf-8")
     return path
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,10 +22,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dark import BOX, detector, picture, picture_file
+from rcnn.inference import writers
 from rcnn.inference.exported import ExportedDetector
 from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.sources import find_images
 from rcnn.inference.writers import overlay_names, predict_to_files
+from rcnn.io.reading import ImageError
 from rcnn.structures import OBJECT_COLUMNS, Instances, Masks
 
 
@@ -90,7 +94,7 @@ def test_a_folder_becomes_overlays_and_tables(tmp_path: Path) -> None:
     run = json.loads((out / "run.json").read_text())
     assert (run["precision"], run["min_score"], run["images"]) == ("float32", 0.5, 2)
     assert summary.precision == "float32"
-    again = predict_to_files(detector(), [folder], out)
+    again = predict_to_files(detector(), [folder], out, overwrite=True)
     assert again.images == 2, "what an earlier run wrote must not be taken for input"
 
 
@@ -174,28 +178,163 @@ def test_no_images_found_still_makes_valid_tables(tmp_path: Path) -> None:
     assert rows(tmp_path / "out" / "objects.csv") == [list(OBJECT_COLUMNS)]
 
 
-def test_an_interruption_keeps_what_is_done_and_a_failure_what_was(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        Image.fromarray(picture()).save(tmp_path / f"{name}.png")
+def stop_after(count: int, error: BaseException) -> Any:
+    def progress(done: int, of: int) -> None:
+        if done == count:
+            raise error
 
-    def stop(error: BaseException) -> Any:
-        def progress(done: int, of: int) -> None:
-            if done == 2:
-                raise error
+    return progress
 
-        return progress
 
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "abcde":
+        Image.fromarray(picture()).save(folder / f"{name}.png")
+    (folder / "c.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), OSError("full"), ValueError("any")])
+def test_whatever_stops_it_what_is_done_is_kept_and_the_same_call_continues(
+    error: BaseException, five: Path, tmp_path: Path
+) -> None:
+    """The law of ``rcnn.inference.output_tables``, for each number of images done."""
+    whole = predict_to_files(detector(), [five], tmp_path / "whole")
+    for count in range(1, 6):
+        out = tmp_path / str(count)
+        with pytest.raises(type(error)):
+            predict_to_files(detector(), [five], out, progress=stop_after(count, error))
+        done = [image["file_name"] for image in predictions(out)["images"]]
+        assert done == [f"{name}.png" for name in "abcde"[:count] if name != "c"]
+        assert {name for name, *_ in rows(out / "counts.csv")[1:]} == set(done)
+        assert not json.loads((out / "run.json").read_text())["finished"]
+        assert not find_images([tmp_path / "in"], exclude=out).keys() & {"overlays"}
+        continued = predict_to_files(detector(), [five], out)
+        assert (continued.counts, continued.images) == (whole.counts, whole.images)
+        assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_killed_prediction_is_continued(five: Path, tmp_path: Path) -> None:
+    """After a kill the tables are not completed, and may hold half an image."""
+    predict_to_files(detector(), [five], tmp_path / "whole")
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        predict_to_files(detector(), [tmp_path], out, progress=stop(KeyboardInterrupt()))
-    before = predictions(out)
-    assert [image["file_name"] for image in before["images"]] == ["a.png", "b.png"]
-    assert [entry["image_id"] for entry in before["annotations"]] == [1, 2]
-    predict_to_files(detector(), [tmp_path / "c.png"], out)
-    with pytest.raises(OSError, match="full"):
-        predict_to_files(detector(), [tmp_path], out, progress=stop(OSError("full")))
-    assert [image["file_name"] for image in predictions(out)["images"]] == ["c.png"]
-    assert not list(out.glob(".*"))
+        predict_to_files(detector(), [five], out, progress=stop_after(2, KeyboardInterrupt()))
+    for name in ("predictions.json", "objects.csv", "counts.csv"):
+        (out / f".{name}.part").write_bytes((out / name).read_bytes() + b"\n[half of")
+        (out / name).unlink()
+    with (out / ".progress.jsonl").open("ab") as file:
+        file.write(b'{"image": "d.png", "si')
+    (out / "run.json").unlink()
+    assert not find_images([out.parent]).keys() & {f"{out.parent.name}/out/overlays/a.png"}
+    predict_to_files(detector(), [five], out)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_another_command_is_refused_in_a_folder_that_is_not_empty(five: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict_to_files(detector(), [five], out, progress=stop_after(2, KeyboardInterrupt()))
+    before = contents(out)
+    for other in ({"min_score": 0.9}, {"max_detections": 1}, {"files": OutputFiles(overlay_scale=2)}):
+        with pytest.raises(ValueError, match=r"an unfinished prediction of another command; .*--overwrite"):
+            predict_to_files(detector(), [five], out, **other)
+    with pytest.raises(ValueError, match="another command"):
+        predict_to_files(detector(), [five / "a.png"], out)
+    assert {k: v for k, v in contents(out).items() if not k.startswith(".")} == {
+        k: v for k, v in before.items() if not k.startswith(".")
+    }
+    (out / "notes.txt").write_text("mine")
+    predict_to_files(detector(), [five / "a.png"], out, overwrite=True)
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == ["a.png"], "no old overlays"
+    assert (out / "notes.txt").read_text() == "mine"
+    with pytest.raises(ValueError, match=r"a finished prediction; .*--overwrite"):
+        predict_to_files(detector(), [five / "a.png"], out)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"there are other files; .*--overwrite"):
+        predict_to_files(detector(), [five], tmp_path / "mine")
+
+
+def test_one_image_or_one_overlay_does_not_end_the_others(
+    five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoders raise anything; a name may be too long for an overlay's, or an overlay impossible."""
+    read = writers.read_image
+
+    def decoders(path: Path, **how: Any) -> Any:
+        if path.name == "a.png":
+            raise struct.error("a decoder of its own kind")
+        return read(path, **how)
+
+    draw = writers.write_image
+
+    def draws(image: Any, path: Path) -> Path:
+        if path.name == "b.png":
+            raise OSError(errno.ENAMETOOLONG, "too long", ".b.png.part")
+        return draw(image, path)
+
+    monkeypatch.setattr(writers, "read_image", decoders)
+    monkeypatch.setattr(writers, "write_image", draws)
+    summary = predict_to_files(detector(), [five], tmp_path / "out")
+    assert summary.images == 3
+    first, second, third = summary.failed
+    assert first == f"{five / 'a.png'}: error: a decoder of its own kind"
+    assert "c.png" in second
+    assert third == "b.png: its overlay was not written: too long"
+    assert {name for name, *_ in rows(tmp_path / "out" / "counts.csv")[1:]} == {"b.png", "d.png", "e.png"}
+
+
+def test_a_full_disk_stops_it_and_names_the_image(
+    five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = writers.write_image
+
+    def full(image: Any, path: Path) -> Path:
+        if path.name == "d.png":
+            raise OSError(errno.ENOSPC, "No space left on device", ".d.png.part")
+        return draw(image, path)
+
+    monkeypatch.setattr(writers, "write_image", full)
+    with pytest.raises(
+        OSError, match=r"No space left .*; free some space .*same command.*d\.png: its overlay"
+    ):
+        predict_to_files(detector(), [five], tmp_path / "out")
+    monkeypatch.undo()
+    predict_to_files(detector(), [five], tmp_path / "out")
+    predict_to_files(detector(), [five], tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_predict_keeps_the_good_ones(five: Path) -> None:
+    good, bad = five / "a.png", five / "c.png"
+    for size in (1, 2, 8):
+        with pytest.raises(ImageError, match=r"c\.png"):
+            detector().predict([good, bad, good], batch_size=size)
+        with pytest.warns(UserWarning, match=r"skipped: .*c\.png") as warned:
+            found = detector().predict([good, bad, good], batch_size=size, on_error="skip")
+        assert len(warned) == 1
+        assert [one is None for one in found] == [False, True, False]
+        assert found[0] is not None
+        assert len(found[0]) == len(detector().predict(good)[0])
+    with pytest.raises(ValueError, match=r"image 2 of 2: "):
+        detector().predict([picture(), np.zeros((4, 4, 7), np.uint8)])
+    with pytest.raises(ValueError, match=r"on_error 'ignore': expected raise or skip"):
+        detector().predict([good], on_error="ignore")  # type: ignore[call-overload]
+
+
+def test_two_predictions_do_not_share_a_folder(five: Path, tmp_path: Path) -> None:
+    def second(done: int, of: int) -> None:
+        with pytest.raises(ValueError, match="already writing to this prediction"):
+            predict_to_files(detector(), [five], tmp_path / "out")
+
+    assert predict_to_files(detector(), [five], tmp_path / "out", progress=second).images == 4
 
 
 def test_names_of_any_bytes_and_of_any_length(tmp_path: Path) -> None:
@@ -216,8 +355,9 @@ def test_results_above_the_images_are_refused(tmp_path: Path, out: str) -> None:
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
     with pytest.raises(ValueError, match=r"in: these images are in the output folder .*; choose another"):
         predict_to_files(detector(), [tmp_path / "in"], tmp_path / out)
-    for _ in range(2):
-        assert predict_to_files(detector(), [tmp_path / "in"], tmp_path / "in" / "found").images == 1
+    for overwrite in (False, True):
+        out_in = tmp_path / "in" / "found"
+        assert predict_to_files(detector(), [tmp_path / "in"], out_in, overwrite=overwrite).images == 1
 
 
 def test_images_are_told_apart(tmp_path: Path) -> None:

@@ -55,6 +55,10 @@ def predict(
         ),
     ] = None,
     max_detections: MaxDetections = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace what an earlier prediction wrote to the output folder."),
+    ] = False,
     image_ids: Annotated[
         Path | None,
         typer.Option(
@@ -96,14 +100,18 @@ def predict(
     The number on an object is its row in objects.csv.
 
     Panoptic and semantic models also write maps and areas.csv.
+
+    What is done is kept if the command is stopped; the same command with the same --out continues.
     """
     from rcnn.inference.output_files import OutputFiles, output_folder
+    from rcnn.inference.output_tables import check_output
     from rcnn.inference.sources import find_images
     from rcnn.inference.writers import predict_to_files
 
     files = OutputFiles(overlays, overlay_scale, cast("Any", overlay_format), results_only)
     images = images or _photographs(model)
     out = output_folder(out)
+    check_output(out, overwrite=overwrite)
     find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
     detector = load_model(
         model, device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
@@ -112,7 +120,7 @@ def predict(
     with progress_bar("predicting") as progress:
         summary = predict_to_files(
             detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
-            files=files, progress=progress,
+            files=files, progress=progress, overwrite=overwrite,
         )  # fmt: skip
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]
     found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
@@ -124,7 +132,7 @@ def predict(
             f"{summary.full[0]}; there may be more objects: raise --max-detections"
         )
     if summary.failed:
-        print_error("\n".join((f"{len(summary.failed)} images could not be read:", *summary.failed)))
+        print_error("\n".join((f"{len(summary.failed)} images could not be read or drawn:", *summary.failed)))
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from rcnn.structures import Array, Instances, MergeSettings, Size, Skeleton
 from rcnn.transform import Transform
 
 if TYPE_CHECKING:
-    from rcnn.inference.predictor import ImageLike
+    from rcnn.inference.predictor import ImageLike, OnError
 
 Precision = Literal["auto", "bf16", "float32"]
 
@@ -154,6 +154,7 @@ class Detector:
             return self.network
         return self._fused_cache.get(self.network, precision=self.used_precision)
 
+    @overload
     def predict(
         self,
         images: ImageLike | Sequence[ImageLike],
@@ -162,7 +163,31 @@ class Detector:
         max_detections: int | None = None,
         batch_size: int = 1,
         proposals: Sequence[Array | Tensor] | None = None,
-    ) -> list[Instances]:
+        on_error: Literal["raise"] = "raise",
+    ) -> list[Instances]: ...
+
+    @overload
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 1,
+        proposals: Sequence[Array | Tensor] | None = None,
+        on_error: Literal["skip"],
+    ) -> list[Instances | None]: ...
+
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 1,
+        proposals: Sequence[Array | Tensor] | None = None,
+        on_error: OnError = "raise",
+    ) -> list[Instances] | list[Instances | None]:
         """Find the objects.
 
         Args:
@@ -176,6 +201,8 @@ class Detector:
                 batches. An image's result is the same alone and in any batch.
             proposals: ``[P, 4]`` in pixels of each image, best first, for models that take external proposals
                 (the others ignore them); None searches for them with the model's own settings.
+            on_error: ``raise``: an image that cannot be read ends the prediction; ``skip``: it has None in
+                the list, with a warning that names it, and the others are kept.
 
         Returns:
             One per image, in the image's own coordinates, best score first.
@@ -191,7 +218,7 @@ class Detector:
             )
         return predictor.predict(
             self, images, min_score=min_score, max_detections=max_detections, batch_size=batch_size,
-            proposals=proposals,
+            proposals=proposals, on_error=on_error,
         )  # fmt: skip
 
     def cap(self, size: Size) -> int | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -43,7 +43,7 @@ from rcnn.structures import Array, Instances, MergeSettings, Size, Skeleton
 from rcnn.transform import Transform
 
 if TYPE_CHECKING:
-    from rcnn.inference.predictor import ImageLike
+    from rcnn.inference.predictor import ImageLike, OnError
 
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 
@@ -146,6 +146,7 @@ class ExportedDetector:
         """The model whose results are measured: this one, as a file has its own precision."""
         return self
 
+    @overload
     def predict(
         self,
         images: ImageLike | Sequence[ImageLike],
@@ -154,7 +155,31 @@ class ExportedDetector:
         max_detections: int | None = None,
         batch_size: int = 1,
         proposals: Sequence[Array] | None = None,
-    ) -> list[Instances]:
+        on_error: Literal["raise"] = "raise",
+    ) -> list[Instances]: ...
+
+    @overload
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 1,
+        proposals: Sequence[Array] | None = None,
+        on_error: Literal["skip"],
+    ) -> list[Instances | None]: ...
+
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        min_score: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 1,
+        proposals: Sequence[Array] | None = None,
+        on_error: OnError = "raise",
+    ) -> list[Instances] | list[Instances | None]:
         """Find the objects; see :meth:`rcnn.Detector.predict`.
 
         Raises:
@@ -162,7 +187,7 @@ class ExportedDetector:
         """
         return predictor.predict(
             self, images, min_score=min_score, max_detections=max_detections, batch_size=batch_size,
-            proposals=proposals,
+            proposals=proposals, on_error=on_error,
         )  # fmt: skip
 
     def cap(self, size: Size) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rcnn.structures import Instances
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class PredictionsText:
     """Makes the file's text in pieces, so that the objects of all images need not be kept.
 
-    ``start``, then ``add`` each image, then ``end``. A COCO file lists its images at the end.
+    ``start``, then ``text`` and ``note`` of each image, then ``end``: images come at the end of a COCO file.
     """
 
     def __init__(
@@ -46,17 +46,20 @@ class PredictionsText:
             return "["
         return f'{{"info": {json.dumps(INFO)},\n"categories": [{_lines(self.categories)}],\n"annotations": ['
 
-    def add(self, name: str, found: Instances) -> str:
-        """The objects of one image."""
+    def text(self, name: str, found: Instances) -> tuple[str, int]:
+        """The objects of one image, and how many; :meth:`note` then counts them."""
         image_id = self.image_ids.get(name, name)
         if self.results_only:
             entries = found.to_coco(image_id, self.category_ids)
         else:
             entries = annotations_of(found, image_id, self.category_ids, first=self.count + 1)
-        text = ("," if self.count and entries else "") + _lines(entries)
-        self.count += len(entries)
-        self.images.append(json.dumps(image_entry(image_id, name, found.size)))
-        return text
+        return ("," if self.count and entries else "") + _lines(entries), len(entries)
+
+    def note(self, name: str, size: Sequence[int], count: int) -> None:
+        """Count the objects of an image of ``size`` (height, width) that is written."""
+        self.count += count
+        image_id = self.image_ids.get(name, name)
+        self.images.append(json.dumps(image_entry(image_id, name, (size[0], size[1]))))
 
     def end(self) -> str:
         """What follows the objects."""

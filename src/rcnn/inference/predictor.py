@@ -10,12 +10,14 @@ as zeros beyond those that an image needs change what a network computes at its 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy.typing as npt
 from PIL import Image
@@ -23,7 +25,7 @@ from PIL import Image
 from rcnn.inference.postprocess import Found, instances_of
 from rcnn.inference.tiles import Tile, merge_tiles
 from rcnn.io.images import as_pixels, image_size
-from rcnn.io.reading import Reading
+from rcnn.io.reading import ImageError, Reading
 from rcnn.structures import Array, Instances, Size, Skeleton
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
 BATCHES_TO_SORT = 8
+
+OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,11 @@ def predict(
     max_detections: int | None = None,
     batch_size: int = 1,
     proposals: Sequence[Array | Tensor] | None = None,
-) -> list[Instances]:
+    on_error: OnError = "raise",
+) -> list[Any]:
     """Find the objects; see :meth:`rcnn.Detector.predict`, which this is for any model."""
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error {on_error!r}: expected raise or skip")
     request = _checked(model, min_score, max_detections)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -138,13 +145,67 @@ def predict(
     if proposals is not None and len(proposals) != len(given):
         raise ValueError(f"proposals are those of {len(proposals)} images, but there are {len(given)}")
     boxes = [None] * len(given) if proposals is None else [as_array(b) for b in proposals]
-    results: list[Instances] = []
+    numbers = [f"image {i + 1} of {len(given)}" if len(given) > 1 else "" for i in range(len(given))]
+    names = [str(i) if isinstance(i, str | Path) else n for i, n in zip(given, numbers, strict=True)]
+    asked = [_Given(*one) for one in zip(given, boxes, names, strict=True)]
+    results: list[Instances | None] = []
     # Within several batches' images those of the same size go together.
     window = batch_size if batch_size == 1 else BATCHES_TO_SORT * batch_size
-    for start in range(0, len(given), window):
-        part = slice(start, start + window)
-        results += _predict_sorted(model, given[part], boxes[part], batch_size, request)
+    for start in range(0, len(asked), window):
+        part = asked[start : start + window]
+        try:
+            results += _predict_sorted(model, part, batch_size, request)
+        except Exception:
+            if on_error == "raise":
+                raise
+            results += [_predict_or_none(model, one, request) for one in part]
     return results
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An image as it was given, its proposals, and how messages name it; the only one needs no name."""
+
+    image: Any
+    proposals: Any
+    name: str
+
+    def pixels(self, model: Model) -> Array:
+        """Its pixels; raises an error that names it, whatever a decoder raises."""
+        with self.named():
+            return pixels_of(self.image, model.channels, model.reading)
+
+    def size(self, model: Model) -> Size:
+        """Its height and width, from a file's header where that says it."""
+        with self.named():
+            if isinstance(self.image, str | Path):
+                return image_size(self.image, model.reading)
+            height, width = pixels_of(self.image, model.channels, model.reading).shape[:2]
+            return height, width
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors inside name the image."""
+        try:
+            yield
+        except ImageError:
+            raise
+        except Exception as error:
+            if not self.name:
+                raise
+            said = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            kind = ImageError if isinstance(self.image, str | Path) else ValueError
+            raise kind(f"{self.name}: {said}{error}") from error
+
+
+def _predict_or_none(model: Model, given: _Given, request: Request) -> Instances | None:
+    """The objects of one image; None, with a warning, where that fails."""
+    try:
+        return _predict_sorted(model, [given], 1, request)[0]
+    except Exception as error:
+        named = str(error) if given.name in str(error) else f"{given.name}: {error}"
+        warnings.warn(f"skipped: {named}", stacklevel=5)
+        return None
 
 
 def cap(model: Model, size: Size) -> int | None:
@@ -171,26 +232,19 @@ def _checked(model: Model, min_score: float | None, max_detections: int | None) 
 
 
 def _predict_sorted(
-    model: Model, given: Sequence[Any], proposals: Sequence[Any], batch_size: int, request: Request
+    model: Model, given: Sequence[_Given], batch_size: int, request: Request
 ) -> list[Instances]:
     """The objects of each image, in the order of the images; batches are of images that can share one."""
-    if len(given) == 1:
-        groups = [[0]]
-        images = list(given)
-    else:
-        # Files are decoded when their batch comes: all at once may not fit into memory.
-        how = model.channels, model.reading
-        images = [i if isinstance(i, str | Path) else pixels_of(i, *how) for i in given]
-        sizes = [i.shape[:2] if hasattr(i, "shape") else image_size(i, model.reading) for i in images]
-        groups = _groups(model, sizes)
+    # Files are decoded when their batch comes: all at once may not fit into memory.
+    groups = [[0]] if len(given) == 1 else _groups(model, [one.size(model) for one in given])
     results: dict[int, Instances] = {}
     for group in groups:
         for start in range(0, len(group), batch_size):
             chosen = group[start : start + batch_size]
-            arrays = [pixels_of(images[i], model.channels, model.reading) for i in chosen]
-            prepared = [model.prepare(a, proposals[i]) for i, a in zip(chosen, arrays, strict=True)]
+            arrays = [given[i].pixels(model) for i in chosen]
+            prepared = [model.prepare(a, given[i].proposals) for i, a in zip(chosen, arrays, strict=True)]
             for i, image, found in zip(chosen, prepared, _find(model, prepared, request), strict=True):
-                results[i] = _instances(model, found, image, given[i])
+                results[i] = _instances(model, found, image, given[i].image)
     return [results[i] for i in range(len(given))]
 
 

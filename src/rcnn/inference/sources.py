@@ -14,6 +14,7 @@ from rcnn.io.images import IMAGE_ENDINGS
 # How data sets name the folders of their images, and those of the masks beside them.
 IMAGE_FOLDERS = ("images", "Images", "PNGImages", "JPEGImages", "leftImg8bit")
 RUN = "run.json"  # says of a folder what was predicted into it
+PROGRESS = ".progress.jsonl"  # how far a prediction is
 TRUTH_FOLDERS = ("masks", "labels", "PedMasks", "SegmentationClass", "SegmentationObject", "gtFine")
 
 
@@ -57,7 +58,7 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
     hidden = None if exclude is None else exclude.resolve()
     if hidden is not None and hidden in (given.resolve(), *given.resolve().parents):
         raise ValueError(f"{given}: these images are in the output folder {exclude}; choose another")
-    is_written = cache(_holds_predictions)
+    is_written = cache(holds_predictions)
     found = [
         path
         for path in sorted(given.rglob("*"))
@@ -82,8 +83,10 @@ def _is_truth(path: Path, given: Path) -> bool:
     )
 
 
-def _holds_predictions(folder: Path) -> bool:
+def holds_predictions(folder: Path) -> bool:
     """Whether a folder was written by a prediction, whose ``run.json`` names the version of rcnn."""
+    if (folder / PROGRESS).is_file():
+        return True
     try:
         content = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):

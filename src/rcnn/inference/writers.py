@@ -6,15 +6,15 @@ The same files whatever predicts, a network or an exported file; for the latter 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import errno
+import hashlib
 import io
-import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +23,19 @@ from PIL import Image
 from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.draw import semantic_colours
 from rcnn.inference.output_files import OutputFiles, output_folder
+from rcnn.inference.output_tables import OutputTables, check_output, clear_output
 from rcnn.inference.predictions_file import PredictionsText
 from rcnn.inference.sources import find_images, listed_ids
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import ImageError, read_image
-from rcnn.structures import AREA_COLUMNS, OBJECT_COLUMNS, Array, Instances, merge, table
+from rcnn.structures import Array, Instances, merge
 
 if TYPE_CHECKING:
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
 
-COUNT_COLUMNS = ("image", "class", "count")
+# Every image after one of these would fail, too.
+_STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def predict_to_files(
     image_ids: str | Path | None = None,
     files: OutputFiles | None = None,
     progress: Callable[[int, int], None] | None = None,
+    overwrite: bool = False,
 ) -> Summary:
     """Predict images and folders, and write what was found into a folder.
 
@@ -76,8 +79,11 @@ def predict_to_files(
     ``predictions.json`` (a COCO file with scores; ``file_name`` is the image's path below the given folder,
     ``category_id`` that of the data which the model was trained on), ``objects.csv`` and ``counts.csv``; for
     a model that classifies pixels ``maps/NAME.png`` and ``areas.csv``; and ``run.json``, which says what was
-    asked for and in which precision the model computed. The tables appear when all images are done, or with
-    what is done when the user interrupts. An image that cannot be read is skipped and reported.
+    asked for and in which precision the model computed. An image that cannot be read, or a picture that
+    cannot be written, is skipped and reported.
+
+    Tables are written as images are done. Whatever stops the prediction, what is done is kept, and the same
+    call into the same folder continues; a folder that holds anything else is refused.
 
     A model that finds objects and the classes of pixels also gives ``panoptic.json`` and
     ``panoptic/NAME.png``, in COCO's form, and overlays show these partitions.
@@ -92,11 +98,13 @@ def predict_to_files(
             its ids and can be compared with it. By default images are numbered from 1.
         files: the form of overlays and ``predictions.json``; None for the defaults.
         progress: called with the number of images done and of all.
+        overwrite: replace what an earlier prediction wrote to ``out``.
 
     Raises:
         FileNotFoundError: an input that does not exist.
-        ValueError: a folder without images, or images that ``image_ids`` does not list.
-        OSError: the folder cannot be written.
+        ValueError: a folder without images, images that ``image_ids`` does not list, or an ``out`` that holds
+            something else than this prediction, unfinished.
+        OSError: the folder cannot be written, or no longer; what is done is kept.
     """
     out, files = output_folder(out), files or OutputFiles()
     images = find_images(inputs, exclude=out)
@@ -105,71 +113,150 @@ def predict_to_files(
         ids = listed_ids(Path(image_ids), images)
     named = files.results_only and image_ids is None
     predictions = PredictionsText(detector, {} if named else ids, results_only=files.results_only)
-    overlays = overlay_names(list(images))
-    failed: list[str] = []
-    full: list[str] = []
     asked = {
         "min_score": detector.min_score if min_score is None else min_score, "max_detections": max_detections,
     }  # fmt: skip
-    with _Tables(out, detector, predictions, asked) as tables, _partitions(detector, out, ids) as shown:
+    check_output(out, overwrite=overwrite)
+    if overwrite:
+        clear_output(out)
+    places = [str(path.resolve()) for path in images.values()]
+    command = _command(detector, [asked, asdict(files), list(ids.items()), places])
+    names = overlay_names(list(images))
+    shown = _Pictures(detector, out, ids, files)
+    failed: list[str] = []
+    with OutputTables(out, detector, predictions, asked, command) as tables, shown.completed(tables):
         for done, (image_id, path) in enumerate(images.items(), 1):
-            try:
-                image = read_image(path, reading=detector.reading, channels=detector.channels)
-            except ImageError as error:
-                failed.append(str(error))
-            else:
-                found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
-                name = overlays[image_id]
-                pictured, indices = shown(image_id, found, name)
-                if files.overlays:
-                    numbers = (tables.counts.total() + 1 + indices).tolist()
-                    overlay = pictured.overlay(image, scale=files.overlay_scale, numbers=numbers)
-                    ending = f".{files.overlay_format}"
-                    write_image(overlay, out / "overlays" / f"{name.removesuffix('.png')}{ending}")
-                if found.semantic is not None:
-                    write_map(found.semantic, found.semantic_names, out / "maps" / name)
-                tables.add(image_id, found)
-                most = max_detections or detector.cap(found.size)
-                full += [image_id] if most is not None and len(found) >= most else []
+            if image_id not in tables.done:
+                try:
+                    image = read_image(path, reading=detector.reading, channels=detector.channels)
+                    found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
+                except Exception as error:  # whatever a decoder raises must not lose the other images
+                    failed.append(_explained(path, error))
+                else:
+                    shown.write(tables, image_id, names[image_id], image=image, found=found)
+                    most = max_detections or detector.cap(found.size)
+                    full = most is not None and len(found) >= most
+                    tables.add(image_id, found, full=full, failed=shown.failed, partition=shown.partition)
             if progress is not None:
                 progress(done, len(images))
     return Summary(
-        out, dict(tables.counts), tables.images, tuple(failed), detector.used_precision,
-        tables.pixel_fractions(), tuple(full),
+        out, dict(tables.counts), tables.images, (*failed, *tables.failed), detector.used_precision,
+        tables.pixel_fractions(), tuple(tables.full),
     )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _partitions(
-    detector: Detector | ExportedDetector, out: Path, ids: Mapping[str, int | str]
-) -> Iterator[Callable[[str, Instances, str], tuple[Instances, npt.NDArray[np.int64]]]]:
-    """What the picture of an image shows: what was found or, for a panoptic model, the partition.
+def _command(detector: Detector | ExportedDetector, asked: Sequence[Any]) -> str:
+    """A digest of what predicts and what was asked for: whether two predictions give the same files."""
+    digest = hashlib.sha256(
+        repr((asked, detector.class_names, detector.semantic_names)).encode(errors="surrogateescape")
+    )
+    digest.update(repr((detector.transform, sorted(detector.info.items()))).encode(errors="surrogateescape"))
+    network = getattr(detector, "network", None)
+    if network is not None:
+        digest.update(repr(network.settings).encode())
+        for tensor in network.state_dict().values():
+            digest.update(str(zlib.crc32(tensor.detach().cpu().contiguous().view(-1).numpy().data)).encode())
+    return digest.hexdigest()
 
-    With it comes the index of each object that is shown among those that were found.
 
-    Partitions are written on the way; their JSON file, with the tables' ids of images and categories, at the
-    end or when the user interrupts.
+def _explained(path: Path, error: Exception) -> str:
+    """What is said of an image; its name first."""
+    if isinstance(error, ImageError):
+        return str(error)
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{path}: {type(error).__name__}: {text or 'no reason given'}"
+
+
+class _Pictures:
+    """The pictures of a prediction: overlays, maps and partitions.
+
+    Attributes:
+        failed: what could not be written of the latest image.
+        partition: its entries in ``panoptic.json``, of a panoptic model.
     """
-    merging = detector.merge
-    if merging is None:
-        yield lambda image_id, found, name: (found, np.arange(len(found)))
-        return
-    # The objects were chosen by their scores before.
-    settings, stuff = replace(merging, min_score=0.0), detector.info.get("stuff_ids")
-    writer = PanopticWriter(out / "panoptic.json", () if stuff is None else (*detector.category_ids, *stuff))
 
-    def merged(image_id: str, found: Instances, name: str) -> tuple[Instances, npt.NDArray[np.int64]]:
-        partition = merge(found, settings=settings)
-        writer.add(ids[image_id], image_id, partition, png=name)
+    def __init__(
+        self,
+        detector: Detector | ExportedDetector,
+        out: Path,
+        ids: Mapping[str, int | str],
+        files: OutputFiles,
+    ) -> None:
+        self.out, self.ids, self.files = out, ids, files
+        self.failed: list[str] = []
+        self.partition: dict[str, Any] | None = None
+        # The objects were chosen by their scores before.
+        self._settings = None if detector.merge is None else replace(detector.merge, min_score=0.0)
+        stuff = detector.info.get("stuff_ids")
+        ids_of_both = () if stuff is None else (*detector.category_ids, *stuff)
+        self._writer = PanopticWriter(out / "panoptic.json", ids_of_both)
+
+    def write(
+        self, tables: OutputTables, image_id: str, name: str, *, image: Array, found: Instances
+    ) -> None:
+        """Write those of one image; what cannot be written is noted, unless nothing can be.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        self.failed, self.partition = [], None
+        pictured, indices = found, np.arange(len(found))
+        with self._noted(f"{image_id}: its partition"):
+            pictured, indices = self._partitioned(image_id, found, name)
+        if self.files.overlays:
+            with self._noted(f"{image_id}: its overlay"):
+                numbers = (tables.counts.total() + 1 + indices).tolist()
+                overlay = pictured.overlay(image, scale=self.files.overlay_scale, numbers=numbers)
+                ending = f".{self.files.overlay_format}"
+                write_image(overlay, self.out / "overlays" / f"{name.removesuffix('.png')}{ending}")
+        if found.semantic is not None:
+            with self._noted(f"{image_id}: its map"):
+                write_map(found.semantic, found.semantic_names, self.out / "maps" / name)
+
+    @contextlib.contextmanager
+    def _noted(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever happens to a picture must not lose the tables
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            if isinstance(cause, OSError) and cause.errno in _STOPPING:
+                raise OSError(
+                    cause.errno, f"{cause.strerror}; free some space and give the same command again", what
+                ) from error
+            text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
+            self.failed.append(f"{what} was not written: {text}")
+
+    def _partitioned(
+        self, image_id: str, found: Instances, name: str
+    ) -> tuple[Instances, npt.NDArray[np.int64]]:
+        """What the picture of an image shows: what was found or, for a panoptic model, the partition.
+
+        With it comes the index of each object that is shown among those that were found.
+        """
+        if self._settings is None:
+            return found, np.arange(len(found))
+        partition = merge(found, settings=self._settings)
+        self._writer.add(self.ids[image_id], image_id, partition, png=name)
+        self.partition = {
+            "image": self._writer.images[-1],
+            "annotation": self._writer.annotations[-1],
+            "categories": self._writer.categories,
+        }
         assert partition.objects is not None
         return partition.instances(), partition.objects
 
-    try:
-        yield merged
-    except KeyboardInterrupt:
-        writer.close()
-        raise
-    writer.close()
+    @contextlib.contextmanager
+    def completed(self, tables: OutputTables) -> Iterator[None]:
+        """At the end of what is done inside, however it ends, write ``panoptic.json`` of all images done."""
+        try:
+            yield
+        finally:
+            if self._settings is not None:
+                done = [row["partition"] for row in tables.done.values() if row["partition"]]
+                self._writer.images = [entry["image"] for entry in done]
+                self._writer.annotations = [entry["annotation"] for entry in done]
+                self._writer.categories = done[-1]["categories"] if done else []
+                self._writer.close()
 
 
 def write_map(classes: Array, names: Sequence[str], path: Path) -> Path:
@@ -188,85 +275,3 @@ def overlay_names(image_ids: Sequence[str]) -> dict[str, str]:
     # Some file systems do not distinguish upper from lower case.
     taken = Counter(name.casefold() for name in (*stems.values(), *image_ids))
     return {i: f"{stem if taken[stem.casefold()] == 1 else i}.png" for i, stem in stems.items()}
-
-
-class _Tables:
-    """The tables and ``run.json``, written row by row under other names and renamed at the end."""
-
-    def __init__(
-        self,
-        out: Path,
-        detector: Detector | ExportedDetector,
-        predictions: PredictionsText,
-        asked: Mapping[str, Any],
-    ) -> None:
-        self.class_names, self.predictions = detector.class_names, predictions
-        self.run = {
-            "rcnn": importlib.metadata.version("rcnn"), "precision": detector.used_precision, **asked,
-        }  # fmt: skip
-        self.counts = Counter(dict.fromkeys(detector.class_names, 0))
-        self.pixels = Counter(dict.fromkeys(detector.semantic_names, 0))
-        self.images = 0
-        out.mkdir(parents=True, exist_ok=True)
-        names = ["predictions.json", "objects.csv", "counts.csv"] if detector.class_names else []
-        names += ["areas.csv"] if detector.semantic_names else []
-        self.paths = [out / name for name in (*names, "run.json")]
-
-    def __enter__(self) -> _Tables:
-        files: list[IO[str]] = [
-            # File names need not be UTF-8.
-            _part(path).open("w", encoding="utf-8", errors="surrogateescape", newline="")
-            for path in self.paths
-        ]
-        self.files = {path.stem: file for path, file in zip(self.paths, files, strict=True)}
-        self._write("predictions", self.predictions.start())
-        heads = {"objects": OBJECT_COLUMNS, "counts": COUNT_COLUMNS, "areas": AREA_COLUMNS}
-        for name, head in heads.items():
-            self._write(name, table([head]))
-        return self
-
-    def _write(self, name: str, text: str) -> None:
-        """To one of the tables, if this model has it."""
-        if name in self.files:
-            self.files[name].write(text)
-
-    def add(self, image_id: str, found: Instances) -> None:
-        """Append one image's objects and areas; every class has its row, with 0 too."""
-        objects = self.predictions.add(image_id, found)
-        first = self.counts.total() + 1
-        rows = table([number, image_id, *row] for number, row in enumerate(found.rows(), first))
-        # From here on nothing can fail but the disk.
-        self._write("predictions", objects)
-        self._write("objects", rows)
-        counts = Counter(found.names)
-        self._write("counts", table([image_id, name, counts[name]] for name in self.class_names))
-        areas = found.area_rows()
-        self._write("areas", table([image_id, *row] for row in areas))
-        self.pixels.update({name: int(pixels) for name, pixels, _ in areas})
-        self.counts.update(counts)
-        self.images += 1
-
-    def pixel_fractions(self) -> dict[str, float]:
-        """The fraction of all pixels so far that each class has."""
-        total = max(1, self.pixels.total())
-        return {name: pixels / total for name, pixels in self.pixels.items()}
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        keep = kind is None or issubclass(kind, KeyboardInterrupt)
-        if keep:
-            self._write("predictions", self.predictions.end())
-            self._write("run", json.dumps({**self.run, "images": self.images}, indent=1))
-        for file, path in zip(self.files.values(), self.paths, strict=True):
-            # A full disk fails here again; the first error is the one to be seen.
-            with contextlib.nullcontext() if keep else contextlib.suppress(OSError):
-                file.close()
-            if keep:
-                _part(path).replace(path)
-            else:
-                _part(path).unlink()
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")

@@ -71,7 +71,7 @@ def show_first_results(folder: Path, console: Console) -> None:
     images = sample_images(SHIPPED)
     # Twice as large, so that the small nuclei have room for their numbers, too.
     files = OutputFiles(overlay_scale=2)
-    predict_to_files(load_detector(SHIPPED), images, folder, files=files)
+    predict_to_files(load_detector(SHIPPED), images, folder, files=files, overwrite=True)
     with (folder / "counts.csv").open(newline="", encoding="utf-8") as file:
         counts = {row["image"]: row["count"] for row in csv.DictReader(file)}
     console.print(

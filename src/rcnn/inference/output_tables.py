@@ -1,0 +1,265 @@
+"""The tables of a prediction, written as images are done, so that nothing done is lost.
+
+While images are predicted the tables stand in the folder as ``.NAME.part``, beside ``.progress.jsonl``: what
+was asked for, then a line for each image with the bytes that every table had after it. Whatever ends the
+prediction, the tables are then cut to the last whole image and completed; after ``kill -9`` the next start
+does that. **Law:** a prediction that was stopped anywhere and started again writes what one that was not
+stopped writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from rcnn.inference.predictions_file import PredictionsText
+from rcnn.inference.sources import PROGRESS, RUN, holds_predictions
+from rcnn.io.folders import has_content
+from rcnn.io.lock import LOCK, FolderLock
+from rcnn.structures import AREA_COLUMNS, OBJECT_COLUMNS, Instances, table
+
+if TYPE_CHECKING:
+    from rcnn.inference.detector import Detector
+    from rcnn.inference.exported import ExportedDetector
+
+COUNT_COLUMNS = ("image", "class", "count")
+WRITTEN_FOLDERS = ("overlays", "maps", "panoptic")
+WRITTEN_FILES = ("predictions.json", "objects.csv", "counts.csv", "areas.csv", "panoptic.json", RUN)
+REFUSAL = "choose another --out, or --overwrite (in Python: overwrite=True) to replace what is there"
+
+
+def check_output(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that a prediction can neither begin nor be continued in, before any work.
+
+    Raises:
+        ValueError: there is something else in it, or a finished prediction.
+    """
+    if overwrite or not has_content(out) or (out / PROGRESS).is_file() or _holds_a_lock_alone(out):
+        return
+    what = "is a finished prediction" if holds_predictions(out) else "are other files"
+    raise ValueError(f"{out}: there {what}; {REFUSAL}")
+
+
+def clear_output(out: Path) -> None:
+    """Remove what an earlier prediction wrote; other files stay."""
+    if not (holds_predictions(out) or (out / PROGRESS).is_file()):
+        return
+    for name in WRITTEN_FOLDERS:
+        if (out / name).is_dir() and not (out / name).is_symlink():
+            shutil.rmtree(out / name)
+    for name in (*WRITTEN_FILES, PROGRESS, *(f".{name}.part" for name in WRITTEN_FILES)):
+        (out / name).unlink(missing_ok=True)
+
+
+class OutputTables:
+    """The tables and ``run.json`` of one prediction; a context manager.
+
+    Attributes:
+        done: what the journal says of each image that is done, by name.
+        counts: objects of each class so far.
+        failed: a message for each image, or overlay, that could not be used or written.
+        full: images with as many objects as can be reported.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        detector: Detector | ExportedDetector,
+        predictions: PredictionsText,
+        asked: Mapping[str, Any],
+        command: str,
+    ) -> None:
+        """Prepare the tables.
+
+        Args:
+            out: the folder; made where missing.
+            detector: what predicts.
+            predictions: the text of ``predictions.json``.
+            asked: what ``run.json`` says of the prediction.
+            command: what distinguishes this prediction from others; only the same one is continued.
+
+        Raises:
+            FolderInUseError: another prediction writes there.
+            OSError: the folder cannot be written.
+        """
+        self.class_names, self.predictions, self.command = detector.class_names, predictions, command
+        self.run = {
+            "rcnn": importlib.metadata.version("rcnn"), "precision": detector.used_precision, **asked,
+        }  # fmt: skip
+        self.counts = Counter(dict.fromkeys(detector.class_names, 0))
+        self.pixels = Counter(dict.fromkeys(detector.semantic_names, 0))
+        self.done: dict[str, dict[str, Any]] = {}
+        self.failed: list[str] = []
+        self.full: list[str] = []
+        names = ["predictions.json", "objects.csv", "counts.csv"] if detector.class_names else []
+        names += ["areas.csv"] if detector.semantic_names else []
+        self.out, self.names = out, names
+        out.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(out, "prediction")
+
+    @property
+    def images(self) -> int:
+        """The number of images done."""
+        return len(self.done)
+
+    def __enter__(self) -> OutputTables:
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _open(self) -> None:
+        rows = _journal(self.out / PROGRESS)
+        if rows and rows[0].get("command") != self.command:
+            raise ValueError(f"{self.out}: there is an unfinished prediction of another command; {REFUSAL}")
+        self._files: dict[str, BinaryIO] = {}
+        for name in self.names:
+            if rows and not _part(self.out / name).exists() and (self.out / name).exists():
+                (self.out / name).replace(_part(self.out / name))
+            self._files[name] = _part(self.out / name).open("r+b" if rows else "w+b")
+        sizes = {name: file.seek(0, 2) for name, file in self._files.items()}
+        whole = [row for row in rows if all(sizes[name] >= row["sizes"][name] for name in self.names)]
+        self._journal = (self.out / PROGRESS).open("wb")
+        if not whole:
+            self._sizes = dict.fromkeys(self.names, 0)
+            self._cut()
+            heads = {"objects.csv": OBJECT_COLUMNS, "counts.csv": COUNT_COLUMNS, "areas.csv": AREA_COLUMNS}
+            for name in self.names:
+                self._write(name, table([heads[name]]) if name in heads else self.predictions.start())
+            whole = [{"command": self.command, "sizes": self._ends()}]
+        for row in whole:
+            self._note(row)
+        self._cut()
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        """Write a line of the journal: from here on the image is done."""
+        self._journal.write(json.dumps(row).encode() + b"\n")
+        self._journal.flush()
+        self._sizes = dict(row["sizes"])
+        if "image" not in row:
+            return
+        name = row["image"]
+        self.done[name] = dict(row)
+        self.predictions.note(name, row["size"], row["objects"])
+        self.counts.update(row["counts"])
+        self.pixels.update(row["pixels"])
+        self.failed += row["failed"]
+        self.full += [name] if row["full"] else []
+
+    def _write(self, name: str, text: str) -> None:
+        """To one of the tables, if this model has it. File names need not be UTF-8."""
+        if name in self._files:
+            self._files[name].write(text.encode(errors="surrogateescape"))
+
+    def _ends(self) -> dict[str, int]:
+        for file in self._files.values():
+            file.flush()
+        return {name: file.tell() for name, file in self._files.items()}
+
+    def _cut(self) -> None:
+        """Drop what was written after the last image that is done."""
+        for name, file in self._files.items():
+            file.seek(self._sizes[name])
+            file.truncate()
+
+    def add(
+        self,
+        image_id: str,
+        found: Instances,
+        *,
+        full: bool,
+        failed: Sequence[str] = (),
+        partition: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append one image's objects and areas; every class has its row, with 0 too.
+
+        Args:
+            image_id: its name.
+            found: its objects.
+            full: there may be more than can be reported.
+            failed: what could not be written of it.
+            partition: its entries in ``panoptic.json``.
+        """
+        first = self.counts.total() + 1
+        objects, count = self.predictions.text(image_id, found)
+        counts, areas = Counter(found.names), found.area_rows()
+        self._write("predictions.json", objects)
+        self._write(
+            "objects.csv", table([number, image_id, *row] for number, row in enumerate(found.rows(), first))
+        )
+        self._write("counts.csv", table([image_id, name, counts[name]] for name in self.class_names))
+        self._write("areas.csv", table([image_id, *row] for row in areas))
+        self._note(
+            {
+                "image": image_id,
+                "size": list(found.size),
+                "objects": count,
+                "counts": dict(counts),
+                "pixels": {name: int(pixels) for name, pixels, _ in areas},
+                "full": full,
+                "failed": list(failed),
+                "partition": partition,
+                "sizes": self._ends(),
+            }
+        )
+
+    def pixel_fractions(self) -> dict[str, float]:
+        """The fraction of all pixels so far that each class has."""
+        total = max(1, self.pixels.total())
+        return {name: pixels / total for name, pixels in self.pixels.items()}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A full disk fails here again; the first error is the one to be seen.
+        with self._lock, contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+            try:
+                self._finish(finished=kind is None)
+            finally:
+                for file in (*self._files.values(), self._journal):
+                    with contextlib.suppress(OSError):
+                        file.close()
+
+    def _finish(self, *, finished: bool) -> None:
+        self._cut()
+        self._write("predictions.json", self.predictions.end())
+        for name, file in self._files.items():
+            file.close()
+            _part(self.out / name).replace(self.out / name)
+        run = {**self.run, "images": self.images, "finished": finished}
+        part = _part(self.out / RUN)
+        part.write_text(json.dumps(run, indent=1), encoding="utf-8")
+        part.replace(self.out / RUN)
+        if finished:
+            self._journal.close()
+            (self.out / PROGRESS).unlink()
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _holds_a_lock_alone(out: Path) -> bool:
+    """Whether a prediction was killed before it began."""
+    return out.is_dir() and {path.name for path in out.iterdir()} <= {LOCK}
+
+
+def _journal(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal."""
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # cut short by a kill
+                break
+    return rows
