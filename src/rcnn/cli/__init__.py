@@ -26,12 +26,13 @@ from rcnn.cli import (  # noqa: F401 - each adds its verb
 )
 from rcnn.cli.console import app
 from rcnn.interruption import answered
+from rcnn.io.escaping import for_terminal
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Entry of the command ``rcnn``; ``--debug`` may stand anywhere."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {for_terminal(str(message), lines=True)}\n"
     with answered(bounded=True):
         app(sorted(sys.argv[1:], key=lambda argument: argument != "--debug"), prog_name="rcnn")

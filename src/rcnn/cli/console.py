@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from rcnn.interruption import INTERRUPTED
+from rcnn.io.escaping import for_terminal
 
 TORCH_PACKAGES = ("torch", "torchvision", "timm")
 # The verbs in the order of the help text.
@@ -62,8 +63,8 @@ def warn_renamed(old: str, new: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print to the standard output, without markup."""
-    typer.echo(text)
+    """Print to the standard output, without markup; control characters are escaped."""
+    typer.echo(for_terminal(text, lines=True))
 
 
 def print_table(table: Any) -> None:
@@ -73,7 +74,9 @@ def print_table(table: Any) -> None:
 
 def print_error(text: str) -> None:
     """Print to the standard error, in red on a terminal; brackets in paths are not markup."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="red", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        for_terminal(text, lines=True), style="red", markup=False
+    )
 
 
 def console() -> Console:

@@ -71,7 +71,8 @@ def evaluate(
         ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all results to this file.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write all results to this file; - prints them."),
     ] = None,
     max_detections: Annotated[
         int | None,
@@ -105,7 +106,7 @@ def evaluate(
     from rcnn.evaluation.evaluator import evaluate as measure
     from rcnn.evaluation.evaluator import evaluate_results
     from rcnn.evaluation.preparation import usable_images, with_required_proposals
-    from rcnn.io.atomic import write_atomically
+    from rcnn.io.atomic import STDOUT, write_atomically
     from rcnn.metrics.registry import choose_metrics
 
     data = Path(sources[-1])
@@ -139,11 +140,14 @@ def evaluate(
             evaluation, _ = measure(
                 detector, dataset, min_score=min_score, threshold=threshold, progress=progress, **chosen
             )
-    print_table(evaluation.table())
+    to_stdout = str(json_file) == STDOUT
+    if not to_stdout:  # which holds JSON alone then
+        print_table(evaluation.table())
     if json_file is not None:
         content = {**measured, "data": sources[-1], **evaluation.to_json()}
         write_atomically(json_file, json.dumps(content, indent=1).encode())
-        print_text(f"written: {json_file}")
+        if not to_stdout:
+            print_text(f"written: {json_file}")
 
 
 def _check_count(sources: list[str], *, of_file: bool) -> None:

@@ -18,14 +18,15 @@ def models() -> None:
     """List models, backbones and recipes, and the sources of their weights."""
     from rich.table import Table
 
+    from rcnn.metrics.shown import plain
     from rcnn.training.inventory import list_models
 
     for title, columns, rows in _tables(list_models()):
-        table = Table(title=title, title_justify="left")
+        table = Table(title=plain(title), title_justify="left")
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(plain(column), overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(plain, row))
         print_table(table)
 
 

@@ -16,6 +16,7 @@ import os
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -33,6 +34,7 @@ from rcnn.io.download import cache_folder
 from rcnn.io.images import to_bytes
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
 
+MAX_BYTES = 2**33  # of the arrays in a file
 SELECTIVE_SEARCH = "selective_search"
 """Used in place of a file name: run selective search."""
 
@@ -241,6 +243,7 @@ def _npz_bytes(proposals: Mapping[ImageId, Boxes]) -> bytes:
 
 def _read_npz(path: Path) -> dict[ImageId, Boxes]:
     try:
+        _refuse_inflated(path)
         with np.load(path, allow_pickle=False) as arrays:
             images, counts, boxes = (arrays[name] for name in ("images", "counts", "boxes"))
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -256,6 +259,18 @@ def _read_npz(path: Path) -> dict[ImageId, Boxes]:
     return dict(zip((str(image) for image in images), pieces, strict=True))
 
 
+def _refuse_inflated(path: Path) -> None:
+    """Refuse an archive of arrays that would take more than :data:`MAX_BYTES`, however small it is.
+
+    Raises:
+        ValueError: it would.
+    """
+    with zipfile.ZipFile(path) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+    if total > MAX_BYTES:
+        raise ValueError(f"its arrays take {total / 2**30:.1f} GiB, the limit is {MAX_BYTES / 2**30:.0f}")
+
+
 def _read_mat(path: Path) -> dict[ImageId, Boxes]:
     """The cell arrays ``boxes`` and ``images`` of the files published with R-CNN and Fast R-CNN."""
     content = _load_mat(path)
@@ -263,7 +278,12 @@ def _read_mat(path: Path) -> dict[ImageId, Boxes]:
     if lacking:
         raise ValueError(f"{path}: no cell array {' and '.join(lacking)}; expected boxes and images")
     names = [str(np.asarray(cell).reshape(-1)[0]) for cell in content["images"].reshape(-1)]
-    cells = [np.asarray(cell, dtype=np.float32) for cell in content["boxes"].reshape(-1)]
+    try:
+        cells = [np.asarray(cell, dtype=np.float32) for cell in content["boxes"].reshape(-1)]
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: its boxes are no numbers ({error}); expected [P, 4] for each image"
+        ) from error
     if len(names) != len(cells):
         raise ValueError(f"{path}: boxes of {len(cells)} images, but names of {len(names)}")
     pairs = zip(names, cells, strict=True)
@@ -277,10 +297,10 @@ def _load_mat(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise ValueError(f"{path}: reading MATLAB files needs SciPy: pip install scipy") from error
     try:
-        content: dict[str, Any] = loadmat(path)
+        content: dict[str, Any] = loadmat(path, variable_names=("boxes", "images"))
     except NotImplementedError as error:
         raise ValueError(f"{path}: a MATLAB 7.3 file; save it in MATLAB with -v7") from error
-    except (MatReadError, ValueError, TypeError, OSError, IndexError) as error:
+    except (MatReadError, ValueError, TypeError, OSError, IndexError, MemoryError, zlib.error) as error:
         raise ValueError(f"{path}: not a MATLAB file, or truncated: {error}") from error
     return content
 

@@ -63,7 +63,10 @@ def read_weights(path: str | Path) -> dict[str, Any]:
             f"{path}: holds one {type(content).__name__}, expected named tensors: save the model's "
             "state_dict()"
         )
-    return {str(key): _tensors(value) for key, value in content.items()}
+    try:
+        return {str(key): _tensors(value) for key, value in content.items()}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _tensors(value: Any) -> Any:
@@ -72,6 +75,11 @@ def _tensors(value: Any) -> Any:
         native = value.dtype.newbyteorder("=")
         value = torch.from_numpy(np.ascontiguousarray(value, native).reshape(value.shape))
     if isinstance(value, Tensor):
+        held = value.untyped_storage().nbytes() // value.element_size()
+        if value.layout == torch.strided and value.numel() > held:
+            raise ValueError(
+                f"a tensor of shape {list(value.shape)} holds {held:,} numbers; save a copy of it"
+            )
         return value.detach().float() if value.is_floating_point() else value.detach()
     if isinstance(value, dict):
         return {key: _tensors(item) for key, item in value.items()}
@@ -121,6 +129,7 @@ def _names(file: BinaryIO) -> set[str]:
     """The classes and functions that a file of ``torch.save`` asks for, without calling any."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
+            _refuse_inflated(archive, file)
             parts = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(parts) != 1:
                 raise pickle.UnpicklingError("not a file of torch.save; TorchScript is not read")
@@ -128,6 +137,15 @@ def _names(file: BinaryIO) -> set[str]:
                 return _names_in(content)
     file.seek(0)
     return {name for _ in range(_LEGACY_HEADERS + 1) for name in _names_in(file)}
+
+
+def _refuse_inflated(archive: zipfile.ZipFile, file: BinaryIO) -> None:
+    """Refuse an archive whose parts are larger than the file: torch stores tensors as they are."""
+    size, declared = file.seek(0, 2), sum(info.file_size for info in archive.infolist())
+    if declared > size:
+        raise pickle.UnpicklingError(
+            f"its parts are said to have {declared:,} bytes, more than the {size:,} of the file"
+        )
 
 
 def _names_in(file: Any) -> set[str]:

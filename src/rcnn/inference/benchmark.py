@@ -26,6 +26,7 @@ from rcnn.inference.detector import Detector
 from rcnn.inference.fused import FusedConv
 from rcnn.inference.stopwatch import Stopwatch
 from rcnn.kernels.about import cpu_name
+from rcnn.metrics.shown import plain
 from rcnn.structures import Array
 
 ROUNDS = 5
@@ -62,7 +63,9 @@ class BenchmarkResult:
 
     def table(self) -> Table:
         """The figures as text."""
-        table = Table(title=self.machine, box=SIMPLE_HEAD, padding=0, show_header=False, title_justify="left")
+        table = Table(
+            title=plain(self.machine), box=SIMPLE_HEAD, padding=0, show_header=False, title_justify="left"
+        )
         table.add_column()
         table.add_column(justify="right")
         table.add_row("images per second", spread([1 / s for s in self.seconds]), style="bold")

@@ -6,11 +6,16 @@ import contextlib
 import hashlib
 import io
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+STDOUT = "-"
+STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -26,7 +31,21 @@ def read_lines(path: Path) -> list[str]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` in one step; on any failure the previous file stays, alone."""
+    """Put ``content`` at ``path`` in one step; on any failure the previous file stays, alone.
+
+    Only regular files are replaced. The target of a link is, and the link stays; a device, a pipe or the
+    ``/dev/fd/63`` of a shell's ``>(command)`` is written into, and so is standard output, ``-``.
+    """
+    if str(path) == STDOUT:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+        return
+    if str(path).startswith(STREAMS) or (path.exists() and not path.is_file()):
+        with path.open("wb") as stream:  # a folder is refused here
+            stream.write(content)
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     # One fixed name: what a killed process left is overwritten by the next save. 255 bytes is the most.
     name = path.name.encode(errors="surrogateescape")

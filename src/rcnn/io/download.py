@@ -179,6 +179,15 @@ def cache_folder() -> Path:
     return Path(folder) if folder else Path.home() / ".cache" / "rcnn"
 
 
+def check_file(path: Path, checksum: str) -> None:
+    """Compare a file with its published checksum, as in :func:`download`.
+
+    Raises:
+        ValueError: it is another file, or damaged.
+    """
+    _check(path, checksum)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` or ``.pth`` file, on the CPU, as float32 where they are floats.
 
@@ -194,6 +203,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the code
+        raise ValueError(f"{path}: not a weights file: it holds more than tensors; remove it") from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path}: not a weights file, or damaged ({error}); remove it") from error
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}

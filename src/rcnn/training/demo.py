@@ -9,6 +9,7 @@ from rcnn.data.shapes import draw_shapes
 from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.writers import predict_to_files
 from rcnn.loading import load_detector, sample_images
+from rcnn.training.progress import say
 from rcnn.training.run_folder import new_folder
 
 IMAGES, NUM_VAL_IMAGES, SIDE = 300, 60, 160
@@ -37,9 +38,10 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
 
     pictures = draw_shapes(IMAGES, size=(SIDE, SIDE))
     held_out = draw_shapes(NUM_VAL_IMAGES, first=IMAGES, size=(SIDE, SIDE))
-    console.print(
+    say(
+        console,
         f"Drawing {IMAGES} images of shapes to train on and {NUM_VAL_IMAGES} to test on, "
-        f"then training a Mask R-CNN for {minutes:g} minutes.\n"
+        f"then training a Mask R-CNN for {minutes:g} minutes.\n",
     )
     # Written like a user's data, so that the run can be resumed and evaluated like any other.
     annotations = pictures.write(out / "data" / "train")
@@ -48,15 +50,14 @@ def run(out: str | Path = "demo", minutes: float = 3.0, console: Console | None 
     detector = load_detector(out)
     (found,) = detector.predict([held_out[0].image])
     counts = {name: found.names.count(name) for name in sorted(set(found.names))}
-    console.print(f"\nIn the first test image it finds {counts}.")
-    console.print(
+    say(console, f"\nIn the first test image it finds {counts}.")
+    say(
+        console,
         f"Open {out / 'report.html'} in a browser. To continue with your own images:\n\n"
         "  rcnn data check MY_DATA                        list its content and its errors\n"
         "  rcnn train MY_DATA --minutes 20 --out runs/my  train a model on it\n"
         "  rcnn predict runs/my MY_IMAGES                 find the objects in new images\n\n"
         "MY_DATA is a COCO JSON file, YOLO's data.yaml, or a folder of a known layout: docs/data.md.",
-        markup=False,
-        highlight=False,
     )
     return out / "report.html"
 
@@ -74,13 +75,15 @@ def show_first_results(folder: Path, console: Console) -> None:
     predict_to_files(load_detector(SHIPPED), images, folder, files=files, overwrite=True)
     with (folder / "counts.csv").open(newline="", encoding="utf-8") as file:
         counts = {row["image"]: row["count"] for row in csv.DictReader(file)}
-    console.print(
+    say(
+        console,
         f"What the model {SHIPPED}, which comes with rcnn, finds in {len(images)} photographs "
-        f"({images[0].parent}):\n"
+        f"({images[0].parent}):\n",
     )
     for name, count in counts.items():
-        console.print(f"  {count:>3} nuclei in {name}; open {folder / 'overlays' / name}")
-    console.print(
+        say(console, f"  {count:>3} nuclei in {name}; open {folder / 'overlays' / name}")
+    say(
+        console,
         f"\nEach nucleus has its row in {folder / 'objects.csv'}: score, box, area and centre. "
-        f"The counts are in {folder / 'counts.csv'}.\n"
+        f"The counts are in {folder / 'counts.csv'}.\n",
     )

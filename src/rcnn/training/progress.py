@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rcnn.io.escaping import for_terminal
 from rcnn.training.callbacks import TrainEvent
 from rcnn.training.run_folder import append_line
 
@@ -27,6 +28,11 @@ def working(console: Console, what: str) -> AbstractContextManager[object]:
     return nullcontext() if console.is_jupyter else console.status(what)
 
 
+def say(console: Console, text: str) -> None:
+    """Print a text as it is: brackets are no markup, and control characters are escaped."""
+    console.print(for_terminal(text, lines=True), markup=False, highlight=False)
+
+
 class TerminalBar:
     """The bar of a terminal, redrawn in place; of a file, one line at the end."""
 
@@ -34,7 +40,7 @@ class TerminalBar:
         """Prepare the bar; it is shown from :meth:`start` on, unless it is ``quiet``."""
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:.0f} %"),
             TimeElapsedColumn(),
@@ -112,5 +118,6 @@ class RunLog:
         """Write a line to the log and the console."""
         if self.quiet:
             return
+        text = for_terminal(text, lines=True)
         append_line(self.file, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
-        self.console.print(text, markup=False, highlight=False)
+        say(self.console, text)

@@ -19,6 +19,7 @@ from rcnn.loading import load_detector
 from rcnn.metrics import percent
 from rcnn.metrics.metric import Evaluation
 from rcnn.training.defaults import Reason
+from rcnn.training.progress import say
 from rcnn.training.recipe import Recipe
 from rcnn.training.run_folder import BEST, EVALUATION, REPORT, read_history, read_run
 from rcnn.training.schemes import Trained
@@ -117,4 +118,4 @@ def _facts(lines: Sequence[str]) -> dict[str, str]:
 def _print(evaluation: Evaluation, folder: Path, console: Console) -> None:
     console.print(evaluation.table())
     for name in (BEST, REPORT):
-        console.print(f"{folder / name}", markup=False, highlight=False)
+        say(console, f"{folder / name}")

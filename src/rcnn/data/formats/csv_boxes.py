@@ -33,6 +33,7 @@ from rcnn.data.formats.coco_suspicions import Suspicions
 from rcnn.data.formats.contents import Row, first_row, has_one_file, one_file, read_table
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.data.problems import Box
+from rcnn.io.escaping import for_csv, from_csv
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.structures import Size
 
@@ -207,7 +208,7 @@ class _Reader:
 
     def read(self, row: Row) -> None:
         """Read one line."""
-        layout, cells = self.layout, row.values
+        layout, cells = self.layout, tuple(map(from_csv, row.values))
         place = f"line {row.number}"
         needed = max(layout.image, layout.label or 0, *layout.coordinates)
         if len(cells) <= needed:
@@ -323,4 +324,4 @@ class CsvWriter(Writer):
         with (self.folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"])
-            writer.writerows(self.rows)
+            writer.writerows([for_csv(cell) for cell in row] for row in self.rows)
