@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.io.reading import Reading
+from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import Array, Size
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ class Transform:
         read: how image files become pixels: channels, plane, orientation, range of intensities.
     """
 
-    short_side: int | None = None
-    scale: float = 1.0
-    max_long_side: int | None = None
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    short_side: int | None = ranged(None, 1, 100000)
+    scale: float = ranged(1.0, 0, 1000, above=True)
+    max_long_side: int | None = ranged(None, 1, 1e6)
+    mean: tuple[float, ...] = ranged((0.5, 0.5, 0.5), -1e6, 1e6)
+    std: tuple[float, ...] = ranged((0.5, 0.5, 0.5), 0, 1e6, above=True)
     antialias: bool = True
-    size_divisor: int = 32
-    margin: float = 1e-6
+    size_divisor: int = ranged(32, 1, 4096)
+    margin: float = ranged(1e-6, 0, 1)
     read: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
@@ -75,6 +76,7 @@ class Transform:
                 f"transform.mean {list(self.mean)} and transform.std {list(self.std)}: "
                 "expected one number per channel in both"
             )
+        check_ranges(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Transform:

@@ -32,6 +32,7 @@ from rcnn.data.geometry import (
     window_pixels,
 )
 from rcnn.parts.batch import TargetMasks, Targets
+from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import VOID, Instances
 
 if TYPE_CHECKING:
@@ -156,20 +157,20 @@ class Augment:
             sample. None: no such function.
     """
 
-    crop: int = 512
-    scale_jitter: tuple[float, float] = (0.75, 1.33)
+    crop: int = ranged(512, 1, 100000)
+    scale_jitter: tuple[float, float] = ranged((0.75, 1.33), 0, 100, above=True)
     flip: bool = True
     flip_pairs: tuple[tuple[str, str], ...] | None = None
     rotate90: bool = False
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
-    hue: float = 0.02
-    copy_paste: float = 0.0
-    min_visible: float = 0.15
+    brightness: float = ranged(0.2, 0, 1)
+    contrast: float = ranged(0.2, 0, 1)
+    saturation: float = ranged(0.2, 0, 1)
+    hue: float = ranged(0.02, 0, 0.5)
+    copy_paste: float = ranged(0.0, 0, 1)
+    min_visible: float = ranged(0.15, 0, 1)
     drop_truncated: bool = False
-    object_crop_fraction: float = 0.9
-    repeat: float = 0.0
+    object_crop_fraction: float = ranged(0.9, 0, 1)
+    repeat: float = ranged(0.0, 0, 100)
     extra: str | None = None
 
     def __post_init__(self) -> None:
@@ -194,6 +195,7 @@ class Augment:
             raise ValueError(
                 f"extra must be a dotted path such as my_package.augment:fog; got {self.extra!r}."
             )
+        check_ranges(self)
 
     def __call__(
         self,

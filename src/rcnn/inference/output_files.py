@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from rcnn.config import did_you_mean
 from rcnn.io.folders import free_folder, has_content
+from rcnn.ranges import check_ranges, ranged
 
 OverlayFormat = Literal["png", "jpg"]
 FOUND = Path("found")
@@ -27,7 +28,7 @@ class OutputFiles:
     """
 
     overlays: bool = True
-    overlay_scale: int = 1
+    overlay_scale: int = ranged(1, 1, 64, words="a whole number from 1 on")
     overlay_format: OverlayFormat = "png"
     results_only: bool = False
 
@@ -37,8 +38,7 @@ class OutputFiles:
         Raises:
             ValueError: a scale that is no whole number from 1 on, or an unknown format.
         """
-        if self.overlay_scale != int(self.overlay_scale) or self.overlay_scale < 1:
-            raise ValueError(f"overlay_scale {self.overlay_scale}: expected a whole number from 1 on")
+        check_ranges(self)
         known = get_args(OverlayFormat)
         if self.overlay_format not in known:
             hint = did_you_mean(str(self.overlay_format), known)

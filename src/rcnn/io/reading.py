@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rcnn.ranges import check_ranges, ranged
+
 Exif = Literal["turned", "stored"]
 Intensity = Literal["percentiles", "maximum"]
 
@@ -45,12 +47,12 @@ class Reading:
         jointly: take percentiles over all channels together, which keeps colours; None: of RGB images only.
     """
 
-    channels: tuple[int, ...] | None = None
-    plane: int | Literal["max", "mean"] | None = None
+    channels: tuple[int, ...] | None = ranged(None, 0, 100000)
+    plane: int | Literal["max", "mean"] | None = ranged(None, 0, 1e9)
     exif: Exif | None = None
     intensity: Intensity = "percentiles"
-    low: float = 0.1
-    high: float = 99.9
+    low: float = ranged(0.1, 0, 100)
+    high: float = ranged(99.9, 0, 100)
     jointly: bool | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Reading:
             raise ValueError(
                 f"low {self.low:g} and high {self.high:g}: expected percentiles, 0 to 100, low below high"
             )
+        check_ranges(self)
 
     @property
     def turns(self) -> bool:

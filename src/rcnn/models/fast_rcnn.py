@@ -20,6 +20,7 @@ from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.ranges import check_ranges, ranged
 
 
 def _published_head() -> BoxHeadSettings:
@@ -52,7 +53,11 @@ class FastRCNNSettings:
     search: SelectiveSearchSettings = field(default_factory=SelectiveSearchSettings)
     fpn: FPNSettings | None = None
     box: BoxHeadSettings = field(default_factory=_published_head)
-    ranks: tuple[int, int] | None = None
+    ranks: tuple[int, int] | None = ranged(None, 1, 65536)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class FastRCNN(Model):

@@ -36,6 +36,7 @@ from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.class_rows import ClassKeys, Rows, weight_and_bias
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 from rcnn.parts.semantic_head import stacked_maps
+from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import Skeleton
 
 # Zeros around the image. With conv1_1's own pixel they are the published 100; those at the right and the
@@ -70,12 +71,16 @@ class FCNSettings:
         default_factory=lambda: BackboneSettings("vgg16", levels=(4,), frozen_stages=0)
     )
     pool: bool = True
-    kernel: int = 7
-    channels: int = 4096
-    dropout: float = 0.5
+    kernel: int = ranged(7, 1, 99)
+    channels: int = ranged(4096, 1, 65536)
+    dropout: float = ranged(0.5, 0, 1, below=True)
     learn_upsampling: bool = True
     alignment: Literal["published", "centred"] = "published"
     normaliser: Literal["pixels", "image"] = "pixels"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class FCN(Model):

@@ -23,6 +23,7 @@ from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
 from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.semantic_head import SemanticHead, SemanticHeadSettings
+from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import OTHER, MergeSettings, Skeleton, stuff_names
 
 
@@ -48,9 +49,13 @@ class PanopticFPNSettings:
     box: BoxHeadSettings = field(default_factory=BoxHeadSettings)
     mask: MaskHeadSettings = field(default_factory=MaskHeadSettings)
     semantic: SemanticHeadSettings = field(default_factory=SemanticHeadSettings)
-    instance_weight: float = 1.0
-    semantic_weight: float = 0.5
+    instance_weight: float = ranged(1.0, 0, 1e6)
+    semantic_weight: float = ranged(0.5, 0, 1e6)
     merge: MergeSettings = field(default_factory=MergeSettings)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class PanopticFPN(Model):

@@ -31,6 +31,7 @@ from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.ranges import check_ranges, ranged
 
 # Margins of -1 and 1 become 0.02 and 0.98.
 STEEPNESS = 4.0
@@ -52,15 +53,19 @@ class SVMSettings:
         images: at most this many training images are searched for negatives; None takes all.
     """
 
-    c: float = 1e-3
-    bias: float = 10.0
-    positive_weight: float = 2.0
-    negative_iou: float = 0.3
-    hard_margin: float = -1.0001
-    easy_margin: float = -1.2
-    refit_every: int = 2000
-    norm: float = 20.0
-    images: int | None = None
+    c: float = ranged(1e-3, 0, 1e6, above=True)
+    bias: float = ranged(10.0, 0, 1e6)
+    positive_weight: float = ranged(2.0, 0, 1e6, above=True)
+    negative_iou: float = ranged(0.3, 0, 1)
+    hard_margin: float = ranged(-1.0001, -1e6, 1e6)
+    easy_margin: float = ranged(-1.2, -1e6, 1e6)
+    refit_every: int = ranged(2000, 1, 1e9)
+    norm: float = ranged(20.0, 0, 1e6, above=True)
+    images: int | None = ranged(None, 1, 1e9)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,14 @@ class RidgeSettings:
             takes 100 kB of memory.
     """
 
-    strength: float = 1000.0
-    min_iou: float = 0.6
-    whitening: float = 1e-3
-    pairs: int | None = None
+    strength: float = ranged(1000.0, 0, 1e12)
+    min_iou: float = ranged(0.6, 0, 1)
+    whitening: float = ranged(1e-3, 0, 1e6)
+    pairs: int | None = ranged(None, 1, 1e9)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -113,23 +122,23 @@ class RCNNSettings:
         default_factory=lambda: BackboneSettings("vgg16", (4,), frozen_stages=0)
     )
     search: SelectiveSearchSettings = field(default_factory=SelectiveSearchSettings)
-    side: int = 224
-    context: int = 16
-    pool: int = 7
+    side: int = ranged(224, 1, 4096)
+    context: int = ranged(16, 0, 2048)
+    pool: int = ranged(7, 1, 256)
     layers: Literal[0, 1, 2] = 2
-    channels: int = 4096
-    dropout: float = 0.5
+    channels: int = ranged(4096, 1, 65536)
+    dropout: float = ranged(0.5, 0, 1, below=True)
     finetune: bool = True
     sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(count=64))
     classifier: Literal["svm", "softmax"] = "svm"
     regression: bool = True
     svm: SVMSettings = SVMSettings()
     ridge: RidgeSettings = RidgeSettings()
-    chunk: int = 64
-    min_score: float = 0.01
-    per_class: int = 100
-    nms_iou: float = 0.3
-    max_detections: int = 100
+    chunk: int = ranged(64, 1, 1e6)
+    min_score: float = ranged(0.01, 0, 1)
+    per_class: int = ranged(100, 1, 1e6)
+    nms_iou: float = ranged(0.3, 0, 1)
+    max_detections: int = ranged(100, 1, 1e6)
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -141,6 +150,7 @@ class RCNNSettings:
             raise ValueError('classifier "softmax" is trained by fine-tuning: set finetune to true')
         if not 0 <= 2 * self.context < self.side:
             raise ValueError(f"context {self.context}: expected 0 to less than half of the side {self.side}")
+        check_ranges(self)
 
 
 class RCNN(Model):

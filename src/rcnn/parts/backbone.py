@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.layers import depthwise
 from rcnn.layers.norm import FrozenBatchNorm, fold_batch_norm
+from rcnn.ranges import check_ranges, ranged
 
 Norm = Literal["frozen", "batch"]
 # timm imports huggingface_hub, whose progress bars, never shown here, warn in notebooks without ipywidgets.
@@ -54,11 +55,11 @@ class BackboneSettings:
     """
 
     name: str = "resnet50"
-    levels: tuple[int, ...] = (1, 2, 3, 4)
-    frozen_stages: int = 2
+    levels: tuple[int, ...] = ranged((1, 2, 3, 4), 0, 32)
+    frozen_stages: int = ranged(2, 0, 32)
     norm: Norm = "frozen"
     stride_at: Literal["3x3", "1x1"] = "3x3"
-    input_channels: int = 3
+    input_channels: int = ranged(3, 1, 4096)
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -67,6 +68,7 @@ class BackboneSettings:
                 f'stride_at "1x1" is for the backbones with bottlenecks, {" and ".join(BOTTLENECKS)}; '
                 f"got {self.name}"
             )
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

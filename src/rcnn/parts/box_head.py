@@ -23,6 +23,7 @@ from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_a
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.pretrained import PretrainedPart, load_fc_layers, load_next_stage
 from rcnn.parts.regions import SampledRegions, SamplingSettings
+from rcnn.ranges import check_ranges, ranged
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class PoolSettings:
     """
 
     pooling: Literal["align", "pool"] = "align"
-    size: int = 7
-    sampling_ratio: int = 2
+    size: int = ranged(7, 1, 256)
+    sampling_ratio: int = ranged(2, 0, 64)
     aligned: bool = True
-    canonical_size: float = 224.0
-    canonical_level: int = 4
+    canonical_size: float = ranged(224.0, 0, 100000, above=True)
+    canonical_level: int = ranged(4, 0, 16)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class RegionPool(nn.Module):
@@ -76,8 +81,10 @@ class CascadeSettings:
         ValueError: not as many of the one as of the other.
     """
 
-    ious: tuple[float, ...] = (0.6, 0.7)
-    weights: tuple[BoxWeights, ...] = ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+    ious: tuple[float, ...] = ranged((0.6, 0.7), 0, 1)
+    weights: tuple[BoxWeights, ...] = ranged(
+        ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)), 0, 1e6, above=True
+    )
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -86,6 +93,7 @@ class CascadeSettings:
                 f"cascade has {len(self.ious)} ious and {len(self.weights)} weights; expected one of each "
                 "per step, from the second on"
             )
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -114,17 +122,17 @@ class BoxHeadSettings:
     """
 
     layers: Literal["fc", "conv", "stage"] = "fc"
-    channels: int = 1024
-    dropout: float = 0.0
+    channels: int = ranged(1024, 1, 65536)
+    dropout: float = ranged(0.0, 0, 1, below=True)
     pool: PoolSettings = PoolSettings()
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
-    beta: float = 1.0
+    weights: BoxWeights = ranged((10.0, 10.0, 5.0, 5.0), 0, 1e6, above=True)
+    beta: float = ranged(1.0, 0, 1000)
     class_agnostic: bool = False
-    min_score: float = 0.05
-    min_side: float = 1e-2
-    nms_iou: float = 0.5
-    max_detections: int = 100
+    min_score: float = ranged(0.05, 0, 1)
+    min_side: float = ranged(1e-2, 0, 100000)
+    nms_iou: float = ranged(0.5, 0, 1)
+    max_detections: int = ranged(100, 1, 1e6)
     cascade: CascadeSettings | None = None
     head: str | None = None
 
@@ -136,6 +144,7 @@ class BoxHeadSettings:
         """
         if self.max_detections < 1:
             raise ValueError(f"box.max_detections {self.max_detections}: expected at least 1")
+        check_ranges(self)
 
 
 class BoxHead(nn.Module):

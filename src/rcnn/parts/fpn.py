@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from rcnn.layers.conv import Conv3x3
 from rcnn.layers.norm import LayerNorm2d
+from rcnn.ranges import check_ranges, ranged
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,14 @@ class FPNSettings:
             and a pointwise one, an eighth of the arithmetic.
     """
 
-    channels: int = 256
+    channels: int = ranged(256, 1, 65536)
     norm: Literal["none", "batch", "layer"] = "none"
     coarsest: Literal["pool", "none"] = "pool"
     output: Literal["conv", "separable"] = "conv"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class FPN(nn.Module):

@@ -17,6 +17,7 @@ from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import ClassKeys, Rows
 from rcnn.parts.regions import SampledRegions
+from rcnn.ranges import check_ranges, ranged
 
 # Regions that a CPU trains on at a time; with fewer the weights' gradients are as large as what it saves.
 CHUNK_REGIONS = 64
@@ -35,12 +36,16 @@ class KeypointHeadSettings:
         max_regions: maximum number of positive regions per image in the loss; None: all of them (the paper).
     """
 
-    count: int = 17
-    convs: int = 8
-    channels: int = 512
+    count: int = ranged(17, 1, 10000)
+    convs: int = ranged(8, 0, 64)
+    channels: int = ranged(512, 1, 65536)
     pool: PoolSettings = field(default_factory=lambda: PoolSettings(size=14))
     refine: bool = True
-    max_regions: int | None = None
+    max_regions: int | None = ranged(None, 1, 1e7)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class KeypointHead(nn.Module):

@@ -25,6 +25,7 @@ from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_and_bias
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.regions import SampledRegions
+from rcnn.ranges import check_ranges, ranged
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
 CHUNK_ELEMENTS = 2**23
@@ -51,14 +52,18 @@ class MaskHeadSettings:
     """
 
     layers: Literal["fcn", "mlp"] = "fcn"
-    convs: int = 4
-    channels: int = 256
+    convs: int = ranged(4, 0, 64)
+    channels: int = ranged(256, 1, 65536)
     norm: bool = False
     pool: PoolSettings = field(default_factory=lambda: PoolSettings(size=14))
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     class_agnostic: bool = False
-    max_regions: int | None = None
+    max_regions: int | None = ranged(None, 1, 1e7)
     head: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class MaskHead(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.matching import IGNORED, NEGATIVE, match, sample
 from rcnn.parts.batch import Regions, Targets
+from rcnn.ranges import check_ranges, ranged
 
 
 def external_proposals(targets: Sequence[Targets]) -> list[Tensor]:
@@ -81,12 +82,12 @@ class SamplingSettings:
             (Detectron: 0.7).
     """
 
-    count: int = 512
-    positive_fraction: float = 0.25
-    positive_iou: float = 0.5
-    background_iou: tuple[float, float] = (0.0, 0.5)
+    count: int = ranged(512, 1, 1e7)
+    positive_fraction: float = ranged(0.25, 0, 1)
+    positive_iou: float = ranged(0.5, 0, 1)
+    background_iou: tuple[float, float] = ranged((0.0, 0.5), 0, 1)
     append_gt: bool = True
-    max_crowd_overlap: float = 0.7
+    max_crowd_overlap: float = ranged(0.7, 0, 1)
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -96,6 +97,7 @@ class SamplingSettings:
         """
         if self.count < 1:
             raise ValueError(f"sampling.count {self.count}: expected at least 1 region per image")
+        check_ranges(self)
 
 
 def sample_proposals(

@@ -23,6 +23,7 @@ from rcnn.ops.matching import IGNORED, match_chunks, sample
 from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.fpn import separable
 from rcnn.parts.regions import ignore_in_crowds, split_crowds
+from rcnn.ranges import check_ranges, ranged
 
 GT_CHUNK_SIZE = 64  # true boxes whose overlaps with all anchors are in memory at once
 
@@ -63,28 +64,34 @@ class RPNSettings:
         max_crowd_overlap: a negative anchor with more of its area inside a crowd region is ignored.
     """
 
-    sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    sizes: tuple[tuple[float, ...], ...] = ranged(
+        ((32,), (64,), (128,), (256,), (512,)), 0, 100000, above=True
+    )
+    ratios: tuple[float, ...] = ranged((0.5, 1.0, 2.0), 0, 1000, above=True)
     rounding: Rounding = "none"
-    offset: float = 0.0
+    offset: float = ranged(0.0, 0, 1)
     strides: Literal["exact", "inferred"] = "exact"
-    convs: int = 1
+    convs: int = ranged(1, 1, 64)
     conv: Literal["conv", "separable"] = "conv"
-    channels: int | None = None
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
+    channels: int | None = ranged(None, 1, 65536)
+    positive_iou: float = ranged(0.7, 0, 1)
+    negative_iou: float = ranged(0.3, 0, 1)
     cross_boundary: bool = True
-    count: int = 256
-    positive_fraction: float = 0.5
-    beta: float = 1 / 9
+    count: int = ranged(256, 1, 1e7)
+    positive_fraction: float = ranged(0.5, 0, 1)
+    beta: float = ranged(1 / 9, 0, 1000)
     normaliser: Literal["sampled", "paper"] = "sampled"
-    box_weight: float = 1.0
-    pre_nms: tuple[int, int] = (2000, 1000)
-    post_nms: tuple[int, int] = (2000, 1000)
-    nms_iou: float = 0.7
-    min_objectness: float = 0.0
-    min_side: float = 1e-3
-    max_crowd_overlap: float = 0.7
+    box_weight: float = ranged(1.0, 0, 1e6)
+    pre_nms: tuple[int, int] = ranged((2000, 1000), 1, 1e7)
+    post_nms: tuple[int, int] = ranged((2000, 1000), 1, 1e7)
+    nms_iou: float = ranged(0.7, 0, 1)
+    min_objectness: float = ranged(0.0, 0, 1)
+    min_side: float = ranged(1e-3, 0, 100000)
+    max_crowd_overlap: float = ranged(0.7, 0, 1)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

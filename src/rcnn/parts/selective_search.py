@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.extras import install_command
+from rcnn.ranges import check_ranges, ranged
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class SelectiveSearchSettings:
         seed: random seed of the order of the proposals.
     """
 
-    width: int | None = 500
-    ks: tuple[int, ...] = (50, 100)
-    sigma: float = 0.8
-    min_side: float = 20.0
-    count: int = 2000
-    seed: int = 0
+    width: int | None = ranged(500, 1, 100000)
+    ks: tuple[int, ...] = ranged((50, 100), 1, 1e6)
+    sigma: float = ranged(0.8, 0, 1000)
+    min_side: float = ranged(20.0, 0, 100000)
+    count: int = ranged(2000, 1, 1e7)
+    seed: int = ranged(0, 0, 2147483647)
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -53,6 +54,7 @@ class SelectiveSearchSettings:
             raise ValueError(f"ks must be one or more numbers of at least 1, not {self.ks}.")
         if self.count < 1:
             raise ValueError(f"count must be at least 1, not {self.count}.")
+        check_ranges(self)
 
 
 def selective_search(

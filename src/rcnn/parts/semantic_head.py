@@ -19,6 +19,7 @@ from rcnn.layers.conv import Conv3x3
 from rcnn.ops.semantic import pixel_loss
 from rcnn.parts.batch import Detections, Targets
 from rcnn.parts.class_rows import ClassKeys, Rows, weight_and_bias
+from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import VOID, Size
 
 
@@ -33,9 +34,13 @@ class SemanticHeadSettings:
             learned, too (the paper's for Cityscapes).
     """
 
-    channels: int = 128
-    groups: int = 32
+    channels: int = ranged(128, 1, 65536)
+    groups: int = ranged(32, 1, 65536)
     things: Literal["other", "each"] = "other"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 class SemanticHead(nn.Module):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.ranges import check_ranges, ranged
 from rcnn.structures.instances import VOID, Instances
 from rcnn.structures.masks import Masks, Size
 
@@ -98,9 +99,13 @@ class MergeSettings:
         min_stuff_area: a class of stuff that is left with fewer pixels becomes void.
     """
 
-    min_score: float = 0.5
-    max_overlap: float = 0.5
-    min_stuff_area: int = 4096
+    min_score: float = ranged(0.5, 0, 1)
+    max_overlap: float = ranged(0.5, 0, 1)
+    min_stuff_area: int = ranged(4096, 0, 1e12)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 def merge(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rcnn.device import fast_bfloat16
+from rcnn.ranges import check_ranges, ranged
 
 if TYPE_CHECKING:
     import torch
@@ -55,28 +56,30 @@ class TrainSettings:
             norms.
     """
 
-    epochs: float | None = None
-    minutes: float | None = None
-    batch_size: int = 4
+    epochs: float | None = ranged(None, 0, 1e9)
+    minutes: float | None = ranged(None, 0, 1e7)
+    batch_size: int = ranged(4, 1, 100000, words="at least 1 image")
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 6e-4
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    backbone_lr: float = 1.0
-    warmup: float = 0.03
+    lr: float = ranged(6e-4, 0, 1e6, words="a number, 0 or more")
+    momentum: float = ranged(0.9, 0, 1, below=True, words="a number from 0 to below 1")
+    weight_decay: float = ranged(0.01, 0, 1e6, words="a number, 0 or more")
+    backbone_lr: float = ranged(1.0, 0, 1e6, words="a multiple of lr, 0 or more")
+    warmup: float = ranged(0.03, 0, 1, below=True, words="a fraction of training, not steps")
     schedule: Literal["cosine", "steps"] = "cosine"
-    steps: tuple[float, ...] = (2 / 3, 8 / 9)
-    step_factor: float = 0.1
-    clip_norm: float = 10.0
-    ema: float = 0.0
+    steps: tuple[float, ...] = ranged(
+        (2 / 3, 8 / 9), 0, 1, above=True, below=True, words="fractions of training, not epochs"
+    )
+    step_factor: float = ranged(0.1, 0, 1, above=True, words="a number above 0, at most 1")
+    clip_norm: float = ranged(10.0, 0, 1e12, words="a number, 0 for off")
+    ema: float = ranged(0.0, 0, 1, below=True, words="a number from 0 to below 1")
     amp: Literal["auto", "off"] = "auto"
-    eval_every: float = 0.25
-    eval_images: int = 40
-    patience: int = 0
-    max_bad_steps: int = 10
-    save_every: float = 60.0
-    seed: int = 0
-    workers: int = 1
+    eval_every: float = ranged(0.25, 0, 1e6, words="a fraction of training; 0 is after each step")
+    eval_images: int = ranged(40, 1, 1e12, words="at least 1 image")
+    patience: int = ranged(0, 0, 1e12, words="a number of evaluations, 0 for never")
+    max_bad_steps: int = ranged(10, 1, 1e12, words="at least 1")
+    save_every: float = ranged(60.0, 0, 1e9, words="seconds, 0 or more")
+    seed: int = ranged(0, 0, 4294967295, words="an integer from 0 to 4294967295")
+    workers: int = ranged(1, 0, 4096, words="0 or more processes")
     start: str | None = None
     rename: tuple[tuple[str, str], ...] = ()
     keep_classes: bool = False
@@ -89,28 +92,7 @@ class TrainSettings:
         Raises:
             ValueError: a setting outside its range, named.
         """
-        fits: dict[str, tuple[bool, str]] = {
-            "batch_size": (self.batch_size >= 1, "at least 1 image"),
-            "lr": (0 <= self.lr < math.inf, "a number, 0 or more"),
-            "backbone_lr": (0 <= self.backbone_lr < math.inf, "a multiple of lr, 0 or more"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "a number, 0 or more"),
-            "momentum": (0 <= self.momentum < 1, "a number from 0 to below 1"),
-            "warmup": (0 <= self.warmup < 1, "a fraction of training, not steps"),
-            "steps": (all(0 < step < 1 for step in self.steps), "fractions of training, not epochs"),
-            "step_factor": (0 < self.step_factor <= 1, "a number above 0, at most 1"),
-            "clip_norm": (0 <= self.clip_norm < math.inf, "a number, 0 for off"),
-            "ema": (0 <= self.ema < 1, "a number from 0 to below 1"),
-            "eval_every": (self.eval_every >= 0, "a fraction of training; 0 is after each step"),
-            "eval_images": (self.eval_images >= 1, "at least 1 image"),
-            "patience": (self.patience >= 0, "a number of evaluations, 0 for never"),
-            "max_bad_steps": (self.max_bad_steps >= 1, "at least 1"),
-            "save_every": (self.save_every >= 0, "seconds, 0 or more"),
-            "seed": (0 <= self.seed < 2**32, "an integer from 0 to 4294967295"),
-            "workers": (self.workers >= 0, "0 or more processes"),
-        }
-        for name, (good, expected) in fits.items():
-            if not good:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected {expected}")
+        check_ranges(self)
 
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether ``amp`` means bfloat16 on this device."""
