@@ -135,8 +135,8 @@ def test_overlays_can_be_larger_jpegs_or_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"overlay_scale": 0}, "overlay_scale 0: expected a whole number from 1 on"),
-        ({"overlay_scale": 1.5}, "overlay_scale 1.5: expected"),
+        ({"overlay_scale": 0}, "overlay_scale is 0: expected a whole number from 1 on"),
+        ({"overlay_scale": 1.5}, "overlay_scale is 1.5: expected"),
         ({"overlay_format": "jpeg"}, r"'jpeg': did you mean jpg\? expected one of png, jpg"),
     ],
 )
