@@ -12,7 +12,6 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data, open_splits
 from rcnn.data.problems import DataError
 from rcnn.data.splitting import split_data
-from rcnn.training.split import VAL_FRACTION, hold_out
 
 
 def cells(folder: Path, count: int = 20, *, rare: int | None = None, copies: tuple[int, ...] = ()) -> Dataset:
@@ -46,14 +45,6 @@ def test_every_image_is_in_one_part_with_its_objects(tmp_path: Path) -> None:
     boxes = {r.path.name: r.truth.boxes.tolist() for r in data.records}
     assert all(r.truth.boxes.tolist() == boxes[r.path.name] for p in parts.values() for r in p.records)
     assert made.objects["val"] == {"cell": 4, "rare": 0}
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_validation_images_are_those_of_training(tmp_path: Path, seed: int) -> None:
-    data = cells(tmp_path / "in")
-    split_data(data, tmp_path / "out", val=VAL_FRACTION, test=0.2, seed=seed)
-    held = hold_out(data, (), seed).val
-    assert sorted(names(open_splits(tmp_path / "out")["val"])) == sorted(names(held))
 
 
 def test_the_only_image_with_a_class_stays_in_train(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from rcnn.training.split import Sources, Split, open_split
+from rcnn.training.split import HoldOut, Sources, Split, open_split
 
 
 def label_images(folder: Path, names: str, masks: str = "masks") -> None:
@@ -23,7 +23,9 @@ def label_images(folder: Path, names: str, masks: str = "masks") -> None:
 
 def opened(data: Path, val: Path | None = None) -> Split:
     console = Console(quiet=True)
-    return open_split(Sources(data, val), skip_bad=False, seed=0, boxes_only=False, console=console)
+    return open_split(
+        Sources(data, val), skip_bad=False, held_out=HoldOut(0), boxes_only=False, console=console
+    )
 
 
 def names(split: Split) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 """Going on from a model: the law that nothing changes where the classes are the same, and what is said."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from rcnn.cli import app
 from rcnn.data.classes import rename_classes
 from rcnn.data.dataset import Dataset
+from rcnn.data.twins import unpack_digests
 from rcnn.importers.convert import import_weights
 from rcnn.inference.detector import Detector
 from rcnn.loading import load_detector
@@ -37,7 +39,7 @@ from rcnn.structures import Instances, Skeleton
 from rcnn.training import results
 from rcnn.training.run import train
 from rcnn.training.settings import TrainSettings
-from rcnn.training.split import Split
+from rcnn.training.split import HoldOut, Split, hold_out
 from rcnn.training.start import Match, Start, match, match_names, take_weights
 from rcnn.transform import Transform
 from their_states import detectron2, drawn, mmdetection
@@ -464,3 +466,57 @@ def test_from_the_command_line(first: Path, tmp_path: Path) -> None:
 
 def test_settings_of_old_recipes_are_unchanged() -> None:
     assert (TrainSettings().rename, TrainSettings().keep_classes, TrainSettings().freeze) == ((), False, ())
+
+
+# Nothing leaks
+
+
+def held_ids(run: Path) -> set[int]:
+    text = (run / "log.txt").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if " held out with seed " in line)
+    return {int(number) for number in line.rpartition(": ")[2].split(",")}
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_correction_round_validates_on_no_image_that_was_trained_on(tmp_path: Path) -> None:
+    """Images are added, and the seed is another; of the first ones only those that were held out may be."""
+    recipe = tiny_recipe("faster_rcnn", epochs=0.5)
+    first, _ = said(tiny_shapes(20), recipe=recipe, out=tmp_path / "first")
+    for seed in (0, 1, 2):
+        run, text = said(tiny_shapes(30), start=first, seed=seed, epochs=0, out=tmp_path / f"{seed}")
+        earlier = {number for number in held_ids(run) if number < 20}
+        assert earlier <= held_ids(first)
+        assert "was trained on" not in text
+    info = load_detector(tmp_path / "0", "cpu").info
+    assert len(unpack_digests(info["trained_on"])) >= 20 - len(held_ids(first))
+
+
+@pytest.mark.usefixtures("no_report")
+def test_validation_on_images_of_the_first_model_is_said(first: Path, tmp_path: Path) -> None:
+    data = tiny_shapes(6)
+    run, text = said(data, start=first, epochs=0, val=tiny_shapes(3, first=50), out=tmp_path / "a")
+    assert f"val: {first} does not say which images it was trained on" in text
+    _, text = said(tiny_shapes(2, first=60), start=run, epochs=0, val=data.subset([0, 1]), out=tmp_path / "b")
+    assert f"val: {run} was trained on 2 of the 2 validation images, so the metrics are too good" in text
+    assert "does not say which" in text, "what the first model was trained on is still unknown"
+    _, text = said(data, start=run, epochs=0, out=tmp_path / "c")
+    assert "was trained on" in text, "all images were trained on, and one of them is held out all the same"
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_run_that_did_not_store_its_images_keeps_its_split(tmp_path: Path) -> None:
+    """As rcnn 0.1 and versions before this one wrote it: in a random order instead of by content."""
+    data, recipe = tiny_shapes(12), tiny_recipe("faster_rcnn", epochs=0.5)
+    run, _ = said(data, recipe=recipe, out=tmp_path / "run")
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    new = hold_out(data, (), HoldOut(0))
+    train(data, resume=run, console=Console(file=StringIO()))
+    old = hold_out(data, (), HoldOut(0, by_order=True))
+    assert [r.image_id for r in old.val.records] != [r.image_id for r in new.val.records]
+    del info["training_images"]
+    (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    with pytest.raises(ValueError, match="or start a new run"):
+        train(data, resume=run, console=Console(file=StringIO()))
+    info["split"] = old.fingerprints(with_proposals=False)
+    (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    train(data, resume=run, console=Console(file=StringIO()))

@@ -1,8 +1,7 @@
 """Divide a data set into training, validation and test images, each a folder that the others can do without.
 
-Validation images are the ones that ``rcnn train`` holds out with the same seed: chosen at random, but never
-the last image with a class. Images with the same content would give away the answers of an examination, so
-all copies of an image go to the training part.
+Validation images are chosen at random, but never the last image with a class. Images with the same content
+would give away the answers of an examination, so all copies of an image go to the training part.
 """
 
 from __future__ import annotations

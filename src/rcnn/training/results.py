@@ -58,6 +58,7 @@ def write_results(
     seconds = max(state.seconds, detector.info.get("training_seconds", 0.0))
     info = {
         **detector.info,
+        **split.record(),
         "metrics": evaluation.to_json()["metrics"],
         "best_iteration": state.best_iteration,
         "training_seconds": seconds,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from rcnn.data.twins import pack_digests, unpack_digests
 from rcnn.data.workers import lost_worker, refuse_inside_worker
 from rcnn.device import barrier, choose_device, rank
 from rcnn.interruption import answered
@@ -47,6 +48,8 @@ from rcnn.training.run_folder import (
 )
 from rcnn.training.schemes import Run, Trained, scheme_of
 from rcnn.training.split import (
+    HoldOut,
+    Seen,
     Source,
     Sources,
     Split,
@@ -192,7 +195,8 @@ def _planned(
     start = open_start(options, given)
     own = start.detector.transform if start and start.whole else given.transform if given else None
     split = open_split(
-        replace(options.sources, reading=options.reading(own)), skip_bad=options.skip_bad, seed=seed,
+        replace(options.sources, reading=options.reading(own)), skip_bad=options.skip_bad,
+        held_out=HoldOut(seed, None if start is None else start.seen()),
         boxes_only=_boxes_suffice(given.model if given else options.model, start), console=options.console,
     )  # fmt: skip
     matched = None if start is None else match_asked(start, split, options.settled(given))
@@ -221,6 +225,7 @@ def _planned(
         "split": split.fingerprints(with_proposals=options.sources.proposals is not None),
         "callbacks": [callback for callback in options.callbacks if isinstance(callback, str)],
         "log": list(options.log),
+        "training_images": pack_digests(split.trained_on),
     }
     if start is not None:
         info["start"] = start.to_json(split)
@@ -346,10 +351,16 @@ def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe,
     recipe = load_run_recipe(folder)
     sources = replace(sources.or_else(info), reading=recipe.transform.read)
     boxes_only = model_class(recipe.model).boxes_suffice()
-    split = open_split(
-        sources, skip_bad=info["skip_bad"], seed=info["seed"], boxes_only=boxes_only, console=console
+    start, images = info.get("start"), info.get("training_images")
+    held_out = HoldOut(
+        info["seed"],
+        None if start is None else Seen.of(start["source"], start),
+        None if images is None else unpack_digests(images),
+        by_order=images is None,
     )
-    start = info.get("start")
+    split = open_split(
+        sources, skip_bad=info["skip_bad"], held_out=held_out, boxes_only=boxes_only, console=console
+    )
     if start is not None:
         split = renamed(split, dict(recipe.train.rename))
         split = ordered(split, tuple(start["class_names"]), tuple(start["semantic_names"]))

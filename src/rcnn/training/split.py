@@ -27,7 +27,8 @@ from rcnn.data.external_proposals import (
 from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.recognition import find_splits
-from rcnn.data.hold_out import choose_held_out
+from rcnn.data.hold_out import choose_by_content, choose_held_out
+from rcnn.data.twins import content_digests, pack_digests, unpack_digests
 from rcnn.device import barrier, rank
 from rcnn.io.reading import Reading
 from rcnn.parts.selective_search import SelectiveSearchSettings
@@ -36,6 +37,7 @@ from rcnn.training.distributed import from_first_process
 from rcnn.training.progress import working
 
 VAL_FRACTION = 0.15
+RECORD = ("trained_on", "trained_on_more")  # entries of a checkpoint's metadata, see Split.record
 MAX_WARNINGS_SHOWN = 5
 MAX_NAMES_SHOWN = 8
 # Larger data sets are not decoded completely before training; `rcnn data check` does it at any size.
@@ -89,12 +91,60 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The images that the model to start from was trained on.
+
+    Attributes:
+        source: what the user called the model.
+        digests: of their contents.
+        complete: whether these are all; models of other programs do not say which they were trained on.
+    """
+
+    source: str
+    digests: frozenset[str] = frozenset()
+    complete: bool = True
+
+    @classmethod
+    def of(cls, source: str, info: Mapping[str, Any]) -> Seen:
+        """From what a checkpoint says, see :meth:`Split.record`."""
+        packed = info.get("trained_on")
+        complete = packed is not None and not info.get("trained_on_more", False)
+        return cls(source, unpack_digests(packed or ""), complete)
+
+    def warnings(self, val: Sequence[str]) -> list[str]:
+        """Lines about validation images with these digests; none if all are new to the model."""
+        known = sum(digest in self.digests for digest in val)
+        lines = []
+        if known:
+            lines.append(
+                f"val: {self.source} was trained on {known} of the {len(val)} validation images, so the "
+                "metrics are too good; validate on others with --val"
+            )
+        if not self.complete:
+            lines.append(
+                f"val: {self.source} does not say which images it was trained on; if validation images are "
+                "among them, the metrics are too good"
+            )
+        return lines
+
+
+@dataclass(frozen=True)
 class Split:
-    """The two parts of the data, and what there is to say about them."""
+    """The two parts of the data, and what there is to say about them.
+
+    Attributes:
+        train: the images to train on.
+        val: the images to validate on.
+        messages: lines for the log.
+        trained_on: digests of the training images' contents; empty if they are not known.
+        seen: what the model to start from was trained on.
+    """
 
     train: Dataset
     val: Dataset
     messages: tuple[str, ...]
+    trained_on: frozenset[str] = frozenset()
+    seen: Seen | None = None
 
     def with_flip_pairs(self, pairs: Sequence[tuple[str, str]] | None) -> Split:
         """The same data with these mirrored partners of keypoints; None: as the data have them.
@@ -106,19 +156,66 @@ class Split:
             return self
         return replace(self, train=_with_flip_pairs(self.train, pairs), val=_with_flip_pairs(self.val, pairs))
 
+    def record(self) -> dict[str, Any]:
+        """What checkpoints say of the images that the model has seen, those of its first model included."""
+        if not self.trained_on:
+            return {}
+        before = frozenset() if self.seen is None else self.seen.digests
+        more = self.seen is not None and not self.seen.complete
+        return {"trained_on": pack_digests(self.trained_on | before)} | (
+            {"trained_on_more": True} if more else {}
+        )
+
     def fingerprints(self, *, with_proposals: bool) -> dict[str, dict[str, Any]]:
         """What recognises each part, for ``run.json``."""
         parts = {"training": self.train, "validation": self.val}
         return {name: fingerprint(p, with_proposals=with_proposals) for name, p in parts.items()}
 
 
-def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool, console: Console) -> Split:
+@dataclass(frozen=True)
+class HoldOut:
+    """How a part is held out for validation.
+
+    Attributes:
+        seed: another one chooses other images.
+        seen: images that the model to start from was trained on, which are not held out if there are others.
+        kept: digests of the images that a run to resume trains on; all others are held out.
+        by_order: as runs did it that did not store these.
+    """
+
+    seed: int
+    seen: Seen | None = None
+    kept: frozenset[str] | None = None
+    by_order: bool = False
+
+    def choose(self, data: Dataset, digests: Sequence[str]) -> list[int]:
+        """The images that are held out."""
+        if self.by_order:
+            return choose_held_out(data, max(1, round(VAL_FRACTION * len(data))), self.seed)
+        if self.kept is not None:
+            return [index for index, digest in enumerate(digests) if digest not in self.kept]
+        never = frozenset() if self.seen is None else self.seen.digests
+        held = choose_by_content(data, digests, VAL_FRACTION, self.seed, never)
+        return held or choose_by_content(data, digests, VAL_FRACTION, self.seed)
+
+    def digests(self, data: Dataset) -> list[str]:
+        """Of the images' contents, read by the first process; nothing if they are not needed."""
+        return [] if self.by_order else from_first_process(lambda: content_digests(data.records))
+
+    def warnings(self, val: Dataset) -> list[str]:
+        """Lines about validation images that the model to start from may know."""
+        return [] if self.seen is None else self.seen.warnings(self.digests(val))
+
+
+def open_split(
+    sources: Sources, *, skip_bad: bool, held_out: HoldOut, boxes_only: bool, console: Console
+) -> Split:
     """Open and check the data, and hold out a part for validation if none is named.
 
     Args:
         sources: the data; ``data`` is not None.
         skip_bad: leave out images with errors instead of refusing the data.
-        seed: decides which images are held out.
+        held_out: decides which images are held out.
         boxes_only: errors in outlines do not matter to the model.
         console: shows that data are being read.
 
@@ -135,16 +232,17 @@ def open_split(sources: Sources, *, skip_bad: bool, seed: int, boxes_only: bool,
         }  # fmt: skip
         train, lines = checked(sources.data, sources.images, **how)
         if sources.val is None:
-            return hold_out(train, [*said, *lines], seed)
+            return hold_out(train, [*said, *lines], held_out)
         val, more = checked(sources.val, sources.val_images, **how)
         problems = check_pair(train, val)
         errors = [str(p).removeprefix("error: ") for p in problems if p.severity == "error"]
         if errors:
             raise ValueError("\n".join(errors))
         notes = [f"val: {val.source}, {len(val)} images", *(f"val {line}" for line in more[1:])]
-        notes += map(str, problems)
+        notes += [*map(str, problems), *held_out.warnings(val)]
         val = align_dataset_classes(val, train.class_names, train.semantic_names)
-        return Split(train, val, (*said, *lines, *notes))
+        trained_on = frozenset(held_out.digests(train)) if held_out.kept is None else held_out.kept
+        return Split(train, val, (*said, *lines, *notes), trained_on, held_out.seen)
 
 
 def _with_own_splits(sources: Sources) -> tuple[Sources, list[str]]:
@@ -213,16 +311,20 @@ def checked(
     return good, [f"data: {first}", *others, *(f"left out: {problem}" for problem in left_out), *warned]
 
 
-def hold_out(data: Dataset, lines: Sequence[str], seed: int) -> Split:
-    """The data with a random part for validation; of a single image both parts consist."""
+def hold_out(data: Dataset, lines: Sequence[str], how: HoldOut) -> Split:
+    """The data with a part for validation, chosen by the images' contents; a single image is both parts."""
+    digests = how.digests(data)
     if len(data) == 1:
-        return Split(data, data, (*lines, "val: the only image, so the metrics mean little"))
-    held = choose_held_out(data, max(1, round(VAL_FRACTION * len(data))), seed)
+        note = "val: the only image, so the metrics mean little"
+        return Split(data, data, (*lines, note, *how.warnings(data)), frozenset(digests), how.seen)
+    held = how.choose(data, digests)
     kept = sorted(set(range(len(data))) - set(held))
     names = ", ".join(str(data.records[i].image_id) for i in held[:MAX_NAMES_SHOWN])
     more = f" and {len(held) - MAX_NAMES_SHOWN} more" if len(held) > MAX_NAMES_SHOWN else ""
-    note = f"val: {len(held)} of {len(data)} images held out with seed {seed}: {names}{more}"
-    return Split(data.subset(kept), data.subset(held), (*lines, note))
+    note = f"val: {len(held)} of {len(data)} images held out with seed {how.seed}: {names}{more}"
+    val = data.subset(held)
+    trained_on = frozenset(digests[i] for i in kept) if digests else frozenset()
+    return Split(data.subset(kept), val, (*lines, note, *how.warnings(val)), trained_on, how.seen)
 
 
 def bring_proposals(
@@ -247,7 +349,8 @@ def bring_proposals(
     if rank() == 0:
         barrier()
     mean = np.mean([len(r.truth.proposals) for r in train.records if r.truth.proposals is not None])
-    return Split(train, val, (*split.messages, f"proposals: {of_train}, {mean:.0f} per image"))
+    note = f"proposals: {of_train}, {mean:.0f} per image"
+    return replace(split, train=train, val=val, messages=(*split.messages, note))
 
 
 def check_distinct_names(split: Split, proposals: str) -> None:

@@ -30,7 +30,7 @@ from rcnn.training.defaults import FixedModel, Reason
 from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, recipe_tables
 from rcnn.training.settings import TrainSettings
-from rcnn.training.split import Split
+from rcnn.training.split import RECORD, Seen, Split
 
 MAX_TENSORS_SHOWN = 8
 
@@ -118,12 +118,17 @@ class Start:
         settings = network.settings_for(network.settings, data)
         return FixedModel(self.source, model_name(network), settings, self.detector.transform)
 
+    def seen(self) -> Seen:
+        """The images that it was trained on."""
+        return Seen.of(self.source, self.detector.info)
+
     def to_json(self, split: Split) -> dict[str, Any]:
         """What a run has to know of it to be resumed with these data, which are in the model's order."""
         return {
             "source": self.source,
             "whole": self.whole,
             "min_score": self.detector.min_score,
+            **{key: self.detector.info[key] for key in RECORD if key in self.detector.info},
             "class_names": list(split.train.class_names),
             "semantic_names": list(split.train.semantic_names),
         }

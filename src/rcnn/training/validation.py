@@ -56,7 +56,8 @@ class Validation:
             all_at_end: whether the last evaluation takes all images; else the network is not finished then.
         """
         self.recipe, self.split, self.all_at_end = recipe, split, all_at_end
-        self.detector = as_detector(network, recipe, split.train)
+        detector = as_detector(network, recipe, split.train)
+        self.detector = replace(detector, info=detector.info | split.record())
         self.subset = self._some(recipe.train.eval_images)
         self.last: tuple[Evaluation, list[Instances]] | None = None
 

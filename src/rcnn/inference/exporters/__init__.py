@@ -129,6 +129,7 @@ def describe(detector: Detector, format: str, out: Path, *, transform_inside: bo
         able = ", ".join(name for name, model in MODELS.items() if model.exportable)
         raise ValueError(f"{content['architecture']} cannot be exported; expected one of {able}")
     _check_transform(detector, inside=transform_inside)
+    content.pop("trained_on", None)  # for those who train on; a million images take 11 MB
     return content | {
         # With the transform beside, files are as they were in the first layout.
         "export": FORMAT if transform_inside else 1,
