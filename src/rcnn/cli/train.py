@@ -32,6 +32,7 @@ from rcnn.interruption import INTERRUPTED, TERMINATED
         "rcnn train train.json --val val.json --images photos/ --epochs 12 --set train.lr=0.0003",
         "rcnn train more_cells/ --from runs/cells --minutes 10",
         "rcnn train --resume runs/cells",
+        "rcnn train --resume runs/cells --minutes 40",
     )
 )
 def train(
@@ -79,7 +80,11 @@ def train(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder to create.")] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Resume an interrupted run. All other settings come from the run."),
+        typer.Option(
+            metavar="RUN",
+            help="Resume an interrupted run; with --minutes or --epochs, its new length in all, go on with a "
+            "finished one. All other settings come from the run.",
+        ),
     ] = None,
     start: Annotated[
         str | None,
@@ -144,7 +149,7 @@ def train(
         "--model": model, "--proposals": proposals, "--val-proposals": val_proposals,
         "--backbone": backbone, "--recipe": recipe, "--scheme": scheme,
         "--from": start, "--rename": rename, "--keep-classes": keep_classes or None, "--freeze": freeze,
-        "--minutes": minutes, "--epochs": epochs, "--out": out, "--seed": seed, "--set": settings,
+        "--out": out, "--seed": seed, "--set": settings,
         "--channels": channels, "--plane": plane, "--exif": exif,
         "--skip-bad": skip_bad or None, "--batch-size": batch_size,
     }  # fmt: skip

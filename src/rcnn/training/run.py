@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from rcnn.training.distributed import (
     process_device,
     world_size,
 )
+from rcnn.training.extension import extend_run
 from rcnn.training.options import TrainOptions
 from rcnn.training.planning import check_recipe, recipe_of_run
 from rcnn.training.progress import RunLog
@@ -125,7 +127,8 @@ def train(
         settings: changes to the recipe such as ``train.lr=0.001``.
         skip_bad: leave out images with errors instead of refusing the data.
         resume: the folder of an interrupted run. Everything else is then read from it, except data sets that
-            were passed opened and callbacks that were passed as objects, which have to be passed again.
+            were passed opened and callbacks that were passed as objects, which have to be passed again. With
+            ``minutes`` or ``epochs``, its new length in all: a finished run goes on.
         start: a trained model to start from, whatever :func:`rcnn.load` opens but exported files: its
             architecture, anchors, scale and weights are taken, and its classes matched by name.
         rename: what the data call a class: what ``start`` calls it.
@@ -241,6 +244,13 @@ def resume_run(options: TrainOptions) -> Path:
     read_run(folder)  # a folder that holds no run is refused, and not locked
     with ExitStack() as owned:
         from_first_process(lambda: owned.enter_context(locked(folder)).folder)
+        log = RunLog(folder / LOG, console, quiet=rank() > 0)
+        if options.minutes is not None or options.epochs is not None:
+            log.say(
+                from_first_process(
+                    partial(extend_run, folder, minutes=options.minutes, epochs=options.epochs)
+                )
+            )
         recipe, split, info = _open_run(folder, options.sources, console)
         if options.workers is not None:
             recipe = replace(recipe, train=replace(recipe.train, workers=options.workers))
@@ -258,7 +268,6 @@ def resume_run(options: TrainOptions) -> Path:
             assert start is not None
             take_weights(start, match(start, split, rename={}, keep=recipe.train.keep_classes), network)
         network.to(device)
-        log = RunLog(folder / LOG, console, quiet=rank() > 0)
         run = Run(folder, recipe, split, network, device, log, Callbacks([log, *callbacks]), started)
         return _train(run, _reasons(info), console)
 

@@ -146,15 +146,17 @@ class Scheme:
     Attributes:
         train: does it.
         check: raises ValueError if the recipe cannot be trained in this way, before the run starts.
+        extends: whether a run can get another length.
     """
 
     train: Callable[[Run], Trained]
     check: Callable[[Recipe], None] = lambda recipe: None
+    extends: bool = True
 
 
 SCHEMES = {
     "joint": Scheme(train_jointly),
-    "alternating": Scheme(train_alternating, _check_alternating),
+    "alternating": Scheme(train_alternating, _check_alternating, extends=False),
     "svms": Scheme(train_with_svms, _check_svms),
 }
 """The names that models declare."""
