@@ -317,7 +317,7 @@ def _from_matlab(rows: Boxes, place: str) -> Boxes:
 def _read_json(path: Path) -> dict[ImageId, Boxes]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     wanted = "a list of objects with image_id, bbox [x, y, width, height] and score"
     if not isinstance(rows, list):

@@ -30,7 +30,7 @@ def folder_metadata(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {METADATA_FILE} in this folder; expected one that rcnn export wrote")
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8
         raise ValueError(f"{file}: truncated or damaged; export the model again") from error
     info = _checked(content, file)
     seal = info.pop(_SEAL.decode(), None)  # the first files had none
@@ -51,7 +51,7 @@ def torch_metadata(archive: bytes, path: Path) -> dict[str, Any]:
             damaged = file.testzip()
             name = next((n for n in file.namelist() if n.endswith(METADATA_FILE)), None)
             content = None if name is None else json.loads(file.read(name))
-    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # kinds of damage
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # damage, depth
         raise ValueError(
             f"{path}: truncated, damaged, or not written by rcnn export; export the model again"
         ) from error

@@ -124,7 +124,10 @@ def _read_metadata(path: Path, header: Mapping[str, str]) -> tuple[dict[str, Any
         raise ValueError(
             f"{path}: checkpoint format {found!r}, expected 1 to {FORMAT}; install a newer rcnn to read it"
         )
-    metadata = json.loads(header["rcnn"])
+    try:
+        metadata = json.loads(header["rcnn"])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its header is no JSON ({error}); copy the checkpoint again") from error
     assert isinstance(metadata, dict)
     return (current_metadata(metadata) if found == "1" else metadata), int(found)
 

@@ -51,7 +51,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
     path = Path(path)
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); {EXPECTED}") from error
     if isinstance(content, dict):
         if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
