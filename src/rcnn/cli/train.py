@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from rcnn.cli.console import app, console, examples, print_error, print_text, warn_renamed
 from rcnn.cli.options import (
@@ -137,6 +138,11 @@ def train(
         typer.Option(metavar="PATH", help="Callback of your own (my_package.callbacks:Mine). Repeatable."),
     ] = None,
     trust: Trust = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    json_log: Annotated[
+        bool,
+        typer.Option("--json-log", help="Print one JSON object per line: messages, progress, evaluations."),
+    ] = False,
 ) -> None:
     """Train a model on annotated images."""
     if trunk is not None:
@@ -175,7 +181,7 @@ def train(
             epochs=epochs, out=out, seed=seed, settings=changes, skip_bad=skip_bad, resume=resume,
             start=start, rename=new_names(rename or []), keep_classes=keep_classes, freeze=freeze or (),
             workers=workers, device=device, callbacks=callback or (), log=log or (), trust=trust or (),
-            console=console(),
+            console=Console(quiet=True) if quiet or json_log else console(), json_log=json_log,
         )  # fmt: skip
     except KeyboardInterrupt:
         _say_how_to_resume("interrupted", resume or out)
@@ -184,7 +190,8 @@ def train(
         if error.code == TERMINATED:
             _say_how_to_resume("ended by SIGTERM", resume or out)
         raise
-    print_text(f"run folder: {folder}; use it with: rcnn predict {folder} IMAGES")
+    if not (quiet or json_log):
+        print_text(f"run folder: {folder}; use it with: rcnn predict {folder} IMAGES")
 
 
 def _say_how_to_resume(what: str, where: Path | None) -> None:

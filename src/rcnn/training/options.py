@@ -45,6 +45,7 @@ class TrainOptions:
         log: names of callbacks.
         trust: packages whose code a recipe file may name.
         console: where to print.
+        json_log: print JSON objects instead.
     """
 
     sources: Sources = field(default_factory=Sources)
@@ -68,6 +69,7 @@ class TrainOptions:
     log: Sequence[str] = ()
     trust: bool | Iterable[str] = ()
     console: Console = field(default_factory=lambda: Console(soft_wrap=True))
+    json_log: bool = False
 
     def reading(self, own: Transform | None) -> Reading:
         """How image files are read: as a transform or the opened data set says, with the settings applied.

@@ -102,6 +102,7 @@ def train(
     log: Sequence[str] = (),
     trust: bool | Iterable[str] = (),
     console: Console | None = None,
+    json_log: bool = False,
     trunk: str | None = None,
 ) -> Path:
     """Train a model on annotated images and report on it.
@@ -141,6 +142,8 @@ def train(
         log: any of ``tensorboard``, ``mlflow`` and ``wandb``: log losses and metrics there.
         trust: packages whose code a recipe file may name by dotted path.
         console: where to print.
+        json_log: print nothing but JSON objects to the standard output, a line each: messages, progress
+            every minute, evaluations, and the final metrics.
         trunk: the old name of ``backbone``.
 
     Returns:
@@ -158,7 +161,8 @@ def train(
         sources, model=model, backbone=backbone or trunk, recipe=recipe, minutes=minutes, epochs=epochs,
         out=out, seed=seed, settings=settings, skip_bad=skip_bad, resume=resume, start=start,
         rename=rename or {}, keep_classes=keep_classes, freeze=freeze, workers=workers,
-        device=device, callbacks=callbacks, log=log, trust=trust, console=console or Console(soft_wrap=True),
+        device=device, callbacks=callbacks, log=log, trust=trust,
+        console=console or Console(soft_wrap=True, quiet=json_log), json_log=json_log,
     )  # fmt: skip
     refuse_inside_worker()
     join_torchrun()
@@ -211,7 +215,7 @@ def _planned(
     check_recipe(recipe, split)
     split = split.with_flip_pairs(recipe.augment.flip_pairs)
     split = _with_proposals(split, recipe, options.sources, options.console)
-    log = RunLog(folder / LOG, options.console, quiet=rank() > 0)
+    log = RunLog(folder / LOG, options.console, quiet=rank() > 0, json_log=options.json_log)
     for text in (*split.messages, *reasons, f"run: {folder}"):
         log.say(str(text))
     network = new_network(recipe, split, pretrained=start is None or not start.whole)
@@ -268,6 +272,10 @@ def resume_run(options: TrainOptions) -> Path:
             assert start is not None
             take_weights(start, match(start, split, rename={}, keep=recipe.train.keep_classes), network)
         network.to(device)
+<<<<<<< HEAD
+=======
+        log = RunLog(folder / LOG, console, quiet=rank() > 0, json_log=options.json_log)
+>>>>>>> 32303ba (Log a line per evaluation and per minute without a terminal; --quiet, --json-log)
         run = Run(folder, recipe, split, network, device, log, Callbacks([log, *callbacks]), started)
         return _train(run, _reasons(info), console)
 
@@ -326,7 +334,7 @@ def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
         ValueError: a process that prepares batches, or another one of torchrun, was ended.
     """
     try:
-        with run.log:
+        with run.log, run.log.ticking():
             trained = scheme_of(run.recipe).train(run)
     except (RuntimeError, BrokenPipeError) as error:
         lost = lost_worker(error, run.recipe.train.workers) or lost_process(error)
@@ -334,22 +342,23 @@ def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
             raise
         raise ValueError(f"{lost}; continue with --resume {run.folder}") from error
     if rank() == 0:
-        evaluation = write_results(
-            run.folder, run.recipe, split=run.split, reasons=reasons, trained=trained, device=run.device,
-            console=console,
-        )  # fmt: skip
-        state, batch = trained.state, run.recipe.train.batch_size
-        event = TrainEvent(
-            run.folder,
-            run.recipe,
-            iteration=state.iteration,
-            epoch=state.iteration * batch / len(run.split.train),
-            fraction=1.0,
-            seconds=state.seconds,
-            values=evaluation.metrics,
-        )
-        run.callbacks.call("on_end", event)
-        run.callbacks.raise_failure()
+        with run.log.ticking("evaluating the best weights and writing the report"):
+            evaluation = write_results(
+                run.folder, run.recipe, split=run.split, reasons=reasons, trained=trained, device=run.device,
+                console=console,
+            )  # fmt: skip
+            state, batch = trained.state, run.recipe.train.batch_size
+            event = TrainEvent(
+                run.folder,
+                run.recipe,
+                iteration=state.iteration,
+                epoch=state.iteration * batch / len(run.split.train),
+                fraction=1.0,
+                seconds=state.seconds,
+                values=evaluation.metrics,
+            )
+            run.callbacks.call("on_end", event)
+            run.callbacks.raise_failure()
     barrier()
     return run.folder
 
