@@ -248,7 +248,7 @@ def resume_run(options: TrainOptions) -> Path:
     read_run(folder)  # a folder that holds no run is refused, and not locked
     with ExitStack() as owned:
         from_first_process(lambda: owned.enter_context(locked(folder)).folder)
-        log = RunLog(folder / LOG, console, quiet=rank() > 0)
+        log = RunLog(folder / LOG, console, quiet=rank() > 0, json_log=options.json_log)
         if options.minutes is not None or options.epochs is not None:
             log.say(
                 from_first_process(
@@ -272,10 +272,6 @@ def resume_run(options: TrainOptions) -> Path:
             assert start is not None
             take_weights(start, match(start, split, rename={}, keep=recipe.train.keep_classes), network)
         network.to(device)
-<<<<<<< HEAD
-=======
-        log = RunLog(folder / LOG, console, quiet=rank() > 0, json_log=options.json_log)
->>>>>>> 32303ba (Log a line per evaluation and per minute without a terminal; --quiet, --json-log)
         run = Run(folder, recipe, split, network, device, log, Callbacks([log, *callbacks]), started)
         return _train(run, _reasons(info), console)
 
