@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from rcnn.inference.exported import open_exported
-from rcnn.inference.torch_archive import CONSTANTS, EXAMPLES, MODEL, WEIGHTS, ArchiveError, safe_copy
+from rcnn.inference.torch_archive import (
+    CONSTANTS,
+    EXAMPLES,
+    MODEL,
+    WEIGHTS,
+    ArchiveError,
+    _inspect_expression,
+    safe_copy,
+)
 
 pytestmark = pytest.mark.export
 
@@ -189,6 +197,25 @@ def test_what_a_model_does_not_need_is_left_out(
         + torch.tensor([1.0, 2.0]),
     )
     assert not (tmp_path / TRACE).exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mul(Integer(32), Pow(Symbol('s18', positive=True, integer=True), Integer(2)))",
+        "Min(50, 192*s18*s30**2 + 1)",
+        "FloorDiv(s0, 2) >= 1",
+        "Mul(Float('0.5', precision=53), Rational(1, 2), Symbol('u0', integer=True))",
+    ],
+)
+def test_expressions_of_every_torch_are_read(text: str) -> None:
+    _inspect_expression(text)
+
+
+@pytest.mark.parametrize("text", ["s0**9", "s0**2**9", "9**2", "s0.__class__", "exec", "[s0]", "'os'"])
+def test_other_expressions_are_not(text: str) -> None:
+    with pytest.raises(ArchiveError, match="a size is expected"):
+        _inspect_expression(text)
 
 
 def test_the_payload_would_run(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,11 @@ WEIGHTS, CONSTANTS = "data/weights/model_weights_config.json", "data/constants/m
 MODEL, EXAMPLES = "models/model.json", "data/sample_inputs/model.pt"
 _PLAIN = re.compile(
     r"data/(weights/weight|constants/tensor)_\d+|extra/rcnn\.json|archive_format|archive_version|byteorder"
-    r"|\.data/(version|serialization_id)"
+    r"|(\.data/)?(version|serialization_id)|\.format_version|\.storage_alignment"
 )
 _TENSOR_FILE = re.compile(r"(weight|tensor)_\d+")
 _NAME = re.compile(r"[\w.+-]*", re.ASCII)
-_MESSAGE = re.compile(r"[ -~]{0,500}")  # of an assertion; the equation of an einsum
+_MESSAGE = re.compile(r"[ -~]{0,20000}")  # of an assertion; the equation of an einsum
 _ATEN = re.compile(r"torch\.ops\.(aten|torchvision)\.(\w+)\.(\w+)", re.ASCII)
 _TORCHVISION = ("nms", "roi_align", "roi_pool", "deform_conv2d")
 _READS_FILES = ("from_file",)
@@ -36,14 +36,16 @@ _CODE = ("as_graph", "as_operator", "as_custom_obj")
 _TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 _LONGEST = 20_000  # characters of an expression
 _WORDS = (
-    "Add|Mul|Max|Min|Integer|Symbol|GreaterThan|LessThan|StrictGreaterThan|StrictLessThan|Equality|Unequality"
+    "Add|Mul|Abs|Max|Min|Integer|Symbol|GreaterThan|LessThan|StrictGreaterThan|StrictLessThan|Equality|Unequality"
     "|Eq|Ne|Ge|Gt|Le|Lt|And|Or|Not|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|ModularIndexing|Where|CeilToInt"
     "|FloorToInt|TruncToInt|ToFloat|IntTrueDiv|FloatTrueDiv|Identity|positive|negative|nonnegative|integer|real"
     "|True|False"
 )
 # A power has a small exponent and is of a symbol: sympy computes those of numbers when it reads them.
 _EXPRESSION = re.compile(
-    rf"(?:Pow\(Symbol\('[suz]\w*'[\w=, ]*\), Integer\([123]\)\)|\b(?:{_WORDS}|[suz]f?\d+)\b|'[suz]f?\d+'"
+    rf"(?:Pow\(Symbol\('[suz]\w*'[\w=, ]*\), Integer\([123]\)\)|\b[suz]f?\d+\*\*[123]\b(?!\*\*)"
+    r"|Float\('[\d.e+-]{1,30}', precision=\d{1,3}\)|Rational\(-?\d{1,20}, \d{1,20}\)|\b\d{1,20}\.\d{1,20}\b"
+    rf"|\b(?:{_WORDS}|[suz]f?\d+)\b|'[suz]f?\d+'"
     r"|(?<!\*)\*(?!\*)|[-+/(),=<> ]|\b\d{1,20}\b)+",
     re.ASCII,
 )
