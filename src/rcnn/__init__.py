@@ -10,7 +10,7 @@ A tour in the order of the data:
    on it; ``report`` rewrites the report, and ``list_models`` names what can be trained and loaded.
 3. ``load(path)`` opens a model, as a ``Detector``; ``evaluate(detector, dataset)`` measures it, ``bench``
    measures its speed, ``export`` writes it for ONNX Runtime or OpenVINO, and ``import_weights`` opens models
-   of other programs.
+   of other programs; ``push`` puts it on the Hugging Face Hub.
 4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` per image; ``predict``
    writes what it finds into a folder. ``sample_images("nuclei")`` are photographs to try it on.
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from rcnn.structures import Instances, Masks, MergeSettings, Panoptic, Skeleton, merge
     from rcnn.training.demo import run as demo
     from rcnn.training.inventory import list_models
+    from rcnn.training.push import push
     from rcnn.training.run import rewrite_report as report
     from rcnn.training.run import train
     from rcnn.transform import Transform
@@ -94,6 +95,7 @@ _MODULES = {
     "rcnn.structures.skeleton": "Skeleton",
     "rcnn.training.demo": "run",
     "rcnn.training.inventory": "list_models",
+    "rcnn.training.push": "push",
     "rcnn.training.run": "train rewrite_report",
     "rcnn.transform": "Transform",
 }
@@ -148,6 +150,7 @@ __all__ = [
     "open_data",
     "predict",
     "propose",
+    "push",
     "report",
     "sample_images",
     "show",

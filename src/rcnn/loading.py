@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rcnn.catalogue import PUBLISHED
 from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
 from rcnn.inference.exported import ExportedDetector, is_exported, open_exported
+from rcnn.io.hub import download_model, is_hub_address
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.io.packaged import packaged
 from rcnn.io.renamed import current_settings
@@ -79,7 +80,7 @@ def load_detector(
     Args:
         path: a checkpoint, a run folder (its best checkpoint, else its last), the name of a model that comes
             with the package (``nuclei``), or of published weights such as ``maskrcnn_resnet50_fpn_coco``,
-            which are downloaded.
+            which are downloaded; or ``hf://user/name``, a model on the Hugging Face Hub.
         device: where it runs; None takes a GPU where there is one.
         precision: ``auto``, ``bf16`` or ``float32``, see :class:`rcnn.inference.detector.Detector`; warns
             where the device is not faster in the one asked for.
@@ -128,6 +129,8 @@ def sample_images(name: str) -> list[Path]:
 
 def _checkpoint_file(path: str | Path) -> Path | None:
     """The file meant; None where the text can only be the name of published weights."""
+    if is_hub_address(path):
+        return download_model(str(path))
     file = Path(path)
     is_name = isinstance(path, str) and not file.suffix and len(file.parts) == 1
     if file.is_dir():

@@ -19,6 +19,7 @@ from rcnn.cli import (  # noqa: F401 - each adds its verb
     models,
     predict,
     propose,
+    push,
     report,
     train,
     version,

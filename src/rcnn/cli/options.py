@@ -30,12 +30,16 @@ ModelSource = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Run folder, .safetensors file, exported file or folder, or a name listed by `rcnn models`.",
+        help="Run folder, .safetensors file, exported file or folder, hf://USER/NAME, or a name listed by "
+        "`rcnn models`.",
     ),
 ]
 NetworkSource = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="Run folder, .safetensors file, or a name listed by `rcnn models`."),
+    typer.Argument(
+        metavar="MODEL",
+        help="Run folder, .safetensors file, hf://USER/NAME, or a name listed by `rcnn models`.",
+    ),
 ]
 ProposalsFile = Annotated[
     Path | None,
