@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rcnn.cli import app
-from rcnn.data.classes import rename_classes
+from rcnn.data.classes import match_names, rename_classes
 from rcnn.data.dataset import Dataset
 from rcnn.data.twins import unpack_digests
 from rcnn.importers.convert import import_weights
@@ -40,7 +40,7 @@ from rcnn.training import results
 from rcnn.training.run import train
 from rcnn.training.settings import TrainSettings
 from rcnn.training.split import HoldOut, Split, hold_out
-from rcnn.training.start import Match, Start, match, match_names, take_weights
+from rcnn.training.start import Match, Start, match, take_weights
 from rcnn.transform import Transform
 from their_states import detectron2, drawn, mmdetection
 from tiny import BOX, MASK, NAMES, SHARED, SIDE, tiny_network, tiny_recipe, tiny_shapes

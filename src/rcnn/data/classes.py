@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,66 @@ def matching_labels(class_names: Sequence[str], names: Sequence[str]) -> list[in
     if tuple(class_names) == tuple(names):
         return list(range(len(names)))
     return [matching_label(class_names, name) for name in names]
+
+
+@dataclass(frozen=True)
+class MatchedNames:
+    """The classes of a model that goes on from another.
+
+    Attributes:
+        names: of the result.
+        theirs: for each of them the index of the same class in the first model; None for a new one.
+        left_out: classes of the first model that the result does not have.
+        unseen: classes that the result keeps although the data do not have them.
+    """
+
+    names: tuple[str, ...]
+    theirs: tuple[int | None, ...]
+    left_out: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[Hashable, ...]:
+        """What stands for each of the names: the index in the first model, or that it is new."""
+        return tuple(("new", i) if index is None else index for i, index in enumerate(self.theirs))
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The classes that the data share with the first model."""
+        pairs = zip(self.names, self.theirs, strict=True)
+        return tuple(name for name, index in pairs if index is not None and name not in self.unseen)
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The classes that the first model does not know."""
+        return tuple(n for n, index in zip(self.names, self.theirs, strict=True) if index is None)
+
+
+def match_names(own: Sequence[str], theirs: Sequence[str], *, keep: bool = False) -> MatchedNames:
+    """Match classes of data with a model's.
+
+    Args:
+        own: of the data.
+        theirs: of the model.
+        keep: the result has those of the model that the data do not have, too.
+    """
+    found: dict[int, str] = {}
+    # Exact names first: "Cell" must not take the place of "cell" where data have both.
+    for name, index in sorted(
+        zip(own, matching_labels(theirs, own), strict=True),
+        key=lambda pair: pair[1] is None or theirs[pair[1]] != pair[0],
+    ):
+        if index is not None:
+            found.setdefault(index, name)
+    left_out = tuple(name for i, name in enumerate(theirs) if i not in found)
+    order = [i for i in range(len(theirs)) if keep or i in found]
+    new = [name for name in own if name not in found.values()]
+    return MatchedNames(
+        (*(found.get(i, theirs[i]) for i in order), *new),
+        (*order, *[None] * len(new)),
+        () if keep else left_out,
+        left_out if keep else (),
+    )
 
 
 def align_dataset_classes(

@@ -54,6 +54,13 @@ def find_weights(url: str) -> Path:
     )
 
 
+def is_at_hand(url: str) -> bool:
+    """Whether :func:`find_weights` would find the file without a download."""
+    name = Path(url.rsplit("/", 1)[-1])
+    placed = local_weights(name.name) or local_weights(name.with_suffix(".safetensors").name)
+    return placed is not None or (cache_folder() / name.name).is_file()
+
+
 def download(url: str, checksum: str, folder: str | Path) -> Path:
     """Download a file once; later calls return it as it lies there.
 

@@ -13,6 +13,7 @@ from rcnn.io.images import image_header
 from rcnn.io.reading import Reading
 from rcnn.models import model_class
 from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation
+from rcnn.training.advice import start_advice
 from rcnn.training.defaults import FixedModel, Reason, describe_schedule, plan
 from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, with_settings
@@ -43,6 +44,10 @@ def recipe_of_run(
             minutes=options.minutes, epochs=options.epochs, seed=options.seed or 0, workers=options.workers,
         )  # fmt: skip
         recipe = replace(recipe, train=options.for_going_on(recipe.train))
+        if start is None and options.backbone is None:
+            # On photographs plans let the backbone learn more slowly.
+            photographs = recipe.train.backbone_lr != 1
+            reasons += start_advice(recipe.model, split.train, photographs=photographs)
     if start is not None:
         recipe = with_settings(recipe, options.settings)
         schedule = describe_schedule(recipe.train)
