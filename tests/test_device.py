@@ -1,7 +1,10 @@
 """What is asked of the machine: memory that is kept, half precision where it pays."""
 
 import ctypes
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,3 +125,22 @@ def test_devices() -> None:
     for wrong in ("tpu", "cuda:99", "foo"):
         with pytest.raises(ValueError, match=f"device {wrong}: not available here"):
             choose_device(wrong)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_model_that_was_loaded_before_a_fork_works_in_the_child() -> None:
+    """As gunicorn does with preload_app; the child waited for threads of its parent without end."""
+    script = (
+        "import os, rcnn\n"
+        "detector, image = rcnn.load('nuclei'), rcnn.sample_images('nuclei')[0]\n"
+        "before = len(detector.predict(image)[0])\n"
+        "child = os.fork()\n"
+        "found = len(detector.predict(image)[0])\n"
+        "if child == 0: os._exit(0 if found == before > 0 else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    paths = os.pathsep.join([str(Path(hardware.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    threads = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    subprocess.run(
+        [sys.executable, "-c", script], env={**threads, "PYTHONPATH": paths}, check=True, timeout=120
+    )

@@ -31,6 +31,20 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TOP_PAD, 256 * 2**20)
 
 
+def survive_fork() -> None:
+    """Let forked processes compute, such as the workers of gunicorn with ``preload_app``; on one core each.
+
+    The threads of OpenMP do not exist in a forked process, which would wait for them for ever. A single
+    thread needs none of them.
+    """
+    if not _survives and hasattr(os, "register_at_fork"):
+        _survives.append(True)
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+_survives: list[bool] = []
+
+
 def choose_device(name: str | torch.device | None) -> torch.device:
     """The device of that name; without a name a GPU if there is one, else the CPU.
 

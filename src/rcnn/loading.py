@@ -99,7 +99,7 @@ def load_detector(
             f"{path}: an exported model, which rcnn.load opens; expected a network, such as the run or "
             "checkpoint that it was made from"
         )
-    from rcnn.device import choose_device, fast_bfloat16, keep_freed_memory
+    from rcnn.device import choose_device, fast_bfloat16, keep_freed_memory, survive_fork
     from rcnn.inference.detector import precision_of
 
     precision = precision if half is None else precision_of(half)
@@ -108,6 +108,7 @@ def load_detector(
     detector = _published(str(path)) if file is None else _read(file, trust)
     detector = _changed(detector, settings) if settings else detector
     keep_freed_memory()
+    survive_fork()
     detector.network.to(where).eval()
     if precision == "bf16" and not fast_bfloat16(where):
         warnings.warn(f"bf16 is slower than float32 on this {where}", stacklevel=2)

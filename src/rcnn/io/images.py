@@ -55,8 +55,13 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def visible_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """The paths in a folder that match a pattern, sorted, without hidden files such as those of macOS."""
-    return sorted(f for f in folder.glob(pattern) if not f.name.startswith("."))
+    """The paths in a folder that match a pattern, sorted, without hidden files such as those of macOS.
+
+    Only regular files and folders: a pipe would be waited for without end, a link to a device read without
+    end, and a link to nothing is not there.
+    """
+    found = sorted(f for f in folder.glob(pattern) if not f.name.startswith("."))
+    return [f for f in found if f.is_file() or f.is_dir()]
 
 
 def plain_stem(path: PurePath) -> str:

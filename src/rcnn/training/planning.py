@@ -15,6 +15,7 @@ from rcnn.models import model_class
 from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation
 from rcnn.training.advice import start_advice
 from rcnn.training.defaults import FixedModel, Reason, describe_schedule, plan
+from rcnn.training.distributed import world_size
 from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, with_settings
 from rcnn.training.schemes import scheme_of
@@ -134,6 +135,11 @@ def check_recipe(recipe: Recipe, split: Split) -> None:
     Raises:
         ValueError: it names the setting or the data, and what to do.
     """
+    if recipe.train.batch_size % world_size():
+        raise ValueError(
+            f"train.batch_size {recipe.train.batch_size} cannot be split among {world_size()} processes: "
+            "choose a multiple of the number of processes (--batch-size)"
+        )
     train, model = recipe.train, model_class(recipe.model)
     if (train.minutes is None) == (train.epochs is None):
         raise ValueError(

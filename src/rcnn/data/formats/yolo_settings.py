@@ -49,7 +49,7 @@ def settings_in(folder: Path) -> Path | None:
     named = next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
     if named is not None or not folder.is_dir():
         return named
-    files = [file for file in visible_files(folder, "*.y*ml") if _has_keys(file)]
+    files = [file for file in visible_files(folder, "*.y*ml") if file.is_file() and _has_keys(file)]
     files = files or [file for file in visible_files(folder, f"*{DATA_ENDING}") if file.is_file()]
     return files[0] if len(files) == 1 else None
 
