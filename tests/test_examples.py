@@ -27,6 +27,7 @@ from tiny import MASK, ONE_LEVEL, SIDE, tiny_recipe, tiny_shapes
 SHORTER = {
     r"--minutes \d+": "--epochs 1",
     r"--epochs \d+": "--epochs 1",
+    r'(start="[^"]*", )minutes=\d+': r"\1epochs=1",
     r"minutes=\d+": 'epochs=1, recipe="tiny.toml"',
 }
 FEWER = "--set train.workers=0 --set train.eval_images=2"
@@ -99,10 +100,12 @@ def call(command: str) -> None:
     """Run one command of ours in this process."""
     words = shlex.split(shorter(command))
     assert words[0] == "rcnn", f"{command}: only rcnn is run here; say why the example is not run"
+    if words[:3] == ["rcnn", "train", "--resume"] and "--epochs" in words:
+        words[words.index("--epochs") + 1] = "2"  # the template's run has one
     if words[1] == "train" and "--resume" not in words:
         make_room(command)
         words += shlex.split(FEWER) + ([] if "--epochs" in words else ["--epochs", "1"])
-        words += [] if "--recipe" in words or "--backbone" in words else ["--recipe", "tiny.toml"]
+        words += [] if {"--recipe", "--backbone", "--from"} & {*words} else ["--recipe", "tiny.toml"]
     result = CliRunner().invoke(app, words[1:], env={"COLUMNS": "120", "TERM": "dumb"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
