@@ -22,6 +22,7 @@ from rcnn.inference import exported as runtime
 from rcnn.inference import exporters as export
 from rcnn.inference.detector import Detector
 from rcnn.inference.exporters import onnx_file
+from rcnn.io.reading import Reading
 from rcnn.metrics.registry import METRICS
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.structures import Instances, Masks
@@ -48,11 +49,17 @@ class Fixed:
     min_score = 0.5
     merge = None
     used_precision = "float32"
+    reading = Reading()
+    channels = 3
 
     def cap(self, size: tuple[int, int]) -> int:
         return self.max_detections
 
     def for_measuring(self) -> "Fixed":
+        return self
+
+    def with_reading(self, reading: Reading) -> "Fixed":
+        assert reading == self.reading  # no option was given
         return self
 
     def predict(
@@ -158,6 +165,7 @@ def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
         "out": Path("o"), "seed": 0, "skip_bad": True, "resume": None, "workers": 0, "device": "cpu",
         "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"], "format": "coco",
         "log": ["wandb", "mlflow"], "callbacks": ["mine:Beep"], "trust": ["mine"],
+        "start": None, "rename": {}, "keep_classes": False, "freeze": (),
     }  # fmt: skip
     assert "rcnn predict runs/x IMAGES" in result.output
 
