@@ -165,7 +165,7 @@ def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
         "out": Path("o"), "seed": 0, "skip_bad": True, "resume": None, "workers": 0, "device": "cpu",
         "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"], "format": "coco",
         "log": ["wandb", "mlflow"], "callbacks": ["mine:Beep"], "trust": ["mine"],
-        "start": None, "rename": {}, "keep_classes": False, "freeze": (),
+        "start": None, "rename": {}, "keep_classes": False, "freeze": (), "json_log": False,
     }  # fmt: skip
     assert "rcnn predict runs/x IMAGES" in result.output
 
