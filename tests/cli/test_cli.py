@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -51,6 +51,8 @@ class Fixed:
     used_precision = "float32"
     reading = Reading()
     channels = 3
+    transform = Transform()
+    info: ClassVar[dict[str, Any]] = {}
 
     def cap(self, size: tuple[int, int]) -> int:
         return self.max_detections
@@ -493,9 +495,10 @@ def test_export_writes_what_predict_takes(
     Image.fromarray(noise).save(tmp_path / "noise.png")
     objects: list[Any] = []
     for model in (exportable, tmp_path / name):
-        result = call("predict", model, tmp_path / "noise.png", "--out", tmp_path / "found")
+        out = tmp_path / f"found {len(objects)}"
+        result = call("predict", model, tmp_path / "noise.png", "--out", out)
         assert result.exit_code == 0, result.output
-        objects.append(json.loads((tmp_path / "found" / "predictions.json").read_text())["annotations"])
+        objects.append(json.loads((out / "predictions.json").read_text())["annotations"])
     expected, found = objects
     assert len(found) == (7 if "--set" in options else 10)
     for one, other in zip(found, expected, strict=False):
