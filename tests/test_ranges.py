@@ -1,4 +1,4 @@
-"""The law of ``rcnn.ranges``, over every setting that there is."""
+"""The law of ``rcnn.config.ranges``, over every setting that there is."""
 
 import math
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from rcnn.config import build_settings, override_tables, parse_assignments
+from rcnn.config.ranges import RANGE, Range, check_ranges, ranged
 from rcnn.inference.output_files import OutputFiles
 from rcnn.io import checkpoint
 from rcnn.loading import load_detector
 from rcnn.models import MODELS
 from rcnn.parts.box_head import BoxHeadSettings, CascadeSettings, PoolSettings
 from rcnn.parts.rpn import RPNSettings
-from rcnn.ranges import RANGE, Range, check_ranges, ranged
 from rcnn.training.recipe import default_recipe
 from rcnn.transform import Transform
 

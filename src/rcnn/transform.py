@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.io.reading import Reading
-from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import Array, Size
 
 if TYPE_CHECKING:

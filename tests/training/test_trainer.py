@@ -20,8 +20,8 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.geometry import TrainingSample
 from rcnn.inference.detector import Detector
 from rcnn.inference.fused import FusedCache
-from rcnn.interruption import answered
 from rcnn.io import checkpoint
+from rcnn.io.interruption import answered
 from rcnn.loading import load_detector
 from rcnn.parts.batch import Output, Targets
 from rcnn.structures import Instances

@@ -26,8 +26,8 @@ from rcnn.cli import (  # noqa: F401 - each adds its verb
     weights,
 )
 from rcnn.cli.console import app
-from rcnn.interruption import answered
 from rcnn.io.escaping import for_terminal
+from rcnn.io.interruption import answered
 
 __all__ = ["app", "main"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from rcnn.interruption import INTERRUPTED
 from rcnn.io.escaping import for_terminal
+from rcnn.io.interruption import INTERRUPTED
 
 TORCH_PACKAGES = ("torch", "torchvision", "timm")
 # The verbs in the order of the help text.

@@ -24,7 +24,7 @@ from rcnn.cli.options import (
     new_names,
     reading_settings,
 )
-from rcnn.interruption import INTERRUPTED, TERMINATED
+from rcnn.io.interruption import INTERRUPTED, TERMINATED
 
 
 @app.command(

@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rcnn.config import is_dotted_path, resolve
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.data.geometry import (
     TrainingSample,
     View,
@@ -32,7 +33,6 @@ from rcnn.data.geometry import (
     window_pixels,
 )
 from rcnn.parts.batch import TargetMasks, Targets
-from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import VOID, Instances
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rcnn.config import did_you_mean
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.io.folders import free_folder, has_content
-from rcnn.ranges import check_ranges, ranged
 
 OverlayFormat = Literal["png", "jpg"]
 FOUND = Path("found")

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rcnn.ranges import check_ranges, ranged
+from rcnn.config.ranges import check_ranges, ranged
 
 Exif = Literal["turned", "stored"]
 Intensity = Literal["percentiles", "maximum"]

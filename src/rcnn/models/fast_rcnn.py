@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.models.light import Light
 from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
@@ -20,7 +21,6 @@ from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
 from rcnn.parts.fpn import FPNSettings, build_neck
 from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
-from rcnn.ranges import check_ranges, ranged
 
 
 def _published_head() -> BoxHeadSettings:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.models.light import LEVELS, Light
 from rcnn.models.model import Model, TrainingData
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss
@@ -36,7 +37,6 @@ from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.class_rows import ClassKeys, Rows, weight_and_bias
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 from rcnn.parts.semantic_head import stacked_maps
-from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import Skeleton
 
 # Zeros around the image. With conv1_1's own pixel they are the published 100; those at the right and the

@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.models.light import Light
 from rcnn.models.model import Model, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
@@ -23,7 +24,6 @@ from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
 from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.semantic_head import SemanticHead, SemanticHeadSettings
-from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import OTHER, MergeSettings, Skeleton, stuff_names
 
 

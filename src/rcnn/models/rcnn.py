@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.models.light import LAST_STAGE, Light
 from rcnn.models.model import Model, Scheme
 from rcnn.ops import boxes as box_ops
@@ -31,7 +32,6 @@ from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
-from rcnn.ranges import check_ranges, ranged
 
 # Margins of -1 and 1 become 0.02 and 0.98.
 STEEPNESS = 4.0

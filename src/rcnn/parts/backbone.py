@@ -20,9 +20,9 @@ import torchvision
 from torch import Tensor, nn
 
 from rcnn.config import did_you_mean, is_dotted_path, resolve
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers import depthwise
 from rcnn.layers.norm import FrozenBatchNorm, fold_batch_norm
-from rcnn.ranges import check_ranges, ranged
 
 Norm = Literal["frozen", "batch"]
 # timm imports huggingface_hub, whose progress bars, never shown here, warn in notebooks without ipywidgets.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.class_linear import ClassLinear
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
@@ -23,7 +24,6 @@ from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_a
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.pretrained import PretrainedPart, load_fc_layers, load_next_stage
 from rcnn.parts.regions import SampledRegions, SamplingSettings
-from rcnn.ranges import check_ranges, ranged
 
 
 @dataclass(frozen=True)

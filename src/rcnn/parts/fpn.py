@@ -10,9 +10,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.layers.norm import LayerNorm2d
-from rcnn.ranges import check_ranges, ranged
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
 from rcnn.ops.losses import global_normaliser, sum_over_regions
@@ -17,7 +18,6 @@ from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import ClassKeys, Rows
 from rcnn.parts.regions import SampledRegions
-from rcnn.ranges import check_ranges, ranged
 
 # Regions that a CPU trains on at a time; with fewer the weights' gradients are as large as what it saves.
 CHUNK_REGIONS = 64

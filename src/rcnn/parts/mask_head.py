@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.layers.operator import is_exporting
 from rcnn.ops.losses import global_normaliser, sum_over_regions
@@ -25,7 +26,6 @@ from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_and_bias
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.regions import SampledRegions
-from rcnn.ranges import check_ranges, ranged
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
 CHUNK_ELEMENTS = 2**23

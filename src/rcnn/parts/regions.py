@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.matching import IGNORED, NEGATIVE, match, sample
 from rcnn.parts.batch import Regions, Targets
-from rcnn.ranges import check_ranges, ranged
 
 
 def external_proposals(targets: Sequence[Targets]) -> list[Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
@@ -23,7 +24,6 @@ from rcnn.ops.matching import IGNORED, match_chunks, sample
 from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.fpn import separable
 from rcnn.parts.regions import ignore_in_crowds, split_crowds
-from rcnn.ranges import check_ranges, ranged
 
 GT_CHUNK_SIZE = 64  # true boxes whose overlaps with all anchors are in memory at once
 

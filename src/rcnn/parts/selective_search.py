@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.extras import install_command
-from rcnn.ranges import check_ranges, ranged
 
 
 @dataclass(frozen=True)

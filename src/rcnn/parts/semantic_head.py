@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.semantic import pixel_loss
 from rcnn.parts.batch import Detections, Targets
 from rcnn.parts.class_rows import ClassKeys, Rows, weight_and_bias
-from rcnn.ranges import check_ranges, ranged
 from rcnn.structures import VOID, Size
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.ranges import check_ranges, ranged
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.structures.instances import VOID, Instances
 from rcnn.structures.masks import Masks, Size
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rcnn.data.twins import pack_digests, unpack_digests
 from rcnn.data.workers import lost_worker, refuse_inside_worker
 from rcnn.device import barrier, choose_device, rank
-from rcnn.interruption import answered
 from rcnn.io import checkpoint
+from rcnn.io.interruption import answered
 from rcnn.io.lock import FolderLock
 from rcnn.models import build_model, model_class
 from rcnn.models.model import Model

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rcnn.config.ranges import check_ranges, ranged
 from rcnn.device import fast_bfloat16
-from rcnn.ranges import check_ranges, ranged
 
 if TYPE_CHECKING:
     import torch

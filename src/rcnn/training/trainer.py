@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rcnn import interruption, kernels
+from rcnn import kernels
 from rcnn.data.loader import training_batches
 from rcnn.data.workers import usable_workers
 from rcnn.device import keep_freed_memory, rank
-from rcnn.interruption import held
-from rcnn.io import checkpoint
+from rcnn.io import checkpoint, interruption
+from rcnn.io.interruption import held
 from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped
 from rcnn.training.distributed import gather_names, mean_over_processes, world_size
