@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.dataset import Dataset, Record
-from rcnn.data.problems import Box, Problem, Severity, check_box, shortened
-from rcnn.io.images import ImageError, image_size
-from rcnn.io.reading import ChoiceError
+from rcnn.data.problems import Box, Problem, Severity, check_box, shortened, turned_problem
+from rcnn.io.images import ImageError, image_header, image_size
+from rcnn.io.reading import ChoiceError, current_reading
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
+
+TRANSPOSED = 5  # EXIF orientations from here on swap width and height
 
 Content = Literal["crowd", "difficult", "areas", "outlines"]
 """A property of objects that a format stores; every record then has it, even if no object uses it."""
@@ -122,6 +125,7 @@ class DatasetBuilder:
         self.semantic_names: tuple[str, ...] = ()
         self.semantic_ids: tuple[int, ...] = ()
         self.skeleton: Skeleton | None = None
+        self.unsized: list[Path] = []
 
     @property
     def num_keypoints(self) -> int:
@@ -209,6 +213,16 @@ class DatasetBuilder:
             return None
         return self.add(Picture(path, size, image_id))
 
+    def note_unsized(self, path: Path) -> None:
+        """Note an image whose annotation lacks its size, although the format has a place for it.
+
+        With the size, it is known whether an image that EXIF turns was annotated turned.
+        """
+        with suppress(ImageError):
+            height, width = (header := image_header(path)).size
+            if header.orientation >= TRANSPOSED and height != width and current_reading().exif is None:
+                self.unsized.append(path)
+
     def usable_box(self, corners: Box, picture: Picture, name: str) -> Box | None:
         """The part of a box inside its image, None if it is unusable; faults are reported."""
         box, fault = check_box(corners, picture.size)
@@ -225,6 +239,8 @@ class DatasetBuilder:
 
     def build(self) -> Dataset:
         """The data set."""
+        if self.unsized:
+            self.problems.append(turned_problem(self.unsized))
         found = [annotation for picture in self.pictures for annotation in picture.annotations]
         bare = [annotation.name for annotation in found if annotation.outline is None]
         drawn = "outlines" in self.holds and self.judge_outlines(len(found), len(bare), bare)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rcnn.data.dataset import Record
-from rcnn.data.problems import Problem, shortened, size_problem
+from rcnn.data.problems import Problem, shortened, size_problem, turned_problem
 from rcnn.io.images import ImageError, ImageHeader, image_header, read_image
 from rcnn.io.reading import ChoiceError, Reading
 
@@ -137,16 +137,7 @@ def _turned(headers: Sequence[tuple[Record, ImageHeader]], has_sizes: bool) -> l
             found.append(record.path)
     if not found:
         return []
-    names = shortened([path.name for path in found])
-    what = (
-        f"{len(found)} images are turned by EXIF, and their annotations do not tell whether they were drawn "
-        f"on the turned pixels: {names}."
-    )
-    advice = (
-        "They are read turned. Look at them with rcnn data show; if the objects are in wrong places, use "
-        "--exif stored, else --exif turned."
-    )
-    return [Problem(found[0].parent, what, advice, severity="warning")]
+    return [turned_problem(found)]
 
 
 def _hidden_bands(paths: Sequence[Path]) -> list[Problem]:

@@ -139,6 +139,20 @@ def size_problem(path: Path, found: Size, annotated: Size) -> Problem | None:
     return Problem(path, what, advice, annotated_size=annotated)
 
 
+def turned_problem(found: Sequence[Path]) -> Problem:
+    """The warning about images that EXIF turns, where annotations do not tell whether they were drawn so."""
+    names = shortened([path.name for path in found])
+    what = (
+        f"{len(found)} images are turned by EXIF, and their annotations do not tell whether they were drawn "
+        f"on the turned pixels: {names}."
+    )
+    advice = (
+        "They are read turned. Look at them with rcnn data show; if the objects are in wrong places, use "
+        "--exif stored, else --exif turned."
+    )
+    return Problem(found[0].parent, what, advice, severity="warning")
+
+
 def shortened(names: Sequence[str], limit: int = 5) -> str:
     """The first names, with an ellipsis if there are more."""
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from rcnn.data.builder import DatasetBuilder, Picture
@@ -14,6 +16,7 @@ from rcnn.data.formats.image_index import find_below
 from rcnn.data.formats.lookup import (
     FILES_ONLY_BELOW,
     find_file,
+    find_other_extension,
     is_outside,
     leads_out,
     missing_files,
@@ -58,6 +61,7 @@ class CocoImages:
         missing: list[Path] = []
         reach = reach_of(self.builder.source, self.folder)
         elsewhere: list[Path] = []
+        renamed: list[Path] = []
         there = _file_names(self.folder)
         for index, entry in enumerate(map(with_whole_numbers, entries)):
             if not has_fields(entry, id=(int, str), file_name=str):
@@ -69,6 +73,9 @@ class CocoImages:
             if path is None:
                 path = find_below(self.folder, self.builder.source, name)
                 elsewhere += [] if path is None else [path]
+            if path is None:
+                path = find_other_extension(self.folder, name)
+                renamed += [] if path is None else [path]
             place = f"image id {image_id}"
             if image_id in self.pictures or image_id in self.dropped:
                 what = f"The image id {image_id} occurs twice; its annotations could belong to either image."
@@ -90,6 +97,11 @@ class CocoImages:
                 listed[path] = image_id
                 self._add(path, entry, image_id)
         self.builder.problems += missing_files(missing, len(missing) + len(listed))
+        if renamed:
+            what = (
+                f"{len(renamed)} images have another extension than their entry, such as {renamed[0].name}."
+            )
+            self.builder.warn(what, "They are read; if these are the wrong files, rename them.")
         if elsewhere:
             what = f"{len(elsewhere)} images were found by name in other folders, such as {elsewhere[0]}."
             self.builder.warn(what, "If these are the wrong files, name the folder (--images).")
@@ -103,6 +115,7 @@ class CocoImages:
                 self.builder.report(what, NO_SIZE, place, file=path, objects=0)
             try:
                 height, width = image_size(path)
+                self.builder.note_unsized(path)
             except ImageError as error:
                 self.dropped.add(image_id)
                 what = str(error).removeprefix(f"{path}: ")
@@ -117,9 +130,20 @@ class CocoImages:
             return self.pictures[image_id]
         same = (image_id, str(image_id), *([number(image_id)] if isinstance(image_id, str) else []))
         found = next((self.pictures[one] for one in same if one in self.pictures), None)
+        if found is None and isinstance(image_id, str):
+            found = self._named.get(image_id)
         if found is None and not any(one in self.dropped for one in same):
             self.unlisted.setdefault(image_id, []).append(annotation)
         return found
+
+    @cached_property
+    def _named(self) -> dict[str, Picture]:
+        """The images by their file names with and without extension, if these are unique."""
+        names: dict[str, list[Picture]] = defaultdict(list)
+        for picture in self.pictures.values():
+            for name in dict.fromkeys((picture.path.name, picture.path.stem)):
+                names[name].append(picture)
+        return {name: found[0] for name, found in names.items() if len(found) == 1}
 
     def report_unlisted(self) -> None:
         """Report the annotations whose images the file does not list, once per image."""

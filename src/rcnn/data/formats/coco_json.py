@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rcnn.data.formats.coco_forms import whole_number
+from rcnn.data.formats.contents import ANNOTATION_FOLDERS
 from rcnn.data.problems import shortened
 from rcnn.io.images import visible_files
 
@@ -64,7 +66,9 @@ def _coco_file_in(folder: Path) -> Path | None:
 
 
 def _json_files(folder: Path) -> list[Path]:
-    return [file for part in (folder, folder / "annotations") for file in visible_files(part, "*.json")]
+    parts = dict.fromkeys(part.resolve() for name in ANNOTATION_FOLDERS if (part := folder / name).is_dir())
+    below = [folder / part.name for part in parts]
+    return [file for part in (folder, *below) for file in visible_files(part, "*.json")]
 
 
 def _is_json(file: Path) -> bool:
@@ -117,6 +121,7 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
         raise ValueError(
             f"{path}: expected a JSON object with images, annotations, categories; found {found}."
         )
+    content |= {key: _as_list(content[key]) for key in ("images", "annotations") if key in content}
     if all(isinstance(content.get(k), list) for k in ("images", "annotations", "categories")):
         content["images"] = [_with_file_name(entry) for entry in content["images"]]
         return content
@@ -135,6 +140,13 @@ def _described(content: Any) -> str:
     if "score" in first and "category_id" in first:
         return "a list of predictions: measure them with rcnn evaluate DATA --predictions FILE"
     return f"a list of objects with {shortened([str(key)[:30] for key in first]) or 'nothing in them'}"
+
+
+def _as_list(entries: Any) -> Any:
+    """The entries of an object whose keys are their ids, as LIVECell has it."""
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        return entries
+    return [{"id": whole_number(key), **entry} for key, entry in entries.items()]
 
 
 def _with_file_name(entry: Any) -> Any:

@@ -41,6 +41,7 @@ from rcnn.structures import Size
 IMAGE = (
     "filename", "file_name", "image_name", "imagename", "image_path", "img_path", "imagepath", "filepath",
     "path", "image", "img", "file", "image_id", "imageid", "image_file", "img_name", "id",
+    "patientid", "patient_id", "image_filename",
 )  # fmt: skip
 CLASS = (
     "class_name", "label_name", "category_name", "class", "label", "category", "classname", "labelname",

@@ -19,6 +19,7 @@ from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
 from rcnn.data.formats.contents import head, read_text
+from rcnn.data.formats.folders import subfolders
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.images import visible_files
 
@@ -38,7 +39,8 @@ def _text_folder(source: Path) -> Path | None:
     if not source.is_dir():
         return None
     below = [f for f in visible_files(source) if f.is_dir() and FOLDERS.match(f.name)]
-    return next((folder for folder in [*below, source] if _is_text_folder(folder)), None)
+    deeper = [folder for parent in below for folder in subfolders(parent)]
+    return next((folder for folder in [*below, *deeper, source] if _is_text_folder(folder)), None)
 
 
 def _is_text_folder(folder: Path) -> bool:

@@ -130,14 +130,14 @@ def sides_of(source: Path, has_files: HasFiles) -> list[Sides]:
             folder above it (``images/train`` with ``masks/train``).
         has_files: whether a folder contains annotations of the kind looked for.
     """
-    folders = [(folder, *_role(folder.name)) for folder in subfolders(source)]
+    folders = _with_roles(subfolders(source))
     images = {f: name for f, role, name in folders if role == "images" and has_images(f)}
     others = {f: name for f, role, name in folders if role == "annotations" and has_files(f)}
     pairs = [Sides(i, a, n) for i, n in images.items() for a, m in others.items() if n == m]
     if not pairs and len(images) == 1 and len(others) == 1:
         (image, name), (annotation, other) = *images.items(), *others.items()
         pairs = [] if name and other else [Sides(image, annotation)]
-    opposite = None if pairs else opposite_of(source, has_files)
+    opposite = None if pairs or not has_images(source) else opposite_of(source, has_files)
     return pairs if opposite is None else [Sides(source, opposite)]
 
 
@@ -148,18 +148,27 @@ def opposite_of(folder: Path, has_files: HasFiles) -> Path | None:
     ``cells/train_masks``.
     """
     for level in (folder, *list(folder.parents)[:LEVELS_ABOVE]):
-        role, name = _role(level.name)
-        if role != "images":
-            continue
+        siblings = _with_roles(subfolders(level.parent))
+        own = next((name for other, role, name in siblings if other == level and role == "images"), None)
         mirrored = [
             other / folder.relative_to(level)
-            for other in subfolders(level.parent)
-            if _role(other.name) == ("annotations", name)
+            for other, role, name in siblings
+            if role == "annotations" and name == own
         ]
         found = [f for f in mirrored if f.is_dir() and has_files(f)]
         if len(found) == 1:
             return found[0]
     return None
+
+
+def _with_roles(folders: list[Path]) -> list[tuple[Path, str, str]]:
+    """Folders with what they are, and the rest of their names.
+
+    Convention: next to ``train_masks``, a folder ``train`` is one of images.
+    """
+    found = [(folder, *_role(folder.name)) for folder in folders]
+    named = {name for _, role, name in found if role == "annotations" and split_of(name)}
+    return [(f, role or ("images" if name in named else ""), name) for f, role, name in found]
 
 
 def is_image_folder(name: str) -> bool:

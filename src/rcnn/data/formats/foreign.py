@@ -19,7 +19,7 @@ from rcnn.io.images import IMAGE_ENDINGS, image_files
 
 MOST_FILES, DEEPEST = 2000, 5  # files and levels of folders looked at
 LOOKED_INTO = 60  # files of which the beginning is read
-TEXTS = (".json", ".xml", ".txt", ".csv", ".jsonl", ".odgt", ".geojson", ".ndjson")
+TEXTS = ("", ".json", ".xml", ".txt", ".csv", ".jsonl", ".odgt", ".geojson", ".ndjson")
 EXPORT = "Export or convert the annotations to COCO JSON."
 # In the names of folders and files of masks.
 LABELS = re.compile(
@@ -94,6 +94,8 @@ CONTENTS = (
      "Convert it to COCO JSON with one image per frame."),
     (".json", r'"channel_names"\s*:|"numTraining"\s*:', "a data set of nnU-Net (NIfTI)",
      "Save slices as PNG or TIFF: images in images/, object numbers in labels/."),
+    ("", r"<annotation>", "a file of Pascal VOC without the extension .xml",
+     "Add the extension to its name."),
     (".xml", r"<HRSC_Image\b", "an annotation file of HRSC2016", EXPORT),
     (".xml", r"<ASAP_Annotations\b", "an annotation file of ASAP",
      "Open the slide in QuPath, import the file there, and export GeoJSON."),

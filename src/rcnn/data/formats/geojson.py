@@ -89,6 +89,7 @@ def _read_file(objects: AnnotatedImages, picture: Picture, file: Path) -> None:
         objects.builder.report(what, "Convert them to pixels first.", file=picture.path)
         return
     listed = content.get("features", [content]) if isinstance(content, dict) else content
+    listed = listed if isinstance(listed, list) else []
     features = [feature if isinstance(feature, dict) else {} for feature in listed]
     searched = any(_properties(feature).get("objectType") in FOUND for feature in features)
     used = {number: f for number, f in enumerate(features) if _is_object(objects, f, searched=searched)}

@@ -16,10 +16,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from rcnn.data.formats.contents import ANNOTATION_FOLDERS
+from rcnn.data.formats.folders import is_annotation_folder
 from rcnn.data.formats.lookup import (
     FILES_ONLY_BELOW,
     absolute,
     find_file,
+    find_other_extension,
     is_outside,
     leads_out,
     plain_name,
@@ -56,6 +58,9 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
         outside = [name for name in names if is_outside(parent / name, reach)]
         if outside:
             raise ValueError(f"{path}: {leads_out(outside[0], reach)} {FILES_ONLY_BELOW}")
+        renamed = (f for f in candidates if f.is_dir() and any(find_other_extension(f, n) for n in names))
+        if (folder := next(renamed, None)) is not None:
+            return folder
         looked = ", ".join(dict.fromkeys(str(c) for c in candidates))
         raise ValueError(
             f"{path}: none of its images was found, for example {names[0]}. Searched {looked}. "
@@ -106,6 +111,7 @@ class ImageIndex:
 
     def __init__(self, source: Path, images: str | Path | None = None) -> None:
         beside = source if source.is_dir() else source.parent
+        self.splits = _splits(source.stem)
         self.roots = [beside]
         if images is not None:
             self.roots = [Path(images)]
@@ -136,7 +142,7 @@ class ImageIndex:
                 return found
         keys = (plain_name(parts[-1]), plain_name(PurePosixPath(parts[-1]).stem))
         for key in dict.fromkeys(keys):
-            candidates = self._below.get(key, [])
+            candidates = self._likely(self._below.get(key, []))
             if candidates:
                 return _best(candidates, parts)
         return None
@@ -156,6 +162,21 @@ class ImageIndex:
             candidates = self._below[longest]
             return candidates[0] if len(candidates) == 1 else None
         return None
+
+    def _likely(self, candidates: list[Path]) -> list[Path]:
+        """Of several, those not in folders of masks or of another split than the annotations'."""
+        for is_other in (self._is_mask, self._is_of_other_split):
+            likely = [file for file in candidates if not is_other(file)]
+            candidates = likely or candidates
+        return candidates
+
+    def _is_mask(self, file: Path) -> bool:
+        return is_annotation_folder(file.parent.name)
+
+    def _is_of_other_split(self, file: Path) -> bool:
+        above = set(self.roots[0].parts)
+        owners = [_splits(part) for part in file.parts[:-1] if part not in above]
+        return bool(self.splits) and any(own and not own & self.splits for own in owners)
 
     def only(self) -> Path | None:
         """The only image there is; None if there are none or several."""

@@ -2,6 +2,7 @@
 
     images/a.png   labels/a.tif or masks/a.png, …   as rcnn.data.formats.label_pairs finds them
     a.png          a_label.tif, a_masks.png, …      in one folder
+    images/a.png   masks/a.tif                      a black and white page per object
 
 0 is the background, and each other number is an object, which may have several parts and holes; objects
 cannot overlap. There is one class, called ``object``. Label images are read once for the boxes, and again
@@ -24,6 +25,7 @@ from rcnn.data.builder import Annotation, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.colours import read_object_numbers
 from rcnn.data.formats.label_kinds import (
+    ClassNumbersError,
     Meaning,
     background_problems,
     looks_like_background,
@@ -31,10 +33,11 @@ from rcnn.data.formats.label_kinds import (
     separate_parts,
 )
 from rcnn.data.formats.label_pairs import Pair, has_label_names, label_pairs, label_sides, picture_ids
+from rcnn.data.formats.mask_pages import picture_of_pages
 from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import ImageError
-from rcnn.io.reading import reader_threads
+from rcnn.io.reading import ChoiceError, reader_threads
 from rcnn.structures import Masks, Size
 
 CLASS_NAMES = ("object",)
@@ -69,7 +72,7 @@ def is_objects_folder(folder: Path, images: Path | None = None) -> bool:
     if meaning.kind != "classes":
         return meaning.kind == "objects"
     numbers = shortened([str(number) for number in sorted(meaning.numbers)])
-    raise ValueError(
+    raise ClassNumbersError(
         f"{folder}: the numbers in its label images look like classes, not objects: {numbers}, each in "
         f"{meaning.parts:.1f} separate parts per image. As classes of pixels: add {NAMES_FILE} (one name per "
         "line, the first for 0), or --format semantic. To make every separate part of a number an object: "
@@ -167,11 +170,13 @@ class _Look:
         name: of the image.
         parted: the numbers with several separate parts.
         has_background: an object covers most of the image and its corners.
+        has_pages: it is a TIFF file with one mask per page.
     """
 
     name: str
     parted: tuple[int, ...]
     has_background: bool
+    has_pages: bool = False
 
 
 def _read(pair: Pair, name: str) -> tuple[Picture, _Look] | Problem:
@@ -182,6 +187,12 @@ def _read(pair: Pair, name: str) -> tuple[Picture, _Look] | Problem:
     try:
         numbers = read_label(label, size)
     except ImageError as error:
+        try:
+            pages = picture_of_pages(path, label, size, name) if isinstance(error, ChoiceError) else None
+        except ImageError:
+            pages = None
+        if pages is not None:
+            return pages, _Look(path.name, (), has_background=False, has_pages=True)
         return Problem(path, str(error), "Fix the label image or export it again.", label.name)
     values, windows = label_windows(numbers)
     picture = Picture(path, size, name, annotations_of_windows(values, windows, [0] * len(values)))
@@ -224,6 +235,10 @@ def _suspect_objects(builder: DatasetBuilder, looks: Sequence[_Look]) -> None:
         what = f"{len(parted)} of {total} numbers are in several separate parts: {examples}."
         advice = "Each is one object; if the parts are objects of their own, use --format components."
         builder.warn(what, advice, "labels")
+    paged = [look.name for look in looks if look.has_pages]
+    if paged:
+        what = f"{len(paged)} label images are stacks of black and white pages: {shortened(paged)}."
+        builder.warn(what, "Each page is one object.", "labels")
     names = [look.name for look in looks if look.has_background]
     builder.problems += background_problems(builder.source, names)
 

@@ -39,6 +39,10 @@ MAX_BETWEEN = 0.25  # fraction of the pixels that may be between black and white
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
+class ClassNumbersError(ValueError):
+    """Label images whose numbers look like classes, and nothing says that they are."""
+
+
 @dataclass(frozen=True)
 class Meaning:
     """What the numbers of a set of label images mean.

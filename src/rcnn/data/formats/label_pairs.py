@@ -27,7 +27,7 @@ from rcnn.io.images import IMAGE_ENDINGS, image_files, plain_stem
 LABEL_MARKS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")  # longest first; in one folder
 MORE_LABEL_MARKS = (
     *LABEL_MARKS, "-masks", "-mask", "-labels", "-label", "_gt", "_seg", "_segmentation", "_annotation",
-    "_instances", "_instance",
+    "_instances", "_instance", "_L", "_GT", "_Mask", "_lab", "_color",
 )  # fmt: skip
 LABEL_PREFIXES = ("masks_", "mask_", "labels_", "label_", "gt_", "seg_", "mask-", "label-")
 IMAGE_MARKS = ("_img", "_image")

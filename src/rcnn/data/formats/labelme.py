@@ -184,6 +184,7 @@ class _Reader:
         self.images = ImagesByName(sides.images, found)
         self.kinds: set[str] = set()
         self.reserved: Counter[str] = Counter()
+        self.others: list[str] = []  # JSON files of other programs
         self.drawn: list[tuple[Picture, list[_Drawn]]] = []
         self.files: dict[Path, Path] = {}  # image → JSON
 
@@ -194,7 +195,10 @@ class _Reader:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             self.builder.report(f"This is not JSON ({error}).", "Fix it or annotate again.", file=file)
             return
-        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        if not isinstance(content, dict) or not ({"shapes", "imagePath"} & content.keys()):
+            self.others.append(file.name)
+            return
+        if not isinstance(content.get("shapes"), list):
             what = "Expected a JSON object with a list shapes."
             self.builder.report(what, "Move other files elsewhere.", file=file)
             return
@@ -206,6 +210,8 @@ class _Reader:
         if is_number(height) and is_number(width):
             problem = size_problem(picture.path, picture.size, (int(height), int(width)))
             self.builder.problems += [] if problem is None else [problem]
+        elif picture.path != file:
+            self.builder.note_unsized(picture.path)
         self._read_shapes(file, picture, content["shapes"])
 
     def _picture(self, path: Path, file: Path) -> Picture | None:
@@ -311,6 +317,9 @@ class _Reader:
             what = f"{len(bare)} images have no JSON file: {shortened(bare)}."
             advice = "They are skipped; an empty list of shapes stands for an image without objects."
             self.builder.warn(what, advice, "images")
+        if self.others:
+            what = f"{len(self.others)} JSON files are not LabelMe's: {shortened(self.others)}."
+            self.builder.warn(what, "They were ignored.", "files")
         if self.reserved:
             names = ", ".join(f"{label} ({count})" for label, count in self.reserved.items())
             what = f"Shapes with labels that stand for no object: {names}."

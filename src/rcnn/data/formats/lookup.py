@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from rcnn.data.problems import Problem, shortened
-from rcnn.io.images import image_files
+from rcnn.io.images import IMAGE_ENDINGS, image_files
 
 FILES_ONLY_BELOW = "Images elsewhere are opened from the folder that you name: --images, or images=…."
 LISTED_SINGLY = 5  # missing images; more become one problem
@@ -94,6 +94,26 @@ def find_file(folder: Path, name: str, reach: Sequence[Path]) -> Path | None:
             if len(found := known.get(plain_name(candidate.name), [])) == 1:
                 return found[0]
     return None
+
+
+def find_other_extension(folder: Path, name: str) -> Path | None:
+    """The only image whose name without extension is that of a file that is named otherwise."""
+    named = PurePosixPath(name.replace("\\", "/"))
+    parent = folder / named.parent if ".." not in named.parts and not named.is_absolute() else folder
+    parent = parent if parent.is_dir() else folder
+    if not parent.is_dir():
+        return None
+    stem = named.stem if named.suffix.lower() in IMAGE_ENDINGS else named.name
+    return _of_stem(parent, parent.stat().st_mtime_ns).get(plain_name(stem))
+
+
+@lru_cache(maxsize=32)
+def _of_stem(folder: Path, changed: int) -> dict[str, Path]:
+    """The image files of a folder by their plain names without extension, if these are unique."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in image_files(folder):
+        found[plain_name(file.stem)].append(file)
+    return {stem: files[0] for stem, files in found.items() if len(files) == 1}
 
 
 def plain_name(name: str) -> str:

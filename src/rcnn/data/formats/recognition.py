@@ -14,10 +14,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rcnn.data.formats.folders import SPLIT_WORDS, is_image_folder, split_of, subfolders, without_split
+from rcnn.data.formats.dota import is_dota
+from rcnn.data.formats.folders import (
+    SPLIT_WORDS,
+    is_annotation_folder,
+    is_image_folder,
+    split_of,
+    subfolders,
+    without_split,
+)
+from rcnn.data.formats.label_kinds import ClassNumbersError
 from rcnn.data.formats.registry import Format, formats
 from rcnn.data.formats.yolo_settings import existing_splits
 from rcnn.io.images import image_files, visible_files
@@ -52,7 +62,15 @@ def recognised(source: Path, options: Mapping[str, Any]) -> list[Format]:
     Raises:
         ValueError: a format recognises the path, but asks for one of several files.
     """
-    return [row for row in formats().values() if row.sniff(source, **taken(row, options))]
+    found, question = [], None
+    for row in formats().values():
+        try:
+            found += [row] if row.sniff(source, **taken(row, options)) else []
+        except ClassNumbersError as error:
+            question = question or error
+    if question is not None and not found:
+        raise question
+    return found
 
 
 def taken(row: Format, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +84,8 @@ def find_splits(source: Path) -> dict[str, SplitPlace]:
         return {}
     source = unwrapped(source)
     of_settings = {name: SplitPlace(file, name) for name, file in existing_splits(source).items()}
+    if len(of_settings) > 1 and source.is_dir() and all(map(is_dota, subfolders(source))):
+        return _splits_in(source)  # Roboflow writes data.yaml for oriented boxes, too
     if len(of_settings) > 1:
         return of_settings
     return {} if not source.is_dir() or _opens(source) else _splits_in(source)
@@ -87,6 +107,16 @@ def unwrapped(source: Path) -> Path:
             return source
         place = splits[0].path if len(splits) == 1 else place
     return place
+
+
+def _without_wrapping(path: Path) -> Path:
+    """The folder inside folders that contain nothing but one folder."""
+    for _ in range(DEEPEST):
+        inside = list(islice(path.iterdir(), 2)) if path.is_dir() else []
+        if len(inside) != 1 or not inside[0].is_dir():
+            break
+        path = inside[0]
+    return path
 
 
 def openable_below(source: Path) -> list[Path]:
@@ -111,8 +141,11 @@ def _splits_in(source: Path) -> dict[str, SplitPlace]:
         found: dict[str, list[Path]] = defaultdict(list)
         for path in place[:MAX_FOLDERS_PROBED]:
             split = split_of(path.stem if path.is_file() else path.name)
-            if split is not None and _is_openable(path):
-                found[split].append(path)
+            if split is None:
+                continue
+            inside = (one for one in (path, _without_wrapping(path)) if _is_openable(one))
+            found[split] += list(islice(inside, 1))
+        found = {split: paths for split, paths in found.items() if paths}
         if "train" in found and all(len(paths) == 1 for paths in found.values()):
             splits = sorted((ORDER.index(split), paths[0]) for split, paths in found.items())
             return {_name(path, ORDER[order]): SplitPlace(path) for order, path in splits}
@@ -125,7 +158,8 @@ def _places_of_splits(source: Path) -> Iterator[list[Path]]:
     for folder in subfolders(source):
         if is_image_folder(folder.name):
             yield subfolders(folder)
-    for folder in (source, source / "annotations"):
+    listing = [f for f in subfolders(source) if is_annotation_folder(f.name) or f.name.lower() == "data"]
+    for folder in (source, *listing):
         families: dict[str, list[Path]] = defaultdict(list)
         files = visible_files(folder) if folder.is_dir() else []
         for file in (f for f in files if f.suffix.lower() in LISTS):

@@ -4,6 +4,9 @@
     <folder>/images/<name>.jpg
     <folder>/labels/<name>.png    gray or palette
 
+    <folder>/_classes.csv         Roboflow's: Pixel Value, Class; then a line for each
+    <folder>/<name>.jpg           with <name>_mask.png
+
 The folders and label images may also be called as :mod:`rcnn.data.formats.label_pairs` has them. Without
 ``classes.txt``, which is read so only if the format is named, the classes are called by their values.
 """
@@ -20,20 +23,31 @@ import numpy.typing as npt
 
 from rcnn.data.builder import DatasetBuilder
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.contents import first_row, read_table
 from rcnn.data.formats.label_image import NAMES_FILE, is_label_folder, meaning_of_folder
 from rcnn.data.formats.label_pairs import label_pairs, label_sides
 from rcnn.io.atomic import read_lines
 from rcnn.io.images import ImageError, read_numbers
 from rcnn.structures import VOID, Size
 
+VALUES_FILE = "_classes.csv"  # of Roboflow
+
 
 def is_semantic_folder(folder: Path, images: Path | None = None) -> bool:
     """Whether a folder has ``classes.txt`` and label images: in ``labels``, or with numbers like classes'."""
-    if not (folder / NAMES_FILE).is_file() or not is_label_folder(folder, images):
+    if not is_label_folder(folder, images):
+        return False
+    if _is_table_of_values(folder / VALUES_FILE):
+        return True
+    if not (folder / NAMES_FILE).is_file():
         return False
     sides = label_sides(folder, images)
     named = sides is not None and sides.annotations.name.lower() == "labels"
     return named or meaning_of_folder(folder, images).kind == "classes"
+
+
+def _is_table_of_values(file: Path) -> bool:
+    return [cell.casefold() for cell in first_row(file)] == ["pixel value", "class"]
 
 
 def read_semantic(folder: str | Path, images: str | Path | None = None) -> Dataset:
@@ -64,7 +78,8 @@ def read_semantic(folder: str | Path, images: str | Path | None = None) -> Datas
 def _names_files(source: Path) -> list[Path]:
     sides = label_sides(source)
     folders = [source] if sides is None else [source, sides.annotations, sides.annotations.parent]
-    return [folder / NAMES_FILE for folder in folders]
+    values = [source / VALUES_FILE] if _is_table_of_values(source / VALUES_FILE) else []
+    return [*(folder / NAMES_FILE for folder in folders), *values]
 
 
 def _names_of_values(builder: DatasetBuilder, labels: Sequence[Path]) -> tuple[str, ...]:
@@ -91,7 +106,7 @@ def read_names(file: Path) -> tuple[str, ...]:
     Raises:
         ValueError: no names, a duplicate, or more names than values below void.
     """
-    names = tuple(read_lines(file))
+    names = _names_by_values(file) if file.name == VALUES_FILE else tuple(read_lines(file))
     twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
     if twice or not all(names) or not 0 < len(names) <= VOID:
         found = f"{twice[0]!r} occurs twice" if twice else f"{len(names)} lines, or an empty one"
@@ -99,6 +114,13 @@ def read_names(file: Path) -> tuple[str, ...]:
             f"{file}: {found}; expected one name per line, 1 to {VOID} names, the first for value 0."
         )
     return names
+
+
+def _names_by_values(file: Path) -> tuple[str, ...]:
+    """The names in a table of values and classes."""
+    rows = [row.values for row in read_table(file)[1:]]
+    named = {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit()}
+    return tuple(named.get(value, f"class {value}") for value in range(max(named, default=-1) + 1))
 
 
 def read_map(path: Path, size: Size, num_classes: int) -> npt.NDArray[np.int64]:

@@ -255,7 +255,9 @@ class _Reader:
             what = f"The annotated size is {width} by {height}."
             self.builder.report(what, "Give width and height in pixels.", xml.name, file=picture.path)
             return
-        if annotated != (0, 0):  # written by tools that do not know the size
+        if annotated == (0, 0):  # written by tools that do not know the size
+            self.builder.note_unsized(picture.path)
+        else:
             problem = size_problem(picture.path, picture.size, annotated)
             self.builder.problems += [] if problem is None else [problem]
 

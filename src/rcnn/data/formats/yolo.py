@@ -17,6 +17,7 @@ classes. An image without a text file has no objects, as the format defines. Dar
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.folders import images_below
 from rcnn.data.formats.lookup import reach_of, refuse_outside
 from rcnn.data.formats.yolo_layout import NO_NAMES, LabelFinder, YoloPlace, find_yolo
-from rcnn.data.formats.yolo_lines import BOX, MIN_OUTLINE_VALUES, Line, Row, suspicions
+from rcnn.data.formats.yolo_lines import BOX, MIN_OUTLINE_VALUES, Line, Row, fields_of, suspicions
 from rcnn.data.formats.yolo_settings import NAMES_FILES, class_numbers, find_by_end, load_settings
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.atomic import read_lines
@@ -140,7 +141,7 @@ class _Reader:
     def _read_lines(self, picture: Picture, label: Path, lines: list[str]) -> None:
         seen: dict[tuple[str, ...], int] = {}
         for number, line in enumerate(lines, 1):
-            fields = tuple(line.split())
+            fields = fields_of(line)
             if not fields:
                 continue
             place = f"{label.name}, line {number}"
@@ -153,7 +154,9 @@ class _Reader:
                 row = np.array([float(field) for field in fields])
             except ValueError:
                 what = f"Expected numbers; found {line[:60]!r}."
-                self.builder.report(what, "Correct or delete the line.", place, file=picture.path)
+                decimal = re.search(r"\d,\d", line) and "." not in line
+                advice = "Write decimal points, not commas." if decimal else "Correct or delete the line."
+                self.builder.report(what, advice, place, file=picture.path)
                 continue
             self.lines.append(Line(picture, place, row))
 
@@ -246,8 +249,10 @@ class _Reader:
         lost = [
             label
             for folder in sorted({label.parent for label in self.images_of})
-            for label in (visible_files(folder, "*.txt") if folder.is_dir() else ())
-            if label not in self.images_of and label.name not in NAMES_FILES
+            for label in (visible_files(folder) if folder.is_dir() else ())
+            if label.suffix.lower() == ".txt"
+            and label not in self.images_of
+            and label.name not in NAMES_FILES
         ]
         folders = {image.parent for images in self.images_of.values() for image in images}
         others = {f.stem: f for folder in folders for f in visible_files(folder) if f.is_file()}

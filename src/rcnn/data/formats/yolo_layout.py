@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from rcnn.data.formats.folders import (
     opposite_of,
     sides_of,
 )
-from rcnn.data.formats.lookup import reach_of
+from rcnn.data.formats.lookup import plain_name, reach_of
+from rcnn.data.formats.yolo_lines import fields_of
 from rcnn.data.formats.yolo_settings import (
     DATA_ENDING,
     NAMES_FILES,
@@ -27,7 +29,7 @@ from rcnn.data.formats.yolo_settings import (
     split_entries,
 )
 from rcnn.io.atomic import read_lines
-from rcnn.io.images import IMAGE_ENDINGS, image_files
+from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
 ABOVE = 4  # number of folders above the images that are searched for settings
 NO_NAMES = "YOLO labels without class names; add a data.yaml, or classes.txt with one name per line"
@@ -67,9 +69,34 @@ class LabelFinder:
     images: Path | None = None
     labels: Path | None = None
     folders: dict[Path, Path] = field(default_factory=dict)
+    texts: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
 
     def find(self, image: Path) -> Path:
-        """The text file of an image; it need not exist."""
+        """The text file of an image; it need not exist.
+
+        Otherwise, the only one whose name differs just in case, in the Unicode form of accents, or in the
+        image's extension before ``.txt``.
+        """
+        named = self._named(image)
+        if named.is_file():
+            return named
+        alike = self._texts_in(named.parent).get(plain_name(image.stem), [])
+        return alike[0] if len(alike) == 1 else named
+
+    def _texts_in(self, folder: Path) -> dict[str, list[Path]]:
+        """The text files of a folder by their plain names without extensions."""
+        if folder not in self.texts:
+            found: dict[str, list[Path]] = defaultdict(list)
+            files = visible_files(folder) if folder.is_dir() else []
+            for file in (f for f in files if f.suffix.lower() == ".txt" and f.is_file()):
+                stem = file.with_suffix("")
+                name = stem.stem if stem.suffix.lower() in IMAGE_ENDINGS else stem.name
+                if file.name not in NAMES_FILES:
+                    found[plain_name(name)].append(file)
+            self.texts[folder] = dict(found)
+        return self.texts[folder]
+
+    def _named(self, image: Path) -> Path:
         beside = image.with_suffix(".txt")
         if beside.is_file():
             return beside
@@ -98,7 +125,7 @@ def find_yolo(path: Path, split: str | None = None, images: Path | None = None) 
     """
     if images is not None:
         return _of_labels(path, images)
-    if path.suffix in (*YAML_ENDINGS, DATA_ENDING):
+    if path.suffix.lower() in (*YAML_ENDINGS, DATA_ENDING):
         return _of_settings(path, split)
     if path.is_file():
         return _of_list(path)
@@ -150,7 +177,7 @@ def has_texts(folder: Path) -> bool:
     """Whether a folder, or a folder below it, has text files that look like labels."""
     if not has_file(folder, (".txt",)):
         return False
-    files = (f for f in sorted(folder.rglob("*.txt")) if not f.name.startswith("."))
+    files = (f for f in sorted(folder.rglob("*.[tT][xX][tT]")) if not f.name.startswith("."))
     texts = [
         f for f, _ in zip((f for f in files if f.name not in NAMES_FILES), range(LOOKED_AT), strict=False)
     ]
@@ -161,7 +188,7 @@ def _looks_like_labels(file: Path) -> bool:
     """Whether the first line of a text file is a class and numbers, or the file is empty."""
     try:
         with file.open(encoding="utf-8-sig") as lines:
-            words = next((line for line in lines if line.strip()), "").split()
+            words = fields_of(next((line for line in lines if line.strip()), ""))
     except (OSError, UnicodeDecodeError):
         return False
     return not words or (len(words) >= 5 and all(_is_number(word) for word in words))

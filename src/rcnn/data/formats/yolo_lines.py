@@ -37,6 +37,18 @@ class Line:
     row: Row
 
 
+def fields_of(line: str) -> tuple[str, ...]:
+    """The values of a line, separated by blanks or by commas.
+
+    >>> fields_of("0 0.5 0.5 0.2 0.4"), fields_of("0, .5, .5, .2, .4")
+    (('0', '0.5', '0.5', '0.2', '0.4'), ('0', '.5', '.5', '.2', '.4'))
+    """
+    words = line.split()
+    if len(words) == 1 or all(word.endswith(",") for word in words[:-1]):
+        return tuple(word for word in line.replace(",", " ").split())
+    return tuple(words)
+
+
 def suspicions(source: Path, lines: Sequence[Line], has_keypoints: bool) -> list[Problem]:
     """What the lines of a data set look like, if not like what they are read as.
 

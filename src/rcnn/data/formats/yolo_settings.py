@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rcnn.data.formats.contents import head, read_text
 from rcnn.data.formats.label_image import NAMES_FILE
 from rcnn.data.formats.lookup import is_within, reach_of, refuse_outside
 from rcnn.io.images import visible_files
@@ -49,7 +50,8 @@ def settings_in(folder: Path) -> Path | None:
     named = next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
     if named is not None or not folder.is_dir():
         return named
-    files = [file for file in visible_files(folder, "*.y*ml") if file.is_file() and _has_keys(file)]
+    files = [f for f in visible_files(folder) if f.suffix.lower() in YAML_ENDINGS and f.is_file()]
+    files = [file for file in files if _has_keys(file)]
     files = files or [file for file in visible_files(folder, f"*{DATA_ENDING}") if file.is_file()]
     return files[0] if len(files) == 1 else None
 
@@ -67,10 +69,10 @@ def load_settings(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is missing, unusable, or has no names.
     """
-    text = _text_of(file)
+    text = read_text(file)
     if file.suffix == DATA_ENDING:
         return _of_darknet(file, text)
-    if file.suffix not in YAML_ENDINGS:
+    if file.suffix.lower() not in YAML_ENDINGS:
         return {"names": _listed_names(file, text)}
     content = parse_yaml(text, file)
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
@@ -116,7 +118,7 @@ def split_entries(file: Path, settings: dict[str, Any]) -> dict[str, Entries]:
 
 def existing_splits(path: Path) -> dict[str, Path]:
     """The splits, with images, of a file of settings or of the one in a folder; and that file for each."""
-    file = path if path.suffix in (*YAML_ENDINGS, DATA_ENDING) else settings_in(path)
+    file = path if path.suffix.lower() in (*YAML_ENDINGS, DATA_ENDING) else settings_in(path)
     if file is None:
         return {}
     try:
@@ -167,22 +169,21 @@ def _ends(name: str) -> Iterator[str]:
 
 
 def _has_keys(file: Path) -> bool:
-    text = file.read_text("utf-8", "replace")
+    text = head(file)
     return all(re.search(rf"^{key}\s*:", text, re.MULTILINE) for key in ("names", "(train|val|test|path|nc)"))
 
 
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: the file cannot be read ({error}).") from error
-
-
 def _listed_names(file: Path, text: str) -> list[str]:
+    """The names in a list, without the numbers 0, 1, … that some write before them."""
     names = [line.strip() for line in text.strip().splitlines()]
     if not all(names):
         empty = names.index("") + 1
         raise ValueError(f"{file}: line {empty} is empty; expected the name of class {empty - 1}.")
+    if len(names) == 1 and "," in names[0]:
+        raise ValueError(f"{file}: its only line has commas, {names[0][:60]!r}; expected one name per line.")
+    numbered = [re.fullmatch(r"(\d+)\s*[\s:;,.=)-]\s*(\S.*)", name) for name in names]
+    if len(names) > 1 and all(f is not None and int(f[1]) == i for i, f in enumerate(numbered)):
+        return [found[2] for found in numbered if found is not None]
     return names
 
 
@@ -197,4 +198,4 @@ def _of_darknet(file: Path, text: str) -> dict[str, Any]:
             f"{file}: expected names = with a file of class names; found {content.get('names')}."
         )
     splits = {split: content[split] for split in SPLITS if content.get(split)}
-    return {"names": _listed_names(names, _text_of(names)), **splits}
+    return {"names": _listed_names(names, read_text(names)), **splits}
