@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rcnn.catalogue import PUBLISHED
 from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
 from rcnn.inference.exported import ExportedDetector, is_exported, open_exported
+from rcnn.io.checkpoint_fields import check_model_fields
 from rcnn.io.hub import download_model, is_hub_address
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.io.packaged import packaged
@@ -170,6 +171,7 @@ def _read(file: Path, trust: bool | Iterable[str]) -> Detector:
     missing = [key for key in _OWN_METADATA if key not in metadata]
     if missing:
         raise ValueError(f"{file}: not a detector: its metadata lacks {', '.join(missing)}")
+    check_model_fields(metadata, str(file))
     require_trust([metadata["architecture"], metadata["model"]], str(file), trust)
     try:
         model = model_class(metadata["architecture"])
@@ -177,13 +179,13 @@ def _read(file: Path, trust: bool | Iterable[str]) -> Detector:
         raise ValueError(f"{file}: {error}") from error
     class_names = tuple(metadata["class_names"])
     semantic_names = tuple(metadata.get("semantic_names", ()))
-    skeleton = Skeleton.from_json(metadata.get("skeleton"))
     try:
+        skeleton = Skeleton.from_json(metadata.get("skeleton"))
         settings = build_settings(model.Settings(), metadata["model"], "model")
         transform = build_settings(Transform(), metadata["transform"], "transform")
         network = model.build(settings, class_names, semantic_names, skeleton)
         network.load_state_dict(_weights(tensors))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{file}: made by another version of rcnn? {error}") from error
     own = (*_OWN_METADATA, "skeleton", "semantic_names")
     return Detector(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rcnn.config import build_settings
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.io.reading import Reading
 from rcnn.structures import Array, Size
@@ -80,9 +81,13 @@ class Transform:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Transform:
-        """From a file's metadata, which has lists for tuples; entries that are not known are left out."""
-        read = Reading(**_known(Reading, values.get("read", {})))
-        return cls(**{**_known(cls, values), "read": read})
+        """From a file's metadata, which has lists for tuples; entries that are not known are left out.
+
+        Raises:
+            ValueError: an entry of a wrong type or out of range.
+        """
+        read = _known(Reading, values.get("read", {}))
+        return build_settings(cls(), {**_known(cls, values), "read": read}, "transform")
 
     @property
     def channels(self) -> int:

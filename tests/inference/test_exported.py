@@ -21,11 +21,12 @@ from rcnn.inference.exporters.onnx_file import OPSET
 Edit = Callable[[bytes], bytes]
 INFO: dict[str, Any] = {
     "export": 1,
+    "model": {},
+    "transform": {},
     "opset": OPSET,
     "candidates": 50,
     "class_names": ["a"],
     "min_score": 0.5,
-    "transform": {},
     "versions": {"rcnn": "9.0", "torch": "9.1"},
 }
 NEWER = INFO | {"export": metadata.FORMAT + 1}

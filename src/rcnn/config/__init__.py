@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import reprlib
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 NONE = "none"
+SHOWN = 80  # characters of a wrong value in a message
 EVERY_PACKAGE = "all"
 
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -175,6 +177,27 @@ def build_settings(base: T, values: Mapping[str, Any], where: str) -> T:
     return _built(base, values, where, list(_keys(type(base), where)))
 
 
+def check_fields(
+    values: Mapping[str, Any], hints: Mapping[str, Any], where: str, *, required: Sequence[str] = ()
+) -> None:
+    """Check the plain values of a file by type; those without a type are left alone.
+
+    Args:
+        values: as JSON or TOML has them.
+        hints: the type of each value that is read, by name.
+        where: the file, for messages.
+        required: the names that have to be there.
+
+    Raises:
+        ValueError: a name is not there, or its value of another type.
+    """
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ValueError(f"{where}: its metadata lacks {', '.join(missing)}")
+    for name in hints.keys() & values.keys():
+        _checked(values[name], hints[name], f"{where}: {name}")
+
+
 def to_plain(settings: Any) -> dict[str, Any]:
     """A dataclass as TOML and JSON can hold it: None is left out where it is the default, else ``"none"``."""
     values: dict[str, Any] = {}
@@ -216,7 +239,7 @@ def _document(assignment: str) -> Any:
 
 def _built(base: T, values: Any, where: str, known: Sequence[str]) -> T:
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where}: got {values!r}, expected a table of settings")
+        raise ValueError(f"{where}: got {_shortened(values)}, expected a table of settings")
     hints = get_type_hints(type(base))
     valid = {spec.name for spec in _init_fields(type(base))}
     checked = {}
@@ -243,11 +266,18 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
     try:
         # As JSON, for there strictness allows an array where a tuple is wanted.
         text = json.dumps(value, default=str)
-        return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_json(text)
-    except ValidationError as error:
-        got = f"{value!r} ({type(value).__name__})"
+        plain = ConfigDict(strict=True, allow_inf_nan=False)
+        return TypeAdapter(hint, config=plain).validate_json(text)
+    except (ValidationError, ValueError, RecursionError) as error:
+        got = f"{_shortened(value)} ({type(value).__name__})"
         suggestion = did_you_mean(value, _choices(hint)) if isinstance(value, str) else ""
         raise ValueError(f"{key}: got {got}, {suggestion}expected {_described(hint)}") from error
+
+
+def _shortened(value: Any) -> str:
+    """A value as messages show it."""
+    text = reprlib.repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _is_none(value: Any, hint: Any) -> bool:
@@ -329,5 +359,5 @@ def _value(text: str) -> Any:
     """A TOML value, or the text itself where it is none (``train.optimizer=sgd`` needs no quotes)."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or beyond what its parser reads
         return text

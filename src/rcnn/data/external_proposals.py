@@ -16,7 +16,6 @@ import os
 import threading
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -29,9 +28,12 @@ import numpy.typing as npt
 
 from rcnn.data.cores import available_cores
 from rcnn.data.dataset import Dataset, Record
+from rcnn.io.arrays import array_of
 from rcnn.io.atomic import write_atomically
 from rcnn.io.download import cache_folder
 from rcnn.io.images import to_bytes
+from rcnn.io.json_text import parse_json
+from rcnn.io.matlab import read_matlab
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
 
 MAX_BYTES = 2**33  # of the arrays in a file
@@ -42,8 +44,10 @@ ENDINGS = ".npz, .mat (as published with Fast R-CNN) or .json (COCO proposals)"
 # Part of the cache key; incremented when the same settings give other boxes.
 _SEARCH_VERSION = 1
 
+_NPZ = ("images", "counts", "boxes")  # the arrays of our own files
 # Pixels by which boxes may extend beyond their image: programs round in different ways.
 OUTSIDE = 3.0
+LARGEST = 1e9  # pixels; coordinates beyond it are damage
 MIN_SIDE = 1e-3  # pixels; clipped boxes with a shorter side are dropped
 
 ImageId = int | str
@@ -58,8 +62,7 @@ def read_proposals(path: str | Path) -> dict[ImageId, Boxes]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another extension, content that does not match the extension, or a ``.mat`` file if SciPy
-            is not installed.
+        ValueError: another extension, or content that does not match the extension.
     """
     path = Path(path)
     readers = {".npz": _read_npz, ".mat": _read_mat, ".json": _read_json}
@@ -244,17 +247,23 @@ def _npz_bytes(proposals: Mapping[ImageId, Boxes]) -> bytes:
 def _read_npz(path: Path) -> dict[ImageId, Boxes]:
     try:
         _refuse_inflated(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            images, counts, boxes = (arrays[name] for name in ("images", "counts", "boxes"))
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as file:
+            images, counts, boxes = (array_of(file.read(f"{name}.npy")) for name in _NPZ)
+    except Exception as error:  # whatever zipfile and zlib raise for damaged files
         raise ValueError(
             f"{path}: not a proposal file: expected images, counts and boxes ({error})"
         ) from error
+    if (images.dtype.kind, counts.dtype.kind, boxes.dtype.kind) != ("U", "i", "f"):
+        raise ValueError(f"{path}: expected images as text, counts as integers, boxes as float numbers")
+    if counts.size and counts.min() < 0:
+        raise ValueError(f"{path}: a count of {counts.min()} boxes; create the file again")
     if boxes.shape != (int(counts.sum()), 4) or counts.shape != images.shape:
         raise ValueError(
             f"{path}: {len(images)} images, counts of {int(counts.sum())} boxes in total, and boxes of shape "
             f"{list(boxes.shape)} do not match; create the file again with `rcnn propose`"
         )
+    if not (np.abs(boxes.astype(np.float64)) < LARGEST).all():
+        raise ValueError(f"{path}: boxes with numbers that are not finite; create the file again")
     pieces = np.split(boxes.astype(np.float32), counts.cumsum())[:-1]
     return dict(zip((str(image) for image in images), pieces, strict=True))
 
@@ -277,13 +286,8 @@ def _read_mat(path: Path) -> dict[ImageId, Boxes]:
     lacking = [name for name in ("boxes", "images") if name not in content]
     if lacking:
         raise ValueError(f"{path}: no cell array {' and '.join(lacking)}; expected boxes and images")
-    names = [str(np.asarray(cell).reshape(-1)[0]) for cell in content["images"].reshape(-1)]
-    try:
-        cells = [np.asarray(cell, dtype=np.float32) for cell in content["boxes"].reshape(-1)]
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path}: its boxes are no numbers ({error}); expected [P, 4] for each image"
-        ) from error
+    names = [str(cell) for cell in _cells(content["images"], str, path)]
+    cells = _cells(content["boxes"], np.ndarray, path)
     if len(names) != len(cells):
         raise ValueError(f"{path}: boxes of {len(cells)} images, but names of {len(names)}")
     pairs = zip(names, cells, strict=True)
@@ -292,32 +296,37 @@ def _read_mat(path: Path) -> dict[ImageId, Boxes]:
 
 def _load_mat(path: Path) -> dict[str, Any]:
     try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise ValueError(f"{path}: reading MATLAB files needs SciPy: pip install scipy") from error
-    try:
-        content: dict[str, Any] = loadmat(path, variable_names=("boxes", "images"))
-    except NotImplementedError as error:
-        raise ValueError(f"{path}: a MATLAB 7.3 file; save it in MATLAB with -v7") from error
-    except (MatReadError, ValueError, TypeError, OSError, IndexError, MemoryError, zlib.error) as error:
+        return read_matlab(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a MATLAB file, or truncated: {error}") from error
-    return content
 
 
-def _from_matlab(rows: Boxes, place: str) -> Boxes:
+def _cells(found: Any, kind: type, path: Path) -> list[Any]:
+    """The values of a cell array; texts may be in a cell of their own."""
+    values = list(found.reshape(-1)) if isinstance(found, np.ndarray) and found.dtype == object else [None]
+    bare = [
+        v.item() if isinstance(v, np.ndarray) and v.dtype == object and v.size == 1 else v for v in values
+    ]
+    if not all(isinstance(value, kind) for value in bare):
+        raise ValueError(f"{path}: expected boxes and images as cell arrays of numbers and of names")
+    return bare
+
+
+def _from_matlab(rows: npt.NDArray[Any], place: str) -> Boxes:
     """1-based, inclusive y1 x1 y2 x2 as continuous x1 y1 x2 y2."""
     if rows.size == 0:
         return np.zeros((0, 4), np.float32)
     if rows.ndim != 2 or rows.shape[1] != 4:
         raise ValueError(f"{place}: boxes of shape {list(rows.shape)}, expected [P, 4] (y1 x1 y2 x2)")
-    return rows[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], dtype=np.float32)
+    if not np.abs(rows.astype(np.float64)).max() < LARGEST:  # NaN is not
+        raise ValueError(f"{place}: boxes with numbers that are not finite")
+    return rows[:, [1, 0, 3, 2]].astype(np.float32) - np.array([1, 1, 0, 0], dtype=np.float32)
 
 
 def _read_json(path: Path) -> dict[ImageId, Boxes]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        rows = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     wanted = "a list of objects with image_id, bbox [x, y, width, height] and score"
     if not isinstance(rows, list):
@@ -327,13 +336,24 @@ def _read_json(path: Path) -> dict[ImageId, Boxes]:
         try:
             x, y, width, height = (float(value) for value in row["bbox"])
             scored = float(row["score"]), [x, y, x + width, y + height]
-            by_image.setdefault(row["image_id"], []).append(scored)
-        except (KeyError, TypeError, ValueError) as error:
+            if not np.abs([scored[0], *scored[1]]).max() < LARGEST:  # NaN is not
+                raise ValueError("numbers that are not finite")
+            by_image.setdefault(_image_id(row["image_id"]), []).append(scored)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: entry {number}: expected {wanted} ({error!r})") from error
     return {
         image: np.array([box for _, box in sorted(boxes, key=lambda pair: -pair[0])], np.float32)
         for image, boxes in by_image.items()
     }
+
+
+def _image_id(value: Any) -> ImageId:
+    """An id as files have it; whole numbers may be written as 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"image_id {value!r}")
+    return value
 
 
 def _coco_rows(image: ImageId, boxes: Boxes) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from rcnn.config import build_settings
 from rcnn.extras import install_command
 from rcnn.inference import predictor, tiles
 from rcnn.inference.exported_metadata import (
@@ -36,6 +37,7 @@ from rcnn.inference.postprocess import Found, split_images
 from rcnn.inference.predictor import Prepared, Request
 from rcnn.inference.tiles import Tile, make_tiles, needs_tiling
 from rcnn.inference.torch_archive import ArchiveError, safe_copy
+from rcnn.io.checkpoint_fields import check_model_fields
 from rcnn.io.reading import Reading
 from rcnn.io.renamed import stored_settings
 from rcnn.kernels.library import cpu_flags
@@ -45,6 +47,10 @@ from rcnn.transform import Transform
 if TYPE_CHECKING:
     from rcnn.inference.predictor import ImageLike, OnError
 
+# What is read of a file's metadata, besides what checkpoints have.
+FIELDS: dict[str, Any] = {
+    "max_detections": int | None, "candidates": int | None, "precision": str, "transform_inside": bool,
+}  # fmt: skip
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 
 
@@ -85,7 +91,7 @@ class ExportedDetector:
     def merge(self) -> MergeSettings | None:
         """How its objects and classes of pixels become one partition; None where it does not find both."""
         settings = self._settings["model"].get("merge")
-        return None if settings is None else MergeSettings(**settings)
+        return None if settings is None else build_settings(MergeSettings(), settings, "merge")
 
     @cached_property
     def transform(self) -> Transform:
@@ -135,7 +141,10 @@ class ExportedDetector:
     @property
     def nms_iou(self) -> float:
         """The highest IoU of two objects of one class; above it, the one with the lower score is dropped."""
-        return float(self._settings["model"].get("box", {}).get("nms_iou", 0.5))
+        highest = float(self._settings["model"].get("box", {}).get("nms_iou", 0.5))
+        if not 0 <= highest <= 1:
+            raise ValueError(f"model.box.nms_iou {highest}: expected a number from 0 to 1")
+        return highest
 
     @property
     def used_precision(self) -> str:
@@ -262,8 +271,15 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedDe
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.is_dir() or path.suffix == ".xml":
-        return _load_openvino(path if path.is_dir() else path.parent, threads)
-    return _load_torch(path) if path.suffix == ".pt2" else _load_onnx(path, threads)
+        detector = _load_openvino(path if path.is_dir() else path.parent, threads)
+    else:
+        detector = _load_torch(path) if path.suffix == ".pt2" else _load_onnx(path, threads)
+    check_model_fields(detector.info, str(path), FIELDS)
+    try:
+        _ = detector.transform, detector.skeleton, detector.merge, detector.nms_iou
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path}: its settings are damaged ({error}); export the model again") from error
+    return detector
 
 
 def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rcnn.config import check_fields
 from rcnn.extras import install_command
+from rcnn.io.json_text import parse_json
 
 FORMAT = 2
 """The layout of inputs, outputs and metadata; a change that older readers would misread raises it."""
@@ -29,8 +31,8 @@ def folder_metadata(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{folder}: no {METADATA_FILE} in this folder; expected one that rcnn export wrote")
     try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8
+        content = parse_json(file.read_bytes())
+    except ValueError as error:  # of JSON, or of UTF-8
         raise ValueError(f"{file}: truncated or damaged; export the model again") from error
     info = _checked(content, file)
     seal = info.pop(_SEAL.decode(), None)  # the first files had none
@@ -50,8 +52,8 @@ def torch_metadata(archive: bytes, path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(io.BytesIO(archive)) as file:
             damaged = file.testzip()
             name = next((n for n in file.namelist() if n.endswith(METADATA_FILE)), None)
-            content = None if name is None else json.loads(file.read(name))
-    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # damage, depth
+            content = None if name is None else parse_json(file.read(name))
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:  # kinds of damage
         raise ValueError(
             f"{path}: truncated, damaged, or not written by rcnn export; export the model again"
         ) from error
@@ -89,7 +91,7 @@ def onnx_metadata(content: bytes, path: Path) -> dict[str, Any]:
     if seal != _entry(_SEAL, hashlib.sha256(body).hexdigest().encode()):
         raise ValueError(f"{path}: truncated, or changed since its export; export the model again")
     size, at = _read_varint(content, start + len(_HEAD) + 1)
-    return _checked(json.loads(content[at : at + size]), path)
+    return _checked(parse_json(content[at : at + size]), path)
 
 
 def _entry(key: bytes, value: bytes) -> bytes:
@@ -119,6 +121,7 @@ def _checked(info: Any, path: Path) -> dict[str, Any]:
     """The metadata, provided that this version can use it."""
     if not isinstance(info, dict) or "export" not in info:
         raise ValueError(f"{path}: not written by rcnn export")
+    check_fields(info, {"export": int, "versions": dict[str, Any], "sha256": dict[str, str]}, str(path))
     if info["export"] > FORMAT:
         raise ValueError(
             f"{path}: written by a newer rcnn ({written_by(info, 'rcnn')}, layout {info['export']}; this "

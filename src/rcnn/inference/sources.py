@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from rcnn.io.images import IMAGE_ENDINGS
+from rcnn.io.json_text import parse_json
 
 # How data sets name the folders of their images, and those of the masks beside them.
 IMAGE_FOLDERS = ("images", "Images", "PNGImages", "JPEGImages", "leftImg8bit")
@@ -88,10 +88,21 @@ def holds_predictions(folder: Path) -> bool:
     if (folder / PROGRESS).is_file():
         return True
     try:
-        content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        content = parse_json((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and {"rcnn", "precision", "images"} <= content.keys()
+
+
+def _image_id(value: object) -> int | str:
+    """The id of an image as results have it.
+
+    Raises:
+        TypeError: a value of another type.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"the id {value!r}")
+    return value
 
 
 def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
@@ -103,8 +114,8 @@ def listed_ids(file: Path, images: Mapping[str, Path]) -> dict[str, int | str]:
         ValueError: no COCO file, or images that it does not list.
     """
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["images"]
-        listed = {str(entry["file_name"]): entry["id"] for entry in entries}
+        entries = parse_json(file.read_text(encoding="utf-8"))["images"]
+        listed = {str(entry["file_name"]): _image_id(entry["id"]) for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected a COCO file with images that have id and file_name") from error
     short = Counter(Path(name).name for name in listed)

@@ -17,6 +17,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from rcnn.io.atomic import write_atomically
+from rcnn.io.json_text import object_of
 from rcnn.io.renamed import current_metadata, current_tensors
 
 FORMAT = 2
@@ -125,11 +126,12 @@ def _read_metadata(path: Path, header: Mapping[str, str]) -> tuple[dict[str, Any
             f"{path}: checkpoint format {found!r}, expected 1 to {FORMAT}; install a newer rcnn to read it"
         )
     try:
-        metadata = json.loads(header["rcnn"])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: its header is no JSON ({error}); copy the checkpoint again") from error
-    assert isinstance(metadata, dict)
-    return (current_metadata(metadata) if found == "1" else metadata), int(found)
+        metadata = object_of(header["rcnn"])
+        return (current_metadata(metadata) if found == "1" else metadata), int(found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # of a translation of names
+        raise ValueError(
+            f"{path}: its metadata are damaged ({error}); use another checkpoint of the run"
+        ) from error
 
 
 def _refuse_pickle(path: Path) -> None:

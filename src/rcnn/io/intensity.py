@@ -67,7 +67,8 @@ def limits(values: npt.NDArray[Any], reading: Reading) -> tuple[float, float]:
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
         return _counted_limits(values, reading)
     flat = values.reshape(-1)
-    flat = flat[:: max(1, len(flat) // MAX_COUNTED)].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs, which are dropped
+        flat = flat[:: max(1, len(flat) // MAX_COUNTED)].astype(np.float64)
     flat = flat[np.isfinite(flat)]
     if not len(flat):
         return 0.0, 0.0

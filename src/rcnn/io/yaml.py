@@ -28,20 +28,20 @@ def parse_yaml(text: str, path: Path, *, as_texts: bool = False) -> Any:
 
     if len(text) > LONGEST:
         raise ValueError(f"{path}: a YAML file of {len(text):,} characters; expected at most {LONGEST:,}.")
-    loader: Any = (yaml.BaseLoader if as_texts else yaml.SafeLoader)(text)
+    loader: Any = None
     try:
+        loader = (yaml.BaseLoader if as_texts else yaml.SafeLoader)(text)
         node = loader.get_single_node()
         if node is None:
             return None
         if (count := _written_out(node, {}, set())) > MOST_VALUES:
-            raise ValueError(
-                f"{path}: its aliases stand for {count:,} values; expected at most {MOST_VALUES:,}."
-            )
+            raise ValueError(f"its aliases stand for {count:,} values; expected at most {MOST_VALUES:,}")
         return loader.construct_document(node)
-    except (yaml.YAMLError, RecursionError, TypeError, OverflowError) as error:
+    except Exception as error:  # PyYAML's constructors raise anything for malformed tagged values
         raise ValueError(f"{path}: this is not YAML of plain values ({error}). Fix it.") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _written_out(node: Any, counts: dict[int, int], above: set[int]) -> int:

@@ -28,11 +28,20 @@ class Skeleton:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any] | None) -> Skeleton | None:
-        """From a model's metadata, which has lists for tuples; None where it has no skeleton."""
+        """From a model's metadata, which has lists for tuples; None where it has no skeleton.
+
+        Raises:
+            ValueError: a part that is missing, of another type, or does not fit the others.
+        """
         if values is None:
             return None
-        bones = tuple((int(a), int(b)) for a, b in values["bones"])
-        return cls(tuple(values["names"]), bones, tuple(values["mirror"]), tuple(values["sigmas"]))
+        try:
+            bones = tuple((int(a), int(b)) for a, b in values["bones"])
+            names = tuple(str(name) for name in values["names"])
+            mirror = tuple(int(place) for place in values["mirror"])
+            return cls(names, bones, mirror, tuple(float(sigma) for sigma in values["sigmas"]))
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"skeleton: expected names, bones, mirror and sigmas ({error!r})") from error
 
     @property
     def lacks_partners(self) -> bool:

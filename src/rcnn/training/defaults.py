@@ -70,7 +70,7 @@ class Reason:
     def from_json(cls, stored: Mapping[str, str] | str) -> Reason:
         """As ``run.json`` has it: the fields, or one line in runs of rcnn 0.1."""
         if not isinstance(stored, str):
-            return cls(**stored)
+            return cls(stored.get("what", ""), stored.get("value", ""), stored.get("why", ""))
         what, _, value = stored.partition(": ")
         return cls(what, value)
 

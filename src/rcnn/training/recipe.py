@@ -114,7 +114,9 @@ def load_run_recipe(folder: Path) -> Recipe:
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except RecursionError as error:
+        raise ValueError(f"{file}: not a TOML file: its values are nested too deeply") from error
+    except ValueError as error:  # of UTF-8, of TOML, of integers of thousands of digits
         raise ValueError(f"{file}: not a TOML file: {error}") from error
 
 

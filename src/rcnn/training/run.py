@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from rcnn.data.problems import DataError
 from rcnn.data.twins import pack_digests, unpack_digests
 from rcnn.data.workers import lost_worker, refuse_inside_worker
 from rcnn.device import barrier, choose_device, rank
@@ -364,6 +365,16 @@ def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe,
     info = read_run(folder)
     recipe = load_run_recipe(folder)
     sources = replace(sources.or_else(info), reading=recipe.transform.read)
+    try:
+        return recipe, _opened_data(recipe, sources, info, console), info
+    except DataError:
+        raise  # it names the data set
+    except ValueError as error:
+        raise ValueError(f"{folder}: its data cannot be opened again: {error}") from error
+
+
+def _opened_data(recipe: Recipe, sources: Sources, info: Mapping[str, Any], console: Console) -> Split:
+    """The data of a run, divided and named as when it was started."""
     boxes_only = model_class(recipe.model).boxes_suffice()
     start, images = info.get("start"), info.get("training_images")
     held_out = HoldOut(
@@ -379,7 +390,7 @@ def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe,
         split = renamed(split, dict(recipe.train.rename))
         split = ordered(split, tuple(start["class_names"]), tuple(start["semantic_names"]))
     split = split.with_flip_pairs(recipe.augment.flip_pairs)
-    return recipe, _with_proposals(split, recipe, sources, console), info
+    return _with_proposals(split, recipe, sources, console)
 
 
 def _with_proposals(split: Split, recipe: Recipe, sources: Sources, console: Console) -> Split:

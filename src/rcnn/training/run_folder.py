@@ -28,18 +28,28 @@ from typing import Any
 
 import torch
 
+from rcnn.config import check_fields
 from rcnn.data.adapters import Items
 from rcnn.data.dataset import Dataset
 from rcnn.device import rank
 from rcnn.inference.detector import versions
 from rcnn.io.atomic import write_atomically
 from rcnn.io.folders import free_folder
+from rcnn.io.json_text import object_of
 from rcnn.io.lock import FolderInUseError, FolderLock
 from rcnn.training.recipe import RECIPE, Recipe, dump_recipe
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 RUN, ENVIRONMENT = "run.json", "environment.json"
 HISTORY, LOG = "metrics.jsonl", "log.txt"
+# What ``run.json`` says; rcnn 0.1 called ``split`` ``parts`` and wrote each reason as one line.
+_PARTS = dict[str, dict[str, int | str]] | None
+_TEXT = str | None
+FIELDS: dict[str, Any] = {
+    "data": _TEXT, "val": _TEXT, "images": _TEXT, "val_images": _TEXT, "proposals": _TEXT,
+    "val_proposals": _TEXT, "skip_bad": bool, "seed": int, "reasons": list[dict[str, str] | str],
+    "split": _PARTS, "parts": _PARTS, "callbacks": list[str], "log": list[str],
+}  # fmt: skip
 EVALUATION, REPORT = "evaluation.json", "report.html"
 
 
@@ -153,13 +163,20 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The content of ``run.json``.
 
     Raises:
-        ValueError: the folder holds no run.
+        ValueError: the folder holds no run, or its ``run.json`` is damaged.
     """
     if not (folder / RUN).is_file():
         raise ValueError(
             f"{folder}: no {RUN}, so this is not a run; start one with rcnn train DATA --out {folder}"
         )
-    info: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    file = folder / RUN
+    advice = "restore it from a copy, or start a new run"
+    try:
+        info = object_of(file.read_text(encoding="utf-8"))
+        check_fields(info, FIELDS, str(file), required=("skip_bad", "seed", "reasons"))
+    except ValueError as error:
+        place = "" if str(error).startswith(str(file)) else f"{file}: "
+        raise ValueError(f"{place}{error}; {advice}") from error
     return info
 
 
@@ -167,9 +184,9 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's ``metrics.jsonl``, without one that was cut short by a kill."""
     path = folder / HISTORY
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            rows.append(object_of(line))
     return rows
 
 
@@ -177,15 +194,15 @@ def truncate_history(folder: Path, iteration: int) -> None:
     """Drop the rows that were written after the checkpoint; the resumed run writes them again."""
     path = folder / HISTORY
     if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text("utf-8", "replace").splitlines()
         kept = [line for line in lines if _iteration_of(line) <= iteration]
         write_atomically(path, "".join(line + "\n" for line in kept).encode())
 
 
 def _iteration_of(line: str) -> float:
     try:
-        return float(json.loads(line)["iteration"])
-    except (json.JSONDecodeError, KeyError):
+        return float(object_of(line)["iteration"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return math.inf  # cut short by a kill
 
 

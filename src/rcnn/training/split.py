@@ -404,13 +404,13 @@ def check_same_part(folder: Path, name: str, *, part: Dataset, info: Mapping[str
         ValueError: the part is another one, or the run does not say which it was.
     """
     stored = info.get("split") or info.get("parts")  # the name in 0.1
-    if stored is None:
+    before = (stored or {}).get(name)
+    if not before:
         raise ValueError(f"{folder}: started by an earlier rcnn that split data otherwise; {advice}")
-    before = stored[name]
     now = fingerprint(part, with_proposals=info.get("proposals") is not None)
     if before != {key: now.get(key) for key in before}:
         raise ValueError(
-            f"{folder}: its {name} split had {before['images']} images when the run started, now it has "
+            f"{folder}: its {name} split had {before.get('images')} images when the run started, now it has "
             f"{now['images']}, or their objects or proposals have changed: restore the data, {advice}"
         )
 

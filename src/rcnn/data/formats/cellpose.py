@@ -25,6 +25,7 @@ from rcnn.data.formats.label_image import (
     masks_from_labels,
 )
 from rcnn.data.problems import Problem, shortened
+from rcnn.io.arrays import array_header, array_of
 from rcnn.io.images import image_files, visible_files
 from rcnn.io.pickles import WITH_OBJECTS, read_arrays
 from rcnn.structures import Masks
@@ -144,13 +145,8 @@ def read_numbers_of(file: Path) -> Numbers:
 def _content(file: Path) -> Any:
     """What a file of ``numpy.save`` holds: an array of numbers, or the one object of a pickle."""
     with file.open("rb") as opened:
-        version = np.lib.format.read_magic(opened)
-        header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        _, _, dtype = header(opened)
-        if not dtype.hasobject:
-            opened.seek(0)
-            return np.lib.format.read_array(opened, allow_pickle=False)
+        _, _, kind = array_header(opened)
+        if not kind.hasobject:
+            return array_of(file.read_bytes())
         content = read_arrays(opened, kinds=WITH_OBJECTS)
     return content.item() if isinstance(content, np.ndarray) and content.size == 1 else content

@@ -38,7 +38,6 @@ from rcnn.data.formats.coco_large import (
 )
 from rcnn.data.formats.coco_suspicions import Suspicions, digest
 from rcnn.data.formats.image_index import image_folder
-from rcnn.data.formats.json_stream import BrokenJsonError
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.formats.outlines import (
     MAX_COORDINATE,
@@ -100,7 +99,7 @@ def _read_large(path: Path, images: str | Path | None) -> Dataset:
             dataset = reader.read(
                 map(partial(_streamable, has_skeleton=builder.skeleton is not None), annotations)
             )
-        except (BrokenJsonError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise NotStreamableError from error  # read at once, it is explained
         # A file that is missing may be there the next time.
         complete = all(problem.file.exists() for problem in dataset.problems)

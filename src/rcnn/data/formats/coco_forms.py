@@ -8,7 +8,6 @@ two things is left as it is, for the reader to refuse.
 from __future__ import annotations
 
 import ast
-import json
 import math
 from array import array
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import numpy as np
 
 from rcnn.data.builder import Annotation
 from rcnn.data.formats.outlines import is_number
+from rcnn.io.json_text import parse_json
 from rcnn.structures import Rle, Size
 
 MAX_DIGITS = 15  # of a number written as text
@@ -154,6 +154,6 @@ def _from_text(found: Any) -> Any:
     if not isinstance(found, str) or not found.strip().startswith(("[", "{")):
         return found
     try:
-        return json.loads(found)
-    except (ValueError, RecursionError):
+        return parse_json(found)
+    except ValueError:
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from rcnn.data.formats.coco_forms import whole_number
 from rcnn.data.formats.contents import ANNOTATION_FOLDERS
 from rcnn.data.problems import shortened
 from rcnn.io.images import visible_files
+from rcnn.io.json_text import parse_json
 
 Entry = dict[str, Any]
 SCANNED = 1 << 22  # bytes of a file looked at together
@@ -109,12 +109,12 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
         ValueError: the file is missing, not JSON, or lacks COCO's lists.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such file.") from error
     except OSError as error:
         raise ValueError(f"{path}: the file cannot be read ({error.strerror}).") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: this is not JSON ({error}). Export the annotations again.") from error
     if not isinstance(content, dict):
         found = _described(content)

@@ -14,7 +14,6 @@ the data set, whatever their ids, and its categories and keypoints are those of 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from rcnn.data.formats.coco import declare_categories
 from rcnn.data.formats.coco_forms import with_whole_numbers
 from rcnn.data.formats.coco_json import has_fields
 from rcnn.data.formats.outlines import is_number, polygon_fault, rle_fault
+from rcnn.io.json_text import parse_json
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
 SHOWN = 5  # ids shown in a message
@@ -50,8 +50,8 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(path.read_bytes().decode("utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); {EXPECTED}") from error
     if isinstance(content, dict):
         if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from rcnn.io.images import visible_files
+from rcnn.io.json_text import parse_json
 from rcnn.io.xml import parse_xml
 
 HEAD = 65536  # bytes that are looked at to recognise a file
@@ -124,8 +124,8 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{path}: this is not JSON ({error}). Export the annotations again.") from error
 
 

@@ -117,7 +117,7 @@ def _read_table(objects: AnnotatedImages, table: Path, margin: float) -> list[st
     headers = {row.values[0]: row.values for row in rows[: len(HEADER)] if row.values[0] in HEADER}
     # The name of a frame is in one column, or its folders are in columns of their own.
     first = next(i for i, word in enumerate(headers["coords"]) if word in ("x", "y"))
-    columns = list(range(first, len(headers["coords"])))
+    columns = list(range(first, min(len(row) for row in headers.values())))
     individuals = headers.get("individuals", ("",) * len(headers["coords"]))
     for row in rows[len(headers) :]:
         name = "/".join(cell for cell in row.values[:first] if cell)

@@ -27,6 +27,7 @@ HEADER = re.compile(r"(imagesource|gsd)\s*:", re.IGNORECASE)
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 LINE = re.compile(rf"((?:{NUMBER}[\s,]+){{8}})(?!{NUMBER}(?:[\s,]|$))(\S.*?)(?:[\s,]+(\d+))?")
 LOOKED_AT = 5  # files read to recognise a folder
+LONGEST_LINE = 2000  # characters; the pattern takes the square of it
 FOLDERS = re.compile(r"labeltxt|annfiles|labels|annotations", re.IGNORECASE)
 
 
@@ -49,7 +50,7 @@ def _is_text_folder(folder: Path) -> bool:
         lines = [line.strip() for line in head(file).splitlines()]
         first = next((line for line in lines if line and not HEADER.match(line)), None)
         if first is not None:
-            return LINE.fullmatch(first) is not None
+            return len(first) <= LONGEST_LINE and LINE.fullmatch(first) is not None
     return False
 
 
@@ -81,7 +82,7 @@ def _read_file(objects: AnnotatedImages, picture: Picture, file: Path) -> None:
         if not line.strip() or HEADER.match(line.strip()):
             continue
         place = f"{file.name}, line {number}"
-        found = LINE.fullmatch(line.strip())
+        found = LINE.fullmatch(line.strip()) if len(line) <= LONGEST_LINE else None
         values = [float(word) for word in re.findall(NUMBER, found[1])] if found else []
         if found is None or not all(map(is_number, values)):
             what = f"Expected eight numbers, a class and perhaps 0 or 1; found {line.strip()[:60]!r}."

@@ -101,7 +101,7 @@ class _Reader:
         if picture is None or not (several or self.objects.is_new(picture, file.name, self.seen)):
             return
         slices = set()
-        for place, content in _contents(file):
+        for place, content in self._contents(file, picture):
             try:
                 roi = ImagejRoi.frombytes(content)
                 slices.add((roi.position, roi.z_position, roi.t_position))
@@ -112,6 +112,26 @@ class _Reader:
             what = f"The ROIs of {file.name} are on {len(slices)} slices of a stack."
             advice = "All are read as objects of one image; save the slices as images of their own."
             self.objects.builder.warn(what, advice, file.name, file=picture.path)
+
+    def _contents(self, file: Path, picture: Picture) -> Iterator[tuple[str, bytes]]:
+        """The ROIs of a file with their places; damaged members are reported."""
+        if file.suffix.lower() == ".roi":
+            yield file.name, file.read_bytes()
+            return
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                is_roi = info.filename.lower().endswith(".roi") and Path(info.filename).name[0] != "."
+                if not is_roi or not info.file_size:
+                    continue
+                place = f"{file.name}, {info.filename}"
+                try:
+                    with archive.open(info) as member:
+                        content = member.read(MAX_BYTES)
+                except Exception as error:  # whatever zipfile and zlib raise for damaged members
+                    what = f"The archive is damaged there ({error or type(error).__name__})."
+                    self.objects.wrong(picture, place, what, "Save the ROIs again.")
+                else:
+                    yield place, content
 
     def _draw(self, picture: Picture, roi: ImagejRoi, place: str) -> None:
         drawn = Drawn(UNNAMED, place)
@@ -146,19 +166,6 @@ class _Reader:
             what = f"{count} ROIs belong to no group, while others do."
             self.objects.builder.warn(what, f"They are read as the class {UNNAMED}.", "groups")
         return self.objects.dataset()
-
-
-def _contents(file: Path) -> Iterator[tuple[str, bytes]]:
-    """The ROIs of a file with their places."""
-    if file.suffix.lower() == ".roi":
-        yield file.name, file.read_bytes()
-        return
-    with zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            is_roi = info.filename.lower().endswith(".roi") and not Path(info.filename).name.startswith(".")
-            if is_roi and info.file_size:
-                with archive.open(info) as member:
-                    yield f"{file.name}, {info.filename}", member.read(MAX_BYTES)
 
 
 def _ring(points: Any) -> Part:

@@ -52,6 +52,7 @@ from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import NOT_READ, Box, nested_files_message, shortened, size_problem
 from rcnn.io import pillow_files
 from rcnn.io.images import IMAGE_ENDINGS, image_files, to_bytes, visible_files
+from rcnn.io.json_text import parse_json
 from rcnn.structures import Masks, Outline, Size, Skeleton
 
 CIRCLE_CORNERS = 64
@@ -191,8 +192,8 @@ class _Reader:
     def read_file(self, file: Path) -> None:
         """Read one JSON file and its image."""
         try:
-            content = json.loads(file.read_bytes())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            content = parse_json(file.read_bytes())
+        except (OSError, ValueError) as error:
             self.builder.report(f"This is not JSON ({error}).", "Fix it or annotate again.", file=file)
             return
         if not isinstance(content, dict) or not ({"shapes", "imagePath"} & content.keys()):

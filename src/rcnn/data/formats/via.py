@@ -16,7 +16,6 @@ lines are ignored with a warning. The class is the region attribute that is call
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from rcnn.data.formats.contents import files_with, has_one_file, head, one_file,
 from rcnn.data.formats.figures import Part, ellipse
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.problems import Box
+from rcnn.io.json_text import parse_json
 
 KIND = "VIA"
 CLASS_ATTRIBUTES = (
@@ -325,7 +325,7 @@ def _table_entries(file: Path) -> Entries:
 
 def _project_table(file: Path) -> Entries:
     found = re.search(r"^# ATTRIBUTES? = (\{.*\})\s*$", head(file), re.MULTILINE)
-    names = _attribute_names(json.loads(found[1]) if found else None)
+    names = _attribute_names(_cell(file, 1, found[1]) if found else None)
     regions: dict[str, list[_Region]] = {}
     for row in read_table(file):
         if len(row.values) < 6:
@@ -346,8 +346,8 @@ def _cell(file: Path, line: int, text: str | None) -> Any:
     if not text:
         return None
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(
             f"{file}, line {line}: expected JSON in the cell {text[:40]!r} ({error})."
         ) from error

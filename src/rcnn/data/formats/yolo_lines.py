@@ -116,6 +116,7 @@ def _are_oriented(sizes: Sequence[tuple[int, int]], rows: Row) -> bool:
     corners = rows[:, 1:].reshape(-1, 4, 2) * scale
     sides = np.roll(corners, -1, 1) - corners
     lengths = np.maximum(np.linalg.norm(sides, axis=2), 1e-9)
-    turns = np.abs((sides * np.roll(sides, -1, 1)).sum(2)) / (lengths * np.roll(lengths, -1, 1))
+    with np.errstate(all="ignore"):  # numbers far outside the image have no angle
+        turns = np.abs((sides * np.roll(sides, -1, 1)).sum(2)) / (lengths * np.roll(lengths, -1, 1))
     upright = (np.abs(sides) <= SQUARE * lengths[:, :, None]).any(2).all(1)
     return bool((turns <= SQUARE).all() and not upright.all())
