@@ -159,7 +159,7 @@ def test_labels_are_aligned_by_name(tmp_path: Path) -> None:
     truth = aligned[0].truth
     assert truth.labels.tolist() == [2, 0, 2]
     assert truth.class_names == aligned.class_names == ("a", "c", "b")
-    assert aligned.category_ids == (11, 2, 12)
+    assert aligned.category_ids == (11, 1, 12)  # "c" has the first free one
     with pytest.raises(ValueError, match="objects of the classes A; expected only b"):
         align_dataset_classes(val, ("b",))
 

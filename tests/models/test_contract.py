@@ -318,7 +318,7 @@ def test_a_model_of_ones_own_is_named_by_its_dotted_path():
     built = build_model(f"{__name__}:Mine", settings, ("a", "b"))
     assert type(built) is Mine
     assert model_name(built) == f"{__name__}:Mine"
-    with pytest.raises(ValueError, match="is unknown; expected one of: rcnn, fast_rcnn"):
+    with pytest.raises(ValueError, match="is unknown; did you mean mask_rcnn"):
         model_class("maks_rcnn")
     with pytest.raises(ValueError, match="expected a class that inherits"):
         model_class(f"{__name__}:soften")
