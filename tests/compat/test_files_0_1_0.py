@@ -4,7 +4,6 @@
 the first section.
 """
 
-import hashlib
 import json
 import re
 import tarfile
@@ -17,7 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rcnn import kernels, load
+from rcnn import load
 from rcnn.cli import app
 from rcnn.io.checkpoint import read_checkpoint
 from rcnn.training.recipe import load_recipe, recipe_tables, with_settings
@@ -193,18 +192,12 @@ def test_nothing_is_left_untested(files: Path, arrays: dict[str, Any], expected:
     assert len(list((files / "recipes").glob("*.toml"))) == 27
 
 
-def exact(expected: dict[str, Any]) -> bool:
-    """Whether this machine computes to the last bit as the one that wrote the files."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), "")
-    cpu = f"{name} {torch.backends.cpu.get_cpu_capability()}"
-    # What is evaluated in between, and so which weights are the best, depends on the kernels, too.
-    return bool(kernels.register() and cpu == expected["cpu"] and torch.__version__ == expected["torch"])
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_interrupted_runs(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Their checkpoints predict; resumed they end as they did with 0.1.0."""
+    """Their checkpoints predict; resumed, their losses are those of 0.1.0.
+
+    Not bit for bit: class logits are computed in another order since, see ``ClassLinear``.
+    """
     for checkpoint in sorted({key.split(":")[0] for key in arrays if key.startswith(f"runs/{name}")}):
         finds_the_same(checkpoint, files, expected, arrays)
     folder, wanted = files / "runs" / name, expected["runs"][name]
@@ -214,11 +207,6 @@ def test_interrupted_runs(name: str, files: Path, expected: dict[str, Any], arra
     for row, other in zip(rows, wanted["rows"], strict=True):
         losses = {key: value for key, value in other.items() if "loss" in key or key == "lr"}
         assert {key: row[key] for key in losses} == pytest.approx(losses, rel=2e-2)
-    if exact(expected):
-        for kept, sums in wanted["sums"].items():
-            tensors = tensors_of(folder / f"{kept}.safetensors")
-            assert sorted(hashlib.sha256(t.tobytes()).hexdigest() for t in tensors) == sums
-        assert [{k: v for k, v in row.items() if k != "seconds"} for row in rows] == wanted["rows"]
 
 
 def flat(tables: Any, prefix: str = "") -> dict[str, Any]:

@@ -82,8 +82,8 @@ def _kind_of(folder: Path, images: Path | None) -> str:
     pictures, names = image_files(own), {file.stem for file in image_files(masks)}
     if not pictures and has_images(own):
         return "labels"
-    if not pictures and not names:
-        return ""
+    if not pictures and not names and any(own.iterdir()):
+        return ""  # arrays, or other files that are no images
     if not pictures or not all(file.stem in names for file in pictures):
         return "masks"
     # One mask named like the image: of the only object of the image <id>, or a label image?
