@@ -492,7 +492,10 @@ def boxes_only(data: Dataset) -> Dataset:
         ({"model": "faster_rcnn"}, "a recipe names its own model and backbone"),
         ({"recipe": "no_such"}, "no_such: no such recipe"),
         ({"data": "no/such/folder"}, "no/such/folder"),
-        ({"recipe": "voc07_fast_rcnn_vgg16", "settings": ["model.ranks=[8,4]"]}, "layers are trained uncompressed"),
+        (
+            {"recipe": "voc07_fast_rcnn_vgg16", "settings": ["model.ranks=[8,4]"]},
+            "layers are trained uncompressed",
+        ),
         ({"settings": ["train.batch_size=0"]}, "batch_size is 0: expected at least 1 image"),
         ({"settings": ["train.seed=5"]}, "train.seed: use --seed"),
         ({"recipe": None, "seed": -1}, "seed is -1"),
