@@ -104,9 +104,9 @@ def kinds_of() -> dict[type, Any]:
     ("setting", "message"),
     [
         ("model.box.nms_iou=50", r"model\.box: nms_iou is 50.*expected a number from 0 to 1"),
-        ("model.box.nms_iou=nan", r"nms_iou is nan"),
+        ("model.box.nms_iou=nan", r"nms_iou: got nan"),
         ("transform.std=[0.0, 1.0, 1.0]", r"std is \[0\.0, 1\.0, 1\.0\]: expected a number above 0"),
-        ("model.rpn.min_side=inf", r"min_side is inf"),
+        ("model.rpn.min_side=inf", r"min_side: got inf"),
         ("model.box.pool.canonical_level=99", r"model\.box\.pool: canonical_level is 99"),
         ("model.box.pool.canonical_size=-1", r"canonical_size is -1"),
         (

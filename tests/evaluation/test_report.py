@@ -1,5 +1,6 @@
 """The run report: complete, self-contained, small, escaped."""
 
+import errno
 import math
 import re
 from dataclasses import replace
@@ -200,7 +201,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytes
     path.write_text("old")
 
     def fail(self: Path, target: Path) -> Path:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):

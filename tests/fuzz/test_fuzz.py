@@ -20,6 +20,7 @@ def test_every_format_is_a_door() -> None:
     assert set(MAKERS) == set(FORMATS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 def test_damaged_files_are_read_right_or_refused_by_name(door: str) -> None:
     count = fuzz(door, range(GATE))

@@ -72,7 +72,7 @@ def test_weights_of_another_model(mask_rcnn: dict[str, Tensor]) -> None:
     lacking = {k: v for k, v in mask_rcnn.items() if "layer3.2.conv1" not in k}
     with pytest.raises(ValueError, match=r"lack 1 tensors .*backbone\.stages\.3\.2\.conv1\.weight"):
         from_torchvision("maskrcnn_resnet50_fpn", lacking)
-    with pytest.raises(ValueError, match=r"'retinanet' is no detector"):
+    with pytest.raises(ValueError, match=r"'retinanet' is not a torchvision detector"):
         from_torchvision("retinanet", mask_rcnn)
     with pytest.raises(ValueError, match=r"no Faster, Mask or Keypoint R-CNN .* found nothing"):
         from_torchvision("maskrcnn_resnet50_fpn", {})

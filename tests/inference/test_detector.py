@@ -175,7 +175,7 @@ def test_the_old_name_of_the_precision_is_warned_of() -> None:
         assert Detector(Dark(2), Transform(), (), half=True).precision == "bf16"
     with pytest.warns(FutureWarning, match=r'half=False is now precision="float32"'):
         assert replace(detector(), half=False).precision == "float32"
-    with pytest.raises(ValueError, match="precision 'fp16': expected one of auto, bf16, float32"):
+    with pytest.raises(ValueError, match="precision 'fp16': did you mean bf16"):
         replace(detector(), precision="fp16")
 
 

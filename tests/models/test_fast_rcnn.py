@@ -136,7 +136,7 @@ def test_few_singular_values_are_smaller_and_the_nearest_of_their_rank(model, tm
 def test_what_cannot_be_compressed(model):
     with pytest.raises(ValueError, match="has ranks from 1 to 24"):
         model.compressed((25, 2))
-    with pytest.raises(ValueError, match="that are whole"):
+    with pytest.raises(ValueError, match="uncompressed fully connected layers"):
         model.compressed((4, 2)).compressed((2, 2))
 
 

@@ -236,7 +236,7 @@ def test_a_users_own_network():
     backbone.freeze()
     assert not any(m.training for m in backbone.train().modules())
     for name, reason in (
-        ("Wrong", r"makes maps of the shapes .*\(6, 16, 20\).* do not fit .* strides \(4, 16\)"),
+        ("Wrong", r"returns maps of shape .*\(6, 16, 20\).* do not fit .* strides \(4, 16\)"),
         ("Bare", "Bare lacks channels and strides"),
         ("number", "returned int; expected a module with channels and strides, or a list"),
         ("absent", r"own_nets has no absent; it has .*stages"),

@@ -223,9 +223,9 @@ class Killed(BaseException):
         ("_save_step", 2),
         ("write_proposals", 2),
         ("_join_metrics", 3),
-        ("step", 5),
-        ("step", 8),
-        ("step", 11),
+        ("_finish_step", 5),
+        ("_finish_step", 8),
+        ("_finish_step", 11),
         ("_finish", 1),
         ("write_results", 1),
     ],
@@ -233,7 +233,7 @@ class Killed(BaseException):
 def test_killed_anywhere_it_ends_the_same(
     where: str, call: int, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places: dict[str, Any] = {"write_proposals": alternating, "step": Trainer, "write_results": run}
+    places: dict[str, Any] = {"write_proposals": alternating, "_finish_step": Trainer, "write_results": run}
     place = places.get(where, AlternatingTrainer)
     original, calls = getattr(place, where), []
 
@@ -393,14 +393,14 @@ def test_the_option_sets_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_other_start_than_imagenet(tmp_path: Path) -> None:
     recipe = alternating_recipe()
-    recipe = replace(recipe, train=replace(recipe.train, start="some/run"))
+    recipe = replace(recipe, train=replace(recipe.train, start="nuclei"))
     with pytest.raises(ValueError, match=r"train\.start: the four steps .* start from ImageNet weights"):
         train(tiny_shapes(2), recipe=recipe, out=tmp_path / "r", console=quiet())
 
 
 def test_a_cascade_is_refused_before_the_first_step(tmp_path: Path) -> None:
     cascade = ["model.scheme=alternating", "model.box.cascade={}"]
-    with pytest.raises(ValueError, match=r"model\.box\.cascade: Fast R-CNN, .* has a single head"):
+    with pytest.raises(ValueError, match=r"model\.box\.cascade: .*Fast R-CNN, which has a single head"):
         train(tiny_shapes(2), model="faster_rcnn", settings=cascade, out=tmp_path / "r", console=quiet())
 
 

@@ -48,7 +48,7 @@ def plain_annotation(entry: Mapping[str, Any], size: Size, label: int, name: str
             parts.append(np.frombuffer(array("d", part)).reshape(-1, 2))
             if 2 * (max(xs) - min(xs)) * (max(ys) - min(ys)) < width * height:
                 return None
-    except TypeError:  # numbers as text, or something else than numbers
+    except (TypeError, OverflowError):  # numbers as text, integers beyond all floats, or no numbers
         return None
     box = (float(x), float(y), float(x2), float(y2))
     return Annotation(box, label, name, parts or None, area=float(area))
