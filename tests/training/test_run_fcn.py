@@ -84,16 +84,16 @@ def test_it_is_trained_measured_and_reported(whole: Path) -> None:
 def test_killed_it_is_resumed_to_the_same(
     whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = training.Trainer.step
+    step = training.Trainer._finish_step
 
-    def killed(self, samples):
+    def killed(self, *given):
         if self.state.iteration == 4:
             self.save()
             raise KeyboardInterrupt
-        return step(self, samples)
+        return step(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "step", killed)
+        patch.setattr(training.Trainer, "_finish_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train(data, recipe=recipe(), out=tmp_path / "run", console=quiet())
     train(resume=tmp_path / "run", console=quiet())
