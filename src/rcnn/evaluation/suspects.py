@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.dataset import Dataset
-from rcnn.metrics.overlaps import box_ious
+from rcnn.structures import box_ious
 
 MIN_OBJECTS = 20  # of a class, to be measured against itself
 FAR = 4.0  # deviations from the median (1.4826 median absolute deviations, the std of a normal distribution)

@@ -32,11 +32,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.metrics import check_pairs
+from rcnn.metrics.average_precision import interpolated_ap
 from rcnn.metrics.matches import MATCH_IOU, UNMATCHED, pair
 from rcnn.metrics.overlaps import Kind, ious
 from rcnn.structures import Instances
 
 BACKGROUND_IOU = 0.1
+RECALLS = 101  # at which COCO takes the precision
 ERROR_KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 TRUE = "true"
 
@@ -183,9 +185,6 @@ def _ap(
 
 
 def _class_ap(scores: npt.NDArray[np.float64], true: npt.NDArray[np.bool_], objects: int) -> float:
-    """COCO's AP: the best precision at each of 101 recalls or beyond."""
+    """COCO's AP at one IoU, from which of the detections are true."""
     hits = true[np.argsort(-scores, kind="stable")].cumsum()
-    precision = hits / np.arange(1, len(hits) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    reached = np.searchsorted(hits / objects, np.arange(101) / 100)
-    return float(np.r_[envelope, 0.0][reached].mean())
+    return interpolated_ap(hits / objects, hits / np.arange(1, len(hits) + 1), RECALLS)

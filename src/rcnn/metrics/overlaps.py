@@ -1,11 +1,11 @@
-"""How much boxes and masks overlap.
+"""How much detections and objects overlap: boxes and masks.
 
-Legend: D detections and N objects in one image, M other boxes.
+Legend: D detections and N objects in one image.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +18,6 @@ Kind = Literal["box", "mask", "keypoint"]
 KIND_NOUNS: dict[Kind, str] = {"keypoint": "keypoints", "mask": "masks", "box": "boxes"}
 """What each is called in texts."""
 Floats = npt.NDArray[np.float64]
-
-
-def box_ious(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """IoU ``[N, M]`` of boxes ``[N, 4]`` with ``[M, 4]``, in their dtype; 0 where both are empty.
-
-    Convention: ``0 0 2 1`` and ``1 0 3 1`` share 1 of 3 pixels: 1/3.
-    """
-    a, b = boxes[:, None], others[None]
-    width = (np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])).clip(min=0)
-    height = (np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])).clip(min=0)
-    shared = width * height
-    areas, other_areas = ((x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (boxes, others))
-    union = areas[:, None] + other_areas - shared
-    found: npt.NDArray[Any] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return found
 
 
 def crowds(truth: Instances, kind: Kind) -> npt.NDArray[np.bool_]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.metrics.overlaps import Floats, box_ious
-from rcnn.structures import Instances
+from rcnn.metrics.overlaps import Floats
+from rcnn.structures import Instances, box_ious
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000, 2000)
 IOUS = tuple(0.5 + 0.05 * i for i in range(10))

@@ -25,8 +25,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rcnn.metrics import check_pairs
-from rcnn.metrics.overlaps import Floats, box_ious
-from rcnn.structures import Array, Instances
+from rcnn.metrics.average_precision import best_from, interpolated_ap
+from rcnn.metrics.overlaps import Floats
+from rcnn.structures import Array, Instances, box_ious
 
 FALSE, TRUE, IGNORED = 0, 1, 2
 
@@ -55,11 +56,9 @@ def voc_ap(recall: Floats, precision: Floats, *, eleven_point: bool) -> float:
     """
     recall, precision = np.asarray(recall, dtype=np.float64), np.asarray(precision, dtype=np.float64)
     if eleven_point:
-        best = [precision[recall >= step / 10].max(initial=0.0) for step in range(11)]
-        return float(np.mean(best))
+        return interpolated_ap(recall, precision, 11)
     steps = np.diff(np.r_[0.0, recall])
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((steps * envelope).sum())
+    return float((steps * best_from(precision)).sum())
 
 
 def voc_metrics(

@@ -8,6 +8,7 @@ Convention:
     ``(height, width)``. Labels index ``class_names``; there is no background class among them.
 """
 
+from rcnn.structures.boxes import box_ious, paired_box_ious
 from rcnn.structures.instances import (
     AREA_COLUMNS,
     OBJECT_COLUMNS,
@@ -43,8 +44,10 @@ __all__ = [
     "Size",
     "Skeleton",
     "as_index_list",
+    "box_ious",
     "column_runs",
     "merge",
+    "paired_box_ious",
     "stuff_names",
     "table",
     "true_segments",

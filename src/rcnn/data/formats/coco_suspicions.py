@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.builder import DatasetBuilder, Picture
+from rcnn.data.formats.outlines import MIN_OVERLAP
 from rcnn.data.problems import Box, Problem, shortened
-from rcnn.structures import Size
-
-MIN_OVERLAP = 0.5  # IoU of a box and its outline; below, they hardly belong together
+from rcnn.structures import Size, paired_box_ious
 
 
 class Suspicions:
@@ -27,7 +26,8 @@ class Suspicions:
         self.digests = array("q")  # of image, class, box, outline and keypoints together
         self.names: list[str] = []
         self.pictures: list[Picture] = []
-        self.off: list[str] = []  # annotations whose box hardly overlaps their polygons
+        # Bounds of outlines, their boxes, and the annotations that have both.
+        self.outlined: list[tuple[Sequence[float], Box, str]] = []
 
     def look_at_numbers(self, bbox: Box, size: Size) -> None:
         """Record x, y, width, height as they are written, and the (height, width) of the image."""
@@ -59,8 +59,8 @@ class Suspicions:
             verb = "is" if what == "mask" else "are"
             what = f"The {what} {verb} at {shown} (x1, y1, x2, y2), entirely outside the box at {edges}."
             self.builder.report(what, "Correct the segmentation or the bbox.", name, file=picture.path)
-        elif _overlap(bounds, box) < MIN_OVERLAP:
-            self.off.append(f"{name} of {picture.path.name}")
+        else:
+            self.outlined.append((bounds, box, f"{name} of {picture.path.name}"))
 
     def report(self) -> None:
         """Report bbox values that are corners or fractions of the image, and boxes unlike their polygons.
@@ -69,8 +69,8 @@ class Suspicions:
         beyond them as x, y, width, height.
         """
         builder = self.builder
-        if self.off:
-            what = f"{len(self.off)} boxes overlap their outlines by less than half: {shortened(self.off)}."
+        if off := self._boxes_off_outlines():
+            what = f"{len(off)} boxes overlap their outlines by less than half: {shortened(off)}."
             advice = "Look at them (rcnn data show). Is bbox x, y, width, height, for this image size?"
             builder.warn(what, advice, "boxes")
         self._report_twins()
@@ -87,6 +87,14 @@ class Suspicions:
             what = f"{beyond} of {count} boxes extend beyond their image if bbox is x, y, width, height."
             advice = "As x1, y1, x2, y2 they would fit: subtract x1 and y1 from the last two numbers."
             builder.problems.insert(0, Problem(builder.source, what, advice))
+
+    def _boxes_off_outlines(self) -> list[str]:
+        """The annotations whose box hardly overlaps its outline."""
+        bounds, boxes = (
+            np.array([pair[i] for pair in self.outlined], np.float64).reshape(-1, 4) for i in (0, 1)
+        )
+        few = paired_box_ious(bounds, boxes) < MIN_OVERLAP
+        return [self.outlined[index][2] for index in np.flatnonzero(few)]
 
     def _report_twins(self) -> None:
         """Report annotations that repeat an earlier one."""
@@ -112,14 +120,6 @@ def _fits(corners: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> npt
     x1, y1, x2, y2 = corners.T
     fits: npt.NDArray[np.bool_] = (x1 < x2) & (x2 <= sizes[:, 1] + 1) & (y1 < y2) & (y2 <= sizes[:, 0] + 1)
     return fits
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """The IoU of two boxes."""
-    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
-    both = sides[0] * sides[1]
-    return both / max(sum(areas) - both, 1e-9)
 
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -11,6 +11,7 @@ from rcnn.structures import Rle, Size
 
 # Pixels. JSON numbers may exceed the range of floats, and drawing a line needs memory by its length.
 MAX_COORDINATE = 1e6
+MIN_OVERLAP = 0.5  # IoU of a box and the box of its outline; below, they hardly belong together
 
 
 def is_number(value: Any, *, finite: bool = True) -> TypeGuard[float]:

@@ -22,11 +22,12 @@ import numpy as np
 
 from rcnn.data.formats.contents import read_xml
 from rcnn.data.formats.figures import Part, bounds, rectangle, turned
+from rcnn.data.formats.outlines import MIN_OVERLAP
 from rcnn.data.problems import Box, BoxFault
+from rcnn.structures import paired_box_ious
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TURNED = ("cx", "cy", "w", "h", "angle")
-MIN_OVERLAP = 0.5  # IoU of a box and the box of its polygon; below, they hardly belong together
 MIN_POINTS = 3
 
 
@@ -82,7 +83,7 @@ def shapes_of(element: ElementTree.Element) -> Iterator[VocShape]:
             centre = ((corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2)
             outline = turned(rectangle(corners), math.radians(angle), centre)
             yield VocShape(bounds([outline]) or corners, outline=outline, is_turned=True)
-        elif polygon is not None and _overlap(bounds([polygon]), corners) < MIN_OVERLAP:
+        elif polygon is not None and _is_apart(bounds([polygon]), corners):
             yield VocShape(corners, is_off=True)
         else:
             yield VocShape(corners, outline=polygon)
@@ -149,11 +150,6 @@ def _numbers(named: dict[str, str]) -> list[int]:
     return sorted(int(tag[1:]) for tag in named if tag.startswith("x"))
 
 
-def _overlap(one: Box | None, other: Box) -> float:
-    """The IoU of two boxes."""
-    if one is None:
-        return 0.0
-    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
-    both = sides[0] * sides[1]
-    return both / max(sum(areas) - both, 1e-9)
+def _is_apart(outline: Box | None, box: Box) -> bool:
+    """Whether the box of an outline hardly overlaps the annotated one."""
+    return outline is None or bool(paired_box_ious(np.array(outline), np.array(box)) < MIN_OVERLAP)
