@@ -1,6 +1,7 @@
-"""What several tests share: where the real data sets lie."""
+"""What several tests share: where the real data sets are, and fixtures for tests that train."""
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,27 @@ def real_data(name: str) -> Path:
     if not folder.exists():
         pytest.skip(f"needs the real data set {name} (RCNN_DATA or ../shared/data)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Computed by one thread, sums have one order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is half of the time that a tiny run takes."""
+    from rcnn.training import results
+
+    monkeypatch.setattr(
+        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

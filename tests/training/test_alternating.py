@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -33,7 +32,7 @@ from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import ImageBatch
 from rcnn.parts.fpn import FPNSettings
 from rcnn.parts.rpn import RPNSettings
-from rcnn.training import alternating, results, run
+from rcnn.training import alternating, run
 from rcnn.training.alternating import AlternatingTrainer, ProposalNetwork, freeze
 from rcnn.training.recipe import Recipe, dump_recipe
 from rcnn.training.run import rewrite_report, train
@@ -45,19 +44,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = ("backbone.", "neck.")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def quiet() -> Console:

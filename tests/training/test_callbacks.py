@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
-from rcnn.training import results
 from rcnn.training.alternating import AlternatingTrainer
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped, open_callbacks
 from rcnn.training.run import train
@@ -22,11 +21,7 @@ from rcnn.training.run_folder import read_history
 from rcnn.training.trainer import Trainer, TrainState
 from tiny import NAMES, tiny_network, tiny_recipe, tiny_shapes
 
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report is half of the time that a tiny run takes."""
-    monkeypatch.setattr(results, "write_report", lambda path, **_: path.write_text("a report", "utf-8"))
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def quiet() -> Console:

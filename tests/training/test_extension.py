@@ -12,18 +12,12 @@ from typer.testing import CliRunner
 
 from rcnn.cli import app
 from rcnn.io import checkpoint
-from rcnn.training import results
 from rcnn.training.recipe import load_run_recipe
 from rcnn.training.run import train
 from rcnn.training.run_folder import read_history
 from tiny import tiny_recipe, tiny_shapes
 
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
-    )
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def run(data: Any = None, **options: Any) -> tuple[Path, str]:

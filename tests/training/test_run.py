@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -29,7 +28,7 @@ from rcnn.io import checkpoint
 from rcnn.loading import load_detector
 from rcnn.parts.pretrained import CAFFE, IMAGENET, backbone_normalisation
 from rcnn.structures import Instances
-from rcnn.training import results, run, settings, validation
+from rcnn.training import run, settings, validation
 from rcnn.training.planning import with_backbone_normalisation
 from rcnn.training.recipe import dump_recipe, load_recipe, with_settings
 from rcnn.training.run import rewrite_report, train
@@ -44,20 +43,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report is half of the time that a tiny run takes."""
-    monkeypatch.setattr(
-        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def console() -> tuple[Console, StringIO]:

@@ -10,7 +10,6 @@ from rich.console import Console
 
 import rcnn
 from rcnn.loading import load_detector
-from rcnn.training import results
 from rcnn.training.recipe import dump_recipe, load_recipe
 from rcnn.training.run import rewrite_report, train
 from tiny import tiny_recipe, tiny_shapes
@@ -30,9 +29,7 @@ class Stop:
 MODEL = "own_nets:Mine"
 
 
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "write_report", lambda path, **_: path.write_text("a report", "utf-8"))
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture

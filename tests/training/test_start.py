@@ -1,7 +1,7 @@
 """Going on from a model: the law that nothing changes where the classes are the same, and what is said."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -36,7 +36,6 @@ from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
 from rcnn.structures import Instances, Skeleton
-from rcnn.training import results
 from rcnn.training.run import train
 from rcnn.training.settings import TrainSettings
 from rcnn.training.split import HoldOut, Split, hold_out
@@ -91,19 +90,7 @@ KINDS: dict[str, tuple[type[Model], Any]] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        results, "write_report", lambda path, **_: path.write_text("a report", encoding="utf-8")
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def lively(network: Any, seed: int = 1) -> Any:

@@ -198,7 +198,7 @@ class Facts:
 
 
 class FlatStore:
-    """Arrays by name; those of a folder are mapped into memory, and opened anew in each process.
+    """Arrays by name; those of a folder are mapped into memory, and opened again in each process.
 
     Args:
         arrays: the arrays.

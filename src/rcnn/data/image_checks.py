@@ -6,7 +6,6 @@ machines have two cores.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 
 from rcnn.data.dataset import Record
 from rcnn.data.problems import Problem, shortened, size_problem, turned_problem
+from rcnn.data.twins import content_digest
 from rcnn.io.images import ImageError, ImageHeader, image_header, read_image
 from rcnn.io.reading import ChoiceError, Reading
 
@@ -81,10 +81,7 @@ def _look(record: Record, *, decode: bool) -> _Look:
         if decode:
             size = read_image(path, reading=reading).shape[:2]
             hides_band = header.has_alpha and _is_band(path, reading)
-        digest = ""
-        if decode:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        digest = content_digest(record) if decode else ""
     except ImageError as error:
         what = str(error).removeprefix(f"{path}: ")
         advice = "" if isinstance(error, ChoiceError) else "Replace the file, or skip it with --skip-bad."

@@ -42,7 +42,8 @@ def content_digest(record: Record) -> str:
         pixels = record.image()
         return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
     try:
-        return hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
+        with record.path.open("rb") as file:  # in parts: images may be large
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise ImageError(f"{record.path}: the file cannot be read ({error.strerror}).") from error
 

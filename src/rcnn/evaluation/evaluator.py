@@ -7,7 +7,7 @@ masks are compared if there are masks, else boxes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,7 +112,7 @@ def evaluate(
         dataset = dataset.read_for(detector.reading)
     cap = max_detections
     if cap is None:
-        cap = max(COCO_MAX_DETECTIONS, int(dataset.objects.counts.max(initial=0)))
+        cap = default_max_detections(dataset.objects.counts.tolist())
     collected = _Collected(dataset, detector, choice)
     run = _Run(detector, batch_size, min_score, cap, collected.needs("timing"))
     for number, (truth, found) in enumerate(run.over(dataset), 1):
@@ -223,7 +223,7 @@ def evaluate_predictions(
     """
     inputs = MetricInput(
         truths, predictions, tuple(class_names), has_masks, has_keypoints,
-        max_detections=default_max_detections(truths) if max_detections is None else max_detections,
+        max_detections=default_max_detections(map(len, truths)) if max_detections is None else max_detections,
     )  # fmt: skip
     return _objects_measured(inputs, choose_metrics(metrics), threshold)
 
@@ -341,7 +341,9 @@ class _Collected:
             self.before, truths=truths, predictions=measured or self.predictions, class_names=names,
             has_masks=dataset.has_masks and all_have(self.predictions, "masks"),
             has_keypoints=measured is not None, speed=speed or {},
-            max_detections=default_max_detections(truths) if max_detections is None else max_detections,
+            max_detections=max_detections
+            if max_detections is not None
+            else default_max_detections(map(len, truths)),
         )  # fmt: skip
         evaluation = _objects_measured(inputs, self.choice, threshold)
         order = {row.name: place for place, row in enumerate(self.choice.rows)}
@@ -409,6 +411,6 @@ def _compact(instances: Instances) -> Instances:
     return replace(instances, semantic=instances.semantic.astype(np.uint8))
 
 
-def default_max_detections(truths: Sequence[Instances]) -> int:
+def default_max_detections(counts: Iterable[int]) -> int:
     """COCO's 100 detections, or the number of objects in the fullest image if that is more."""
-    return max(COCO_MAX_DETECTIONS, max((len(truth) for truth in truths), default=0))
+    return max([COCO_MAX_DETECTIONS, *counts])

@@ -199,7 +199,7 @@ class HoldOut:
         return held or choose_by_content(data, digests, VAL_FRACTION, self.seed)
 
     def digests(self, data: Dataset) -> list[str]:
-        """Of the images' contents, read by the first process; nothing if they are not needed."""
+        """A digest of each image's content, read by the first process; none if they are not needed."""
         return [] if self.by_order else from_first_process(lambda: content_digests(data.records))
 
     def warnings(self, val: Dataset) -> list[str]:

@@ -173,11 +173,7 @@ class Trainer:
         while self.fraction() < 1 and not self._should_stop():
             began = time.perf_counter()
             samples = next(batches)
-            good, losses = self._compute_gradients(samples)
-            with held():
-                self._finish_step(samples, losses, good)
-                state.seconds += self._mean(time.perf_counter() - began)
-                state.evaluating = self._evaluation_is_due()
+            losses = self.step(samples, began)
             self.callbacks.call("on_step", self.event(self._named(losses)))
             better = state.evaluating and self._evaluate()
             # While losses are not finite the last good checkpoint stays. A run that is killed and resumed
@@ -201,10 +197,19 @@ class Trainer:
         bytes_ = 3 * sum(p.nbytes for p in self.network.parameters())  # with the optimiser's state
         return isinstance(error, SystemExit) or bytes_ <= INTERRUPTED_SAVE_BYTES
 
-    def step(self, samples: Sequence[TrainingSample]) -> LossValues:
-        """One step of the optimiser; a loss or gradient that is not finite is counted and changes nothing."""
+    def step(self, samples: Sequence[TrainingSample], began: float | None = None) -> LossValues:
+        """One step of the optimiser; a loss or gradient that is not finite is counted and changes nothing.
+
+        Args:
+            samples: the batch of this process.
+            began: the reading of the clock from which the step's time counts; None: now.
+        """
+        began = time.perf_counter() if began is None else began
         good, losses = self._compute_gradients(samples)
-        self._finish_step(samples, losses, good)
+        with held():
+            self._finish_step(samples, losses, good)
+            self.state.seconds += self._mean(time.perf_counter() - began)
+            self.state.evaluating = self._evaluation_is_due()
         return losses
 
     def _compute_gradients(self, samples: Sequence[TrainingSample]) -> tuple[bool, LossValues]:

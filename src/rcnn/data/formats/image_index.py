@@ -164,7 +164,7 @@ class ImageIndex:
         return None
 
     def _likely(self, candidates: list[Path]) -> list[Path]:
-        """Of several, those not in folders of masks or of another split than the annotations'."""
+        """The candidates that are not in folders of masks or of another split; all, if none is left."""
         for is_other in (self._is_mask, self._is_of_other_split):
             likely = [file for file in candidates if not is_other(file)]
             candidates = likely or candidates
