@@ -112,8 +112,9 @@ def assert_same(one: Dataset, other: Dataset) -> None:
         {"annotations": [{"id": 1, "image_id": 7, "category_id": 2, "bbox": [2, 3, 4, 5], "area": 20}]},
         {"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]},
         {"categories": [{**PLACEHOLDER, "id": 0}, {**PLACEHOLDER, "id": 1, "supercategory": "cat"}]},
+        {"images": [{"id": 7, "coco_url": "http://images.example/val/a.png", "width": 20, "height": 10}]},
     ],
-    ids=["everything", "no objects", "boxes", "equal names", "placeholder"],
+    ids=["everything", "no objects", "boxes", "equal names", "placeholder", "LVIS"],
 )
 def test_a_streamed_file_is_the_same_data_set(
     tmp_path: Path, streamed: None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]

@@ -123,7 +123,7 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
         )
     content |= {key: _as_list(content[key]) for key in ("images", "annotations") if key in content}
     if all(isinstance(content.get(k), list) for k in ("images", "annotations", "categories")):
-        content["images"] = [_with_file_name(entry) for entry in content["images"]]
+        content["images"] = [with_file_name(entry) for entry in content["images"]]
         return content
     entries = content.get("_via_img_metadata", content)
     if isinstance(entries, dict) and any(isinstance(e, dict) and "regions" in e for e in entries.values()):
@@ -149,7 +149,7 @@ def _as_list(entries: Any) -> Any:
     return [{"id": whole_number(key), **entry} for key, entry in entries.items()]
 
 
-def _with_file_name(entry: Any) -> Any:
+def with_file_name(entry: Any) -> Any:
     """An image of LVIS, which has an address alone, with a file name: the folder and the file."""
     if not isinstance(entry, dict) or "file_name" in entry or not isinstance(entry.get("coco_url"), str):
         return entry

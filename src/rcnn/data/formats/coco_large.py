@@ -22,6 +22,7 @@ import numpy as np
 
 from rcnn.data.dataset import Dataset, LazyRecords
 from rcnn.data.flat import CORNERS, Facts, FlatRecords, FlatStore, opened_store
+from rcnn.data.formats.coco_json import with_file_name
 from rcnn.data.formats.json_stream import top_level
 from rcnn.data.problems import Problem
 from rcnn.io.download import cache_folder
@@ -63,8 +64,10 @@ def streamed_lists(path: Path) -> tuple[dict[str, list[Any]], Iterator[Any]]:
 
 def _slim(image: Any) -> Any:
     """An image with only what is read of it."""
-    names = ("id", "file_name", "coco_url", "width", "height")
-    return {name: image[name] for name in names if name in image} if isinstance(image, dict) else image
+    if not isinstance(image, dict):
+        return image
+    named = with_file_name(image)
+    return {name: named[name] for name in ("id", "file_name", "width", "height") if name in named}
 
 
 def _categories_at_the_end(path: Path) -> list[Any]:
