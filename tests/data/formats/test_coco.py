@@ -220,6 +220,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         ({"bbox": [2, 3, 4, 5, 30]}, "Expected bbox as four numbers", 0),
         ({"segmentation": [[1, 2, 3, 4, 5]]}, "A polygon has 5 values", 1),
         ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "A polygon has 6 values", 1),
+        ({"segmentation": [[2, 3, 6, 3, float("nan"), 5, 6, 8, 2, 8]]}, "A polygon has 10 values", 1),
         (
             {"segmentation": [[1, 2, 3, 4, 1e9, 6]]},
             "A polygon has 6 values",
@@ -390,6 +391,12 @@ def test_skeletons_are_read_and_broken_ones_reported(tmp_path: Path) -> None:
     assert broken.skeleton is not None
     assert "skeleton cannot be used" in str(broken.problems[0])
     assert opened(tmp_path, thing()).skeleton is None
+
+
+def test_outlines_much_larger_than_a_tiny_box_are_suspected(tmp_path: Path) -> None:
+    around = [[2.2, 3.2, 4.9, 3.2, 4.9, 5.9]]
+    [what] = whats(opened(tmp_path, thing(bbox=[3, 4, 1, 1], segmentation=around)), "warning")
+    assert "1 boxes overlap their outlines by less than half" in what
 
 
 @pytest.mark.parametrize("at", [(40, 40), (2, 9)])
