@@ -9,6 +9,7 @@ from torch import nn
 from rcnn.inference import tiles
 from rcnn.inference.detector import Detector
 from rcnn.inference.exported import ExportedDetector
+from rcnn.inference.postprocess import instances_of
 from rcnn.inference.tiles import Tile, make_tiles, merge_tiles
 from rcnn.models.model import Model
 from rcnn.ops import boxes as ops
@@ -112,6 +113,75 @@ def test_a_box_suppresses_those_that_begin_far_to_its_left():
     assert tiles.nms(boxes, np.array([0.5, 0.9, 0.8]), np.zeros(3), 0.5).tolist() == [1, 2]
 
 
+def merged(parts, size=(100, 160), tiles_of_image=(LEFT, RIGHT), **options):
+    return merge_tiles(list(tiles_of_image), parts, size, 10, **options)
+
+
+def masks_in(whole, size=(100, 160)):
+    return instances_of(whole, size, size, class_names=("a", "b")).masks
+
+
+def test_parts_of_an_object_larger_than_the_overlap_are_joined():
+    """x 30 to 140, of which the left tile sees 30 to 100 and the right one 60 to 140."""
+    whole = merged([found([[30, 10, 100, 50]], [0.6]), found([[0, 12, 80, 50]], [0.9])])
+    assert whole["boxes"].tolist() == [[30, 10, 140, 50]]
+    assert_allclose(whole["scores"], [0.9])
+    assert whole["cut"].tolist() == [False]
+    assert whole["mask_owner"].tolist() == [0, 0]
+    (mask,) = masks_in(whole).dense()
+    rows, columns = mask.nonzero()
+    # Zeros around a map of 0.6 keep a sixth of a cell out.
+    assert_allclose((columns.min(), columns.max() + 1, rows.min(), rows.max() + 1), (30, 140, 10, 50), atol=6)
+    assert mask[16:46, 40:130].all(), "no gap at the seam"
+
+
+@pytest.mark.parametrize(
+    ("right", "labels", "why"),
+    [
+        ([[0, 12, 80, 50]], [1], "another class"),
+        ([[0, 60, 80, 90]], [0], "another place in the strip"),
+        ([[0, 10, 80, 95]], [0], "too little in common in the strip"),
+        ([], None, "nothing found there"),
+    ],
+)
+def test_an_object_without_its_rest_is_marked(right, labels, why):
+    parts = [found([[20, 10, 100, 50]], [0.6]), found(right, [0.9] * len(right), labels)]
+    whole = merged(parts)
+    assert len(whole["boxes"]) == 1 + len(right), why
+    assert whole["cut"].all(), why
+    assert "mask_owner" not in whole
+
+
+def test_the_image_border_cuts_nothing_that_a_tile_could_add():
+    parts = [found([[0, 0, 40, 100]], [0.6]), found([[60, 0, 100, 100]], [0.9])]
+    assert merged(parts)["cut"].tolist() == [False, False]
+
+
+def test_a_part_is_dropped_where_the_other_tile_sees_the_whole_even_beside_its_core():
+    # x 61 to 99: within both windows, the left tile's copy placed at the border; its centre is in no core.
+    whole = merged([found([[64, 10, 100, 30]], [0.9]), found([[5, 10, 40, 30]], [0.6])])
+    assert whole["boxes"].tolist() == [[65, 10, 100, 30]]
+    assert whole["cut"].tolist() == [False]
+
+
+def test_joined_objects_take_each_keypoint_from_the_part_that_is_surest():
+    left = found([[30, 10, 100, 50]], [0.6]) | {
+        "keypoints": np.array([[[40, 20, 5.0], [99, 20, -3.0]]], np.float32)
+    }
+    right = found([[0, 10, 80, 50]], [0.9]) | {
+        "keypoints": np.array([[[0, 20, -2.0], [70, 20, 4.0]]], np.float32)
+    }
+    assert merged([left, right])["keypoints"].tolist() == [[[40, 20, 5], [130, 20, 4]]]
+
+
+def test_a_joined_object_counts_as_one_for_the_limit_and_suppresses_doubles():
+    left = found([[30, 10, 100, 50], [32, 11, 55, 50]], [0.6, 0.5])
+    right = found([[0, 10, 80, 50]], [0.9])
+    assert len(merge_tiles([LEFT, RIGHT], [left, right], (100, 160), 1)["boxes"]) == 1
+    inside = merged([left, right], max_iou=0.2)
+    assert inside["boxes"].tolist() == [[30, 10, 140, 50]]
+
+
 class Bright(Model):
     """Reports every bright connected square of an image, exactly; stands for a perfect network."""
 
@@ -155,6 +225,34 @@ def test_a_detector_looks_at_a_large_image_in_tiles_and_finds_every_object_once(
     assert result.masks is not None
     # Zeros around their maps round the corners.
     assert result.masks.areas().tolist() == [121 - 4] * len(truth)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_objects_of_any_size_are_found_whole_whatever_the_tiles(monkeypatch, seed):
+    """Rectangles up to the image's own size, thus across many tiles of 64 with an overlap of 24."""
+    monkeypatch.setattr(tiles, "MAX_UNTILED_PIXELS", 100 * 100)
+    monkeypatch.setattr(make_tiles, "__defaults__", (64, 24))
+    rng = np.random.default_rng(seed)
+    height, width = 190, 260
+    image, truth = torch.zeros(3, height, width, dtype=torch.uint8), []
+    for number in range(200):
+        x, y = rng.integers(0, width - 8), rng.integers(0, height - 8)
+        w, h = rng.integers(6, rng.choice([20, 60]), 2)
+        if number == 0:
+            x, y, w, h = *rng.integers(0, 60, 2), *rng.integers(70, 190, 2)
+        box = [int(x), int(y), int(min(x + w, width)), int(min(y + h, height))]
+        around = image[0, max(box[1] - 5, 0) : box[3] + 5, max(box[0] - 5, 0) : box[2] + 5]
+        if min(box[2] - box[0], box[3] - box[1]) >= 6 and not around.any():
+            image[:, box[1] : box[3], box[0] : box[2]] = 255
+            truth.append(box)
+    assert any(max(x2 - x1, y2 - y1) > 64 for x1, y1, x2, y2 in truth), "larger than a tile"
+    (result,) = Detector(Bright(), Transform(), ("square",)).predict(image)
+    assert sorted(result.boxes.tolist()) == sorted(truth)
+    assert result.cut is not None
+    assert not result.cut.any()
+    areas = dict(zip(map(tuple, result.boxes.tolist()), result.masks.areas().tolist(), strict=True))
+    for x1, y1, x2, y2 in truth:  # zeros around the maps of its parts round corners
+        assert abs(areas[x1, y1, x2, y2] - (x2 - x1) * (y2 - y1)) <= 0.06 * (x2 - x1) * (y2 - y1) + 4
 
 
 def test_a_large_image_in_a_batch_changes_nothing_about_the_others(monkeypatch):

@@ -301,6 +301,16 @@ def test_polygons_draw_the_same_masks():
     assert boxes.polygons()[0][0].tolist() == [[1, 2], [4, 2], [4, 6], [1, 6]]
 
 
+def test_the_union_of_masks_by_owner() -> None:
+    bitmaps = bitmaps_of("noise")
+    owner = np.array([2, 0, 2, 0, 4, 2])
+    masks = Masks.from_dense(bitmaps).united(owner, 5)
+    expected = [bitmaps[owner == number].any(0) for number in range(5)]
+    assert_array_equal(masks.dense(), expected)
+    assert Masks.empty((4, 5)).united(np.zeros(0, np.int64), 0).shape == (0, 4, 5)
+    assert Masks.empty((4, 5)).united(np.zeros(0, np.int64), 2).areas().tolist() == [0, 0]
+
+
 def test_centroids():
     found = Masks.from_dense(CASES["corners"]).centroids()
     assert found.tolist() == [[0.5, 0.5], [10.5, 8.5], [10.5, 0.5], [0.5, 8.5]]

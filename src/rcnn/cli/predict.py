@@ -131,6 +131,12 @@ def predict(
             f"{len(summary.full)} images reached the maximum number of detections, for example "
             f"{summary.full[0]}; there may be more objects: raise --max-detections"
         )
+    if summary.cut:
+        print_error(
+            f"{sum(summary.cut.values())} objects in {len(summary.cut)} images, for example "
+            f"{next(iter(summary.cut))}, are cut by the border of a tile, and their rest was not found: box, "
+            "mask and area are too small"
+        )
     if summary.failed:
         print_error("\n".join((f"{len(summary.failed)} images could not be read or drawn:", *summary.failed)))
         raise typer.Exit(1)

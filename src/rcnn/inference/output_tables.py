@@ -66,6 +66,7 @@ class OutputTables:
         counts: objects of each class so far.
         failed: a message for each image, or overlay, that could not be used or written.
         full: images with as many objects as can be reported.
+        cut: by image, the number of objects whose rest beyond a tile was not found.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class OutputTables:
         self.done: dict[str, dict[str, Any]] = {}
         self.failed: list[str] = []
         self.full: list[str] = []
+        self.cut: dict[str, int] = {}
         names = ["predictions.json", "objects.csv", "counts.csv"] if detector.class_names else []
         names += ["areas.csv"] if detector.semantic_names else []
         self.out, self.names = out, names
@@ -154,6 +156,8 @@ class OutputTables:
         self.pixels.update(row["pixels"])
         self.failed += row["failed"]
         self.full += [name] if row["full"] else []
+        if row.get("cut"):  # not in journals before 0.2
+            self.cut[name] = row["cut"]
 
     def _write(self, name: str, text: str) -> None:
         """To one of the tables, if this model has it. File names need not be UTF-8."""
@@ -206,6 +210,7 @@ class OutputTables:
                 "counts": dict(counts),
                 "pixels": {name: int(pixels) for name, pixels, _ in areas},
                 "full": full,
+                "cut": 0 if found.cut is None else int(found.cut.sum()),
                 "failed": list(failed),
                 "partition": partition,
                 "sizes": self._ends(),

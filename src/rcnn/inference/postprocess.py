@@ -21,7 +21,9 @@ from rcnn.transform import interpolate
 Found = dict[str, Array]
 """The outputs for one image by name, without ``image_index``; ``semantic_logits`` are ``[C, H, W]``.
 
-In place of ``semantic_logits`` there may be ``semantic``, the classes ``[H, W]`` decided already.
+In place of ``semantic_logits`` there may be ``semantic``, the classes ``[H, W]`` decided already. Of an
+image seen in tiles there is ``cut``, bool ``[N]``; if objects were joined there, ``mask_maps`` belong to the
+boxes ``mask_boxes`` and to the objects whose indices are ``mask_owner``.
 """
 Floats = npt.NDArray[np.float32]
 
@@ -66,7 +68,7 @@ def instances_of(
         path: the image file.
     """
     ratio = np.array([size[1] / seen_size[1], size[0] / seen_size[0]], np.float32)
-    boxes = (found["boxes"] * np.tile(ratio, 2)).clip(0, np.array([size[1], size[0]] * 2, np.float32))
+    boxes = _scaled(found["boxes"], ratio, size)
     keypoints = found.get("keypoints")
     if "keypoint_maps" in found:
         keypoints = highest_pixels(found["keypoint_maps"], found["boxes"])
@@ -77,14 +79,29 @@ def instances_of(
         boxes,
         found["labels"].astype(np.int64),
         found["scores"],
-        paste_masks(found["mask_maps"], boxes, size) if "mask_maps" in found else None,
+        _masks(found, boxes, ratio, size) if "mask_maps" in found else None,
         keypoints,
+        cut=found.get("cut"),
         semantic=pixel_classes(found, size),
         class_names=class_names,
         semantic_names=semantic_names,
         skeleton=skeleton,
         path=path,
     )
+
+
+def _scaled(boxes: Array, ratio: Floats, size: Size) -> Floats:
+    """Boxes times a ratio (x, y), within an image of ``size``."""
+    scaled: Floats = (boxes * np.tile(ratio, 2)).clip(0, np.array([size[1], size[0]] * 2, np.float32))
+    return scaled
+
+
+def _masks(found: Found, boxes: Array, ratio: Floats, size: Size) -> Masks:
+    """The masks of objects; those of several pieces are their union."""
+    if "mask_owner" not in found:
+        return paste_masks(found["mask_maps"], boxes, size)
+    pieces = paste_masks(found["mask_maps"], _scaled(found["mask_boxes"], ratio, size), size)
+    return pieces.united(found["mask_owner"], len(boxes))
 
 
 def paste_masks(maps: Array, boxes: Array, size: Size, threshold: float = 0.5) -> Masks:

@@ -1,8 +1,9 @@
 """Images too large to be seen at once: cut into overlapping tiles, the objects found put together again.
 
 An object counts where its centre is in the tile's core, the part that no other tile has nearer to its
-middle. So an object up to ``OVERLAP`` pixels is seen whole by the tile that reports it; larger ones may be
-cut. Images up to ``MAX_UNTILED_PIXELS`` pixels are seen whole, without any of this.
+middle. So an object up to ``OVERLAP`` pixels is seen whole by the tile that reports it. The parts of larger
+ones are joined, see ``rcnn.inference.seams``. Images up to ``MAX_UNTILED_PIXELS`` pixels are seen whole,
+without any of this.
 
 In NumPy, for networks and exported files alike.
 """
@@ -15,7 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from rcnn.inference.postprocess import Found, pixel_classes
+from rcnn.inference.postprocess import Found, highest_pixels, pixel_classes
+from rcnn.inference.seams import Sighted, joined, pieces_of, surest_keypoints
 from rcnn.structures import VOID, Array, Size
 
 # Pixels as the network sees them. A tile of the default model, with a thousand objects, takes 600 megabytes.
@@ -90,14 +92,42 @@ def merge_tiles(
         size: (height, width) of the image.
         max_detections: the most objects kept.
         max_iou: of two objects of one class that overlap by more, the one with the lower score is dropped.
+
+    Returns:
+        As each tile's, and bool ``cut``: which objects go on beyond a tile without their rest being found. If
+        objects were joined, ``mask_maps`` are those of :func:`rcnn.inference.seams.pieces_of`.
     """
-    kept = [_in_core(tile, one) for tile, one in zip(tiles, found, strict=True)]
-    whole = {name: np.concatenate([one[name] for one in kept]) for name in kept[0]}
+    placed = [_placed(tile, one) for tile, one in zip(tiles, found, strict=True)]
+    parts = {name: np.concatenate([one[name] for one in placed]) for name in placed[0]}
+    tile_of = np.repeat(np.arange(len(tiles)), [len(one["boxes"]) for one in placed])
+    seen = Sighted(parts, tile_of, np.array([tile.window for tile in tiles], np.int64), size)
+    in_core = _in_core(parts["boxes"], np.array([tile.core for tile in tiles], np.float32)[tile_of])
+    objects = joined(seen, in_core)
+    counted = np.zeros(len(objects.cut), bool)
+    of_any = objects.owner >= 0
+    np.logical_or.at(counted, objects.owner[of_any], (in_core | objects.needed)[of_any])
+    chosen = [own for own, counts in zip(objects.parts(parts["scores"]), counted, strict=True) if counts]
+    whole = _objects(parts, chosen) | {"cut": objects.cut[counted]}
     best = nms(whole["boxes"], whole["scores"], whole["labels"], max_iou)[:max_detections]
     whole = {name: values[best] for name, values in whole.items()}
+    if "mask_maps" in whole and any(len(chosen[i]) > 1 for i in best):
+        whole |= pieces_of(parts, [chosen[i] for i in best])
     classes = [pixel_classes(one, tile.size) for tile, one in zip(tiles, found, strict=True)]
     known = [one for one in classes if one is not None]
     return whole | ({"semantic": _joined_maps(tiles, known, size)} if known else {})
+
+
+def _objects(parts: Found, chosen: Sequence[Array]) -> Found:
+    """One row per object from those of its parts, best score first: its box is around all of them."""
+    first = np.array([own[0] for own in chosen], np.int64)
+    whole = {name: values[first] for name, values in parts.items()}
+    for place, own in enumerate(chosen):
+        if len(own) > 1:
+            boxes = parts["boxes"][own]
+            whole["boxes"][place] = [*boxes[:, :2].min(0), *boxes[:, 2:].max(0)]
+            if "keypoints" in parts:
+                whole["keypoints"][place] = surest_keypoints(parts["keypoints"], own)
+    return whole
 
 
 def _joined_maps(tiles: Sequence[Tile], classes: Sequence[Array], size: Size) -> Array:
@@ -110,17 +140,23 @@ def _joined_maps(tiles: Sequence[Tile], classes: Sequence[Array], size: Size) ->
     return whole
 
 
-def _in_core(tile: Tile, found: Found) -> Found:
-    """The objects with their centre in the tile's core, in coordinates of the whole image."""
+def _placed(tile: Tile, found: Found) -> Found:
+    """The objects of a tile in coordinates of the whole image, with keypoints in place of their maps."""
     objects = {name: values for name, values in found.items() if not name.startswith("semantic")}
+    if "keypoint_maps" in objects:
+        objects["keypoints"] = highest_pixels(objects.pop("keypoint_maps"), objects["boxes"])
     shift = np.array(tile.window[:2], np.float32)
-    objects["boxes"] = boxes = objects["boxes"] + np.tile(shift, 2)
+    objects["boxes"] = objects["boxes"] + np.tile(shift, 2)
     if "keypoints" in objects:
         objects["keypoints"] = objects["keypoints"] + np.array([*shift, 0], np.float32)
+    return objects
+
+
+def _in_core(boxes: Array, cores: Array) -> Array:
+    """Which boxes ``[N, 4]`` have their centre in the core, or at most ``SLACK`` pixels beside it."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    core = np.array(tile.core, np.float32)
-    inside = ((centres >= core[:2] - SLACK) & (centres <= core[2:] + SLACK)).all(1)
-    return {name: values[inside] for name, values in objects.items()}
+    inside = (centres >= cores[:, :2] - SLACK) & (centres <= cores[:, 2:] + SLACK)
+    return np.asarray(inside.all(1))
 
 
 def nms(boxes: Array, scores: Array, labels: Array, max_iou: float) -> Array:

@@ -50,6 +50,7 @@ class Summary:
         precision: what the model computed in: ``float32``, ``bf16`` or ``int8``.
         pixel_fractions: the fraction of all pixels that each class of pixels has, if the model finds them.
         full: images with as many objects as can be reported, so that there may be more.
+        cut: by image, the number of objects that a tile cuts and whose rest was not found.
     """
 
     out: Path
@@ -59,6 +60,7 @@ class Summary:
     precision: str
     pixel_fractions: dict[str, float] = field(default_factory=dict)
     full: tuple[str, ...] = ()
+    cut: dict[str, int] = field(default_factory=dict)
 
 
 def predict_to_files(
@@ -141,7 +143,7 @@ def predict_to_files(
                 progress(done, len(images))
     return Summary(
         out, dict(tables.counts), tables.images, (*failed, *tables.failed), detector.used_precision,
-        tables.pixel_fractions(), tuple(tables.full),
+        tables.pixel_fractions(), tuple(tables.full), dict(tables.cut),
     )  # fmt: skip
 
 

@@ -74,6 +74,8 @@ class Instances:
         semantic_names: the names that ``semantic`` indexes.
         skeleton: what the keypoints are, where there are any.
         path: the image file, where known.
+        cut: bool ``[N]``, predictions in tiles only: whether the object goes on beyond a tile and its rest
+            was not found, so that box and mask are too small. None: the image was seen whole.
     """
 
     size: Size
@@ -92,6 +94,7 @@ class Instances:
     semantic_names: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     path: Path | None = None
+    cut: npt.NDArray[np.bool_] | None = field(default=None, metadata=_is("object"))
 
     @classmethod
     def empty(cls, size: Size, class_names: tuple[str, ...] = (), **present: Any) -> Instances:

@@ -156,6 +156,23 @@ class Masks:
         picked = Masks(np.concatenate(pixels), self.windows[chosen], self.size)
         return picked.dense()[0] if is_one else picked
 
+    def united(self, owner: npt.NDArray[np.int64], count: int) -> Masks:
+        """``count`` masks, each the union of those whose ``owner`` ``[N]`` is its index."""
+        patches, origins = [], []
+        own = list(self.patches())
+        order = np.argsort(owner, kind="stable")
+        ends = np.searchsorted(owner[order], np.arange(1, count))
+        for members in np.split(order, ends) if count else ():
+            windows = self.windows[members]
+            low, high = windows[:, :2].min(0, initial=2**31), windows[:, 2:].max(0, initial=0)
+            left, top = np.minimum(low, high).tolist()
+            patch = np.zeros((int(high[1]) - top, int(high[0]) - left), np.uint8)
+            for i, (x1, y1, x2, y2) in zip(members.tolist(), windows.tolist(), strict=True):
+                patch[y1 - top : y2 - top, x1 - left : x2 - left] |= own[i]
+            patches.append(patch)
+            origins.append((top, left))
+        return type(self).from_patches(patches, origins, self.size)
+
     def dense(self) -> npt.NDArray[np.bool_]:
         """Full bitmaps, bool ``[N, H, W]``."""
         bitmaps = np.zeros(self.shape, bool)
