@@ -150,7 +150,12 @@ def test_version() -> None:
     assert result.output.startswith("rcnn ")
 
 
-def test_train_passes_everything_on(trained: dict[str, Any]) -> None:
+def test_train_passes_everything_on(
+    trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("v.json", "i", "vi", "p.npz", "vp.npz"):
+        Path(name).touch()
     result = call(
         "train", "d.json", "--val", "v.json", "--images", "i", "--val-images", "vi", "--model", "mask_rcnn",
         "--backbone", "vgg16", "--recipe", "r.toml", "--minutes", "2.5", "--out", "o", "--seed", "0",
@@ -279,7 +284,7 @@ def test_evaluate_measures_the_families_named(model: str, data: Path, tmp_path: 
         (["m", "DATA", "--metrics", "nuclie"], "did you mean nuclei?"),
         (["m", "DATA", "--metrics", "coco,proposals"], "has no RPN to query"),
         (["DATA"], "found 1 arguments, expected MODEL and DATA"),
-        (["m", "DATA", "--predictions", "f.json"], "expected DATA alone with --predictions"),
+        (["m", "DATA", "--predictions", "DATA"], "expected DATA alone with --predictions"),
         (["DATA", "--predictions", "none.json"], "none.json: No such file"),
     ],
     ids=["unknown", "lacking", "no model", "both", "no file"],

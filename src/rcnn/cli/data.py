@@ -14,10 +14,12 @@ from rcnn.cli.options import (
     DataSource,
     Exif,
     ImagesFolder,
+    OutFolder,
     Plane,
     SkipBad,
     chosen_reading,
     open_dataset,
+    writable_folder,
 )
 
 data_app = typer.Typer(
@@ -48,6 +50,7 @@ def data_check(
             metavar="OUT",
             help="Write a corrected copy into this folder. What cannot be corrected safely is left out and "
             "listed with what to do.",
+            callback=writable_folder,
         ),
     ] = None,
     to: Annotated[
@@ -58,7 +61,12 @@ def data_check(
     from rcnn.data.check import check
     from rcnn.data.fixing import fix_data
     from rcnn.data.formats.open import open_splits
+    from rcnn.data.output_folder import refuse_output
 
+    if fix is not None:
+        refuse_output(fix, to)
+    elif to is not None:
+        raise ValueError("--to names the format of the copy; it needs --fix OUT")
     errors, reading = 0, chosen_reading(channels, plane, exif)
     splits = open_splits(data, images, format=format, reading=reading)
     if fix is not None:
@@ -66,8 +74,6 @@ def data_check(
             fixed = fix_data(splits, fix, to=to, progress=progress)
         print_text(str(fixed))
         return
-    if to is not None:
-        raise ValueError("--to names the format of the copy; it needs --fix OUT")
     for name, dataset in splits.items():
         report = check(dataset)
         for problem in report.problems:
@@ -87,7 +93,7 @@ def data_check(
 )
 def data_convert(
     data: DataSource,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")],
+    out: OutFolder,
     to: Annotated[
         str,
         typer.Option(
@@ -102,7 +108,9 @@ def data_convert(
 ) -> None:
     """Convert a data set to another format. Images are copied; what the format cannot hold is listed."""
     from rcnn.data.convert import convert
+    from rcnn.data.output_folder import refuse_output
 
+    refuse_output(out, to)
     dataset = open_dataset(data, images, format, chosen_reading(None, plane, exif))
     with progress_bar("converting") as progress:
         conversion = convert(dataset, out, to=to, skip_bad=skip_bad, progress=progress)
@@ -120,7 +128,7 @@ def data_convert(
 )
 def data_get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="voc2007, voc2012 or voc0712 (both).")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.", callback=writable_folder)],
 ) -> None:
     """Download a published data set. Interrupted downloads are resumed."""
     from rcnn.data.archives import get_data
@@ -131,7 +139,7 @@ def data_get(
 @data_app.command("show", epilog=examples("rcnn data show cells/ --out look --count 40"))
 def data_show(
     data: DataSource,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.", callback=writable_folder)],
     images: ImagesFolder = None,
     format: DataFormat = None,
     count: Annotated[int, typer.Option(min=1, help="Number of images, chosen at random.")] = 24,

@@ -9,9 +9,17 @@ import typer
 
 from rcnn.cli.console import examples, print_text, progress_bar
 from rcnn.cli.data import data_app
-from rcnn.cli.options import DataFormat, DataSource, ImagesFolder, SkipBad, new_names, open_dataset
+from rcnn.cli.options import (
+    DataFormat,
+    DataSource,
+    ImagesFolder,
+    OutFolder,
+    SkipBad,
+    new_names,
+    open_dataset,
+    writable_file,
+)
 
-OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")]
 To = Annotated[
     str | None,
     typer.Option(
@@ -44,8 +52,10 @@ def data_split(
     Validation images are the ones that `rcnn train` holds out with the same seed. The last image with a class
     stays in train, and so do all copies of an image.
     """
+    from rcnn.data.output_folder import refuse_output
     from rcnn.data.splitting import split_data
 
+    refuse_output(out, to)
     dataset = open_dataset(data, images, format)
     with progress_bar("copying") as progress:
         parts = split_data(
@@ -107,7 +117,9 @@ def data_merge(
 )
 def data_stats(
     sources: Annotated[list[Path], typer.Argument(metavar="DATA…", help="One or more data sets.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file to write.")] = Path("stats.html"),
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The HTML file to write.", callback=writable_file)
+    ] = Path("stats.html"),
 ) -> None:
     """Write a page about data sets: suspicious objects first, duplicates, classes, sizes, shapes, positions.
 

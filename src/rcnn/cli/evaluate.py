@@ -24,8 +24,10 @@ from rcnn.cli.options import (
     Svd,
     Trust,
     chosen_reading,
+    exists,
     load_model,
     open_dataset,
+    writable_file,
 )
 
 
@@ -61,6 +63,7 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             help="Evaluate these detections (predictions.json, COCO results) instead of a MODEL.",
+            callback=exists,
         ),
     ] = None,
     threshold: Annotated[
@@ -72,7 +75,12 @@ def evaluate(
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write all results to this file; - prints them."),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write all results to this file; - prints them.",
+            callback=writable_file,
+        ),
     ] = None,
     max_detections: Annotated[
         int | None,

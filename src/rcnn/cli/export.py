@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rcnn.cli.console import app, examples, print_text, progress_bar
-from rcnn.cli.options import ImagesFolder, ModelSettings, NetworkSource, Trust, open_dataset
+from rcnn.cli.options import ImagesFolder, ModelSettings, NetworkSource, Trust, exists, open_dataset, writable
 
 
 @app.command(
@@ -21,7 +21,10 @@ from rcnn.cli.options import ImagesFolder, ModelSettings, NetworkSource, Trust, 
 def export(
     model: NetworkSource,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Output file (.onnx, .pt2), or folder for openvino.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="Output file (.onnx, .pt2), or folder for openvino.", callback=writable
+        ),
     ],
     format: Annotated[
         str,
@@ -36,7 +39,11 @@ def export(
     ] = False,
     int8: Annotated[
         Path | None,
-        typer.Option(metavar="DATA", help="Quantise to int8, calibrated on these images (openvino only)."),
+        typer.Option(
+            metavar="DATA",
+            help="Quantise to int8, calibrated on these images (openvino only).",
+            callback=exists,
+        ),
     ] = None,
     images: ImagesFolder = None,
     settings: ModelSettings = None,
@@ -48,9 +55,11 @@ def export(
     """
     from rcnn.evaluation.int8 import NUM_CALIBRATION_IMAGES, compare_int8
     from rcnn.inference.exported import open_exported
+    from rcnn.inference.exporters import check_export
     from rcnn.inference.exporters import export as write
     from rcnn.loading import load_detector
 
+    check_export(out, format, calibrates=int8 is not None)
     detector = load_detector(model, "cpu", settings=settings or (), trust=trust or ())
     dataset = None if int8 is None else open_dataset(int8, images, reading=detector.reading)
     seen = () if dataset is None else dataset.images(NUM_CALIBRATION_IMAGES)

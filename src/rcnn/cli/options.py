@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rcnn.cli.console import print_error, warn_renamed
+from rcnn.io.destinations import refuse_unwritable, refuse_unwritable_file, refuse_unwritable_folder
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
     from rcnn.io.reading import Reading
 
+
+PathCallback = Callable[[typer.CallbackParam, Path | None], Path | None]
+
+
+def _refusing(refuse: Callable[[Path], None]) -> PathCallback:
+    """A callback of an option that names an output; typer calls it when the options are read."""
+
+    def callback(param: typer.CallbackParam, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                refuse(value)
+            except ValueError as error:
+                raise ValueError(f"{_shown_name(param)} {error}") from error
+        return value
+
+    return callback
+
+
+# Every option and argument that names an output has one of these, so that what cannot be written is refused
+# before anything is opened; every option that names an input has ``exists``.
+writable_file = _refusing(refuse_unwritable_file)
+writable_folder = _refusing(refuse_unwritable_folder)
+writable = _refusing(refuse_unwritable)
+
+
+def exists(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Refuse an input that is not there when the options are read.
+
+    Raises:
+        FileNotFoundError: it names the option and the path.
+    """
+    if value is not None and not value.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{_shown_name(param)} {value}")
+    return value
+
+
+def _shown_name(param: typer.CallbackParam) -> str:
+    is_option = param.param_type_name == "option"
+    return param.opts[0] if is_option else str(param.metavar)
+
+
 DATA_HELP = "COCO JSON file, YOLO's data.yaml, or a folder of a known layout (docs/data.md)."
 DataSource = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
+OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.", callback=writable_folder)]
 ImagesFolder = Annotated[
-    Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images, if not next to DATA.")
-]
+    Path | None,
+    typer.Option(
+        "--images", metavar="DIR", help="Folder of the images, if not next to DATA.", callback=exists
+    ),
+]  # fmt: skip
 DataFormat = Annotated[
     str | None,
     typer.Option(
@@ -47,6 +96,7 @@ ProposalsFile = Annotated[
         "--proposals", metavar="FILE",
         help="External proposals (.npz, .mat, COCO .json) for models without an RPN. Default: selective "
         "search.",
+        callback=exists,
     ),
 ]  # fmt: skip
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … Default: a GPU if there is one.")]
@@ -191,11 +241,11 @@ def load_model(
 
     if half:
         warn_renamed("--half", "--precision bf16")
+    ranks = None if svd is None else _ranks(svd)
     given: Any = "bf16" if half else precision
     detector: Any = load(model, device, precision=given, settings=settings or (), trust=trust or ())
-    if svd is None:
+    if ranks is None:
         return detector
-    ranks = _ranks(svd)
     if not hasattr(detector, "compressed"):
         raise ValueError(f"--svd {svd}: exported files cannot be compressed; remove the option")
     try:

@@ -21,7 +21,9 @@ from rcnn.cli.options import (
     Svd,
     Trust,
     chosen_reading,
+    exists,
     load_model,
+    writable_folder,
 )
 
 
@@ -45,7 +47,9 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Output folder for overlays and tables. Default: found, then found-2, …"
+            metavar="DIR",
+            help="Output folder for overlays and tables. Default: found, then found-2, …",
+            callback=writable_folder,
         ),
     ] = None,
     min_score: Annotated[
@@ -62,7 +66,9 @@ def predict(
     image_ids: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="COCO file whose image ids are used in predictions.json and panoptic.json."
+            metavar="FILE",
+            help="COCO file whose image ids are used in predictions.json and panoptic.json.",
+            callback=exists,
         ),
     ] = None,
     results_only: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rcnn.cli.console import app, examples, print_table, print_text, progress_bar
-from rcnn.cli.options import DataFormat, DataSource, Device, ImagesFolder, Trust, open_dataset
+from rcnn.cli.options import DataFormat, DataSource, Device, ImagesFolder, Trust, open_dataset, writable_file
 
 METHODS = ("selective_search", "rpn")
 
@@ -21,7 +21,12 @@ METHODS = ("selective_search", "rpn")
 )
 def propose(
     data: DataSource,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Output file: .npz, or .json (COCO proposals).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Output file: .npz, or .json (COCO proposals).", callback=writable_file
+        ),
+    ],
     images: ImagesFolder = None,
     format: DataFormat = None,
     model: Annotated[str | None, typer.Option(metavar="RUN", help="Use the RPN of this model.")] = None,
@@ -54,11 +59,14 @@ def propose(
     if model is not None and settings:
         raise ValueError("propose: --set is for selective search; an RPN has the settings of its model")
     from rcnn.data.external_proposals import default_cache
+    from rcnn.evaluation.proposal_recall import check_proposal_output, recall_table
     from rcnn.evaluation.proposal_recall import propose as write
-    from rcnn.evaluation.proposal_recall import recall_table
     from rcnn.loading import load_detector
-    from rcnn.parts.selective_search import SelectiveSearchSettings
+    from rcnn.parts.selective_search import SelectiveSearchSettings, require_opencv
 
+    check_proposal_output(out)
+    if model is None:
+        require_opencv()
     search = apply_assignments(SelectiveSearchSettings(), settings or [], "search")
     dataset = open_dataset(data, images, format)
     detector = None if model is None else load_detector(model, device, trust=trust or ())

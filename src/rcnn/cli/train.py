@@ -21,8 +21,10 @@ from rcnn.cli.options import (
     ProposalsFile,
     SkipBad,
     Trust,
+    exists,
     new_names,
     reading_settings,
+    writable_folder,
 )
 from rcnn.io.interruption import INTERRUPTED, TERMINATED
 
@@ -41,17 +43,21 @@ def train(
     val: Annotated[
         Path | None,
         typer.Option(
-            help="Validation data. Default: val/ or valid/ in DATA, or a part of DATA that is held out."
+            help="Validation data. Default: val/ or valid/ in DATA, or a part of DATA that is held out.",
+            callback=exists,
         ),
     ] = None,
     images: ImagesFolder = None,
     val_images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the images of --val.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images of --val.", callback=exists)
     ] = None,
     format: DataFormat = None,
     proposals: ProposalsFile = None,
     val_proposals: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="External proposals for --val, if not in --proposals.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="External proposals for --val, if not in --proposals.", callback=exists
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -78,7 +84,9 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Training time in minutes.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Number of passes over the training images.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder to create.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder to create.", callback=writable_folder)
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(

@@ -8,9 +8,18 @@ from typing import Annotated
 import typer
 
 from rcnn.cli.console import app, examples, print_text, warn_renamed
+from rcnn.cli.options import exists, writable_file
 
 weights_app = typer.Typer(no_args_is_help=True, help="Import weights from other programs.")
 app.add_typer(weights_app, name="weights")
+
+
+def _named(param: typer.CallbackParam, value: Path) -> Path:
+    """The file that is written, which has this extension whatever was given."""
+    if value.name:
+        value = value.with_name(f"{value.name.removesuffix('.safetensors')}.safetensors")
+    writable_file(param, value)
+    return value
 
 
 @weights_app.command(
@@ -25,7 +34,7 @@ def weights_import(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Weights file: .pkl, .pth, .pt or .safetensors.")
     ],
-    out: Annotated[Path, typer.Option(metavar="MODEL", help="Output file, .safetensors.")],
+    out: Annotated[Path, typer.Option(metavar="MODEL", help="Output file, .safetensors.", callback=_named)],
     source: Annotated[
         str | None,
         typer.Option(
@@ -36,7 +45,8 @@ def weights_import(
         str | None, typer.Option("--from", hidden=True, help="The old name of --source.")
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text file of class names, one per line.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Text file of class names, one per line.", callback=exists),
     ] = None,
     channels: Annotated[
         str | None, typer.Option(help="Channel order, rgb or bgr, if it differs from the program's default.")
@@ -44,7 +54,9 @@ def weights_import(
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Detectron2's config.yaml, from the output folder of the training."
+            metavar="FILE",
+            help="Detectron2's config.yaml, from the output folder of the training.",
+            callback=exists,
         ),
     ] = None,
     settings: Annotated[
@@ -63,7 +75,7 @@ def weights_import(
     imported = import_weights(
         file, source, classes=classes, channels=channels, settings=settings or [], config=config
     )
-    path = imported.detector.save(out.with_name(f"{out.name.removesuffix('.safetensors')}.safetensors"))
+    path = imported.detector.save(out)
     for note in imported.notes:
         print_text(note)
     print_text(f"written: {path}; use it with: rcnn predict {path} IMAGES")

@@ -17,7 +17,7 @@ from rcnn.data.output_folder import (
     Progress,
     lost_lines,
     output_folder,
-    refuse_taken,
+    refuse_output,
     write_dataset,
     writer_of,
 )
@@ -71,9 +71,10 @@ def convert(
             for a format that needs them.
         DataError: the data set has errors.
     """
-    dataset, target = open_data(dataset), Path(out)
+    target = Path(out)
+    refuse_output(target, to)
+    dataset = open_data(dataset)
     make_writer = writer_of(to, [dataset])
-    refuse_taken(target)
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
     refuse_names(good, to)
     with output_folder(target) as folder:

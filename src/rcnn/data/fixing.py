@@ -30,7 +30,7 @@ from rcnn.data.output_folder import (
     lost_lines,
     output_folder,
     part_of_progress,
-    refuse_taken,
+    refuse_output,
     write_dataset,
     writer_of,
 )
@@ -101,8 +101,9 @@ def fix_data(
         ValueError: a folder that is not empty, not writable or inside the source, or an unknown format.
         DataError: an error of the data set as a whole, or no image is left.
     """
-    splits, target = _opened(data), Path(out)
-    refuse_taken(target)
+    target = Path(out)
+    refuse_output(target, to)
+    splits = _opened(data)
     for dataset in splits.values():
         _refuse_inside(target, dataset.source)
     log = _Log()

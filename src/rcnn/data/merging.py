@@ -31,7 +31,7 @@ from rcnn.data.output_folder import (
     lost_lines,
     output_folder,
     part_of_progress,
-    refuse_taken,
+    refuse_output,
     write_dataset,
     writer_of,
 )
@@ -113,7 +113,7 @@ def merge_data(
     if copies is not None and copies not in COPIES:
         raise ValueError(f"--copies {copies}: expected {' or '.join(COPIES)}.")
     target, skipped = Path(out), list[Problem]()
-    refuse_taken(target)
+    refuse_output(target, to)
     opened = _by_part(sources)
     usable: dict[str, list[Dataset]] = {}
     for name, of_part in opened.items():

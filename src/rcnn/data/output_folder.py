@@ -20,10 +20,12 @@ from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.annotated import UNNAMED
 from rcnn.data.formats.registry import find_format, formats, writable
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.folders import has_content
 from rcnn.io.images import image_header
 
 LOST_FILE = "lost.txt"
+PREFIX = 50  # characters of the folder's name in that of the hidden one, which must not be too long
 SHOWN = 5  # places shown of each kind of lost content; the file lists them all
 
 Progress = Callable[[int, int], None]
@@ -31,14 +33,22 @@ Progress = Callable[[int, int], None]
 MakeWriter = Callable[[Path, Dataset, DroppedContent], Writer]
 
 
-def refuse_taken(target: Path) -> None:
-    """Refuse a folder with content before long work begins.
+def refuse_output(target: Path, to: str | None = None) -> None:
+    """Refuse a folder or a format that nothing can be written to, before any data are opened.
+
+    Args:
+        target: the folder to create.
+        to: a writable key of ``rcnn.data.formats.registry.FORMATS``, or a dotted path to a custom format;
+            None: not known yet.
 
     Raises:
-        ValueError: ``target`` exists and is not an empty folder.
+        ValueError: ``target`` exists and is not an empty folder, or cannot be created; or no such format.
     """
+    refuse_unwritable_folder(target)
     if has_content(target):
         raise ValueError(f"{target} exists and is not an empty folder: choose another, or delete it.")
+    if to is not None:
+        _writer(to)
 
 
 @contextmanager
@@ -48,10 +58,10 @@ def output_folder(target: Path) -> Iterator[Path]:
     Raises:
         ValueError: ``target`` exists and is not an empty folder, or cannot be created or written.
     """
-    refuse_taken(target)
+    refuse_output(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name[:PREFIX]}.", dir=target.parent))
     except OSError as error:
         raise ValueError(f"{target} cannot be created ({error.strerror}): choose another folder.") from error
     try:
@@ -105,11 +115,7 @@ def writer_of(to: str, datasets: Iterable[Dataset]) -> MakeWriter:
         ValueError: no such format; a format that cannot be written, or that needs outlines where there are
             none; or a data set without classes of objects.
     """
-    if to not in writable() and not is_dotted_path(to):
-        raise ValueError(f"--to {to}: {did_you_mean(to, writable())}expected one of {', '.join(writable())}.")
-    write = find_format(to).write
-    if write is None:
-        raise ValueError(f"--to {to}: this format cannot be written; expected {', '.join(writable())}.")
+    write = _writer(to)
     for dataset in datasets:
         if not dataset.class_names:
             raise ValueError(f"{dataset.source}: it has only semantic maps and no objects to write.")
@@ -119,6 +125,15 @@ def writer_of(to: str, datasets: Iterable[Dataset]) -> MakeWriter:
             raise ValueError(
                 f"{dataset.source}: it has boxes but no outlines, which {to} needs: choose {choice}."
             )
+    return write
+
+
+def _writer(to: str) -> MakeWriter:
+    if to not in writable() and not is_dotted_path(to):
+        raise ValueError(f"--to {to}: {did_you_mean(to, writable())}expected one of {', '.join(writable())}.")
+    write = find_format(to).write
+    if write is None:
+        raise ValueError(f"--to {to}: this format cannot be written; expected {', '.join(writable())}.")
     return write
 
 

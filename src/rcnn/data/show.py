@@ -14,6 +14,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
 from rcnn.draw import MAX_RATIO, contact_sheet, readable_scale
 from rcnn.io.atomic import write_image
+from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.structures import Instances
 
 SHEET = "sheet.png"
@@ -53,9 +54,11 @@ def show(
         progress: called with the number of images done and of all.
 
     Raises:
-        ValueError: no image could be drawn.
+        ValueError: no image could be drawn, or the folder cannot be written.
     """
-    dataset, out = open_data(data), Path(out)
+    out = Path(out)
+    refuse_unwritable_folder(out)
+    dataset = open_data(data)
     chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(count, len(dataset))))
     pictures, captions, failed = [], [], []
     for done, index in enumerate(chosen, 1):

@@ -20,7 +20,7 @@ from rcnn.data.output_folder import (
     output_folder,
     own_format,
     part_of_progress,
-    refuse_taken,
+    refuse_output,
     write_dataset,
     writer_of,
 )
@@ -91,12 +91,13 @@ def split_data(
             not writable.
         DataError: the data set has errors.
     """
-    dataset, target = open_data(data), Path(out)
+    target = Path(out)
+    refuse_output(target, to)
+    dataset = open_data(data)
     fractions = {name: value for name, value in (("test", test), ("val", val)) if value != 0}
     _refuse_fractions(dataset, fractions)
     format = to or own_format(dataset)
     make_writer = writer_of(format, [dataset])
-    refuse_taken(target)
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
     chosen, together = _choose(good, fractions, seed)
     parts = {name: good.subset(indices) for name, indices in chosen.items()}

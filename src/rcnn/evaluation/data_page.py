@@ -25,6 +25,7 @@ from rcnn.evaluation.data_charts import busiest, histogram, position_map, size_s
 from rcnn.evaluation.page import Row, card_pair, html_page, html_table, jpeg, plural, table_card
 from rcnn.evaluation.suspects import KINDS, Objects, Suspect, find_suspects
 from rcnn.io.atomic import write_atomically
+from rcnn.io.destinations import refuse_unwritable_file
 from rcnn.io.images import ImageError
 from rcnn.lettering import Colour
 from rcnn.metrics import DASH
@@ -107,8 +108,11 @@ def data_stats(
         The file. After an error it is what it was before.
 
     Raises:
-        ValueError: data that cannot be opened, or without a single image or object.
+        ValueError: data that cannot be opened, or without a single image or object; a file that cannot be
+            written.
     """
+    path = Path(out)
+    refuse_unwritable_file(path)
     parts = _parts([data] if isinstance(data, Dataset | str | Path) else data)
     if not any(len(part.objects) for part in parts):
         raise ValueError(f"{parts[0].dataset.source}: no image has an object; there is nothing to show.")
@@ -118,7 +122,6 @@ def data_stats(
         _images(parts), _problems(parts),
     ]  # fmt: skip
     title = " and ".join(dict.fromkeys(part.name.partition(": ")[0] for part in parts))
-    path = Path(out)
     write_atomically(path, html_page(title, "\n".join(filter(None, body))).encode())
     return path
 

@@ -25,7 +25,7 @@ from rcnn.inference.stopwatch import Stopwatch
 from rcnn.metrics import check_pairs
 from rcnn.metrics.matches import Agreement
 from rcnn.metrics.metric import Evaluation, Metric, MetricInput, MetricResult, Need, Tally
-from rcnn.metrics.registry import Choice, choose_metrics
+from rcnn.metrics.registry import METRICS, Choice, choose_metrics
 from rcnn.metrics.semantic import PixelClasses
 from rcnn.structures import OTHER, Instances, MergeSettings, merge, true_segments
 
@@ -117,6 +117,8 @@ def evaluate(
     run = _Run(detector, batch_size, min_score, cap, collected.needs("timing"))
     for number, (truth, found) in enumerate(run.over(dataset), 1):
         collected.add(truth, found)
+        if number == 1:
+            collected.refuse_lacking(run.speed(1))
         if progress is not None and (number % batch_size == 0 or number == len(dataset)):
             progress(number, len(dataset))
     evaluation = collected.evaluation(cap, threshold, run.speed(len(dataset)))
@@ -326,6 +328,25 @@ class _Collected:
                 tally.add(*partitions)
         self.predictions.append(_compact(found))
         self.truths.append(_compact(truth) if self.keeps_maps else replace(truth, semantic=None))
+
+    def refuse_lacking(self, speed: Seconds) -> None:
+        """Refuse, after the first image, metrics of the package that were named and lack an input.
+
+        What your own metrics need may depend on all images; they are asked at the end.
+
+        Raises:
+            ValueError: it names the metric and what it lacks.
+        """
+        if not self.before.class_names:
+            return
+        found, data = self.predictions[0], self.dataset
+        inputs = replace(
+            self.before, truths=self.truths, predictions=self.predictions, speed=speed,
+            has_masks=data.has_masks and (found.masks is not None or not len(found)),
+            has_keypoints=data.skeleton is not None and (found.keypoints is not None or not len(found)),
+        )  # fmt: skip
+        rows = tuple(row for row in self.choice.rows if METRICS.get(row.name) is row)
+        replace(self.choice, rows=rows).suitable(inputs, "objects")
 
     def evaluation(
         self, max_detections: int | None, threshold: float | None, speed: Seconds | None = None

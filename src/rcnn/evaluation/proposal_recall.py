@@ -18,9 +18,10 @@ from rcnn.data.formats.open import open_data
 from rcnn.evaluation.charts import metric_chart
 from rcnn.evaluation.page import html_page, metric_table
 from rcnn.io.atomic import write_atomically
+from rcnn.io.destinations import refuse_unwritable_file
 from rcnn.metrics import curves, tables
 from rcnn.metrics.recall import ProposalRecall, proposal_recall
-from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.parts.selective_search import SelectiveSearchSettings, require_opencv
 
 if TYPE_CHECKING:
     from rcnn.inference.detector import Detector
@@ -50,11 +51,14 @@ def propose(
         progress: called with the number of images done and the number of all images.
 
     Raises:
-        ValueError: a detector without an RPN, two images with the same id, or another ending of ``out``.
+        ValueError: a detector without an RPN, two images with the same id, another ending of ``out``, or a
+            file that cannot be written; or selective search without the package that it needs.
     """
-    data, out = open_data(data), Path(out)
-    if out.suffix.lower() not in (".npz", ".json"):
-        raise ValueError(f"{out}: proposals are written as .npz or .json")
+    out = Path(out)
+    check_proposal_output(out)
+    if detector is None:
+        require_opencv()
+    data = open_data(data)
     settings = search or SelectiveSearchSettings()
     settings = settings if count is None else replace(settings, count=count)
     if detector is not None:
@@ -68,6 +72,18 @@ def propose(
     what = "the RPN" if detector is not None else "selective search"
     write_atomically(out.with_suffix(".html"), _page(recall, f"Proposals of {what}: {out.name}").encode())
     return recall
+
+
+def check_proposal_output(out: Path) -> None:
+    """Refuse a path that :func:`propose` cannot write to, before anything is opened.
+
+    Raises:
+        ValueError: another ending, or the file or its page cannot be written.
+    """
+    if out.suffix.lower() not in (".npz", ".json"):
+        raise ValueError(f"{out}: proposals are written as .npz or .json")
+    for file in (out, out.with_suffix(".html")):
+        refuse_unwritable_file(file)
 
 
 def recall_table(recall: ProposalRecall) -> Table:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcnn.inference.predictions_file import PredictionsText
 from rcnn.inference.sources import PROGRESS, RUN, holds_predictions
+from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.folders import has_content
 from rcnn.io.lock import LOCK, FolderLock
 from rcnn.structures import AREA_COLUMNS, OBJECT_COLUMNS, Instances, table
@@ -39,8 +40,9 @@ def check_output(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that a prediction can neither begin nor be continued in, before any work.
 
     Raises:
-        ValueError: there is something else in it, or a finished prediction.
+        ValueError: there is something else in it, or a finished prediction; or it cannot be written.
     """
+    refuse_unwritable_folder(out)
     if overwrite or not has_content(out) or (out / PROGRESS).is_file() or _holds_a_lock_alone(out):
         return
     what = "is a finished prediction" if holds_predictions(out) else "are other files"

@@ -28,6 +28,7 @@ from rcnn.inference.predictions_file import PredictionsText
 from rcnn.inference.sources import find_images, listed_ids
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import ImageError, read_image
+from rcnn.parts.selective_search import require_opencv
 from rcnn.structures import Array, Instances, merge
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def predict_to_files(
         OSError: the folder cannot be written, or no longer; what is done is kept.
     """
     out, files = output_folder(out), files or OutputFiles()
+    check_output(out, overwrite=overwrite)
     images = find_images(inputs, exclude=out)
     ids: dict[str, int | str] = {name: number for number, name in enumerate(images, 1)}
     if image_ids is not None:
@@ -118,7 +120,8 @@ def predict_to_files(
     asked = {
         "min_score": detector.min_score if min_score is None else min_score, "max_detections": max_detections,
     }  # fmt: skip
-    check_output(out, overwrite=overwrite)
+    if getattr(getattr(detector, "network", None), "needs_proposals", False):
+        require_opencv()
     if overwrite:
         clear_output(out)
     places = [str(path.resolve()) for path in images.values()]

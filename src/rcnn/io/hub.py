@@ -61,6 +61,17 @@ def download_model(address: str) -> Path:
         ) from error
 
 
+def check_repository(repository: str) -> ModuleType:
+    """The library, if a repository can have this name; asked before a model is loaded.
+
+    Raises:
+        ValueError: a name of another form, or ``huggingface_hub`` is not installed.
+    """
+    if re.fullmatch(_NAME, repository) is None:
+        raise ValueError(f"{repository}: expected USER/NAME, the user and the model on the Hub")
+    return _hub(repository)
+
+
 def upload_files(repository: str, files: Mapping[str, Path | bytes], *, private: bool = False) -> str:
     """Put files into a model repository on the Hub, which is created if it is not there, in one commit.
 
@@ -76,9 +87,7 @@ def upload_files(repository: str, files: Mapping[str, Path | bytes], *, private:
         ValueError: a name of another form, or ``huggingface_hub`` is not installed.
         OSError: no permission, or the Hub cannot be reached.
     """
-    if re.fullmatch(_NAME, repository) is None:
-        raise ValueError(f"{repository}: expected USER/NAME, the user and the model on the Hub")
-    hub = _hub(repository)
+    hub = check_repository(repository)
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="rcnn")
     operations = [
         hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()

@@ -97,7 +97,7 @@ def ranked(boxes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
 def _resized(pixels: npt.NDArray[np.uint8], width: int | None) -> npt.NDArray[np.uint8]:
     if width is None or width == pixels.shape[1]:
         return pixels
-    cv2 = _opencv()
+    cv2 = require_opencv()
     height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
     shrinks = width < pixels.shape[1]
     resized: npt.NDArray[np.uint8] = cv2.resize(
@@ -108,7 +108,7 @@ def _resized(pixels: npt.NDArray[np.uint8], width: int | None) -> npt.NDArray[np
 
 def _merged_boxes(pixels: npt.NDArray[np.uint8], settings: SelectiveSearchSettings) -> npt.NDArray[np.int64]:
     """Corners ``[P, 4]`` of all segments and their unions, in no particular order."""
-    cv2 = _opencv()
+    cv2 = require_opencv()
     parts = cv2.ximgproc.segmentation
     search = parts.createSelectiveSearchSegmentation()
     for space in (cv2.COLOR_RGB2HSV, cv2.COLOR_RGB2Lab):
@@ -131,7 +131,12 @@ def _similarity(parts: Any, names: tuple[str, ...]) -> Any:
     return together
 
 
-def _opencv() -> Any:
+def require_opencv() -> Any:
+    """OpenCV with its contrib modules, without which there is no selective search.
+
+    Raises:
+        ValueError: it is not installed; says how to install it.
+    """
     try:
         import cv2
     except ImportError as error:

@@ -11,7 +11,7 @@ from rcnn.catalogue import MODELS
 from rcnn.data.twins import unpack_digests
 from rcnn.extras import install_command
 from rcnn.inference.detector import Detector
-from rcnn.io.hub import CARD_FILE, MODEL_FILE, PREFIX, upload_files
+from rcnn.io.hub import CARD_FILE, MODEL_FILE, PREFIX, check_repository, upload_files
 from rcnn.loading import load_detector
 from rcnn.metrics import percent
 from rcnn.models import model_name
@@ -45,6 +45,7 @@ def push(
         ValueError: no model, or a repository's name of another form.
         OSError: no permission, or the Hub cannot be reached.
     """
+    check_repository(repository)
     detector = load_detector(model, "cpu", trust=trust)
     card = model_card(detector, repository, license=license)
     with TemporaryDirectory() as folder:

@@ -18,11 +18,13 @@ from rcnn.data.twins import pack_digests, unpack_digests
 from rcnn.data.workers import lost_worker, refuse_inside_worker
 from rcnn.device import barrier, choose_device, rank
 from rcnn.io import checkpoint
+from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.interruption import answered
 from rcnn.io.lock import FolderLock
 from rcnn.models import build_model, model_class
 from rcnn.models.model import Model
 from rcnn.parts.pretrained import load_pretrained
+from rcnn.parts.selective_search import require_opencv
 from rcnn.training.callbacks import Callbacks, TrainEvent, open_callbacks
 from rcnn.training.defaults import Reason
 from rcnn.training.distributed import (
@@ -179,6 +181,7 @@ def start_run(options: TrainOptions) -> Path:
     device = process_device(options.device)
     callbacks = open_callbacks(options.callbacks, options.log) if rank() == 0 else []
     given = options.own_recipe()
+    _refuse_missing_packages(options, given)
     is_new = options.out is None or not Path(options.out).exists()
     with ExitStack() as owned:
         folder = from_first_process(lambda: owned.enter_context(_claimed(options)).folder)
@@ -186,6 +189,19 @@ def start_run(options: TrainOptions) -> Path:
         with removed_on_failure(folder, owned.close) if is_new else nullcontext():
             run, reasons = _planned(options, given, folder, device, callbacks)
         return _train(run, reasons, options.console)
+
+
+def _refuse_missing_packages(options: TrainOptions, given: Recipe | None) -> None:
+    """Refuse a model that needs packages which are not installed, before the data are opened.
+
+    Raises:
+        ValueError: no such model, or a missing package.
+    """
+    if given is not None:
+        scheme_of(given).check(given)
+    named = options.model if given is None else given.model
+    if named is not None and model_class(named).needs_proposals and options.sources.proposals is None:
+        require_opencv()
 
 
 def _claimed(options: TrainOptions) -> FolderLock:
@@ -246,10 +262,13 @@ def resume_run(options: TrainOptions) -> Path:
     """Continue an interrupted run from its last checkpoint; raises as :func:`train`."""
     folder, console = Path(options.resume or ""), options.console
     device = process_device(options.device)
-    read_run(folder)  # a folder that holds no run is refused, and not locked
+    info = read_run(folder)  # a folder that holds no run is refused, and not locked
     with ExitStack() as owned:
         from_first_process(lambda: owned.enter_context(locked(folder)).folder)
         log = RunLog(folder / LOG, console, quiet=rank() > 0, json_log=options.json_log)
+        # The run's own folder is trusted: its user named these.
+        names = options.callbacks or info.get("callbacks", ()), options.log or info.get("log", ())
+        callbacks = open_callbacks(*names) if rank() == 0 else []
         if options.minutes is not None or options.epochs is not None:
             log.say(
                 from_first_process(
@@ -263,9 +282,6 @@ def resume_run(options: TrainOptions) -> Path:
         for name, part in (("training", split.train), ("validation", split.val)):
             check_same_part(folder, name, part=part, info=info, advice=advice)
         check_recipe(recipe, split)
-        # The run's own folder is trusted: its user named these.
-        names = options.callbacks or info.get("callbacks", ()), options.log or info.get("log", ())
-        callbacks = open_callbacks(*names) if rank() == 0 else []
         started = (folder / LAST).is_file()
         network = new_network(recipe, split, pretrained=not (started or begins_whole(info)))
         if not started and recipe.train.start is not None:
@@ -281,9 +297,11 @@ def rewrite_report(folder: str | Path, console: Console | None = None) -> Path:
     """Evaluate the best model of a run again and rewrite its report; also of a run that did not end.
 
     Raises:
-        ValueError: no run, or one without a model yet.
+        ValueError: no run, one without a model yet, or a folder that cannot be written.
     """
     folder, console = Path(folder), console or Console(soft_wrap=True)
+    read_run(folder)
+    refuse_unwritable_folder(folder)
     recipe, split, info = _open_run(folder, Sources(), console)
     # Else images that were trained on might be evaluated.
     advice = f"or use rcnn evaluate {folder} DATA"

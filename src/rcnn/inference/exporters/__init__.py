@@ -20,6 +20,7 @@ from rcnn.extras import install_command
 from rcnn.inference.exported_metadata import FORMAT
 from rcnn.inference.exporters import onnx_file, openvino_folder, torch_program
 from rcnn.inference.exporters.graph import trace, trace_with_transform
+from rcnn.io.destinations import refuse_unwritable_file, refuse_unwritable_folder
 from rcnn.models import MODELS
 from rcnn.structures import Array
 
@@ -101,29 +102,44 @@ def export(
 
     Raises:
         ValueError: another model or format, a transform that does not pad to the strides or cannot be put
-            inside, a package that is not installed, or a torch below 2.9.
-        OSError: the file cannot be written.
+            inside, a package that is not installed, a torch below 2.9, or a path that cannot be written.
     """
-    out, row = Path(out), exporter(format)
-    metadata = describe(detector, format, out, transform_inside=transform_inside)
+    out, row = Path(out), check_export(out, format, calibrates=bool(calibration))
+    metadata = describe(detector, format, transform_inside=transform_inside)
     if calibration:
-        if not row.calibrates:
-            able = ", ".join(name for name, one in EXPORTERS.items() if one.calibrates)
-            raise ValueError(f"format {format}: eight-bit integers are for {able}; leave them out")
         metadata["precision"] = "int8"
-    _require_torch()
-    _require_packages(*row.packages, *(("nncf",) if calibration else ()))
     program = trace_with_transform(detector) if transform_inside else trace(detector)
     row.write(program, metadata, out, calibration)
     return out
 
 
-def describe(detector: Detector, format: str, out: Path, *, transform_inside: bool = False) -> dict[str, Any]:
-    """The metadata of an exported file, once it is known that it can be made."""
-    row = exporter(format)
+def check_export(out: str | Path, format: str = "onnx", *, calibrates: bool = False) -> Exporter:
+    """The row of a format in which a file can be written here, asked before a model is loaded.
+
+    Args:
+        out: as of :func:`export`.
+        format: likewise.
+        calibrates: the model is to compute in eight-bit integers.
+
+    Raises:
+        ValueError: no such format, another ending, a path that cannot be written, a format without
+            eight-bit integers, a package that is not installed, or a torch below 2.9.
+    """
+    out, row = Path(out), exporter(format)
     if row.ending is not None and out.suffix != row.ending:
         wanted = f"a file *{row.ending}" if row.ending else "a folder, without an extension"
         raise ValueError(f"{out}: expected {wanted}")
+    (refuse_unwritable_file if row.ending else refuse_unwritable_folder)(out)
+    if calibrates and not row.calibrates:
+        able = ", ".join(name for name, one in EXPORTERS.items() if one.calibrates)
+        raise ValueError(f"format {format}: eight-bit integers are for {able}; leave them out")
+    _require_torch()
+    _require_packages(*row.packages, *(("nncf",) if calibrates else ()))
+    return row
+
+
+def describe(detector: Detector, format: str, *, transform_inside: bool = False) -> dict[str, Any]:
+    """The metadata of an exported file, once it is known that it can be made."""
     content, network = detector.describe(), detector.network
     if not network.exportable:
         able = ", ".join(name for name, model in MODELS.items() if model.exportable)
