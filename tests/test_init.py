@@ -16,8 +16,8 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 
 
 FUNCTIONS = (
-    "bench", "check", "convert", "data_stats", "demo", "evaluate", "evaluate_results", "export", "fix_data",
-    "get_data",
+    "bench", "check", "convert", "data_stats", "demo", "evaluate", "evaluate_results", "explain",
+    "explain_data", "export", "fix_data", "get_data",
     "import_weights", "list_models", "load", "merge", "merge_data", "open_data", "predict", "propose", "push",
     "report", "sample_images", "show", "split_data", "train",
 )  # fmt: skip

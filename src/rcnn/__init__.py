@@ -9,8 +9,9 @@ A tour in the order of the data:
 2. ``train(path)`` chooses a recipe for the data, trains a model (``FasterRCNN``, ``MaskRCNN``, …) and reports
    on it; ``report`` rewrites the report, and ``list_models`` names what can be trained and loaded.
 3. ``load(path)`` opens a model, as a ``Detector``; ``evaluate(detector, dataset)`` measures it, ``bench``
-   measures its speed, ``export`` writes it for ONNX Runtime or OpenVINO, and ``import_weights`` opens models
-   of other programs; ``push`` puts it on the Hugging Face Hub.
+   measures its speed, ``explain`` shows why it finds or misses an object, and ``explain_data`` counts the
+   causes over a data set; ``export`` writes it for ONNX Runtime or OpenVINO, and ``import_weights`` opens
+   models of other programs; ``push`` puts it on the Hugging Face Hub.
 4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` per image; ``predict``
    writes what it finds into a folder. ``sample_images("nuclei")`` are photographs to try it on.
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from rcnn.data.splitting import split_data
     from rcnn.evaluation.data_page import data_stats
     from rcnn.evaluation.evaluator import evaluate, evaluate_results
+    from rcnn.evaluation.explain.explain import explain
+    from rcnn.evaluation.explain.missed import explain_data
     from rcnn.evaluation.proposal_recall import propose
     from rcnn.importers.convert import import_weights
     from rcnn.inference.benchmark import bench
@@ -73,6 +76,8 @@ _MODULES = {
     "rcnn.data.splitting": "split_data",
     "rcnn.evaluation.data_page": "data_stats",
     "rcnn.evaluation.evaluator": "evaluate evaluate_results",
+    "rcnn.evaluation.explain.explain": "explain",
+    "rcnn.evaluation.explain.missed": "explain_data",
     "rcnn.evaluation.proposal_recall": "propose",
     "rcnn.importers.convert": "import_weights",
     "rcnn.inference.benchmark": "bench",
@@ -139,6 +144,8 @@ __all__ = [
     "demo",
     "evaluate",
     "evaluate_results",
+    "explain",
+    "explain_data",
     "export",
     "fix_data",
     "get_data",

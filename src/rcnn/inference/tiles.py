@@ -19,6 +19,7 @@ import numpy as np
 from rcnn.inference.postprocess import Found, highest_pixels, pixel_classes
 from rcnn.inference.seams import Sighted, joined, pieces_of, surest_keypoints
 from rcnn.structures import VOID, Array, Size
+from rcnn.structures.trace import watched
 
 # Pixels as the network sees them. A tile of the default model, with a thousand objects, takes 600 megabytes.
 MAX_UNTILED_PIXELS = 2048 * 2048
@@ -108,7 +109,11 @@ def merge_tiles(
     np.logical_or.at(counted, objects.owner[of_any], (in_core | objects.needed)[of_any])
     chosen = [own for own, counts in zip(objects.parts(parts["scores"]), counted, strict=True) if counts]
     whole = _objects(parts, chosen) | {"cut": objects.cut[counted]}
-    best = nms(whole["boxes"], whole["scores"], whole["labels"], max_iou)[:max_detections]
+    unsuppressed = nms(whole["boxes"], whole["scores"], whole["labels"], max_iou)
+    best = unsuppressed[:max_detections]
+    if (trace := watched()) is not None:
+        rows = np.where(of_any & counted[objects.owner], counted.cumsum()[objects.owner] - 1, -1)
+        trace.note("tiles", rows=rows, unsuppressed=unsuppressed, kept=best)
     whole = {name: values[best] for name, values in whole.items()}
     if "mask_maps" in whole and any(len(chosen[i]) > 1 for i in best):
         whole |= pieces_of(parts, [chosen[i] for i in best])

@@ -32,9 +32,11 @@ from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.pretrained import PretrainedPart, load_backbone_weights, load_fc_layers
 from rcnn.parts.regions import SamplingSettings, external_proposals, sample_proposals
 from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.structures.trace import watched
 
 # Margins of -1 and 1 become 0.02 and 0.98.
 STEEPNESS = 4.0
+MIN_SIDE = 1e-2  # pixels; detections with a shorter side are dropped
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,8 @@ class RCNN(Model):
     ) -> Detections:
         """Boxes and their classes among the proposals."""
         assert proposals is not None
+        if (trace := watched()) is not None:
+            trace.note("regions", "R-CNN §2.1", regions=proposals)
         # Every image's own pixels are warped, so that it has the same features in any batch.
         found = [
             self.features(image[:, : int(height), : int(width)], boxes)
@@ -304,12 +308,21 @@ class RCNN(Model):
         images = torch.arange(len(sizes), device=scores.device)[:, None, None].expand_as(index)
         good = best >= min_score
         best, labels, images, index = best[good], labels[good], images[good], index[good]
-        boxes = box_ops.clip(boxes[first[images] + index, labels], sizes[images])
-        large = box_ops.larger_than(boxes, 1e-2)
-        boxes, best, labels, images = boxes[large], best[large], labels[large], images[large]
-        keep = box_ops.nms(boxes, best, images * self.num_classes + labels, self.settings.nms_iou)
-        keep = keep[box_ops.first_of_each(images[keep], len(sizes), max_detections)]
-        return Detections(boxes[keep], labels[keep], best[keep], images[keep])
+        region = first[images] + index
+        moved = box_ops.clip(boxes[region, labels], sizes[images])
+        large = box_ops.larger_than(moved, MIN_SIDE)
+        moved, best, labels, images = moved[large], best[large], labels[large], images[large]
+        unsuppressed = box_ops.nms(moved, best, images * self.num_classes + labels, self.settings.nms_iou)
+        keep = unsuppressed[box_ops.first_of_each(images[unsuppressed], len(sizes), max_detections)]
+        if (trace := watched()) is not None:
+            softmax = self.settings.classifier == "softmax" or not bool(self.fitted)
+            trace.note(
+                "selection", "R-CNN §2.2", scores=scores, boxes=boxes, sizes=sizes, background=softmax,
+                regions=region[large], labels=labels, selected=moved, unsuppressed=unsuppressed, kept=keep,
+                min_score=min_score, min_side=MIN_SIDE, nms_iou=self.settings.nms_iou,
+                max_detections=max_detections,
+            )  # fmt: skip
+        return Detections(moved[keep], labels[keep], best[keep], images[keep])
 
 
 def _dense(widths: Sequence[int], dropout: float) -> list[nn.Module]:

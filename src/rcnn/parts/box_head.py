@@ -24,6 +24,7 @@ from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_a
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.pretrained import PretrainedPart, load_fc_layers, load_next_stage
 from rcnn.parts.regions import SampledRegions, SamplingSettings
+from rcnn.structures.trace import watched
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class RegionPool(nn.Module):
         """``[R, C, P, P]`` from maps ``[B, C, H, W]``; maps beyond the given strides are ignored."""
         use, s = features[: len(self.strides)], self.settings
         levels = assign_levels(regions.boxes, self.strides, s.canonical_size, s.canonical_level)
+        if (trace := watched()) is not None:
+            paper = "Mask R-CNN §3" if s.pooling == "align" else "Fast R-CNN §2.1"
+            trace.note("pool", paper, levels=levels, strides=self.strides, size=s.size)
         return roi_pool(
             use, regions.boxes, regions.image_indices, levels, self.strides, s.size,
             sampling_ratio=s.sampling_ratio if s.pooling == "align" else None, aligned=s.aligned,
@@ -245,6 +249,8 @@ class BoxHead(nn.Module):
         max_detections: int | Tensor | None = None,
     ) -> Detections:
         """Detections among the regions of images of ``sizes`` ``[B, 2]`` (height, width)."""
+        if (trace := watched()) is not None:
+            trace.note("regions", "Fast R-CNN §2", regions=regions)
         logits, deltas = self(features, regions)
         return self.decode(logits, deltas, regions, sizes, min_score=min_score, max_detections=max_detections)
 
@@ -281,16 +287,23 @@ class BoxHead(nn.Module):
     ) -> Detections:
         """Detections from scores ``[R, K]``, boxes ``[R, K or 1, 4]`` and each region's image ``[R]``."""
         s = self.settings
-        region, labels = (scores > (s.min_score if min_score is None else min_score)).nonzero().unbind(1)
+        least = s.min_score if min_score is None else min_score
+        region, labels = (scores > least).nonzero().unbind(1)
         column = torch.zeros_like(labels) if boxes.shape[1] == 1 else labels
-        images = images[region]
-        boxes, scores = box_ops.clip(boxes[region, column], sizes[images]), scores[region, labels]
-        large = box_ops.larger_than(boxes, s.min_side).nonzero()[:, 0]
-        boxes, labels, scores, images = boxes[large], labels[large], scores[large], images[large]
-        keep = box_ops.nms(boxes, scores, images * self.num_classes + labels, s.nms_iou)
+        owners = images[region]
+        moved, own = box_ops.clip(boxes[region, column], sizes[owners]), scores[region, labels]
+        large = box_ops.larger_than(moved, s.min_side).nonzero()[:, 0]
+        moved, labels, own, owners = moved[large], labels[large], own[large], owners[large]
+        unsuppressed = box_ops.nms(moved, own, owners * self.num_classes + labels, s.nms_iou)
         most = s.max_detections if max_detections is None else max_detections
-        keep = keep[box_ops.first_of_each(images[keep], sizes.shape[0], most)]
-        return Detections(boxes[keep], labels[keep], scores[keep], images[keep])
+        keep = unsuppressed[box_ops.first_of_each(owners[unsuppressed], sizes.shape[0], most)]
+        if (trace := watched()) is not None:
+            trace.note(
+                "selection", "Fast R-CNN §3", scores=scores, boxes=boxes, sizes=sizes, background=True,
+                regions=region[large], labels=labels, selected=moved, unsuppressed=unsuppressed, kept=keep,
+                min_score=least, min_side=s.min_side, nms_iou=s.nms_iou, max_detections=most,
+            )  # fmt: skip
+        return Detections(moved[keep], labels[keep], own[keep], owners[keep])
 
 
 def _layers(in_channels: int, settings: BoxHeadSettings) -> nn.Sequential:

@@ -23,6 +23,7 @@ from rcnn.parts.box_head import BoxHead, BoxHeadSettings
 from rcnn.parts.class_rows import ClassKeys, Rows, rows_of_parts
 from rcnn.parts.pretrained import PretrainedPart
 from rcnn.parts.regions import SampledRegions, sample_proposals
+from rcnn.structures.trace import watched
 
 
 class CascadeHead(nn.Module):
@@ -111,6 +112,8 @@ class CascadeHead(nn.Module):
     ) -> Detections:
         """Detections of each image, best first: the mean of the steps' scores, the boxes of the last."""
         scores = []
+        if (trace := watched()) is not None:
+            trace.note("regions", "Cascade R-CNN §4.1", regions=regions)
         for step in self.steps:
             assert isinstance(step, BoxHead)
             logits, deltas = step(features, regions)

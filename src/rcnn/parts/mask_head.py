@@ -26,6 +26,7 @@ from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_and_bias
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.regions import SampledRegions
+from rcnn.structures.trace import watched
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
 CHUNK_ELEMENTS = 2**23
@@ -215,7 +216,10 @@ class MaskHead(nn.Module):
     @torch.no_grad()
     def decode(self, logits: Tensor, detections: Detections) -> Detections:
         """The detections with ``mask_maps [N, M, M]``: probabilities of the predicted class (§3)."""
-        return replace(detections, mask_maps=self.probabilities(logits, detections.labels))
+        maps = self.probabilities(logits, detections.labels)
+        if (trace := watched()) is not None:
+            trace.note("masks", "Mask R-CNN §3", maps=maps)
+        return replace(detections, mask_maps=maps)
 
     def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``[R, M, M]`` of each region's class, from logits ``[R, K or 1, M, M]`` and labels ``[R]``."""

@@ -24,6 +24,7 @@ from rcnn.ops.matching import IGNORED, match_chunks, sample
 from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.fpn import separable
 from rcnn.parts.regions import ignore_in_crowds, split_crowds
+from rcnn.structures.trace import watched
 
 GT_CHUNK_SIZE = 64  # true boxes whose overlaps with all anchors are in memory at once
 
@@ -271,8 +272,14 @@ class RPN(nn.Module):
             start += size
         boxes, logits, images = (torch.cat(values) for values in zip(*parts, strict=True))
         levels = torch.cat([torch.full_like(own, level) for level, (_, _, own) in enumerate(parts)])
-        keep = box_ops.nms(boxes, logits, images * len(parts) + levels, self.settings.nms_iou)
-        keep = keep[box_ops.first_of_each(images[keep], sizes.shape[0], most)]
+        unsuppressed = box_ops.nms(boxes, logits, images * len(parts) + levels, self.settings.nms_iou)
+        keep = unsuppressed[box_ops.first_of_each(images[unsuppressed], sizes.shape[0], most)]
+        if (trace := watched()) is not None:
+            trace.note(
+                "rpn", "Faster R-CNN §3.3", output=output, sizes=sizes, strides=self.strides,
+                nms_iou=self.settings.nms_iou, unsuppressed=unsuppressed, kept=keep, pre_nms=pre,
+                post_nms=most,
+            )  # fmt: skip
         return Regions(boxes[keep], images[keep])
 
     def _best_of_level(
@@ -288,4 +295,6 @@ class RPN(nn.Module):
         # Filtered per level: concatenating first, where each length is the least of two symbols, costs the
         # exporter minutes.
         keep = (good & (logits.sigmoid() >= self.settings.min_objectness)).nonzero()[:, 0]
+        if (trace := watched()) is not None:
+            trace.note("rpn.level", "FPN §4.1", anchors=index, kept=keep)
         return boxes[keep], logits[keep], images[keep]

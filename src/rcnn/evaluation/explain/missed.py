@@ -1,0 +1,231 @@
+"""Why objects of a data set are missed: one cause for each, and how many there are of each cause."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rcnn.data.adapters import Items
+from rcnn.data.check import refuse_or_measure
+from rcnn.data.dataset import Dataset
+from rcnn.data.formats.open import open_data
+from rcnn.evaluation.alignment import align_truth_classes
+from rcnn.evaluation.explain.causes import CAUSES
+from rcnn.evaluation.explain.explain import Case, check_explainable, followed
+from rcnn.evaluation.explain.passes import Watched, watch
+from rcnn.evaluation.explain.subject import true_object
+from rcnn.inference.detector import Detector
+from rcnn.metrics.shown import MetricTable
+from rcnn.structures import Instances
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MissedObject:
+    """One object that no detection found.
+
+    Attributes:
+        image: the image file.
+        number: the index of the image in the data set.
+        object: the index of the object in its image.
+        class_name: its class.
+        box: where it is, x1 y1 x2 y2 in pixels.
+        cause: why it was missed, a key of ``CAUSES``.
+        stage: the stage at which its last candidate was lost; empty for a class that the model does not know.
+    """
+
+    image: str
+    number: int
+    object: int
+    class_name: str
+    box: list[float]
+    cause: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class Causes:
+    """The missed objects of a data set by their causes, which add up to all of them.
+
+    Attributes:
+        missed: every missed object, image by image.
+        num_objects: objects that had to be found: all but crowds and those marked as difficult.
+        num_images: the images that were looked at.
+        kind: what was compared, ``mask`` or ``box``: an object is missed without a detection of its class at
+            IoU ≥ 0.5 that is not another object's.
+        min_score: the score threshold.
+        max_detections: the cap on detections per image; None: the model's own.
+        class_names: of data and model.
+    """
+
+    missed: list[MissedObject]
+    num_objects: int
+    num_images: int
+    kind: str
+    min_score: float
+    max_detections: int | None
+    class_names: list[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of objects of each cause that occurs, in the order of the stages."""
+        counted = Counter(one.cause for one in self.missed)
+        return {cause: counted[cause] for cause in CAUSES if counted[cause]}
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields by name, and ``counts``."""
+        return {"counts": self.counts, **asdict(self)}
+
+    def table(self) -> MetricTable:
+        """The causes with their numbers."""
+        total = len(self.missed)
+        rows: list[tuple[str | float, ...]] = [
+            (CAUSES[cause].title, str(count), count / total) for cause, count in self.counts.items()
+        ]
+        rows.append(("all missed objects", str(total), 1.0 if total else math.nan))
+        compared = "masks" if self.kind == "mask" else "boxes"
+        return MetricTable(
+            f"Why {total} of {self.num_objects} objects were missed",
+            ("cause", "objects", "of all missed"),
+            rows,
+            caption=f"{compared} compared at IoU 0.5, score ≥ {self.min_score:.3g}",
+            bold=(len(rows) - 1,),
+            bars=(2,),
+        )
+
+    def advice(self) -> dict[str, str]:
+        """What may help against each cause that occurs, the most frequent first."""
+        return {cause: CAUSES[cause].advice for cause in sorted(self.counts, key=lambda c: -self.counts[c])}
+
+
+def explain_data(
+    detector: Detector,
+    data: Dataset | str | Path | Items,
+    *,
+    min_score: float | None = None,
+    max_detections: int | None = None,
+    numbers: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Causes:
+    """Name the cause of every missed object of a data set.
+
+    An object is missed where the evaluation counts it as missed: no detection of its class overlaps it with
+    IoU ≥ 0.5 (masks where data and model have them, else boxes), or the one that does counts for another
+    object. Its cause is the first stage after which no candidate for it remains.
+
+    Args:
+        detector: a trained network; computes in float32 unless another precision was asked for by name.
+        data: images with truth, or a path that :func:`rcnn.open_data` reads.
+        min_score: the score threshold; that of the detector where None.
+        max_detections: the cap on detections per image; that of the model where None.
+        numbers: indices of the images to look at; all where None.
+        progress: called with the number of images done and the number of all images.
+
+    Raises:
+        ValueError: a model that does not show its stages, or data that cannot be measured on.
+    """
+    check_explainable(detector)
+    dataset = data if isinstance(data, Dataset) else refuse_or_measure(open_data(data))[0]
+    dataset = dataset.read_for(detector.reading)
+    if not len(dataset):
+        raise ValueError(f"{dataset.source}: no images to explain; give a data set with at least one")
+    detector = detector.for_measuring()
+    names, truths = aligned_truths(dataset, detector.class_names)
+    chosen = range(len(dataset)) if numbers is None else numbers
+    missed: list[MissedObject] = []
+    num_objects, kinds = 0, set()
+    for done, number in enumerate(chosen, 1):
+        case, found = _missed_in(detector, dataset, number, truths[number], (min_score, max_detections))
+        num_objects += len(case.matching.objects)
+        kinds.add(case.kind)
+        missed += found
+        if progress is not None:
+            progress(done, len(chosen))
+    return Causes(
+        missed,
+        num_objects,
+        len(chosen),
+        "mask" if "mask" in kinds else "box",
+        detector.min_score if min_score is None else min_score,
+        max_detections,
+        list(names),
+    )
+
+
+def aligned_truths(dataset: Dataset, model_names: Sequence[str]) -> tuple[tuple[str, ...], list[Instances]]:
+    """The names that a model's labels index, then classes of the data that it lacks, and the truth in these.
+
+    The truths are those of the records: their masks are not loaded.
+    """
+    truths, names = align_truth_classes(
+        [record.truth for record in dataset.records], dataset.class_names, model_names
+    )
+    return names, truths
+
+
+def case_of(
+    detector: Detector,
+    dataset: Dataset,
+    number: int,
+    aligned: Instances,
+    *,
+    min_score: float | None = None,
+    max_detections: int | None = None,
+) -> tuple[Watched, Case]:
+    """Detect in one image of a data set, watched, and match its objects.
+
+    Args:
+        detector: a trained network.
+        dataset: the images.
+        number: the index of the image.
+        aligned: its truth in the model's labels, of :func:`aligned_truths`.
+        min_score: see :func:`explain_data`.
+        max_detections: likewise.
+    """
+    sample = dataset[number]
+    watched = watch(
+        detector, sample.image, min_score=min_score, max_detections=max_detections,
+        proposals=sample.truth.proposals,
+    )  # fmt: skip
+    found = replace(watched.found, path=dataset.records[number].path)
+    watched = replace(watched, found=found)
+    truth = replace(sample.truth, labels=aligned.labels, class_names=aligned.class_names)
+    compares_masks = dataset.has_masks and found.masks is not None
+    return watched, Case.of(watched, truth, class_names=detector.class_names, compares_masks=compares_masks)
+
+
+def _missed_in(
+    detector: Detector,
+    dataset: Dataset,
+    number: int,
+    aligned: Instances,
+    limits: tuple[float | None, int | None],
+) -> tuple[Case, list[MissedObject]]:
+    """The missed objects of one image; ``limits`` are the threshold and the cap."""
+    min_score, max_detections = limits
+    watched, case = case_of(
+        detector, dataset, number, aligned, min_score=min_score, max_detections=max_detections
+    )
+    missed = []
+    for index in case.missed:
+        subject = true_object(case.truth, index)
+        end = followed(watched, subject, case)
+        assert end.cause is not None
+        lost = None if end.chain is None else end.chain.lost_at
+        missed.append(
+            MissedObject(
+                str(dataset.records[number].path),
+                number,
+                index,
+                subject.class_name,
+                subject.box,
+                end.cause,
+                "" if lost is None else lost.key,
+            )
+        )
+    return case, missed
