@@ -70,9 +70,7 @@ def with_weights(detector: Detector, change: Callable[[Any], None]) -> Detector:
     return replace(detector, network=network)
 
 
-def test_nothing_is_missed_before_the_change(
-    detector: Detector, image: np.ndarray, truth: Instances
-) -> None:
+def test_nothing_is_missed_before_the_change(detector: Detector, image: np.ndarray, truth: Instances) -> None:
     assert lost(detector, image, truth) == {}
     assert lost(detector, image, replace(truth, masks=None)) == {}
 
