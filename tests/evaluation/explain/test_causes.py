@@ -84,9 +84,12 @@ def test_a_threshold_raised(detector: Detector, image: np.ndarray, truth: Instan
 
 @pytest.mark.parametrize(
     ("settings", "stage"),
-    [(("model.rpn.post_nms=[1,1]",), "proposals"), (("model.rpn.pre_nms=[1,1]", "model.box.max_detections=1"), "top_k")],
+    [
+        (("model.rpn.post_nms=[1,1]",), "proposals"),
+        (("model.rpn.pre_nms=[1,1]", "model.box.max_detections=1"), "top_k"),
+    ],
     ids=["one proposal", "one anchor per level"],
-)  # fmt: skip
+)
 def test_a_cap_on_proposals(
     image: np.ndarray, truth: Instances, settings: tuple[str, ...], stage: str
 ) -> None:
