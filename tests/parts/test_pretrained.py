@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
+from rcnn import catalogue
 from rcnn.io.download import download, find_weights, read_tensors
 from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN
@@ -86,6 +87,31 @@ def server() -> Iterator[Server]:
         yield server
         server.shutdown()
         thread.join()
+
+
+def test_every_published_file_has_its_whole_sha_256() -> None:
+    for name, url in catalogue.IMAGENET.items():
+        assert url == torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    addresses = {*catalogue.IMAGENET.values(), *catalogue.PUBLISHED.values()}
+    assert {url.rsplit("/", 1)[-1] for url in addresses} == set(catalogue.SHA256)
+    for name, digest in catalogue.SHA256.items():
+        assert re.fullmatch(r"[0-9a-f]{64}", digest)
+        assert f"-{digest[:8]}.pth" in name
+
+
+def test_a_file_with_the_digits_of_its_name_but_another_sha_256_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"net-{digest[:8]}.pth"
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setenv("RCNN_WEIGHTS", str(tmp_path))
+    assert find_weights(f"http://127.0.0.1:9/{name}") == tmp_path / name
+    other = digest[:8] + digest[8:][::-1]
+    monkeypatch.setitem(catalogue.SHA256, name, other)
+    with pytest.raises(ValueError, match=f"its SHA-256 begins with {digest}, expected {other}; remove it"):
+        find_weights(f"http://127.0.0.1:9/{name}")
 
 
 def test_download_once(server: Server, tmp_path: Path) -> None:

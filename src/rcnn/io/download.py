@@ -2,8 +2,9 @@
 
 A file of weights is looked for in the folder that ``RCNN_WEIGHTS`` names, under its published name or with
 the ending ``.safetensors`` instead; then in the cache, ``RCNN_CACHE`` or ``~/.cache/rcnn``; then it is
-downloaded into the cache. Published names carry the first digits of the file's SHA-256, which is checked. A
-``.pth`` is only read with ``weights_only=True``, which runs no code.
+downloaded into the cache. It is compared with its SHA-256 in ``rcnn.catalogue`` before it is read; a file
+that is not listed there, with the first digits that published names carry. A ``.pth`` is only read with
+``weights_only=True``, which runs no code.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rcnn.catalogue import SHA256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +39,8 @@ def find_weights(url: str) -> Path:
     """The file of published weights: from ``RCNN_WEIGHTS``, from the cache, or downloaded into it.
 
     Args:
-        url: its address; the file's name carries the first digits of its SHA-256, ``NAME-0123abcd.pth``.
+        url: its address; a file that ``rcnn.catalogue.SHA256`` does not list carries the first digits of its
+            SHA-256 in its name, ``NAME-0123abcd.pth``.
 
     Raises:
         ValueError: the file is damaged.
@@ -45,12 +49,13 @@ def find_weights(url: str) -> Path:
     name = url.rsplit("/", 1)[-1]
     digits = re.search(r"-([0-9a-f]{8,})\.", name)
     assert digits is not None, url
+    checksum = SHA256.get(name, digits[1])
     placed = local_weights(name)
     if placed is not None:
-        _check(placed, digits[1])
+        _check(placed, checksum)
         return placed
     return local_weights(Path(name).with_suffix(".safetensors").name) or download(
-        url, digits[1], cache_folder()
+        url, checksum, cache_folder()
     )
 
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torchvision
 from torch import Tensor, nn
 
+from rcnn import catalogue
 from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.io.download import check_file, find_weights, local_weights, read_tensors
 from rcnn.layers.norm import fold_batch_norm
@@ -248,9 +248,7 @@ def _efficientnet_lite_tensors(name: str) -> list[Tensor]:
 def _imagenet(name: str) -> State:
     """The ImageNet tensors of a network of torchvision, under its key names."""
     caffe = local_weights(CAFFE_VGG16) if name == "vgg16" else None
-    return read_tensors(
-        caffe or find_weights(torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url)
-    )
+    return read_tensors(caffe or find_weights(catalogue.IMAGENET[name]))
 
 
 def with_eps(state: Mapping[str, Tensor], eps: float) -> State:
