@@ -26,7 +26,8 @@ from rcnn.data.dataset import Dataset, LeftOut, Record
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.registry import formats
 from rcnn.data.image_checks import look_at_images
-from rcnn.data.problems import DataError, Problem
+from rcnn.data.names import not_utf_8
+from rcnn.data.problems import DataError, Problem, shortened
 from rcnn.io.reading import reading_as
 from rcnn.structures import VOID, Size
 
@@ -120,7 +121,7 @@ def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
         decode: decode every image, which finds truncated ones; otherwise only headers are read.
     """
     dataset = open_data(dataset)
-    problems = [*dataset.problems, *_set_problems(dataset)]
+    problems = [*dataset.problems, *_set_problems(dataset), *_name_problems(dataset)]
     pixels: dict[str, int] = {}
     if decode and dataset.semantic_names:
         bad_maps, pixels = _look_at_maps(dataset)
@@ -276,6 +277,16 @@ def _set_problems(dataset: Dataset) -> list[Problem]:
         severity: Literal["error", "warning"] = "error" if crowds == total else "warning"
         return [Problem(dataset.source, what, advice, severity=severity)]
     return [*_mirror_problems(dataset), *_rare_classes(dataset, counts)]
+
+
+def _name_problems(dataset: Dataset) -> list[Problem]:
+    """Names of images that few formats and programs can hold."""
+    names = not_utf_8(record.path.name for record in dataset.records)
+    if not names:
+        return []
+    what = f"{len(names)} images have names that are not UTF-8: {shortened(names)}."
+    advice = "They are used, but COCO's files and many programs cannot hold such names: rename the files."
+    return [Problem(dataset.source, what, advice, severity="warning")]
 
 
 def _mirror_problems(dataset: Dataset) -> list[Problem]:

@@ -76,7 +76,7 @@ def convert(
     dataset = open_data(dataset)
     make_writer = writer_of(to, [dataset])
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
-    refuse_names(good, to)
+    refuse_names([good], to)
     with output_folder(target) as folder:
         dropped = write_dataset(good, folder, make_writer, progress)
     objects = sum(len(record.truth) for record in good.records)

@@ -24,6 +24,7 @@ from rcnn.data.classes import occurring_classes
 from rcnn.data.copies import annotated_alike
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.open import open_data, open_splits
+from rcnn.data.names import refuse_names
 from rcnn.data.output_folder import (
     Progress,
     common_format,
@@ -36,6 +37,7 @@ from rcnn.data.output_folder import (
 )
 from rcnn.data.problems import DataError, Problem, shortened
 from rcnn.data.twins import content_digest
+from rcnn.io.escaping import for_terminal
 from rcnn.structures import Masks
 
 CORRECTIONS_FILE = "corrections.txt"
@@ -112,6 +114,7 @@ def fix_data(
     parts = log.with_plain_classes(parts)
     format = to or common_format(parts.values(), next(iter(parts.values())).class_names)
     make_writer = writer_of(format, parts.values())
+    refuse_names(parts.values(), format)
     lost, done, total = dict[str, dict[str, list[str]]](), 0, sum(map(len, parts.values()))
     with output_folder(target) as folder:
         for name, part in parts.items():
@@ -119,9 +122,10 @@ def fix_data(
             lost[name] = write_dataset(part, folder / name, make_writer, counted).places
             done += len(part)
             log.compare(splits[name], open_data(folder / name, format=format))
-        lines = [f"corrected: {text}\n" for text in log.corrections]
-        lines += [f"left out, {problem}\n" for problem in log.left_out]
-        (folder / CORRECTIONS_FILE).write_text("".join(lines), encoding="utf-8", errors="replace")
+        done_and_left = [f"corrected: {text}" for text in log.corrections]
+        done_and_left += [f"left out, {problem}" for problem in log.left_out]
+        lines = [f"{for_terminal(text)}\n" for text in done_and_left]  # one each, whatever the names
+        (folder / CORRECTIONS_FILE).write_text("".join(lines), encoding="utf-8")
     objects = sum(len(record.truth) for part in parts.values() for record in part.records)
     images = {name: len(part) for name, part in parts.items()}
     return Fixed(target, format, images, objects, tuple(log.corrections), tuple(log.left_out), lost)

@@ -25,6 +25,7 @@ from rcnn.data.copies import Registry, differences
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_splits
+from rcnn.data.names import refuse_names
 from rcnn.data.output_folder import (
     Progress,
     common_format,
@@ -124,6 +125,7 @@ def merge_data(
     datasets = [dataset for of_part in opened.values() for dataset in of_part]
     format = to or common_format(datasets, tuple(spellings))
     make_writer = writer_of(format, parts.values())
+    refuse_names(parts.values(), format)
     lost, done, total = dict[str, dict[str, list[str]]](), 0, sum(map(len, parts.values()))
     with output_folder(target) as folder:
         for name, part in parts.items():

@@ -21,6 +21,7 @@ from rcnn.data.formats.annotated import UNNAMED
 from rcnn.data.formats.registry import find_format, formats, writable
 from rcnn.data.formats.writer import DroppedContent, Item, Writer
 from rcnn.io.destinations import refuse_unwritable_folder
+from rcnn.io.escaping import for_terminal
 from rcnn.io.folders import has_content
 from rcnn.io.images import image_header
 
@@ -94,7 +95,8 @@ def write_dataset(
             progress(done, len(dataset))
     writer.finish()
     if dropped.places:
-        lines = [f"{kind}: {place}\n" for kind, places in dropped.places.items() for place in places]
+        lost = [f"{kind}: {place}" for kind, places in dropped.places.items() for place in places]
+        lines = [f"{for_terminal(text)}\n" for text in lost]  # one each, whatever the names
         (folder / LOST_FILE).write_text("".join(lines), encoding="utf-8")
     return dropped
 

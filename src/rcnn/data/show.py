@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
 from rcnn.draw import MAX_RATIO, contact_sheet, readable_scale
 from rcnn.io.atomic import write_image
-from rcnn.io.destinations import refuse_unwritable_folder
+from rcnn.io.destinations import LONGEST_NAME, refuse_unwritable_folder
 from rcnn.structures import Instances
 
 SHEET = "sheet.png"
@@ -72,7 +73,7 @@ def show(
         name = dataset.records[index].path.name
         scale = readable_scale(sample.truth.size)
         picture = sample.truth.overlay(sample.image, scale=scale)
-        write_image(picture, out / f"{index:05d}_{Path(name).stem}.png")
+        write_image(picture, out / f"{index:05d}_{_cut(Path(name).stem)}.png")
         # On the sheet, texts on the pictures would be too small to read: captions say it.
         pictures.append(_within(sample.truth.overlay(sample.image, scale=scale, labels=False), TILE))
         captions.append(_caption(name, sample.truth))
@@ -80,6 +81,13 @@ def show(
         raise ValueError(f"{dataset.source}: none of the {len(chosen)} images chosen can be drawn")
     sheet = write_image(contact_sheet(pictures, captions, tile=TILE), out / SHEET)
     return Shown(sheet, len(pictures), tuple(failed))
+
+
+def _cut(stem: str) -> str:
+    """A name that leaves room for a number before it and an ending after it."""
+    content = os.fsencode(stem)
+    room = LONGEST_NAME - len("00000_.png")
+    return stem if len(content) <= room else content[:room].decode("utf-8", "ignore")
 
 
 def _caption(name: str, truth: Instances) -> str:

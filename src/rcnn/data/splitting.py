@@ -14,6 +14,7 @@ from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
 from rcnn.data.hold_out import choose_held_out
+from rcnn.data.names import refuse_names
 from rcnn.data.output_folder import (
     Progress,
     lost_lines,
@@ -99,6 +100,7 @@ def split_data(
     format = to or own_format(dataset)
     make_writer = writer_of(format, [dataset])
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
+    refuse_names([good], format)
     chosen, together = _choose(good, fractions, seed)
     parts = {name: good.subset(indices) for name, indices in chosen.items()}
     done, lost = 0, dict[str, dict[str, list[str]]]()

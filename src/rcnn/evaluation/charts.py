@@ -20,6 +20,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from rcnn.io.escaping import for_terminal
 from rcnn.metrics import number, percent
 from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.shown import Bars, Chart, Lines, Matrix
@@ -28,6 +29,7 @@ from rcnn.metrics.shown import Bars, Chart, Lines, Matrix
 INK = "#010203"
 LINE_COLOURS = ("#0a8fdc", "#f08a00", "#22a45d", "#e0457b", "#8b62e8", "#c2a200", "#10a8a0", "#e2533d")
 _TRUE, _FALSE = "#0a8fdc", "#e0a100"
+LONGEST_LABEL = 40  # characters
 _POINTS = 300  # of a curve
 _MAX_MARKED_POINTS = 40  # of a line with a dot at each
 
@@ -68,7 +70,12 @@ def legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best") 
 
 
 def _plain(text: str) -> str:
-    """Text escaped for matplotlib: a dollar starts a formula, a leading underscore hides an entry."""
+    """Text escaped for matplotlib: a dollar starts a formula, a leading underscore hides an entry.
+
+    Longer texts than the chart has room for are cut in the middle; tables have them whole.
+    """
+    half = LONGEST_LABEL // 2
+    text = for_terminal(text if len(text) <= LONGEST_LABEL else f"{text[:half]}…{text[-half:]}")
     return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 

@@ -13,6 +13,7 @@ from string import Template
 
 from PIL import Image
 
+from rcnn.io.escaping import for_terminal
 from rcnn.metrics import DASH, percent
 from rcnn.metrics.shown import MetricTable
 
@@ -27,7 +28,8 @@ Rows = Iterable[Sequence[str | float | None]]
 def html_page(title: str, body: str) -> str:
     """A complete page."""
     frame = Template(files("rcnn.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
-    return frame.substitute(title=escape(title), body=body)
+    # Names may hold what UTF-8 and a page cannot.
+    return for_terminal(frame.substitute(title=escape(title), body=body), lines=True)
 
 
 def html_table(

@@ -415,6 +415,10 @@ class Instances:
 
 def table(rows: Iterable[Sequence[object]]) -> str:
     """Rows as CSV; texts that spreadsheets would take for formulas are marked, see ``rcnn.io.escaping``."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([for_csv(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        # Cells are quoted for what ends lines here: names may have a carriage return.
+        csv.writer(line, lineterminator="\r\n").writerow([for_csv(cell) for cell in row])
+        lines.append(line.getvalue().removesuffix("\r\n"))
+    return "".join(f"{line}\n" for line in lines)

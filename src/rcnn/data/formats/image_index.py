@@ -153,10 +153,12 @@ class ImageIndex:
         The image of exactly this name; or the one with the longest name that the other begins with, followed
         by something else than a letter or a digit (``a.tif - Series 0``, ``a_rois``).
         """
-        exact = self.find(stem)
+        key = plain_name(stem)
+        # Not by find, which takes blanks around a name for a slip: there may be an image of each name.
+        same = [file for file in self._below.get(key, []) if stem in (file.stem, file.name)]
+        exact = same[0] if len(same) == 1 else self.find(stem)
         if exact is not None:
             return exact
-        key = plain_name(stem)
         fits = [k for k in self._below if key.startswith(k) and not key[len(k) : len(k) + 1].isalnum()]
         for longest in sorted(fits, key=len, reverse=True)[:1]:
             candidates = self._below[longest]

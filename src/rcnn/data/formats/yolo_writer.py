@@ -85,5 +85,7 @@ class YoloWriter(Writer):
             for name, sigma in zip(skeleton.names, skeleton.sigmas, strict=True):
                 if sigma != DEFAULT_SIGMA:
                     self.dropped.note("sigmas of keypoints", f"{name}: {sigma:g}")
-        text = yaml.dump(content, allow_unicode=True, sort_keys=False)
+        # Unescaped, breaks of lines such as U+0085 would be read as blanks.
+        plain = all(name.isprintable() for name in self.dataset.class_names)
+        text = yaml.dump(content, allow_unicode=plain, sort_keys=False)
         (self.folder / "data.yaml").write_text(text, encoding="utf-8")
