@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rcnn.inference.benchmark import bench
     from rcnn.inference.detector import Detector
     from rcnn.inference.exporters import export
+    from rcnn.inference.next_images import next_images
     from rcnn.inference.output_files import OutputFiles
     from rcnn.inference.writers import predict_to_files as predict
     from rcnn.loading import load, sample_images
@@ -83,6 +84,7 @@ _MODULES = {
     "rcnn.inference.benchmark": "bench",
     "rcnn.inference.detector": "Detector",
     "rcnn.inference.exporters": "export",
+    "rcnn.inference.next_images": "next_images",
     "rcnn.inference.output_files": "OutputFiles",
     "rcnn.inference.writers": "predict_to_files",
     "rcnn.loading": "load sample_images",
@@ -154,6 +156,7 @@ __all__ = [
     "load",
     "merge",
     "merge_data",
+    "next_images",
     "open_data",
     "predict",
     "propose",
