@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import faster_coco_eval
@@ -20,9 +19,10 @@ from pycocotools.coco import COCO
 from rcnn.data.check import check
 from rcnn.data.formats.coco import read_coco
 from rcnn.data.formats.coco_results import read_results
+from rcnn.data.formats.coco_text import CocoText
 from rcnn.evaluation.evaluator import evaluate_predictions, evaluate_results
-from rcnn.inference.predictions_file import PredictionsText
 from rcnn.structures import Instances, Masks, Skeleton
+from rcnn.structures.coco import category_entries
 
 NAMES = ("ant", "bee")
 IDS = (3, 11)
@@ -64,14 +64,12 @@ def predictions(kind: str) -> dict[str, Instances]:
 
 def write(path: Path, found: dict[str, Instances], *, results_only: bool = False) -> Path:
     skeleton = next(iter(found.values())).skeleton
-    detector: Any = SimpleNamespace(class_names=NAMES, category_ids=IDS, skeleton=skeleton)
-    ids = {} if results_only else {name: number for number, name in enumerate(found, 1)}
-    text = PredictionsText(detector, ids, results_only=results_only)
+    text = CocoText(category_entries(NAMES, IDS, skeleton), results_only=results_only)
     parts = [text.start()]
-    for name, one in found.items():
-        objects, count = text.text(name, one)
-        text.note(name, one.size, count)
-        parts.append(objects)
+    for number, (name, one) in enumerate(found.items(), 1):
+        image_id = name if results_only else number
+        parts.append(text.text(image_id, one))
+        text.note(image_id, name, one.size, len(one))
     parts.append(text.end())
     path.write_text("".join(parts), encoding="utf-8")
     return path

@@ -157,6 +157,29 @@ MaxDetections = Annotated[
     int | None, typer.Option(min=1, help="Maximum detections per image. Default: the model's setting.")
 ]
 
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to", metavar="FORMAT",
+        help="Also write the objects as a data set, into a folder of its own: coco, labels, masks, yolo, voc, "
+        "labelme, imagej, geojson, label-studio, cvat, csv, createml, or your own "
+        "(my_package.formats:MyFormat). Several: --to coco,labels.",
+    ),
+]  # fmt: skip
+CopyImages = Annotated[
+    bool,
+    typer.Option(
+        "--copy-images/--no-copy-images",
+        help="Copy the images into the folders of --to. Without copies, name their folder (--images) when "
+        "you open the data set.",
+    ),
+]
+
+
+def formats_of(to: list[str] | None) -> tuple[str, ...]:
+    """The formats of ``--to``, given once or several times, with commas or without."""
+    return tuple(name.strip() for text in to or () for name in text.split(",") if name.strip())
+
 
 def reading_settings(
     channels: str | None = None, plane: str | None = None, exif: str | None = None

@@ -10,8 +10,10 @@ import typer
 from rcnn.cli.console import app, examples, print_error, print_text, progress_bar
 from rcnn.cli.options import (
     Channels,
+    CopyImages,
     Device,
     Exif,
+    Formats,
     Half,
     MaxDetections,
     ModelSettings,
@@ -22,6 +24,7 @@ from rcnn.cli.options import (
     Trust,
     chosen_reading,
     exists,
+    formats_of,
     load_model,
     writable_folder,
 )
@@ -32,6 +35,7 @@ from rcnn.cli.options import (
         "rcnn predict nuclei",
         "rcnn predict runs/cells new_images/",
         "rcnn predict runs/cells a.jpg b.tif --out results --min-score 0.7 --overlay-format jpg",
+        "rcnn predict runs/cells new_images/ --to coco,labels --no-overlays",
     )
 )
 def predict(
@@ -91,6 +95,8 @@ def predict(
     overlay_format: Annotated[
         str, typer.Option(metavar="NAME", help="File format of overlays: png or jpg.")
     ] = "png",
+    to: Formats = None,
+    copy_images: CopyImages = True,
     device: Device = None,
     precision: Precision = "auto",
     half: Half = False,
@@ -114,7 +120,8 @@ def predict(
     from rcnn.inference.sources import find_images
     from rcnn.inference.writers import predict_to_files
 
-    files = OutputFiles(overlays, overlay_scale, cast("Any", overlay_format), results_only)
+    form = cast("Any", overlay_format)
+    files = OutputFiles(overlays, overlay_scale, form, results_only, formats_of(to), copy_images)
     images = images or _photographs(model)
     out = output_folder(out)
     check_output(out, overwrite=overwrite)
@@ -132,6 +139,8 @@ def predict(
     found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
     how = "" if summary.precision == "float32" else f"; precision: {summary.precision}"
     print_text(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}{how}")
+    for line in summary.lost_lines():
+        print_text(line)
     if summary.full:
         print_error(
             f"{len(summary.full)} images reached the maximum number of detections, for example "

@@ -12,6 +12,7 @@ from pathlib import Path
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
+from rcnn.data.formats.registry import format_key
 from rcnn.data.names import refuse_names
 from rcnn.data.output_folder import (
     Progress,
@@ -76,7 +77,7 @@ def convert(
     dataset = open_data(dataset)
     make_writer = writer_of(to, [dataset])
     good, errors = refuse_or_skip(dataset, skip_bad, report=check(dataset))
-    refuse_names([good], to)
+    refuse_names([good], format_key(to))
     with output_folder(target) as folder:
         dropped = write_dataset(good, folder, make_writer, progress)
     objects = sum(len(record.truth) for record in good.records)

@@ -268,6 +268,16 @@ class Dataset:
         return begun and any(name.casefold() != "background" for name in stuff)
 
     @property
+    def has_scores(self) -> bool:
+        """Whether its objects are predictions: never."""
+        return False
+
+    @property
+    def has_number_ids(self) -> bool:
+        """Whether every image has a number as its id."""
+        return all(isinstance(record.image_id, int) for record in self.records)
+
+    @property
     def has_masks(self) -> bool:
         """Whether every image with objects has masks."""
         having = self.objects.have_masks[self.objects.counts > 0]

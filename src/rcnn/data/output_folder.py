@@ -18,20 +18,19 @@ from PIL import Image
 from rcnn.config import did_you_mean, is_dotted_path
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.annotated import UNNAMED
-from rcnn.data.formats.registry import find_format, formats, writable
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.registry import find_format, format_key, formats, writable
+from rcnn.data.formats.writer import LOST_FILE, Described, DroppedContent, Item, Writer
 from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.escaping import for_terminal
 from rcnn.io.folders import has_content
-from rcnn.io.images import image_header
+from rcnn.io.images import ImageError, image_header
 
-LOST_FILE = "lost.txt"
 PREFIX = 50  # characters of the folder's name in that of the hidden one, which must not be too long
 SHOWN = 5  # places shown of each kind of lost content; the file lists them all
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and in total."""
-MakeWriter = Callable[[Path, Dataset, DroppedContent], Writer]
+MakeWriter = Callable[[Path, Described, DroppedContent], Writer]
 
 
 def refuse_output(target: Path, to: str | None = None) -> None:
@@ -88,7 +87,8 @@ def write_dataset(
     writer = make_writer(folder, dataset, dropped)
     taken: set[str] = set()
     for done, record in enumerate(dataset.records, 1):
-        image = _copied(record, writer, taken)
+        image = writer.image_path(file_name(record, taken))
+        copy_image(record, image)
         truth = record.load_truth()
         writer.add(Item(image, truth, tuple(range(1, len(truth) + 1)), record.image_id))
         if progress is not None:
@@ -131,7 +131,7 @@ def writer_of(to: str, datasets: Iterable[Dataset]) -> MakeWriter:
 
 
 def _writer(to: str) -> MakeWriter:
-    if to not in writable() and not is_dotted_path(to):
+    if format_key(to) not in writable() and not is_dotted_path(to):
         raise ValueError(f"--to {to}: {did_you_mean(to, writable())}expected one of {', '.join(writable())}.")
     write = find_format(to).write
     if write is None:
@@ -166,23 +166,45 @@ def needs_outlines(write: object) -> bool:
     return bool(getattr(write, "needs_outlines", False))
 
 
-def _copied(record: Record, writer: Writer, taken: set[str]) -> Path:
-    """The copy of an image file; what is no file, or is not turned as its EXIF says, is written as PNG."""
-    drawn = record.image is not None or _ignores_exif(record)
-    image = writer.image_path(_own_name(record.path.with_suffix(".png") if drawn else record.path, taken))
-    image.parent.mkdir(parents=True, exist_ok=True)
-    if drawn:
-        Image.fromarray(record.load_image()).save(image)
+def file_name(record: Record, taken: set[str]) -> str:
+    """The name of an image in a folder of all images, which is added to ``taken``.
+
+    An image that is no file, or is not turned as its EXIF says, becomes a PNG.
+    """
+    return _own_name(record.path.with_suffix(".png") if _is_drawn(record) else record.path, taken)
+
+
+def copy_image(record: Record, target: Path, copy: Path | None = None) -> None:
+    """Put an image where a format has it: a copy of its file, or the PNG that :func:`file_name` speaks of.
+
+    Args:
+        record: the image.
+        target: where it comes to be; replaced.
+        copy: where it has been put before, for another format: both then share one file, if they can.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # not written into: another format may share the file
+    if copy is not None:
+        try:
+            target.hardlink_to(copy)
+        except OSError:  # a file system without links
+            shutil.copyfile(copy, target)
+    elif _is_drawn(record):
+        Image.fromarray(record.load_image()).save(target)
     else:
-        shutil.copyfile(record.path, image)
-    return image
+        shutil.copyfile(record.path, target)
 
 
-def _ignores_exif(record: Record) -> bool:
-    """Whether the pixels count as they are stored, though programs that know EXIF would turn them."""
+def _is_drawn(record: Record) -> bool:
+    """Whether there is no file, or its pixels count as stored, though programs that know EXIF turn them."""
+    if record.image is not None:
+        return True
     if record.reading.exif != "stored":
         return False
-    return image_header(record.path, record.reading).orientation != 1
+    try:
+        return image_header(record.path, record.reading).orientation != 1
+    except ImageError:  # said where the image is read
+        return False
 
 
 def _own_name(path: Path, taken: set[str]) -> str:

@@ -15,18 +15,21 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rcnn.inference.predictions_file import PredictionsText
+from rcnn.data.formats.coco_text import CocoText
 from rcnn.inference.sources import PROGRESS, RUN, holds_predictions
 from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.folders import has_content
+from rcnn.io.json_text import parse_json
 from rcnn.io.lock import LOCK, FolderLock
 from rcnn.structures import AREA_COLUMNS, OBJECT_COLUMNS, Instances, table
 
 if TYPE_CHECKING:
+    from rcnn.inference.annotation_folders import AnnotationFolders
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
 
@@ -53,11 +56,37 @@ def clear_output(out: Path) -> None:
     """Remove what an earlier prediction wrote; other files stay."""
     if not (holds_predictions(out) or (out / PROGRESS).is_file()):
         return
-    for name in WRITTEN_FOLDERS:
+    for name in (*WRITTEN_FOLDERS, *_annotation_folders(out)):
         if (out / name).is_dir() and not (out / name).is_symlink():
             shutil.rmtree(out / name)
     for name in (*WRITTEN_FILES, PROGRESS, *(f".{name}.part" for name in WRITTEN_FILES)):
         (out / name).unlink(missing_ok=True)
+
+
+def _annotation_folders(out: Path) -> list[str]:
+    """The folders of annotations that an earlier prediction wrote, as its journal or ``run.json`` says."""
+    with contextlib.suppress(OSError, ValueError):
+        rows = _journal(out / PROGRESS) or [parse_json((out / RUN).read_text(encoding="utf-8"))]
+        named = rows[0].get("folders", [])
+        return [name for name in named if isinstance(name, str) and Path(name).name == name]
+    return []
+
+
+@dataclass
+class ImageEntry:
+    """What is noted of an image in the formats of ``--to``.
+
+    Attributes:
+        texts: what is appended to which file, by its path below the output folder.
+        lost: the number of losses of each kind, by format.
+        failed: a message for each format that the image could not be written in.
+        unwritten: these formats.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, dict[str, int]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
 
 
 class OutputTables:
@@ -75,9 +104,12 @@ class OutputTables:
         self,
         out: Path,
         detector: Detector | ExportedDetector,
-        predictions: PredictionsText,
+        predictions: CocoText,
         asked: Mapping[str, Any],
         command: str,
+        *,
+        image_ids: Mapping[str, int | str],
+        folders: AnnotationFolders | None = None,
     ) -> None:
         """Prepare the tables.
 
@@ -87,14 +119,18 @@ class OutputTables:
             predictions: the text of ``predictions.json``.
             asked: what ``run.json`` says of the prediction.
             command: what distinguishes this prediction from others; only the same one is continued.
+            image_ids: the id of each image in ``predictions.json``.
+            folders: those of the formats that the objects are written in besides.
 
         Raises:
             FolderInUseError: another prediction writes there.
             OSError: the folder cannot be written.
         """
         self.class_names, self.predictions, self.command = detector.class_names, predictions, command
+        self.image_ids, self.folders = image_ids, folders
         self.run = {
             "rcnn": importlib.metadata.version("rcnn"), "precision": detector.used_precision, **asked,
+            "folders": [] if folders is None else folders.names,
         }  # fmt: skip
         self.counts = Counter(dict.fromkeys(detector.class_names, 0))
         self.pixels = Counter(dict.fromkeys(detector.semantic_names, 0))
@@ -125,11 +161,15 @@ class OutputTables:
         rows = _journal(self.out / PROGRESS)
         if rows and rows[0].get("command") != self.command:
             raise ValueError(f"{self.out}: there is an unfinished prediction of another command; {REFUSAL}")
+        if self.folders is not None:
+            self.folders.open()
+            self.names = [*self.names, *self.folders.files]
         self._files: dict[str, BinaryIO] = {}
         for name in self.names:
             if rows and not _part(self.out / name).exists() and (self.out / name).exists():
                 (self.out / name).replace(_part(self.out / name))
-            self._files[name] = _part(self.out / name).open("r+b" if rows else "w+b")
+            begun = rows and _part(self.out / name).exists()
+            self._files[name] = _part(self.out / name).open("r+b" if begun else "w+b")
         sizes = {name: file.seek(0, 2) for name, file in self._files.items()}
         whole = [row for row in rows if all(sizes[name] >= row["sizes"][name] for name in self.names)]
         self._journal = (self.out / PROGRESS).open("wb")
@@ -137,9 +177,12 @@ class OutputTables:
             self._sizes = dict.fromkeys(self.names, 0)
             self._cut()
             heads = {"objects.csv": OBJECT_COLUMNS, "counts.csv": COUNT_COLUMNS, "areas.csv": AREA_COLUMNS}
-            for name in self.names:
-                self._write(name, table([heads[name]]) if name in heads else self.predictions.start())
-            whole = [{"command": self.command, "sizes": self._ends()}]
+            for name, head in heads.items():
+                self._write(name, table([head]))
+            self._write("predictions.json", self.predictions.start())
+            for name, text in ({} if self.folders is None else self.folders.start()).items():
+                self._write(name, text)
+            whole = [{"command": self.command, "folders": self.run["folders"], "sizes": self._ends()}]
         for row in whole:
             self._note(row)
         self._cut()
@@ -153,7 +196,10 @@ class OutputTables:
             return
         name = row["image"]
         self.done[name] = dict(row)
-        self.predictions.note(name, row["size"], row["objects"])
+        height, width = row["size"]
+        self.predictions.note(self.image_ids[name], name, (height, width), row["objects"])
+        if self.folders is not None:
+            self.folders.note(row)
         self.counts.update(row["counts"])
         self.pixels.update(row["pixels"])
         self.failed += row["failed"]
@@ -177,6 +223,12 @@ class OutputTables:
             file.seek(self._sizes[name])
             file.truncate()
 
+    def annotated(self, image_id: str, path: Path, found: Instances) -> ImageEntry:
+        """Write an image's objects in all formats; :meth:`add` then appends and notes what is returned."""
+        if self.folders is None:
+            return ImageEntry()
+        return self.folders.write(image_id, path, found, self.counts.total() + 1)
+
     def add(
         self,
         image_id: str,
@@ -185,6 +237,7 @@ class OutputTables:
         full: bool,
         failed: Sequence[str] = (),
         partition: Mapping[str, Any] | None = None,
+        annotations: ImageEntry | None = None,
     ) -> None:
         """Append one image's objects and areas; every class has its row, with 0 too.
 
@@ -194,9 +247,10 @@ class OutputTables:
             full: there may be more than can be reported.
             failed: what could not be written of it.
             partition: its entries in ``panoptic.json``.
+            annotations: what :meth:`annotated` returned.
         """
-        first = self.counts.total() + 1
-        objects, count = self.predictions.text(image_id, found)
+        first, annotations = self.counts.total() + 1, annotations or ImageEntry()
+        objects = self.predictions.text(self.image_ids[image_id], found) if self.class_names else ""
         counts, areas = Counter(found.names), found.area_rows()
         self._write("predictions.json", objects)
         self._write(
@@ -204,17 +258,21 @@ class OutputTables:
         )
         self._write("counts.csv", table([image_id, name, counts[name]] for name in self.class_names))
         self._write("areas.csv", table([image_id, *row] for row in areas))
+        for name, text in annotations.texts.items():
+            self._write(name, text)
         self._note(
             {
                 "image": image_id,
                 "size": list(found.size),
-                "objects": count,
+                "objects": len(found),
                 "counts": dict(counts),
                 "pixels": {name: int(pixels) for name, pixels, _ in areas},
                 "full": full,
                 "cut": 0 if found.cut is None else int(found.cut.sum()),
                 "failed": list(failed),
                 "partition": partition,
+                "lost": annotations.lost,
+                "unwritten": annotations.unwritten,
                 "sizes": self._ends(),
             }
         )
@@ -239,6 +297,8 @@ class OutputTables:
     def _finish(self, *, finished: bool) -> None:
         self._cut()
         self._write("predictions.json", self.predictions.end())
+        for name, text in ({} if self.folders is None else self.folders.end()).items():
+            self._write(name, text)
         for name, file in self._files.items():
             file.close()
             _part(self.out / name).replace(self.out / name)
@@ -246,6 +306,8 @@ class OutputTables:
         part = _part(self.out / RUN)
         part.write_text(json.dumps(run, indent=1), encoding="utf-8")
         part.replace(self.out / RUN)
+        if finished and self.folders is not None:
+            self.folders.tidy()
         if finished:
             self._journal.close()
             (self.out / PROGRESS).unlink()

@@ -6,7 +6,6 @@ The same files whatever predicts, a network or an exported file; for the latter 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import zlib
@@ -21,22 +20,22 @@ import numpy.typing as npt
 from PIL import Image
 
 from rcnn.data.formats.coco_panoptic import PanopticWriter
+from rcnn.data.formats.coco_text import CocoText
+from rcnn.data.formats.writer import LOST_FILE
 from rcnn.draw import semantic_colours
-from rcnn.inference.output_files import OutputFiles, output_folder
+from rcnn.inference.output_files import OutputFiles, noted, output_folder
 from rcnn.inference.output_tables import OutputTables, check_output, clear_output
-from rcnn.inference.predictions_file import PredictionsText
 from rcnn.inference.sources import find_images, listed_ids
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import ImageError, read_image
 from rcnn.parts.selective_search import require_opencv
 from rcnn.structures import Array, Instances, merge
+from rcnn.structures.coco import category_entries
 
 if TYPE_CHECKING:
+    from rcnn.inference.annotation_folders import AnnotationFolders
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
-
-# Every image after one of these would fail, too.
-_STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class Summary:
         pixel_fractions: the fraction of all pixels that each class of pixels has, if the model finds them.
         full: images with as many objects as can be reported, so that there may be more.
         cut: by image, the number of objects that a tile cuts and whose rest was not found.
+        lost: by format of ``OutputFiles.to``: how much of what kind it could not hold, which its ``lost.txt``
+            lists.
     """
 
     out: Path
@@ -62,6 +63,17 @@ class Summary:
     pixel_fractions: dict[str, float] = field(default_factory=dict)
     full: tuple[str, ...] = ()
     cut: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def lost_lines(self) -> list[str]:
+        """A line for each format that could not hold everything."""
+        lines = []
+        for name, kinds in self.lost.items():
+            counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            lines += (
+                [f"{name} cannot hold: {counts}; listed in {self.out / name / LOST_FILE}"] if counts else []
+            )
+        return lines
 
 
 def predict_to_files(
@@ -87,6 +99,9 @@ def predict_to_files(
 
     Tables are written as images are done. Whatever stops the prediction, what is done is kept, and the same
     call into the same folder continues; a folder that holds anything else is refused.
+
+    With ``OutputFiles(to=("coco", "labels"))`` the objects are also written as data sets, each into the
+    folder of its format; an object's number is its row in ``objects.csv`` there, too.
 
     A model that finds objects and the classes of pixels also gives ``panoptic.json`` and
     ``panoptic/NAME.png``, in COCO's form, and overlays show these partitions.
@@ -116,12 +131,14 @@ def predict_to_files(
     if image_ids is not None:
         ids = listed_ids(Path(image_ids), images)
     named = files.results_only and image_ids is None
-    predictions = PredictionsText(detector, {} if named else ids, results_only=files.results_only)
+    categories = category_entries(detector.class_names, detector.category_ids, detector.skeleton)
+    predictions = CocoText(categories, results_only=files.results_only)
     asked = {
         "min_score": detector.min_score if min_score is None else min_score, "max_detections": max_detections,
     }  # fmt: skip
     if getattr(getattr(detector, "network", None), "needs_proposals", False):
         require_opencv()
+    folders = _folders(files, out, detector, images, ids)
     if overwrite:
         clear_output(out)
     places = [str(path.resolve()) for path in images.values()]
@@ -129,7 +146,11 @@ def predict_to_files(
     names = overlay_names(list(images))
     shown = _Pictures(detector, out, ids, files)
     failed: list[str] = []
-    with OutputTables(out, detector, predictions, asked, command) as tables, shown.completed(tables):
+    in_results = {name: name for name in images} if named else ids
+    tables = OutputTables(
+        out, detector, predictions, asked, command, image_ids=in_results, folders=folders
+    )  # fmt: skip
+    with tables, shown.completed(tables):
         for done, (image_id, path) in enumerate(images.items(), 1):
             if image_id not in tables.done:
                 try:
@@ -141,13 +162,34 @@ def predict_to_files(
                     shown.write(tables, image_id, names[image_id], image=image, found=found)
                     most = max_detections or detector.cap(found.size)
                     full = most is not None and len(found) >= most
-                    tables.add(image_id, found, full=full, failed=shown.failed, partition=shown.partition)
+                    annotations = tables.annotated(image_id, path, found)
+                    failures = [*shown.failed, *annotations.failed]
+                    tables.add(
+                        image_id, found, full=full, failed=failures, partition=shown.partition,
+                        annotations=annotations,
+                    )  # fmt: skip
             if progress is not None:
                 progress(done, len(images))
     return Summary(
         out, dict(tables.counts), tables.images, (*failed, *tables.failed), detector.used_precision,
         tables.pixel_fractions(), tuple(tables.full), dict(tables.cut),
+        {} if folders is None else {name: dict(lost) for name, lost in folders.lost.items()},
     )  # fmt: skip
+
+
+def _folders(
+    files: OutputFiles,
+    out: Path,
+    detector: Detector | ExportedDetector,
+    images: Mapping[str, Path],
+    ids: Mapping[str, int | str],
+) -> AnnotationFolders | None:
+    """The folders of the formats asked for; None of none, without importing what the formats need."""
+    if not files.to:
+        return None
+    from rcnn.inference.annotation_folders import AnnotationFolders
+
+    return AnnotationFolders(files.to, out, detector, images, ids, copy_images=files.copy_images)
 
 
 def _command(detector: Detector | ExportedDetector, asked: Sequence[Any]) -> str:
@@ -206,30 +248,17 @@ class _Pictures:
         """
         self.failed, self.partition = [], None
         pictured, indices = found, np.arange(len(found))
-        with self._noted(f"{image_id}: its partition"):
+        with noted(f"{image_id}: its partition", self.failed):
             pictured, indices = self._partitioned(image_id, found, name)
         if self.files.overlays:
-            with self._noted(f"{image_id}: its overlay"):
+            with noted(f"{image_id}: its overlay", self.failed):
                 numbers = (tables.counts.total() + 1 + indices).tolist()
                 overlay = pictured.overlay(image, scale=self.files.overlay_scale, numbers=numbers)
                 ending = f".{self.files.overlay_format}"
                 write_image(overlay, self.out / "overlays" / f"{name.removesuffix('.png')}{ending}")
         if found.semantic is not None:
-            with self._noted(f"{image_id}: its map"):
+            with noted(f"{image_id}: its map", self.failed):
                 write_map(found.semantic, found.semantic_names, self.out / "maps" / name)
-
-    @contextlib.contextmanager
-    def _noted(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # whatever happens to a picture must not lose the tables
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            if isinstance(cause, OSError) and cause.errno in _STOPPING:
-                raise OSError(
-                    cause.errno, f"{cause.strerror}; free some space and give the same command again", what
-                ) from error
-            text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
-            self.failed.append(f"{what} was not written: {text}")
 
     def _partitioned(
         self, image_id: str, found: Instances, name: str

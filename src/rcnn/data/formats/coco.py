@@ -10,7 +10,6 @@ Outlines are drawn when a sample is used (:meth:`rcnn.Masks.from_outlines`).
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from rcnn.data.formats.coco_large import (
     streamed_lists,
 )
 from rcnn.data.formats.coco_suspicions import Suspicions, digest
+from rcnn.data.formats.coco_text import CocoText
 from rcnn.data.formats.image_index import image_folder
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.formats.outlines import (
@@ -47,10 +47,10 @@ from rcnn.data.formats.outlines import (
     rle_bounds,
     rle_fault,
 )
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.writer import Described, DroppedContent, FileWriter, Item, Written
 from rcnn.data.problems import Box, shortened
 from rcnn.structures import Outline, Skeleton
-from rcnn.structures.coco import annotations_of, category_entries, image_entry
+from rcnn.structures.coco import category_entries
 
 
 def read_coco(json_path: str | Path, images: str | Path | None = None) -> Dataset:
@@ -296,35 +296,44 @@ def _bounds(parts: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
     return (*corners.min(0).tolist(), *corners.max(0).tolist())
 
 
-class CocoWriter(Writer):
-    """COCO JSON, with outlines as run-length codes, which keep every pixel, holes and parts."""
+class CocoWriter(FileWriter):
+    """COCO JSON, with outlines as run-length codes, which keep every pixel, holes and parts.
+
+    Predictions have a ``score``, and the number of an object in all images is the id of its annotation.
+    """
 
     holds = frozenset({"crowds", "outlines", "keypoints"})
+    keeps_logits = True
+    file_name = "annotations.json"
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+    def __init__(self, folder: Path, dataset: Described, dropped: DroppedContent) -> None:
         super().__init__(folder, dataset, dropped)
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
-        self.ids = dataset.category_ids or tuple(range(1, len(dataset.class_names) + 1))
-        self.keep_ids = all(isinstance(r.image_id, int) for r in dataset.records)
+        ids = dataset.category_ids or tuple(range(1, len(dataset.class_names) + 1))
+        self._text = CocoText(category_entries(dataset.class_names, ids, dataset.skeleton), outlines="rle")
+        self._keep_ids = dataset.has_number_ids
 
-    def write(self, item: Item) -> None:
-        """Add one image and its objects."""
-        image_id = item.image_id if self.keep_ids else len(self.images) + 1
-        self.images.append(image_entry(image_id, item.image.name, item.truth.size))
-        self.annotations += annotations_of(
-            item.truth, image_id, self.ids, first=len(self.annotations) + 1, outlines="rle"
-        )
+    def start(self) -> str:
+        """What precedes the objects."""
+        return self._text.start()
 
-    def finish(self) -> None:
-        """Write the JSON file."""
-        skeleton = self.dataset.skeleton
-        if skeleton is not None:
-            _note_partners(skeleton, self.dropped)
-        categories = category_entries(self.dataset.class_names, self.ids, skeleton)
-        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
-        target = self.folder / "annotations.json"
-        target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    def text(self, item: Item) -> str:
+        """The objects of one image."""
+        return self._text.text(self._id(item.image_id), item.truth)
+
+    def note(self, written: Written) -> None:
+        """Count an image, whose entry comes at the end."""
+        count = sum(written.counts.values())
+        self._text.note(self._id(written.image_id), written.name, written.size, count)
+        super().note(written)
+
+    def _id(self, image_id: int | str) -> int | str:
+        return image_id if self._keep_ids else self.images + 1
+
+    def end(self) -> str:
+        """The images."""
+        if self.dataset.skeleton is not None:
+            _note_partners(self.dataset.skeleton, self.dropped)
+        return self._text.end()
 
 
 def _note_partners(skeleton: Skeleton, dropped: DroppedContent) -> None:

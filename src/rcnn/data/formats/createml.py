@@ -19,7 +19,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
 from rcnn.data.formats.contents import has_one_file, head, one_file, read_json
 from rcnn.data.formats.outlines import is_number
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.writer import FileWriter, Item
 
 MEASURES = ("x", "y", "width", "height")
 IMAGE_KEYS = ("image", "imagefilename", "imageFilename", "filename")
@@ -84,22 +84,24 @@ def _draw(objects: AnnotatedImages, picture: Picture, found: Any, place: str) ->
         objects.draw(picture, Drawn(str(label), place, box))
 
 
-class CreatemlWriter(Writer):
+class CreatemlWriter(FileWriter):
     """CreateML's list of boxes."""
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
-        super().__init__(folder, dataset, dropped)
-        self.entries: list[dict[str, Any]] = []
+    file_name = "_annotations.createml.json"
 
-    def write(self, item: Item) -> None:
-        """Add one image's boxes."""
+    def start(self) -> str:
+        """The beginning of the list."""
+        return "["
+
+    def text(self, item: Item) -> str:
+        """One image and its boxes."""
         listed = []
         for name, (x1, y1, x2, y2) in zip(item.truth.names, item.truth.boxes.tolist(), strict=True):
             values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
             listed.append({"label": name, "coordinates": dict(zip(MEASURES, values, strict=True))})
-        self.entries.append({"image": f"{self.image_folder}/{item.image.name}", "annotations": listed})
+        entry = {"image": f"{self.image_folder}/{item.image.name}", "annotations": listed}
+        return ("," if self.images else "") + "\n" + json.dumps(entry, ensure_ascii=False)
 
-    def finish(self) -> None:
-        """Write the JSON file."""
-        text = json.dumps(self.entries, ensure_ascii=False, indent=1)
-        (self.folder / "_annotations.createml.json").write_text(text, encoding="utf-8")
+    def end(self) -> str:
+        """The end of the list."""
+        return "\n]\n"

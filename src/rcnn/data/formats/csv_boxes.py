@@ -19,6 +19,7 @@ Convention:
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
 from rcnn.data.formats.coco_suspicions import Suspicions
 from rcnn.data.formats.contents import Row, first_row, has_one_file, one_file, read_table
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.writer import FileWriter, Item
 from rcnn.data.problems import Box
 from rcnn.io.escaping import for_csv, from_csv
 from rcnn.io.images import IMAGE_ENDINGS
@@ -302,27 +303,34 @@ class _Reader:
             drawn.label = names.get(drawn.label, drawn.label)
 
 
-class CsvWriter(Writer):
-    """A table of boxes in TensorFlow's columns; an image without objects has a line without box."""
+class CsvWriter(FileWriter):
+    """A table of boxes in TensorFlow's columns; an image without objects has a line without box.
+
+    Predictions have the columns ``score`` and ``row`` besides, the number of the object.
+    """
 
     holds: frozenset[str] = frozenset()
+    file_name = "annotations.csv"
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
-        super().__init__(folder, dataset, dropped)
-        self.rows: list[list[str | int]] = []
+    def start(self) -> str:
+        """The names of the columns."""
+        names = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
+        return _lines([[*names, *(("score", "row") if self.dataset.has_scores else ())]])
 
-    def write(self, item: Item) -> None:
-        """Add one image's boxes."""
+    def text(self, item: Item) -> str:
+        """The lines of one image."""
         height, width = item.truth.size
-        begin: list[str | int] = [f"{self.image_folder}/{item.image.name}", width, height]
-        for name, box in zip(item.truth.names, item.truth.boxes.tolist(), strict=True):
-            self.rows.append([*begin, name, *(f"{value:.9g}" for value in box)])
-        if not len(item.truth):
-            self.rows.append([*begin, "", "", "", "", ""])
+        begin = [f"{self.image_folder}/{item.image.name}", width, height]
+        rows: list[list[object]] = []
+        for index, (name, box) in enumerate(zip(item.truth.names, item.truth.boxes.tolist(), strict=True)):
+            rows.append([*begin, name, *(f"{value:.9g}" for value in box)])
+            if item.truth.scores is not None:
+                rows[-1] += [f"{item.truth.scores[index]:.6g}", item.numbers[index]]
+        return _lines(rows or [[*begin, *[""] * (7 if self.dataset.has_scores else 5)]])
 
-    def finish(self) -> None:
-        """Write the table."""
-        with (self.folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"])
-            writer.writerows([for_csv(cell) for cell in row] for row in self.rows)
+
+def _lines(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as lines of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text).writerows([for_csv(cell) for cell in row] for row in rows)
+    return text.getvalue()

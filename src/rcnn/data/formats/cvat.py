@@ -32,7 +32,7 @@ from rcnn.data.formats.annotated import AnnotatedImages, Drawn
 from rcnn.data.formats.contents import has_one_file, head, one_file, read_xml
 from rcnn.data.formats.cvat_tracks import Shape, frame_files, numbers_of, shapes_by_frame
 from rcnn.data.formats.figures import bounds, ellipse, rectangle, turned, window_code
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.writer import FileWriter, Item
 from rcnn.data.problems import Box
 from rcnn.structures import Masks, Outline, Size, Skeleton
 
@@ -224,35 +224,40 @@ def _together(one: Outline | None, other: Outline, size: Size) -> Outline:
     return Masks.from_dense(union).rle()[0]
 
 
-class CvatWriter(Writer):
-    """CVAT's XML for images: a mask for each object with an outline, a box for the others."""
+class CvatWriter(FileWriter):
+    """CVAT's XML for images: a mask for each object with an outline, a box for the others.
+
+    Predictions have the source ``auto`` and the attributes ``row``, the number of the object, and ``score``;
+    CVAT keeps attributes that a task's labels have, and ignores others.
+    """
 
     holds = frozenset({"crowds", "difficult", "outlines"})
+    file_name = "annotations.xml"
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
-        super().__init__(folder, dataset, dropped)
-        self.root = ElementTree.Element("annotations")
-        ElementTree.SubElement(self.root, "version").text = "1.1"
-        task = ElementTree.SubElement(ElementTree.SubElement(self.root, "meta"), "task")
-        labels = ElementTree.SubElement(task, "labels")
-        for name in dataset.class_names:
+    def start(self) -> str:
+        """The version and the labels."""
+        labels = ElementTree.Element("labels")
+        for name in self.dataset.class_names:
             ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
-        self.count = 0
+        meta = ElementTree.Element("meta")
+        ElementTree.SubElement(meta, "task").append(labels)
+        return (
+            "<?xml version='1.0' encoding='utf-8'?>\n<annotations>\n  <version>1.1</version>\n"
+            + _indented(meta)
+        )
 
-    def write(self, item: Item) -> None:
-        """Add one image's objects."""
+    def text(self, item: Item) -> str:
+        """One image and its objects."""
         if item.truth.masks is not None:
             item = self.with_outlines(item)
             self.note_boxes(item)
         truth = item.truth
         values = {"name": item.image.name, "width": truth.size[1], "height": truth.size[0]}
-        image = ElementTree.SubElement(self.root, "image", _texts(id=self.count, **values))
-        self.count += 1
-        flags = {DIFFICULT: truth.difficult, CROWD: truth.crowd}
-        marks = {key: values.tolist() for key, values in flags.items() if values is not None}
+        image = ElementTree.Element("image", _texts(id=self.images, **values))
         patches = [None] * len(truth) if truth.masks is None else list(truth.masks.patches())
+        source = "manual" if truth.scores is None else "auto"
         for index, (name, patch) in enumerate(zip(truth.names, patches, strict=True)):
-            shared = {"label": name, "source": "manual", "occluded": 0}
+            shared = {"label": name, "source": source, "occluded": 0}
             if truth.masks is None or patch is None:
                 corners = zip(("xtl", "ytl", "xbr", "ybr"), truth.boxes[index].tolist(), strict=True)
                 box = {key: f"{value:.9g}" for key, value in corners}
@@ -264,15 +269,29 @@ class CvatWriter(Writer):
                 element = ElementTree.SubElement(
                     image, "mask", _texts(**shared, rle=runs, **window, z_order=0)
                 )
-            for key, marked in marks.items():
-                if marked[index]:
-                    ElementTree.SubElement(element, "attribute", {"name": key}).text = "true"
+            for key, value in _attributes(item, index).items():
+                ElementTree.SubElement(element, "attribute", {"name": key}).text = value
+        return _indented(image)
 
-    def finish(self) -> None:
-        """Write the XML file."""
-        ElementTree.indent(self.root)
-        tree = ElementTree.ElementTree(self.root)
-        tree.write(self.folder / "annotations.xml", "utf-8", xml_declaration=True)
+    def end(self) -> str:
+        """The end of the file."""
+        return "</annotations>\n"
+
+
+def _attributes(item: Item, index: int) -> dict[str, str]:
+    """The attributes of an object."""
+    truth = item.truth
+    flags = {DIFFICULT: truth.difficult, CROWD: truth.crowd}
+    found = {key: "true" for key, marked in flags.items() if marked is not None and marked[index]}
+    if truth.scores is not None:
+        found |= {"row": str(item.numbers[index]), "score": f"{truth.scores[index]:.6g}"}
+    return found
+
+
+def _indented(element: ElementTree.Element) -> str:
+    """An element as text, inside of the root."""
+    ElementTree.indent(element, level=1)
+    return "  " + ElementTree.tostring(element, "unicode") + "\n"
 
 
 def _texts(**values: object) -> dict[str, str]:

@@ -158,7 +158,11 @@ def _ring(ring: Any) -> Part:
 
 
 class GeojsonWriter(Writer):
-    """A GeoJSON file per image, which QuPath opens: polygons with holes, or rectangles."""
+    """A GeoJSON file per image, which QuPath opens: polygons with holes, or rectangles.
+
+    Objects of a data set become annotations. Predictions become detections, with their score as a
+    measurement and their number as the name.
+    """
 
     holds = frozenset({"outlines"})
 
@@ -175,17 +179,29 @@ class GeojsonWriter(Writer):
             patches = truth.masks.patches()
             shapes = [_polygons(patch != 0, (y, x)) for patch, (x, y) in zip(patches, windows, strict=True)]
         features = [
-            {
-                "type": "Feature",
-                "geometry": _geometry(polygons),
-                "properties": {"objectType": "annotation", "classification": {"name": name}},
-            }
-            for name, polygons in zip(truth.names, shapes, strict=True)
+            {"type": "Feature", "geometry": _geometry(polygons), "properties": _described(item, index)}
+            for index, polygons in enumerate(shapes)
         ]
         folder = self.folder / "annotations"
         folder.mkdir(exist_ok=True)
         text = json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False)
         (folder / f"{item.image.stem}.geojson").write_text(text, encoding="utf-8")
+
+
+def _described(item: Item, index: int) -> dict[str, Any]:
+    """The properties of an object, as QuPath writes them since version 0.4."""
+    truth = item.truth
+    classification = {"name": truth.names[index]}
+    if truth.scores is None:
+        return {"objectType": "annotation", "classification": classification}
+    measurements = {"score": round(float(truth.scores[index]), 6)}
+    name = str(item.numbers[index])
+    return {
+        "objectType": "detection",
+        "name": name,
+        "classification": classification,
+        "measurements": measurements,
+    }
 
 
 def _as_box(values: list[float]) -> Box:

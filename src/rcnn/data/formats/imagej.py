@@ -29,7 +29,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
 from rcnn.data.formats.contents import files_with
 from rcnn.data.formats.figures import Part, ellipse
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.writer import Described, DroppedContent, Item, Writer
 from rcnn.structures.outlines import as_one_polygon, trace
 
 MAX_BYTES = 50_000_000  # of one ROI
@@ -179,13 +179,16 @@ def _ring(points: Any) -> Part:
 
 
 class ImagejWriter(Writer):
-    """An archive of ROIs per image; the class is the group and the name."""
+    """An archive of ROIs per image; the class is the group and the name, with the number of the object.
+
+    Predictions have their score in the ROI's properties.
+    """
 
     holds = frozenset({"outlines"})
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+    def __init__(self, folder: Path, dataset: Described, dropped: DroppedContent) -> None:
         super().__init__(folder, dataset, dropped)
-        (folder / "rois").mkdir()
+        (folder / "rois").mkdir(exist_ok=True)
 
     def write(self, item: Item) -> None:
         """Write one archive; empty for an image without objects."""
@@ -205,8 +208,11 @@ class ImagejWriter(Writer):
                 else:
                     x, y = windows[index]
                     roi = _outline_roi(*trace(patches[index] != 0, (y, x)))
-                roi.name, roi.group = f"{name}-{index + 1}", min(label + 1, MAX_GROUP)
-                archive.writestr(f"{index + 1:05d}.roi", roi.tobytes())
+                number = item.numbers[index]
+                roi.name, roi.group = f"{name}-{number}", min(label + 1, MAX_GROUP)
+                if truth.scores is not None:
+                    roi.props = f"score: {truth.scores[index]:.6g}\n"
+                archive.writestr(f"{number:05d}.roi", roi.tobytes())
 
 
 def _box_roi(box: list[float]) -> ImagejRoi:

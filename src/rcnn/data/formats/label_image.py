@@ -244,13 +244,16 @@ def _suspect_objects(builder: DatasetBuilder, looks: Sequence[_Look]) -> None:
 
 
 class LabelImageWriter(Writer):
-    """One label image per image; small objects are drawn over larger ones."""
+    """One label image per image; small objects are drawn over larger ones.
+
+    A pixel is the number of its object. PNG has 16 bits; where they are too few, it is a TIFF of 32.
+    """
 
     holds = frozenset({"outlines"})
     needs_outlines = True
 
     def write(self, item: Item) -> None:
-        """Write one label image with 16 bits, or 32 if there are too many objects for 16."""
+        """Write one label image."""
         item = self.with_outlines(item)
         numbers = np.zeros(item.truth.size, dtype=np.int32)
         masks = item.truth.masks
@@ -263,17 +266,22 @@ class LabelImageWriter(Writer):
                 numbers[y1:y2, x1:x2][patches[index].astype(bool)] = index + 1
             seen = np.bincount(numbers.reshape(-1), minlength=len(areas) + 1)[1:]
             self._note_hidden(item, seen, areas)
+            numbers = np.array([0, *item.numbers], np.int32)[numbers]
         folder = self.folder / "labels"
         folder.mkdir(exist_ok=True)
-        if len(item.truth) > MAX_UINT16:
+        if max(item.numbers, default=0) > MAX_UINT16:
             Image.fromarray(numbers).save(folder / f"{item.image.stem}.tif")
         else:
             Image.fromarray(numbers.astype(np.uint16)).save(folder / f"{item.image.stem}.png")
 
     def _note_hidden(self, item: Item, seen: npt.NDArray[np.int64], areas: npt.NDArray[np.float32]) -> None:
         for index in np.flatnonzero(seen < areas).tolist():
-            whole = "entirely hidden by others" if seen[index] == 0 else "that lose pixels to others"
-            self.dropped.note(f"objects {whole}", item.place(index))
+            lost, area = int(areas[index] - seen[index]), int(areas[index])
+            if seen[index]:
+                place = f"{item.place(index)} ({lost} of {area} pixels)"
+                self.dropped.note("objects that lose pixels to others", place)
+            else:
+                self.dropped.note("objects entirely hidden by others", item.place(index))
 
     def finish(self) -> None:
         """Note the lost class names."""

@@ -12,7 +12,8 @@ Convention:
 Rectangles are boxes unless they are turned; polygons, ellipses and brush strokes are outlines. Key points
 whose ``parentID`` is a region belong to it; others are ignored with a warning. Names of uploaded files are
 found with and without the code that Label Studio puts before them. Tasks without annotation are skipped with
-a warning; one with an empty result is an image without objects.
+a warning; one with an empty result is an image without objects. Where no task has an annotation yet, but
+tasks have predictions (pre-annotations), these are read, and a warning says so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from rcnn.data.formats.brush_code import brush_alpha, brush_code
 from rcnn.data.formats.contents import has_one_file, head, one_file, read_json
 from rcnn.data.formats.figures import ellipse, rectangle, turned, window_code
 from rcnn.data.formats.outlines import is_number
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.writer import FileWriter, Item
 from rcnn.data.problems import Box
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.structures import Size
@@ -58,7 +59,8 @@ def _is_file(file: Path) -> bool:
     text = head(file)
     if not text.startswith(("[", "{")):
         return False
-    whole = re.search(r'"(annotations|completions)"\s*:\s*\[', text) is not None and '"result"' in text
+    lists = r'"(annotations|completions|predictions)"\s*:\s*\['
+    whole = re.search(lists, text) is not None and '"result"' in text
     return whole or '"original_width"' in text or ('"completed_by"' in text and '"data"' in text)
 
 
@@ -74,17 +76,26 @@ def read_label_studio(path: str | Path, images: str | Path | None = None) -> Dat
     """
     file = one_file(Path(path), ".json", _is_file, "Label Studio")
     content = read_json(file)
-    reader = _Reader(file, images)
-    for index, task in enumerate(content if isinstance(content, list) else [content]):
+    tasks = content if isinstance(content, list) else [content]
+    reader = _Reader(file, images, predicted=_has_predictions_only(tasks))
+    for index, task in enumerate(tasks):
         reader.read_task(task, f"task {task.get('id', index) if isinstance(task, dict) else index}")
     return reader.dataset()
 
 
-class _Reader:
-    """Collects the regions of all tasks."""
+def _has_predictions_only(tasks: list[Any]) -> bool:
+    """Whether tasks have predictions, and none has an annotation."""
+    known = [task for task in tasks if isinstance(task, dict)]
+    annotated = any(task.get("annotations") or task.get("completions") for task in known)
+    return not annotated and any(isinstance(task.get("predictions"), list) for task in known)
 
-    def __init__(self, file: Path, images: str | Path | None) -> None:
+
+class _Reader:
+    """Collects the regions of all tasks; with ``predicted``, those of their predictions."""
+
+    def __init__(self, file: Path, images: str | Path | None, *, predicted: bool) -> None:
         self.objects = AnnotatedImages("label studio", file, images=images)
+        self.predicted = predicted
         self.seen: dict[Path, str] = {}
         self.unannotated: list[str] = []
         self.several: list[str] = []
@@ -117,6 +128,8 @@ class _Reader:
     def _results(self, task: dict[str, Any], place: str) -> list[Any] | None:
         """The regions of a task; None, noted, if it is not annotated."""
         annotations = task.get("annotations", task.get("completions"))
+        if self.predicted:
+            annotations = task.get("predictions", [])
         if annotations is None:  # JSON-MIN has the regions in the task
             regions = [v for v in task.values() if isinstance(v, list) and any(map(_is_region, v))]
             if not regions and "annotation_id" not in task and "annotator" not in task:
@@ -196,6 +209,9 @@ class _Reader:
     def dataset(self) -> Dataset:
         """The data set."""
         builder = self.objects.builder
+        if self.predicted:
+            what = "No task is annotated yet; the predictions in them are read as objects."
+            builder.warn(what, "Correct and submit them in Label Studio, and export again.", "tasks")
         if self.unannotated:
             what = f"{len(self.unannotated)} tasks are not annotated, for example {self.unannotated[0]}."
             builder.warn(what, "They are skipped; submit empty ones for images without objects.", "tasks")
@@ -290,17 +306,22 @@ def _fault(kind: str, region: Region, value: Any, labels: list[str]) -> str | No
     return None
 
 
-class LabelStudioWriter(Writer):
-    """Tasks of Label Studio; outlines as brush strokes, objects without one as rectangles."""
+class LabelStudioWriter(FileWriter):
+    """Tasks of Label Studio; outlines as brush strokes, objects without one as rectangles.
+
+    Predictions become ``predictions`` of the tasks, which Label Studio shows as pre-annotations: each region
+    with its score and the number of the object as its id, and the mean score of each task.
+    """
 
     holds = frozenset({"outlines", "keypoints"})
+    file_name = "label_studio.json"
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
-        super().__init__(folder, dataset, dropped)
-        self.tasks: list[dict[str, Any]] = []
+    def start(self) -> str:
+        """The beginning of the list."""
+        return "["
 
-    def write(self, item: Item) -> None:
-        """Add one image's objects."""
+    def text(self, item: Item) -> str:
+        """One image and its objects."""
         if item.truth.masks is not None:
             item = self.with_outlines(item)
             self.note_boxes(item)
@@ -308,16 +329,24 @@ class LabelStudioWriter(Writer):
         for index in range(len(item.truth)):
             results += self._regions(item, index)
         name = f"{self.image_folder}/{item.image.name}"
-        number = len(self.tasks) + 1
-        data = {"image": f"/data/local-files/?d={name}"}
-        self.tasks.append({"id": number, "data": data, "annotations": [{"id": number, "result": results}]})
+        number = self.images + 1
+        task: Region = {"id": number, "data": {"image": f"/data/local-files/?d={name}"}}
+        if self.dataset.has_scores:
+            scores = np.zeros(0) if item.truth.scores is None else item.truth.scores
+            mean = float(scores.mean()) if len(scores) else 0.0
+            task["predictions"] = [{"model_version": "rcnn", "score": mean, "result": results}]
+        else:
+            task["annotations"] = [{"id": number, "result": results}]
+        return ("," if self.images else "") + "\n" + json.dumps(task, ensure_ascii=False)
 
     def _regions(self, item: Item, index: int) -> Iterator[Region]:
         """The regions of one object: its outline or box, and its key points."""
         truth = item.truth
         height, width = truth.size
-        own = f"{len(self.tasks)}-{index}"
+        own = f"{self.images}-{index}" if truth.scores is None else str(item.numbers[index])
         shared = {"to_name": "image", "original_width": width, "original_height": height, "image_rotation": 0}
+        if truth.scores is not None:
+            shared["score"] = float(truth.scores[index])
         label = truth.names[index]
         if truth.masks is not None:
             value: Region = {"format": "rle", "rle": brush_code(truth.masks[index]), "brushlabels": [label]}
@@ -341,7 +370,6 @@ class LabelStudioWriter(Writer):
                     point = {"id": f"{own}-{name}", "parentID": own, "type": "keypointlabels", "value": place}
                     yield {**point, "from_name": "keypoint", **shared}
 
-    def finish(self) -> None:
-        """Write the JSON file."""
-        text = json.dumps(self.tasks, ensure_ascii=False)
-        (self.folder / "label_studio.json").write_text(text, encoding="utf-8")
+    def end(self) -> str:
+        """The end of the list."""
+        return "\n]\n"

@@ -118,7 +118,7 @@ def _overlaps(path: Path, masks: dict[str, Bitmap], size: Size) -> list[Problem]
 
 
 class MaskFolderWriter(Writer):
-    """One folder per image, with one mask image per object."""
+    """One folder per image, with one mask image per object, named after the object's number."""
 
     holds = frozenset({"outlines"})
     needs_outlines = True
@@ -131,13 +131,13 @@ class MaskFolderWriter(Writer):
         """Write the masks of one image."""
         item = self.with_outlines(item)
         folder = self.folder / item.image.stem / "masks"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if item.truth.masks is None:
             return
         self.note_boxes(item)
-        for number in range(len(item.truth)):
-            bitmap = item.truth.masks[number].astype(np.uint8) * 255
-            Image.fromarray(bitmap).save(folder / f"{number + 1:05d}.png")
+        for index, number in enumerate(item.numbers):
+            bitmap = item.truth.masks[index].astype(np.uint8) * 255
+            Image.fromarray(bitmap).save(folder / f"{number:05d}.png")
 
     def finish(self) -> None:
         """Note the lost class names."""

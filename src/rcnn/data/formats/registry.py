@@ -30,6 +30,7 @@ from rcnn.data.formats import (
     label_image,
     label_studio,
     labelme,
+    labelme_writer,
     mask_files,
     mask_folder,
     semantic,
@@ -169,6 +170,7 @@ FORMATS: dict[str, Any] = {
         sizes=True,
         read=labelme.read_labelme,
         sniff=labelme.is_labelme_folder,
+        write=labelme_writer.LabelmeWriter,
         options=("images",),
         title="LabelMe",
         description="`DATA/*.json`, one per image; or `DATA/annotations/*.json` with `DATA/images/`",
@@ -346,19 +348,26 @@ def formats() -> dict[str, Format]:
 
 
 def find_format(name: str) -> Format:
-    """The format named by a key of ``FORMATS`` or a dotted path.
+    """The format named by a key of ``FORMATS``, another spelling of one, or a dotted path.
 
     Raises:
         ValueError: no such format, or an object that is not a format.
     """
-    if name in FORMATS:
-        return as_format(FORMATS[name], f"FORMATS[{name!r}]")
+    key = format_key(name)
+    if key in FORMATS:
+        return as_format(FORMATS[key], f"FORMATS[{key!r}]")
     if is_dotted_path(name):
         return as_format(resolve(name), name)
     raise ValueError(
         f"format {name!r}: {did_you_mean(name, FORMATS)}expected one of {', '.join(FORMATS)}, or a dotted "
         "path to a custom format, such as my_package.formats:MyFormat"
     )
+
+
+def format_key(name: str) -> str:
+    """The key of ``FORMATS`` that is meant: ``labelstudio`` is ``label-studio``; other names as they are."""
+    keys = {key.replace("-", ""): key for key in FORMATS}
+    return name if name in FORMATS else keys.get(name.replace("-", "").replace("_", ""), name)
 
 
 def writable() -> list[str]:

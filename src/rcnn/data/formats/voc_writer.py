@@ -45,10 +45,9 @@ class VocWriter(Writer):
 
     def finish(self) -> None:
         """Note the classes that are lost or merged, since VOC stores class names only with objects."""
-        seen = {label for r in self.dataset.records for label in r.truth.labels.tolist()}
         folded = Counter(name.casefold() for name in self.dataset.class_names)
-        for label, name in enumerate(self.dataset.class_names):
-            if label not in seen:
+        for name in self.dataset.class_names:
+            if not self.counts[name]:
                 self.dropped.note("classes without an object", name)
             elif folded[name.casefold()] > 1:
                 self.dropped.note("classes that differ only in case", name)

@@ -1,23 +1,60 @@
-"""Base of all writers, which note every object that their format cannot store.
+"""Base of all writers, of data sets and of predictions, which note every object that they cannot store.
 
 A writer gets the images one by one; their files have already been copied to ``image_folder``. It notes all
 content that is lost in :class:`DroppedContent`, object by object.
+
+Formats with files of their own for each image derive from :class:`Writer`, those with one file for all images
+from :class:`FileWriter`, which makes the text of each image by itself. So predictions can be written as they
+come and continued after a break (``rcnn.inference.annotation_folders``): what a writer has to know of the
+images before is what :meth:`Writer.note` is told.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset
-from rcnn.structures import Instances
+from rcnn.structures import Instances, Size, Skeleton
 
+LOST_FILE = "lost.txt"  # lists what a format cannot hold
 APART = 0.5  # pixels by which a box may differ from that of its outline
+
+
+class Described(Protocol):
+    """What a writer knows of the data before it gets the images: a :class:`rcnn.data.dataset.Dataset` is one.
+
+    Its attributes have the same meaning there.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in label order."""
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The id of each label, or none: label + 1."""
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """The objects' keypoints."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every image with objects has masks; of predictions: whether they may have."""
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the objects are predictions."""
+
+    @property
+    def has_number_ids(self) -> bool:
+        """Whether all images have a number as their id."""
 
 
 @dataclass
@@ -35,6 +72,11 @@ class DroppedContent:
         """Add one occurrence."""
         self.places.setdefault(kind, []).append(place)
 
+    def take(self) -> dict[str, list[str]]:
+        """What was noted since the last call."""
+        taken, self.places = self.places, {}
+        return taken
+
 
 @dataclass(frozen=True)
 class Item:
@@ -43,7 +85,8 @@ class Item:
     Attributes:
         image: the copied file; its stem is unique.
         truth: its objects, with masks if there are any.
-        numbers: the number of each object in :class:`DroppedContent`.
+        numbers: the number of each object, in :class:`DroppedContent` and wherever the format has room for
+            one: counted from 1 in each image of a data set, in all images of a prediction.
         image_id: as in the record.
     """
 
@@ -62,17 +105,47 @@ class Item:
         return replace(self, truth=self.truth[wanted], numbers=numbers)
 
 
+@dataclass(frozen=True)
+class Written:
+    """What is remembered of an image that was written.
+
+    Attributes:
+        name: of its file.
+        image_id: as in :class:`Item`.
+        size: (height, width).
+        counts: the number of its objects by class name.
+    """
+
+    name: str
+    image_id: int | str
+    size: Size
+    counts: Mapping[str, int]
+
+    @classmethod
+    def of(cls, item: Item) -> Written:
+        """Of an image as it is given to a writer."""
+        return cls(item.image.name, item.image_id, item.truth.size, Counter(item.truth.names))
+
+
 class Writer:
-    """Base of a writer: ``add`` every image, then ``finish``; subclasses implement ``write``."""
+    """Base of a writer: ``add`` every image, then ``finish``; subclasses implement ``write``.
+
+    Attributes:
+        images: the number of images written.
+        counts: the number of objects given, by class name.
+    """
 
     holds: frozenset[str] = frozenset()  # of: crowds, difficult, outlines, keypoints
     image_folder: ClassVar[str] = "images"
     needs_outlines: ClassVar[bool] = False  # objects without an outline are lost
+    keeps_logits: ClassVar[bool] = False  # of the keypoints of predictions
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+    def __init__(self, folder: Path, dataset: Described, dropped: DroppedContent) -> None:
         self.folder = folder
         self.dataset = dataset
         self.dropped = dropped
+        self.images = 0
+        self.counts: Counter[str] = Counter()
 
     def image_path(self, name: str) -> Path:
         """The path of an image with this name."""
@@ -80,7 +153,13 @@ class Writer:
 
     def add(self, item: Item) -> None:
         """Write one image's objects."""
-        self.write(self._sifted(item))
+        self.write(self.sifted(item))
+        self.note(Written.of(item))
+
+    def note(self, written: Written) -> None:
+        """Count an image that is written, now or before a break."""
+        self.images += 1
+        self.counts.update(written.counts)
 
     def write(self, item: Item) -> None:
         """Write one image, reduced to what the format can store."""
@@ -89,9 +168,12 @@ class Writer:
     def finish(self) -> None:
         """Write what concerns all images."""
 
-    def _sifted(self, item: Item) -> Item:
+    def sifted(self, item: Item) -> Item:
         """The image without the flags and objects that the format cannot store, each noted."""
         truth = item.truth
+        if truth.scores is not None and truth.keypoints is not None and not self.keeps_logits:
+            item = replace(item, truth=with_visibility(truth))
+            truth = item.truth
         marks = {
             "difficult": ("difficult flags", truth.difficult),
             "keypoints": (
@@ -135,7 +217,49 @@ class Writer:
 
     def note_classes(self) -> None:
         """Note the class names, for formats with a single unnamed class."""
-        counts = Counter(int(v) for r in self.dataset.records for v in r.truth.labels.tolist())
         if self.dataset.class_names != ("object",):
-            for label, name in enumerate(self.dataset.class_names):
-                self.dropped.note("class names", f"{name} ({counts[label]} objects)")
+            for name in self.dataset.class_names:
+                self.dropped.note("class names", f"{name} ({self.counts[name]} objects)")
+
+
+class FileWriter(Writer):
+    """Base of the writer of a format with one file for all images.
+
+    Subclasses implement ``text`` and, where something stands before and after the images, ``start`` and
+    ``end``. What ``text`` returns depends on the image and on what was noted before, on nothing else.
+    """
+
+    file_name: ClassVar[str]
+
+    def start(self) -> str:
+        """What precedes the images."""
+        return ""
+
+    def text(self, item: Item) -> str:
+        """What stands for one image, reduced to what the format can store."""
+        raise NotImplementedError
+
+    def end(self) -> str:
+        """What follows the images; may note what concerns all of them."""
+        return ""
+
+    def write(self, item: Item) -> None:
+        """Append one image to the file."""
+        self._append(self.text(item))
+
+    def finish(self) -> None:
+        """Complete the file."""
+        self._append(self.end())
+
+    def _append(self, text: str) -> None:
+        file = self.folder / self.file_name
+        start = "" if file.exists() else self.start()
+        with file.open("a", encoding="utf-8", newline="") as opened:
+            opened.write(start + text)
+
+
+def with_visibility(found: Instances) -> Instances:
+    """Predictions whose keypoints are visible (2) where their logit is above 0, and hidden (1) elsewhere."""
+    assert found.keypoints is not None
+    seen = np.where(found.keypoints[..., 2:] > 0, 2, 1)
+    return replace(found, keypoints=np.concatenate([found.keypoints[..., :2], seen], 2).astype(np.float32))

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset
-from rcnn.data.formats.writer import DroppedContent, Item, Writer
+from rcnn.data.formats.writer import Described, DroppedContent, Item, Writer
 from rcnn.structures import DEFAULT_SIGMA
 from rcnn.structures.outlines import as_one_polygon, trace
 
@@ -18,13 +17,16 @@ from rcnn.structures.outlines import as_one_polygon, trace
 class YoloWriter(Writer):
     """YOLO: keypoints with boxes if there are keypoints, else outlines if there are outlines, else boxes."""
 
-    def __init__(self, folder: Path, dataset: Dataset, dropped: DroppedContent) -> None:
+    def __init__(self, folder: Path, dataset: Described, dropped: DroppedContent) -> None:
         super().__init__(folder, dataset, dropped)
         self.kind = "keypoints" if dataset.skeleton else "outlines" if dataset.has_masks else "boxes"
         self.holds = frozenset({self.kind})
 
     def write(self, item: Item) -> None:
         """Write one text file."""
+        if self.kind == "outlines" and item.truth.masks is None and len(item.truth):
+            # A model that finds boxes alone: what predictions have is known with the first.
+            self.kind = "boxes"
         if self.kind == "outlines":
             item = self.with_outlines(item)
             self.note_boxes(item)
