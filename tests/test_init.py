@@ -18,8 +18,8 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 FUNCTIONS = (
     "bench", "check", "convert", "data_stats", "demo", "evaluate", "evaluate_results", "explain",
     "explain_data", "export", "fix_data", "get_data",
-    "import_weights", "list_models", "load", "merge", "merge_data", "open_data", "predict", "propose", "push",
-    "report", "sample_images", "show", "split_data", "train",
+    "import_weights", "list_models", "load", "merge", "merge_data", "next_images", "open_data", "predict",
+    "propose", "push", "report", "sample_images", "show", "split_data", "train", "write_annotations",
 )  # fmt: skip
 MAX_MODULES = 8  # at the top level, beside the folders
 
@@ -57,6 +57,8 @@ def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
     for module in (
         "rcnn.importers.convert",
         "rcnn.inference.writers",
+        "rcnn.inference.annotation_folders",
+        "rcnn.inference.next_images",
         "rcnn.training.demo",
         "rcnn.training.inventory",
         "rcnn.training.trainer",

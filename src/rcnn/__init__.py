@@ -13,7 +13,9 @@ A tour in the order of the data:
    causes over a data set; ``export`` writes it for ONNX Runtime or OpenVINO, and ``import_weights`` opens
    models of other programs; ``push`` puts it on the Hugging Face Hub.
 4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` per image; ``predict``
-   writes what it finds into a folder. ``sample_images("nuclei")`` are photographs to try it on.
+   writes what it finds into a folder, and ``write_annotations`` writes objects in the format of another
+   program. ``sample_images("nuclei")`` are photographs to try it on.
+5. ``next_images(detector, pool)`` chooses the images that are most worth annotating.
 
 >>> import rcnn
 >>> detector = rcnn.load("runs/nuclei")  # doctest: +SKIP
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from rcnn.evaluation.explain.missed import explain_data
     from rcnn.evaluation.proposal_recall import propose
     from rcnn.importers.convert import import_weights
+    from rcnn.inference.annotation_folders import write_annotations
     from rcnn.inference.benchmark import bench
     from rcnn.inference.detector import Detector
     from rcnn.inference.exporters import export
@@ -84,6 +87,7 @@ _MODULES = {
     "rcnn.inference.benchmark": "bench",
     "rcnn.inference.detector": "Detector",
     "rcnn.inference.exporters": "export",
+    "rcnn.inference.annotation_folders": "write_annotations",
     "rcnn.inference.next_images": "next_images",
     "rcnn.inference.output_files": "OutputFiles",
     "rcnn.inference.writers": "predict_to_files",
@@ -166,6 +170,7 @@ __all__ = [
     "show",
     "split_data",
     "train",
+    "write_annotations",
 ]
 
 

@@ -108,6 +108,7 @@ HELD = [
     ("createml", [["plain", "hole"], [], ["ragged"]], ("boxes",), True),
     ("cvat", EVERYTHING, ("boxes", "masks"), True),
     ("label-studio", EVERYTHING, ("boxes", "masks"), True),
+    ("labelme", EVERYTHING, ("boxes", "masks"), True),
     ("geojson", EVERYTHING, ("boxes", "masks"), True),
     ("imagej", EVERYTHING, ("boxes", "masks"), True),
     ("masks", EVERYTHING, ("boxes", "masks"), False),
@@ -127,7 +128,7 @@ def test_what_a_format_holds_comes_back(
     back = back.subset([order[r.path.name] for r in source.records])
     compare(source, back, *fields, names=names)
     boxes_only = {key: {"outlines"} for key in ("voc", "csv", "createml")}
-    whole = {key: set() for key in ("coco", "yolo", "cvat", "label-studio", "geojson", "imagej")}
+    whole = {key: set() for key in ("coco", "yolo", "cvat", "label-studio", "labelme", "geojson", "imagej")}
     silent = {**whole, **boxes_only}.get(to, {"class names"})
     assert set(conversion.lost) == silent
 
@@ -144,7 +145,7 @@ def test_outlines_go_from_any_to_any(tmp_path: Path, first: str, second: str) ->
 
 
 @pytest.mark.parametrize(
-    "first", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio", "imagej"]
+    "first", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio", "labelme", "imagej"]
 )
 @pytest.mark.parametrize(
     "second", ["coco", "yolo", "voc", "csv", "createml", "cvat", "label-studio", "imagej"]
@@ -244,7 +245,7 @@ def test_label_images_say_what_is_hidden(tmp_path: Path) -> None:
         annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
     file.write_text(json.dumps(content))
     back, conversion = turn(file, tmp_path / "out", "labels")
-    assert conversion.lost["objects that lose pixels to others"] == ["ü 1.png, object 2"]
+    assert conversion.lost["objects that lose pixels to others"] == ["ü 1.png, object 2 (12 of 144 pixels)"]
     assert conversion.lost["objects entirely hidden by others"] == ["ü 1.png, object 1"]
     assert back[0].truth.masks.areas().tolist() == [8 * 18 - 12, 12]
 

@@ -17,6 +17,7 @@ from rcnn.cli import (  # noqa: F401 - each adds its verb
     evaluate,
     export,
     models,
+    next,
     predict,
     propose,
     push,

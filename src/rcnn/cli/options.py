@@ -161,8 +161,8 @@ Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--to", metavar="FORMAT",
-        help="Also write the objects as a data set, into a folder of its own: coco, labels, masks, yolo, voc, "
-        "labelme, imagej, geojson, label-studio, cvat, csv, createml, or your own "
+        help="Also write the objects as a data set, into a folder of its own: coco, labels, masks, yolo, "
+        "voc, labelme, imagej, geojson, label-studio, cvat, csv, createml, or your own "
         "(my_package.formats:MyFormat). Several: --to coco,labels.",
     ),
 ]  # fmt: skip

@@ -32,14 +32,21 @@ import numpy.typing as npt
 
 from rcnn.data.dataset import Record
 from rcnn.data.twins import content_digests, unpack_digests
+from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.sources import find_images
+from rcnn.inference.writers import Summary, predict_to_files
+from rcnn.io.atomic import write_atomically
+from rcnn.io.folders import free_folder, has_content
 from rcnn.io.images import ImageError, read_image
-from rcnn.structures import Array, Instances
+from rcnn.structures import Array, Instances, table
 
 if TYPE_CHECKING:
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
 
+NEXT = Path("next")
+NEXT_FILE = "next.csv"
+NEXT_COLUMNS = ("rank", "image", "path", "doubt", "distance")
 MAX_SIDE = 256  # pixels of an image that its statistics are made of, by leaving out rows and columns
 LAGS = (1, 2, 4, 8)  # pixels between those that are compared for texture
 DECILES = tuple(range(10, 100, 10))
@@ -140,6 +147,47 @@ def next_images(
     )
     chosen = [NextImage(names[i], candidates[names[i]], doubts[names[i]], distance) for i, distance in order]
     return NextImages(tuple(chosen), len(images), left_out, tuple(failed))
+
+
+def next_folder(out: str | Path | None) -> Path:
+    """The folder named, or ``next``, ``next-2`` and so on: the first that holds nothing yet."""
+    return free_folder(NEXT, has_content) if out is None else Path(out)
+
+
+def write_next(
+    detector: Detector | ExportedDetector,
+    images: NextImages,
+    out: str | Path | None = None,
+    *,
+    files: OutputFiles | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Predict the images that were chosen into a folder, as a start for annotating them.
+
+    The folder is that of :func:`rcnn.predict`, with ``next.csv``, which lists the images in the order of
+    choice.
+
+    Args:
+        detector: the model.
+        images: what :func:`next_images` chose.
+        out: the folder; None: ``next``, or ``next-2`` and so on.
+        files: which formats; None: COCO.
+        progress: as for :func:`rcnn.predict`.
+
+    Raises:
+        ValueError: a folder that is not empty, or a format that cannot hold what the model finds.
+        OSError: the folder cannot be written.
+    """
+    out = next_folder(out)
+    files = files or OutputFiles(to=("coco",))
+    paths = [image.path for image in images.chosen]
+    summary = predict_to_files(detector, paths, out, files=files, progress=progress)
+    rows = [
+        [rank, image.name, image.path, f"{image.doubt:.4f}", f"{image.distance:.4f}"]
+        for rank, image in enumerate(images.chosen, 1)
+    ]
+    write_atomically(out / NEXT_FILE, table([NEXT_COLUMNS, *rows]).encode(errors="surrogateescape"))
+    return summary
 
 
 def doubt(detector: Detector | ExportedDetector, image: Array) -> float:

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 
 COUNT_COLUMNS = ("image", "class", "count")
 WRITTEN_FOLDERS = ("overlays", "maps", "panoptic")
-WRITTEN_FILES = ("predictions.json", "objects.csv", "counts.csv", "areas.csv", "panoptic.json", RUN)
+WRITTEN_FILES = (
+    "predictions.json",
+    "objects.csv",
+    "counts.csv",
+    "areas.csv",
+    "panoptic.json",
+    "next.csv",
+    RUN,
+)
 REFUSAL = "choose another --out, or --overwrite (in Python: overwrite=True) to replace what is there"
 
 
@@ -68,7 +76,8 @@ def _annotation_folders(out: Path) -> list[str]:
     with contextlib.suppress(OSError, ValueError):
         rows = _journal(out / PROGRESS) or [parse_json((out / RUN).read_text(encoding="utf-8"))]
         named = rows[0].get("folders", [])
-        return [name for name in named if isinstance(name, str) and Path(name).name == name]
+        # A file may say anything: nothing outside is removed.
+        return [name for name in named if isinstance(name, str) and Path(name).name == name != ".."]
     return []
 
 

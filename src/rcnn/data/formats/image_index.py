@@ -117,6 +117,8 @@ class ImageIndex:
             self.roots = [Path(images)]
             if not self.roots[0].is_dir():
                 raise ValueError(f"{images}: there is no such image folder (--images, images=…).")
+        elif (beside / "images").is_dir():
+            pass  # a data set of its own, whatever it is called
         elif beside.name in ANNOTATION_FOLDERS or beside.parent.name in ANNOTATION_FOLDERS:
             self.roots.append(beside.parent if beside.name in ANNOTATION_FOLDERS else beside.parents[1])
         folders = [root / name for root in self.roots for name in IMAGE_FOLDERS]
