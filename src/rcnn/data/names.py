@@ -21,7 +21,8 @@ _TEXT = {"coco", "voc", "csv", "createml", "cvat", "label-studio", "labelme"}
 _XML = {"voc", "cvat"}
 _TAKES_BACKSLASHES = {"csv", "createml", "cvat", "label-studio", "labelme"}
 _IN_ADDRESSES = set("&#?%=")  # Label Studio's files have addresses of images
-_ENDINGS = {"geojson": ".geojson", "labelme": ".json"}  # of files beside images, where these are longer than those of images
+# Of files beside images, where these are longer than those of images.
+_ENDINGS = {"geojson": ".geojson", "labelme": ".json"}
 # Names of classes do in these and in YOLO's, whose settings can escape every character.
 _WITH_CLASSES = {*_TEXT, "geojson", "imagej"}
 _KEEPS_BLANKS = {"imagej"}
