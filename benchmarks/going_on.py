@@ -7,6 +7,8 @@ weights, training goes on for the same minutes with a few stained images. Mask A
 and on the fluorescence images of D/nuclei/val, which no training saw: of the start model as it is, of the one
 that went on from it, and of the one that did not. All go into OUT/going_on.json after each training, and a
 second call does not repeat what is there.
+
+On a machine that does other work meanwhile, ``--start-iterations`` and ``--iterations`` replace the minutes.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rcnn import Detector, evaluate, load, open_data, train
 from rcnn.data.dataset import Dataset
+from rcnn.data.twins import content_digests
 from rcnn.io.atomic import write_atomically
 from rcnn.structures import Array
+from rcnn.training.settings import TrainSettings
+from rcnn.training.split import HoldOut
 
 KINDS = ("stained", "fluorescence")
 MODELS = ("start", "went on", "from ImageNet")
@@ -70,19 +76,35 @@ def measured(model: Path, val: Mapping[str, Dataset]) -> Row:
     }
 
 
+def length(data: Dataset, minutes: float, iterations: int | None, seed: int) -> dict[str, float]:
+    """The length of a training for ``train``: minutes, or the epochs that give the number of iterations."""
+    if iterations is None:
+        return {"minutes": minutes}
+    held = HoldOut(seed).choose(data, content_digests(data.records))
+    return {"epochs": iterations * TrainSettings.batch_size / (len(data) - len(held))}
+
+
+def finished(run: Path, data: Dataset, *, seed: int, **options: Any) -> None:
+    """Train, or resume what was interrupted, unless the run is complete."""
+    if (run / "report.html").exists():
+        return
+    if (run / "run.json").exists():
+        train(data, resume=run)
+    else:
+        train(data, out=run, seed=seed, **options)
+
+
 def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Row]:
     """The three models of a seed, trained unless they are there, and measured."""
     unstained, stained, val = parts(options.data, options.images, seed)
     folder = options.out / f"seed{seed}"
     runs = dict(zip(MODELS, (folder / "start", folder / "from", folder / "imagenet"), strict=True))
     settings = list(options.set)
-    lengths = {"minutes": options.start_minutes}, {"minutes": options.minutes}
-    if not (runs["start"] / "report.html").exists():
-        train(unstained, out=runs["start"], seed=seed, settings=settings, **lengths[0])
-    if not (runs["went on"] / "report.html").exists():
-        train(stained, start=runs["start"], out=runs["went on"], seed=seed, settings=settings, **lengths[1])
-    if not (runs["from ImageNet"] / "report.html").exists():
-        train(stained, out=runs["from ImageNet"], seed=seed, settings=settings, **lengths[1])
+    longer = length(unstained, options.start_minutes, options.start_iterations, seed)
+    shorter = length(stained, options.minutes, options.iterations, seed)
+    finished(runs["start"], unstained, seed=seed, settings=settings, **longer)
+    finished(runs["went on"], stained, seed=seed, start=runs["start"], settings=settings, **shorter)
+    finished(runs["from ImageNet"], stained, seed=seed, settings=settings, **shorter)
     return {name: measured(run, val) for name, run in runs.items()}
 
 
@@ -112,6 +134,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start-minutes", type=float, default=20)
     parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--start-iterations", type=int, help="steps of the start model instead of minutes")
+    parser.add_argument("--iterations", type=int, help="steps of the others instead of minutes")
     parser.add_argument("--images", type=int, default=16, help="stained images to go on with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")

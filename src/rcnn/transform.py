@@ -166,14 +166,19 @@ class Transform:
         pixels = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
         return interpolate(pixels, size, antialias=self.antialias and size[0] < image.shape[0])
 
-    def batch(self, images: Sequence[Tensor]) -> ImageBatch:
-        """Normalise and pad images that have their final size; uint8 or float ``[C, H, W]``."""
+    def batch(self, images: Sequence[Tensor], least: Size = (1, 1)) -> ImageBatch:
+        """Normalise and pad images that have their final size; uint8 or float ``[C, H, W]``.
+
+        Args:
+            images: of any sizes.
+            least: (height, width) that the batch has at least.
+        """
         import torch
 
         from rcnn.parts.batch import ImageBatch
 
         sizes = tuple((int(i.shape[-2]), int(i.shape[-1])) for i in images)
-        height, width = self._common_size(sizes)
+        height, width = self._common_size([*sizes, least])
         shape = (len(images), self.channels, height, width)
         tensors = torch.zeros(shape).to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))

@@ -123,6 +123,15 @@ def train(
             help="What does not train: backbone, or norms (statistics of batch norm). Repeatable.",
         ),
     ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="GB",
+            help="With --freeze backbone on a CPU: room on disk for the backbone's maps while training; "
+            "0: none are kept. Default: 4.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -165,7 +174,7 @@ def train(
         "--from": start, "--rename": rename, "--keep-classes": keep_classes or None, "--freeze": freeze,
         "--out": out, "--seed": seed, "--set": settings,
         "--channels": channels, "--plane": plane, "--exif": exif,
-        "--skip-bad": skip_bad or None, "--batch-size": batch_size,
+        "--skip-bad": skip_bad or None, "--batch-size": batch_size, "--cache-gb": cache_gb,
     }  # fmt: skip
     extra = [name for name, value in given.items() if value not in (None, [])]
     if resume is not None and extra:
@@ -180,6 +189,10 @@ def train(
         changes.append(f"model.scheme={scheme}")
     if batch_size is not None:
         changes.append(f"train.batch_size={batch_size}")
+    if cache_gb is not None:
+        if "backbone" not in (freeze or ()):
+            raise ValueError("train: --cache-gb is for the maps of a frozen backbone: add --freeze backbone")
+        changes.append(f"train.cache_gb={cache_gb:g}")
     from rcnn.training.run import train as run
 
     try:

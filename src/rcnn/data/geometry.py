@@ -30,11 +30,13 @@ class TrainingSample:
         image: uint8 ``[C, H, W]``.
         targets: its objects, in the image's coordinates.
         image_id: as in the record.
+        view: its number among the views that recur; None: it does not.
     """
 
     image: Tensor
     targets: Targets
     image_id: int | str
+    view: int | None = None
 
     @classmethod
     def from_sample(cls, sample: Sample) -> TrainingSample:

@@ -6,6 +6,9 @@ A resumed run therefore sees exactly what an uninterrupted one would have seen, 
 several processes together see the batches of one. If images that hold several crops are shown more often
 (``Augment.repeat``), an epoch still has n positions, of which an image gets several or occasionally none.
 
+With K recurring views, epoch e has the views of epoch e mod K in another order: a view is a function of the
+seed and its number, from 0 to K n - 1, so that what is computed of it can be kept.
+
 Decoded images are cached as long as there is room: decoding a large image takes longer than cropping it.
 """
 
@@ -15,7 +18,7 @@ import itertools
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from rcnn.transform import Transform
 
 # The second word of a seed: one of the independent random streams of a run.
-ORDER, VARIATION = 0, 1
+ORDER, VARIATION, RECURRING = 0, 1, 5
 CACHE_BYTES = 2**29  # bytes of decoded images cached by all processes together
 
 
@@ -51,6 +54,7 @@ def training_batches(
     start: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
+    views: int = 0,
 ) -> Iterator[list[TrainingSample]]:
     """Yield endless batches of augmented samples, from batch ``start`` on.
 
@@ -64,6 +68,7 @@ def training_batches(
         workers: number of processes that prepare batches, at most one per core; 0 prepares them here.
         process: the rank of this process and the number of processes; each gets a contiguous part of every
             batch.
+        views: of each image, that recur; 0: all are new.
 
     Raises:
         ValueError: no images, or a batch size that is not divisible by the number of processes; while
@@ -80,7 +85,7 @@ def training_batches(
     workers = min(workers, available_cores())
     capacity = CACHE_BYTES // max(workers, 1) // world_size
     batches = Batches(
-        dataset, augment, transform, seed, batch_size, rank * per_process, per_process, capacity
+        dataset, augment, transform, seed, batch_size, rank * per_process, per_process, capacity, views
     )
     return _loaded(batches, start, workers)
 
@@ -126,6 +131,7 @@ class Batches:
         offset: the first position of this process within a batch.
         per_process: number of positions of this process in a batch.
         capacity: bytes of decoded images to cache.
+        views: of each image, that recur; 0: all are new.
     """
 
     dataset: Dataset
@@ -136,6 +142,7 @@ class Batches:
     offset: int
     per_process: int
     capacity: int = 0
+    views: int = 0
     _kept: SampleCache = field(init=False, repr=False, compare=False)
     _ends: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
@@ -148,11 +155,22 @@ class Batches:
 
     def index(self, position: int) -> int:
         """The image at a position of the endless sequence."""
-        epoch, place = divmod(position, len(self.dataset))
-        order, offset = _order(self.seed, epoch, len(self.dataset))
+        count = len(self.dataset)
+        epoch, place = divmod(position, count)
+        order, offset = _order(self.seed, epoch, count)
+        if self.views:
+            _, offset = _order(self.seed, epoch % self.views, count)
         # The line from 0 to n is divided among the images; each gets the positions in its part.
         index = int(np.searchsorted(self._ends, order[place] + offset, side="right"))
-        return min(index, len(self.dataset) - 1)  # rounding
+        return min(index, count - 1)  # rounding
+
+    def view(self, position: int) -> int | None:
+        """The number of the view at a position of the endless sequence; None if views do not recur."""
+        if not self.views:
+            return None
+        epoch, place = divmod(position, len(self.dataset))
+        order, _ = _order(self.seed, epoch, len(self.dataset))
+        return epoch % self.views * len(self.dataset) + int(order[place])
 
     def __getitem__(self, number: int) -> list[TrainingSample]:
         first = number * self.batch_size + self.offset
@@ -165,13 +183,16 @@ class Batches:
             ValueError: the image or its truth is unusable; the message names the file.
             RuntimeError: anything else failed for this image; the message names the file.
         """
-        rng = np.random.default_rng([self.seed, VARIATION, position])
+        view = self.view(position)
+        stream = (VARIATION, position) if view is None else (RECURRING, view)
+        rng = np.random.default_rng([self.seed, *stream])
         index, count = self.index(position), len(self.dataset)
         try:
             sample = self._kept.get(self.dataset, index)
-            return self.augment(
+            varied = self.augment(
                 sample, self.transform, rng, lambda: self._kept.get(self.dataset, int(rng.integers(count)))
             )
+            return replace(varied, view=view)
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError | OSError) else RuntimeError
             path = self.dataset.records[index].path
@@ -189,6 +210,7 @@ class Batches:
             self.offset,
             self.per_process,
             self.capacity,
+            self.views,
         )
         return _unpacked_batches, (_packed(values),)
 
@@ -197,7 +219,7 @@ def _unpacked_batches(data: bytes) -> Batches:
     return Batches(*pickle.loads(data))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> tuple[npt.NDArray[np.int64], float]:
     """The order of an epoch's positions, and their offset in [0, 1); a batch may span two epochs."""
     rng = np.random.default_rng([seed, ORDER, epoch])

@@ -89,6 +89,7 @@ class Model(nn.Module):
         needs_semantic: whether it learns from a class for every pixel.
         needs_proposals: whether it takes external proposals, and makes none.
         exportable: whether :meth:`detect` can be traced.
+        reads_whole_images: whether its backbone sees each image once, and not regions of it.
     """
 
     Settings: ClassVar[type[Any]]
@@ -99,6 +100,7 @@ class Model(nn.Module):
     needs_semantic: bool = False
     needs_proposals: bool = False
     exportable: bool = True
+    reads_whole_images: bool = True
 
     # What it computes
 

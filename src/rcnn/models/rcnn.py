@@ -161,6 +161,7 @@ class RCNN(Model):
     Settings = RCNNSettings
     needs_proposals = True
     exportable = False
+    reads_whole_images = False
 
     def __init__(self, num_classes: int, settings: RCNNSettings | None = None) -> None:
         """Build with random weights; see ``rcnn.parts.pretrained`` for others."""

@@ -54,6 +54,8 @@ class TrainSettings:
         keep_threshold: keep the threshold of ``start``, instead of the one where F1 is highest.
         freeze: what does not train: ``backbone``, with its batch norm; ``norms``: the statistics of all batch
             norms.
+        cache_gb: gigabytes on disk for the maps of a frozen backbone, on a CPU. As many views of each image
+            as there is room for then recur. 0: all views are new, and nothing is kept.
     """
 
     epochs: float | None = ranged(None, 0, 1e9)
@@ -85,6 +87,7 @@ class TrainSettings:
     keep_classes: bool = False
     keep_threshold: bool = False
     freeze: tuple[Literal["backbone", "norms"], ...] = ()
+    cache_gb: float = ranged(4.0, 0, 1e6, words="gigabytes, 0 for off")
 
     def __post_init__(self) -> None:
         """Check the settings.

@@ -27,6 +27,7 @@ from rcnn.io.interruption import held
 from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped
 from rcnn.training.distributed import gather_names, mean_over_processes, world_size
+from rcnn.training.feature_cache import FeatureCache, open_cache, recurring_views
 from rcnn.training.optimizer import WeightEMA, build_optimizer, restore_memory_layout
 from rcnn.training.run_folder import BEST, HISTORY, LAST, append_line, truncate_history
 from rcnn.training.settings import TrainSettings
@@ -116,6 +117,8 @@ class Trainer:
         self.state = TrainState(next_eval=self.settings.eval_every)
         self.window: dict[str, float] = {}
         self.window_steps = 0
+        self.views = recurring_views(network, recipe, len(data), self.device)
+        self.features: FeatureCache | None = None  # while it runs, if views recur
         self.lr = 0.0  # of the latest step, for the heads
         # find_unused_parameters stays off: empty heads give zero gradients rather than none.
         self.parallel: nn.Module = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
@@ -154,16 +157,24 @@ class Trainer:
         batches = training_batches(
             self.data, self.recipe.augment, self.recipe.transform, batch_size=settings.batch_size,
             seed=settings.seed, start=state.iteration, workers=workers, process=(self.rank, self.world),
+            views=self.views,
         )  # fmt: skip
         if self.rank == 0 and not state.iteration:
             truncate_history(self.out, 0)  # of a run killed before it saved anything
         self._start_training()
+        self.features = open_cache(
+            self.network, self.recipe, self.out, num_images=len(self.data), views=self.views, say=self.say
+        )
         try:
             self._loop(batches)
         except (KeyboardInterrupt, SystemExit) as error:
             if interruption.asked() and self._may_save(error):
                 self.save()
             raise
+        finally:
+            if self.features is not None:
+                self.features.close()
+                self.features = None
 
     def _loop(self, batches: Iterator[list[TrainingSample]]) -> None:
         settings, state = self.settings, self.state
@@ -223,7 +234,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)  # before memory is needed for this step's
         good = False
         try:
-            with self._precision():
+            with self._precision(), self._kept_features(samples):
                 output: Output = self.parallel(batch, targets)
             loss = torch.stack(list(output.losses.values())).sum()
             losses = {name: self._mean(float(value.detach())) for name, value in output.losses.items()}
@@ -249,7 +260,10 @@ class Trainer:
 
     def make_batch(self, samples: Sequence[TrainingSample]) -> tuple[ImageBatch, list[Targets]]:
         """What the network takes: the padded batch, with a seed for each image, and its targets."""
-        batch = self.recipe.transform.batch([s.image for s in samples])
+        # Kept maps fit into any batch if all have one size.
+        crop = self.recipe.augment.crop
+        least = (crop, crop) if self.views else (1, 1)
+        batch = self.recipe.transform.batch([s.image for s in samples], least)
         first = self.state.iteration * self.settings.batch_size + self.rank * len(samples)
         seeds = tuple(self.settings.seed * 1_000_003 + first + i for i in range(len(samples)))
         # Dropout and the like draw from torch's own generator.
@@ -315,6 +329,10 @@ class Trainer:
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         bf16 = self.settings.uses_bfloat16(self.device)
         return torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+
+    def _kept_features(self, samples: Sequence[TrainingSample]) -> contextlib.AbstractContextManager[Any]:
+        views = [sample.view for sample in samples if sample.view is not None]
+        return self.features.answering(views) if self.features and views else contextlib.nullcontext()
 
     def _statistics(self) -> list[Tensor]:
         """The running statistics that a step in training changes."""
