@@ -69,7 +69,8 @@ def train(
         str | None,
         typer.Option(
             help="See `rcnn models`, any model of timm (timm:convnext_tiny), or your own "
-            "(my_package.nets:build). Default: efficientnet_lite0."
+            "(my_package.nets:build). Default: efficientnet_lite0; on a GPU resnet50, if its weights can be "
+            "had."
         ),
     ] = None,
     trunk: Annotated[str | None, typer.Option(hidden=True, help="The old name of --backbone.")] = None,

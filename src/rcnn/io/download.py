@@ -33,6 +33,7 @@ except ImportError:  # Windows
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_PATIENCE = 5  # seconds without an answer, where one is only asked whether there is a file
 
 
 def find_weights(url: str) -> Path:
@@ -64,6 +65,19 @@ def is_at_hand(url: str) -> bool:
     name = Path(url.rsplit("/", 1)[-1])
     placed = local_weights(name.name) or local_weights(name.with_suffix(".safetensors").name)
     return placed is not None or (cache_folder() / name.name).is_file()
+
+
+def can_be_had(url: str) -> bool:
+    """Whether :func:`find_weights` would find the file, or the server that has it answers."""
+    return is_at_hand(url) or _answers(url)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE):
+            return True
+    except (OSError, HTTPException):  # no network, no such file, no answer in time
+        return False
 
 
 def download(url: str, checksum: str, folder: str | Path) -> Path:

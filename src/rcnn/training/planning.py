@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from rcnn.data.dataset import Dataset
 from rcnn.io.images import image_header
 from rcnn.io.reading import Reading
 from rcnn.models import model_class
 from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation
-from rcnn.training.advice import start_advice
+from rcnn.training.advice import choose_backbone, start_advice
 from rcnn.training.defaults import FixedModel, Reason, describe_schedule, plan
-from rcnn.training.distributed import world_size
+from rcnn.training.distributed import from_first_process, world_size
 from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, with_settings
 from rcnn.training.schemes import scheme_of
@@ -26,7 +28,12 @@ MIN_STD = 0.01  # of a channel that is the same everywhere
 
 
 def recipe_of_run(
-    options: TrainOptions, given: Recipe | None, split: Split, start: FixedModel | None = None
+    options: TrainOptions,
+    given: Recipe | None,
+    split: Split,
+    start: FixedModel | None = None,
+    *,
+    device: torch.device,
 ) -> tuple[Recipe, list[Reason]]:
     """The recipe to train, all settings applied, and the reasons for it.
 
@@ -35,20 +42,23 @@ def recipe_of_run(
         given: the recipe that was passed.
         split: the data.
         start: the model that training starts from, where that decides the recipe.
+        device: where it is trained.
     """
+    suits = ""  # why the backbone does
     if given is not None:
         name = options.recipe if isinstance(options.recipe, str | Path) else given.model
         recipe, reasons = given, [Reason("recipe", str(name))]
     else:
+        backbone = options.backbone
+        if start is None and backbone is None:
+            backbone, suits = from_first_process(partial(choose_backbone, device))
         recipe, reasons = plan(
-            split.train, start=start, model=options.model, backbone=options.backbone,
+            split.train, start=start, model=options.model, backbone=backbone,
             minutes=options.minutes, epochs=options.epochs, seed=options.seed or 0, workers=options.workers,
         )  # fmt: skip
         recipe = replace(recipe, train=options.for_going_on(recipe.train))
-        if start is None and options.backbone is None:
-            # On photographs plans let the backbone learn more slowly.
-            photographs = recipe.train.backbone_lr != 1
-            reasons += start_advice(recipe.model, split.train, photographs=photographs)
+        if suits:
+            reasons += start_advice(recipe, split.train)
     if start is not None:
         recipe = with_settings(recipe, options.settings)
         schedule = describe_schedule(recipe.train)
@@ -56,9 +66,11 @@ def recipe_of_run(
         return recipe, [*reasons, *(Reason("setting", text) for text in options.settings)]
     recipe, of_images = with_images(recipe, split.train, options.settings)
     recipe = with_settings(recipe, options.settings)
-    backbone = recipe.settings.backbone.name
     # Settings may have changed what was planned.
-    planned = (describe_schedule(recipe.train), Reason("backbone", backbone, "ImageNet weights"))
+    changed = any(text.strip().startswith("model.backbone.name") for text in options.settings)
+    backbone = recipe.settings.backbone.name
+    weights = f"{suits}; ImageNet weights" if suits and not changed else "ImageNet weights"
+    planned = (describe_schedule(recipe.train), Reason("backbone", backbone, weights))
     current = {reason.what: reason for reason in planned}
     reasons = [current.get(reason.what, reason) for reason in reasons]
     if not any(text.strip().startswith(("transform.mean", "transform.std")) for text in options.settings):

@@ -122,7 +122,8 @@ def train(
         val_proposals: the same for ``val``; None: those of ``proposals``.
         model: a key of ``MODELS`` or the dotted path of a class of your own (``my_package.nets:Mine``); None:
             the model that the data are annotated for, see ``rcnn.training.defaults.choose_model``.
-        backbone: a key of ``BACKBONES``, ``timm:NAME``, or a dotted path; None: EfficientNet-Lite0.
+        backbone: a key of ``BACKBONES``, ``timm:NAME``, or a dotted path; None: EfficientNet-Lite0, on a GPU
+            ResNet-50 where its weights can be had.
         recipe: train this one instead of choosing defaults from the data.
         minutes: training time in minutes.
         epochs: number of passes over the training images, instead of ``minutes``.
@@ -226,7 +227,7 @@ def _planned(
     matched = None if start is None else match_asked(start, split, options.settled(given))
     split = split if matched is None else matched.split
     recipe, reasons = recipe_of_run(
-        options, given, split, None if start is None else start.model_for(split.train)
+        options, given, split, None if start is None else start.model_for(split.train), device=device
     )
     reasons += [] if matched is None else matched.reasons()
     check_recipe(recipe, split)
