@@ -165,3 +165,4 @@ def test_the_ends_of_ranges() -> None:
         Mine(pairs=((1, 4),))
     assert 1 in Range(0, 1)
     assert math.nan not in Range(-math.inf, math.inf)
+    assert 10**400 not in Range(0, 1e308), "no float is as large"

@@ -16,6 +16,7 @@ from rcnn.catalogue import PUBLISHED
 from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
 from rcnn.inference.exported import ExportedDetector, is_exported, open_exported
 from rcnn.io.checkpoint_fields import check_model_fields
+from rcnn.io.folders import is_there
 from rcnn.io.hub import download_model, is_hub_address
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.io.packaged import packaged
@@ -144,7 +145,7 @@ def _checkpoint_file(path: str | Path) -> Path | None:
         raise ValueError(
             f"{file}: no model in this folder; expected best.safetensors or last.safetensors of a run"
         )
-    return shipped().get(str(path)) if is_name and not file.exists() else file
+    return shipped().get(str(path)) if is_name and not is_there(file) else file
 
 
 def _published(name: str) -> Detector:

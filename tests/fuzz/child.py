@@ -1,18 +1,19 @@
 """The process that takes damaged inputs: one door, one input per line, one answer per line.
 
 It limits itself: an input that takes more memory or processor time than a door allows ends it, and the test
-starts another. By hand: ``PYTHONPATH=src:tests python -m fuzz.child coco --seed 17``.
+has another one started. By hand: ``PYTHONPATH=src:tests python -m fuzz.child coco --seed 17``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
 import resource
 import shutil
-import sys
+import socket
 import tempfile
 import traceback
 import warnings
@@ -23,7 +24,7 @@ from fuzz.doors import DOORS, Door
 from fuzz.mutations import mutate
 
 MEMORY = 3 << 30  # bytes of addresses beyond those in use before the first input: 200 megapixels fit
-RIGHT = (ValueError,)  # and subclasses that rcnn defines
+BEFORE = ("rcnn.loading", "rcnn.training.run")  # what doors import later
 
 
 @dataclass(frozen=True)
@@ -119,29 +120,67 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def serve(control: socket.socket) -> None:
+    """Start a child for each door that is asked for, one at a time, and say how it ended.
+
+    A child is a copy of this process, in which everything is imported. It gets its door's name, a socket for
+    seeds and answers, and a folder that is removed after it, whatever ends it.
+    """
+    while True:
+        name, sockets, _, _ = socket.recv_fds(control, 1000, 1)
+        if not name:
+            return
+        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        child = os.fork()
+        if child == 0:
+            with control, socket.socket(fileno=sockets[0]) as line:
+                _answer(name.decode(), folder, line)
+            os._exit(0)
+        os.close(sockets[0])
+        _, status = os.waitpid(child, 0)
+        shutil.rmtree(folder, ignore_errors=True)
+        control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def _answer(door: str, folder: Path, line: socket.socket) -> None:
+    """Answer the seeds that come in; before them, say who this is and whether the whole files are read."""
+    with line.makefile("rw", encoding="utf-8") as talk:
+        print(os.getpid(), file=talk, flush=True)
+        room = _room(door, folder)
+        print(json.dumps(asdict(room.take(None))), file=talk, flush=True)
+        _limit_memory()
+        for seed in talk:
+            print(json.dumps(asdict(room.take(int(seed)))), file=talk, flush=True)
+
+
+def _room(door: str, folder: Path) -> Room:
+    os.environ["RCNN_CACHE"] = str(folder / "cache")
+    tempfile.tempdir = str(folder / "temporary")
+    for name in ("cache", "temporary", "room"):
+        (folder / name).mkdir()
+    return Room(DOORS[door], folder / "room")
+
+
 def main() -> None:
-    """Answer the seeds of standard input, or the one of the command line."""
+    """Serve, or try one input by hand."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("door")
+    parser.add_argument("door", nargs="?")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--serve", type=int, help="number of the socket that doors are asked for by")
     chosen = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    os.environ["RCNN_CACHE"] = tempfile.mkdtemp()
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    try:
-        room = Room(DOORS[chosen.door], folder)
-        print(json.dumps(asdict(room.take(None))), file=answers)
+    if chosen.serve is not None:
+        for module in BEFORE:
+            importlib.import_module(module)
+        with socket.socket(fileno=chosen.serve) as control:
+            serve(control)
+        return
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        room = _room(chosen.door, Path(folder))
+        whole = room.take(None)
         _limit_memory()
-        for seed in sys.stdin if chosen.seed is None else [chosen.seed]:
-            answer = room.take(int(seed))
-            print(json.dumps(asdict(answer)), file=answers)
-            if chosen.seed is not None:
-                print(answer.detail, file=sys.stderr)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(os.environ["RCNN_CACHE"], ignore_errors=True)
+        damaged = whole if chosen.seed is None else room.take(chosen.seed)
+        print(f"whole: {whole.outcome}", f"{damaged.outcome}: {damaged.detail}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ class Door:
             which is not 0 for the whole files.
         damaged: patterns of the files, below the folder, of which one is damaged.
         seconds: of processor time that one input may take.
+        gate: the number of inputs that are tried in the gate.
     """
 
     make: Callable[[Path], Path]
     open: Open
     damaged: tuple[str, ...] = ("**/*",)
     seconds: float = 10.0
+    gate: int = 200
 
 
 def _data_set(key: str, make: Callable[[Path], Path]) -> Door:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from annotated_images import HEIGHT, WIDTH
 from fuzz.data_sets import numbers
 from rcnn.io.images import image_header, read_image, read_mask, read_numbers
+from rcnn.io.pillow_files import DECODERS
 
 SIZE = (HEIGHT, WIDTH)
 PIXELS = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
@@ -42,6 +44,13 @@ def _tiff(name: str, values: np.ndarray, **options: object) -> Callable[[Path], 
     return save
 
 
+def _heic(folder: Path) -> Path:
+    from pillow_heif import from_pillow
+
+    from_pillow(Image.fromarray(PIXELS)).save(folder / "a.heic", quality=90)
+    return folder / "a.heic"
+
+
 KINDS: dict[str, Callable[[Path], Path]] = {
     "png": _pillow("a.png", exif=_exif()),
     "png palette": _pillow("a.png", "P"),
@@ -60,7 +69,8 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "webp": _pillow("a.webp"),
     "gif": _pillow("a.gif", "P"),
     "jpeg 2000": _pillow("a.jp2"),
-    "avif": _pillow("a.avif"),
+    **({"avif": _pillow("a.avif")} if "AVIF" in DECODERS else {}),
+    **({"heic": _heic} if find_spec("pillow_heif") else {}),
     "ppm": _pillow("a.ppm"),
     "pgm": _pillow("a.pgm", "L"),
 }

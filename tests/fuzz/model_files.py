@@ -6,8 +6,10 @@ import io
 import json
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from rich.console import Console
 
 from fuzz.mutations import archive_of
 from rcnn.inference.exported import ExportedDetector, open_exported
-from rcnn.inference.exported_metadata import metadata_bytes, onnx_metadata, with_checksum
+from rcnn.inference.exported_metadata import OPENVINO_FILES, metadata_bytes, onnx_metadata, with_checksum
 from rcnn.io.checkpoint import read_checkpoint, write_checkpoint
 
+ONNX, OPENVINO, TORCH = "exported/mask_rcnn.onnx", "exported/keypoint_rcnn", "exported/faster_rcnn.pt2"
+PICTURE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+LARGEST = 3_000_000  # bytes of a file of the archive that doors look at
 ARCHIVE = Path(__file__).parent.parent / "compat" / "files_0_1_0.tar.xz"
 
 
@@ -29,7 +34,7 @@ def _members() -> dict[str, bytes]:
         return {
             entry.name: opened.read()
             for entry in file
-            if entry.isfile() and entry.size < 500_000 and (opened := file.extractfile(entry)) is not None
+            if entry.isfile() and entry.size < LARGEST and (opened := file.extractfile(entry)) is not None
         }
 
 
@@ -143,10 +148,12 @@ def _require_right(detector: Any) -> int:
     return len(detector.class_names)
 
 
-def _onnx(folder: Path) -> Path:
-    """An ONNX file without a graph, whose metadata is beside it as JSON and put into it when it is opened."""
-    content = _members()["exported/mask_rcnn.onnx"]
-    info = onnx_metadata(content, Path("mask_rcnn.onnx"))
+def _metadata(folder: Path, *, of: str) -> Path:
+    """The metadata of an exported file alone, as JSON; it is put into the file when that is opened."""
+    if of.endswith(".onnx"):
+        info = onnx_metadata(_members()[of], Path(of))
+    else:
+        info = json.loads(_members()[f"{of}/rcnn.json"])
     path = folder / "rcnn.json"
     path.write_text(json.dumps(info))
     return path
@@ -162,27 +169,63 @@ def _open_sealed(path: Path, write: Callable[[Path, Any], Path]) -> int:
 
 
 def _seal_onnx(folder: Path, info: Any) -> Path:
-    (folder / "a.onnx").write_bytes(with_checksum(_members()["exported/mask_rcnn.onnx"], info))
+    (folder / "a.onnx").write_bytes(with_checksum(_members()[ONNX], info))
     return folder / "a.onnx"
 
 
 def _seal_openvino(folder: Path, info: Any) -> Path:
-    out = _extract(folder, "exported/keypoint_rcnn")
-    own = json.loads(_members()["exported/keypoint_rcnn/rcnn.json"])
+    out = _extract(folder, OPENVINO)
     if isinstance(info, dict):
-        info = {**info, "sha256": own["sha256"]}
+        info.pop("rcnn_sha256", None)
+        info = {**info, "sha256": json.loads(_members()[f"{OPENVINO}/rcnn.json"])["sha256"]}
         (out / "rcnn.json").write_bytes(metadata_bytes(info))
+    else:
+        (out / "rcnn.json").write_text(json.dumps(info))
     return out
 
 
 def _seal_torch(folder: Path, info: Any) -> Path:
-    path = folder / "a.pt2"
-    path.write_bytes(archive_of({"a/extra/rcnn.json": json.dumps(info).encode(), "a/version": b"1"}))
-    return path
+    with zipfile.ZipFile(io.BytesIO(_members()[TORCH])) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    name = next(name for name in parts if name.endswith("rcnn.json"))
+    (folder / "a.pt2").write_bytes(archive_of({**parts, name: json.dumps(info).encode()}))
+    return folder / "a.pt2"
 
 
 def _open_metadata(path: Path) -> int:
     return _require_right(open_exported(path))
+
+
+def _graph(folder: Path) -> Path:
+    path = folder / "graph.onnx"
+    path.write_bytes(_members()[ONNX])
+    return path
+
+
+def _use_onnx(path: Path) -> int:
+    """A damaged graph whose checksum is right."""
+    content = _members()[ONNX]
+    sealed = path.with_name("sealed.onnx")
+    sealed.write_bytes(with_checksum(path.read_bytes(), onnx_metadata(content, path)))
+    return _use(sealed)
+
+
+def _use_openvino(path: Path) -> int:
+    """A damaged graph, or damaged weights, whose checksums are right."""
+    info = json.loads((path / "rcnn.json").read_bytes())
+    info.pop("rcnn_sha256", None)
+    info["sha256"] = {name: sha256((path / name).read_bytes()).hexdigest() for name in OPENVINO_FILES}
+    (path / "rcnn.json").write_bytes(metadata_bytes(info))
+    return _use(path)
+
+
+def _use(path: Path) -> int:
+    """What opens can be used: what is found has the types and shapes that are promised."""
+    detector = open_exported(path, threads=1)
+    (found,) = detector.predict(PICTURE, min_score=0.0)
+    assert found.boxes.shape == (len(found), 4)
+    assert found.scores is not None
+    return _require_right(detector)
 
 
 CHECKPOINTS = ("faster_rcnn_unshared", "panoptic_fpn", "keypoint_rcnn_masks")
@@ -195,7 +238,25 @@ DOORS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], int], tuple[str,
         f"checkpoint {name}": (partial(_checkpoint, name=name), _open_checkpoint, ("**/*",))
         for name in CHECKPOINTS
     },
-    "exported onnx": (partial(_extract, below="exported/mask_rcnn.onnx"), _open_metadata, ("**/*.onnx",)),
-    "exported openvino": (partial(_extract, below="exported/keypoint_rcnn"), _open_metadata, ("**/*",)),
-    "exported onnx metadata": (_onnx, partial(_open_sealed, write=_seal_onnx), ("rcnn.json",)),
+    "exported onnx": (partial(_extract, below=ONNX), _open_metadata, ("**/*.onnx",)),
+    "exported openvino": (partial(_extract, below=OPENVINO), _open_metadata, ("**/*",)),
+    "exported torch": (partial(_extract, below=TORCH), _use, ("**/*.pt2",)),
+    **{
+        f"exported {name} metadata": (
+            partial(_metadata, of=of),
+            partial(_open_sealed, write=seal),
+            ("rcnn.json",),
+        )
+        for name, of, seal in (
+            ("onnx", ONNX, _seal_onnx),
+            ("openvino", OPENVINO, _seal_openvino),
+            ("torch", ONNX, _seal_torch),
+        )
+    },
+    "exported onnx graph": (_graph, _use_onnx, ("*.onnx",)),
+    "exported openvino graph": (
+        partial(_extract, below=OPENVINO),
+        _use_openvino,
+        ("**/model.xml", "**/model.bin"),
+    ),
 }

@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePath
 from xml.etree import ElementTree
 
@@ -123,7 +124,9 @@ def other_toml(content: bytes, rng: random.Random) -> bytes:
         return other_words(content, rng)
 
 
-def other_archive(content: bytes, rng: random.Random) -> bytes:
+def other_archive(
+    content: bytes, rng: random.Random, methods: tuple[int, ...] = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+) -> bytes:
     """A zip archive with one member damaged, renamed, dropped or doubled, its checksums valid."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
@@ -145,7 +148,7 @@ def other_archive(content: bytes, rng: random.Random) -> bytes:
         members.append((f"{name}2", data))
     else:
         members[place] = (name, mutate(data, name, rng))
-    return archive_of(dict(members), rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
+    return archive_of(dict(members), rng.choice(methods))
 
 
 def archive_of(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -258,6 +261,101 @@ def other_matlab(content: bytes, rng: random.Random) -> bytes:
     return content[:128] + b"".join(struct.pack("<II", kind, len(data)) + data for kind, data in elements)
 
 
+def other_tiff(content: bytes, rng: random.Random) -> bytes:
+    """A TIFF file with one entry of a directory changed in its tag, type, count or value, or dropped."""
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
+    if order is None or len(content) < 16:
+        return damaged(content, rng)
+    is_big = struct.unpack(f"{order}H", content[2:4])[0] == 43
+    number, word, size = ("Q", "Q", 20) if is_big else ("H", "I", 12)
+    entries, after = [], 8 if is_big else 4
+    try:
+        for _ in range(8):
+            (start,) = struct.unpack_from(f"{order}{word}", content, after)
+            (count,) = struct.unpack_from(f"{order}{number}", content, start)
+            first = start + struct.calcsize(number)
+            entries += [first + size * i for i in range(min(count, 100))]
+            after = first + size * count
+    except struct.error:
+        pass
+    if not entries:
+        return damaged(content, rng)
+    at = rng.choice(entries)
+    value = at + size - struct.calcsize(word)
+    place, format = rng.choice(((at, "H"), (at + 2, "H"), (at + 4, word), (value, word), (value, word)))
+    most = 2 ** (8 * struct.calcsize(format)) - 1
+    (old,) = struct.unpack_from(f"{order}{format}", content.ljust(place + 8, b"\0"), place)
+    new = rng.choice((0, 1, 2, 8, 16, most, most // 2, (old + 1) & most, max(old - 1, 0), old * 2 & most))
+    packed = struct.pack(f"{order}{format}", rng.choice((new, new, rng.randrange(1000))))
+    return content[:place] + packed + content[place + len(packed) :]
+
+
+def other_message(content: bytes, rng: random.Random) -> bytes:
+    """A Protocol Buffers message with a field at any depth changed, dropped or doubled, the lengths valid."""
+    fields = _message(content)
+    if not fields:
+        return damaged(content, rng)
+    place = rng.randrange(len(fields))
+    number, wire, value = fields[place]
+    what = rng.randrange(10)
+    if what == 0:
+        del fields[place]
+    elif what == 1:
+        fields.insert(rng.randrange(len(fields) + 1), fields[place])
+    elif what == 2:
+        fields[place] = (rng.choice((1, 2, 3, 4, 5, 7, 8, 9, 13, 14, 20)), wire, value)
+    elif isinstance(value, int):
+        fields[place] = (number, wire, rng.choice((0, 1, 2, 7, 16, 2**31, 2**63, 2**64 - 1, value + 1)))
+    elif len(value) > 3 and rng.random() < 0.9:
+        fields[place] = (number, wire, other_message(value, rng))
+    else:
+        fields[place] = (number, wire, damaged(value, rng))
+    return b"".join(_field(*field) for field in fields)
+
+
+def _message(content: bytes) -> list[tuple[int, int, int | bytes]]:
+    """The fields of a message: number, kind and value; empty if it is none."""
+    fields: list[tuple[int, int, int | bytes]] = []
+    at = 0
+    try:
+        while at < len(content):
+            key, at = _read_number(content, at)
+            value: int | bytes
+            if key & 7 == 0:
+                value, at = _read_number(content, at)
+            else:
+                length, at = (
+                    _read_number(content, at) if key & 7 == 2 else ({1: 8, 5: 4}.get(key & 7, 1 << 40), at)
+                )
+                value, at = content[at : at + length], at + length
+            fields.append((key >> 3, key & 7, value))
+    except IndexError:
+        return []
+    return fields if at == len(content) else []
+
+
+def _field(number: int, wire: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return _number(number << 3 | wire) + _number(value)
+    return _number(number << 3 | wire) + (_number(len(value)) if wire == 2 else b"") + value
+
+
+def _read_number(content: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while content[at] & 128:
+        number |= (content[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+    return number | content[at] << shift, at + 1
+
+
+def _number(number: int) -> bytes:
+    parts = []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
 STRUCTURAL: dict[str, Mutation] = {
     ".json": other_json,
     ".geojson": other_json,
@@ -270,10 +368,12 @@ STRUCTURAL: dict[str, Mutation] = {
     ".data": other_words,
     ".npz": other_archive,
     ".zip": other_archive,
-    ".pt2": other_archive,
+    ".pt2": partial(other_archive, methods=(zipfile.ZIP_STORED,)),
     ".npy": other_array,
     ".safetensors": other_tensors,
     ".png": other_png,
     ".mat": other_matlab,
+    ".tif": other_tiff,
+    ".onnx": other_message,
 }
 """How files of each extension are damaged without becoming unreadable at once."""

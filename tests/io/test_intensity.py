@@ -54,6 +54,23 @@ def test_what_is_not_finite_is_black() -> None:
     assert (found[0, 0, 0], found[0, 1, 0], found[-1, -1, 0]) == (0, 0, 255)
 
 
+@pytest.mark.parametrize("intensity", ["percentiles", "maximum"])
+def test_nans_of_every_kind_are_black_without_a_warning(intensity: str) -> None:
+    values = np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100, 1)
+    values.reshape(-1).view(np.uint32)[:2] = 0x7FC00000, 0x7F800001  # a quiet and a signalling one
+    found = scaled(values, Reading(intensity=intensity), colour=False)
+    assert (found[0, 0, 0], found[0, 1, 0], found[-1, -1, 0]) == (0, 0, 255)
+
+
+def test_the_largest_floats_are_stretched_like_others() -> None:
+    values = np.linspace(-1, 1, 10_000).reshape(100, 100, 1)
+    largest = np.finfo(np.float64).max * values
+    reading = Reading(low=0, high=100)
+    np.testing.assert_array_equal(
+        scaled(largest, reading, colour=False), scaled(values, reading, colour=False)
+    )
+
+
 @pytest.mark.parametrize(("value", "expected"), [(0, 0), (7, 7), (4095, 255), (65535, 255)])
 def test_an_image_of_one_value(value: int, expected: int) -> None:
     assert np.unique(scaled(np.full((3, 3, 1), value, np.uint16), Reading(), colour=False)) == [expected]

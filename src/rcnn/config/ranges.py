@@ -36,7 +36,7 @@ class Range:
 
     def __contains__(self, value: object) -> bool:
         """Whether a number is in the range; NaN and infinities never are."""
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
             return False
         return (self.low < value if self.above else self.low <= value) and (
             value < self.high if self.below else value <= self.high

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from rcnn.io.folders import is_there
 from rcnn.io.images import IMAGE_ENDINGS
 from rcnn.io.json_text import parse_json
 
@@ -51,7 +52,7 @@ def find_images(inputs: Sequence[str | Path], exclude: Path | None = None) -> di
 
 def _images_of(given: Path, exclude: Path | None) -> list[Path]:
     """The file itself, or the image files at every depth of the folder."""
-    if not given.exists():
+    if not is_there(given):
         raise FileNotFoundError(f"{given}: no such image or folder")
     if not given.is_dir():
         return [given]

@@ -21,12 +21,13 @@ from rcnn.io.reading import Reading
 
 Pixels = npt.NDArray[np.uint8]
 BLOCK = 2**22  # values that are counted at once
+ROOM = 0.25  # differences of values as large as floats can be stay finite; a power of two changes no digit
 MAX_COUNTED = 4_000_000  # pixels that percentiles of floats are taken of; of more, every n-th
 
 
 def to_eight_bits(values: npt.NDArray[Any]) -> Pixels:
     """Intensities as uint8 of the same shape, by the maximum; see the module docstring."""
-    gray = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0).clip(min=0)
+    gray = np.nan_to_num(_floats(values), nan=0.0, posinf=65535.0, neginf=0.0).clip(min=0)
     top = float(gray.max())
     if values.dtype.kind == "f" and top <= 1:
         white = 1.0
@@ -67,12 +68,11 @@ def limits(values: npt.NDArray[Any], reading: Reading) -> tuple[float, float]:
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
         return _counted_limits(values, reading)
     flat = values.reshape(-1)
-    with np.errstate(invalid="ignore"):  # signalling NaNs, which are dropped
-        flat = flat[:: max(1, len(flat) // MAX_COUNTED)].astype(np.float64)
+    flat = _floats(flat[:: max(1, len(flat) // MAX_COUNTED)])
     flat = flat[np.isfinite(flat)]
     if not len(flat):
         return 0.0, 0.0
-    low, high = np.percentile(flat, (reading.low, reading.high))
+    low, high = np.percentile(flat * ROOM, (reading.low, reading.high)) / ROOM
     return (float(low), float(high)) if high > low else (float(flat.min()), float(flat.max()))
 
 
@@ -106,9 +106,16 @@ def _stretched(values: npt.NDArray[Any], ends: tuple[float, float]) -> Pixels:
         return looked_up
     result = np.empty(values.shape, np.uint8)
     for place, row in zip(result, values, strict=True):
-        ratio = np.nan_to_num((row.astype(np.float64) - low) / (high - low), nan=0.0, posinf=0.0, neginf=0.0)
+        above = (_floats(row) * ROOM - low * ROOM) / (high * ROOM - low * ROOM)
+        ratio = np.nan_to_num(above, nan=0.0, posinf=0.0, neginf=0.0)
         place[:] = np.rint(ratio.clip(0, 1) * 255)
     return result
+
+
+def _floats(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Values as float64; signalling NaNs become ordinary ones."""
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)
 
 
 def rgb_view(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

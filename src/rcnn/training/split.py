@@ -30,6 +30,7 @@ from rcnn.data.formats.recognition import find_splits
 from rcnn.data.hold_out import choose_by_content, choose_held_out
 from rcnn.data.twins import content_digests, pack_digests, unpack_digests
 from rcnn.device import barrier, rank
+from rcnn.io.folders import is_there
 from rcnn.io.reading import Reading
 from rcnn.parts.selective_search import SelectiveSearchSettings
 from rcnn.structures import Skeleton
@@ -419,5 +420,5 @@ def _place(source: Source) -> str:
     if isinstance(source, Dataset):
         return str(source.source)
     assert isinstance(source, str | Path)
-    named = is_dotted_path(str(source)) and not Path(source).exists()
+    named = is_dotted_path(str(source)) and not is_there(Path(source))
     return str(source if named else Path(source).resolve())

@@ -309,6 +309,12 @@ def test_oriented_boxes_are_outlines_with_a_word(tmp_path: Path) -> None:
     assert open_data(yaml(tmp_path)).problems == ()
 
 
+@pytest.mark.parametrize("number", ["1e300", "-1e300", "1e7"])
+def test_nothing_is_said_of_outlines_that_lie_anywhere(number: str, tmp_path: Path) -> None:
+    image(tmp_path, f"0 0.4 0.5 0.5 0.3 0.6 0.5 0.5 {number}\n")
+    assert "like oriented boxes" not in str(open_data(yaml(tmp_path)).problems)
+
+
 def test_two_images_of_one_text_file(tmp_path: Path) -> None:
     path = image(tmp_path, BOX)
     Image.new("RGB", (100, 50), "red").save(path.with_suffix(".jpg"))

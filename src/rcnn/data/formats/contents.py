@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from rcnn.io.folders import is_there
 from rcnn.io.images import visible_files
 from rcnn.io.json_text import parse_json
 from rcnn.io.xml import parse_xml
@@ -94,7 +95,7 @@ def one_file(path: Path, ending: str, is_ours: Callable[[Path], bool], kind: str
         raise ValueError(f"{path}: it contains several {kind} files; name one of them: {names}.")
     if found:
         return found[0]
-    if not path.exists():
+    if not is_there(path):
         raise ValueError(f"{path}: there is no such file or folder.")
     raise ValueError(f"{path}: expected a {kind} file (*{ending}); found none.")
 

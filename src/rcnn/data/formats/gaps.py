@@ -16,6 +16,7 @@ from pathlib import Path
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.problems import Problem, shortened
+from rcnn.io.folders import is_folder
 
 MISSING = re.compile(r"Its image\b.* is missing")  # how readers of all formats report it
 FETCH = "Fetch the content (git annex get, dvc pull), or delete the links."
@@ -39,7 +40,7 @@ def dangling_links(folders: Iterable[Path]) -> list[Path]:
     """The symbolic links in these folders that lead to no file, as git-annex and DVC leave them."""
     found = []
     for folder in sorted(folders):
-        if folder.is_dir():
+        if is_folder(folder):
             with os.scandir(folder) as entries:
                 links = [Path(entry.path) for entry in entries if entry.is_symlink()]
             found += sorted(link for link in links if not link.exists())

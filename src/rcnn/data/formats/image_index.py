@@ -27,6 +27,7 @@ from rcnn.data.formats.lookup import (
     plain_name,
     reach_of,
 )
+from rcnn.io.folders import is_file, is_folder
 from rcnn.io.images import IMAGE_ENDINGS
 
 IMAGE_FOLDERS = ("", "images", "Images", "image", "imgs", "img", "JPEGImages", "data", "train", "photos")
@@ -76,7 +77,7 @@ def find_below(folder: Path, annotations: Path, name: str) -> Path | None:
     nor is any if the folder that the name gives exists: equal names elsewhere are different images.
     """
     named = folder / name.replace("\\", "/")
-    if named.parent != folder and named.parent.is_dir():
+    if named.parent != folder and is_folder(named.parent):
         return None
     splits = _splits(annotations.stem) or {SPLITS.get(annotations.parent.name.lower(), "")}
     known = _names_below(folder, splits.pop() if len(splits) == 1 else "")
@@ -138,7 +139,7 @@ class ImageIndex:
             return None
         if parts[-1].casefold().endswith(IMAGE_ENDINGS):
             relative = "/".join(parts)
-            exact = (f for folder in self.folders if (f := folder / relative).is_file())
+            exact = (f for folder in self.folders if is_file(f := folder / relative))
             found = next(exact, None) or self._near(relative)
             if found is not None:
                 return found

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from rcnn.data.problems import Problem, shortened
+from rcnn.io.folders import is_file, is_folder, is_link, is_there
 from rcnn.io.images import IMAGE_ENDINGS, image_files
 
 FILES_ONLY_BELOW = "Images elsewhere are opened from the folder that you name: --images, or images=…."
@@ -40,10 +41,7 @@ def is_within(path: Path, reach: Iterable[Path]) -> bool:
 
 def is_outside(path: Path, reach: Iterable[Path]) -> bool:
     """Whether a path that is there leads out of some absolute folders; what is not there is just missing."""
-    try:
-        return not is_within(path, reach) and path.exists()
-    except (OSError, ValueError):  # names that no file can have
-        return False
+    return not is_within(path, reach) and is_there(path)
 
 
 def absolute(path: Path) -> Path:
@@ -83,13 +81,13 @@ def find_file(folder: Path, name: str, reach: Sequence[Path]) -> Path | None:
     whole = folder / named
     # If the named folder exists, a file of that name elsewhere is a different one.
     below = not named.is_absolute() and ".." not in named.parts
-    candidates = [whole] if below and whole.parent.is_dir() else [whole, folder / whole.name]
+    candidates = [whole] if below and is_folder(whole.parent) else [whole, folder / whole.name]
     candidates = [candidate for candidate in candidates if is_within(candidate, reach)]
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     for candidate in candidates:
-        if candidate.parent.is_dir():
+        if is_folder(candidate.parent):
             known = _alike(candidate.parent, candidate.parent.stat().st_mtime_ns)
             if len(found := known.get(plain_name(candidate.name), [])) == 1:
                 return found[0]
@@ -100,7 +98,7 @@ def find_other_extension(folder: Path, name: str) -> Path | None:
     """The only image whose name without extension is that of a file that is named otherwise."""
     named = PurePosixPath(name.replace("\\", "/"))
     parent = folder / named.parent if ".." not in named.parts and not named.is_absolute() else folder
-    parent = parent if parent.is_dir() else folder
+    parent = parent if is_folder(parent) else folder
     if not parent.is_dir():
         return None
     stem = named.stem if named.suffix.lower() in IMAGE_ENDINGS else named.name
@@ -137,7 +135,7 @@ def missing_files(missing: Sequence[Path], total: int) -> list[Problem]:
         missing: where they were expected.
         total: the number of images of the data set.
     """
-    linked = [path for path in missing if path.is_symlink()]
+    linked = [path for path in missing if is_link(path)]
     problems = []
     if linked:
         what = f"{len(linked)} of {total} images are links to files that do not exist, such as {linked[0]}."

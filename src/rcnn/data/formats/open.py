@@ -23,6 +23,7 @@ from rcnn.data.formats.recognition import (
 from rcnn.data.formats.registry import Format, as_format, find_format, formats, names_of_formats
 from rcnn.data.libraries.table import library_of
 from rcnn.data.problems import shortened
+from rcnn.io.folders import is_folder, is_there
 from rcnn.io.reading import Reading, reading_as
 from rcnn.structures import Skeleton
 
@@ -111,14 +112,14 @@ def _opened(path: Path, options: dict[str, Any], format: str | Any | None) -> Da
                 f"{source}: {option}={value} is only for {takers}; this is {row.name}. Remove the option."
             )
     images = options.get("images")
-    if images is not None and not Path(images).is_dir():
+    if images is not None and not is_folder(Path(images)):
         raise ValueError(f"{images}: there is no such image folder (--images, images=…).")
     return with_gaps_reported(row.read(source, **options))
 
 
 def _items_named(path: str | Path) -> Path | Dataset | Items:
     """The path, or the data set that a dotted path names, either directly or as the result of a call."""
-    if not is_dotted_path(str(path)) or Path(path).exists():
+    if not is_dotted_path(str(path)) or is_there(Path(path)):
         return Path(path)
     found: Any = resolve(str(path))
     makes = isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__"))
@@ -162,7 +163,7 @@ def _recognised(source: Path, options: dict[str, Any]) -> Format:
     found = recognised(source, options)
     if not found and options:
         found = recognised(source, {})
-    if not found and source.exists():
+    if not found and is_there(source):
         foreign = foreign_file(source)
         if foreign is not None and foreign.is_text and not openable_below(source):
             raise ValueError(f"{source}: {foreign}")
@@ -180,7 +181,7 @@ def _recognised(source: Path, options: dict[str, Any]) -> Format:
 
 def _refusal(source: Path) -> str:
     """Why a path cannot be opened, and what can be done."""
-    if not source.exists():
+    if not is_there(source):
         return "there is no such file or folder."
     splits = find_splits(source)
     if splits:

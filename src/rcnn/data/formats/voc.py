@@ -39,6 +39,7 @@ from rcnn.data.formats.lookup import ImagesByName, reach_of, refuse_outside
 from rcnn.data.formats.voc_objects import parsed, shapes_of
 from rcnn.data.problems import NOT_READ, BoxFault, Problem, nested_files_message, shortened, size_problem
 from rcnn.io.atomic import read_lines
+from rcnn.io.folders import is_file
 from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
 OFFICIAL = "Annotations"
@@ -153,7 +154,7 @@ def _annotation_files(sides: Sides, split: str | None, source: Path, problems: l
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
         raise ValueError(f"{listing}: no such split; available: {known}.")
-    names = listed_names(listing, lambda name: (folder / f"{name}.xml").is_file())
+    names = listed_names(listing, lambda name: is_file(folder / f"{name}.xml"))
     stems = [str(Path(n).with_suffix("")) if n.lower().endswith(IMAGE_ENDINGS) else n for n in names]
     for stem, count in Counter(stems).items():
         if count > 1:
@@ -196,7 +197,7 @@ class _Reader:
 
     def read(self, xml: Path) -> None:
         """Read one annotation file and its image."""
-        if not xml.is_file():
+        if not is_file(xml):
             self.builder.report("The annotation file is missing.", "Add it.", file=xml)
             return
         try:

@@ -33,6 +33,7 @@ from rcnn.data.formats.label_pairs import pair_up
 from rcnn.data.formats.semantic import add_maps, read_map, read_names
 from rcnn.data.formats.voc import is_list_in, listed_names
 from rcnn.data.problems import Problem
+from rcnn.io.folders import is_file
 from rcnn.io.images import ImageError, image_files
 from rcnn.io.reading import reader_threads
 from rcnn.structures import VOID, Masks, Size
@@ -106,7 +107,7 @@ def _listed_pairs(builder: DatasetBuilder, listing: Path, folder: Path) -> list[
             what = f"The image is listed {count} times."
             builder.warn(what, "It is used once; delete the others.", stem)
         label = folder / CLASSES / f"{stem}.png"
-        there = {"image": stem in images, "label": label.is_file()}
+        there = {"image": stem in images, "label": is_file(label)}
         missing = [name for name, found in there.items() if not found]
         if missing:
             what = f"Its {' and its '.join(missing)} file is missing."

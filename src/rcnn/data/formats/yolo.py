@@ -35,6 +35,7 @@ from rcnn.data.formats.yolo_lines import BOX, MIN_OUTLINE_VALUES, Line, Row, fie
 from rcnn.data.formats.yolo_settings import NAMES_FILES, class_numbers, find_by_end, load_settings
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.atomic import read_lines
+from rcnn.io.folders import is_file, is_folder
 from rcnn.io.images import visible_files
 from rcnn.structures import Skeleton
 
@@ -127,7 +128,7 @@ class _Reader:
         if picture is None:
             return
         self.seen.add(path)
-        if not label.is_file():
+        if not is_file(label):
             self.bare.append(path)
             return
         try:
@@ -223,12 +224,12 @@ class _Reader:
         if self.bare:
             self._report_bare()
         for label, images in self.images_of.items():
-            if len(images) > 1 and label.is_file():
+            if len(images) > 1 and is_file(label):
                 names = " and ".join(image.name for image in images)
                 what = f"{names} share the text file {label.name}; both get its objects."
                 self.builder.warn(what, "Rename or remove one image if that is wrong.", file=images[0])
         # A list may name only some of the images; text files of the others are fine.
-        if not any(entry.is_file() for entry in self.place.images):
+        if not any(is_file(entry) for entry in self.place.images):
             self._report_lost_texts()
         pictures = self.builder.pictures
         stems = [picture.path.stem for picture in pictures]
@@ -275,9 +276,9 @@ def _lost(label: Path, other: Path | None) -> Problem:
 
 def _listed_images(place: YoloPlace, entry: Path) -> list[Path]:
     """The images of a folder and its subfolders, or of a list."""
-    if entry.is_dir():
+    if is_folder(entry):
         return images_below(entry)
-    if entry.is_file():
+    if is_file(entry):
         roots = tuple(dict.fromkeys((entry.parent, *(f.parent for f in (place.settings,) if f))))
         lines = [line.replace("\\", "/").removeprefix("./") for line in read_lines(entry) if line]
         reach = reach_of(entry)

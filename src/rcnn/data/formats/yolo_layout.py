@@ -29,6 +29,7 @@ from rcnn.data.formats.yolo_settings import (
     split_entries,
 )
 from rcnn.io.atomic import read_lines
+from rcnn.io.folders import is_file
 from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
 ABOVE = 4  # number of folders above the images that are searched for settings
@@ -78,7 +79,7 @@ class LabelFinder:
         image's extension before ``.txt``.
         """
         named = self._named(image)
-        if named.is_file():
+        if is_file(named):
             return named
         alike = self._texts_in(named.parent).get(plain_name(image.stem), [])
         return alike[0] if len(alike) == 1 else named
@@ -98,13 +99,13 @@ class LabelFinder:
 
     def _named(self, image: Path) -> Path:
         beside = image.with_suffix(".txt")
-        if beside.is_file():
+        if is_file(beside):
             return beside
         if self.labels is not None:
             within = self.images is not None and self.images in image.parents
             below = image.relative_to(self.images) if within and self.images else Path(image.name)
             mirrored = (self.labels / below).with_suffix(".txt")
-            return mirrored if mirrored.is_file() else self.labels / f"{image.stem}.txt"
+            return mirrored if is_file(mirrored) else self.labels / f"{image.stem}.txt"
         return self._folder(image.parent, label_path(image).parent) / f"{image.stem}.txt"
 
     def _folder(self, images: Path, usual: Path) -> Path:
@@ -163,7 +164,7 @@ def lacks_names(path: Path) -> bool:
 def label_path(image: Path) -> Path:
     """The text file of an image: next to it, or with ``labels`` for the last ``images`` of its path."""
     beside = image.with_suffix(".txt")
-    if beside.is_file():
+    if is_file(beside):
         return beside
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
@@ -299,7 +300,7 @@ def _names_images(file: Path, path: Path) -> bool:
     whole = path.resolve()
     if splits:
         roots = [entry.resolve() for found in splits for entry in found.paths]
-        lists = any(root.is_file() for root in roots)
+        lists = any(is_file(root) for root in roots)
         return lists or any(root == whole or root in whole.parents for root in roots)
     # Without images of their own they can be meant for the folders next to them.
     near = file.parent.resolve()

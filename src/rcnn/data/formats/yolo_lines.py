@@ -16,6 +16,7 @@ BOX, MIN_OUTLINE_VALUES = 5, 7  # numbers per line
 ORIENTED = 9  # numbers of four corners
 FITTING, BEYOND = 0.95, 0.2  # fractions of the boxes, as for COCO
 SLACK = 0.02  # of the image, beyond its border
+FARTHEST = 1e6  # from the origin, in sizes of the image; of numbers beyond it nothing can be said
 SQUARE = 0.1  # cosine of the corners of an oriented box
 MIN_POSES = 2  # lines that must look like poses; an outline may do so by chance
 
@@ -64,6 +65,8 @@ def suspicions(source: Path, lines: Sequence[Line], has_keypoints: bool) -> list
     if has_keypoints or len(lengths) != 1:
         return _problems(source, found)
     rows = np.array([line.row for line in long])
+    if not (np.abs(rows) <= FARTHEST).all():
+        return _problems(source, found)
     size = lengths.pop()
     for dimensions in (3, 2):
         if (size - BOX) % dimensions == 0 and _are_poses(rows, dimensions):
@@ -83,7 +86,7 @@ def _problems(source: Path, *found: tuple[str, str] | None) -> list[Problem]:
 
 def _misread_boxes(boxes: Row) -> tuple[str, str] | None:
     """What and advice if boxes look like corners, or like their upper left corner with the size."""
-    if not len(boxes) or not np.isfinite(boxes).all() or boxes.max() > 1 + SLACK:
+    if not len(boxes) or not (np.abs(boxes) <= FARTHEST).all() or boxes.max() > 1 + SLACK:
         return None
     a, b = boxes[:, :2], boxes[:, 2:]
     beyond = ((a - b / 2 < -SLACK) | (a + b / 2 > 1 + SLACK)).any(1)
@@ -116,7 +119,6 @@ def _are_oriented(sizes: Sequence[tuple[int, int]], rows: Row) -> bool:
     corners = rows[:, 1:].reshape(-1, 4, 2) * scale
     sides = np.roll(corners, -1, 1) - corners
     lengths = np.maximum(np.linalg.norm(sides, axis=2), 1e-9)
-    with np.errstate(all="ignore"):  # numbers far outside the image have no angle
-        turns = np.abs((sides * np.roll(sides, -1, 1)).sum(2)) / (lengths * np.roll(lengths, -1, 1))
+    turns = np.abs((sides * np.roll(sides, -1, 1)).sum(2)) / (lengths * np.roll(lengths, -1, 1))
     upright = (np.abs(sides) <= SQUARE * lengths[:, :, None]).any(2).all(1)
     return bool((turns <= SQUARE).all() and not upright.all())

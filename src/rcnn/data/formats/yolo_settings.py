@@ -15,6 +15,7 @@ from typing import Any
 from rcnn.data.formats.contents import head, read_text
 from rcnn.data.formats.label_image import NAMES_FILE
 from rcnn.data.formats.lookup import is_within, reach_of, refuse_outside
+from rcnn.io.folders import is_there
 from rcnn.io.images import visible_files
 from rcnn.io.yaml import parse_yaml
 
@@ -42,7 +43,7 @@ class Entries:
     @property
     def exist(self) -> bool:
         """Whether all of them are there."""
-        return all(path.exists() for path in self.paths)
+        return all(is_there(path) for path in self.paths)
 
 
 def settings_in(folder: Path) -> Path | None:
@@ -137,11 +138,11 @@ def find_by_end(name: str, roots: tuple[Path, ...], reach: Sequence[Path]) -> tu
     # Exports write "../train/images" for folders next to their file.
     for whole in dict.fromkeys((clean, clean.removeprefix("../"))):
         for root in roots:
-            if is_within(root / whole, reach) and (root / whole).exists():
+            if is_within(root / whole, reach) and is_there(root / whole):
                 return root / whole, False
     for end in _ends(clean):
         for root in roots:
-            if is_within(root / end, reach) and (root / end).exists():
+            if is_within(root / end, reach) and is_there(root / end):
                 return root / end, True
     return None, False
 
