@@ -53,9 +53,7 @@ def test_many(door: str) -> None:
 
 
 TEXTS = (".json", ".xml", ".txt", ".csv", ".yaml", ".geojson")
-NAMED = re.compile(
-    r"\b(p0|a)(?=\.(png|jpg|txt)\b|$)", re.MULTILINE
-)  # an image in a text
+NAMED = re.compile(r"\b(p0|a)(?=\.(png|jpg|txt)\b|$)", re.MULTILINE)  # an image in a text
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "b/" * 3000 + "a", "c\0c"], ids=["long", "deep", "NUL"])

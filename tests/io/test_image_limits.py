@@ -126,6 +126,20 @@ def test_channels_are_counted_too(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
 
 
+def test_tiles_are_counted_too(tmp_path: Path) -> None:
+    """A tile is decoded whole, also that of an image of 32 by 32 pixels."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((32, 32), np.uint8), tile=(16, 16), compression="zlib")
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        place = tif.pages[0].tags["TileLength"].valueoffset  # type: ignore[union-attr]
+        kind = "<H" if tif.pages[0].tags["TileLength"].dtype == 3 else "<I"  # type: ignore[union-attr]
+    struct.pack_into(kind, content, place, 2 ** (8 * struct.calcsize(kind)) - 1)
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=r"a tile of it takes 64\.0 GiB, the limit is 2"):
+        read_image(path)
+
+
 MEASURED = """
 import re, sys
 from pathlib import Path

@@ -40,7 +40,7 @@ ALPHA = (1, 2)  # kinds of extra samples: associated and unassociated; 0 may be 
 SLIDES = ("svs", "ndpi", "scn", "bif", "philips", "qpi", "avs", "vips")
 WIDEST_PIXEL = 8  # samples: an "image" this narrow is one whose channels were written last
 MAX_PLANE_BYTES = 2**32
-MAX_BYTES = 2**31  # of a compressed volume that cannot be read in parts
+MAX_BYTES = 2**31  # of what cannot be read in parts: a compressed volume, a tile
 AXES = {"Z": "slices", "T": "points in time", "Q": "pages", "I": "pages", "R": "mosaic parts"}
 
 
@@ -218,6 +218,7 @@ class OpenTiff:
                 f"{self.path}: a plane of {self.num_channels} channels takes {plane_bytes / 2**30:.1f} GiB, "
                 f"the limit is {MAX_PLANE_BYTES // 2**30}. Split the image into tiles or save fewer channels."
             )
+        self._check_tiles()
         if self._pages_are_channels(reading):
             values = np.concatenate([self._plane(planes[i]) for i in chosen], axis=2)
         else:
@@ -226,6 +227,20 @@ class OpenTiff:
                 values = values[:, :, chosen] if chosen != list(range(values.shape[2])) else values
         photometric = RGB if self.is_foreign_colour else int(self.page.photometric)
         return Plane(values, photometric, self.is_rgb(chosen), tuple(chosen))
+
+    def _check_tiles(self) -> None:
+        """Refuse tiles of too many bytes: each is decoded whole, however small its image.
+
+        Raises:
+            ImageError: they do.
+        """
+        for page in {id(series.keyframe): series.keyframe for series in self.series}.values():
+            tile_bytes = math.prod(page.chunks) * page.dtype.itemsize if page.is_tiled else 0
+            if tile_bytes > MAX_BYTES:
+                raise ImageError(
+                    f"{self.path}: a tile of it takes {tile_bytes / 2**30:.1f} GiB, the limit is "
+                    f"{MAX_BYTES // 2**30}. Save the image with tiles of 256 by 256 pixels."
+                )
 
     def as_light(self, plane: Plane) -> Array:
         """What was read, as intensities: a palette's colours, and WhiteIsZero as BlackIsZero."""

@@ -1,5 +1,6 @@
 """ImageJ's ROIs: every type, names of files, groups, and damaged archives."""
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,13 @@ def test_other_archives_are_not_taken(tmp_path: Path) -> None:
         file.writestr("a.txt", "hello")
     with pytest.raises(ValueError, match=r"unpack .*broken\.zip"):
         open_data(tmp_path)
+
+
+def test_archives_of_a_later_version_are_not_taken(tmp_path: Path) -> None:
+    image(tmp_path, "a.tif")
+    path = archive(tmp_path, "a.zip", rectangle())
+    content = path.read_bytes()
+    entry = content.index(b"PK\1\2")
+    path.write_bytes(content[: entry + 6] + b"\x9f\0" + content[entry + 8 :])
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+        open_data(tmp_path, format="imagej")

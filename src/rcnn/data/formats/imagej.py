@@ -54,7 +54,7 @@ def _is_archive(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.lower().endswith(".roi") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # whatever zipfile raises for damaged archives, and for versions that it does not know
         return False
 
 
