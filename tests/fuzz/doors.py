@@ -47,7 +47,7 @@ DOORS: dict[str, Door] = {
     "mask image": Door(image_files.make_mask, image_files.open_mask),
     "label image": Door(image_files.make_mask, image_files.open_numbers),
     **{name: Door(*pair) for name, pair in tables.DOORS.items()},
-    **{name: Door(make, open, damaged) for name, (make, open, damaged) in model_files.DOORS.items()},
+    **{name: Door(*door, gate=model_files.GATE.get(name, 100)) for name, door in model_files.DOORS.items()},
 }
 
 

@@ -260,3 +260,10 @@ DOORS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], int], tuple[str,
         ("**/model.xml", "**/model.bin"),
     ),
 }
+GATE = {
+    "exported openvino metadata": 30,
+    "exported openvino graph": 30,
+    "exported torch": 30,
+    "exported torch metadata": 5,
+}
+"""The inputs that the gate tries at doors where each takes a tenth of a second or more, to open a graph."""
