@@ -234,7 +234,8 @@ class OpenTiff:
         Raises:
             ImageError: they do.
         """
-        for page in {id(series.keyframe): series.keyframe for series in self.series}.values():
+        pages: list[Any] = [series.keyframe for series in self.series]
+        for page in pages:
             tile_bytes = math.prod(page.chunks) * page.dtype.itemsize if page.is_tiled else 0
             if tile_bytes > MAX_BYTES:
                 raise ImageError(
