@@ -15,6 +15,7 @@ from rcnn.cli import (  # noqa: F401 - each adds its verb
     data_sets,
     demo,
     evaluate,
+    explain,
     export,
     models,
     next,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_splits
@@ -23,6 +23,7 @@ from rcnn.data.output_folder import Progress, part_of_progress
 from rcnn.data.twins import Looks, connected, content_digest, groups_of_equal, looks_of, near_pairs
 from rcnn.evaluation.data_charts import busiest, histogram, position_map, size_scatter
 from rcnn.evaluation.page import Row, card_pair, html_page, html_table, jpeg, plural, table_card
+from rcnn.evaluation.pictures import cropped
 from rcnn.evaluation.suspects import KINDS, Objects, Suspect, find_suspects
 from rcnn.io.atomic import write_atomically
 from rcnn.io.destinations import refuse_unwritable_file
@@ -35,12 +36,8 @@ MAX_CROPS = 10  # of each kind of suspicious objects
 MAX_PAIRS = 10  # of images that occur more than once
 MAX_PROBLEMS = 12
 MAX_COMPARED = 20_000  # images of a data set that are compared with one another
-CROP = 260  # pixels, the longer side of a crop on the page
-LINE = 3  # pixels
 LONGEST_NAME = 44  # characters
 THUMBNAIL = 230
-CONTEXT = 0.8  # of the longer side of an object, shown around it
-LEAST_CONTEXT = 14.0  # pixels
 SUSPECT_COLOUR: Colour = (255, 64, 32)
 OTHER_COLOUR: Colour = (0, 190, 255)
 
@@ -224,27 +221,9 @@ def _crop_figure(part: Part, suspect: Suspect, names_part: bool) -> str:
 
 
 def _crop(image: npt.NDArray[np.uint8], truth: Instances, suspect: Suspect) -> Image.Image:
-    """The object in its surroundings, outlined; a square where the image allows it."""
+    """The object in its surroundings, outlined, with the other one if there is one."""
     rows = [suspect.index] + ([] if suspect.other is None else [suspect.other])
-    boxes = truth.boxes[rows].astype(np.float64)
-    corners = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])  # x1 y1 x2 y2
-    longer = float((corners[2:] - corners[:2]).max())
-    half = longer / 2 + max(CONTEXT * longer / 2, LEAST_CONTEXT)
-    centre = (corners[:2] + corners[2:]) / 2
-    limits = np.array(truth.size[::-1])
-    x1, y1 = np.floor(centre - half).clip(0, limits - 1).astype(int).tolist()
-    x2, y2 = np.ceil(centre + half).clip(1, limits).astype(int).tolist()
-    step = max(1, max(x2 - x1, y2 - y1) // (2 * CROP))
-    pixels = image[y1:y2:step, x1:x2:step]
-    picture = Instances.empty((pixels.shape[0], pixels.shape[1])).overlay(pixels, labels=False)
-    factor = CROP / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    picture = picture.resize(size, Image.Resampling.LANCZOS)
-    pen = ImageDraw.Draw(picture)
-    for box, colour in zip(boxes[::-1], (SUSPECT_COLOUR, OTHER_COLOUR)[: len(rows)][::-1], strict=True):
-        place = (box - np.array([x1, y1, x1, y1])) / step * factor
-        pen.rectangle(place.tolist(), outline=colour, width=LINE)
-    return picture
+    return cropped(image, truth.boxes[rows], (SUSPECT_COLOUR, OTHER_COLOUR)[: len(rows)])
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Truth and predictions side by side."""
+"""Truth and predictions side by side, and crops of objects."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from rcnn.draw import IGNORED, Pixels, readable_scale, semantic_colours, side_by_side, titled
 from rcnn.lettering import Colour
 from rcnn.metrics.matches import ImageMatch
-from rcnn.structures import Instances, Masks
+from rcnn.structures import Array, Instances, Masks
 
 FOUND: Colour = (0, 235, 185)
 MISSED: Colour = (255, 64, 32)
 SPURIOUS: Colour = (255, 214, 0)
 MOST_NAMED = 6  # pixel classes in a legend
 LARGEST_DRAWN = 1800  # longer side in pixels, above which an image is drawn smaller
+CROP = 260  # pixels, the longer side of a crop
+CROP_LINE = 3  # pixels
+CONTEXT = 0.8  # of the longer side of an object, shown around it
+LEAST_CONTEXT = 14.0  # pixels
 VERDICTS = {FOUND: "found", MISSED: "missed", SPURIOUS: "spurious", IGNORED: "ignored"}
 
 
@@ -139,3 +143,32 @@ def _smaller(instances: Instances, step: int, size: tuple[int, int]) -> Instance
     semantic = None if instances.semantic is None else instances.semantic[::step, ::step]
     boxes = instances.boxes / np.float32(step)
     return replace(instances, size=size, boxes=boxes, masks=masks, keypoints=points, semantic=semantic)
+
+
+def cropped(image: Pixels, boxes: Array, colours: Sequence[Colour]) -> Image.Image:
+    """Objects in their surroundings, outlined; a square where the image allows it.
+
+    Args:
+        image: uint8 ``[H, W, C]``.
+        boxes: ``[N, 4]`` in its pixels; the first is drawn on top.
+        colours: one per box.
+    """
+    boxes = boxes.astype(np.float64)
+    corners = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])  # x1 y1 x2 y2
+    longer = float((corners[2:] - corners[:2]).max())
+    half = longer / 2 + max(CONTEXT * longer / 2, LEAST_CONTEXT)
+    centre = (corners[:2] + corners[2:]) / 2
+    limits = np.array(image.shape[1::-1])
+    x1, y1 = np.floor(centre - half).clip(0, limits - 1).astype(int).tolist()
+    x2, y2 = np.ceil(centre + half).clip(1, limits).astype(int).tolist()
+    step = max(1, max(x2 - x1, y2 - y1) // (2 * CROP))
+    pixels = image[y1:y2:step, x1:x2:step]
+    picture = Instances.empty((pixels.shape[0], pixels.shape[1])).overlay(pixels, labels=False)
+    factor = CROP / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    picture = picture.resize(size, Image.Resampling.LANCZOS)
+    pen = ImageDraw.Draw(picture)
+    for box, colour in zip(boxes[::-1], colours[::-1], strict=True):
+        place = (box - np.array([x1, y1, x1, y1])) / step * factor
+        pen.rectangle(place.tolist(), outline=colour, width=CROP_LINE)
+    return picture

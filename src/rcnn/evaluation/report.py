@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rcnn.evaluation import charts
 from rcnn.evaluation.alignment import named_as
+from rcnn.evaluation.explain.pages import causes_section
 from rcnn.evaluation.page import (
     Row,
     card_pair,
@@ -102,7 +103,14 @@ def _results(evaluation: Evaluation, dataset: Dataset | None, predictions: Seque
         pictures.insert(0, _pictures(evaluation, dataset, predictions))
     counts = _threshold_and_counts(evaluation, dataset, predictions) if objects else ""
     tables = [_section(evaluation, about) for about in ("partition", "pixels", "objects")]
-    return [_headline(evaluation), *pictures, counts, *tables]
+    return [_headline(evaluation), *pictures, counts, _missed(evaluation, dataset), *tables]
+
+
+def _missed(evaluation: Evaluation, dataset: Dataset | None) -> str:
+    """Why objects were missed, with examples."""
+    if evaluation.causes is None or dataset is None:
+        return ""
+    return f"<h2>Why objects were missed</h2>{causes_section(evaluation.causes, dataset)}"
 
 
 # Sections, in the order of the page

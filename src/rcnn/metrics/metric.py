@@ -23,6 +23,7 @@ from rich.console import Group, RenderableType
 
 from rcnn.data.dataset import LeftOut
 from rcnn.metrics import percent
+from rcnn.metrics.causes import Causes
 from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.overlaps import Kind
 from rcnn.metrics.semantic import PixelClasses
@@ -180,6 +181,7 @@ class Evaluation:
         max_detections: the cap on detections per image and class in COCO's metrics.
         agreement: which detection found which object at the best threshold.
         left_out: what is missing from the data because of errors, if anything.
+        causes: why objects were missed, where that was asked.
     """
 
     measured: tuple[tuple[Metric, MetricResult], ...]
@@ -189,6 +191,7 @@ class Evaluation:
     max_detections: int = 0
     agreement: Agreement = field(default_factory=Agreement)
     left_out: LeftOut | None = None
+    causes: Causes | None = None
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -321,6 +324,7 @@ class Evaluation:
             "has_keypoints": "keypoint" in self.kinds,
             "families": [metric.name for metric, _ in self.measured],
             "has_boxes": self.has_objects,
+            "causes": None if self.causes is None else self.causes.to_json(),
         }
         ready: dict[str, Any] = _json_ready({**dict.fromkeys(_KEYS_OF_DETAILS), **details, **values})
         return ready

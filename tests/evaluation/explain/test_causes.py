@@ -4,7 +4,6 @@ The truth is what the unchanged model finds, so that nothing is missed before th
 """
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,15 +13,14 @@ import pytest
 import torch
 
 import rcnn
-from rcnn.evaluation.explain.causes import CAUSES
 from rcnn.evaluation.explain.explain import Case, explain, followed
 from rcnn.evaluation.explain.passes import watch
-from rcnn.evaluation.explain.sections import SECTIONS
 from rcnn.evaluation.explain.subject import true_object
 from rcnn.inference import tiles
 from rcnn.inference.detector import Detector
 from rcnn.io.images import read_image
 from rcnn.loading import load_detector, sample_images
+from rcnn.metrics.causes import CAUSES
 from rcnn.structures import Instances
 
 SIDE = 128
@@ -215,9 +213,3 @@ def test_between_tiles(
         x1, y1, x2, y2 = shown.window
         assert (x2 - x1) < SIDE
         assert (y2 - y1) < SIDE
-
-
-def test_every_cause_has_a_stage() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert set(SECTIONS) >= {"anchors", "external", "box", "class", "nms", "cap", "mask"}

@@ -81,9 +81,8 @@ class After:
         claimed: bool over ``kept``, whether a detection counts for another object.
         suppressed: bool over ``kept``, whether the suppression among tiles dropped it.
         returned: bool over ``kept``, whether it is in the result.
-        outlined: bool over ``kept``, whether its mask agrees with the object's, if masks are compared.
+        outlined: bool over ``kept``, whether its mask agrees with the object's; all where boxes are compared.
         tiled: whether the image was seen in tiles.
-        compares_masks: whether masks are compared.
     """
 
     claimed: Bools
@@ -91,7 +90,6 @@ class After:
     returned: Bools
     outlined: Bools
     tiled: bool = False
-    compares_masks: bool = False
 
     @classmethod
     def without_truth(cls, returned: Bools, suppressed: Bools, *, tiled: bool) -> After:
@@ -275,6 +273,6 @@ def _follow_pairs(own: Pass, narrowing: _Narrowing, pairs: Bools, ious: Floats, 
         )
         count = int(after.returned.sum())
         rows = narrowing.add("tile_cap", "cap", (int(merged.sum()), count), rows, after.returned, own_ious)
-    if after.compares_masks:
+    if own.maps is not None:
         rows = narrowing.add("mask", "outline", (count, count), rows, after.outlined, own_ious)
     return np.flatnonzero(rows)

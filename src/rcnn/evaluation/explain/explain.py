@@ -11,8 +11,8 @@ import numpy as np
 from rcnn.evaluation.alignment import align_truth_classes
 from rcnn.evaluation.explain import tables
 from rcnn.evaluation.explain.chain import After, Chain, Step, follow, likeliest
-from rcnn.evaluation.explain.explanation import Explanation, Stage, Subject
-from rcnn.evaluation.explain.passes import Floats, Pass, Watched, watch
+from rcnn.evaluation.explain.explanation import Explanation, Region, Stage, Subject
+from rcnn.evaluation.explain.passes import Floats, NotExplainableError, Pass, Watched, watch
 from rcnn.evaluation.explain.sections import SECTIONS, source_of
 from rcnn.evaluation.explain.sentences import stage_text, verdict
 from rcnn.evaluation.explain.subject import Place, at_place, object_at, true_object
@@ -62,7 +62,7 @@ def explain(
     check_explainable(detector)
     watched = watch(detector, image, min_score=min_score, max_detections=max_detections, proposals=proposals)
     case = None if truth is None else Case.of(watched, truth, class_names=detector.class_names)
-    subject = _subject(watched, case, at, index, class_name)
+    subject = choose_subject(watched, case, at=at, index=index, class_name=class_name)
     return explain_watched(watched, subject, case, model=type(detector.network).__name__)
 
 
@@ -70,16 +70,16 @@ def check_explainable(detector: Any) -> None:
     """Refuse what does not show its stages.
 
     Raises:
-        ValueError: an exported file, or a model that finds no objects.
+        NotExplainableError: an exported file, or a model that finds no objects.
     """
     network = getattr(detector, "network", None)
     if network is None:
-        raise ValueError(
+        raise NotExplainableError(
             "explain: an exported file does not show its stages; give the run or checkpoint that it was "
             "exported from"
         )
     if not network.finds_objects:
-        raise ValueError(
+        raise NotExplainableError(
             f"explain: {type(network).__name__} classifies pixels and finds no objects, so that none can be "
             "missed; expected a model of the R-CNN family"
         )
@@ -150,17 +150,21 @@ class Case:
         returned = rows >= 0
         found = np.array([*self.matching.found, -1])[rows]
         claimed = returned & (found != index) & (found != -1)
-        agrees = returned.copy()
-        agrees[returned] = self.overlaps[rows[returned], index] >= MATCH_IOU
-        return After(
-            claimed, watched.suppressed[place], returned, agrees, bool(watched.tiles), self.kind == "mask"
-        )
+        agrees = np.ones_like(returned)
+        if self.kind == "mask":
+            agrees[returned] = self.overlaps[rows[returned], index] >= MATCH_IOU
+        return After(claimed, watched.suppressed[place], returned, agrees, bool(watched.tiles))
 
 
-def _subject(
-    watched: Watched, case: Case | None, at: Place | None, index: int | None, class_name: str | None
+def choose_subject(
+    watched: Watched,
+    case: Case | None,
+    *,
+    at: Place | None = None,
+    index: int | None = None,
+    class_name: str | None = None,
 ) -> Subject:
-    """What to follow.
+    """What to follow: the object with this index or at this place, else the first missed, else what is there.
 
     Raises:
         ValueError: no such object or place.
@@ -237,7 +241,8 @@ def explain_watched(watched: Watched, subject: Subject, case: Case | None, *, mo
         return Explanation(**common, verdict=verdict(subject, step.cause, "", None), stages=[])
     proposals, rows = tables.proposals(own, chain)
     top, top_scores = likeliest(own)
-    facts = _facts(watched, step, subject, top)
+    region = tables.furthest_region(own, chain, subject.label)
+    facts = _facts(watched, step, subject, region)
     stages = [_stage(one, facts, watched, step.cause, chain) for one in chain.steps]
     lost = "" if chain.lost_at is None else stage_text(chain.lost_at, facts)
     score = None
@@ -251,7 +256,7 @@ def explain_watched(watched: Watched, subject: Subject, case: Case | None, *, mo
         proposals=proposals,
         regions=tables.regions(own, chain, subject.label, top, top_scores),
         selected=tables.selected(own, chain),
-        region=tables.furthest_region(own, chain, subject.label),
+        region=region,
         mask=tables.mask_map(own, watched.merged[step.place], found, step.detection),
     )
 
@@ -278,27 +283,25 @@ def _stage(step: Step, facts: dict[str, str], watched: Watched, cause: str | Non
     )  # fmt: skip
 
 
-def _facts(watched: Watched, step: Followed, subject: Subject, top: Any) -> dict[str, str]:
+def _facts(watched: Watched, step: Followed, subject: Subject, region: Region | None) -> dict[str, str]:
     """What sentences say beside the numbers of a step."""
-    own, chain, label = step.own, step.chain, subject.label
+    own, chain = step.own, step.chain
     assert chain is not None
-    assert label is not None
-    facts = {name: f"{value:,.4g}" for name, value in _limits(own).items()}
-    chosen = chain.regions
-    scores = own.scores[chosen]
-    facts |= {
-        "class_name": subject.class_name,
-        "own_score": f"{scores[:, label].max(initial=0.0):.2f}",
-        "background": "no probability" if own.background is None or not len(scores)
-        else f"{own.background[chosen].min():.2f} for the background",
-        "neighbour": _neighbour(watched, step),
-    }  # fmt: skip
-    others = top[chosen]
-    if (others >= 0).any():
-        row = int(np.where(others >= 0, scores.max(1), -1).argmax())
+    assert subject.label is not None
+    facts = {name: f"{value:,.3g}" if value < 1 else f"{value:,.0f}" for name, value in _limits(own).items()}
+    facts |= {"class_name": subject.class_name, "neighbour": _neighbour(watched, step)}
+    if own.maps is not None:
+        facts["map"] = " x ".join(map(str, own.maps.shape[1:]))
+    if region is not None:
+        best = max(region.scores)
+        background = region.background
         facts |= {
-            "top_class": watched.found.class_names[others[row]],
-            "top_score": f"{scores[row].max():.2f}",
+            "own_score": f"{region.scores[subject.label]:.2f}",
+            "top_class": watched.found.class_names[region.scores.index(best)],
+            "top_score": f"{best:.2f}",
+            "background": "no SVM accepts it"
+            if background is None
+            else f"{background:.2f} for the background",
         }
     if chain.moved_ious is not None and own.anchoring is not None:
         matching = chain.moved_ious >= MATCH_IOU

@@ -11,7 +11,7 @@ Fields of the JSON, for pages that step through an explanation:
 | ``seen_size`` ``window`` | the size that the network saw; the part of the image that it looked at, a box |
 | ``model`` ``class_names`` | the network's class; what labels index |
 | ``subject`` | what is followed: ``box`` ``label`` ``known`` (true: annotated or given; false: chosen among the model's own boxes) ``object`` (index of the true object) ``point`` |
-| ``cause`` ``verdict`` | why it was missed, a key of ``rcnn.evaluation.explain.causes.CAUSES``, or null; one sentence |
+| ``cause`` ``verdict`` | why it was missed, a key of ``rcnn.metrics.causes.CAUSES``, or null; one sentence |
 | ``stages`` | in order: ``key`` ``title`` ``text`` ``entering`` ``leaving`` (boxes of the whole window) ``own_entering`` ``own_leaving`` (candidates for the subject) ``best_iou`` ``cause`` (where the last candidate is lost here) ``paper`` ``url`` ``code`` ``line`` ``source`` |
 | ``levels`` | of the RPN: ``stride`` ``rows`` ``columns`` ``step`` (``[dx, dy]``) ``cell`` (the anchors of the first cell); anchor a of cell (row, column) is ``cell[a]`` moved by ``column * dx, row * dy`` |
 | ``anchors`` | those that match the subject, best first: ``level`` ``boxes`` ``ious`` ``scores`` (objectness) ``moved`` (boxes that the RPN makes of them) ``moved_ious`` ``proposals`` (row in ``proposals``) |
@@ -29,6 +29,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from rich.table import Table
+
+from rcnn.metrics.shown import MetricTable
 
 Box = list[float]
 """``x1, y1, x2, y2`` in pixels of the image."""
@@ -228,7 +232,7 @@ class Explanation:
         model: the network's class.
         class_names: what labels index.
         subject: what is followed.
-        cause: why it was missed, a key of ``rcnn.evaluation.explain.causes.CAUSES``; None: it was found.
+        cause: why it was missed, a key of ``rcnn.metrics.causes.CAUSES``; None: it was found.
         verdict: the same in one sentence.
         stages: in the order of the computation.
         levels: the anchors of each level; empty without an RPN.
@@ -266,6 +270,22 @@ class Explanation:
     def found(self) -> bool:
         """Whether the subject was found."""
         return self.cause is None
+
+    def table(self) -> Table:
+        """The stages for a terminal: candidates that enter and leave each, and the best IoU among them."""
+        rows = [
+            (
+                stage.title,
+                f"{stage.own_entering:,}",
+                f"{stage.own_leaving:,}",
+                f"{stage.best_iou:.2f}" if stage.own_entering else "",
+                stage.paper,
+            )
+            for stage in self.stages
+        ]
+        lost = [place for place, stage in enumerate(self.stages) if stage.cause is not None]
+        columns = ("stage", "before", "after", "best IoU", "paper")
+        return MetricTable("Candidates", columns, rows, bold=tuple(lost)).rich()
 
     def to_json(self) -> dict[str, Any]:
         """All fields by name, as JSON has them."""

@@ -2,105 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from rcnn.config import did_you_mean
 from rcnn.data.adapters import Items
 from rcnn.data.check import refuse_or_measure
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
 from rcnn.evaluation.alignment import align_truth_classes
-from rcnn.evaluation.explain.causes import CAUSES
-from rcnn.evaluation.explain.explain import Case, check_explainable, followed
+from rcnn.evaluation.explain.explain import (
+    Case,
+    check_explainable,
+    choose_subject,
+    explain_watched,
+    followed,
+)
+from rcnn.evaluation.explain.explanation import Explanation
 from rcnn.evaluation.explain.passes import Watched, watch
-from rcnn.evaluation.explain.subject import true_object
+from rcnn.evaluation.explain.subject import Place, true_object
 from rcnn.inference.detector import Detector
-from rcnn.metrics.shown import MetricTable
+from rcnn.metrics.causes import Causes, MissedObject
 from rcnn.structures import Instances
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class MissedObject:
-    """One object that no detection found.
-
-    Attributes:
-        image: the image file.
-        number: the index of the image in the data set.
-        object: the index of the object in its image.
-        class_name: its class.
-        box: where it is, x1 y1 x2 y2 in pixels.
-        cause: why it was missed, a key of ``CAUSES``.
-        stage: the stage at which its last candidate was lost; empty for a class that the model does not know.
-    """
-
-    image: str
-    number: int
-    object: int
-    class_name: str
-    box: list[float]
-    cause: str
-    stage: str
-
-
-@dataclass(frozen=True)
-class Causes:
-    """The missed objects of a data set by their causes, which add up to all of them.
-
-    Attributes:
-        missed: every missed object, image by image.
-        num_objects: objects that had to be found: all but crowds and those marked as difficult.
-        num_images: the images that were looked at.
-        kind: what was compared, ``mask`` or ``box``: an object is missed without a detection of its class at
-            IoU ≥ 0.5 that is not another object's.
-        min_score: the score threshold.
-        max_detections: the cap on detections per image; None: the model's own.
-        class_names: of data and model.
-    """
-
-    missed: list[MissedObject]
-    num_objects: int
-    num_images: int
-    kind: str
-    min_score: float
-    max_detections: int | None
-    class_names: list[str]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The number of objects of each cause that occurs, in the order of the stages."""
-        counted = Counter(one.cause for one in self.missed)
-        return {cause: counted[cause] for cause in CAUSES if counted[cause]}
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields by name, and ``counts``."""
-        return {"counts": self.counts, **asdict(self)}
-
-    def table(self) -> MetricTable:
-        """The causes with their numbers."""
-        total = len(self.missed)
-        rows: list[tuple[str | float, ...]] = [
-            (CAUSES[cause].title, str(count), count / total) for cause, count in self.counts.items()
-        ]
-        rows.append(("all missed objects", str(total), 1.0 if total else math.nan))
-        compared = "masks" if self.kind == "mask" else "boxes"
-        return MetricTable(
-            f"Why {total} of {self.num_objects} objects were missed",
-            ("cause", "objects", "of all missed"),
-            rows,
-            caption=f"{compared} compared at IoU 0.5, score ≥ {self.min_score:.3g}",
-            bold=(len(rows) - 1,),
-            bars=(2,),
-        )
-
-    def advice(self) -> dict[str, str]:
-        """What may help against each cause that occurs, the most frequent first."""
-        return {cause: CAUSES[cause].advice for cause in sorted(self.counts, key=lambda c: -self.counts[c])}
 
 
 def explain_data(
@@ -155,6 +81,63 @@ def explain_data(
         max_detections,
         list(names),
     )
+
+
+def explain_object(
+    detector: Detector,
+    dataset: Dataset,
+    number: int,
+    *,
+    at: Place | None = None,
+    index: int | None = None,
+    min_score: float | None = None,
+    max_detections: int | None = None,
+) -> Explanation:
+    """Follow one object of an image of a data set; without one, the first that was missed.
+
+    Args:
+        detector: a trained network.
+        dataset: the images.
+        number: the index of the image.
+        at: a place in it; the annotated object there is followed.
+        index: of the object in its image.
+        min_score: see :func:`explain_data`.
+        max_detections: likewise.
+
+    Raises:
+        ValueError: as :func:`rcnn.explain`.
+    """
+    check_explainable(detector)
+    detector, dataset = detector.for_measuring(), dataset.read_for(detector.reading)
+    _, truths = aligned_truths(dataset.subset([number]), detector.class_names)
+    watched, case = case_of(
+        detector, dataset, number, truths[0], min_score=min_score, max_detections=max_detections
+    )
+    subject = choose_subject(watched, case, at=at, index=index)
+    return explain_watched(watched, subject, case, model=type(detector.network).__name__)
+
+
+def find_image(dataset: Dataset, name: str) -> int:
+    """The index of an image by its id, its file name, or the end of its path.
+
+    Raises:
+        ValueError: none or several have this name.
+    """
+    found = [
+        number
+        for number, record in enumerate(dataset.records)
+        if name in (str(record.image_id), record.path.name, record.path.stem)
+        or str(record.path).endswith(f"/{name.lstrip('/')}")
+    ]
+    if not found:
+        names = {record.path.name for record in dataset.records}
+        raise ValueError(f"{dataset.source}: no image is called {name}; {did_you_mean(name, names)}".rstrip())
+    if len(found) > 1:
+        paths = ", ".join(str(dataset.records[number].path) for number in found[:3])
+        raise ValueError(
+            f"{dataset.source}: {len(found)} images are called {name}: {paths}; give more of the path"
+        )
+    return found[0]
 
 
 def aligned_truths(dataset: Dataset, model_names: Sequence[str]) -> tuple[tuple[str, ...], list[Instances]]:

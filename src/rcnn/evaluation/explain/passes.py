@@ -29,6 +29,10 @@ Indices = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
+class NotExplainableError(ValueError):
+    """A model whose stages cannot be watched; the message names it and says why."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """From what a network sees to the image itself.
@@ -188,7 +192,8 @@ def watch(
     """Detect in one image, by :meth:`rcnn.Detector.predict` itself, and keep what its stages noted.
 
     Raises:
-        ValueError: as of ``predict``; a model without stages to watch.
+        ValueError: as of ``predict``.
+        NotExplainableError: a model without stages to watch.
     """
     with watching() as trace:
         (found,) = detector.predict(
@@ -202,7 +207,7 @@ def watch(
     windows = windows or [np.array([0, 0, seen[1], seen[0]], np.float32)]
     groups = _looks(trace)
     if len(groups) != len(windows):
-        raise ValueError(
+        raise NotExplainableError(
             f"{type(detector.network).__name__} does not show its stages: expected the notes of a box head "
             f"for each of {len(windows)} looks at the image, found {len(groups)}; only models whose detect "
             "uses the parts of this package (BoxHead, CascadeHead) can be explained"

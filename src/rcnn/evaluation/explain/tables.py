@@ -165,11 +165,10 @@ def selected(own: Pass, chain: Chain) -> Selected:
 
 
 def furthest_region(own: Pass, chain: Chain, label: int) -> Region | None:
-    """The region of the candidate that got furthest: that of the detection, else the one nearest to it."""
+    """The region of the candidate that got furthest: of the detection, else with the highest score."""
     if not chain.regions.any():
         return None
-    merit: Floats = own.scores[:, label] + chain.box_ious  # a good box and a high score
-    row = int(np.where(chain.regions, merit, -1).argmax())
+    row = int(np.where(chain.regions, own.scores[:, label] + 1e-3 * chain.box_ious, -1).argmax())
     if len(chain.detections):
         row = int(own.pair_regions[own.kept[chain.detections[0]]])
     pooled: Any = own.pooling
