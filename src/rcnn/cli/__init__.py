@@ -19,6 +19,7 @@ from rcnn.cli import (  # noqa: F401 - each adds its verb
     export,
     models,
     next,
+    page,
     predict,
     propose,
     push,

@@ -145,7 +145,7 @@ def read_image(
             channels, or one that the reading does not fit.
     """
     path, reading = Path(path), reading or current_reading()
-    values, is_rgb = _intensities(path, reading, max_pixels)
+    values, is_rgb = read_intensities(path, reading, max_pixels)
     return _as_many(scaled(values, reading, colour=is_rgb), channels, path)
 
 
@@ -158,8 +158,14 @@ def read_mask_colours(path: str | Path) -> npt.NDArray[np.uint8]:
     return read_image(path, reading=replace(current_reading(), channels=None), channels=3)
 
 
-def _intensities(path: Path, reading: Reading, max_pixels: int) -> tuple[npt.NDArray[Any], bool]:
-    """The chosen channels ``[H, W, C]`` in their own depth, upright; whether they are red, green, blue."""
+def read_intensities(
+    path: Path, reading: Reading, max_pixels: int = MAX_PIXELS
+) -> tuple[npt.NDArray[Any], bool]:
+    """The chosen channels ``[H, W, C]`` in their own depth, upright; whether they are red, green, blue.
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
     with _source(path) as image:
         if not isinstance(image, Image.Image):
             check_pixels(path, image.size, max_pixels)

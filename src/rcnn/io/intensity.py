@@ -55,11 +55,11 @@ def scaled(values: npt.NDArray[Any], reading: Reading, *, colour: bool) -> Pixel
         return to_eight_bits(values)
     jointly = colour if reading.jointly is None else reading.jointly
     if jointly:
-        return _stretched(values, limits(values, reading))
+        return stretched(values, limits(values, reading))
     result = np.empty(values.shape, np.uint8)
     for channel in range(values.shape[2]):
         plane = values[:, :, channel]
-        result[:, :, channel] = _stretched(plane, limits(plane, reading))
+        result[:, :, channel] = stretched(plane, limits(plane, reading))
     return result
 
 
@@ -94,7 +94,8 @@ def _counted_limits(values: npt.NDArray[Any], reading: Reading) -> tuple[float, 
     return float(present[0]), float(present[-1])
 
 
-def _stretched(values: npt.NDArray[Any], ends: tuple[float, float]) -> Pixels:
+def stretched(values: npt.NDArray[Any], ends: tuple[float, float]) -> Pixels:
+    """Intensities as uint8 of the same shape: the first of ``ends`` becomes 0, the second 255."""
     low, high = ends
     if high <= low:  # one value everywhere
         return to_eight_bits(values)

@@ -1,0 +1,1 @@
+"""The package over HTTP: who may ask (``guard``), and the page (``app``)."""

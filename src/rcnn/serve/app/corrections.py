@@ -1,0 +1,345 @@
+"""What a person corrected: drafts, one file per image, and the data set of the images that are done.
+
+**Law:** drafts do not become truth. Only what was marked done is in the data set; whoever changes an image
+that is done changes a draft, and the data set keeps what was done until it is marked again. A data set that
+was opened is never written to.
+
+Every change is on the disk before it is answered, in one step. Two tabs may correct the same image: changes
+name the objects that they concern and the revision that they knew, and where both changed one object, both
+versions are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rcnn.io.atomic import write_atomically
+from rcnn.io.json_text import object_of
+from rcnn.io.lock import FolderLock
+from rcnn.serve.app.collection import ANNOTATIONS, Collection, Picture
+from rcnn.serve.app.objects import Object, as_truth, checked_object, instances_of, objects_of
+from rcnn.structures import Instances, Size, Skeleton
+from rcnn.structures.coco import INFO, annotations_of, category_entries, image_entry
+
+DRAFTS = "drafts"
+CLASSES = "classes.json"
+MAX_NAME = 200  # bytes of a file name
+
+
+@dataclass
+class Draft:
+    """The corrections of one image.
+
+    Attributes:
+        image: its name.
+        size: (height, width).
+        revision: counts the changes.
+        objects: what is shown, by id; each has ``rev``, the revision that changed it last.
+        done: the objects as they were when the image was marked done; None: it was not.
+        done_at: the revision that was marked done.
+    """
+
+    image: str
+    size: Size
+    revision: int = 0
+    objects: dict[str, Object] = field(default_factory=dict)
+    done: list[Object] | None = None
+    done_at: int = -1
+
+    @property
+    def status(self) -> str:
+        """``draft``, ``done``, or ``changed`` where it was changed after it was done."""
+        if self.done is None:
+            return "draft"
+        return "done" if self.done_at == self.revision else "changed"
+
+    def as_json(self) -> dict[str, Any]:
+        """What the file holds."""
+        return {
+            "image": self.image, "size": list(self.size), "revision": self.revision,
+            "objects": list(self.objects.values()), "done": self.done, "done_at": self.done_at,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Draft:
+        """Of a file's content.
+
+        Raises:
+            KeyError: it is no such file; likewise TypeError and ValueError.
+        """
+        height, width = content["size"]
+        objects = {one["id"]: dict(one) for one in content["objects"]}
+        return cls(
+            str(content["image"]), (int(height), int(width)), int(content["revision"]), objects,
+            content["done"], int(content["done_at"]),
+        )  # fmt: skip
+
+
+class Corrections:
+    """The drafts of all images and the data set made of those that are done.
+
+    Attributes:
+        classes: their names, in label order; a person may add some.
+        skeleton: what keypoints are, where there are any.
+    """
+
+    def __init__(
+        self, collection: Collection, class_names: Sequence[str] = (), skeleton: Skeleton | None = None
+    ) -> None:
+        """Read what was corrected earlier.
+
+        Raises:
+            ValueError: a draft is damaged, or another process writes to the folder.
+        """
+        self._collection = collection
+        self._lock = threading.RLock()
+        self._folder_lock: FolderLock | None = None
+        self._entries: dict[int, tuple[list[Any], tuple[Any, ...]]] = {}
+        dataset = collection.dataset
+        self.skeleton = skeleton if dataset is None or dataset.skeleton is None else dataset.skeleton
+        if collection.out.is_dir():
+            self._take_folder()
+        own = () if dataset is None else dataset.class_names
+        self.classes = list(dict.fromkeys((*own, *self._saved_classes(), *class_names)))
+        self._drafts = self._read_drafts()
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        if self._folder_lock is not None:
+            self._folder_lock.release()
+
+    def draft(self, picture: Picture) -> Draft | None:
+        """The corrections of an image; None: there are none."""
+        return self._drafts.get(picture.name)
+
+    def status(self, picture: Picture) -> str:
+        """``none``, ``draft``, ``done``, ``changed``; or ``data`` of an annotated image as it was opened."""
+        draft = self.draft(picture)
+        if draft is not None:
+            return draft.status
+        return "none" if picture.record is None else "data"
+
+    def truth(self, picture: Picture) -> Instances | None:
+        """What the data set that was opened says of an image; None where there is none."""
+        return None if picture.record is None else picture.record.load_truth()
+
+    def add_class(self, name: str) -> list[str]:
+        """Add a class; one that is there already stays.
+
+        Raises:
+            ValueError: no name.
+        """
+        plain = " ".join(name.split())
+        if not plain:
+            raise ValueError("a class needs a name")
+        with self._lock:
+            if plain not in self.classes:
+                self.classes.append(plain)
+                self._save_classes()
+            return self.classes
+
+    def change(
+        self,
+        picture: Picture,
+        size: Size,
+        changes: Sequence[Mapping[str, Any]],
+        start: Callable[[], list[Object]],
+    ) -> tuple[Draft, int]:
+        """Apply a person's changes to an image, and save them.
+
+        Args:
+            picture: the image.
+            size: its (height, width).
+            changes: of single objects: ``id``, ``object`` (None: deleted) and ``rev``, the revision of the
+                object that the change was made to (None: a new one).
+            start: makes the objects that corrections of an image begin with; called once per image.
+
+        Returns:
+            The draft as it is now, and in how many changes another tab came first; none of these is lost.
+
+        Raises:
+            ValueError: an object that cannot be; nothing is changed.
+            OSError: it could not be saved; nothing is changed.
+        """
+        wanted = [
+            (str(change["id"]), None if change.get("object") is None else self._checked(change, size),
+             change.get("rev"))
+            for change in changes
+        ]  # fmt: skip
+        with self._lock:
+            before = self._drafts.get(picture.name)
+            if before is None:
+                objects = {one["id"]: {**one, "rev": 1} for one in start()}
+                before = Draft(picture.name, size, 1, objects)
+            draft = replace(before, objects=dict(before.objects), revision=before.revision + bool(changes))
+            conflicts = sum(_apply(draft, *change) for change in wanted)
+            self._save(draft)
+            return draft, conflicts
+
+    def mark(self, picture: Picture, size: Size, done: bool, start: Callable[[], list[Object]]) -> Draft:
+        """Mark an image done, so that its objects enter the data set; or take it out again.
+
+        Raises:
+            OSError: it could not be saved; nothing is changed.
+        """
+        with self._lock:
+            draft, _ = self.change(picture, size, (), start)
+            if done:
+                draft = replace(draft, done=list(draft.objects.values()), done_at=draft.revision)
+            else:
+                draft = replace(draft, done=None, done_at=-1)
+            self._save(draft)
+            self.write_data()
+            return draft
+
+    def revert(self, picture: Picture) -> None:
+        """Forget the corrections of an image; what was done of it leaves the data set, too."""
+        with self._lock:
+            draft = self._drafts.pop(picture.name, None)
+            if draft is not None:
+                self._file(picture.name).unlink(missing_ok=True)
+                if draft.done is not None:
+                    self.write_data()
+
+    def counts(self) -> dict[str, int]:
+        """How many images have which status."""
+        found: dict[str, int] = {}
+        for picture in self._collection.pictures:
+            status = self.status(picture)
+            found[status] = found.get(status, 0) + 1
+        return found
+
+    @property
+    def data_file(self) -> Path:
+        """The COCO file of what is done."""
+        return self._collection.out / ANNOTATIONS
+
+    def write_data(self) -> int:
+        """Write the COCO file of what is done, of a data set that was opened with all its other images.
+
+        Returns:
+            The number of images in it.
+        """
+        with self._lock:
+            images: list[Any] = []
+            annotations: list[Any] = []
+            for picture in self._collection.pictures:
+                entry = self._data_of(picture)
+                if entry is None:
+                    continue
+                size, objects = entry
+                image_id = len(images) + 1
+                images.append(image_entry(image_id, self._collection.file_name(picture), size))
+                for one in objects:
+                    annotations.append({**one, "id": len(annotations) + 1, "image_id": image_id})
+            content = {
+                "info": INFO, "images": images, "annotations": annotations,
+                "categories": category_entries(self.classes, skeleton=self.skeleton),
+            }  # fmt: skip
+            self._ensure_folder()
+            write_atomically(self.data_file, json.dumps(content).encode(errors="surrogateescape"))
+            return len(images)
+
+    def _data_of(self, picture: Picture) -> tuple[Size, list[Any]] | None:
+        """The size of an image and its annotations in the data set; None: it is not in there."""
+        draft = self._drafts.get(picture.name)
+        has_done = draft is not None and draft.done is not None
+        if not has_done and picture.record is None:
+            return None
+        if picture.record is not None and picture.record.image is not None:
+            return None  # there is no file that could be named
+        key = (draft.done_at if draft is not None and has_done else None, tuple(self.classes))
+        kept = self._entries.get(picture.number)
+        size = draft.size if draft is not None else picture.record.truth.size if picture.record else (0, 0)
+        if kept is None or kept[1] != key:
+            if draft is not None and draft.done is not None:
+                truth = as_truth(instances_of(draft.done, size, self.classes, self.skeleton))
+            else:
+                found = self.truth(picture)
+                assert found is not None
+                truth = replace(found, semantic=None)
+            kept = annotations_of(truth, 0), key
+            self._entries[picture.number] = kept
+        return size, kept[0]
+
+    def _checked(self, change: Mapping[str, Any], size: Size) -> Object:
+        one = checked_object({**change["object"], "id": change["id"]}, size, self.skeleton)
+        if one["class"] not in self.classes:
+            raise ValueError(f"class {one['class']!r}: expected one of {', '.join(self.classes) or 'none'}")
+        return one
+
+    def _save(self, draft: Draft) -> None:
+        if self._drafts.get(draft.image) == draft:
+            return
+        self._ensure_folder()
+        text = json.dumps(draft.as_json()).encode(errors="surrogateescape")
+        write_atomically(self._file(draft.image), text)
+        self._drafts[draft.image] = draft
+
+    def _ensure_folder(self) -> None:
+        self._collection.out.mkdir(parents=True, exist_ok=True)
+        if self._folder_lock is None:
+            self._take_folder()
+
+    def _take_folder(self) -> None:
+        self._folder_lock = FolderLock(self._collection.out, "folder of corrections")
+
+    def _file(self, name: str) -> Path:
+        plain = quote(name, safe=" ,()[]+", errors="surrogateescape")
+        if len(plain) > MAX_NAME or plain.startswith("."):
+            plain = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+        return self._collection.out / DRAFTS / f"{plain}.json"
+
+    def _read_drafts(self) -> dict[str, Draft]:
+        drafts = {}
+        for file in sorted((self._collection.out / DRAFTS).glob("[!.]*.json")):
+            try:
+                draft = Draft.from_json(object_of(file.read_bytes()))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{file}: not a draft of corrections ({error!r}); restore or remove it"
+                ) from error
+            drafts[draft.image] = draft
+        return drafts
+
+    def _saved_classes(self) -> list[str]:
+        file = self._collection.out / CLASSES
+        if not file.is_file():
+            return []
+        try:
+            return [str(name) for name in object_of(file.read_bytes())["classes"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: not a list of classes ({error!r}); restore or remove it") from error
+
+    def _save_classes(self) -> None:
+        self._ensure_folder()
+        text = json.dumps({"classes": self.classes}).encode(errors="surrogateescape")
+        write_atomically(self._collection.out / CLASSES, text)
+
+
+def _apply(draft: Draft, name: str, new: Object | None, known: int | None) -> bool:
+    """Make one change; whether another tab had changed the same object, whose version then stays, too."""
+    there = draft.objects.get(name)
+    conflict = there is not None and there["rev"] != known
+    if new is None:
+        if there is not None and not conflict:
+            del draft.objects[name]
+        return conflict
+    if conflict:
+        name = f"{name}+{draft.revision}"
+    draft.objects[name] = {**new, "id": name, "rev": draft.revision}
+    return conflict
+
+
+def beginning(found: Instances | None, min_score: float, prefix: str) -> list[Object]:
+    """The objects that corrections of an image begin with: those shown, of at least this score."""
+    if found is None:
+        return []
+    return [one for one in objects_of(found, prefix) if one.get("score", 1.0) >= min_score]

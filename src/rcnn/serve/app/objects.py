@@ -1,0 +1,169 @@
+"""Objects as the browser has them: JSON with a text as id, and masks as runs inside their windows.
+
+Convention: the mask ``[[0, 1], [1, 1]]`` at x 5, y 2 is ``{"window": [5, 2, 2, 2], "runs": [1, 3]}``: the
+lengths of runs of 0, 1, 0, … row by row; the window is x, y, width, height.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rcnn.structures import Instances, Masks, Size, Skeleton
+
+Object = dict[str, Any]
+MAX_OBJECTS = 200_000  # of one image
+TEXTS = ("id", "class")
+
+
+def objects_of(found: Instances, prefix: str) -> list[Object]:
+    """The objects of an image as the page has them, each with the id ``prefix`` and its number from 0."""
+    objects: list[Object] = []
+    scores = None if found.scores is None else found.scores.astype(float).round(4).tolist()
+    boxes = found.boxes.astype(float).round(2).tolist()
+    for number, (name, box) in enumerate(zip(found.names, boxes, strict=True)):
+        one: Object = {"id": f"{prefix}{number}", "class": name, "box": box}
+        if scores is not None:
+            one["score"] = scores[number]
+        if found.keypoints is not None:
+            one["points"] = found.keypoints[number].astype(float).round(2).tolist()
+        if found.crowd is not None and found.crowd[number]:
+            one["crowd"] = True
+        objects.append(one)
+    if found.masks is not None:
+        known = found.outlined
+        for number, (patch, window) in enumerate(
+            zip(found.masks.patches(), found.masks.windows.tolist(), strict=True)
+        ):
+            if known[number]:
+                objects[number]["mask"] = _mask(patch, window)
+    return objects
+
+
+def _mask(patch: npt.NDArray[Any], window: Sequence[int]) -> dict[str, Any]:
+    x1, y1, x2, y2 = window
+    flat = np.concatenate(([0], patch.reshape(-1).astype(np.int8)))
+    edges = np.flatnonzero(np.diff(flat))
+    runs = np.diff(np.concatenate(([0], edges, [patch.size])))
+    return {"window": [x1, y1, x2 - x1, y2 - y1], "runs": runs.tolist()}
+
+
+def instances_of(
+    objects: Sequence[Mapping[str, Any]],
+    size: Size,
+    class_names: Sequence[str],
+    skeleton: Skeleton | None = None,
+) -> Instances:
+    """The objects of a page as instances of an image of ``size`` (height, width).
+
+    Raises:
+        ValueError: something that is not such an object; the message names it and says what is expected.
+    """
+    checked = [checked_object(one, size, skeleton) for one in objects]
+    unknown = sorted({one["class"] for one in checked} - set(class_names))
+    if unknown:
+        raise ValueError(f"class {unknown[0]!r}: expected one of {', '.join(class_names) or 'no class'}")
+    places = {name: label for label, name in enumerate(class_names)}
+    boxes = np.array([one["box"] for one in checked], np.float32).reshape(-1, 4)
+    labels = np.array([places[one["class"]] for one in checked], np.int64)
+    fields: dict[str, Any] = {}
+    if any("mask" in one for one in checked):
+        fields["has_mask"] = np.array(["mask" in one for one in checked], np.bool_)
+        fields["masks"] = _masks(checked, size)
+    if skeleton is not None:
+        absent = [[0.0, 0.0, 0.0]] * len(skeleton.names)
+        points = [one.get("points", absent) for one in checked]
+        fields["keypoints"] = np.array(points, np.float32).reshape(-1, len(skeleton.names), 3)
+    if any(one.get("crowd") for one in checked):
+        fields["crowd"] = np.array([bool(one.get("crowd")) for one in checked], np.bool_)
+    if any("score" in one for one in checked):
+        fields["scores"] = np.array([one.get("score", 1.0) for one in checked], np.float32)
+    return Instances(size, boxes, labels, class_names=tuple(class_names), skeleton=skeleton, **fields)
+
+
+def as_truth(found: Instances) -> Instances:
+    """Corrected objects as truth: without scores, keypoints as visible where they are placed."""
+    points = found.keypoints
+    if points is not None and found.scores is not None:
+        points = points.copy()
+        points[..., 2] = np.where(points[..., 2] > 0, 2, points[..., 2])
+    return replace(found, scores=None, keypoints=points)
+
+
+def _masks(checked: Sequence[Object], size: Size) -> Masks:
+    patches, origins = [], []
+    for one in checked:
+        if "mask" in one:
+            x, y, width, height = one["mask"]["window"]
+            runs = one["mask"]["runs"]
+            values = np.repeat(np.arange(len(runs)) % 2, runs)
+            patches.append(values.reshape(height, width).astype(np.uint8))
+        else:  # the filled box stands in for it
+            x1, y1, x2, y2 = one["box"]
+            x, y = max(0, math.floor(x1)), max(0, math.floor(y1))
+            right, bottom = min(size[1], math.ceil(x2)), min(size[0], math.ceil(y2))
+            patches.append(np.ones((max(0, bottom - y), max(0, right - x)), np.uint8))
+        origins.append((y, x))
+    return Masks.from_patches(patches, origins, size)
+
+
+def checked_object(given: Any, size: Size, skeleton: Skeleton | None = None) -> Object:
+    """An object as the page sent it, if it is one of an image of ``size``; what is not known is left out.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(given, Mapping) or any(not isinstance(given.get(name), str) for name in TEXTS):
+        raise ValueError(f"object {given!r:.80}: expected an id and a class")
+    name = f"object {given['id']!r:.40}"
+    box = _numbers(given.get("box"), 4, f"{name}: box")
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"{name}: the box {box} has no area; expected x1 y1 x2 y2")
+    if box[2] <= 0 or box[3] <= 0 or box[0] >= size[1] or box[1] >= size[0]:
+        raise ValueError(f"{name}: the box {box} is outside of the image, {size[1]} x {size[0]} pixels")
+    one: Object = {"id": given["id"], "class": given["class"], "box": _clipped(box, size)}
+    if given.get("score") is not None:
+        one["score"] = min(1.0, max(0.0, _numbers([given["score"]], 1, f"{name}: score")[0]))
+    if given.get("mask") is not None:
+        one["mask"] = _checked_mask(given["mask"], size, name)
+    if given.get("points") is not None and skeleton is not None:
+        points = given["points"]
+        if not isinstance(points, list) or len(points) != len(skeleton.names):
+            raise ValueError(f"{name}: expected {len(skeleton.names)} keypoints")
+        one["points"] = [_numbers(point, 3, f"{name}: keypoint") for point in points]
+    if given.get("crowd"):
+        one["crowd"] = True
+    return one
+
+
+def _clipped(box: Sequence[float], size: Size) -> list[float]:
+    height, width = size
+    x1, y1, x2, y2 = box
+    return [max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)]
+
+
+def _checked_mask(given: Any, size: Size, name: str) -> dict[str, Any]:
+    window, runs = (given.get("window"), given.get("runs")) if isinstance(given, Mapping) else (None, None)
+    x, y, width, height = (int(value) for value in _numbers(window, 4, f"{name}: mask window"))
+    if min(x, y) < 0 or min(width, height) < 1 or x + width > size[1] or y + height > size[0]:
+        raise ValueError(f"{name}: the mask's window {window} is not inside {size[1]} x {size[0]} pixels")
+    if not isinstance(runs, list) or any(not isinstance(run, int) or run < 0 for run in runs):
+        raise ValueError(f"{name}: expected runs of the mask as whole numbers")
+    if sum(runs) != width * height or not sum(runs[1::2]):
+        raise ValueError(f"{name}: expected a mask of {width * height} pixels that is not empty")
+    return {"window": [x, y, width, height], "runs": runs}
+
+
+def _numbers(given: Any, count: int, what: str) -> list[float]:
+    is_right = isinstance(given, list | tuple) and len(given) == count
+    if not is_right or any(isinstance(v, bool) or not isinstance(v, int | float) for v in given):
+        raise ValueError(f"{what}: expected {count} numbers; found {given!r:.80}")
+    values = [float(value) for value in given]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{what}: expected finite numbers; found {given!r:.80}")
+    return values
