@@ -126,6 +126,7 @@ class DatasetBuilder:
         self.semantic_ids: tuple[int, ...] = ()
         self.skeleton: Skeleton | None = None
         self.unsized: list[Path] = []
+        self.odd_visibilities: Counter[str] = Counter()
 
     @property
     def num_keypoints(self) -> int:
@@ -245,11 +246,13 @@ class DatasetBuilder:
         bare = [annotation.name for annotation in found if annotation.outline is None]
         drawn = "outlines" in self.holds and self.judge_outlines(len(found), len(bare), bare)
         areas = "areas" in self.holds or any(annotation.area is not None for annotation in found)
+        records = [self._record(picture, drawn=drawn, areas=areas) for picture in self.pictures]
+        self.report_visibilities()
         return Dataset(
             format=self.format,
             source=self.source,
             class_names=self.class_names,
-            records=[self._record(picture, drawn=drawn, areas=areas) for picture in self.pictures],
+            records=records,
             problems=tuple(self.problems),
             category_ids=self.category_ids,
             semantic_names=self.semantic_names,
@@ -284,8 +287,35 @@ class DatasetBuilder:
         points = np.zeros((len(found), self.num_keypoints, 3), np.float32)
         for row, annotation in zip(points, found, strict=True):
             if annotation.keypoints is not None:
-                row[:] = annotation.keypoints
+                row[:] = self.with_plain_visibility(annotation.keypoints)
         return points
+
+    def with_plain_visibility(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Keypoints ``[K, 3]`` with visibilities 0, 1 or 2; others are noted for a warning.
+
+        Those above 0 become 2, visible; those below, and NaN, become 0, not annotated.
+        """
+        given = points[:, 2]
+        odd = ~np.isin(given, (0, 1, 2))
+        if not odd.any():
+            return points
+        self.odd_visibilities.update(f"{value:g}" for value in given[odd].tolist())
+        plain = points.copy()
+        plain[odd, 2] = np.where(given[odd] > 0, 2, 0)
+        plain[plain[:, 2] == 0] = 0
+        return plain
+
+    def report_visibilities(self) -> None:
+        """Warn, once, of visibilities other than 0, 1 and 2."""
+        if self.odd_visibilities:
+            shown = shortened([value for value, _ in self.odd_visibilities.most_common()])
+            what = (
+                f"{self.odd_visibilities.total()} keypoints have a visibility other than 0, 1 and 2: {shown}."
+            )
+            advice = (
+                "Above 0 they are taken for visible (2), else for not annotated (0); correct them if not so."
+            )
+            self.warn(what, advice, "keypoints")
 
     def judge_outlines(self, total: int, bare: int, names: Sequence[str]) -> bool:
         """Whether the outlines are used; objects without one are then known by their boxes alone.

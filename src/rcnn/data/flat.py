@@ -100,7 +100,7 @@ class FlatBuilder(DatasetBuilder):
         self.areas.append(np.nan if annotation.area is None else annotation.area)
         if self.skeleton is not None:
             assert annotation.keypoints is not None
-            self.points.frombytes(annotation.keypoints.tobytes())
+            self.points.frombytes(self.with_plain_visibility(annotation.keypoints).tobytes())
         outline = annotation.outline
         assert not isinstance(outline, Bitmap)
         if isinstance(outline, dict):
@@ -116,6 +116,7 @@ class FlatBuilder(DatasetBuilder):
 
     def build(self) -> Dataset:
         """The data set, whose records are made from the arrays."""
+        self.report_visibilities()
         objects, images = len(self.owners), len(self.pictures)
         parts, codes = (np.diff(np.r_[0, np.array(ends, np.int64)]) for ends in (self.parts, self.code_ends))
         bare = (parts == 0) & (codes == 0)

@@ -30,6 +30,7 @@ from rcnn.metrics.semantic import PixelClasses
 from rcnn.structures import OTHER, Instances, MergeSettings, merge, true_segments
 
 COCO_MAX_DETECTIONS = 100
+USUAL_CUT = 0.06  # programs write detections from a score of 0.05 on, or all of them
 
 Progress = Callable[[int, int], None]
 Seconds = dict[str, float]
@@ -159,7 +160,13 @@ def evaluate_results(
         _Unknown(names), dataset, predictions,
         max_detections=max_detections, metrics=metrics, threshold=threshold,
     )  # fmt: skip
-    return evaluation, predictions
+    return replace(evaluation, cut_at=_cut_at(predictions)), predictions
+
+
+def _cut_at(predictions: Sequence[Instances]) -> float | None:
+    """The lowest score, where it is so high that weaker detections seem to have been dropped."""
+    lowest = min((float(p.scores.min()) for p in predictions if p.scores is not None and len(p)), default=0.0)
+    return lowest if lowest > USUAL_CUT else None
 
 
 def measure_predictions(

@@ -182,6 +182,7 @@ class Evaluation:
         agreement: which detection found which object at the best threshold.
         left_out: what is missing from the data because of errors, if anything.
         causes: why objects were missed, where that was asked.
+        cut_at: the lowest score of a file of detections, where weaker ones seem to have been dropped.
     """
 
     measured: tuple[tuple[Metric, MetricResult], ...]
@@ -192,6 +193,7 @@ class Evaluation:
     agreement: Agreement = field(default_factory=Agreement)
     left_out: LeftOut | None = None
     causes: Causes | None = None
+    cut_at: float | None = None
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -299,6 +301,11 @@ class Evaluation:
             said.append(f"best F1 {percent(self.f1)} at score {self.f1_threshold:.2f}")
         if self.left_out is not None:
             said.append(f"measured without: {self.left_out}")
+        if self.cut_at is not None:
+            said.append(
+                f"no score is below {self.cut_at:.2f}: if weaker detections were dropped, AP is too low; "
+                "rcnn predict keeps them with --min-score 0.01"
+            )
         return Group(*shown, *([plain("; ".join(said))] if said else []))
 
     def to_json(self) -> dict[str, Any]:
@@ -320,6 +327,7 @@ class Evaluation:
             "seconds": self.seconds,
             "max_detections": self.max_detections,
             "left_out": None if self.left_out is None else asdict(self.left_out),
+            "cut_at": self.cut_at,
             "has_masks": "mask" in self.kinds,
             "has_keypoints": "keypoint" in self.kinds,
             "families": [metric.name for metric, _ in self.measured],

@@ -172,6 +172,15 @@ def check_recipe(recipe: Recipe, split: Split) -> None:
         model.check_data(recipe.settings, part, name=recipe.model, trains=part is split.train)
 
 
+def unswapped_flips(recipe: Recipe, data: Dataset) -> list[Reason]:
+    """A line for the log where images are mirrored and no keypoint changes places with another."""
+    augment, skeleton = recipe.augment, data.skeleton
+    if not augment.flip or skeleton is None or not skeleton.lacks_partners or augment.flip_pairs is not None:
+        return []
+    why = "if left and right are told apart, name the pairs (augment.flip_pairs), or set augment.flip=false"
+    return [Reason("mirroring", f"no keypoint of {', '.join(skeleton.names)} changes places", why)]
+
+
 def _check_channels(recipe: Recipe, data: Dataset) -> None:
     """Refuse numbers of channels that differ between backbone, normalisation and images."""
     wanted, normalised = recipe.settings.backbone.input_channels, len(recipe.transform.mean)

@@ -36,7 +36,7 @@ from rcnn.training.distributed import (
 )
 from rcnn.training.extension import extend_run
 from rcnn.training.options import TrainOptions
-from rcnn.training.planning import check_recipe, recipe_of_run
+from rcnn.training.planning import check_recipe, recipe_of_run, unswapped_flips
 from rcnn.training.progress import RunLog
 from rcnn.training.recipe import Recipe, load_run_recipe
 from rcnn.training.results import write_results
@@ -232,6 +232,7 @@ def _planned(
     reasons += [] if matched is None else matched.reasons()
     check_recipe(recipe, split)
     split = split.with_flip_pairs(recipe.augment.flip_pairs)
+    reasons += unswapped_flips(recipe, split.train)
     split = _with_proposals(split, recipe, options.sources, options.console)
     log = RunLog(folder / LOG, options.console, quiet=rank() > 0, json_log=options.json_log)
     for text in (*split.messages, *reasons, f"run: {folder}"):

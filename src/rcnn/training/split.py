@@ -324,6 +324,8 @@ def hold_out(data: Dataset, lines: Sequence[str], how: HoldOut) -> Split:
     more = f" and {len(held) - MAX_NAMES_SHOWN} more" if len(held) > MAX_NAMES_SHOWN else ""
     note = f"val: {len(held)} of {len(data)} images held out with seed {how.seed}: {names}{more}"
     val = data.subset(held)
+    if data.class_names and not (~val.objects.crowd).any():
+        note += "; none of them has an object, so nothing can be measured: name validation data with --val"
     trained_on = frozenset(digests[i] for i in kept) if digests else frozenset()
     return Split(data.subset(kept), val, (*lines, note, *how.warnings(val)), trained_on, how.seen)
 

@@ -25,7 +25,7 @@ from rcnn.data.formats import coco_forms as forms
 from rcnn.data.formats.coco_categories import read_categories, usable_categories
 from rcnn.data.formats.coco_forms import plain_annotation, whole_number, with_whole_numbers
 from rcnn.data.formats.coco_images import CocoImages
-from rcnn.data.formats.coco_json import Entry, coco_file, has_fields, is_crowd, is_panoptic, load_coco
+from rcnn.data.formats.coco_json import CrowdMarks, Entry, coco_file, has_fields, is_panoptic, load_coco
 from rcnn.data.formats.coco_keypoints import read_keypoints, read_skeleton
 from rcnn.data.formats.coco_large import (
     LARGE_BYTES,
@@ -138,6 +138,7 @@ class _Reader:
     def __init__(self, builder: DatasetBuilder, content: dict[str, list[Any]], folder: Path) -> None:
         self.builder = builder
         self.suspicions = Suspicions(self.builder)
+        self.crowds = CrowdMarks(self.builder)
         self.seen: set[int | str] = set()  # ids of annotations
         self.repeated: list[str] = []  # ids that occur again
         self.turned: list[str] = []  # annotations with a rotated box
@@ -164,6 +165,7 @@ class _Reader:
         if self.turned:
             what = f"{len(self.turned)} boxes are rotated (attributes.rotation): {shortened(self.turned)}."
             self.builder.warn(what, "The upright boxes around them are used.", "boxes")
+        self.crowds.report()
         self.suspicions.report()
         categories = read_categories(self.builder, self.categories, self.used)
         self.builder.declare_classes(categories.names, categories.ids)
@@ -227,7 +229,7 @@ class _Reader:
         points = None
         if self.builder.skeleton is not None:
             points = read_keypoints(self.builder, entry.get("keypoints"), picture, name)
-        return Annotation(box, label, name, outline, points, crowd=is_crowd(entry), area=area)
+        return Annotation(box, label, name, outline, points, crowd=self.crowds.read(entry, name), area=area)
 
     def _is_empty_prediction(self, entry: Entry, picture: Picture, name: str) -> bool:
         """Whether a model found a box without a pixel inside; the box alone would not be an object."""

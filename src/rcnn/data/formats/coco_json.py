@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rcnn.data.builder import DatasetBuilder
 from rcnn.data.formats.coco_forms import whole_number
 from rcnn.data.formats.contents import ANNOTATION_FOLDERS
 from rcnn.data.problems import shortened
@@ -168,6 +169,35 @@ def is_crowd(entry: Mapping[str, Any]) -> bool:
     if isinstance(marked, str):
         return marked.strip().lower() not in ("", "0", "0.0", "false", "no", "none")
     return marked not in (0, None, False)
+
+
+class CrowdMarks:
+    """Reads ``iscrowd``, and reports once what is neither 0 nor 1."""
+
+    def __init__(self, builder: DatasetBuilder) -> None:
+        self.builder = builder
+        self.odd: dict[bool, list[str]] = {False: [], True: []}  # places, by how they are read
+
+    def read(self, entry: Mapping[str, Any], name: str) -> bool:
+        """Whether the annotation or segment of this name is a crowd."""
+        crowd, marked = is_crowd(entry), entry.get("iscrowd")
+        if marked not in (0, 1, None):
+            self.odd[crowd].append(f"{name} ({str(marked)[:20]!r})")
+        return crowd
+
+    def report(self) -> None:
+        """Add the warning, if there is reason."""
+        ways = ((True, "crowd regions, which nothing is learned from"), (False, "single objects"))
+        said = [
+            f"{len(found)} as {what}: {shortened(found)}"
+            for crowd, what in ways
+            if (found := self.odd[crowd])
+        ]
+        if said:
+            what = f"iscrowd is neither 0 nor 1; read {'; '.join(said)}."
+            self.builder.warn(
+                what, "Write 1 for regions with objects that are not drawn singly, else 0.", "iscrowd"
+            )
 
 
 def has_fields(entry: Any, **types: type | tuple[type, ...]) -> bool:

@@ -27,9 +27,9 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.coco_categories import usable_categories
 from rcnn.data.formats.coco_images import CocoImages
 from rcnn.data.formats.coco_json import (
+    CrowdMarks,
     coco_file,
     has_fields,
-    is_crowd,
     load_coco,
 )
 from rcnn.data.formats.image_index import image_folder
@@ -59,6 +59,7 @@ def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) 
     content = load_coco(path)
     reader = _Reader(path, image_folder(path, content["images"], images), content)
     reader.read_annotations(content["annotations"])
+    reader.crowds.report()
     return reader.builder.build()
 
 
@@ -67,6 +68,7 @@ class _Reader:
 
     def __init__(self, source: Path, folder: Path, content: dict[str, list[Any]]) -> None:
         self.builder = DatasetBuilder("coco panoptic", source, "crowd", "areas")
+        self.crowds = CrowdMarks(self.builder)
         self._read_categories(content["categories"])
         self.images = CocoImages(self.builder, folder)
         self.images.read(content["images"])
@@ -166,7 +168,7 @@ class _Reader:
             return False
         area = segment.get("area")
         area = float(area) if is_number(area) and area >= 0 else w * h
-        found = Annotation(box, label, name, crowd=is_crowd(segment), area=area)
+        found = Annotation(box, label, name, crowd=self.crowds.read(segment, name), area=area)
         picture.annotations.append(found)
         return True
 

@@ -1,4 +1,4 @@
-"""Files that are not there, reported once for all: links whose content was not fetched, missing images.
+"""Files that are not there or not read, reported once for all: links, pipes, devices, missing images.
 
 Readers report a missing image where they need it, one annotation file after the other. Thousands of these are
 one fault, and become one problem.
@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.folders import is_folder
+from rcnn.io.images import IMAGE_ENDINGS
 
 MISSING = re.compile(r"Its image\b.* is missing")  # how readers of all formats report it
+NAMED_LIKE_FILES = {*IMAGE_ENDINGS, ".json", ".yaml", ".yml", ".xml", ".csv", ".txt"}
+MAX_LOOKED_AT = 50_000  # paths, so that large data sets open as fast as before
 FETCH = "Fetch the content (git annex get, dvc pull), or delete the links."
 
 
 def with_gaps_reported(dataset: Dataset) -> Dataset:
-    """The data set with missing images in one problem each kind, and with links that lead nowhere."""
+    """The data set with missing images in one problem each kind, and with what was not read."""
+    skipped = skipped_paths(dataset)
+    if skipped:
+        what = f"{len(skipped)} paths are not files and were not read: {shortened(skipped)}."
+        problem = Problem(
+            dataset.source, what, "Delete them if they do not belong there.", severity="warning"
+        )
+        dataset = replace(dataset, problems=(*dataset.problems, problem))
     if dataset.format == "coco":  # its reader knows the names of all images, and has reported links
         return dataset
     problems = _grouped(dataset.problems)
@@ -34,6 +46,40 @@ def with_gaps_reported(dataset: Dataset) -> Dataset:
     if links:
         problems.append(Problem(links[0], describe_links(links), FETCH, objects=0))
     return dataset if len(problems) == len(dataset.problems) else replace(dataset, problems=tuple(problems))
+
+
+def skipped_paths(dataset: Dataset) -> list[str]:
+    """What is named like a file of a data set, in its folders, and is none: name and kind of each.
+
+    Only regular files are read: a pipe would be waited for without end, a device read without end.
+    """
+    source, found, looked_at = dataset.source, list[str](), 0
+    of_images = {record.path.parent for record in dataset.records if record.image is None}
+    folders = [source] if source.is_dir() else sorted({source.parent, *of_images})
+    for folder in folders:  # those below are added on the way
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                looked_at += 1
+                if entry.name.startswith(".") or entry.is_file(follow_symlinks=False):
+                    continue
+                named = PurePath(entry.name).suffix.lower() in NAMED_LIKE_FILES
+                if entry.is_dir() and not named:
+                    folders += [] if entry.is_symlink() or not source.is_dir() else [Path(entry.path)]
+                elif not entry.is_file():
+                    found.append(f"{entry.name} ({_kind(Path(entry.path))})")
+        if looked_at > MAX_LOOKED_AT:
+            break
+    return sorted(found)
+
+
+def _kind(path: Path) -> str:
+    """What a path is that is no regular file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "a link to nothing"
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def dangling_links(folders: Iterable[Path]) -> list[Path]:

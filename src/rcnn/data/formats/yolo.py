@@ -213,7 +213,7 @@ class _Reader:
         points = np.zeros((len(given), 3), dtype=np.float32)
         points[:, :2] = given[:, :2] * picture.size[::-1]
         points[:, 2] = given[:, 2] if self.per_keypoint == 3 else 2 * given[:, :2].any(1)
-        points[points[:, 2] <= 0] = 0
+        points[points[:, 2] == 0] = 0
         return points
 
     def finish(self) -> None:

@@ -29,7 +29,7 @@ from rcnn.data.formats.yolo_settings import (
     split_entries,
 )
 from rcnn.io.atomic import read_lines
-from rcnn.io.folders import is_file
+from rcnn.io.folders import is_file, is_folder
 from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 
 ABOVE = 4  # number of folders above the images that are searched for settings
@@ -88,7 +88,7 @@ class LabelFinder:
         """The text files of a folder by their plain names without extensions."""
         if folder not in self.texts:
             found: dict[str, list[Path]] = defaultdict(list)
-            files = visible_files(folder) if folder.is_dir() else []
+            files = visible_files(folder) if is_folder(folder) else []
             for file in (f for f in files if f.suffix.lower() == ".txt" and f.is_file()):
                 stem = file.with_suffix("")
                 name = stem.stem if stem.suffix.lower() in IMAGE_ENDINGS else stem.name
