@@ -4,6 +4,7 @@ The examples of a page are run in their order, in one folder that has the data a
 would train for minutes trains for one pass instead: ``SHORTER`` lists every text that is replaced.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -50,6 +51,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         truth.rename(folder / "truth.json")  # they all have the same images
     for name in IMAGES:
         Image.fromarray(tiny_shapes(1, first=21)[0].image).save(folder / name)
+    ring = [[0, 0], [SIDE, 0], [SIDE, SIDE // 2], [0, SIDE // 2], [0, 0]]
+    upper = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    (folder / "regions.geojson").write_text(json.dumps(upper), encoding="utf-8")
     small = replace(tiny_recipe(), settings=MaskRCNNSettings(**ONE_LEVEL, mask=MASK))
     (folder / "tiny.toml").write_text(dump_recipe(small), encoding="utf-8")
     rcnn.train(folder / "cells", recipe=folder / "tiny.toml", epochs=1, out=folder / "runs" / "cells")

@@ -18,8 +18,9 @@ SOURCE = str(Path(__file__).parents[1] / "src")
 FUNCTIONS = (
     "bench", "check", "convert", "data_stats", "demo", "evaluate", "evaluate_results", "explain",
     "explain_data", "export", "fix_data", "get_data",
-    "import_weights", "list_models", "load", "merge", "merge_data", "next_images", "open_data", "predict",
-    "propose", "push", "report", "sample_images", "show", "split_data", "train", "write_annotations",
+    "import_weights", "list_models", "load", "measure", "merge", "merge_data", "next_images", "open_data",
+    "predict", "propose", "push", "report", "sample_images", "show", "split_data", "train",
+    "write_annotations",
 )  # fmt: skip
 MAX_MODULES = 8  # at the top level, beside the folders
 
@@ -78,6 +79,7 @@ def test_functions_stay_functions_when_their_neighbours_are_imported() -> None:
         "rcnn.data.show",
         "rcnn.data.splitting",
         "rcnn.data.formats.open",
+        "rcnn.measuring.measurements",
     ):
         importlib.import_module(module)
     for name in FUNCTIONS:

@@ -13,8 +13,8 @@ A tour in the order of the data:
    causes over a data set; ``export`` writes it for ONNX Runtime or OpenVINO, and ``import_weights`` opens
    models of other programs; ``push`` puts it on the Hugging Face Hub.
 4. ``detector.predict(images)`` finds the objects of new images, as one ``Instances`` per image; ``predict``
-   writes what it finds into a folder, and ``write_annotations`` writes objects in the format of another
-   program. ``sample_images("nuclei")`` are photographs to try it on.
+   writes what it finds into a folder, ``measure(image, found)`` measures it, and ``write_annotations`` writes
+   objects in the format of another program. ``sample_images("nuclei")`` are photographs to try it on.
 5. ``next_images(detector, pool)`` chooses the images that are most worth annotating.
 
 >>> import rcnn
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from rcnn.inference.output_files import OutputFiles
     from rcnn.inference.writers import predict_to_files as predict
     from rcnn.loading import load, sample_images
+    from rcnn.measuring.measurements import Measurements, measure
+    from rcnn.measuring.prediction import Measuring
     from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
     from rcnn.models.faster_rcnn import FasterRCNN, FasterRCNNSettings
     from rcnn.models.fcn import FCN, FCNSettings
@@ -92,6 +94,8 @@ _MODULES = {
     "rcnn.inference.output_files": "OutputFiles",
     "rcnn.inference.writers": "predict_to_files",
     "rcnn.loading": "load sample_images",
+    "rcnn.measuring.measurements": "Measurements measure",
+    "rcnn.measuring.prediction": "Measuring",
     "rcnn.models.fast_rcnn": "FastRCNN FastRCNNSettings",
     "rcnn.models.faster_rcnn": "FasterRCNN FasterRCNNSettings",
     "rcnn.models.fcn": "FCN FCNSettings",
@@ -132,6 +136,8 @@ __all__ = [
     "MaskRCNN",
     "MaskRCNNSettings",
     "Masks",
+    "Measurements",
+    "Measuring",
     "MergeSettings",
     "Output",
     "OutputFiles",
@@ -158,6 +164,7 @@ __all__ = [
     "import_weights",
     "list_models",
     "load",
+    "measure",
     "merge",
     "merge_data",
     "next_images",

@@ -16,6 +16,7 @@ from rcnn.io.destinations import refuse_unwritable, refuse_unwritable_file, refu
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
     from rcnn.io.reading import Reading
+    from rcnn.measuring.prediction import Measuring
 
 
 PathCallback = Callable[[typer.CallbackParam, Path | None], Path | None]
@@ -234,6 +235,42 @@ def chosen_reading(
 
     document = parse_assignments(reading_settings(channels, plane, exif))
     return build_settings(base or Reading(), document.get("transform", {}).get("read", {}), "transform.read")
+
+
+def chosen_measuring(
+    kinds: str | None,
+    pixel_size: str | None,
+    background: str,
+    regions: Path | None,
+    colour_by: str | None,
+    colour_range: str | None,
+) -> Measuring | None:
+    """What these options measure; None: nothing. Options about measuring without kinds measure shapes.
+
+    Raises:
+        ValueError: an option of another form; it names the option.
+    """
+    if kinds is None and not (pixel_size or regions or colour_by):
+        if background != "ring" or colour_range:
+            raise ValueError(
+                "--background and --colour-range need --measure, such as --measure shape,intensity"
+            )
+        return None
+    from rcnn.measuring.prediction import Measuring
+
+    limits = None
+    if colour_range is not None:
+        try:
+            low, high = (float(number) for number in colour_range.split(","))
+        except ValueError as error:
+            raise ValueError(f"--colour-range {colour_range}: expected two numbers, such as 0,500") from error
+        limits = low, high
+    by_intensity = colour_by is not None and colour_by.startswith("intensity")
+    default = ["shape", "intensity"] if by_intensity else ["shape"]
+    chosen = default if kinds is None else [kind.strip() for kind in kinds.split(",")]
+    return Measuring(
+        tuple(chosen), pixel_size, background, None if regions is None else str(regions), colour_by, limits
+    )
 
 
 def open_dataset(

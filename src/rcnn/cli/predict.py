@@ -22,6 +22,7 @@ from rcnn.cli.options import (
     Precision,
     Svd,
     Trust,
+    chosen_measuring,
     chosen_reading,
     exists,
     formats_of,
@@ -34,6 +35,7 @@ from rcnn.cli.options import (
     epilog=examples(
         "rcnn predict nuclei",
         "rcnn predict runs/cells new_images/",
+        "rcnn predict runs/cells slides/ --measure shape,intensity --pixel-size 0.32um --colour-by area",
         "rcnn predict runs/cells a.jpg b.tif --out results --min-score 0.7 --overlay-format jpg",
         "rcnn predict runs/cells new_images/ --to coco,labels --no-overlays",
     )
@@ -97,6 +99,50 @@ def predict(
     ] = "png",
     to: Formats = None,
     copy_images: CopyImages = True,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KINDS",
+            help="Measure the objects: shape, intensity, or both as shape,intensity. Writes "
+            "measurements.csv, summary.csv and measurements.html.",
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Side of a pixel, for example 0.32um, 50nm or 1200dpi; px measures in pixels. Default: from "
+            "the metadata of TIFF files.",
+        ),
+    ] = None,
+    background: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Background of intensities: ring around each object, or the whole image without objects.",
+        ),
+    ] = "ring",
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Count objects inside regions: GeoJSON, ImageJ ROIs, COCO or a mask image; or a folder with "
+            "one file per image.",
+        ),
+    ] = None,
+    colour_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Colour the objects on overlays by a measurement, for example area."
+        ),
+    ] = None,
+    colour_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Values of the first and last colour. Default: 2nd to 98th percentile of each image.",
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = "auto",
     half: Half = False,
@@ -121,7 +167,10 @@ def predict(
     from rcnn.inference.writers import predict_to_files
 
     form = cast("Any", overlay_format)
-    files = OutputFiles(overlays, overlay_scale, form, results_only, formats_of(to), copy_images)
+    measuring = chosen_measuring(measure, pixel_size, background, regions, colour_by, colour_range)
+    files = OutputFiles(
+        overlays, overlay_scale, form, results_only, formats_of(to), copy_images, measuring
+    )  # fmt: skip
     images = images or _photographs(model)
     out = output_folder(out)
     check_output(out, overwrite=overwrite)

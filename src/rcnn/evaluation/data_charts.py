@@ -44,7 +44,7 @@ def histogram(
             axes.stairs(heights, edges, fill=True, color=colour, alpha=0.45)
         labelled.append((axes.stairs(heights, edges, color=colour, linewidth=1.6), key))
     if log:
-        _mark_plainly(axes, edges)
+        mark_plainly(axes, float(edges[0]), float(edges[-1]))
     if len(series) > 1:
         legend(axes, labelled)
     return svg_element(figure, name)
@@ -70,9 +70,8 @@ def _log_edges(values: Values) -> Values:
     return edges
 
 
-def _mark_plainly(axes: Any, edges: Values) -> None:
-    """A logarithmic axis with ticks at plain numbers: 1, 2, 5, 10, …, or powers of two of a narrow range."""
-    low, high = float(edges[0]), float(edges[-1])
+def mark_plainly(axes: Any, low: float, high: float) -> None:
+    """A logarithmic x axis with ticks at plain numbers: 1, 2, 5, 10, …, or a few in a narrow range."""
     powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
     ticks = [tick for tick in ticks if low <= tick <= high]

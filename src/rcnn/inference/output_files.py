@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from rcnn.config import did_you_mean
 from rcnn.config.ranges import check_ranges, ranged
+from rcnn.inference.measured import MeasuringSettings
 from rcnn.io.folders import free_folder, has_content
 
 OverlayFormat = Literal["png", "jpg"]
@@ -32,6 +33,7 @@ class OutputFiles:
             that ``rcnn.open_data`` and other programs read: writable keys of
             ``rcnn.data.formats.registry.FORMATS``, or dotted paths to custom formats.
         copy_images: copy the images into these folders; otherwise name their folder when a data set is read.
+        measuring: measure the objects, see :class:`rcnn.Measuring`.
         results_only: ``predictions.json`` is the bare list of results that COCO's evaluation reads, with
             run-length codes; without ``image_ids``, an image's id is then its path below the given folder.
     """
@@ -42,6 +44,7 @@ class OutputFiles:
     results_only: bool = False
     to: tuple[str, ...] = ()
     copy_images: bool = True
+    measuring: MeasuringSettings | None = None
 
     def __post_init__(self) -> None:
         """Check the values.

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcnn.data.formats.coco_text import CocoText
+from rcnn.inference.measured import MEASURED_FILES
 from rcnn.inference.sources import PROGRESS, RUN, holds_predictions
 from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.folders import has_content
@@ -43,7 +44,9 @@ WRITTEN_FILES = (
     "panoptic.json",
     "next.csv",
     RUN,
+    *MEASURED_FILES,
 )
+HEADS = {"objects.csv": OBJECT_COLUMNS, "counts.csv": COUNT_COLUMNS, "areas.csv": AREA_COLUMNS}
 REFUSAL = "choose another --out, or --overwrite (in Python: overwrite=True) to replace what is there"
 
 
@@ -119,6 +122,7 @@ class OutputTables:
         *,
         image_ids: Mapping[str, int | str],
         folders: AnnotationFolders | None = None,
+        heads: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Prepare the tables.
 
@@ -130,6 +134,7 @@ class OutputTables:
             command: what distinguishes this prediction from others; only the same one is continued.
             image_ids: the id of each image in ``predictions.json``.
             folders: those of the formats that the objects are written in besides.
+            heads: the columns of further tables, by the tables' names.
 
         Raises:
             FolderInUseError: another prediction writes there.
@@ -149,7 +154,8 @@ class OutputTables:
         self.cut: dict[str, int] = {}
         names = ["predictions.json", "objects.csv", "counts.csv"] if detector.class_names else []
         names += ["areas.csv"] if detector.semantic_names else []
-        self.out, self.names = out, names
+        self.heads = HEADS | dict(heads or {})
+        self.out, self.names = out, [*names, *(heads or {})]
         out.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(out, "prediction")
 
@@ -185,8 +191,7 @@ class OutputTables:
         if not whole:
             self._sizes = dict.fromkeys(self.names, 0)
             self._cut()
-            heads = {"objects.csv": OBJECT_COLUMNS, "counts.csv": COUNT_COLUMNS, "areas.csv": AREA_COLUMNS}
-            for name, head in heads.items():
+            for name, head in self.heads.items():
                 self._write(name, table([head]))
             self._write("predictions.json", self.predictions.start())
             for name, text in ({} if self.folders is None else self.folders.start()).items():
@@ -247,6 +252,7 @@ class OutputTables:
         failed: Sequence[str] = (),
         partition: Mapping[str, Any] | None = None,
         annotations: ImageEntry | None = None,
+        rows: Mapping[str, Sequence[Sequence[object]]] | None = None,
     ) -> None:
         """Append one image's objects and areas; every class has its row, with 0 too.
 
@@ -257,6 +263,7 @@ class OutputTables:
             failed: what could not be written of it.
             partition: its entries in ``panoptic.json``.
             annotations: what :meth:`annotated` returned.
+            rows: of further tables, by the tables' names.
         """
         first, annotations = self.counts.total() + 1, annotations or ImageEntry()
         objects = self.predictions.text(self.image_ids[image_id], found) if self.class_names else ""
@@ -267,6 +274,8 @@ class OutputTables:
         )
         self._write("counts.csv", table([image_id, name, counts[name]] for name in self.class_names))
         self._write("areas.csv", table([image_id, *row] for row in areas))
+        for name, own in (rows or {}).items():
+            self._write(name, table(own))
         for name, text in annotations.texts.items():
             self._write(name, text)
         self._note(

@@ -23,6 +23,7 @@ from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.data.formats.coco_text import CocoText
 from rcnn.data.formats.writer import LOST_FILE
 from rcnn.draw import semantic_colours
+from rcnn.inference.measured import ImageMeasured
 from rcnn.inference.output_files import OutputFiles, noted, output_folder
 from rcnn.inference.output_tables import OutputTables, check_output, clear_output
 from rcnn.inference.sources import find_images, listed_ids
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from rcnn.inference.annotation_folders import AnnotationFolders
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
+
+MEASURED_OPACITY = 0.6  # of masks whose colours are to be compared with a colour bar
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,17 @@ def predict_to_files(
     named = files.results_only and image_ids is None
     categories = category_entries(detector.class_names, detector.category_ids, detector.skeleton)
     predictions = CocoText(categories, results_only=files.results_only)
-    asked = {
+    asked: dict[str, Any] = {
         "min_score": detector.min_score if min_score is None else min_score, "max_detections": max_detections,
     }  # fmt: skip
     if getattr(getattr(detector, "network", None), "needs_proposals", False):
         require_opencv()
     folders = _folders(files, out, detector, images, ids)
+    measurer, heads = None, None
+    if files.measuring is not None:
+        measurer = files.measuring.prepared(images, detector)
+        heads = measurer.heads
+        asked["measuring"] = asdict(files)["measuring"]
     if overwrite:
         clear_output(out)
     places = [str(path.resolve()) for path in images.values()]
@@ -148,7 +156,7 @@ def predict_to_files(
     failed: list[str] = []
     in_results = {name: name for name in images} if named else ids
     tables = OutputTables(
-        out, detector, predictions, asked, command, image_ids=in_results, folders=folders
+        out, detector, predictions, asked, command, image_ids=in_results, folders=folders, heads=heads
     )  # fmt: skip
     with tables, shown.completed(tables):
         for done, (image_id, path) in enumerate(images.items(), 1):
@@ -156,20 +164,27 @@ def predict_to_files(
                 try:
                     image = read_image(path, reading=detector.reading, channels=detector.channels)
                     found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
+                    measured = None
+                    if measurer is not None:
+                        measured = measurer.measured(image_id, path, found, tables.counts.total() + 1)
                 except Exception as error:  # whatever a decoder raises must not lose the other images
                     failed.append(_explained(path, error))
                 else:
-                    shown.write(tables, image_id, names[image_id], image=image, found=found)
+                    shown.write(
+                        tables, image_id, names[image_id], image=image, found=found, measured=measured
+                    )
                     most = max_detections or detector.cap(found.size)
                     full = most is not None and len(found) >= most
                     annotations = tables.annotated(image_id, path, found)
                     failures = [*shown.failed, *annotations.failed]
                     tables.add(
                         image_id, found, full=full, failed=failures, partition=shown.partition,
-                        annotations=annotations,
+                        annotations=annotations, rows=None if measured is None else measured.rows,
                     )  # fmt: skip
             if progress is not None:
                 progress(done, len(images))
+    if measurer is not None:
+        measurer.finish(out)
     return Summary(
         out, dict(tables.counts), tables.images, (*failed, *tables.failed), detector.used_precision,
         tables.pixel_fractions(), tuple(tables.full), dict(tables.cut),
@@ -239,7 +254,14 @@ class _Pictures:
         self._writer = PanopticWriter(out / "panoptic.json", ids_of_both)
 
     def write(
-        self, tables: OutputTables, image_id: str, name: str, *, image: Array, found: Instances
+        self,
+        tables: OutputTables,
+        image_id: str,
+        name: str,
+        *,
+        image: Array,
+        found: Instances,
+        measured: ImageMeasured | None = None,
     ) -> None:
         """Write those of one image; what cannot be written is noted, unless nothing can be.
 
@@ -253,7 +275,13 @@ class _Pictures:
         if self.files.overlays:
             with noted(f"{image_id}: its overlay", self.failed):
                 numbers = (tables.counts.total() + 1 + indices).tolist()
-                overlay = pictured.overlay(image, scale=self.files.overlay_scale, numbers=numbers)
+                options: dict[str, Any] = {"scale": self.files.overlay_scale, "numbers": numbers}
+                if measured is None or measured.colours is None:
+                    overlay = pictured.overlay(image, **options)
+                else:
+                    colours = [measured.colours[i] for i in indices.tolist()]
+                    overlay = pictured.overlay(image, colours=colours, opacity=MEASURED_OPACITY, **options)
+                    overlay = measured.with_colour_bar(overlay)
                 ending = f".{self.files.overlay_format}"
                 write_image(overlay, self.out / "overlays" / f"{name.removesuffix('.png')}{ending}")
         if found.semantic is not None:

@@ -149,6 +149,60 @@ def read_image(
     return _as_many(scaled(values, reading, colour=is_rgb), channels, path)
 
 
+COLOURS = ("red", "green", "blue")
+
+
+def read_intensities(path: str | Path, reading: Reading) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """All channels of an image in their own depth, to be measured, whatever channels a model takes.
+
+    As for looking at: WhiteIsZero is inverted and palettes become colours, so that more is brighter.
+
+    Args:
+        path: the file.
+        reading: the plane and orientation; its channels matter only where pages are taken for channels.
+
+    Returns:
+        ``[H, W, C]``, and the name of each channel: empty for a single one, ``red``, ``green``, ``blue``, or
+        ``c0``, ``c1``, … by their numbers in the file.
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
+    path, every = Path(path), _every_channel(Path(path), reading)
+    values, is_rgb = _intensities(path, every, MAX_PIXELS)
+    return values, channel_names(values.shape[2], is_rgb=is_rgb, numbers=every.channels)
+
+
+def intensity_channels(path: str | Path, reading: Reading) -> tuple[str, ...]:
+    """The names of the channels that :func:`read_intensities` returns, from the file's header."""
+    path, every = Path(path), _every_channel(Path(path), reading)
+    with _source(path) as image:
+        if isinstance(image, Image.Image):
+            gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+            return channel_names(1 if gray else 3)
+        chosen = image.channels(every)
+        return channel_names(len(chosen), is_rgb=image.is_rgb(chosen), numbers=every.channels)
+
+
+def channel_names(
+    count: int, *, is_rgb: bool = True, numbers: tuple[int, ...] | None = None
+) -> tuple[str, ...]:
+    """What channels are called; three are colours if ``is_rgb``, others have their numbers."""
+    if count == 1:
+        return ("",)
+    return COLOURS if count == 3 and is_rgb else tuple(f"c{i}" for i in numbers or range(count))
+
+
+def _every_channel(path: Path, reading: Reading) -> Reading:
+    """The reading of all channels; of a file whose pages are taken for channels, those chosen."""
+    every = replace(reading, channels=None)
+    try:
+        image_header(path, every)
+    except ChoiceError:
+        return reading
+    return every
+
+
 def read_mask_colours(path: str | Path) -> npt.NDArray[np.uint8]:
     """Decode a mask whose colours mean something, uint8 ``[H, W, 3]``: all its channels, whatever is chosen.
 

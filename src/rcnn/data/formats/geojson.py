@@ -133,14 +133,27 @@ def _class_of(feature: dict[str, Any]) -> str | None:
 
 def _draw(objects: AnnotatedImages, picture: Picture, geometry: Any, drawn: Drawn) -> None:
     try:
-        found = geometry["coordinates"]
-        polygons = found if geometry.get("type") == "MultiPolygon" else [found]
-        drawn.outline = [as_one_polygon([_ring(ring) for ring in polygon]) for polygon in polygons]
-    except (TypeError, KeyError, ValueError) as error:
-        what = f"Expected the coordinates of a polygon, rings of points [x, y] ({error})."
-        objects.wrong(picture, drawn.place, what)
+        drawn.outline = outline_of(geometry)
+    except ValueError as error:
+        objects.wrong(picture, drawn.place, str(error))
         return
     objects.draw(picture, drawn)
+
+
+def outline_of(geometry: Any) -> list[Part]:
+    """The parts of a polygon or of several, each with its holes.
+
+    Raises:
+        ValueError: no such geometry.
+    """
+    try:
+        found = geometry["coordinates"]
+        polygons = found if geometry.get("type") == "MultiPolygon" else [found]
+        return [as_one_polygon([_ring(ring) for ring in polygon]) for polygon in polygons]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"Expected the coordinates of a polygon, rings of points [x, y] ({error})."
+        ) from error
 
 
 def _ring(ring: Any) -> Part:

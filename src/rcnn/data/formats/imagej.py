@@ -30,6 +30,7 @@ from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
 from rcnn.data.formats.contents import files_with
 from rcnn.data.formats.figures import Part, ellipse
 from rcnn.data.formats.writer import Described, DroppedContent, Item, Writer
+from rcnn.data.problems import Box
 from rcnn.structures.outlines import as_one_polygon, trace
 
 MAX_BYTES = 50_000_000  # of one ROI
@@ -135,20 +136,8 @@ class _Reader:
 
     def _draw(self, picture: Picture, roi: ImagejRoi, place: str) -> None:
         drawn = Drawn(UNNAMED, place)
-        ends = (float(roi.left), float(roi.top), float(roi.right), float(roi.bottom))
-        if roi.subpixelrect:
-            ends = (roi.xd, roi.yd, roi.xd + roi.widthd, roi.yd + roi.heightd)
-        if roi.composite:
-            rings = roi.coordinates(multi=True)
-            drawn.outline = [as_one_polygon([_ring(ring) for ring in rings])]
-        elif roi.roitype == ROI_TYPE.RECT:
-            drawn.box = ends
-        elif roi.roitype == ROI_TYPE.OVAL:
-            x1, y1, x2, y2 = ends
-            drawn.outline = [ellipse(((x1 + x2) / 2, (y1 + y2) / 2), ((x2 - x1) / 2, (y2 - y1) / 2))]
-        elif roi.roitype in AREAS:
-            drawn.outline = [_ring(roi.coordinates())]
-        else:
+        drawn.box, drawn.outline = figure_of(roi)
+        if drawn.box is None and drawn.outline is None:
             self.objects.ignore(f"ROIs of the type {roi.roitype.name.lower()}")
             return
         self.groups[roi.group].append((roi.name or "", drawn))
@@ -166,6 +155,25 @@ class _Reader:
             what = f"{count} ROIs belong to no group, while others do."
             self.objects.builder.warn(what, f"They are read as the class {UNNAMED}.", "groups")
         return self.objects.dataset()
+
+
+def figure_of(roi: ImagejRoi) -> tuple[Box | None, list[Part] | None]:
+    """The box of a rectangle, or the outline of another area; neither of points and lines.
+
+    Raises:
+        ValueError: an area without corners.
+    """
+    ends = (float(roi.left), float(roi.top), float(roi.right), float(roi.bottom))
+    if roi.subpixelrect:
+        ends = (roi.xd, roi.yd, roi.xd + roi.widthd, roi.yd + roi.heightd)
+    if roi.composite:
+        return None, [as_one_polygon([_ring(ring) for ring in roi.coordinates(multi=True)])]
+    if roi.roitype == ROI_TYPE.RECT:
+        return ends, None
+    if roi.roitype == ROI_TYPE.OVAL:
+        x1, y1, x2, y2 = ends
+        return None, [ellipse(((x1 + x2) / 2, (y1 + y2) / 2), ((x2 - x1) / 2, (y2 - y1) / 2))]
+    return None, [_ring(roi.coordinates())] if roi.roitype in AREAS else None
 
 
 def _ring(points: Any) -> Part:

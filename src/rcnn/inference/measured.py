@@ -1,0 +1,58 @@
+"""What a prediction asks of whatever measures the objects that it finds (``rcnn.measuring``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from PIL import Image
+
+from rcnn.lettering import Colour
+from rcnn.structures import Instances
+
+if TYPE_CHECKING:
+    from rcnn.inference.detector import Detector
+    from rcnn.inference.exported import ExportedDetector
+
+MEASURED_FILES = ("measurements.csv", "summary.csv", "regions.csv", "measurements.html")
+
+
+class ImageMeasured(Protocol):
+    """What was measured in one image."""
+
+    @property
+    def rows(self) -> Mapping[str, Sequence[Sequence[object]]]:
+        """The rows of the image in each table, by the table's name."""
+
+    @property
+    def colours(self) -> Sequence[Colour] | None:
+        """A colour for each object on the overlay; None: the usual ones."""
+
+    def with_colour_bar(self, picture: Image.Image) -> Image.Image:
+        """The overlay with what the colours mean."""
+
+
+class Measurer(Protocol):
+    """Measures the objects of the images of one prediction."""
+
+    @property
+    def heads(self) -> Mapping[str, Sequence[str]]:
+        """The columns of each table that is written, by the table's name, such as ``measurements.csv``."""
+
+    def measured(self, image_id: str, path: Path, found: Instances, first_row: int) -> ImageMeasured:
+        """Measure the objects of an image, of which the first is ``first_row`` in ``objects.csv``."""
+
+    def finish(self, out: Path) -> None:
+        """Write what is made of the complete tables in the folder ``out``."""
+
+
+class MeasuringSettings(Protocol):
+    """What is to be measured: plain values in a dataclass."""
+
+    def prepared(self, images: Mapping[str, Path], detector: Detector | ExportedDetector) -> Measurer:
+        """What measures these images.
+
+        Raises:
+            ValueError: settings that do not fit the images or the model.
+        """

@@ -1,0 +1,1 @@
+"""Objects measured: shape, intensity, neighbours and regions, in units of the specimen."""
