@@ -1,4 +1,4 @@
-"""What ``rcnn predict --measure`` measures: settings, and what is written of each image as it is done."""
+"""What a prediction measures: settings, and what is written of each image as it is done."""
 
 from __future__ import annotations
 
