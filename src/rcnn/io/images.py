@@ -152,7 +152,7 @@ def read_image(
 COLOURS = ("red", "green", "blue")
 
 
-def read_intensities(path: str | Path, reading: Reading) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+def read_channels(path: str | Path, reading: Reading) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     """All channels of an image in their own depth, to be measured, whatever channels a model takes.
 
     As for looking at: WhiteIsZero is inverted and palettes become colours, so that more is brighter.
@@ -169,12 +169,12 @@ def read_intensities(path: str | Path, reading: Reading) -> tuple[npt.NDArray[An
         ImageError: as :func:`read_image`.
     """
     path, every = Path(path), _every_channel(Path(path), reading)
-    values, is_rgb = _intensities(path, every, MAX_PIXELS)
+    values, is_rgb = read_intensities(path, every)
     return values, channel_names(values.shape[2], is_rgb=is_rgb, numbers=every.channels)
 
 
 def intensity_channels(path: str | Path, reading: Reading) -> tuple[str, ...]:
-    """The names of the channels that :func:`read_intensities` returns, from the file's header."""
+    """The names of the channels that :func:`read_channels` returns, from the file's header."""
     path, every = Path(path), _every_channel(Path(path), reading)
     with _source(path) as image:
         if isinstance(image, Image.Image):

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from rcnn.config import did_you_mean
 from rcnn.io.atomic import write_atomically
-from rcnn.io.images import channel_names, read_intensities
+from rcnn.io.images import channel_names, read_channels
 from rcnn.io.reading import Reading
 from rcnn.measuring.intensities import Background, check_background, column_names, intensities_of
 from rcnn.measuring.pixel_size import PixelSize, parse_pixel_size, stored_pixel_size
@@ -224,7 +224,7 @@ def _stored_values(
 ) -> tuple[Array, tuple[str, ...]]:
     """``[H, W, C]`` as stored, and the names of the channels."""
     if file is not None:
-        values, names = read_intensities(file, reading)
+        values, names = read_channels(file, reading)
     elif image is None:
         raise ValueError("intensities need the image: measure(image, …) with a file or an array")
     else:
