@@ -72,6 +72,8 @@ def test_commands_have_the_verbs_and_options_that_there_are(document: Path) -> N
             continue  # the verb alone is named
         try:
             command.make_context("rcnn", words)
+        except FileNotFoundError:
+            continue  # files that a reader has
         except Exception as error:
             pytest.fail(f"{document.name}: {line}: {error}")
 

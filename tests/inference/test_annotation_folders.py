@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import roifile
+import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from pycocotools.coco import COCO
@@ -149,6 +150,16 @@ def test_overlaps_lost_in_label_images_are_counted(model: Detector, photos: Path
         assert sorted(np.unique(np.asarray(image))) == [0, 4, 5, 6]
 
 
+def test_programs_read_the_numbers_of_label_images(model: Detector, photos: Path, tmp_path: Path) -> None:
+    """Cellpose reads PNG by OpenCV, unchanged; napari and StarDist's examples by scikit-image or tifffile."""
+    import cv2
+
+    predict(model, photos, tmp_path / "out", "labels")
+    numbers = cv2.imread(str(tmp_path / "out" / "labels" / "labels" / "c.png"), cv2.IMREAD_UNCHANGED)
+    assert (numbers.dtype, numbers.shape) == (np.dtype(np.uint16), SIZE)
+    assert_array_equal(numbers == 4, ring())
+
+
 def test_more_objects_than_16_bits_hold_make_32(tmp_path: Path) -> None:
     from rcnn.data.formats.label_image import LabelImageWriter
     from rcnn.data.formats.writer import DroppedContent, Item
@@ -159,8 +170,8 @@ def test_more_objects_than_16_bits_hold_make_32(tmp_path: Path) -> None:
     writer.write(Item(Path("b.png"), one, (65536,), 2))
     with Image.open(tmp_path / "labels" / "a.png") as image:
         assert np.asarray(image).max() == 65535
-    with Image.open(tmp_path / "labels" / "b.tif") as image:
-        assert (np.asarray(image).dtype, np.asarray(image).max()) == (np.dtype(np.int32), 65536)
+    numbers = tifffile.imread(tmp_path / "labels" / "b.tif")
+    assert (numbers.dtype, numbers.max()) == (np.dtype(np.int32), 65536)
 
 
 def test_an_object_has_its_row_number_everywhere(model: Detector, photos: Path, tmp_path: Path) -> None:
@@ -398,6 +409,43 @@ def test_boxes_alone_are_refused_for_formats_of_outlines(
         back = opened(tmp_path / "boxes" / key, key)
         assert_allclose(back["a"].boxes, boxes.boxes, atol=1e-3, err_msg=key)
         assert back["a"].masks is None
+
+
+def test_a_custom_format_is_written_into_a_folder_of_its_name(
+    model: Detector, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that knows nothing of predictions, named by its dotted path."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "counting_format.py").write_text(COUNTS)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    summary = predict(model, photos, tmp_path / "out", "counting_format:Counts")
+    assert {p.name: p.read_text() for p in (tmp_path / "out" / "counts").glob("*.txt")} == {
+        "a.txt": "3", "b.txt": "0", "c.txt": "3", "all.txt": "light 2, dark 4", "lost.txt": OUTLINES,
+    }  # fmt: skip
+    assert summary.lost == {"counts": {"outlines": 6}}
+
+
+COUNTS = """
+from rcnn.data.formats.writer import Writer
+
+
+class CountWriter(Writer):
+    def write(self, item):
+        (self.folder / f"{item.image.stem}.txt").write_text(str(len(item.truth)))
+
+    def finish(self):
+        listed = (f"{name} {self.counts[name]}" for name in self.dataset.class_names)
+        (self.folder / "all.txt").write_text(", ".join(listed))
+
+
+class Counts:
+    name = "counts"
+    read = print
+    write = CountWriter
+"""
+OUTLINES = "".join(
+    f"outlines: {name}.png, object {number}\n" for name, number in zip("aaaccc", range(1, 7), strict=True)
+)
 
 
 def test_names_that_a_format_cannot_hold_are_refused_before_anything_is_written(

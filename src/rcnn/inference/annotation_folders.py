@@ -203,7 +203,7 @@ class _Folder:
         if self.writer.needs_outlines and len(found) and found.masks is None:
             raise ValueError(
                 f"--to {self.name}: this format holds outlines, and the model finds boxes alone; choose csv, "
-                "coco, voc, yolo or another that holds boxes, with --overwrite"
+                "coco, voc, yolo or another that holds boxes"
             )
 
     def write(self, item: Item) -> dict[str, str]:
@@ -263,8 +263,8 @@ def write_annotations(
     skeleton = next((one.skeleton for one in found if one.skeleton is not None), None)
     data = FoundData(
         names, tuple(category_ids), skeleton,
-        has_masks=any(one.masks is not None for one in found),
-        has_scores=any(one.scores is not None for one in found),
+        has_masks=all(one.masks is not None for one in found if len(one)),
+        has_scores=all(one.scores is not None for one in found if len(one)),
     )  # fmt: skip
     make, target = writer_of(to, ()), Path(out)
     refuse_names([_as_dataset(data, target, records)], format_key(to))

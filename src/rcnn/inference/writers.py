@@ -117,7 +117,7 @@ def predict_to_files(
         max_detections: likewise.
         image_ids: a COCO file that lists the images; ``predictions.json`` and ``panoptic.json`` then have
             its ids and can be compared with it. By default images are numbered from 1.
-        files: the form of overlays and ``predictions.json``; None for the defaults.
+        files: the form of what is written, and further formats; None for the defaults.
         progress: called with the number of images done and of all.
         overwrite: replace what an earlier prediction wrote to ``out``.
 

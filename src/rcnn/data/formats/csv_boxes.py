@@ -324,7 +324,7 @@ class CsvWriter(FileWriter):
         rows: list[list[object]] = []
         for index, (name, box) in enumerate(zip(item.truth.names, item.truth.boxes.tolist(), strict=True)):
             rows.append([*begin, name, *(f"{value:.9g}" for value in box)])
-            if item.truth.scores is not None:
+            if self.dataset.has_scores and item.truth.scores is not None:
                 rows[-1] += [f"{item.truth.scores[index]:.6g}", item.numbers[index]]
         return _lines(rows or [[*begin, *[""] * (7 if self.dataset.has_scores else 5)]])
 
