@@ -15,6 +15,7 @@ from rcnn.data.dataset import Dataset, Record
 from rcnn.evaluation import pictures, report
 from rcnn.evaluation.evaluator import evaluate_predictions
 from rcnn.evaluation.report import write_report
+from rcnn.metrics.causes import CAUSES, Causes, MissedObject
 from rcnn.metrics.matches import ImageMatch
 from rcnn.metrics.metric import Evaluation, MetricResult
 from rcnn.metrics.registry import METRICS
@@ -301,3 +302,27 @@ def test_a_map_names_its_largest_classes():
     panel, other = pictures.compare_maps(np.zeros((*shape, 3), np.uint8), found, found)
     assert (panel.title, other.title) == ("truth", "predicted")
     assert [name for _, name in panel.legend] == list("ihgfed")
+
+
+def test_the_report_says_why_objects_were_missed(tmp_path: Path) -> None:
+    dataset, predictions = make_data(tmp_path / "data", 4)
+    evaluation = measure(dataset, predictions)
+    missed = [
+        MissedObject(match.path.name, number, index, "disk", [5, 5, 25, 25], cause, "")
+        for number, match in enumerate(evaluation.matches)
+        if match.path is not None
+        for index, cause in zip(match.missed_truths, ("cap", "threshold"), strict=False)
+    ]
+    assert missed
+    causes = Causes(missed, 12, 2, "box", 0.5, None, list(NAMES))
+    html = write(
+        tmp_path / "report.html", evaluation=replace(evaluation, causes=causes), dataset=dataset,
+        predictions=predictions,
+    )  # fmt: skip
+    assert "Why objects were missed" in html
+    for cause, count in causes.counts.items():
+        assert f"{CAUSES[cause].title.capitalize()} ({count})" in html
+        assert CAUSES[cause].meaning in html
+    assert "Why objects were missed" not in write(
+        tmp_path / "plain.html", evaluation=evaluation, dataset=dataset, predictions=predictions
+    )

@@ -110,7 +110,11 @@ def _missed(evaluation: Evaluation, dataset: Dataset | None) -> str:
     """Why objects were missed, with examples."""
     if evaluation.causes is None or dataset is None:
         return ""
-    return f"<h2>Why objects were missed</h2>{causes_section(evaluation.causes, dataset)}"
+    lacking = sum(bool(match.missed_truths) for match in evaluation.matches)
+    looked = evaluation.causes.num_images
+    which = "all images" if looked == lacking else f"{looked} of the {lacking} images"
+    text = f"Objects missed at score ≥ {number(evaluation.f1_threshold)}, in {which} with missed objects."
+    return f"<h2>Why objects were missed</h2><p>{text}</p>{causes_section(evaluation.causes, dataset)}"
 
 
 # Sections, in the order of the page

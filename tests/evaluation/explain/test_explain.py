@@ -315,6 +315,8 @@ def test_crowds_are_not_missed(mask_rcnn: Detector) -> None:
     crowd = replace(truth, crowd=np.ones(len(truth), np.bool_))
     marked = replace(data, records=[replace(data.records[0], truth=crowd)])
     assert explain_data(mask_rcnn, marked, min_score=0.99).missed == []
+    with pytest.raises(ValueError, match="it is neither found nor missed"):
+        explain_object(mask_rcnn, marked, 0, index=0)
 
 
 def test_masks_are_compared_where_both_have_them(mask_rcnn: Detector) -> None:

@@ -139,6 +139,20 @@ class Case:
         """The detection that found an object."""
         return self.matching.found.index(index) if index in self.matching.found else None
 
+    def to_be_found(self, subject: Subject) -> Subject:
+        """A true object, if it must be found.
+
+        Raises:
+            ValueError: a crowd or a difficult object, which is neither found nor missed.
+        """
+        if subject.object not in self.matching.objects:
+            place = ", ".join(f"{edge:.0f}" for edge in subject.box)
+            raise ValueError(
+                f"the {subject.class_name} at {place} is a crowd, is marked as difficult, or has no outline: "
+                "it is neither found nor missed; choose another object"
+            )
+        return subject
+
     @property
     def missed(self) -> tuple[int, ...]:
         """The objects that no detection found; crowds and difficult ones are not among them."""
@@ -172,9 +186,9 @@ def choose_subject(
     if index is not None:
         if case is None:
             raise ValueError(f"object {index}: only annotated objects have a number; give truth, or a place")
-        return true_object(case.truth, index)
+        return case.to_be_found(true_object(case.truth, index))
     if case is not None and at is not None and (chosen := object_at(case.truth, at)) is not None:
-        return chosen
+        return case.to_be_found(chosen)
     if case is not None and at is None and case.missed:
         return true_object(case.truth, case.missed[0])
     return at_place(watched, at, class_name)
@@ -289,7 +303,7 @@ def _facts(watched: Watched, step: Followed, subject: Subject, region: Region | 
     assert chain is not None
     assert subject.label is not None
     facts = {name: f"{value:,.3g}" if value < 1 else f"{value:,.0f}" for name, value in _limits(own).items()}
-    facts |= {"class_name": subject.class_name, "neighbour": _neighbour(watched, step)}
+    facts |= {"class_name": subject.class_name, "neighbour": _neighbour(watched, step, subject.label)}
     if own.maps is not None:
         facts["map"] = " x ".join(map(str, own.maps.shape[1:]))
     if region is not None:
@@ -309,17 +323,18 @@ def _facts(watched: Watched, step: Followed, subject: Subject, region: Region | 
     return facts
 
 
-def _neighbour(watched: Watched, step: Followed) -> str:
-    """The detection that a subject's own candidates overlap most, in words."""
+def _neighbour(watched: Watched, step: Followed, label: int) -> str:
+    """The detection for which the subject's best one is dropped, in words."""
     own, chain = step.own, step.chain
     assert chain is not None
-    if not len(own.unsuppressed) or not len(chain.pair_ious):
+    mine = own.pair_labels == label
+    others = own.unsuppressed[mine[own.unsuppressed]]
+    if not len(others):
         return "no other is left"
-    best = int(np.where(own.pair_labels >= 0, chain.pair_ious, -1).argmax())
-    others = own.unsuppressed[own.pair_labels[own.unsuppressed] == own.pair_labels[best]]
+    best = int(np.where(mine, chain.pair_ious, -1).argmax())
     if best in others:
         return "the one detection left here counts for another object"
     overlaps = box_ious(own.pair_boxes[others], own.pair_boxes[best][None])[:, 0]
     row = int(overlaps.argmax())
-    name, score = watched.found.class_names[own.pair_labels[others[row]]], own.pair_scores[others[row]]
+    name, score = watched.found.class_names[label], own.pair_scores[others[row]]
     return f"it overlaps a {name} with a score of {score:.2f} by IoU {overlaps[row]:.2f}"
