@@ -136,7 +136,7 @@ def opened(browser: Any, address: str, fragment: str = "", **context: Any) -> It
     try:
         tab = Tab(own.new_page(), address)
         yield tab.open(fragment)
-        assert not tab.faults
+        assert tab.faults == []
     finally:
         own.close()
 

@@ -16,7 +16,7 @@ from rcnn.io.interruption import INTERRUPTED
 TORCH_PACKAGES = ("torch", "torchvision", "timm")
 # The verbs in the order of the help text.
 VERBS = (
-    "train", "evaluate", "explain", "predict", "app", "bench", "export", "propose", "demo", "report",
+    "train", "evaluate", "explain", "predict", "next", "app", "bench", "export", "propose", "demo", "report",
     "models", "data", "weights", "push",
 )  # fmt: skip
 OLD_NAMES_END = "0.3"  # the version that no longer takes old names of options

@@ -195,6 +195,11 @@ def doubt(detector: Detector | ExportedDetector, image: Array) -> float:
     threshold = detector.min_score
     (found,) = detector.predict(image, min_score=threshold / 2)
     assert isinstance(found, Instances)
+    return doubt_of(found, threshold)
+
+
+def doubt_of(found: Instances, threshold: float) -> float:
+    """The doubts of what was found from half of the ``threshold`` on, added up."""
     if found.scores is None:
         return 0.0
     at = (threshold / 2, threshold, (1 + threshold) / 2)

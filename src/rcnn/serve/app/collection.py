@@ -17,7 +17,7 @@ from rcnn.data.formats.lookup import absolute, is_within, reach_of
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.recognition import find_splits, guessed, recognised
 from rcnn.inference.sources import find_images
-from rcnn.io.images import IMAGE_ENDINGS, image_files, image_header, read_intensities
+from rcnn.io.images import IMAGE_ENDINGS, image_files, image_header, read_image, read_intensities
 from rcnn.io.reading import Reading
 
 CORRECTED = "corrected"
@@ -67,6 +67,12 @@ class Collection:
         if picture.record is not None and picture.record.image is not None:
             return picture.record.load_image(), True
         return read_intensities(picture.path, self.reading)
+
+    def read_for(self, picture: Picture, reading: Reading, channels: int) -> npt.NDArray[Any]:
+        """The image as a model takes it."""
+        if picture.record is not None and picture.record.image is not None:
+            return picture.record.load_image()
+        return read_image(picture.path, reading=reading, channels=channels)
 
     def file_name(self, picture: Picture) -> str:
         """The file as the corrected data set names it: relative to :attr:`out`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcnn.io.images import read_image
 from rcnn.loading import load
 from rcnn.serve.app.collection import Collection, Picture
 from rcnn.structures import Instances
@@ -126,38 +126,41 @@ class Finder:
             raise ValueError("no model is loaded; start with rcnn app MODEL FOLDER, or train one here")
         return self.models[chosen]
 
+    @contextlib.contextmanager
+    def using(self) -> Iterator[None]:
+        """Inside, nobody else uses a model; the job waits."""
+        with self._free:
+            self._wanted += 1
+        try:
+            with self._using:
+                yield
+        finally:
+            with self._free:
+                self._wanted -= 1
+                self._free.notify_all()
+
     def find(self, picture: Picture, model: WorkingModel) -> Instances:
         """What a model finds in an image, kept from the first time on; the job waits meanwhile.
 
         Raises:
             ValueError: the image cannot be read.
         """
-        with self._free:
-            self._wanted += 1
-        try:
+        with self.using():
             return self._find(picture, model)
-        finally:
-            with self._free:
-                self._wanted -= 1
-                self._free.notify_all()
 
     def _find(self, picture: Picture, model: WorkingModel) -> Instances:
-        with self._using:
-            found = model.found.get(picture.number)
-            if found is None:
-                detector = model.detector
-                lowest = min(LOWEST, detector.min_score)
-                try:
-                    if picture.record is not None and picture.record.image is not None:
-                        image = picture.record.load_image()
-                    else:
-                        image = read_image(picture.path, reading=detector.reading, channels=detector.channels)
-                    found = detector.predict(image, min_score=lowest)[0]
-                except Exception as error:
-                    model.failed[picture.number] = str(error) or type(error).__name__
-                    raise
-                model.found[picture.number] = found
-            return found
+        """The same for who uses the models alone."""
+        found = model.found.get(picture.number)
+        if found is None:
+            detector = model.detector
+            try:
+                image = self._collection.read_for(picture, detector.reading, detector.channels)
+                found = detector.predict(image, min_score=min(LOWEST, detector.min_score))[0]
+            except Exception as error:
+                model.failed[picture.number] = str(error) or type(error).__name__
+                raise
+            model.found[picture.number] = found
+        return found
 
     def start(self) -> Progress:
         """Look for objects in all images that the model at work has not seen; nothing if that is going on."""
@@ -190,7 +193,8 @@ class Finder:
                 progress.state = "cancelled"
                 return
             try:
-                self._find(picture, model)
+                with self._using:
+                    self._find(picture, model)
             except Exception as error:  # whatever a decoder raises must not lose the other images
                 progress.failed.append(f"{picture.name}: {error}")
             progress.done += 1

@@ -150,14 +150,15 @@ class Trainings:
 def _listen(training: Training, process: subprocess.Popen[str]) -> None:
     """Keep what the command says, until it ends."""
     assert process.stdout is not None
-    for line in process.stdout:
-        text = line.strip()
-        try:
-            event = json.loads(text)
-        except ValueError:
-            event = {"text": text}
-        if isinstance(event, dict) and event.get("text"):
-            training.said.append(str(event["text"]))
-            training.fraction = float(event.get("fraction") or training.fraction)
-            del training.said[:-LINES]
+    with process.stdout as lines:
+        for line in lines:
+            text = line.strip()
+            try:
+                event = json.loads(text)
+            except ValueError:
+                event = {"text": text}
+            if isinstance(event, dict) and event.get("text"):
+                training.said.append(str(event["text"]))
+                training.fraction = float(event.get("fraction") or training.fraction)
+                del training.said[:-LINES]
     process.wait()

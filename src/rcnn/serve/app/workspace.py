@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rcnn.data.check import check
 from rcnn.draw import palette, semantic_colours
+from rcnn.inference.next_images import MAX_SIDE, doubt_of, spread_out, statistics
 from rcnn.loading import sample_images
 from rcnn.serve.app.collection import Collection, Picture
 from rcnn.serve.app.corrections import Corrections, Draft, beginning
@@ -26,6 +27,7 @@ from rcnn.training.run_folder import REPORT
 Json = dict[str, Any]
 PREFIX_FOUND, PREFIX_DATA = "m", "d"  # of the ids of objects that a model found, and of a data set's
 MAX_PROBLEMS = 500
+MOST_MINUTES = 10_000
 LARGEST_MAP = 4096  # pixels of a side: browsers draw no larger picture
 
 
@@ -48,6 +50,7 @@ class Workspace:
     title: str
     _pixels: PyramidCache = field(default_factory=PyramidCache)
     _thumbnails: dict[int, bytes] = field(default_factory=dict)
+    _looks: dict[int, Any] = field(default_factory=dict)
 
     def picture(self, number: int) -> Picture:
         """An image by its number.
@@ -281,6 +284,80 @@ class Workspace:
             for one in report.problems[:MAX_PROBLEMS]
         ]  # fmt: skip
         return {"problems": rows, "summary": str(report), "total": len(report.problems)}
+
+    def train(self, body: Mapping[str, Any]) -> Json:
+        """Start to train on what is done, from the model at work.
+
+        Raises:
+            ValueError: nothing is done, or a training is running.
+        """
+        minutes = float(body.get("minutes", 5))
+        if not 0 < minutes <= MOST_MINUTES:
+            raise ValueError(f"minutes {minutes:g}: expected more than 0 and at most {MOST_MINUTES}")
+        if not self.corrections.write_data():
+            raise ValueError("no image is done yet: correct one, and press Image done")
+        source = [] if not self.finder.models else ["--from", self.finder.model().source]
+        return self.trainings.start(
+            self.corrections.data_file, [*source, "--minutes", f"{minutes:g}"]
+        ).describe()
+
+    def training(self, name: str) -> Json:
+        """A run: its state, its curves, and what it said."""
+        return self.trainings.named(name).describe()
+
+    def stop_training(self, body: Mapping[str, Any]) -> Json:
+        """Ask the training to stop; it can be resumed."""
+        run = self.trainings.stop()
+        return {} if run is None else run.describe()
+
+    def resume_training(self, body: Mapping[str, Any]) -> Json:
+        """Go on with a training that was stopped."""
+        return self.trainings.resume(str(body.get("name"))).describe()
+
+    def use_training(self, body: Mapping[str, Any]) -> Json:
+        """Put the model of a run to work."""
+        run = self.trainings.named(str(body.get("name")))
+        if run.model is None:
+            raise ValueError(f"{run.folder.name}: there is no model yet")
+        model = self.finder.add(str(run.model), run.folder.name)
+        for name in model.detector.class_names:
+            self.corrections.add_class(name)
+        return self.state()
+
+    def explain(self, picture: Picture, body: Mapping[str, Any]) -> Json:
+        """How the model at work found or missed what is at a place, stage by stage."""
+        from rcnn.evaluation.explain.explain import explain
+
+        model = self.finder.model()
+        at = [float(value) for value in body.get("at", ())]
+        score = body.get("min_score")
+        with self.finder.using():
+            image = self.collection.read_for(picture, model.detector.reading, model.detector.channels)
+            found = explain(
+                cast("Any", model.detector), image, at=cast("Any", tuple(at)),
+                class_name=body.get("class"), min_score=None if score is None else float(score),
+            )  # fmt: skip
+        return found.to_json()
+
+    def next(self, number: int) -> Json:
+        """The image that is most worth annotating after this one, of those looked at; see ``rcnn next``."""
+        model = self.finder.models[self.finder.current] if self.finder.models else None
+        pictures = [one for one in self.collection.pictures if one.number != number]
+        done = [one for one in pictures if self.corrections.status(one) in ("done", "data")]
+        open_ones = [one for one in pictures if one not in done]
+        looked = [one for one in open_ones if model is not None and one.number in model.found]
+        if model is None or not looked:
+            return {"number": open_ones[0].number if open_ones else None}
+        doubts = [doubt_of(model.found[one.number], model.detector.min_score) for one in looked]
+        looks = np.stack([self._look(one) for one in looked])
+        known = [self._look(one) for one in done]
+        ((place, _),) = spread_out(np.array(doubts), looks, 1, known=known)
+        return {"number": looked[place].number}
+
+    def _look(self, picture: Picture) -> Any:
+        if picture.number not in self._looks:
+            self._looks[picture.number] = statistics(self.pyramid(picture).small(MAX_SIDE, View()))
+        return self._looks[picture.number]
 
     def close(self) -> None:
         """Stop what is running; everything that was changed is on the disk already."""

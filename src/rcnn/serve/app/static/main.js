@@ -5,11 +5,13 @@ import { $, guarded, make, showProblem } from "./dom.js";
 import { Compare } from "./compare.js";
 import { showDownloads, showReport } from "./downloads.js";
 import { Edits } from "./edits.js";
+import { Inside } from "./inside.js";
 import { showKeys } from "./keys.js";
 import { Page } from "./page.js";
 import { showProblems } from "./problems.js";
 import { Tabs } from "./tabs.js";
 import { Toolbar } from "./toolbar.js";
+import { Train } from "./train.js";
 
 const POLL = 400, IDLE = 5000; // milliseconds between questions about the state
 const page = new Page();
@@ -18,6 +20,13 @@ tabs.add("objects", "Objects");
 const edits = new Edits(page);
 const toolbar = new Toolbar(page, edits);
 const compare = new Compare(page);
+const reopen = async () => {
+  page.controls.setScore(page.model.min_score, page.model.lowest);
+  await page.refreshStrip();
+  if (page.number >= 0) await page.open(page.number);
+};
+const train = new Train(page, tabs, reopen);
+const inside = new Inside(page, tabs);
 
 function emptyState() {
   const { state } = page;
@@ -85,9 +94,7 @@ async function findAll() {
 async function chooseModel(index) {
   await send("api/model", { index });
   await page.refresh();
-  page.controls.setScore(page.model.min_score, page.model.lowest);
-  await page.refreshStrip();
-  if (page.number >= 0) await page.open(page.number);
+  await reopen();
 }
 
 /** Ask for the state while something is going on, more often then. */
@@ -154,5 +161,5 @@ async function start() {
   poll.timer = setTimeout(poll, IDLE);
 }
 
-window.rcnn = Object.assign(page, { edits, toolbar, compare }); // for tests, and for the curious
+window.rcnn = Object.assign(page, { edits, toolbar, compare, train, inside, tabs }); // for tests, and for the curious
 guarded(start)();

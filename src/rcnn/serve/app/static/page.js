@@ -186,11 +186,10 @@ export class Page extends EventTarget {
     this.dispatchEvent(new Event("selected"));
   }
 
-  /** The image that is most worth looking at next: one that is not done. */
+  /** Open the image that is most worth annotating next, as `rcnn next` chooses it. */
   async next() {
-    const open = this.strip.listed.filter((image) => !["done", "data"].includes(image.status) && image.number !== this.number);
-    const after = open.find((image) => image.number > this.number) ?? open[0];
-    if (after) await this.open(after.number);
+    const { number } = await ask(`api/images/${this.number}/next`);
+    if (number !== null) await this.open(number);
   }
 
   /** The next or previous object in the order of the table. */
