@@ -31,7 +31,7 @@ def page(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of corrections and dropped images. Default: FOLDER-corrected beside FOLDER.",
+            help="Folder of corrections, dropped images and trained models. Default: FOLDER-corrected beside FOLDER.",
         ),
     ] = None,
     port: Annotated[
@@ -48,7 +48,7 @@ def page(
     exif: Exif = None,
     trust: Trust = None,
 ) -> None:
-    """Look at what a model finds, and correct it, in the browser.
+    """Look at what a model finds, correct it and train on it, in the browser.
 
     The page is served to this machine alone and works without a network.
 

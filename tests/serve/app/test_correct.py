@@ -1,4 +1,4 @@
-"""Correcting what a model found, in a real browser: tools, keys, undo, saving, several tabs, a killed process."""
+"""Correcting what a model found, in a real browser: tools, keys, undo, saving, two tabs, a killed process."""
 
 import json
 import os
@@ -84,9 +84,7 @@ def test_every_tool_by_pointer_with_undo_and_redo(browser: Any, blank: Path) -> 
         tab.stroke((80, 20), (80, 20))
         assert area(tab)[0] < painted[0]
         tab.key("t")
-        corner = tab.ask(
-            "() => rcnn.viewer.tool.handles.polygons[0].sort((a, b) => a[0] + a[1] - b[0] - b[1])[0]"
-        )
+        tab.ask("() => rcnn.viewer.tool.handles.polygons[0].sort((a, b) => a[0] + a[1] - b[0] - b[1])[0]")
         tab.key("z")
         tab.key("z")
         assert area(tab) == merged
@@ -135,34 +133,31 @@ def test_everything_is_drawn_by_keys_alone(browser: Any, blank: Path) -> None:
 
 def test_what_is_done_is_the_data_set_and_drafts_are_not(browser: Any, cells: Path) -> None:
     out = cells.parent / "cells-corrected"
-    with served(PageOptions("nuclei", cells)) as server:
-        with opened(browser, server.address) as tab:
-            tab.settled()
-            shown = tab.ask("() => rcnn.shown.length")
-            tab.ask("() => rcnn.select(rcnn.table.rows[0])")
-            tab.key("Delete")
-            assert tab.ask("() => rcnn.shown.length") == shown - 1
-            assert not (out / "annotations.json").exists()
-            tab.page.get_by_role("button", name="Image done").click()
-            tab.until("() => rcnn.info.draft?.status === 'done'")
-            tab.settled()
-            data = open_data(out / "annotations.json")
-            assert not check(data).errors
-            assert [len(record.truth) for record in data.records] == [shown - 1]
-            before = tab.objects
-            tab.key("n")
-            tab.key("Delete")
-            tab.until("() => rcnn.info.draft?.status === 'changed'")
-            assert [len(record.truth) for record in open_data(out / "annotations.json").records] == [
-                shown - 1
-            ]
-            tab.page.reload()
-            tab.until("() => window.rcnn?.info && !rcnn.waiting")
-            assert len(tab.objects) == len(before) - 1, "the draft is there again"
-            masks = data.records[0].load_truth().masks
-            assert masks is not None
-            kept = sorted(sum(one["mask"]["runs"][1::2]) for one in before)
-            assert sorted(masks.areas().tolist()) == kept, "pixel for pixel"
+    with served(PageOptions("nuclei", cells)) as server, opened(browser, server.address) as tab:
+        tab.settled()
+        shown = tab.ask("() => rcnn.shown.length")
+        tab.ask("() => rcnn.select(rcnn.table.rows[0])")
+        tab.key("Delete")
+        assert tab.ask("() => rcnn.shown.length") == shown - 1
+        assert not (out / "annotations.json").exists()
+        tab.page.get_by_role("button", name="Image done").click()
+        tab.until("() => rcnn.info.draft?.status === 'done'")
+        tab.settled()
+        data = open_data(out / "annotations.json")
+        assert not check(data).errors
+        assert [len(record.truth) for record in data.records] == [shown - 1]
+        before = tab.objects
+        tab.key("n")
+        tab.key("Delete")
+        tab.until("() => rcnn.info.draft?.status === 'changed'")
+        assert [len(record.truth) for record in open_data(out / "annotations.json").records] == [shown - 1]
+        tab.page.reload()
+        tab.until("() => window.rcnn?.info && !rcnn.waiting")
+        assert len(tab.objects) == len(before) - 1, "the draft is there again"
+        masks = data.records[0].load_truth().masks
+        assert masks is not None
+        kept = sorted(sum(one["mask"]["runs"][1::2]) for one in before)
+        assert sorted(masks.areas().tolist()) == kept, "pixel for pixel"
 
 
 def test_two_tabs_lose_nothing(browser: Any, blank: Path) -> None:
@@ -229,7 +224,8 @@ def test_a_data_set_is_edited_beside_itself(browser: Any, tmp_path: Path) -> Non
     box = {"category_id": 1, "bbox": [10, 10, 20, 15], "area": 300, "iscrowd": 0}
     content = {
         "images": [
-            {"id": i, "file_name": name, "width": 100, "height": 80} for i, name in ((1, "a.png"), (2, "b.png"))
+            {"id": 1, "file_name": "a.png", "width": 100, "height": 80},
+            {"id": 2, "file_name": "b.png", "width": 100, "height": 80},
         ],
         "categories": [{"id": 1, "name": "cell"}],
         "annotations": [
@@ -278,7 +274,8 @@ LAWS = """async (count) => {
     if (parts && m.area(parts[0]) + m.area(parts[1]) !== m.area(mask)) failed.add('halves');
     for (const ring of m.rings(mask)) {
       const rough = corners(m.simplified(ring, 1.5));
-      const far = (corner) => Math.min(...rough.map((one, j) => apart(corner, one, rough[(j + 1) % rough.length])));
+      const next = (j) => rough[(j + 1) % rough.length];
+      const far = (corner) => Math.min(...rough.map((one, j) => apart(corner, one, next(j))));
       if (Math.max(...corners(ring).map(far)) > 2.2) failed.add('simplified');
     }
   }

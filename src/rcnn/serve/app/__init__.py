@@ -1,4 +1,4 @@
-"""The page: look at what a model finds and correct it, in a browser on this machine.
+"""The page: look at what a model finds, correct it, train on it and look inside, in a browser.
 
 It has no logic of its own: what it shows and does is what the functions of the package return and do.
 
