@@ -31,7 +31,8 @@ def page(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of corrections, dropped images and trained models. Default: FOLDER-corrected beside FOLDER.",
+            help="Folder of corrections, dropped images and trained models. Default: FOLDER-corrected, "
+            "beside FOLDER.",
         ),
     ] = None,
     port: Annotated[
