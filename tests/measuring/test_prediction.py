@@ -43,7 +43,7 @@ def run(folder: Path, out: Path, found: Any = None, **settings: Any) -> Any:
 
 def test_every_output_has_the_same_rows(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(images(tmp_path / "in"), out, pixel_size="0.5um")
+    assert run(images(tmp_path / "in"), out, pixel_size="0.5um").pixel_size == "0.5 µm (given)"
     rows = table(out / "measurements.csv")
     assert (
         [(row["row"], row["image"], row["class"]) for row in rows]
@@ -126,7 +126,8 @@ def test_pixel_sizes_of_files_and_regions(tmp_path: Path) -> None:
     mask[:, :30] = 1
     Image.fromarray(mask).save(tmp_path / "half.png")
     out = tmp_path / "out"
-    run(folder, out, kinds=("shape",), regions=str(tmp_path / "half.png"))
+    summary = run(folder, out, kinds=("shape",), regions=str(tmp_path / "half.png"))
+    assert summary.pixel_size == "0.5 µm (TIFF tags), 1 µm (TIFF tags)"
     rows = table(out / "measurements.csv")
     assert [row["area_um2"] for row in rows] == ["100", "400"]
     assert [row["region"] for row in rows] == ["half", "half"]

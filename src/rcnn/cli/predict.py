@@ -188,6 +188,10 @@ def predict(
     found += [f"{name} {fraction:.1%}" for name, fraction in summary.pixel_fractions.items() if fraction]
     how = "" if summary.precision == "float32" else f"; precision: {summary.precision}"
     print_text(f"{summary.images} images: {', '.join(found) or 'no objects'}; written: {summary.out}{how}")
+    if summary.pixel_size:
+        print_text(
+            f"side of a pixel: {summary.pixel_size}; distributions: {summary.out / 'measurements.html'}"
+        )
     for line in summary.lost_lines():
         print_text(line)
     if summary.full:

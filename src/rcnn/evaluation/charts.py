@@ -302,10 +302,16 @@ def score_chart(agreement: Agreement) -> str:
 
 def count_chart(matches: Sequence[ImageMatch]) -> str:
     """The number of predicted objects over that of true objects, one point per image."""
-    if not matches:
+    true, predicted = ([getattr(m, key) for m in matches] for key in ("num_true", "num_predicted"))
+    return count_scatter(true, predicted, "counts")
+
+
+def count_scatter(true_counts: Sequence[int], predicted_counts: Sequence[int], name: str) -> str:
+    """Predicted over true numbers of objects, one point per image; ``name`` is unique on a page."""
+    if not len(true_counts):
         return ""
     figure, axes = figure_and_axes("true", "predicted")
-    times = Counter((match.num_true, match.num_predicted) for match in matches)
+    times = Counter((int(a), int(b)) for a, b in zip(true_counts, predicted_counts, strict=True))
     true, predicted = zip(*times, strict=True)
     highest = max(1, *true, *predicted)
     axes.plot([0, highest], [0, highest], color=INK, alpha=0.45, linewidth=1, linestyle=(0, (4, 3)))
@@ -324,4 +330,4 @@ def count_chart(matches: Sequence[ImageMatch]) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(xlim=(0, 1.05 * highest), ylim=(0, 1.05 * highest))
-    return svg_element(figure, "counts")
+    return svg_element(figure, name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rcnn.evaluation import charts
 from rcnn.evaluation.alignment import named_as
+from rcnn.evaluation.count_agreement import agreement_section
 from rcnn.evaluation.explain.pages import causes_section
 from rcnn.evaluation.page import (
     Row,
@@ -236,7 +237,10 @@ def _threshold_and_counts(
     head = ["class", "true", "predicted", "difference", "found", "missed", "spurious"]
     table = html_table([*head, "precision, %", "recall, %"], _count_rows(evaluation, dataset, predictions))
     totals = table_card(f"Totals, detections with score ≥ {threshold}", table)
-    return f"<h2>Threshold and counts</h2><p>{text}</p>{card_pair(cards)}{totals}"
+    counts = f"<h2>Threshold and counts</h2><p>{text}</p>{card_pair(cards)}{totals}"
+    if dataset is None:
+        return counts
+    return counts + agreement_section(dataset, predictions, evaluation.matches)
 
 
 def _pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[Instances]) -> str:

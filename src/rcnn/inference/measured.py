@@ -40,6 +40,10 @@ class Measurer(Protocol):
     def heads(self) -> Mapping[str, Sequence[str]]:
         """The columns of each table that is written, by the table's name, such as ``measurements.csv``."""
 
+    @property
+    def pixel_size(self) -> str:
+        """The side of a pixel, or several, and where they are from."""
+
     def measured(self, image_id: str, path: Path, found: Instances, first_row: int) -> ImageMeasured:
         """Measure the objects of an image, of which the first is ``first_row`` in ``objects.csv``."""
 

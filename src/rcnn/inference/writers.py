@@ -56,6 +56,7 @@ class Summary:
         cut: by image, the number of objects that a tile cuts and whose rest was not found.
         lost: by format of ``OutputFiles.to``: how much of what kind it could not hold, which its ``lost.txt``
             lists.
+        pixel_size: of a prediction that measures: the side of a pixel, and where it is from.
     """
 
     out: Path
@@ -67,6 +68,7 @@ class Summary:
     full: tuple[str, ...] = ()
     cut: dict[str, int] = field(default_factory=dict)
     lost: dict[str, dict[str, int]] = field(default_factory=dict)
+    pixel_size: str = ""
 
     def lost_lines(self) -> list[str]:
         """A line for each format that could not hold everything."""
@@ -189,6 +191,7 @@ def predict_to_files(
         out, dict(tables.counts), tables.images, (*failed, *tables.failed), detector.used_precision,
         tables.pixel_fractions(), tuple(tables.full), dict(tables.cut),
         {} if folders is None else {name: dict(lost) for name, lost in folders.lost.items()},
+        "" if measurer is None else measurer.pixel_size,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
+from rcnn.data.problems import shortened
 from rcnn.io.images import ImageError, intensity_channels
 from rcnn.io.reading import Reading
 from rcnn.lettering import Colour
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
 
+MAX_SIZES = 3  # that are named
 TEXT = ("class", "region")  # columns that are no numbers
 
 
@@ -154,6 +156,12 @@ class PredictionMeasurer:
             "summary.csv": summary_columns(self.unit, self.density_unit),
         }
         return heads | ({"regions.csv": region_columns(self.density_unit)} if self.regions else {})
+
+    @property
+    def pixel_size(self) -> str:
+        """The side of a pixel, or several, and where they are from."""
+        different = list(dict.fromkeys(map(str, self.sizes.values())))
+        return shortened(different, MAX_SIZES)
 
     def measured(self, image_id: str, path: Path, found: Instances, first_row: int) -> ImageMeasurements:
         """Measure the objects of an image.
