@@ -125,7 +125,12 @@ def agreement_section(
     for number, (name, agreement) in enumerate(charted[1:] + charted[:1]):  # what is of all comes last
         if several and name != ALL:
             title = f"{name}: true and predicted objects per image"
-            cards.append((title, count_scatter(agreement.true, agreement.predicted, f"counts-{number}")))
+            cards.append(
+                (
+                    title,
+                    count_scatter(agreement.true.tolist(), agreement.predicted.tolist(), f"counts-{number}"),
+                )
+            )
         title = f"{name}: difference of the counts" if several else "Difference of the counts"
         cards.append((title, difference_chart(agreement, f"differences-{number}")))
     text = (

@@ -68,9 +68,9 @@ class PixelSize:
 
     def __str__(self) -> str:
         """Such as ``0.32 µm (OME metadata)``."""
-        return (
-            f"{self.value:.6g} {self.unit.replace('um', 'µm')} ({self.source})" if self.is_known else "1 px"
-        )
+        if not self.is_known:
+            return "unknown, lengths are in pixels"
+        return f"{self.value:.6g} {self.unit.replace('um', 'µm')} ({self.source})"
 
 
 def parse_pixel_size(text: str, option: str = "pixel_size") -> PixelSize:
