@@ -98,6 +98,39 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return made, folder
 
 
+FORKED = """
+import os, sys, time
+import numpy as np, rcnn
+detector = rcnn.load(sys.argv[1])
+image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+before = detector.predict([image], min_score=0.0)[0]
+child = os.fork()
+found = detector.predict([image], min_score=0.0)[0]
+if child == 0:
+    os._exit(0 if len(before) and np.array_equal(found.scores, before.scores) else 1)
+for _ in range(600):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        sys.exit(status)
+    time.sleep(0.1)
+os.kill(child, 9)
+sys.exit("the child waits without end")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_files_that_were_opened_before_a_fork_work_in_the_child(files: tuple[Detector, Path]) -> None:
+    """As gunicorn does with preload_app."""
+    _, folder = files
+    paths = os.pathsep.join([str(Path(rcnn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    for name in ("model.onnx", "openvino"):
+        done = subprocess.run(
+            [sys.executable, "-c", FORKED, str(folder / name)], env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
 STAGE = ONE_LEVEL | {"box": dataclasses.replace(BOX, layers="stage")}
 
 

@@ -61,7 +61,7 @@ def start(data: Path, recipe: Path) -> Iterator[Callable[..., subprocess.Popen[s
             start_new_session=True,
         )  # fmt: skip
         started.append(process)
-        wait_for(lambda: (out / "last.safetensors").exists(), process)
+        wait_for(lambda: (out / "last.safetensors").exists(), process, seconds=180)
         return process
 
     yield begin
@@ -142,6 +142,26 @@ def test_ctrl_c_is_answered_at_once_in_one_line(
     assert "interrupted" in errors
     assert len(errors.splitlines()) == 1
     assert took < 8, "within 2 s, on a machine that does nothing else"
+    checkpoint.read_checkpoint(out / "last.safetensors")
+
+
+@needs_proc
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_ctrl_c_under_torchrun(
+    times: int, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """The processes of the run end in one line and leave nothing; torchrun's own traceback is torchrun's."""
+    out = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start(out, *torchrun, "--no-python", *COMMAND)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert errors.count(f"interrupted; resume with: rcnn train --resume {out}") == 1
+    assert not re.findall(r'File "[^"]*/rcnn/[^"]*"', errors), "no traceback of ours"
+    wait_for(lambda: not members(process.pid), seconds=5)
     checkpoint.read_checkpoint(out / "last.safetensors")
 
 

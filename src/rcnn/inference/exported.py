@@ -355,6 +355,9 @@ def _load_torch(path: Path) -> ExportedDetector:
         import torchvision  # noqa: F401 - brings the operators that the program calls
     except ImportError as error:
         raise ValueError(f"{path} needs torch: pip install torch torchvision; or export to onnx") from error
+    from rcnn.device import survive_fork  # imports torch
+
+    survive_fork()
     try:
         with warnings.catch_warnings():  # of torch 2.9, about how it reads its own archive
             warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
