@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torchvision.models import detection
 from typer.testing import CliRunner
 
 from rcnn.cli import app
 from rcnn.data.classes import match_names, rename_classes
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.data.twins import unpack_digests
 from rcnn.importers.convert import import_weights
 from rcnn.inference.detector import Detector
@@ -176,6 +178,16 @@ def assert_same(one: Instances, two: Instances) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(one.masks, two.masks, strict=True))
 
 
+def logits_of(network: Any) -> list[torch.Tensor]:
+    """The logits ``[R, K + 1]`` of every step, of the same regions in the same image."""
+    draw = torch.Generator().manual_seed(0)
+    corners = torch.rand((40, 4), generator=draw) * 30
+    regions = Regions(corners + torch.tensor([0.0, 0.0, 34.0, 34.0]), torch.zeros(40, dtype=torch.int64))
+    image = torch.rand((1, 3, 64, 64), generator=draw)
+    with torch.no_grad():
+        return rows_of(network.box, network.neck(network.backbone(image)), regions)
+
+
 def rows_of(head: Any, features: Any, regions: Regions) -> list[torch.Tensor]:
     """The logits of a box head, or of every step of a cascade."""
     return [step(features, regions)[0] for step in getattr(head, "steps", [head])]
@@ -252,6 +264,36 @@ def test_classes_of_pixels_are_matched_too() -> None:
             assert new[0] == old[1]
 
 
+@pytest.mark.parametrize("kind", ["FCN", "Panoptic FPN", "Panoptic FPN, things apart"])
+def test_kept_classes_of_pixels_have_the_same_logits(kind: str) -> None:
+    """But pixels of the classes that are left out get others, which the log says."""
+    first = detector_of(*KINDS[kind])
+    soil = first.semantic_names.index("soil")
+    with torch.no_grad():  # so that some pixels are its own
+        first.network.get_parameter(f"{'scores.0' if kind == 'FCN' else 'semantic.logits'}.bias")[soil] += 1
+    second, matched = gone_on(first, data_of(() if kind == "FCN" else CLASSES, ("sea", "sky")))
+    image = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        old, new = (
+            network.logits(image)
+            if kind == "FCN"
+            else network.semantic(network.neck(network.backbone(image)))
+            for network in (first.network, second.network)
+        )
+    for name in ("sea", "sky"):
+        one, two = (d.semantic_names.index(name) for d in (first, second))
+        torch.testing.assert_close(old[:, one], new[:, two], rtol=1e-5, atol=1e-5)
+    lines = [str(reason) for reason in matched.reasons()]
+    assert "pixel classes: soil (left out)" in lines
+    assert any(line.startswith("pixels: those of kept classes may change, too") for line in lines)
+    assert (old.argmax(1) == soil).any(), "else nothing would change"
+
+
+def test_nothing_is_said_of_pixels_where_no_class_is_left_out() -> None:
+    _, matched = gone_on(detector_of(*KINDS["FCN"]), data_of(()))
+    assert not [reason for reason in matched.reasons() if reason.what == "pixels"]
+
+
 def test_keypoints_are_matched_by_name() -> None:
     first = detector_of(*KINDS["Keypoint R-CNN"])
     second, matched = gone_on(first, data_of(CLASSES, points=("tail", "paw", "Nose")))
@@ -263,23 +305,66 @@ def test_keypoints_are_matched_by_name() -> None:
     assert "keypoints: paw (new, with random weights)" in lines
 
 
-@pytest.mark.parametrize("program", ["detectron2", "mmdetection"])
-def test_imported_models_go_on_with_their_conventions(program: str, tmp_path: Path) -> None:
-    """Strides, normalisation and padding are not those of our own models, and no shape shows them."""
-    states: dict[str, Callable[..., Any]] = {"detectron2": detectron2, "mmdetection": mmdetection}
-    state = states[program](drawn(), classes=3)
-    content = {"model": state} if program == "detectron2" else {"state_dict": state, "meta": {}}
-    torch.save(content, tmp_path / "theirs.pth")
-    names = tmp_path / "names.txt"
+def torchvision_state(name: str) -> dict[str, torch.Tensor]:
+    """A detector of torchvision with random weights."""
+    torch.manual_seed(0)
+    build = getattr(detection, name)
+    return build(weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1).state_dict()
+
+
+IMPORTED: dict[str, tuple[str, Callable[[], Any]]] = {
+    "Detectron2, boxes": ("detectron2", lambda: detectron2(drawn(), classes=3)),
+    "Detectron2, masks, C4": ("detectron2", lambda: detectron2(drawn(), classes=3, mask=True, c4=True)),
+    "Detectron2, cascade": ("detectron2", lambda: detectron2(drawn(), classes=3, mask=True, steps=3)),
+    "Detectron2, new baseline": ("detectron2", lambda: detectron2(drawn(), classes=3, mask=True, norm=True)),
+    "Detectron2, keypoints": ("detectron2", lambda: detectron2(drawn(), classes=3, keypoints=17)),
+    "MMDetection, boxes": ("mmdetection", lambda: mmdetection(drawn(), classes=3)),
+    "MMDetection, masks": ("mmdetection", lambda: mmdetection(drawn(), classes=3, mask=True)),
+    "torchvision, boxes": ("torchvision", lambda: torchvision_state("fasterrcnn_resnet50_fpn")),
+    "torchvision, masks, v2": ("torchvision", lambda: torchvision_state("maskrcnn_resnet50_fpn_v2")),
+    "torchvision, keypoints": ("torchvision", lambda: torchvision_state("keypointrcnn_resnet50_fpn")),
+}
+
+
+def imported(name: str, folder: Path) -> Detector:
+    """The model of another program, for small images."""
+    program, make = IMPORTED[name]
+    state = make()
+    key = {"detectron2": "model", "mmdetection": "state_dict"}.get(program)
+    torch.save(state if key is None else {key: state}, folder / "theirs.pth")
+    names = folder / "names.txt"
     names.write_text("\n".join(CLASSES), encoding="utf-8")
-    settings = ["transform.short_side=64", "model.rpn.sizes=[[8], [16], [32], [64], [128]]"]
-    first = import_weights(tmp_path / "theirs.pth", program, classes=names, settings=settings).detector
-    second, _ = gone_on(first, data_of(("Star", "disk", "square")))
+    sizes = [[8, 16, 32, 64, 128]] if "C4" in name else [[8], [16], [32], [64], [128]]
+    settings = ["transform.short_side=64", f"model.rpn.sizes={sizes}"]
+    detector = import_weights(folder / "theirs.pth", program, classes=names, settings=settings).detector
+    with torch.no_grad():  # boxes that stay in the image, of random weights
+        for key, tensor in detector.network.named_parameters():
+            if "deltas" in key:
+                tensor *= 0.01
+    return detector
+
+
+QUICK = ("Detectron2, masks, C4", "Detectron2, cascade", "MMDetection, masks", "torchvision, masks, v2")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in IMPORTED]
+)
+def test_imported_models_go_on_with_their_conventions(name: str, tmp_path: Path) -> None:
+    """Strides, normalisation and padding are not those of our own models, and no shape shows them."""
+    first = imported(name, tmp_path)
+    points = PERSON.names if first.network.needs_keypoints else POINTS
+    second, _ = gone_on(first, data_of(("Star", "disk", "square"), points=points))
     assert second.network.settings == first.network.settings
     assert second.transform == first.transform
     found = predict(first)
     assert len(found) > 0
     assert_same(found, predict(second))
+    fewer, _ = gone_on(first, data_of(("moon", "square"), points=points))
+    before, after = (logits_of(network) for network in (first.network, fewer.network))
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old[:, [1, -1]], new[:, [0, -1]]), "square and the background"
+        assert not torch.equal(old[:, 0], new[:, 1]), "moon is new"
 
 
 # Matching

@@ -110,6 +110,9 @@ class Match:
                 "kept without objects in the data": matched.unseen,
             }
             lines += [Reason(what, ", ".join(names), how) for how, names in groups.items() if names]
+        if self.pixels is not None and self.pixels.left_out:
+            why = "each pixel gets one of the classes that remain, and its score is divided among fewer"
+            lines.append(Reason("pixels", f"those of kept classes may change, too ({why})"))
         if self.classes is not None and self.classes.unseen:
             why = "objects of these that are in the images unannotated are trained as background"
             lines.append(Reason("kept classes", f"{len(self.classes.unseen)}", why))
