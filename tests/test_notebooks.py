@@ -14,7 +14,7 @@ nbformat = pytest.importorskip("nbformat", reason="of the extra docs")
 pytest.importorskip("ipykernel", reason="of the extra docs")
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 named = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-PICTURES = {"first-steps": 5, "lineage": 8}
+PICTURES = {"first-steps": 5, "going-on": 5, "lineage": 8}
 
 
 @named
