@@ -142,7 +142,7 @@ def gone_on(start: Detector, split: Split, **how: Any) -> tuple[Detector, Match]
     """The model that a training on the data begins with, and how its classes were matched."""
     begun = Start("first", start, whole=True)
     matched = match(begun, split, rename={}, keep=False) if not how else match(begun, split, **how)
-    model, data = begun.model_for(matched.split.train), matched.split.train
+    model, data = begun.model_for(matched), matched.split.train
     assert model is not None
     torch.manual_seed(5)
     network = build_model(model.name, model.settings, data.class_names, data.semantic_names, data.skeleton)
@@ -385,6 +385,19 @@ def test_imported_models_go_on_with_their_conventions(name: str, tmp_path: Path)
 def test_names(own: Any, theirs: Any, names: Any, places: Any, reason: str) -> None:
     matched = match_names(own, theirs)
     assert (matched.names, matched.theirs) == (names, places), reason
+
+
+def test_new_classes_take_larger_steps() -> None:
+    """What a model knows it forgets with them, but random rows have to be learnt."""
+    begun = Start("first", detector_of(*KINDS["Keypoint R-CNN"]), whole=True)
+    factors = {}
+    for names, points in (
+        (CLASSES, POINTS), (CLASSES[:1], POINTS), ((*CLASSES, "moon"), POINTS), (CLASSES, (*POINTS, "paw")),
+    ):  # fmt: skip
+        model = begun.model_for(match(begun, data_of(names, points=points), rename={}, keep=False))
+        assert model is not None
+        factors[names, points] = model.lr_factor
+    assert list(factors.values()) == [1 / 30, 1 / 30, 1 / 4, 1 / 4]
 
 
 # From data to a run

@@ -37,8 +37,10 @@ SCENIC_STD = 0.35
 MIN_IMAGES_FOR_ORIENTATION = 20  # fewer do not show whether they have an upright direction
 # On photographs the backbone learns more slowly than the heads: it was pretrained on such.
 PHOTOGRAPH_LR_FACTOR = 0.25
-# A trained model needs smaller steps than random heads do.
-START_LR_FACTOR = 0.25
+# A trained model needs smaller steps than random heads do; one that knows all classes still smaller ones,
+# with which it forgets little of what it was trained on (benchmarks/README.md, "Going on from a model").
+NEW_CLASSES_LR_FACTOR = 1 / 4
+START_LR_FACTOR = 1 / 30
 MIN_ASPECT_SIMILARITY = 0.6  # of the boxes of a class, so that truncated ones can be recognised
 MIN_BORDER_OBJECTS = 30  # at the images' borders, to see how annotators treat truncated objects
 WHOLE_FRACTION = 0.75  # if this much is left of all of them, the borders truncate nothing
@@ -84,12 +86,19 @@ class FixedModel:
         name: a key of ``MODELS`` or a dotted path.
         settings: of the model, for the classes of the data.
         transform: the one that it was trained with.
+        has_new: whether the data have classes or keypoints that it does not know.
     """
 
     source: str
     name: str
     settings: Any
     transform: Transform
+    has_new: bool = False
+
+    @property
+    def lr_factor(self) -> float:
+        """The learning rate as a multiple of that of a new model."""
+        return NEW_CLASSES_LR_FACTOR if self.has_new else START_LR_FACTOR
 
     def reasons(self, max_objects: int) -> list[Reason]:
         """Lines about it, for data with at most ``max_objects`` in an image."""
@@ -147,7 +156,7 @@ def plan(
     transform = transform if start is None else start.transform
     scaled, factors = statistics.scaled(data, transform)
     augment, photographs, why_augment = choose_augment(data, statistics, scaled=scaled, factors=factors)
-    lr = TrainSettings.lr * (1.0 if start is None else START_LR_FACTOR)
+    lr = TrainSettings.lr * (1.0 if start is None else start.lr_factor)
     train = TrainSettings(
         lr=lr, seed=seed,
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs,

@@ -227,7 +227,11 @@ def _planned(
     matched = None if start is None else match_asked(start, split, options.settled(given))
     split = split if matched is None else matched.split
     recipe, reasons = recipe_of_run(
-        options, given, split, None if start is None else start.model_for(split.train), device=device
+        options,
+        given,
+        split,
+        None if start is None or matched is None else start.model_for(matched),
+        device=device,
     )
     reasons += [] if matched is None else matched.reasons()
     check_recipe(recipe, split)

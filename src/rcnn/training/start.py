@@ -51,13 +51,14 @@ class Start:
     detector: Detector
     whole: bool
 
-    def model_for(self, data: Dataset) -> FixedModel | None:
-        """The model of a plan for these data; None where a recipe says which."""
+    def model_for(self, matched: Match) -> FixedModel | None:
+        """The model of a plan for matched data; None where a recipe says which."""
         if not self.whole:
             return None
         network = self.detector.network
-        settings = network.settings_for(network.settings, data)
-        return FixedModel(self.source, model_name(network), settings, self.detector.transform)
+        settings = network.settings_for(network.settings, matched.split.train)
+        name, transform = model_name(network), self.detector.transform
+        return FixedModel(self.source, name, settings, transform, has_new=matched.has_new)
 
     def seen(self) -> Seen:
         """The images that it was trained on."""
@@ -94,6 +95,11 @@ class Match:
     classes: MatchedNames | None = None
     pixels: MatchedNames | None = None
     keypoints: MatchedNames | None = None
+
+    @property
+    def has_new(self) -> bool:
+        """Whether the data have anything that the model does not know."""
+        return any(m is not None and m.new for m in (self.classes, self.pixels, self.keypoints))
 
     def reasons(self) -> list[Reason]:
         """Lines that say what is known, new and left out."""
