@@ -28,6 +28,7 @@ from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.output_tables import clear_output
 from rcnn.inference.writers import Summary, predict_to_files
 from rcnn.io.reading import Reading
+from rcnn.measuring.prediction import Measuring
 from rcnn.structures import Instances, Masks, Skeleton
 
 SIZE = (40, 60)
@@ -216,6 +217,23 @@ def test_qupath_gets_detections_with_class_and_score(model: Detector, photos: Pa
     outer, hole = features[0]["geometry"]["coordinates"]
     assert outer[0] == outer[-1], "rings are closed"
     assert len(hole) == 5
+
+
+def test_qupath_gets_what_was_measured(model: Detector, photos: Path, tmp_path: Path) -> None:
+    """The numbers of ``measurements.csv``, by its columns."""
+    files = OutputFiles(False, to=("geojson", "coco"), measuring=Measuring(kinds=("shape",)))
+    predict_to_files(model, [photos], tmp_path / "out", files=files)
+    with (tmp_path / "out" / "measurements.csv").open(newline="") as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    content = json.loads((tmp_path / "out" / "geojson" / "annotations" / "c.geojson").read_text())
+    for feature in content["features"]:
+        row = rows[feature["properties"]["name"]]
+        found = feature["properties"]["measurements"]
+        assert found.keys() > {"score"}
+        assert all(found[name] == float(row[name]) for name in found.keys() - {"score"})
+        area = next(name for name in found if name.startswith("area"))
+        assert found[area] > 0
+    assert len(content["features"]) == 3
 
 
 def test_label_studio_gets_predictions(model: Detector, photos: Path, tmp_path: Path) -> None:

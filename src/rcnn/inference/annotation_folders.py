@@ -127,8 +127,17 @@ class AnnotationFolders:
         """What the files begin with."""
         return {name: text for folder in self._folders.values() for name, text in folder.start().items()}
 
-    def write(self, name: str, path: Path, found: Instances, first: int) -> ImageEntry:
+    def write(
+        self,
+        name: str,
+        path: Path,
+        found: Instances,
+        first: int,
+        measurements: tuple[Mapping[str, float], ...] = (),
+    ) -> ImageEntry:
         """Write an image's objects, of which the first has the number ``first`` in all images.
+
+        ``measurements`` are the numbers of each object by their names, if it was measured.
 
         Raises:
             ValueError: a format needs outlines, and the model finds boxes alone.
@@ -138,7 +147,7 @@ class AnnotationFolders:
             folder.refuse_boxes(found)
             target = folder.writer.image_path(self._file_names[name])
             numbers = tuple(range(first, first + len(found)))
-            item = Item(target, replace(found, semantic=None), numbers, self.ids[name])
+            item = Item(target, replace(found, semantic=None), numbers, self.ids[name], measurements)
             failures = len(entry.failed)
             with noted(f"{name}: its annotation as {folder.name}", entry.failed):
                 if self.copy_images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +17,36 @@ if TYPE_CHECKING:
     from rcnn.inference.exported import ExportedDetector
 
 MEASURED_FILES = ("measurements.csv", "summary.csv", "regions.csv", "measurements.html")
+
+
+# Columns of measurements.csv that say which object it is.
+_NAMING = ("row", "image", "class", "score")
+
+
+def numbers_of(
+    heads: Mapping[str, Sequence[str]], rows: Mapping[str, Sequence[Sequence[object]]]
+) -> tuple[dict[str, float], ...]:
+    """What was measured of each object of an image, by the columns of ``measurements.csv``.
+
+    Empty cells and texts are left out.
+    """
+    names = heads["measurements.csv"]
+    return tuple(
+        {
+            name: number
+            for name, cell in zip(names, row, strict=True)
+            if name not in _NAMING and (number := _number(cell)) is not None
+        }
+        for row in rows["measurements.csv"]
+    )
+
+
+def _number(cell: object) -> float | None:
+    try:
+        number = float(str(cell))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 class ImageMeasured(Protocol):

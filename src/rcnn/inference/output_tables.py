@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcnn.data.formats.coco_text import CocoText
-from rcnn.inference.measured import MEASURED_FILES
+from rcnn.inference.measured import MEASURED_FILES, ImageMeasured, numbers_of
 from rcnn.inference.sources import PROGRESS, RUN, holds_predictions
 from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.folders import has_content
@@ -237,11 +237,14 @@ class OutputTables:
             file.seek(self._sizes[name])
             file.truncate()
 
-    def annotated(self, image_id: str, path: Path, found: Instances) -> ImageEntry:
+    def annotated(
+        self, image_id: str, path: Path, found: Instances, measured: ImageMeasured | None = None
+    ) -> ImageEntry:
         """Write an image's objects in all formats; :meth:`add` then appends and notes what is returned."""
         if self.folders is None:
             return ImageEntry()
-        return self.folders.write(image_id, path, found, self.counts.total() + 1)
+        numbers = () if measured is None else numbers_of(self.heads, measured.rows)
+        return self.folders.write(image_id, path, found, self.counts.total() + 1, numbers)
 
     def add(
         self,

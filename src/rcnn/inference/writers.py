@@ -177,7 +177,7 @@ def predict_to_files(
                     )
                     most = max_detections or detector.cap(found.size)
                     full = most is not None and len(found) >= most
-                    annotations = tables.annotated(image_id, path, found)
+                    annotations = tables.annotated(image_id, path, found, measured)
                     failures = [*shown.failed, *annotations.failed]
                     tables.add(
                         image_id, found, full=full, failed=failures, partition=shown.partition,

@@ -173,8 +173,8 @@ def _ring(ring: Any) -> Part:
 class GeojsonWriter(Writer):
     """A GeoJSON file per image, which QuPath opens: polygons with holes, or rectangles.
 
-    Objects of a data set become annotations. Predictions become detections, with their score as a
-    measurement and their number as the name.
+    Objects of a data set become annotations. Predictions become detections, with their score and whatever was
+    measured as measurements, and their number as the name.
     """
 
     holds = frozenset({"outlines"})
@@ -207,7 +207,8 @@ def _described(item: Item, index: int) -> dict[str, Any]:
     classification = {"name": truth.names[index]}
     if truth.scores is None:
         return {"objectType": "annotation", "classification": classification}
-    measurements = {"score": round(float(truth.scores[index]), 6)}
+    measured = item.measurements[index] if item.measurements else {}
+    measurements = {"score": round(float(truth.scores[index]), 6), **measured}
     name = str(item.numbers[index])
     return {
         "objectType": "detection",

@@ -88,12 +88,14 @@ class Item:
         numbers: the number of each object, in :class:`DroppedContent` and wherever the format has room for
             one: counted from 1 in each image of a data set, in all images of a prediction.
         image_id: as in the record.
+        measurements: of predictions that are measured: the numbers of each object by their names.
     """
 
     image: Path
     truth: Instances
     numbers: tuple[int, ...]
     image_id: int | str
+    measurements: tuple[Mapping[str, float], ...] = ()
 
     def place(self, index: int) -> str:
         """How an object is named in :class:`DroppedContent`."""
@@ -101,8 +103,11 @@ class Item:
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> Item:
         """The same image with some of its objects."""
-        numbers = tuple(n for n, keep in zip(self.numbers, wanted.tolist(), strict=True) if keep)
-        return replace(self, truth=self.truth[wanted], numbers=numbers)
+        kept = np.flatnonzero(wanted).tolist()
+        return replace(
+            self, truth=self.truth[wanted], numbers=tuple(self.numbers[i] for i in kept),
+            measurements=tuple(self.measurements[i] for i in kept) if self.measurements else (),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
