@@ -130,8 +130,8 @@ def predict_to_files(
         OSError: the folder cannot be written, or no longer; what is done is kept.
     """
     out, files = output_folder(out), files or OutputFiles()
-    check_output(out, overwrite=overwrite)
     images = find_images(inputs, exclude=out)
+    check_output(out, overwrite=overwrite)
     ids: dict[str, int | str] = {name: number for number, name in enumerate(images, 1)}
     if image_ids is not None:
         ids = listed_ids(Path(image_ids), images)
