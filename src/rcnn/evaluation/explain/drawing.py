@@ -224,7 +224,7 @@ def _draw_proposals(axes: Any, explanation: Explanation, view: View) -> None:
     entries = [(SUBJECT, _name(explanation)), (OTHER, plural(len(kept_here), "proposal") + " here")]
     if dropped:
         entries.append((DROPPED, f"{len(dropped_here):,} dropped here"))
-    _key(axes, [*entries, (KEPT, f"{len(own)} on the object")])
+    _key(axes, [*entries, (KEPT, f"{len(own)} with IoU ≥ 0.5")])
 
 
 def _draw_region(axes: Any, explanation: Explanation, view: View) -> None:
