@@ -106,6 +106,52 @@ class Picture:
     image: Callable[[], npt.NDArray[np.uint8]] | None = None
 
 
+@dataclass(frozen=True)
+class PlainObjects:
+    """Objects without faults, keypoints and marks, many at a time.
+
+    Attributes:
+        pictures: the image of each.
+        labels: as in :class:`Annotation`, like the following fields.
+        names: likewise.
+        boxes: float64 ``[N, 4]``, x1 y1 x2 y2.
+        areas: float64 ``[N]``.
+        corners: float64 ``[C, 2]``, of all polygons.
+        part_ends: int64 ``[P]``, the number of corners up to the end of each part of a polygon.
+        first_parts: int64 ``[N + 1]``, the number of parts before each object; without a part, it is a box.
+    """
+
+    pictures: Sequence[Picture]
+    labels: Sequence[int]
+    names: Sequence[str]
+    boxes: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.float64]
+    corners: npt.NDArray[np.float64]
+    part_ends: npt.NDArray[np.int64]
+    first_parts: npt.NDArray[np.int64]
+
+    @property
+    def first_corners(self) -> npt.NDArray[np.int64]:
+        """int64 ``[N + 1]``, the number of corners before each object."""
+        ends: npt.NDArray[np.int64] = np.r_[0, self.part_ends][self.first_parts]
+        return ends
+
+    def between(self, start: int, end: int) -> PlainObjects:
+        """The objects of a range."""
+        first, last = self.first_parts[start], self.first_parts[end]
+        corner, beyond = self.first_corners[[start, end]]
+        return PlainObjects(
+            self.pictures[start:end],
+            self.labels[start:end],
+            self.names[start:end],
+            self.boxes[start:end],
+            self.areas[start:end],
+            self.corners[corner:beyond],
+            self.part_ends[first:last] - corner,
+            self.first_parts[start : end + 1] - first,
+        )
+
+
 class DatasetBuilder:
     """Collects images, objects and problems, and builds a :class:`Dataset`.
 
@@ -205,6 +251,15 @@ class DatasetBuilder:
     def put(self, picture: Picture, annotation: Annotation) -> None:
         """Add an object to an image."""
         picture.annotations.append(annotation)
+
+    def put_many(self, objects: PlainObjects) -> None:
+        """Add objects to their images."""
+        parts = np.split(objects.corners, objects.part_ends[:-1]) if len(objects.part_ends) else []
+        rows = zip(objects.pictures, objects.labels, objects.names, objects.boxes.tolist(), strict=True)
+        for i, (picture, label, name, (x1, y1, x2, y2)) in enumerate(rows):
+            outline = parts[objects.first_parts[i] : objects.first_parts[i + 1]] or None
+            area = float(objects.areas[i])
+            self.put(picture, Annotation((x1, y1, x2, y2), label, name, outline, area=area))
 
     def add_file(self, path: Path, image_id: int | str, annotation: str | None = None) -> Picture | None:
         """Add an image with the size of its file; if it cannot be read, None and an error."""

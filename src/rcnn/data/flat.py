@@ -18,7 +18,15 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.builder import Annotation, Bitmap, Content, DatasetBuilder, Picture, filled
+from rcnn.data.builder import (
+    Annotation,
+    Bitmap,
+    Content,
+    DatasetBuilder,
+    Picture,
+    PlainObjects,
+    filled,
+)
 from rcnn.data.dataset import Dataset, LazyRecords, Record
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
@@ -113,6 +121,21 @@ class FlatBuilder(DatasetBuilder):
             self.bare.append(annotation.name)
         self.parts.append(len(self.part_ends))
         self.code_ends.append(len(self.codes))
+
+    def put_many(self, objects: PlainObjects) -> None:
+        """Add objects to their images."""
+        count, first = len(objects.names), objects.first_parts
+        self.owners.extend(self.places[id(picture)] for picture in objects.pictures)
+        self.categories.extend(objects.labels)
+        self.crowd.frombytes(bytes(count))
+        self.boxes.frombytes(np.ascontiguousarray(objects.boxes).tobytes())
+        self.areas.frombytes(objects.areas.tobytes())
+        self.parts.frombytes((first[1:] + len(self.part_ends)).tobytes())
+        self.part_ends.frombytes((objects.part_ends + len(self.corners)).tobytes())
+        self.corners.add(objects.corners)
+        self.code_ends.extend([len(self.codes)] * count)
+        bare = np.flatnonzero(first[1:] == first[:-1])[: SHOWN_NAMES + 1]
+        self.bare += [objects.names[index] for index in bare.tolist()]
 
     def build(self) -> Dataset:
         """The data set, whose records are made from the arrays."""

@@ -244,3 +244,24 @@ def test_values_at_any_place_of_the_window(tmp_path: Path, monkeypatch: pytest.M
             monkeypatch.setattr(json_stream, "CHUNK", chunk)
             found = {k: v if isinstance(v, int) else list(v) for k, v in top_level(path)}
             assert found == value
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("piece", [1, 30, 200, 1 << 16])
+def test_elements_are_those_that_json_reads(
+    separators: tuple[str, str],
+    indent: int | None,
+    piece: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Objects in lists within elements, braces in texts, NaN, numbers of any size."""
+    found = [
+        {"id": n, "nested": [{"a": n}, {"b": "}, {"}], "big": 10**30, "x": 0.1 * n, "t": '},{"é'}
+        for n in range(20)
+    ] + [3, "}", {}, [], {"plain": 1}, {"plain": 2}]
+    monkeypatch.setattr(json_stream, "PIECE", piece)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"list": found, "last": 1}, separators=separators, indent=indent))
+    assert {k: list(v) if k == "list" else v for k, v in top_level(path)} == {"list": found, "last": 1}

@@ -10,7 +10,7 @@ Outlines are drawn when a sample is used (:meth:`rcnn.Masks.from_outlines`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.flat import FlatBuilder
 from rcnn.data.formats import coco_forms as forms
 from rcnn.data.formats.coco_categories import read_categories, usable_categories
-from rcnn.data.formats.coco_forms import plain_annotation, whole_number, with_whole_numbers
+from rcnn.data.formats.coco_forms import whole_number, with_whole_numbers
 from rcnn.data.formats.coco_images import CocoImages
 from rcnn.data.formats.coco_json import CrowdMarks, Entry, coco_file, has_fields, is_panoptic, load_coco
 from rcnn.data.formats.coco_keypoints import read_keypoints, read_skeleton
@@ -35,9 +35,11 @@ from rcnn.data.formats.coco_large import (
     kept_dataset,
     streamed_lists,
 )
-from rcnn.data.formats.coco_suspicions import Suspicions, digest
+from rcnn.data.formats.coco_plain import PlainAnnotations
+from rcnn.data.formats.coco_suspicions import Suspicions
 from rcnn.data.formats.coco_text import CocoText
 from rcnn.data.formats.image_index import image_folder
+from rcnn.data.formats.json_stream import no_collections
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.formats.outlines import (
     MAX_COORDINATE,
@@ -90,15 +92,14 @@ def _read_large(path: Path, images: str | Path | None) -> Dataset:
         NotStreamableError: it has to be read at once.
         ValueError: the images are not found.
     """
-    with arrays_folder(path, images) as folder:
+    with arrays_folder(path, images) as folder, no_collections():
         try:
             content, annotations = streamed_lists(path)
             builder = FlatBuilder("coco", path, "crowd", "outlines", folder=folder)
             reader = _Reader(builder, content, image_folder(path, content["images"], images))
             read_skeleton(builder, reader.categories, ())
-            dataset = reader.read(
-                map(partial(_streamable, has_skeleton=builder.skeleton is not None), annotations)
-            )
+            has_skeleton = builder.skeleton is not None
+            dataset = reader.read(annotations, partial(_streamable, has_skeleton=has_skeleton))
         except (ValueError, RecursionError) as error:
             raise NotStreamableError from error  # read at once, it is explained
         # A file that is missing may be there the next time.
@@ -106,13 +107,12 @@ def _read_large(path: Path, images: str | Path | None) -> Dataset:
         return keep(dataset, folder, path, images) if folder is not None and complete else dataset
 
 
-def _streamable(entry: Any, has_skeleton: bool) -> Any:
-    """An annotation, unless it says that the file is of another kind."""
+def _streamable(entry: Any, has_skeleton: bool) -> None:
+    """Refuse an annotation that says that the file is of another kind."""
     if isinstance(entry, dict) and (
         "segments_info" in entry or (entry.get("keypoints") and not has_skeleton)
     ):
         raise NotStreamableError
-    return entry
 
 
 def declare_categories(builder: DatasetBuilder, content: dict[str, list[Any]]) -> dict[int, int]:
@@ -133,31 +133,37 @@ class _Reader:
 
     Attributes:
         categories: the usable ones, with their places in the file.
+        plain: takes the annotations that need no closer look.
     """
 
     def __init__(self, builder: DatasetBuilder, content: dict[str, list[Any]], folder: Path) -> None:
         self.builder = builder
         self.suspicions = Suspicions(self.builder)
         self.crowds = CrowdMarks(self.builder)
-        self.seen: set[int | str] = set()  # ids of annotations
         self.repeated: list[str] = []  # ids that occur again
         self.turned: list[str] = []  # annotations with a rotated box
         self.categories = tuple(usable_categories(builder, content["categories"]))
         self.known = {entry["id"] for _, entry in self.categories}
-        self.used: set[int] = set()  # ids of categories
         self.images = CocoImages(self.builder, folder)
         self.images.read(content["images"])
+        self.plain = PlainAnnotations(builder, self.suspicions, self.images.pictures, self.known)
 
-    def read(self, entries: Iterable[Any]) -> Dataset:
-        """Read all annotations, report what concerns many of them once, and build the data set."""
+    def read(self, entries: Iterable[Any], look: Callable[[Any], None] | None = None) -> Dataset:
+        """Read all annotations, report what concerns many of them once, and build the data set.
+
+        Args:
+            entries: the annotations.
+            look: is called with each of those that are not plain.
+        """
         broken: list[tuple[str, Any]] = []
-        index = -1
-        for index, entry in enumerate(map(with_whole_numbers, entries)):
+        for index, entry in self._numbered(entries):
+            if look is not None:
+                look(entry)
             if has_fields(entry, image_id=(int, str), category_id=int):
                 self._read(entry, index)
             else:
                 broken.append((f"annotations[{index}]", entry))
-        self._report_ids(broken, index + 1)
+        self._report_ids(broken, self.plain.total)
         self.images.report_unlisted()
         if self.repeated:
             what = f"{len(self.repeated)} annotation ids occur more than once: {shortened(self.repeated)}."
@@ -167,21 +173,30 @@ class _Reader:
             self.builder.warn(what, "The upright boxes around them are used.", "boxes")
         self.crowds.report()
         self.suspicions.report()
-        categories = read_categories(self.builder, self.categories, self.used)
+        categories = read_categories(self.builder, self.categories, self.plain.used)
         self.builder.declare_classes(categories.names, categories.ids)
         self.builder.relabel(categories.labels)
         return self.builder.build()
+
+    def _numbered(self, entries: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """The annotations to look at one by one, with their indices."""
+        if self.builder.skeleton is None:
+            yield from self.plain.rest(entries)
+            return
+        for index, entry in enumerate(entries):
+            self.plain.total = index + 1
+            yield index, with_whole_numbers(entry)
 
     def _read(self, entry: Entry, index: int) -> None:
         """Read one annotation; its index identifies it if it has no id of its own."""
         own = entry.get("id")
         key = own if isinstance(own, int | str) else f"annotations[{index}]"
         name = str(key)
-        if key in self.seen:
+        if key in self.plain.seen:
             self.repeated.append(name)
             name = f"{name} (annotations[{index}])"
-        self.seen.add(key)
-        self.used.add(entry["category_id"])
+        self.plain.seen.add(key)
+        self.plain.used.add(entry["category_id"])
         picture = self.images.find(entry["image_id"], name)
         if picture is None:
             return
@@ -211,14 +226,8 @@ class _Reader:
 
     def _annotation(self, picture: Picture, entry: Entry, label: int, name: str) -> Annotation | None:
         """The object, None if its box is unusable."""
-        plain = plain_annotation(entry, picture.size, label, name)
-        if plain is not None and self.builder.skeleton is None:
-            parts = plain.outline if isinstance(plain.outline, list) else ()
-            drawn = hash(tuple(part.tobytes() for part in parts))
-            self.suspicions.look_at_box(picture, label, entry["bbox"], drawn, name)
-            return plain
         outline, bounds = self._outline(forms.outline(entry.get("segmentation")), picture, name)
-        box = self._box(entry, bounds, picture, label, name)
+        box = self._box(entry, bounds, picture, name)
         if box is None or self._is_empty_prediction(entry, picture, name):
             return None
         if bounds is not None:
@@ -239,9 +248,7 @@ class _Reader:
         self.builder.warn(what, "The object was left out; delete it or draw it.", name, file=picture.path)
         return True
 
-    def _box(
-        self, entry: Entry, bounds: Sequence[float] | None, picture: Picture, label: int, name: str
-    ) -> Box | None:
+    def _box(self, entry: Entry, bounds: Sequence[float] | None, picture: Picture, name: str) -> Box | None:
         """The usable box; without one of its own, that of the outline, whose ``bounds`` are given."""
         found = forms.box(entry.get("bbox"))
         if bounds is not None and (not found or found == [0, 0, 0, 0]):
@@ -259,8 +266,7 @@ class _Reader:
             self.builder.report(what, advice, name, file=picture.path)
             return None
         x, y, w, h = (float(v) for v in found)
-        drawn = digest((entry.get("segmentation"), entry.get("keypoints")))
-        self.suspicions.look_at_box(picture, label, (x, y, w, h), drawn, name)
+        self.suspicions.look_at_box(picture, entry, (x, y, w, h), name)
         if bounds is None and (turned := forms.turned_box((x, y, w, h), entry)) != (x, y, w, h):
             self.turned.append(name)
             x, y, w, h = turned

@@ -9,60 +9,14 @@ from __future__ import annotations
 
 import ast
 import math
-from array import array
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from rcnn.data.builder import Annotation
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.json_text import parse_json
-from rcnn.structures import Rle, Size
+from rcnn.structures import Rle
 
 MAX_DIGITS = 15  # of a number written as text
-
-
-def plain_annotation(entry: Mapping[str, Any], size: Size, label: int, name: str) -> Annotation | None:
-    """An annotation in COCO's own form, inside its image; None if it needs a closer look.
-
-    Nearly all are like that, and there may be millions of them.
-    """
-    drawn, area, found = entry.get("segmentation"), entry.get("area"), entry.get("bbox")
-    if "attributes" in entry or "score" in entry or type(found) is not list or len(found) != 4:
-        return None
-    if not isinstance(area, int | float) or not 0 <= area < 1e12 or entry.get("iscrowd") not in (0, None):
-        return None
-    try:
-        x, y, width, height = found
-        x2, y2 = x + width, y + height
-        if not (x >= 0 and y >= 0 and width >= 0.5 and height >= 0.5 and x2 <= size[1] and y2 <= size[0]):
-            return None
-        if drawn and not _is_plain_polygon(drawn, (x, y, x2, y2)):
-            return None
-        parts = [np.frombuffer(array("d", part)).reshape(-1, 2) for part in drawn or ()]
-    except (TypeError, OverflowError):  # numbers as text, integers beyond all floats, or no numbers
-        return None
-    box = (float(x), float(y), float(x2), float(y2))
-    return Annotation(box, label, name, parts or None, area=float(area))
-
-
-def _is_plain_polygon(drawn: Any, box: tuple[float, float, float, float]) -> bool:
-    """Whether an outline is one polygon of finite corners whose own box overlaps the given one by half.
-
-    Raises:
-        TypeError: its values are no numbers.
-    """
-    part = drawn[0] if isinstance(drawn, list) and len(drawn) == 1 else None
-    if not isinstance(part, list) or len(part) < 6 or len(part) % 2 or not math.isfinite(sum(part)):
-        return False
-    xs, ys = part[::2], part[1::2]
-    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
-    x1, y1, x2, y2 = box
-    width, height = min(right, x2) - max(left, x1), min(bottom, y2) - max(top, y1)
-    # An IoU of a half: three times what both share is the sum of their areas.
-    areas = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1)
-    return bool(width > 0 and height > 0 and 3 * width * height >= areas)
 
 
 def with_whole_numbers(entry: Any) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.builder import DatasetBuilder, Picture
+from rcnn.data.builder import DatasetBuilder, Picture, PlainObjects
 from rcnn.data.formats.outlines import MIN_OVERLAP
 from rcnn.data.problems import Box, Problem, shortened
 from rcnn.structures import Size, paired_box_ious
@@ -34,20 +35,28 @@ class Suspicions:
         self.boxes.extend(bbox)
         self.sizes.extend(size)
 
-    def look_at_box(self, picture: Picture, label: int, bbox: Box, drawn: int, name: str) -> None:
-        """Record a box.
+    def look_at_box(self, picture: Picture, entry: Mapping[str, Any], bbox: Box, name: str) -> None:
+        """Record the box of an annotation.
 
         Args:
             picture: its image.
-            label: its class.
+            entry: the annotation; those in which all is equal are reported.
             bbox: x, y, width, height.
-            drawn: a hash of its outline and keypoints; annotations in which all are equal are reported.
             name: the name of the annotation.
         """
         self.look_at_numbers(bbox, picture.size)
-        self.digests.append(hash((picture.image_id, label, *bbox, drawn)))
+        self.digests.append(annotation_digest(picture.image_id, {**entry, "bbox": bbox}))
         self.names.append(name)
         self.pictures.append(picture)
+
+    def look_at_many(self, objects: PlainObjects, digests: Sequence[int]) -> None:
+        """Record the boxes of objects, with the digest of each one's annotation."""
+        x1, y1, x2, y2 = objects.boxes.T
+        self.boxes.frombytes(np.stack([x1, y1, x2 - x1, y2 - y1], 1).tobytes())
+        self.sizes.extend(chain.from_iterable(picture.size for picture in objects.pictures))
+        self.digests.extend(digests)
+        self.names += objects.names
+        self.pictures += objects.pictures
 
     def look_at_outline(
         self, bounds: Sequence[float], box: Box, what: str, picture: Picture, name: str
@@ -105,13 +114,19 @@ class Suspicions:
             self.builder.warn(what, advice, self.names[index], file=self.pictures[index].path)
 
 
-def digest(value: Any) -> int:
+def annotation_digest(image_id: int | str, entry: Mapping[str, Any]) -> int:
+    """A hash of the image, class, box, outline and keypoints of an annotation."""
+    drawn = _digest((entry.get("segmentation"), entry.get("keypoints")))
+    return hash((image_id, entry["category_id"], *entry["bbox"], drawn))
+
+
+def _digest(value: Any) -> int:
     """A hash of numbers and texts in nested lists and objects."""
     if isinstance(value, list | tuple):
         flat = not any(isinstance(one, list | tuple | dict) for one in value[:1])
         with contextlib.suppress(TypeError):
-            return hash(tuple(value)) if flat else hash(tuple(map(digest, value)))
-        return hash(tuple(map(digest, value)))
+            return hash(tuple(value)) if flat else hash(tuple(map(_digest, value)))
+        return hash(tuple(map(_digest, value)))
     return hash(repr(value)) if isinstance(value, dict) else hash(value)
 
 
