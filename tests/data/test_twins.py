@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageFilter
 
 from rcnn.data.dataset import Record
@@ -18,6 +19,18 @@ def photograph(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
 
 def looks(*pictures: Image.Image) -> list[Looks | None]:
     return [Looks.of(np.asarray(picture)) for picture in pictures]
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"one")
+    record = Record(path, "a", Instances.empty((1, 1)))
+    first = content_digest(record)
+    with monkeypatch.context() as closed:
+        closed.setattr(Path, "open", None)
+        assert content_digest(record) == first
+    path.write_bytes(b"other")
+    assert content_digest(record) != first
 
 
 def test_near_copies_are_found(tmp_path: Path) -> None:

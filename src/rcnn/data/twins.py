@@ -16,6 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +44,17 @@ def content_digest(record: Record) -> str:
         pixels = record.image()
         return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
     try:
-        with record.path.open("rb") as file:  # in parts: images may be large
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        facts = record.path.stat()
+        return _file_digest(record.path, facts.st_size, facts.st_mtime_ns)
     except OSError as error:
         raise ImageError(f"{record.path}: the file cannot be read ({error.strerror}).") from error
+
+
+@lru_cache(maxsize=1 << 16)  # the check of a data set and its division each ask for all
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    """The digest of a file that was of this size and changed at this time."""
+    with path.open("rb") as file:  # in parts: images may be large
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def content_digests(records: Sequence[Record]) -> list[str]:

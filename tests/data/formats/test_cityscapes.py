@@ -82,3 +82,12 @@ def test_faults(tmp_path: Path) -> None:
     ]
     assert "5 by 1 pixels" in data.problems[1].what
     assert "ulm_0_3_gtFine_instanceIds.png is missing" in data.problems[2].what
+
+
+@pytest.mark.parametrize("given", ["leftImg8bit", "leftImg8bit/train"])
+def test_images_elsewhere(given: str, tmp_path: Path) -> None:
+    scene(tmp_path / "data")
+    (tmp_path / "data" / "leftImg8bit").rename(tmp_path / "leftImg8bit")
+    data = open_data(tmp_path / "data" / "gtFine" / "train", tmp_path / given)
+    assert data.format == "cityscapes"
+    assert [record.path.parents[1].name for record in data.records] == ["train"]

@@ -540,3 +540,22 @@ def test_images_of_lvis_have_addresses_alone(tmp_path: Path) -> None:
     assert [r.truth.boxes.tolist() for r in data.records] == [[[1, 2, 4, 6]], [[2, 2, 5, 6]]]
     (tmp_path / "val2017").rename(tmp_path / "elsewhere")
     assert read_coco(file, tmp_path / "elsewhere").records[1].path == tmp_path / "elsewhere" / "a.jpg"
+
+
+def test_undeclared_categories_are_reported_once_per_image(tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": f"{n}.png", "width": 20, "height": 10} for n in (1, 2)]
+    for n in (1, 2):
+        Image.new("RGB", (20, 10)).save(tmp_path / f"{n}.png")
+    box = {"bbox": [1, 1, 5, 5], "area": 25}
+    owners = [(1, 9), (1, 9), (2, 9), (2, 8), (2, 3)]
+    entries = [{"id": i, "image_id": n, "category_id": c, **box} for i, (n, c) in enumerate(owners)]
+    path = tmp_path / "x.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": entries, "categories": [{"id": 3, "name": "c"}]})
+    )
+    found = [(p.file.name, p.annotation, p.what, p.objects) for p in read_coco(path).problems]
+    assert found == [
+        ("1.png", "0, 1", "There is no category with the id 9, which 2 annotations of the image give.", 2),
+        ("2.png", "2", "There is no category with the id 9.", 1),
+        ("2.png", "3", "There is no category with the id 8.", 1),
+    ]

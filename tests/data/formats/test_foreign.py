@@ -24,22 +24,14 @@ BINARY = {
     "export/cells.7z": "Unpack it",
 }
 TEXT: dict[str, tuple[Any, str]] = {
-    "labels.json": ({"classes": ["a"], "labels": {"x": [{"bounding_box": [0, 0, 1, 1]}]}}, "FiftyOne.*COCO"),
     "metadata.json": ({"name": "x", "media_type": "image"}, "FiftyOne.*COCO"),
-    "annotations/default.json": ({"categories": {"label": {}}, "items": []}, "Datumaro.*coco_instances"),
     "det_train.json": ([{"name": "a.jpg", "labels": [{"box2d": {"x1": 1}}]}], "BDD100K.*to_coco"),
     "train.json": ({"videos": [], "annotations": [], "categories": []}, "YouTube-VIS.*one image per frame"),
     "dataset.json": ({"channel_names": {"0": "x"}, "numTraining": 1}, "nnU-Net"),
     "Annotations/1.xml": ("<HRSC_Image><HRSC_Objects/></HRSC_Image>", "HRSC2016.*COCO"),
     "a.xml": ("<?xml version='1.0'?>\n<ASAP_Annotations><Annotation/></ASAP_Annotations>", "ASAP.*QuPath"),
-    "ann/a.xml": (
-        "<Annotations MicronsPerPixel='0.2'><Annotation Id='1'><Regions><Region/></Regions></Annotation>"
-        "</Annotations>",
-        "Aperio ImageScope.*GeoJSON",
-    ),
     "boxes.xml": ("<dataset><images><image file='a.jpg'/></images></dataset>", "imglab.*COCO"),
-    "label_2/000000.txt": ("Car 0.00 0 -1.57 8 6 24 20 1.5 1.6 3.7 1.0 1.7 9.3 -1.6\n", "KITTI"),
-    "gt/gt.txt": ("1,1,8,6,16,14,1,1,1.0\n", "MOT Challenge.*COCO"),
+    "tracks.txt": ("1,1,8,6,16,14,1,1,1.0\n", "MOT Challenge.*gt/gt.txt.*COCO"),
     "annotations/v.txt": ("8,6,16,14,1,4,0,0\n", "VisDrone.*COCO"),
     "ground truth/1.txt": ("(8,6),(24,20),1\n", "NWPU.*CSV"),
     "wider_face_bbx_gt.txt": ("0--Parade/a.jpg\n1\n8 6 16 14 0 0 0 0 0 0\n", "WIDER FACE.*CSV"),
@@ -48,6 +40,18 @@ TEXT: dict[str, tuple[Any, str]] = {
     "p.csv": ('image,id,label\na.jpg,1,"[{""rectanglelabels"": [""cell""]}]"\n', "Label Studio.*JSON"),
     "_classes.csv": ("filename, cell, drop\na.jpg, 1, 0\n", "whole images.*classification"),
     "_annotations.train.jsonl": ('{"image": "a.jpg"}\n', "JSON Lines.*COCO"),
+    "darwin.json": ({"version": "2.0", "item": {"name": "a.jpg", "slots": []}}, "V7 Darwin.*COCO"),
+    "export.json": ([{"data_row": {"id": "x"}, "projects": {}}], "Labelbox.*COCO"),
+    "old.json": ([{"ID": "x", "DataRow ID": "y", "Label": {}}], "Labelbox.*COCO"),
+    "export.ndjson": ('{"data_row": {"id": "x"}}\n', "Labelbox.*COCO"),
+    "tasks.json": ([{"task_id": "x", "type": "a", "params": {}, "response": {}}], "Scale's tasks.*COCO"),
+    "a.jpg___objects.json": ({"metadata": {}, "instances": [{"className": "c"}]}, "SuperAnnotate.*COCO"),
+    "encord.json": ([{"label_hash": "x", "data_units": {}}], "Encord.*COCO"),
+    "hasty.json": ({"project_name": "p", "export_format_version": "1.1", "images": []}, "Hasty.*COCO"),
+    "captures_000.json": ({"version": "1", "captures": [{"filename": "a"}]}, "Unity's.*solo2coco"),
+    "0.png.json": ({"blobs": {}, "text": {}, "arrows": {}}, "AI2D.*COCO"),
+    "config.json": ({"labels": [{"name": "x", "instances": True}]}, "Mapillary Vistas.*Datumaro"),
+    "ann.jsonl": ('{"image": "a.jpg", "spans": []}\n', "Prodigy.*COCO"),
     "train.odgt": ('{"ID": "a", "gtboxes": []}\n', "CrowdHuman.*COCO"),
 }
 
@@ -85,12 +89,12 @@ def test_images_alone_are_told_from_classification_and_from_masks(tmp_path: Path
     (tmp_path / "none").mkdir()
     image(tmp_path / "plain", "a.jpg", "b.jpg")
     image(tmp_path / "sorted", "train/cat/a.jpg", "train/dog/b.jpg", "valid/cat/c.jpg", "valid/dog/d.jpg")
-    image(tmp_path / "tracks", "01/t000.tif", "01_GT/SEG/man_seg000.tif")
+    image(tmp_path / "tracks", "01/t000.tif", "01_GT/TRA/man_track000.tif")
     for name, message in [
         ("none", "the folder is empty"),
         ("plain", "only images, without annotations"),
         ("sorted", "one folder per class: that is classification"),
-        ("tracks", r"look like masks, such as 01_GT/SEG/man_seg000\.tif.*into labels/"),
+        ("tracks", r"look like masks, such as 01_GT/TRA/man_track000\.tif.*into labels/"),
     ]:
         with pytest.raises(ValueError, match=message):
             open_splits(tmp_path / name)

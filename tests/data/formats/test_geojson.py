@@ -123,3 +123,33 @@ def test_other_faults_are_named(tmp_path: Path) -> None:
     put(tmp_path, "c.geojson", collection())
     (tmp_path / "c.png").unlink()
     assert "1 of 3 images are missing: c" in errors(open_data(tmp_path))[-1]
+
+
+@pytest.mark.parametrize("kind", ["Polygon", "MultiPolygon"])
+def test_longitude_and_latitude_are_refused(kind: str, tmp_path: Path) -> None:
+    """GeoJSON's own coordinates; a shape larger than a pixel tells those of an image."""
+    image(tmp_path, "a.tif")
+    ring = [[13.40, 52.51], [13.41, 52.51], [13.41, 52.52], [13.40, 52.51]]
+    shapes = [ring, [[20, 10], [30, 10], [30, 20], [20, 10]]]
+    for rings, message in (
+        (shapes[:1], "13.4, 52.51, which look like longitude and latitude"),
+        (shapes, None),
+    ):
+        features = [
+            {"type": "Feature", "properties": {}, "geometry": {
+                "type": kind, "coordinates": [one] if kind == "Polygon" else [[one]]}}
+            for one in rings
+        ]  # fmt: skip
+        put(tmp_path, "a.geojson", {"type": "FeatureCollection", "features": features})
+        found = [p.what for p in open_data(tmp_path).problems]
+        assert bool(message) == any("longitude" in what for what in found)
+        assert message is None or message in found[0]
+
+
+def test_xview_is_named(tmp_path: Path) -> None:
+    image(tmp_path / "train_images", "1.tif")
+    properties = {"bounds_imcoords": "8,6,24,20", "type_id": 73, "image_id": "1.tif"}
+    feature = {"type": "Feature", "geometry": None, "properties": properties}
+    put(tmp_path, "xView_train.geojson", {"type": "FeatureCollection", "features": [feature]})
+    with pytest.raises(ValueError, match=r"xView's, with boxes in the property bounds_imcoords.*CSV"):
+        open_data(tmp_path)

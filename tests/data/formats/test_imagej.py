@@ -144,3 +144,18 @@ def test_archives_of_a_later_version_are_not_taken(tmp_path: Path) -> None:
     path.write_bytes(content[: entry + 6] + b"\x9f\0" + content[entry + 8 :])
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         open_data(tmp_path, format="imagej")
+
+
+def test_folders_of_single_rois_called_after_the_images(tmp_path: Path) -> None:
+    image(tmp_path, "a.tif", "b.tif")
+    for name, count in (("a", 2), ("b", 1)):
+        (tmp_path / f"{name}_rois").mkdir()
+        for number in range(count):
+            corners = [[8, 6], [24, 6], [24, 20 + number], [8, 20 + number]]
+            ImagejRoi.frompoints(corners).tofile(tmp_path / f"{name}_rois" / f"{number}.roi")
+    data = open_data(tmp_path)
+    assert {name: [box for _, box in found] for name, found in boxes(data).items()} == {
+        "a.tif": [(8, 6, 24, 20), (8, 6, 24, 21)],
+        "b.tif": [(8, 6, 24, 20)],
+    }
+    assert not data.problems

@@ -178,3 +178,15 @@ def test_images_elsewhere(tmp_path: Path) -> None:
     path.parent.rmdir()
     data = open_data(tmp_path / "masks of mine", tmp_path / "photographs")
     assert (data.format, data[0].truth.boxes.tolist()) == ("mask folders", [[0, 0, 4, 4]])
+
+
+def test_classes_of_open_images_are_not_read_but_said(tmp_path: Path) -> None:
+    for place in ("data/a.png", "labels/masks/a/a_m0.png"):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True)
+        pixels = np.zeros((48, 64), np.uint8)
+        pixels[6:20, 8:24] = 255
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "labels" / "segmentations.csv").write_text("MaskPath,ImageID,LabelName\na_m0.png,a,/m/0\n")
+    said = [p.what for p in open_data(tmp_path).problems]
+    assert said[0] == "segmentations.csv has the classes of the masks, as Open Images writes them."

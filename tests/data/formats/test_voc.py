@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from annotated_images import boxes, image, put
 from conftest import real_data
-from rcnn.data.formats.open import open_data
+from rcnn.data.formats.open import open_data, open_splits
 from rcnn.data.formats.voc import read_voc
 
 GOOD = (1, 1, 10, 5)
@@ -435,3 +436,42 @@ def test_extensions_may_be_in_upper_case(tmp_path: Path) -> None:
     xml = f"<annotation><object><name>cat</name>{box}</object></annotation>"
     (tmp_path / "Annotations" / "a.XML").write_text(xml)
     assert open_data(tmp_path).records[0].truth.boxes.tolist() == [[2, 1, 6, 4]]
+
+
+def test_files_without_extension_in_nested_folders(tmp_path: Path) -> None:
+    """As Stanford Dogs has them."""
+    for breed in ("n1-Chihuahua", "n2-Beagle"):
+        image(tmp_path / "Images" / breed, f"{breed}_1.jpg")
+        box = "<bndbox><xmin>9</xmin><ymin>7</ymin><xmax>24</xmax><ymax>20</ymax></bndbox>"
+        found = f"<filename>%s</filename><object><name>{breed[3:]}</name>{box}</object>"
+        put(tmp_path / "Annotation" / breed, f"{breed}_1", f"<annotation>\n{found}</annotation>")
+        put(tmp_path / "Annotation" / breed, "README", "the breeds")
+    data = open_data(tmp_path)
+    assert boxes(data) == {
+        "n1-Chihuahua_1.jpg": [("Chihuahua", (8, 6, 24, 20))],
+        "n2-Beagle_1.jpg": [("Beagle", (8, 6, 24, 20))],
+    }
+
+
+def test_lists_are_splits_of_a_folder(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>9</xmin><ymin>7</ymin><xmax>24</xmax><ymax>20</ymax></bndbox>"
+    for name in "abc":
+        image(tmp_path / "JPEGImages", f"{name}.jpg")
+        put(
+            tmp_path / "Annotations",
+            f"{name}.xml",
+            f"<annotation><object><name>x</name>{box}</object></annotation>",
+        )
+    lists = {
+        "train": "a\nb\n",
+        "val": "c\n",
+        "trainval": "a\nb\nc\n",
+        "x_train": "a 1\n",
+        "test": "elsewhere\n",
+    }
+    for name, lines in lists.items():
+        put(tmp_path / "ImageSets" / "Main", f"{name}.txt", lines)
+    found = {name: [r.path.stem for r in data.records] for name, data in open_splits(tmp_path).items()}
+    assert found == {"train": ["a", "b"], "val": ["c"]}
+    (tmp_path / "ImageSets" / "Main" / "val.txt").unlink()
+    assert [len(data) for data in open_splits(tmp_path).values()] == [3]

@@ -59,3 +59,20 @@ def test_faults(tmp_path: Path, objects: np.ndarray, classes: np.ndarray, what: 
     assert what in problem.what
     assert problem.file == tmp_path / "JPEGImages" / "a.jpg"
     assert sum(len(r.truth) for r in data.records) == left
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_images_elsewhere(listed: bool, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    source = folder(root)
+    (root / "JPEGImages").rename(tmp_path / "photos")
+    if not listed:
+        for file in root.glob("ImageSets/Segmentation/*"):
+            file.unlink()
+        (root / "ImageSets" / "Segmentation").rmdir()
+        source = root
+    data = open_data(source, tmp_path / "photos")
+    assert data.format == "voc segmentation"
+    assert [record.path.parent.name for record in data.records] == ["photos"] * len(data)
+    assert len(data) > 0

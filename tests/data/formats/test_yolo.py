@@ -375,3 +375,20 @@ def test_a_damaged_heic_photograph_is_named(tmp_path: Path) -> None:
     [problem] = open_data(yaml(tmp_path)).problems
     assert problem.file.name == "b.heic"
     assert "HEIC" in problem.what
+
+
+def test_the_code_of_label_studio_before_one_of_the_names(tmp_path: Path) -> None:
+    """But other codes are other images."""
+    names = ("a1b2c3d4-a.png", "b.png", "11112222-c.png", "11113333-c.png")
+    for name in names:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 10)).save(path)
+    (tmp_path / "labels").mkdir()
+    for name in ("a", "a1b2c3d5-b", "11112222-c"):
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "classes.txt").write_text("x\n")
+    data = open_data(tmp_path)
+    found = {record.path.name: len(record.truth) for record in data.records}
+    assert found == {"a1b2c3d4-a.png": 1, "b.png": 1, "11112222-c.png": 1, "11113333-c.png": 0}
+    assert [p.what for p in data.problems] == ["1 images have no text file: 11113333-c.png."]

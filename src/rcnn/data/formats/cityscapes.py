@@ -52,10 +52,11 @@ IMAGE_END = "_leftImg8bit.png"
 NO_PICTURE = "Add it, or delete the image."
 
 
-def find_split(path: Path) -> Path | None:
+def find_split(path: Path, images: Path | None = None) -> Path | None:
     """The folder ``gtFine/<split>`` for a path, None if it is not Cityscapes.
 
     A path may be that folder, its counterpart below ``leftImg8bit``, or the root if it has only one split.
+    With ``images``, ``leftImg8bit`` need not be there.
 
     Raises:
         ValueError: the root has several splits.
@@ -66,7 +67,7 @@ def find_split(path: Path) -> Path | None:
         root = path
         folder = root / TRUTH
         splits = sorted(f.name for f in folder.iterdir() if f.is_dir()) if folder.is_dir() else []
-    if not splits or not (root / IMAGES).is_dir() or not (root / TRUTH).is_dir():
+    if not splits or not (images or (root / IMAGES).is_dir()) or not (root / TRUTH).is_dir():
         return None
     if len(splits) > 1:
         names = ", ".join(str(root / TRUTH / split) for split in splits)
@@ -74,24 +75,31 @@ def find_split(path: Path) -> Path | None:
     return root / TRUTH / splits[0]
 
 
-def is_cityscapes(path: Path) -> bool:
+def is_cityscapes(path: Path, images: Path | None = None) -> bool:
     """Whether a path is Cityscapes data; see :func:`find_split`."""
-    return find_split(path) is not None
+    return find_split(path, images) is not None
 
 
-def read_cityscapes(path: str | Path) -> Dataset:
+def read_cityscapes(path: str | Path, images: str | Path | None = None) -> Dataset:
     """Open ``gtFine/<split>``, or any path that :func:`find_split` accepts.
+
+    Args:
+        path: the folder.
+        images: ``leftImg8bit`` or its folder of the split, if it is elsewhere.
 
     Raises:
         ValueError: it, or its counterpart below ``leftImg8bit``, is missing, there is no image, or there are
             several splits.
     """
-    truth = find_split(Path(path)) or Path(path)
-    pictures = truth.parents[1] / IMAGES / truth.name
-    images = sorted(pictures.glob(f"*/*{IMAGE_END}"))
-    if not images or not truth.is_dir():
+    own = None if images is None else Path(images)
+    truth = find_split(Path(path), own) or Path(path)
+    pictures = (own or truth.parents[1] / IMAGES) / truth.name
+    if own is not None and not pictures.is_dir():
+        pictures = own
+    files = sorted(pictures.glob(f"*/*{IMAGE_END}"))
+    if not files or not truth.is_dir():
         raise ValueError(f"{pictures}: expected CITY/*{IMAGE_END} in it, and the annotations in {truth}.")
-    stems = {path.name.removesuffix(IMAGE_END): path for path in images}
+    stems = {path.name.removesuffix(IMAGE_END): path for path in files}
     builder = DatasetBuilder("cityscapes", truth)
     for label in sorted(truth.glob("*/*_gtFine_instanceIds.png")):
         if label.name.removesuffix("_gtFine_instanceIds.png") not in stems:

@@ -144,6 +144,7 @@ class _Reader:
         self.turned: list[str] = []  # annotations with a rotated box
         self.categories = tuple(usable_categories(builder, content["categories"]))
         self.known = {entry["id"] for _, entry in self.categories}
+        self.undeclared: dict[tuple[Path, int], list[str]] = {}  # annotations by image and category
         self.images = CocoImages(self.builder, folder)
         self.images.read(content["images"])
         self.plain = PlainAnnotations(builder, self.suspicions, self.images.pictures, self.known)
@@ -164,6 +165,7 @@ class _Reader:
             else:
                 broken.append((f"annotations[{index}]", entry))
         self._report_ids(broken, self.plain.total)
+        self._report_undeclared()
         self.images.report_unlisted()
         if self.repeated:
             what = f"{len(self.repeated)} annotation ids occur more than once: {shortened(self.repeated)}."
@@ -201,14 +203,20 @@ class _Reader:
         if picture is None:
             return
         if entry["category_id"] not in self.known:
-            what = f"There is no category with the id {entry['category_id']}."
-            known = ", ".join(map(str, sorted(self.known))) or "none"
-            advice = f"Declare it or correct category_id; the declared ids are {known}."
-            self.builder.report(what, advice, name, file=picture.path)
+            self.undeclared.setdefault((picture.path, entry["category_id"]), []).append(name)
             return
         found = self._annotation(picture, entry, entry["category_id"], name)
         if found is not None:
             self.builder.put(picture, found)
+
+    def _report_undeclared(self) -> None:
+        """Report categories that annotations use and the file does not declare, once per image."""
+        known = ", ".join(map(str, sorted(self.known))) or "none"
+        for (path, category), names in self.undeclared.items():
+            more = f", which {len(names)} annotations of the image give" if len(names) > 1 else ""
+            what = f"There is no category with the id {category}{more}."
+            advice = f"Declare it or correct category_id; the declared ids are {known}."
+            self.builder.report(what, advice, shortened(names), file=path, objects=len(names))
 
     def _report_ids(self, broken: Sequence[tuple[str, Any]], total: int) -> None:
         """Report annotations without usable ids: one by one, or once if there are many."""

@@ -19,8 +19,10 @@ from rcnn.io.images import IMAGE_ENDINGS, image_files
 
 MOST_FILES, DEEPEST = 2000, 5  # files and levels of folders looked at
 LOOKED_INTO = 60  # files of which the beginning is read
-TEXTS = ("", ".json", ".xml", ".txt", ".csv", ".jsonl", ".odgt", ".geojson", ".ndjson")
+TEXTS = ("", ".json", ".xml", ".txt", ".csv", ".jsonl", ".odgt", ".geojson", ".ndjson", ".manifest")
 EXPORT = "Export or convert the annotations to COCO JSON."
+AS_COCO = "Export the data set there as COCO."
+LABELBOX = "Convert it to COCO JSON; Roboflow, for example, imports it and exports COCO."
 # In the names of folders and files of masks.
 LABELS = re.compile(
     r"(?:^|[\W_])(?:\w*masks?|labels?|annotations?|seg|gt|ground.?truth)(?=$|[\W_\d])", re.IGNORECASE
@@ -73,6 +75,7 @@ ENDINGS = {
     ),
     (".xlsx", ".xls", ".ods"): ("a spreadsheet", "Save it as CSV with one line per box."),
     (".jsonl", ".ndjson"): ("a JSON Lines file", EXPORT),
+    (".manifest",): ("a manifest of SageMaker Ground Truth", EXPORT),
     (".odgt",): ("an annotation file of CrowdHuman, JSON Lines", EXPORT),
     (".jpg.txt", ".png.txt", ".json.txt", ".xml.txt", ".csv.txt"): (
         "a file whose extension was doubled",
@@ -82,12 +85,27 @@ ENDINGS = {
 
 # What a text file begins with, by extension; the first that fits counts.
 CONTENTS = (
-    (".json", r'"(?:samples|frames)".*"_cls"|"bounding_box"\s*:\s*\[', "a file of FiftyOne",
+    (".json", r'"(?:samples|frames)".*"_cls"|"media_type"\s*:\s*"(?:image|video)"', "a file of FiftyOne",
      "Export the data set as COCO (dataset_type=fo.types.COCODetectionDataset), or pass it in Python."),
-    (".json", r'"media_type"\s*:\s*"(?:image|video)"', "a file of FiftyOne",
-     "Export the data set as COCO (dataset_type=fo.types.COCODetectionDataset), or pass it in Python."),
-    (".json", r'"categories".*"items"\s*:\s*\[|"dm_format_version"', "a file of Datumaro",
-     "Export it there as COCO: datum convert -f coco_instances -i . -o coco --save-media."),
+    (".json", r'"item"\s*:.*"slots"\s*:|darwin_json', "a file of V7 Darwin", AS_COCO),
+    (".json", r'"data_row"\s*:|"DataRow ID"', "an export of Labelbox", LABELBOX),
+    (".ndjson", r'.*"data_row"\s*:', "an export of Labelbox", LABELBOX),
+    (".json", r'"task_id"\s*:.*"(?:params|response)"\s*:', "a file of Scale's tasks", EXPORT),
+    (".json", r'"className"\s*:', "a file of SuperAnnotate",
+     "Convert it to COCO with SuperAnnotate's Python package."),
+    (".json", r'"label_hash"\s*:|"data_units"\s*:', "an export of Encord", AS_COCO),
+    (".json", r'"export_format_version"\s*:', "an export of Hasty", AS_COCO),
+    (".json", r'"captures"\s*:\s*\[', "a file of Unity's Perception package",
+     "Convert it to COCO: pip install pysolotools, then solo2coco SOLO_FOLDER OUTPUT_FOLDER."),
+    (".json", r'"blobs"\s*:.*"arrows"\s*:', "a file of AI2D diagrams", EXPORT),
+    (".json", r'"labels"\s*:\s*\[\s*\{[^}]*"instances"\s*:\s*(?:true|false)',
+     "the configuration of Mapillary Vistas", "Datumaro converts it to COCO: see the end of docs/data.md."),
+    (".json", r'"(?:sample_data_token|ego_pose_token|key_camera_token)"\s*:', "a table of nuImages", EXPORT),
+    (".json", r'"assets?"\s*:\s*\{.*"(?:regions|asset)"\s*:', "a file of VoTT", "Export there as CSV."),
+    (".json", r'"jsonResponse"\s*:', "an export of Kili", AS_COCO),
+    (".json", r'"shapes"\s*:\s*\[.*"label_id"\s*:.*"tracks"\s*:|"tracks".*"shapes".*"source"\s*:',
+     "a file of a CVAT backup", "Export the task there as COCO 1.0 or CVAT 1.1."),
+    (".jsonl", r'.*"spans"\s*:', "an export of Prodigy", EXPORT),
     (".json", r'"box2d"\s*:', "a file of BDD100K (Scalabel)",
      "Convert it to COCO with its toolkit: python -m bdd100k.label.to_coco -m det."),
     (".json", r'"videos"\s*:\s*\[', "a file of annotated videos (YouTube-VIS)",
@@ -99,15 +117,11 @@ CONTENTS = (
     (".xml", r"<HRSC_Image\b", "an annotation file of HRSC2016", EXPORT),
     (".xml", r"<ASAP_Annotations\b", "an annotation file of ASAP",
      "Open the slide in QuPath, import the file there, and export GeoJSON."),
-    (".xml", r"<Annotations\b[^>]*>\s*<Annotation\b.*<Region", "an annotation file of Aperio ImageScope",
-     "Convert it to label images (MoNuSeg has scripts), or import it into QuPath and export GeoJSON."),
     (".xml", r"<dataset>.*<image\s+file=", "a file of dlib's imglab", EXPORT),
-    (".txt", rf"\S+ {NUMBER} -?\d {NUMBER}(?: {NUMBER}){{11,12}}\s*\n", "a label file of KITTI",
-     "Convert it to Pascal VOC or COCO."),
-    (".txt", rf"(?:\d+,\s*){{2}}(?:{NUMBER},\s*){{4}}", "a file of tracks (MOT Challenge) or of VisDrone",
-     "Convert it to COCO JSON, or to YOLO with one text file per image."),
-    (".txt", rf"{NUMBER},{NUMBER},{NUMBER},{NUMBER},\d+,\d+,-?\d+,-?\d+", "a label file of VisDrone",
-     "Convert it to YOLO or COCO JSON."),
+    (".txt", rf"{NUMBER},{NUMBER},{NUMBER},{NUMBER},\d+,\d+,-?\d+,-?\d+,?\s*(?:\n|$)",
+     "a label file of VisDrone", "Convert it to YOLO or COCO JSON."),
+    (".txt", rf"(?:\d+,\s*){{2}}(?:{NUMBER},\s*){{4}}", "a file of tracks (MOT Challenge, VisDrone)",
+     "VIDEO/gt/gt.txt is read, with the frames in VIDEO/img1/; convert others to COCO JSON."),
     (".txt", r"\(\s*\d+\s*,\s*\d+\s*\)\s*,\s*\(\s*\d+", "a label file of NWPU VHR-10, (x1,y1),(x2,y2),class",
      "Write it as CSV with the columns filename,xmin,ymin,xmax,ymax,class."),
     (".txt", rf"\S+\.jpe?g\s*\n\d+\s*\n{NUMBER} {NUMBER} ", "a list of faces (WIDER FACE)",

@@ -16,6 +16,7 @@ with a warning, as are the classes that QuPath ignores (``Region*``). Without cl
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ def read_geojson(path: str | Path, images: str | Path | None = None) -> Dataset:
     files = [file for ending in ENDINGS for file in files_with(source, ending, _is_file, None)]
     if not files:
         raise ValueError(f"{source}: expected GeoJSON files of features; found none.")
+    if '"bounds_imcoords"' in head(files[0]):
+        raise ValueError(
+            f"{files[0]}: this is xView's, with boxes in the property bounds_imcoords. Write image_id, "
+            "bounds_imcoords and type_id as CSV with the columns filename,xmin,ymin,xmax,ymax,class."
+        )
     objects = AnnotatedImages("geojson", source, images=images)
     seen: dict[Path, str] = {}
     for file in files:
@@ -94,12 +100,32 @@ def _read_file(objects: AnnotatedImages, picture: Picture, file: Path) -> None:
     searched = any(_properties(feature).get("objectType") in FOUND for feature in features)
     used = {number: f for number, f in enumerate(features) if _is_object(objects, f, searched=searched)}
     classes = {number: _class_of(feature) for number, feature in used.items()}
+    degrees = _degrees_of(used.values())
+    if degrees is not None:
+        what = f"{file.name} has coordinates such as {degrees}, which look like longitude and latitude."
+        objects.builder.report(what, "Convert them to pixels of the image first.", file=picture.path)
+        return
     for number, feature in used.items():
         place, label = f"{file.name}, features[{number}]", classes[number]
         if label is None and any(classes.values()):
             objects.wrong(picture, place, "The object has no class, while others have one.", "Give it one.")
         else:
             _draw(objects, picture, feature.get("geometry"), Drawn(label or UNNAMED, place))
+
+
+def _degrees_of(features: Iterable[dict[str, Any]]) -> str | None:
+    """A point, if all are degrees of longitude and latitude: no shape is as large as a pixel."""
+    points = None
+    for feature in features:
+        geometry = feature.get("geometry")
+        try:
+            found = geometry["coordinates"]  # type: ignore[index]
+            points = _ring(found[0][0] if geometry["type"] == "MultiPolygon" else found[0])  # type: ignore[index]
+        except (TypeError, KeyError, IndexError, ValueError):  # reported where it is drawn
+            continue
+        if (np.ptp(points, axis=0) >= 1).any() or (np.abs(points) > np.array([180, 90])).any():
+            return None
+    return None if points is None else f"{points[0, 0]:g}, {points[0, 1]:g}"
 
 
 def _is_object(objects: AnnotatedImages, feature: dict[str, Any], *, searched: bool) -> bool:

@@ -1,6 +1,7 @@
 """ImageJ's regions of interest (ROIs): an archive of them, or one file, per image.
 
-    a.tif   a.zip           also a_RoiSet.zip, RoiSet_a.zip, a.roi; RoiSet.zip if there is one image
+    a.tif   a.zip           also a_RoiSet.zip, RoiSet_a.zip, a.roi, a_rois/*.roi; RoiSet.zip if there is one
+                            image
 
 Convention:
     Coordinates are continuous; integer ones are corners of pixels. An oval fills its box.
@@ -29,6 +30,7 @@ from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
 from rcnn.data.formats.contents import files_with
 from rcnn.data.formats.figures import Part, ellipse
+from rcnn.data.formats.folders import subfolders
 from rcnn.data.formats.writer import Described, DroppedContent, Item, Writer
 from rcnn.data.problems import Box
 from rcnn.structures.outlines import as_one_polygon, trace
@@ -43,7 +45,14 @@ MOVE, LINE, CLOSE = 0.0, 1.0, 4.0  # the steps of composite shapes
 
 def is_imagej(path: Path, images: Path | None = None) -> bool:
     """Whether a file has ROIs, or a folder has such files."""
-    return bool(files_with(path, ".zip", _is_archive) or files_with(path, ".roi", _is_roi))
+    return bool(files_with(path, ".zip", _is_archive) or _roi_files(path))
+
+
+def _roi_files(path: Path) -> list[Path]:
+    """The single ROIs at a path, or in folders of it that are called after the images (``a_rois/``)."""
+    found = files_with(path, ".roi", _is_roi, None)
+    folders = subfolders(path) if not found and path.is_dir() else []
+    return found or [f for folder in folders for f in files_with(folder, ".roi", _is_roi, None)]
 
 
 def _is_roi(file: Path) -> bool:
@@ -70,7 +79,7 @@ def read_imagej(path: str | Path, images: str | Path | None = None) -> Dataset:
         ValueError: there is no such file, or none of the images is found.
     """
     source = Path(path)
-    files = [*files_with(source, ".zip", _is_archive, None), *files_with(source, ".roi", _is_roi, None)]
+    files = [*files_with(source, ".zip", _is_archive, None), *_roi_files(source)]
     if not files:
         raise ValueError(f"{source}: expected archives of ImageJ's ROIs (*.zip); found none.")
     reader = _Reader(source, images)
@@ -91,8 +100,9 @@ class _Reader:
     def read_file(self, file: Path, *, alone: bool) -> None:
         """Read the ROIs of one image."""
         index = self.objects.index
-        bare = re.sub(f"^{MARK}[_\\- ]?|{MARK}$", "", file.stem, flags=re.IGNORECASE)
-        image = index.of_file(file.stem) or (index.of_file(bare) if bare else None)
+        names = [file.stem] if file.suffix.lower() == ".zip" else [file.stem, file.parent.name]
+        names += [re.sub(f"^{MARK}[_\\- ]?|{MARK}$", "", name, flags=re.IGNORECASE) for name in names]
+        image = next((found for name in names if name and (found := index.of_file(name)) is not None), None)
         image = image or (index.only() if alone else None)
         if image is None:
             self.objects.missing.setdefault(file.stem)

@@ -99,6 +99,14 @@ def read_label_images(folder: str | Path, images: str | Path | None = None) -> D
     builder = DatasetBuilder("label images", source)
     builder.declare_classes(CLASS_NAMES)
     pairs = label_pairs(source, image_folder, builder.problems)
+    if (source / NAMES_FILE).is_file():
+        what = f"There is a {NAMES_FILE}, but pixel values are read as object numbers."
+        builder.warn(what, "If they are class numbers, use --format semantic.", "labels")
+    return read_pairs(builder, pairs)
+
+
+def read_pairs(builder: DatasetBuilder, pairs: Sequence[Pair]) -> Dataset:
+    """The data set of images with their label images; what is suspicious in these is reported."""
     looks: list[_Look] = []
     with reader_threads() as pool:
         for found in pool.map(_read, pairs, picture_ids(pairs)):
@@ -107,9 +115,6 @@ def read_label_images(folder: str | Path, images: str | Path | None = None) -> D
             else:
                 builder.add(found[0])
                 looks.append(found[1])
-    if (source / NAMES_FILE).is_file():
-        what = f"There is a {NAMES_FILE}, but pixel values are read as object numbers."
-        builder.warn(what, "If they are class numbers, use --format semantic.", "labels")
     _suspect_maps(builder)
     _suspect_objects(builder, looks)
     return builder.build()

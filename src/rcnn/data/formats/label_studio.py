@@ -34,6 +34,7 @@ from rcnn.data.formats.annotated import AnnotatedImages, Drawn
 from rcnn.data.formats.brush_code import brush_alpha, brush_code
 from rcnn.data.formats.contents import has_one_file, head, one_file, read_json
 from rcnn.data.formats.figures import ellipse, rectangle, turned, window_code
+from rcnn.data.formats.lookup import without_code
 from rcnn.data.formats.outlines import is_number
 from rcnn.data.formats.writer import FileWriter, Item
 from rcnn.data.problems import Box
@@ -243,7 +244,7 @@ def _names(address: str) -> Iterator[str]:
     for name in dict.fromkeys((path, unquote(path))):
         yield name
         folder, _, last = name.rpartition("/")
-        bare = re.sub(r"^[0-9a-f]{8}-", "", last)
+        bare = without_code(last)
         if bare != last:
             yield f"{folder}/{bare}" if folder else bare
 

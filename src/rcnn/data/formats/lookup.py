@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -112,6 +113,15 @@ def _of_stem(folder: Path, changed: int) -> dict[str, Path]:
     for file in image_files(folder):
         found[plain_name(file.stem)].append(file)
     return {stem: files[0] for stem, files in found.items() if len(files) == 1}
+
+
+def without_code(name: str) -> str:
+    """A file name without the code that Label Studio puts before it.
+
+    >>> without_code("90fbb0c7-a.jpg"), without_code("a.jpg")
+    ('a.jpg', 'a.jpg')
+    """
+    return re.sub(r"^[0-9a-f]{8}-", "", name)
 
 
 def plain_name(name: str) -> str:

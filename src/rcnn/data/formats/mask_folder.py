@@ -18,11 +18,13 @@ from PIL import Image
 
 from rcnn.data.builder import Annotation, Bitmap, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.contents import head
+from rcnn.data.formats.folders import subfolders
 from rcnn.data.formats.label_kinds import background_problems, looks_like_background
 from rcnn.data.formats.mask_files import MaskFiles, find_mask_files, has_mask_files
 from rcnn.data.formats.writer import Item, Writer
 from rcnn.data.problems import Problem
-from rcnn.io.images import ImageError, read_mask
+from rcnn.io.images import ImageError, read_mask, visible_files
 from rcnn.io.reading import reader_threads
 from rcnn.structures import Size
 
@@ -50,6 +52,10 @@ def read_mask_folders(folder: str | Path, images: str | Path | None = None) -> D
     builder = DatasetBuilder("mask folders", source, "outlines")
     builder.declare_classes(CLASS_NAMES)
     found = find_mask_files(source, image_folder, builder.problems)
+    tables = [file for place in (source, *subfolders(source)) for file in visible_files(place, "*.csv")]
+    if classes := [file.name for file in tables if head(file).startswith("MaskPath,")]:
+        what = f"{classes[0]} has the classes of the masks, as Open Images writes them."
+        builder.warn(what, "They are not read: every mask is of the class object.", "classes")
     backgrounds = []
     with reader_threads() as pool:
         for picture, problems in pool.map(_read, found):

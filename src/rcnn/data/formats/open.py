@@ -172,9 +172,10 @@ def _recognised(source: Path, options: dict[str, Any]) -> Format:
         return found[0]
     if len(found) > 1:
         kinds = " and ".join(row.name for row in found)
+        keys = " or ".join(f"--format {key}" for key, row in formats().items() if row in found)
         raise ValueError(
-            f"{source}: this could be {kinds}. Name the format (--format, format=…) or the right file "
-            "(a .json, .yaml or list), or move the other files elsewhere."
+            f"{source}: this could be {kinds}. Name the format ({keys}; in Python, format=…) or the right "
+            "file (a .json, .yaml, .csv or list), or move the other files elsewhere."
         )
     raise ValueError(f"{source}: {_refusal(source)}")
 

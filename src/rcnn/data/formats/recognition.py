@@ -8,6 +8,7 @@ in
     DATA/train_images/ with DATA/train_masks/   and the same for val
     DATA/data.yaml                              with several splits
     DATA/annotations/instances_train.json       and one for val; also .csv and .xml
+    DATA/ImageSets/Main/train.txt               and val.txt, of Pascal VOC; or ImageSets/Segmentation
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rcnn.data.formats.folders import (
 )
 from rcnn.data.formats.label_kinds import ClassNumbersError
 from rcnn.data.formats.registry import Format, formats
+from rcnn.data.formats.voc import listed_names
 from rcnn.data.formats.yolo_settings import existing_splits
 from rcnn.io.images import image_files, visible_files
 
@@ -88,7 +90,25 @@ def find_splits(source: Path) -> dict[str, SplitPlace]:
         return _splits_in(source)  # Roboflow writes data.yaml for oriented boxes, too
     if len(of_settings) > 1:
         return of_settings
+    if lists := _voc_lists(source):
+        return lists
     return {} if not source.is_dir() or _opens(source) else _splits_in(source)
+
+
+def _voc_lists(source: Path) -> dict[str, SplitPlace]:
+    """The lists of Pascal VOC for training and validation, if both have images that are there."""
+    for kind, folder in (("Main", "Annotations"), ("Segmentation", "SegmentationClass")):
+        lists = {split: source / "ImageSets" / kind / f"{split}.txt" for split in ORDER}
+        found = {split: SplitPlace(file) for split, file in lists.items() if file.is_file()}
+        files = source / folder
+        if not found.keys() >= {"train", "val"}:
+            continue
+        there = {file.stem for file in visible_files(files)}
+        listed = {split: listed_names(place.path, there.__contains__) for split, place in found.items()}
+        used = {split: place for split, place in found.items() if not there.isdisjoint(listed[split])}
+        if used.keys() >= {"train", "val"}:
+            return used
+    return {}
 
 
 def unwrapped(source: Path) -> Path:

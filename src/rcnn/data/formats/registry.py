@@ -12,6 +12,8 @@ from typing import Any
 
 from rcnn.config import did_you_mean, is_dotted_path, resolve
 from rcnn.data.formats import (
+    aperio,
+    cell_tracking,
     cellpose,
     cityscapes,
     coco,
@@ -23,16 +25,20 @@ from rcnn.data.formats import (
     csv_masks,
     cvat,
     cvat_masks,
+    datumaro,
     deeplabcut,
     dota,
+    fiftyone_json,
     geojson,
     imagej,
+    kitti,
     label_image,
     label_studio,
     labelme,
     labelme_writer,
     mask_files,
     mask_folder,
+    mot,
     semantic,
     supervisely,
     via,
@@ -48,7 +54,11 @@ from rcnn.data.formats.row import as_format as as_format
 
 
 def _has_other_masks(path: Path, images: Path | None) -> bool:
-    """Whether a folder has a mask per object, semantic maps with a list of names, or CVAT's colours."""
+    """Whether a folder has a mask per object, named or known classes of pixels, or CVAT's colours."""
+    if images is not None and (
+        cityscapes.is_cityscapes(path, images) or voc_masks.is_segmentation_folder(path, images)
+    ):
+        return True
     other = mask_files.has_mask_files(path, images) or semantic.is_semantic_folder(path, images)
     return other or cvat_masks.is_cvat_masks(path)
 
@@ -65,9 +75,9 @@ def _is_foreground(path: Path, images: Path | None = None) -> bool:
     return label_image.meaning_of_folder(path, images).kind == "foreground"
 
 
-def _is_segmentation(path: Path) -> bool:
+def _is_segmentation(path: Path, images: Path | None = None) -> bool:
     # CVAT's masks are in colours; a folder that has boxes, too, is opened for them.
-    folder = voc_masks.is_segmentation_folder(path) and not voc.is_voc(path)
+    folder = voc_masks.is_segmentation_folder(path, images) and not voc.is_voc(path)
     return (folder or voc_masks.is_segmentation_list(path)) and not cvat_masks.is_cvat_masks(path)
 
 
@@ -104,6 +114,7 @@ FORMATS: dict[str, Any] = {
         sizes=True,
         read=voc_masks.read_voc_masks,
         sniff=_is_segmentation,
+        options=("images",),
         parents=("ImageSets",),
         title="Pascal VOC segmentation",
         description=(
@@ -181,6 +192,7 @@ FORMATS: dict[str, Any] = {
         sizes=True,
         read=cityscapes.read_cityscapes,
         sniff=cityscapes.is_cityscapes,
+        options=("images",),
         parents=("gtFine",),
         title="Cityscapes",
         description="`DATA/gtFine/train` with `DATA/leftImg8bit/train`",
@@ -337,6 +349,59 @@ FORMATS: dict[str, Any] = {
         title="DeepLabCut",
         description="a project with `labeled-data/*/CollectedData_*.csv`, or one of its folders or tables",
         gives="keypoints, boxes around them",
+    ),
+    "kitti": Format(
+        name="kitti",
+        read=kitti.read_kitti,
+        sniff=kitti.is_kitti,
+        options=("images",),
+        title="KITTI",
+        description="`DATA/label_2/*.txt` with `DATA/image_2/`, or `labels/` with `images/`",
+        gives="boxes",
+    ),
+    "mot": Format(
+        name="mot",
+        read=mot.read_mot,
+        sniff=mot.is_mot,
+        options=("images",),
+        title="MOT Challenge",
+        description="a video with `DATA/gt/gt.txt` and `DATA/img1/`, or a folder of videos",
+        gives="boxes",
+    ),
+    "aperio": Format(
+        name="aperio",
+        read=aperio.read_aperio,
+        sniff=aperio.is_aperio,
+        options=("images",),
+        title="Aperio XML",
+        description="`a.xml` of ImageScope for each `a.tif`, as MoNuSeg and MoNuSAC have them",
+        gives="masks",
+    ),
+    "datumaro": Format(
+        name="datumaro",
+        read=datumaro.read_datumaro,
+        sniff=datumaro.is_datumaro,
+        options=("images",),
+        title="Datumaro",
+        description="`annotations/default.json` of Datumaro, with `DATA/images/`",
+        gives="boxes, masks, keypoints",
+    ),
+    "fiftyone": Format(
+        name="fiftyone",
+        read=fiftyone_json.read_fiftyone_json,
+        sniff=fiftyone_json.is_fiftyone_json,
+        options=("images",),
+        title="FiftyOne",
+        description="`samples.json` or `labels.json`, as FiftyOne exports them, with `DATA/data/`",
+        gives="boxes, masks",
+    ),
+    "cell-tracking": Format(
+        name="cell tracking",
+        read=cell_tracking.read_cell_tracking,
+        sniff=cell_tracking.is_cell_tracking,
+        title="Cell Tracking Challenge",
+        description="`DATA/01/t000.tif` with `DATA/01_GT/SEG/man_seg000.tif`, and other sequences",
+        gives="masks",
     ),
 }
 """The formats by the keys that ``--format`` and ``--to`` accept."""

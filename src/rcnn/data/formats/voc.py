@@ -120,7 +120,7 @@ def voc_sides(source: Path, images: Path | None = None) -> Sides | None:
 
 def has_voc_files(folder: Path) -> bool:
     """Whether the first XML file in a folder, or below it, looks like one of Pascal VOC."""
-    file = next(_xml_files(folder), None) if has_file(folder, (".xml",)) else None
+    file = next(_xml_files(folder), None)
     return (
         file is not None
         and not _is_foreign(file)
@@ -129,7 +129,14 @@ def has_voc_files(folder: Path) -> bool:
 
 
 def _xml_files(folder: Path) -> Iterator[Path]:
-    return (f for place in folders_below(folder) for f in visible_files(place) if f.suffix.lower() == ".xml")
+    return (f for place in folders_below(folder) for f in visible_files(place) if _is_xml(f))
+
+
+def _is_xml(file: Path) -> bool:
+    """Whether a file has the extension .xml; or none, as those of Stanford Dogs, and begins like VOC's."""
+    if file.suffix.lower() == ".xml":
+        return True
+    return not file.suffix and head(file).startswith("<annotation>")
 
 
 def _is_foreign(xml: Path) -> bool:

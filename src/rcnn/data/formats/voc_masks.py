@@ -54,30 +54,34 @@ def is_segmentation_list(path: Path) -> bool:
     return is_list_in(path, "Segmentation")
 
 
-def is_segmentation_folder(path: Path) -> bool:
+def is_segmentation_folder(path: Path, images: Path | None = None) -> bool:
     """Whether a folder has images and class images, but no list that selects some of them."""
-    parts = (path / IMAGES, path / CLASSES)
+    parts = (images or path / IMAGES, path / CLASSES)
     return all(part.is_dir() and image_files(part) for part in parts) and not (path / LISTS).is_dir()
 
 
-def read_voc_masks(path: str | Path) -> Dataset:
+def read_voc_masks(path: str | Path, images: str | Path | None = None) -> Dataset:
     """Open the images of a list in ``ImageSets/Segmentation``, or of a folder without such lists.
 
     Objects come from ``SegmentationObject``; without that folder there are only semantic maps.
+
+    Args:
+        path: the list or the folder.
+        images: the folder of the images, if it is not ``JPEGImages``.
 
     Raises:
         ValueError: no such list, or its folder lacks ``JPEGImages`` or ``SegmentationClass``.
     """
     path = Path(path)
     builder = DatasetBuilder("voc segmentation", path)
+    folder = path if path.is_dir() else path.parents[2]
+    pictures = folder / IMAGES if images is None else Path(images)
     if path.is_dir():
-        folder = path
-        if not is_segmentation_folder(path):
+        if not is_segmentation_folder(path, pictures):
             raise ValueError(f"{path}: expected {IMAGES}/ and {CLASSES}/, or a list in {LISTS}/.")
-        pairs = pair_up(image_files(path / IMAGES), image_files(path / CLASSES), path, builder.problems)
+        pairs = pair_up(image_files(pictures), image_files(path / CLASSES), path, builder.problems)
     else:
-        folder = path.parents[2]
-        pairs = _listed_pairs(builder, path, folder)
+        pairs = _listed_pairs(builder, path, folder, pictures)
     names = next((folder / name for name in NAMES_FILES if (folder / name).is_file()), None)
     builder.semantic_names = VOC_NAMES if names is None else _without_marks(read_names(names))
     add_maps(builder, pairs)
@@ -92,15 +96,17 @@ def _without_marks(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(BACKGROUND if name == "_background_" else name for name in kept)
 
 
-def _listed_pairs(builder: DatasetBuilder, listing: Path, folder: Path) -> list[tuple[Path, Path]]:
+def _listed_pairs(
+    builder: DatasetBuilder, listing: Path, folder: Path, pictures: Path
+) -> list[tuple[Path, Path]]:
     """The images of a list, with their class images."""
     if not listing.is_file():
         known = ", ".join(sorted(f.stem for f in listing.parent.glob("*.txt"))) or "none"
         raise ValueError(f"{listing}: no such split; available: {known}.")
-    for part in (IMAGES, CLASSES):
-        if not (folder / part).is_dir():
-            raise ValueError(f"{folder}: expected {IMAGES}/ and {CLASSES}/; {part} is missing.")
-    images = {file.stem: file for file in image_files(folder / IMAGES)}
+    for part in (pictures, folder / CLASSES):
+        if not part.is_dir():
+            raise ValueError(f"{folder}: expected {IMAGES}/ and {CLASSES}/; {part.name} is missing.")
+    images = {file.stem: file for file in image_files(pictures)}
     pairs = []
     for stem, count in Counter(listed_names(listing, lambda name: name in images)).items():
         if count > 1:

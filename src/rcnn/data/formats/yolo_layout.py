@@ -15,7 +15,7 @@ from rcnn.data.formats.folders import (
     opposite_of,
     sides_of,
 )
-from rcnn.data.formats.lookup import plain_name, reach_of
+from rcnn.data.formats.lookup import plain_name, reach_of, without_code
 from rcnn.data.formats.yolo_lines import fields_of
 from rcnn.data.formats.yolo_settings import (
     DATA_ENDING,
@@ -35,6 +35,7 @@ from rcnn.io.images import IMAGE_ENDINGS, image_files, visible_files
 ABOVE = 4  # number of folders above the images that are searched for settings
 NO_NAMES = "YOLO labels without class names; add a data.yaml, or classes.txt with one name per line"
 LOOKED_AT = 20  # text files read to recognise a folder of them
+CODED = "*-"  # stands for the code of Label Studio in the names of text files
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,15 @@ class LabelFinder:
         """The text file of an image; it need not exist.
 
         Otherwise, the only one whose name differs just in case, in the Unicode form of accents, or in the
-        image's extension before ``.txt``.
+        image's extension before ``.txt``; or in the code that Label Studio puts before one of the names.
         """
         named = self._named(image)
         if is_file(named):
             return named
-        alike = self._texts_in(named.parent).get(plain_name(image.stem), [])
+        texts = self._texts_in(named.parent)
+        bare = without_code(image.stem)
+        other = f"{CODED}{bare}" if bare == image.stem else bare  # one of the two has a code
+        alike = texts.get(plain_name(image.stem)) or texts.get(plain_name(other)) or []
         return alike[0] if len(alike) == 1 else named
 
     def _texts_in(self, folder: Path) -> dict[str, list[Path]]:
@@ -94,6 +98,8 @@ class LabelFinder:
                 name = stem.stem if stem.suffix.lower() in IMAGE_ENDINGS else stem.name
                 if file.name not in NAMES_FILES:
                     found[plain_name(name)].append(file)
+                    if (bare := without_code(name)) != name:
+                        found[plain_name(f"{CODED}{bare}")].append(file)
             self.texts[folder] = dict(found)
         return self.texts[folder]
 

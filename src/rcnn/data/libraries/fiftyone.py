@@ -13,19 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats.annotated import AnnotatedImages, Drawn
-from rcnn.data.formats.figures import window_code
-from rcnn.data.formats.outlines import is_number
+from rcnn.data.formats.annotated import AnnotatedImages
+from rcnn.data.formats.fiftyone_json import KINDS, Label, draw_label, field_of, is_marked
 from rcnn.data.problems import shortened
 
 NAME = "FiftyOne data set"
-KINDS = ("Detections", "Polylines")
-USUAL = "ground_truth"
 
 
 def is_fiftyone(items: Any) -> bool:
@@ -60,7 +53,7 @@ def read_fiftyone(items: Any, class_names: Sequence[str] | None = None) -> Datas
             for number, label in enumerate(
                 getattr(found, "detections", None) or getattr(found, "polylines", [])
             ):
-                _draw(objects, picture, label, f"{field} {number}")
+                draw_label(objects, picture, _label(label), f"{field} {number}")
     if bare:
         what = f"{len(bare)} samples have no {field}: {shortened(bare)}."
         objects.builder.warn(what, "They are skipped.", "samples")
@@ -72,49 +65,18 @@ def read_fiftyone(items: Any, class_names: Sequence[str] | None = None) -> Datas
 
 def _field(samples: Sequence[Any]) -> str:
     """The field of the objects."""
-    found = dict.fromkeys(
-        name for sample in samples for name in sample.field_names if type(sample[name]).__name__ in KINDS
+    names = (name for s in samples for name in s.field_names if type(s[name]).__name__ in KINDS)
+    found = list(dict.fromkeys(names))
+    return field_of(found, NAME, f"choose one: items.select_fields({next(iter(found), '')!r}).")
+
+
+def _label(label: Any) -> Label:
+    """A label in the form that exports share."""
+    return Label(
+        str(label.label or ""),
+        list(label.bounding_box or ()) if hasattr(label, "bounding_box") else None,
+        label.mask if hasattr(label, "bounding_box") else None,
+        getattr(label, "points", ()),
+        bool(getattr(label, "closed", False) or getattr(label, "filled", False)),
+        is_marked(getattr(label, "iscrowd", None)),
     )
-    if len(found) == 1 or USUAL in found:
-        return USUAL if USUAL in found else next(iter(found))
-    if not found:
-        raise ValueError(f"{NAME}: no field has detections or polylines.")
-    advice = f"choose one: items.select_fields({next(iter(found))!r})"
-    raise ValueError(f"{NAME}: the fields {', '.join(found)} have objects; {advice}.")
-
-
-def _draw(objects: AnnotatedImages, picture: Picture, label: Any, place: str) -> None:
-    height, width = picture.size
-    drawn = Drawn(str(label.label or ""), place, crowd=bool(_extra(label, "iscrowd")))
-    if hasattr(label, "bounding_box"):
-        values = list(label.bounding_box or ())
-        if len(values) != 4 or not all(map(is_number, values)):
-            objects.wrong(picture, place, f"Expected a bounding_box of four numbers; found {values!r:.60}.")
-            return
-        x, y, w, h = (v * scale for v, scale in zip(values, (width, height) * 2, strict=True))
-        drawn.box = (x, y, x + w, y + h)
-        mask = label.mask
-        if mask is not None:
-            left, top, right, bottom = round(x), round(y), round(x + w), round(y + h)
-            bitmap = _resized(np.asarray(mask) != 0, max(right - left, 1), max(bottom - top, 1))
-            code = window_code(bitmap, (top, left), picture.size)
-            drawn.outline = [] if code is None else code
-    elif label.closed or label.filled:
-        parts = [np.array(part, np.float64) * np.array([width, height]) for part in label.points]
-        drawn.outline = [part for part in parts if len(part) >= 3]
-    else:
-        objects.ignore("open polylines")
-        return
-    objects.draw(picture, drawn)
-
-
-def _extra(label: Any, name: str) -> Any:
-    """An attribute that a label may have."""
-    return getattr(label, name, None) in (True, 1, "1", "true")
-
-
-def _resized(mask: Any, width: int, height: int) -> Any:
-    """A mask in the pixels of its box."""
-    if mask.shape == (height, width):
-        return mask
-    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
