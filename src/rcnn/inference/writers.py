@@ -163,26 +163,18 @@ def predict_to_files(
     with tables, shown.completed(tables):
         for done, (image_id, path) in enumerate(images.items(), 1):
             if image_id not in tables.done:
+                first = tables.counts.total() + 1
                 try:
                     image = read_image(path, reading=detector.reading, channels=detector.channels)
                     found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
-                    measured = None
-                    if measurer is not None:
-                        measured = measurer.measured(image_id, path, found, tables.counts.total() + 1)
+                    measured = None if measurer is None else measurer.measured(image_id, path, found, first)
                 except Exception as error:  # whatever a decoder raises must not lose the other images
                     failed.append(_explained(path, error))
                 else:
-                    shown.write(
-                        tables, image_id, names[image_id], image=image, found=found, measured=measured
-                    )
                     most = max_detections or detector.cap(found.size)
                     full = most is not None and len(found) >= most
-                    annotations = tables.annotated(image_id, path, found, measured)
-                    failures = [*shown.failed, *annotations.failed]
-                    tables.add(
-                        image_id, found, full=full, failed=failures, partition=shown.partition,
-                        annotations=annotations, rows=None if measured is None else measured.rows,
-                    )  # fmt: skip
+                    shown.write(image_id, names[image_id], first, image=image, found=found, measured=measured)
+                    _add(tables, shown, image_id, path, found=found, full=full, measured=measured)
             if progress is not None:
                 progress(done, len(images))
     if measurer is not None:
@@ -192,6 +184,24 @@ def predict_to_files(
         tables.pixel_fractions(), tuple(tables.full), dict(tables.cut),
         {} if folders is None else {name: dict(lost) for name, lost in folders.lost.items()},
         "" if measurer is None else measurer.pixel_size,
+    )  # fmt: skip
+
+
+def _add(
+    tables: OutputTables,
+    shown: _Pictures,
+    image_id: str,
+    path: Path,
+    *,
+    found: Instances,
+    full: bool,
+    measured: ImageMeasured | None,
+) -> None:
+    """Append an image whose pictures are written to the tables and to the folders of other formats."""
+    annotations = tables.annotated(image_id, path, found, measured)
+    tables.add(
+        image_id, found, full=full, failed=[*shown.failed, *annotations.failed], partition=shown.partition,
+        annotations=annotations, rows=None if measured is None else measured.rows,
     )  # fmt: skip
 
 
@@ -258,15 +268,17 @@ class _Pictures:
 
     def write(
         self,
-        tables: OutputTables,
         image_id: str,
         name: str,
+        first: int,
         *,
         image: Array,
         found: Instances,
         measured: ImageMeasured | None = None,
     ) -> None:
-        """Write those of one image; what cannot be written is noted, unless nothing can be.
+        """Write those of one image, whose first object has the row ``first``.
+
+        What cannot be written is noted, unless nothing can be.
 
         Raises:
             OSError: the disk is full or broken.
@@ -277,7 +289,7 @@ class _Pictures:
             pictured, indices = self._partitioned(image_id, found, name)
         if self.files.overlays:
             with noted(f"{image_id}: its overlay", self.failed):
-                numbers = (tables.counts.total() + 1 + indices).tolist()
+                numbers = (first + indices).tolist()
                 options: dict[str, Any] = {"scale": self.files.overlay_scale, "numbers": numbers}
                 if measured is None or measured.colours is None:
                     overlay = pictured.overlay(image, **options)

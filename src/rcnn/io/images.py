@@ -80,6 +80,7 @@ class ImageHeader:
         taken: what is taken of an image that has more than is usual: channels, planes; else empty.
         has_alpha: whether a TIFF file declares a channel that is dropped to be transparency.
         is_rgb: whether the channels of a TIFF file are red, green and blue; None of other files.
+        own_channels: the number of channels before gray is repeated.
     """
 
     size: Size
@@ -88,6 +89,7 @@ class ImageHeader:
     taken: str = ""
     has_alpha: bool = False
     is_rgb: bool | None = None
+    own_channels: int = 3
 
 
 def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeader:
@@ -111,9 +113,10 @@ def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeade
             check_pixels(path, size)
         found = pillow_files.orientation(image)
         colours = reading.channels is not None and len(reading.channels) > 1
+        gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
     size = turned_size(size, found) if reading.turns else size
     channels = len(reading.channels or ()) if colours else 3
-    return ImageHeader(size, channels, found)
+    return ImageHeader(size, channels, found, own_channels=1 if gray else 3)
 
 
 def image_size(path: str | Path, reading: Reading | None = None) -> Size:
@@ -147,60 +150,6 @@ def read_image(
     path, reading = Path(path), reading or current_reading()
     values, is_rgb = read_intensities(path, reading, max_pixels)
     return _as_many(scaled(values, reading, colour=is_rgb), channels, path)
-
-
-COLOURS = ("red", "green", "blue")
-
-
-def read_channels(path: str | Path, reading: Reading) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-    """All channels of an image in their own depth, to be measured, whatever channels a model takes.
-
-    As for looking at: WhiteIsZero is inverted and palettes become colours, so that more is brighter.
-
-    Args:
-        path: the file.
-        reading: the plane and orientation; its channels matter only where pages are taken for channels.
-
-    Returns:
-        ``[H, W, C]``, and the name of each channel: empty for a single one, ``red``, ``green``, ``blue``, or
-        ``c0``, ``c1``, … by their numbers in the file.
-
-    Raises:
-        ImageError: as :func:`read_image`.
-    """
-    path, every = Path(path), _every_channel(Path(path), reading)
-    values, is_rgb = read_intensities(path, every)
-    return values, channel_names(values.shape[2], is_rgb=is_rgb, numbers=every.channels)
-
-
-def intensity_channels(path: str | Path, reading: Reading) -> tuple[str, ...]:
-    """The names of the channels that :func:`read_channels` returns, from the file's header."""
-    path, every = Path(path), _every_channel(Path(path), reading)
-    with _source(path) as image:
-        if isinstance(image, Image.Image):
-            gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-            return channel_names(1 if gray else 3)
-        chosen = image.channels(every)
-        return channel_names(len(chosen), is_rgb=image.is_rgb(chosen), numbers=every.channels)
-
-
-def channel_names(
-    count: int, *, is_rgb: bool = True, numbers: tuple[int, ...] | None = None
-) -> tuple[str, ...]:
-    """What channels are called; three are colours if ``is_rgb``, others have their numbers."""
-    if count == 1:
-        return ("",)
-    return COLOURS if count == 3 and is_rgb else tuple(f"c{i}" for i in numbers or range(count))
-
-
-def _every_channel(path: Path, reading: Reading) -> Reading:
-    """The reading of all channels; of a file whose pages are taken for channels, those chosen."""
-    every = replace(reading, channels=None)
-    try:
-        image_header(path, every)
-    except ChoiceError:
-        return reading
-    return every
 
 
 def read_mask_colours(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -273,6 +222,7 @@ def _tiff_header(tif: OpenTiff, reading: Reading) -> ImageHeader:
     return ImageHeader(
         size, len(chosen) if len(chosen) > 1 else 3, tif.orientation, tif.taken(reading),
         has_alpha=bool(set(tif.alpha) - set(chosen)), is_rgb=tif.is_rgb(chosen) if len(chosen) > 1 else None,
+        own_channels=len(chosen),
     )  # fmt: skip
 
 

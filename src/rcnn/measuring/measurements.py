@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from rcnn.config import did_you_mean
 from rcnn.io.atomic import write_atomically
-from rcnn.io.images import channel_names, read_channels
+from rcnn.io.channels import named_channels, read_channels
 from rcnn.io.reading import Reading
 from rcnn.measuring.intensities import Background, check_background, column_names, intensities_of
 from rcnn.measuring.pixel_size import PixelSize, parse_pixel_size, stored_pixel_size
@@ -234,7 +234,7 @@ def _stored_values(
             raise ValueError(
                 f"image: found {values.dtype} {list(values.shape)}, expected numbers [H, W] or [H, W, C]"
             )
-        names = channel_names(values.shape[2])
+        names = named_channels(values.shape[2])
     if values.shape[:2] != tuple(instances.size):
         raise ValueError(
             f"{file or 'image'}: (height, width) {values.shape[:2]}, but the objects are those of an image "

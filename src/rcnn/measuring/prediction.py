@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 from PIL import Image
 
 from rcnn.data.problems import shortened
-from rcnn.io.images import ImageError, intensity_channels
+from rcnn.io.channels import channel_names
+from rcnn.io.images import ImageError
 from rcnn.io.reading import Reading
 from rcnn.lettering import Colour
 from rcnn.measuring.colouring import Colouring
@@ -92,7 +93,7 @@ def _channels(images: Mapping[str, Path], reading: Reading) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for path in images.values():
         try:
-            found |= dict.fromkeys(intensity_channels(path, reading))
+            found |= dict.fromkeys(channel_names(path, reading))
         except ImageError:
             continue
     return tuple(found)
@@ -175,6 +176,7 @@ class PredictionMeasurer:
             regions=None if self.regions is None else self.regions.of(image_id, found.size),
             first_row=first_row, reading=self.reading,
         )  # fmt: skip
+        assert set(table.columns) <= set(self.columns), "a measurement without a column would be lost"
         rows: dict[str, Sequence[Sequence[object]]] = {
             "measurements.csv": [[row[0], image_id, *row[1:]] for row in table.rows(self.columns)],
             "summary.csv": summary_rows(image_id, table),
