@@ -26,7 +26,12 @@ OUTPUTS: dict[tuple[str, str], list[str]] = {
     ("train", "--out"): ["train", "no_data", "--out", "OUT"],
     ("evaluate", "--json"): ["evaluate", "no_model", "no_data", "--json", "OUT"],
     ("predict", "--out"): ["predict", "no_model", "no_images", "--out", "OUT"],
+    ("next", "--out"): ["next", "no_model", "no_images", "--out", "OUT"],
+    ("app", "--out"): ["app", "no_model", "no_folder", "--out", "OUT"],
     ("export", "--out"): ["export", "no_model", "--out", "OUT"],
+    ("explain", "--picture"): ["explain", "no_model", "no_data", "--picture", "OUT"],
+    ("explain", "--html"): ["explain", "no_model", "no_data", "--html", "OUT"],
+    ("explain", "--json"): ["explain", "no_model", "no_data", "--json", "OUT"],
     ("propose", "--out"): ["propose", "no_data", "--out", "OUT"],
     ("demo", "--out"): ["demo", "--out", "OUT"],
     ("data check", "--fix"): ["data", "check", "no_data", "--fix", "OUT"],
@@ -38,7 +43,8 @@ OUTPUTS: dict[tuple[str, str], list[str]] = {
     ("data stats", "--out"): ["data", "stats", "no_data", "--out", "OUT"],
     ("weights import", "--out"): ["weights", "import", "no_file", "--source", "detectron2", "--out", "OUT"],
 }
-FOLDERS = {verb for verb in OUTPUTS if verb[1] == "OUT" or verb[0] in ("train", "predict", "demo")} | {
+FOLDERS = {verb for verb in OUTPUTS if verb[1] == "OUT"} | {
+    ("train", "--out"), ("predict", "--out"), ("next", "--out"), ("demo", "--out"), ("app", "--out"),
     ("data check", "--fix"), ("data get", "--out"), ("data show", "--out"),
 }  # fmt: skip
 # Options that name inputs, all refused when they are read where nothing is there.
@@ -52,8 +58,11 @@ INPUTS: dict[tuple[str, str], list[str]] = {
     ("evaluate", "--proposals"): ["evaluate", "no_model", "no_data"],
     ("evaluate", "--predictions"): ["evaluate", "no_data"],
     ("predict", "--image-ids"): ["predict", "no_model", "no_images"],
+    ("predict", "--regions"): ["predict", "no_model", "no_images"],
     ("export", "--int8"): ["export", "no_model", "--out", "a.onnx"],
     ("export", "--images"): ["export", "no_model", "--out", "a.onnx"],
+    ("explain", "--images"): ["explain", "no_model", "no_data"],
+    ("explain", "--proposals"): ["explain", "no_model", "no_data"],
     ("bench", "--images"): ["bench", "no_model"],
     ("propose", "--images"): ["propose", "no_data", "--out", "a.npz"],
     ("data check", "--images"): ["data", "check", "no_data"],
@@ -65,10 +74,14 @@ INPUTS: dict[tuple[str, str], list[str]] = {
 }
 # Arguments that are opened first of all, and the run whose own error says more.
 OPENED = {
-    ("train", "DATA"), ("train", "--resume"), ("predict", "IMAGES"), ("bench", "DATA"), ("propose", "DATA"),
-    ("report", "RUN"), ("weights import", "FILE"), ("data merge", "DATA DATA…"), ("data stats", "DATA…"),
+    ("train", "DATA"), ("train", "--resume"), ("predict", "IMAGES"), ("next", "POOL"),
+    ("next", "--annotated"), ("explain", "IMAGE|DATA"), ("bench", "DATA"), ("propose", "DATA"),
+    ("report", "RUN"), ("app", "FOLDER"), ("weights import", "FILE"), ("data merge", "DATA DATA…"),
+    ("data stats", "DATA…"),
     *((f"data {verb}", "DATA") for verb in ("check", "convert", "show", "split")),
 }  # fmt: skip
+# Paths, or addresses of stores.
+ADDRESSES = {("predict", "--out"), ("predict", "IMAGES")}
 
 
 def path_parameters() -> Iterator[tuple[str, str]]:
@@ -79,9 +92,10 @@ def path_parameters() -> Iterator[tuple[str, str]]:
             yield from walk(inner, (*words, name))
         hints = get_type_hints(command.callback) if words and not hasattr(command, "commands") else {}
         for parameter in command.params:
-            if "Path" in str(hints.get(parameter.name)):
-                named = parameter.param_type_name == "option"
-                yield " ".join(words), parameter.opts[0] if named else str(parameter.metavar)
+            named = parameter.param_type_name == "option"
+            found = " ".join(words), parameter.opts[0] if named else str(parameter.metavar)
+            if "Path" in str(hints.get(parameter.name)) or found in ADDRESSES:
+                yield found
 
     return walk(typer.main.get_command(cli.app), ())
 

@@ -21,6 +21,7 @@ from rcnn.cli.options import (
     chosen_reading,
     formats_of,
     load_model,
+    writable_folder,
 )
 
 
@@ -47,7 +48,9 @@ def next_images(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Output folder. Default: next, then next-2, …"),
+        typer.Option(
+            metavar="DIR", help="Output folder. Default: next, then next-2, …", callback=writable_folder
+        ),
     ] = None,
     to: Formats = None,
     copy_images: CopyImages = True,

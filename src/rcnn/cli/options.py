@@ -54,6 +54,13 @@ def exists(param: typer.CallbackParam, value: Path | None) -> Path | None:
     return value
 
 
+def writable_place(param: typer.CallbackParam, value: str | None) -> str | None:
+    """As ``writable_folder``, for an output that may also be the address of a store."""
+    if value is not None and "://" not in value:
+        writable_folder(param, Path(value))
+    return value
+
+
 def _shown_name(param: typer.CallbackParam) -> str:
     is_option = param.param_type_name == "option"
     return param.opts[0] if is_option else str(param.metavar)
@@ -76,14 +83,11 @@ DataFormat = Annotated[
         "Default: detected.",
     ),
 ]  # fmt: skip
-ModelSource = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="Run folder, .safetensors file, exported file or folder, hf://USER/NAME, or a name listed by "
-        "`rcnn models`.",
-    ),
-]
+MODEL_HELP = (
+    "Run folder, .safetensors file, exported file or folder, hf://USER/NAME, or a name listed by "
+    "`rcnn models`."
+)
+ModelSource = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 NetworkSource = Annotated[
     str,
     typer.Argument(
@@ -164,7 +168,8 @@ Formats = Annotated[
         "--to", metavar="FORMAT",
         help="Also write the objects as a data set, into a folder of its own: coco, labels, masks, yolo, "
         "voc, labelme, imagej, geojson, label-studio, cvat, csv, createml, or your own "
-        "(my_package.formats:MyFormat). Several: --to coco,labels.",
+        "(my_package.formats:MyFormat). Several: --to coco,labels. parquet alone: one row per image in "
+        "shards, for any number of images.",
     ),
 ]  # fmt: skip
 CopyImages = Annotated[

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from rcnn.cli.console import app, examples, print_text
-from rcnn.cli.options import Channels, DataFormat, Device, Exif, ModelSettings, Plane, Trust, chosen_reading
+from rcnn.cli.options import (
+    Channels,
+    DataFormat,
+    Device,
+    Exif,
+    ModelSettings,
+    Plane,
+    Trust,
+    chosen_reading,
+    writable_folder,
+)
 
 
 @app.command(
@@ -33,6 +43,7 @@ def page(
             metavar="DIR",
             help="Folder of corrections, dropped images and trained models. Default: FOLDER-corrected, "
             "beside FOLDER.",
+            callback=writable_folder,
         ),
     ] = None,
     port: Annotated[

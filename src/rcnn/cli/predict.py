@@ -7,8 +7,23 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from rcnn.cli.bulk import (
+    PARQUET,
+    Actors,
+    GpusPerActor,
+    OutlinesForm,
+    RayAddress,
+    RetryErrors,
+    RowsPerShard,
+    Shards,
+    Status,
+    predict_shards,
+    print_status,
+    ray_options,
+)
 from rcnn.cli.console import app, examples, print_error, print_text, progress_bar
 from rcnn.cli.options import (
+    MODEL_HELP,
     Channels,
     CopyImages,
     Device,
@@ -17,7 +32,6 @@ from rcnn.cli.options import (
     Half,
     MaxDetections,
     ModelSettings,
-    ModelSource,
     Plane,
     Precision,
     Svd,
@@ -27,7 +41,8 @@ from rcnn.cli.options import (
     exists,
     formats_of,
     load_model,
-    writable_folder,
+    reading_settings,
+    writable_place,
 )
 
 
@@ -41,21 +56,22 @@ from rcnn.cli.options import (
     )
 )
 def predict(
-    model: ModelSource,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     images: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="IMAGES",
             help="Image files and folders. Annotated masks next to the images of a data set are skipped. "
-            "Default for the bundled model nuclei: the two photographs that come with it.",
+            "Default for the bundled model nuclei: the two photographs that come with it. With --to parquet "
+            "also patterns, lists, tables, inventories, and addresses such as s3://bucket/folder.",
         ),
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="DIR",
             help="Output folder for overlays and tables. Default: found, then found-2, …",
-            callback=writable_folder,
+            callback=writable_place,
         ),
     ] = None,
     min_score: Annotated[
@@ -128,6 +144,7 @@ def predict(
             metavar="FILE",
             help="Count objects inside regions: GeoJSON, ImageJ ROIs, COCO or a mask image; or a folder with "
             "one file per image.",
+            callback=exists,
         ),
     ] = None,
     colour_by: Annotated[
@@ -152,6 +169,14 @@ def predict(
     plane: Plane = None,
     exif: Exif = None,
     trust: Trust = None,
+    rows_per_shard: RowsPerShard = 1000,
+    outlines: OutlinesForm = "rle",
+    shards: Shards = None,
+    retry_errors: RetryErrors = False,
+    ray: RayAddress = None,
+    actors: Actors = None,
+    gpus_per_actor: GpusPerActor = None,
+    status: Status = None,
 ) -> None:
     """Find objects in images; write overlays, predictions.json (COCO), objects.csv and counts.csv.
 
@@ -161,6 +186,38 @@ def predict(
 
     What is done is kept if the command is stopped; the same command with the same --out continues.
     """
+    if status is not None:
+        print_status(status)
+        return
+    if model is None:
+        raise ValueError("predict: give the MODEL to predict with, and the IMAGES")
+    formats = formats_of(to)
+    if PARQUET in formats:
+        elsewhere = {
+            "--svd": svd, "--overwrite": overwrite, "--image-ids": image_ids, "--results-only": results_only,
+        }  # fmt: skip
+        if len(formats) > 1 or out is None or images is None or any(elsewhere.values()):
+            given = [name for name, value in elsewhere.items() if value]
+            raise ValueError(
+                f"--to {' '.join([','.join(formats), *given])}: expected IMAGES, --out and --to parquet alone"
+            )
+        from rcnn.bulk import BulkOptions
+        from rcnn.bulk.worker import WorkerOptions
+
+        changes = (*(settings or ()), *reading_settings(channels, plane, exif))
+        worker = WorkerOptions(
+            device, "bf16" if half else precision, changes, tuple(trust or ()), retry_errors=retry_errors
+        )
+        asked = BulkOptions(min_score, max_detections, cast("Any", outlines), rows_per_shard)
+        predict_shards(
+            model, images, out, asked, worker=worker, shards=shards,
+            ray=ray_options(ray, actors, gpus_per_actor),
+        )  # fmt: skip
+        return
+    bulk_only = {"--shards": shards, "--retry-errors": retry_errors, "--ray": ray}
+    if any(bulk_only.values()):
+        given = [name for name, value in bulk_only.items() if value]
+        raise ValueError(f"{', '.join(given)}: only for --to parquet; add it, or leave the option out")
     from rcnn.inference.output_files import OutputFiles, output_folder
     from rcnn.inference.output_tables import check_output
     from rcnn.inference.sources import find_images
@@ -169,19 +226,19 @@ def predict(
     form = cast("Any", overlay_format)
     measuring = chosen_measuring(measure, pixel_size, background, regions, colour_by, colour_range)
     files = OutputFiles(
-        overlays, overlay_scale, form, results_only, formats_of(to), copy_images, measuring
+        overlays, overlay_scale, form, results_only, formats, copy_images, measuring
     )  # fmt: skip
-    images = images or _photographs(model)
-    out = output_folder(out)
-    check_output(out, overwrite=overwrite)
-    find_images(images, exclude=out)  # a wrong path is reported before the model is loaded
+    shown = [Path(image) for image in images or ()] or _photographs(model)
+    folder = output_folder(out)
+    check_output(folder, overwrite=overwrite)
+    find_images(shown, exclude=folder)  # a wrong path is reported before the model is loaded
     detector = load_model(
         model, device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
     )
     detector = detector.with_reading(chosen_reading(channels, plane, exif, detector.reading))
     with progress_bar("predicting") as progress:
         summary = predict_to_files(
-            detector, images, out, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
+            detector, shown, folder, min_score=min_score, max_detections=max_detections, image_ids=image_ids,
             files=files, progress=progress, overwrite=overwrite,
         )  # fmt: skip
     found = [f"{count} {name}" for name, count in summary.counts.items() if count]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +22,7 @@ from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.data.formats.coco_text import CocoText
 from rcnn.data.formats.writer import LOST_FILE
 from rcnn.draw import semantic_colours
+from rcnn.inference.identity import digest_of
 from rcnn.inference.measured import ImageMeasured
 from rcnn.inference.output_files import OutputFiles, noted, output_folder
 from rcnn.inference.output_tables import OutputTables, check_output, clear_output
@@ -222,16 +222,7 @@ def _folders(
 
 def _command(detector: Detector | ExportedDetector, asked: Sequence[Any]) -> str:
     """A digest of what predicts and what was asked for: whether two predictions give the same files."""
-    digest = hashlib.sha256(
-        repr((asked, detector.class_names, detector.semantic_names)).encode(errors="surrogateescape")
-    )
-    digest.update(repr((detector.transform, sorted(detector.info.items()))).encode(errors="surrogateescape"))
-    network = getattr(detector, "network", None)
-    if network is not None:
-        digest.update(repr(network.settings).encode())
-        for tensor in network.state_dict().values():
-            digest.update(str(zlib.crc32(tensor.detach().cpu().contiguous().view(-1).numpy().data)).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(repr((asked, digest_of(detector))).encode(errors="surrogateescape")).hexdigest()
 
 
 def _explained(path: Path, error: Exception) -> str:

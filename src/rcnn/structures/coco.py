@@ -78,7 +78,7 @@ def annotations_of(
         for entry, score in zip(entries, found.scores.tolist(), strict=True):
             entry["score"] = score
     if found.masks is not None:
-        drawn = _outlines(found.masks, crowd, outlines)
+        drawn = segmentations(found.masks, crowd, outlines)
         for entry, outline, is_known in zip(entries, drawn, found.outlined, strict=True):
             if is_known:
                 entry["segmentation"] = outline
@@ -124,8 +124,8 @@ def _boxes(found: Instances, image_id: int | str, category_ids: Sequence[int] | 
     return entries
 
 
-def _outlines(masks: Masks, crowd: Sequence[bool], outlines: Literal["polygons", "rle"]) -> list[Any]:
-    """The segmentation of each object; an empty mask has no polygon."""
+def segmentations(masks: Masks, crowd: Sequence[bool], outlines: Literal["polygons", "rle"]) -> list[Any]:
+    """The segmentation of each object, exact in both forms; an empty mask has no polygon."""
     codes = masks.rle() if outlines == "rle" or any(crowd) else []
     if outlines == "rle":
         return codes
