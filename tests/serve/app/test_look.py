@@ -253,3 +253,23 @@ def test_axe_finds_nothing(browser: Any, nuclei: Any, scheme: str, width: int) -
             told = [f"{one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
             assert not told, f"{state}, {width} px, {scheme}"
         assert len(tab.ask("() => axe.run().then((result) => result.passes)")) > 20
+
+
+def test_the_table_has_all_measurements_when_asked(browser: Any, nuclei: Any) -> None:
+    with opened(browser, nuclei.address) as tab:
+        tab.page.get_by_label("All measurements").check()
+        tab.until("() => rcnn.table.columns.some((column) => column.key.startsWith('circularity'))")
+        tab.settled()
+        picture = nuclei.workspace.picture(tab.ask("() => rcnn.number"))
+        told = nuclei.workspace.measurements(picture, 0)
+        place = told["names"].index("circularity")
+        shown = tab.ask("() => rcnn.table.rows.map((shape) => [shape.id, shape.measures.circularity])")
+        assert shown
+        assert {name: pytest.approx(value) for name, value in shown} == {
+            name: told["values"][name][place] for name, _ in shown
+        }
+        tab.page.get_by_role("columnheader", name="circularity").get_by_role("button").click()
+        values = [value for _, value in tab.ask(
+            "() => rcnn.table.rows.map((shape) => [0, shape.measures.circularity])"
+        )]  # fmt: skip
+        assert values == sorted(values, reverse=True)

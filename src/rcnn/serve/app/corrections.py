@@ -104,11 +104,15 @@ class Corrections:
         self._entries: dict[int, tuple[list[Any], tuple[Any, ...]]] = {}
         dataset = collection.dataset
         self.skeleton = skeleton if dataset is None or dataset.skeleton is None else dataset.skeleton
+        own = () if dataset is None else dataset.class_names
         if collection.out.is_dir():
             self._take_folder()
-        own = () if dataset is None else dataset.class_names
-        self.classes = list(dict.fromkeys((*own, *self._saved_classes(), *class_names)))
-        self._drafts = self._read_drafts()
+        try:
+            self.classes = list(dict.fromkeys((*own, *self._saved_classes(), *class_names)))
+            self._drafts = self._read_drafts()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let other processes have the folder."""

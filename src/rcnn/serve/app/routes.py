@@ -49,6 +49,10 @@ def application(workspace: Workspace) -> Starlette:
         Route("/api/images/{number:int}/thumbnail", of.thumbnail),
         Route("/api/images/{number:int}/tiles/{level:int}/{column:int}/{row:int}", of.tile),
         Route("/api/images/{number:int}/found", of.image(lambda w, p, r: w.found(p, _index(r)))),
+        Route(
+            "/api/images/{number:int}/measurements",
+            of.image(lambda w, p, r: w.measurements(p, _index(r))),
+        ),
         Route("/api/images/{number:int}/map", of.map),
         Route("/api/find", of.json(lambda w, r: vars(w.finder.start())), methods=["POST"]),
         Route("/api/find/cancel", of.json(lambda w, r: vars(w.finder.cancel())), methods=["POST"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -154,6 +155,34 @@ class Workspace:
             "map_colours": [[] if colour is None else list(colour) for colour in colours],
             "areas": found.area_rows() if semantic else [],
         }  # fmt: skip
+
+    def measurements(self, picture: Picture, index: int | None) -> Json:
+        """All measurements of the objects of an image, by their ids; see :func:`rcnn.measure`.
+
+        Args:
+            picture: the image.
+            index: of the model whose objects they are; None: corrected or annotated ones.
+        """
+        from rcnn.measuring.measurements import measure
+
+        draft, truth = self.corrections.draft(picture), self.corrections.truth(picture)
+        if index is not None:
+            found = self._find(picture, self.finder.model(index))
+            ids = [f"{PREFIX_FOUND}{number}" for number in range(len(found))]
+        elif draft is not None:
+            classes = self.corrections.classes
+            found = instances_of(list(draft.objects.values()), draft.size, classes, self.skeleton)
+            ids = list(draft.objects)
+        elif truth is not None:
+            found, ids = truth, [f"{PREFIX_DATA}{number}" for number in range(len(truth))]
+        else:
+            return {"names": [], "values": {}}
+        measured = measure(picture.path, found, reading=self.collection.reading)
+        names = [name for name, column in measured.columns.items() if column.dtype.kind in "iufb"]
+        names = [name for name in names if name not in ("row", "score")]
+        columns = [measured.columns[name].astype(float).tolist() for name in names]
+        values = [[v if math.isfinite(v) else None for v in row] for row in zip(*columns, strict=True)]
+        return {"names": names, "values": dict(zip(ids, values, strict=True))}
 
     def semantic(self, picture: Picture, index: int | None) -> Any:
         """The class of every pixel as uint8 ``[h, w]``, at most 4096 pixels wide or high; 255 is void."""

@@ -44,6 +44,7 @@ export class Inside {
     page.viewer.layers.push((context, viewer) => this.draw(context, viewer));
     page.viewer.addEventListener("click", ({ detail }) => { if (this.choosing) this.explain(detail.place).catch(() => {}); });
     page.addEventListener("leave", () => this.clear());
+    $("tabs").addEventListener("click", () => this.told && page.viewer.redraw("overlay"));
     for (const kind of ["selected", "state", "listed"]) page.addEventListener(kind, () => this.enable());
     this.explain = guarded((at) => this.ask(at));
   }
@@ -128,6 +129,9 @@ export class Inside {
 
   draw(context, viewer) {
     if (!this.told || !this.visible) return;
+    const left = -viewer.view.x / viewer.view.scale, top = -viewer.view.y / viewer.view.scale;
+    context.fillStyle = "rgb(0 0 0 / 45%)"; // what is drawn below steps back
+    context.fillRect(left, top, viewer.width / viewer.view.scale, viewer.height / viewer.view.scale);
     const count = Math.ceil((this.shown.length * Number(this.thin.value)) / 100);
     for (const [[x1, y1, x2, y2], colour, strong] of this.shown.slice(0, Math.min(count, MOST_DRAWN))) {
       context.lineWidth = (strong ? 2 : 0.99) / viewer.view.scale;

@@ -5,7 +5,7 @@ import { make, showDialog } from "./dom.js";
 const KEYS = {
   "Look": [
     ["← ↑ ↓ →", "move the picture"], ["+  −", "zoom in, zoom out"], ["0", "fit to window"],
-    ["N  P", "next, previous object, in the order of the table"], ["Page ↓  Page ↑", "next, previous image"], ["?", "this card"],
+    ["N  P", "next, previous object, in the order of the table"], ["PgDn  PgUp", "next, previous image"], ["?", "this card"],
   ],
 };
 

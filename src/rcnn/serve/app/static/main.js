@@ -31,6 +31,7 @@ const inside = new Inside(page, tabs);
 function emptyState() {
   const { state } = page;
   $("empty").hidden = state.images > 0;
+  for (const id of ["controls", "table", "measure-label", "footer"]) $(id).hidden = !state.images;
   if (state.images) return;
   const choose = make("button", { className: "main", onclick: () => $("files").click() }, "Choose images");
   const samples = make("button", { onclick: guarded(addSamples) }, "Try the photographs that come with the model");
@@ -121,6 +122,7 @@ function listen() {
   $("zoom-out").addEventListener("click", () => page.viewer.zoom(0.8));
   $("zoom-fit").addEventListener("click", () => page.viewer.fit());
   $("help").addEventListener("click", showKeys);
+  $("measure").addEventListener("change", () => page.listObjects());
   $("download").addEventListener("click", () => showDownloads(page));
   $("report").addEventListener("click", () => showReport(page));
   $("model").addEventListener("change", guarded(() => chooseModel(Number($("model").value))));

@@ -131,6 +131,7 @@ export class Page extends EventTarget {
     this.source = source;
     this.found = found;
     this.look.scored = source === "found";
+    this.measured = null;
     this.takeShapes(objects.map((object) => new Shape(object)));
   }
 
@@ -160,9 +161,25 @@ export class Page extends EventTarget {
     this.controls.showClasses([...names, ...maps.filter((name) => !names.includes(name))], counts, colour);
     if (this.found?.map) this.paintMap();
     this.table.show(shown, this.viewer.selected, (shape) => this.colourOf(shape));
+    if ($("measure").checked) this.measure().catch(showProblem);
     $("score-label").hidden = !this.look.scored;
     $("now").replaceChildren(...this.summary(shown, counts));
     this.dispatchEvent(new Event("listed"));
+  }
+
+  /** Fetch all measurements of the objects, once for each state of them. */
+  async measure() {
+    const { number } = this, state = `${number} ${this.source} ${this.info?.draft?.revision} ${this.state.current}`;
+    if (!this.shapes.length || this.measured === state) return;
+    this.measured = state;
+    const query = this.source === "found" ? `?model=${this.state.current}` : "";
+    const { names, values } = await ask(`api/images/${number}/measurements${query}`);
+    if (this.number !== number || this.measured !== state) return;
+    for (const shape of this.shapes) {
+      const row = values[shape.id];
+      if (row) shape.measures = Object.fromEntries(names.map((name, i) => [name, row[i]]));
+    }
+    this.listObjects();
   }
 
   summary(shown) {

@@ -15,7 +15,7 @@ export function showProblems(page, tabs) {
       make("p", {}, make("strong", {}, `${one.severity}: `), `${one.what} ${one.advice}`),
       make("p", { className: "place" }, one.place),
       one.number === null ? null : make("button", { className: "small quiet", onclick: () => page.open(one.number) }, "Show the image")));
-    $("tab-problems").replaceChildren(make("p", { className: "faint" }, summary), ...(rows.length ? rows : [make("p", {}, "No problems were found.")]));
+    $("tab-problems").replaceChildren(make("p", { className: "faint lines" }, summary), ...(rows.length ? rows : [make("p", {}, "No problems were found.")]));
   });
   load();
 }
