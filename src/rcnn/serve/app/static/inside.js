@@ -164,7 +164,7 @@ function scores(told) {
   const rows = told.region.scores.map((score, i) => [told.class_names[i], score]);
   if (told.region.background !== null) rows.push(["background", told.region.background]);
   rows.sort((a, b) => b[1] - a[1]);
-  return make("div", { className: "scores" }, make("h3", {}, "What the best region is taken for"), ...rows.slice(0, 6).map(([name, score]) =>
+  return make("div", { className: "scores" }, make("h2", { className: "part" }, "What the best region is taken for"), ...rows.slice(0, 6).map(([name, score]) =>
     make("label", { className: "score" }, make("span", {}, name), make("meter", { min: 0, max: 1, value: score }), make("span", {}, score.toFixed(2)))));
 }
 
