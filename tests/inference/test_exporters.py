@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import rcnn
+from conftest import ROOT
 from rcnn.evaluation.evaluator import evaluate
 from rcnn.inference import exported as runtime
 from rcnn.inference import exported_metadata as metadata
@@ -266,6 +267,14 @@ def test_without_torch(files: tuple[Detector, Path], name: str, tmp_path: Path) 
     assert len((tmp_path / "out.csv").read_text().splitlines()) == len(expected.splitlines())
 
 
+def test_files_say_nothing_of_the_machine_that_wrote_them(files: tuple[Detector, Path]) -> None:
+    """No paths of source files; no addresses, so that the same model gives the same file."""
+    for name in ("model.onnx", "openvino/model.xml"):
+        content = (files[1] / name).read_bytes()
+        for note in (b"site-packages", b'File "', b" at 0x", b"stack_trace", str(ROOT).encode()):
+            assert note not in content, name
+
+
 def test_damaged_files_are_refused(files: tuple[Detector, Path], tmp_path: Path) -> None:
     content = (files[1] / "model.onnx").read_bytes()
     changed = bytearray(content)
@@ -352,6 +361,9 @@ def test_a_format_of_ones_own(tmp_path: Path) -> None:
 def test_a_program_of_torch(tmp_path: Path) -> None:
     made = detector("mask_rcnn")
     loaded = runtime.open_exported(export(made, tmp_path / "model.pt2", "torch"))
+    content = (tmp_path / "model.pt2").read_bytes()
+    assert b"site-packages" not in content
+    assert str(ROOT).encode() not in content
     for settings in ({}, {"min_score": 1.0}, {"max_detections": 1}):
         expected = made.predict(pictures(), **settings)  # type: ignore[arg-type]
         for one, other in zip(loaded.predict(pictures(), **settings), expected, strict=True):  # type: ignore[arg-type]

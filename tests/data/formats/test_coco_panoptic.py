@@ -63,6 +63,18 @@ def test_things_become_objects_and_all_a_semantic_map(tmp_path: Path) -> None:
     assert not check(data).errors
 
 
+@pytest.mark.parametrize("name", ["images/a.png", "a.png"])
+def test_label_images_are_not_taken_for_the_images(name: str, tmp_path: Path) -> None:
+    """Both are called a.png: that of the segments lies in the folder named after the JSON file."""
+    images = [{"id": 1, "file_name": name, "width": 4, "height": 2}]
+    file = written(tmp_path, images=images)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 2), (9, 9, 9)).save(tmp_path / "images" / "a.png")
+    data = open_data(file)
+    assert data.records[0].path == tmp_path / "images" / "a.png"
+    assert (data[0].image == 9).all()
+
+
 def test_crowds_in_words(tmp_path: Path) -> None:
     segments = [{**SEGMENTS[0], "iscrowd": "0"}, *SEGMENTS[1:]]
     assert open_data(written(tmp_path, segments=segments))[0].truth.crowd.tolist() == [False, True]

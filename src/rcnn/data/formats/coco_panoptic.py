@@ -57,7 +57,7 @@ def read_coco_panoptic(json_path: str | Path, images: str | Path | None = None) 
     """
     path = coco_file(Path(json_path))
     content = load_coco(path)
-    reader = _Reader(path, image_folder(path, content["images"], images), content)
+    reader = _Reader(path, image_folder(path, content["images"], images, path.with_suffix("")), content)
     reader.read_annotations(content["annotations"])
     reader.crowds.report()
     return reader.builder.build()

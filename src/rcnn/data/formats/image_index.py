@@ -38,8 +38,14 @@ DEEPEST = 4  # levels of folders searched
 MOST_FILES = 300_000  # files looked at; beyond them, the search ends
 
 
-def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> Path:
-    """The folder with most of a sample of the images; ``images`` is taken if it has any of them."""
+def image_folder(
+    path: Path, entries: list[Any], images: str | Path | None, label_images: Path | None = None
+) -> Path:
+    """The folder with most of a sample of the images; ``images`` is taken if it has any of them.
+
+    Of several, the one where the names lead as they are, rather than by their last parts; and that of
+    ``label_images``, whose files may be called as the images are, only if no other has as many.
+    """
     parent, stem = path.parent, path.stem
     called = [stem, stem.rsplit("_", 1)[-1], stem.split("_", 1)[0]]
     folders = [*called, *(f"images/{name}" for name in called), "", "images", "data"]  # closest name first
@@ -47,11 +53,15 @@ def image_folder(path: Path, entries: list[Any], images: str | Path | None) -> P
     if images is not None:
         candidates = [Path(images)]
     names = [e["file_name"] for e in entries if isinstance(e, dict) and isinstance(e.get("file_name"), str)]
-    step = max(len(names) // PROBED, 1)
+    sample = names[:: max(len(names) // PROBED, 1)]
     reach = reach_of(path, None if images is None else Path(images))
-    hits = [sum(find_file(f, name, reach) is not None for name in names[::step]) for f in candidates]
+    candidates.sort(key=lambda folder: folder == label_images)
+    hits = [
+        (sum(find_file(f, n, reach) is not None for n in sample), sum(is_file(f / n) for n in sample))
+        for f in candidates
+    ]
     best = candidates[hits.index(max(hits))]
-    if names and max(hits) == 0 and not any(find_file(f, n, reach) for n in names for f in candidates):
+    if names and max(hits)[0] == 0 and not any(find_file(f, n, reach) for n in names for f in candidates):
         annotations = path.parent.name in ANNOTATION_FOLDERS
         root = Path(images) if images is not None else path.parents[1] if annotations else path.parent
         if any(find_below(root, path, name) for name in names):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 INPUTS = ("images", "sizes", "min_score", "max_detections")
 INPUTS_INSIDE = ("images", "min_score", "max_detections")
+COMPUTED_WITH = ("val", "tensor_meta", "unbacked_bindings")  # what a node must know of its result
 
 
 class DetectionsByName(nn.Module):
@@ -104,11 +105,12 @@ def trace(detector: Detector) -> torch.export.ExportedProgram:
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
     shapes = ({0: batch, 2: divisor * rows, 3: divisor * columns}, {0: batch}, None, None)
     with torch.no_grad(), without_warnings():
-        return torch.export.export(
+        program = torch.export.export(
             DetectionsByName(detector.network).eval(),
             (images, sizes, torch.tensor(0.05), torch.tensor(10)),
             dynamic_shapes=shapes,
         )
+    return _without_notes(program)
 
 
 def trace_with_transform(detector: Detector) -> torch.export.ExportedProgram:
@@ -116,11 +118,20 @@ def trace_with_transform(detector: Detector) -> torch.export.ExportedProgram:
     any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     images = torch.randint(256, (2, detector.transform.channels, 200, 230), dtype=torch.uint8)
     with torch.no_grad(), without_warnings():
-        return torch.export.export(
+        program = torch.export.export(
             GraphWithTransform(detector.network, detector.transform).eval(),
             (images, torch.tensor(0.05), torch.tensor(10)),
             dynamic_shapes=(any_size, None, None),
         )
+    return _without_notes(program)
+
+
+def _without_notes(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same program, whose nodes no longer say which lines of which files on this machine made them."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta = {name: value for name, value in node.meta.items() if name in COMPUTED_WITH}
+    return program
 
 
 def input_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:

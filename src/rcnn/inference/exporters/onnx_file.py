@@ -31,5 +31,18 @@ def to_bytes(program: torch.export.ExportedProgram) -> bytes:
             output_names=output_names(program), verbose=False,
         )  # fmt: skip
     assert written is not None
-    content: bytes = written.model_proto.SerializeToString()
+    model = written.model_proto
+    _drop_notes(model.graph)
+    content: bytes = model.SerializeToString()
     return content
+
+
+def _drop_notes(graph: Any) -> None:
+    """Remove how a graph was made, addresses in memory among it: the same model gives the same file."""
+    del graph.metadata_props[:]
+    for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for item in part:
+            del item.metadata_props[:]
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            _drop_notes(inner)
