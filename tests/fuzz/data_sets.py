@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from annotated_images import FIRST, HEIGHT, SECOND, WIDTH, image, put
+from annotated_images import HEIGHT, WIDTH, image, put
+from fuzz import other_data_sets as other
+from fuzz.seeds import SIZE, numbers, save
 from rcnn.data.adapters import from_items
 from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset, Sample
@@ -21,17 +23,7 @@ from rcnn.data.formats.registry import formats
 from rcnn.data.shapes import draw_shapes
 from rcnn.structures import Instances, Masks, Skeleton
 
-SIZE = (HEIGHT, WIDTH)
 SKELETON = Skeleton(("nose", "left_ear", "right_ear"), bones=((0, 1), (0, 2)))
-BOXES = (FIRST, SECOND)
-
-
-def numbers(shift: int = 0) -> np.ndarray:
-    """Two objects, 1 and 2, as object numbers ``[H, W]``."""
-    found = np.zeros(SIZE, np.uint8)
-    for number, (x1, y1, x2, y2) in enumerate(BOXES, 1):
-        found[y1 + shift : y2, x1:x2] = number
-    return found
 
 
 def samples(*, keypoints: bool = False, outlines: bool = True) -> Dataset:
@@ -61,12 +53,6 @@ def written(key: str, **kind: bool) -> Callable[[Path], Path]:
 
 def pictures(folder: Path, *names: str) -> None:
     image(folder, *names)
-
-
-def save(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-    return path
 
 
 def voc_segmentation(folder: Path) -> Path:
@@ -262,6 +248,12 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "csv-masks": csv_masks,
     "cvat-masks": cvat_masks,
     "deeplabcut": deeplabcut,
+    "mot": other.mot,
+    "kitti": other.kitti,
+    "datumaro": other.datumaro,
+    "aperio": other.aperio,
+    "fiftyone": other.fiftyone,
+    "cell-tracking": other.cell_tracking,
 }
 """By key of ``rcnn.data.formats.registry.FORMATS``: each makes a data set in a folder; the path to open."""
 MORE_MAKERS: dict[str, tuple[str, Callable[[Path], Path]]] = {

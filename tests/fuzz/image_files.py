@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from annotated_images import HEIGHT, WIDTH
-from fuzz.data_sets import numbers
+from fuzz.seeds import numbers
 from rcnn.io.images import image_header, read_image, read_mask, read_numbers
 from rcnn.io.pillow_files import DECODERS
 

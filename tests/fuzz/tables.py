@@ -13,7 +13,8 @@ import numpy as np
 from scipy.io import savemat
 
 from annotated_images import put
-from fuzz.data_sets import BOXES, MAKERS, MORE_MAKERS
+from fuzz.data_sets import MAKERS, MORE_MAKERS
+from fuzz.seeds import BOXES
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import read_proposals, with_proposals, write_proposals
 from rcnn.data.formats.coco_results import read_results
