@@ -37,6 +37,7 @@ def test_a_job_and_its_status(tmp_path: Path) -> None:
         (("nuclei", "a.png", "--to", "parquet"), "expected IMAGES, --out and --to parquet alone"),
         (("nuclei", "a.png", "--out", "o", "--to", "parquet,coco"), "--to parquet,coco: expected"),
         (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--svd", "4,4"), "--to parquet --svd"),
+        (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--measure", "shape"), "parquet --measure"),
         (("nuclei", "a.png", "--ray", "local"), "--ray: only for --to parquet"),
         (("nuclei", "a.png", "--shards", "1/2"), "--shards: only for --to parquet"),
         (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--actors", "2"), "add --ray local"),

@@ -195,6 +195,7 @@ def predict(
     if PARQUET in formats:
         elsewhere = {
             "--svd": svd, "--overwrite": overwrite, "--image-ids": image_ids, "--results-only": results_only,
+            "--measure": measure, "--pixel-size": pixel_size, "--regions": regions, "--colour-by": colour_by,
         }  # fmt: skip
         if len(formats) > 1 or out is None or images is None or any(elsewhere.values()):
             given = [name for name, value in elsewhere.items() if value]
