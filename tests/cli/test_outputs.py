@@ -176,6 +176,11 @@ def test_a_missing_input_is_refused_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.iterdir())
 
 
+def test_data_of_ones_own_have_a_dotted_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["train", "no_data", "--val", "my_package.data:val"]).startswith("error: no_data:")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rcnn.cli.console import print_error, warn_renamed
+from rcnn.config import is_dotted_path
 from rcnn.io.destinations import refuse_unwritable, refuse_unwritable_file, refuse_unwritable_folder
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ writable = _refusing(refuse_unwritable)
 
 
 def exists(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Refuse an input that is not there when the options are read.
+    """Refuse an input that is not there when the options are read; data of your own have a dotted path.
 
     Raises:
         FileNotFoundError: it names the option and the path.
     """
-    if value is not None and not value.exists():
+    if value is not None and not is_dotted_path(str(value)) and not value.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{_shown_name(param)} {value}")
     return value
 
