@@ -4,7 +4,8 @@
 
 From ten random images of D/nuclei/train, five rounds of ten more are added: at random, or chosen by
 :func:`rcnn.next_images` with the model of the round before. Each model is trained from ImageNet weights, as
-`rcnn train` plans it, for the same number of iterations; the first one is shared. Mask AP is measured on
+`rcnn train` plans it, for about the same number of iterations (a part of the images is held
+out); the first one is shared. Mask AP is measured on
 images of D/nuclei/val, which no training saw, against the images annotated and the objects in them.
 Everything goes into OUT/next.json after each model, and a second call continues there.
 

@@ -59,6 +59,7 @@ INPUTS: dict[tuple[str, str], list[str]] = {
     ("evaluate", "--predictions"): ["evaluate", "no_data"],
     ("predict", "--image-ids"): ["predict", "no_model", "no_images"],
     ("predict", "--regions"): ["predict", "no_model", "no_images"],
+    ("next", "--annotated"): ["next", "no_model", "no_images"],
     ("export", "--int8"): ["export", "no_model", "--out", "a.onnx"],
     ("export", "--images"): ["export", "no_model", "--out", "a.onnx"],
     ("explain", "--images"): ["explain", "no_model", "no_data"],
@@ -75,7 +76,7 @@ INPUTS: dict[tuple[str, str], list[str]] = {
 # Arguments that are opened first of all, and the run whose own error says more.
 OPENED = {
     ("train", "DATA"), ("train", "--resume"), ("predict", "IMAGES"), ("next", "POOL"),
-    ("next", "--annotated"), ("explain", "IMAGE|DATA"), ("bench", "DATA"), ("propose", "DATA"),
+    ("explain", "IMAGE|DATA"), ("bench", "DATA"), ("propose", "DATA"),
     ("report", "RUN"), ("app", "FOLDER"), ("weights import", "FILE"), ("data merge", "DATA DATA…"),
     ("data stats", "DATA…"),
     *((f"data {verb}", "DATA") for verb in ("check", "convert", "show", "split")),

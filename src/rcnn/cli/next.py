@@ -18,6 +18,7 @@ from rcnn.cli.options import (
     Plane,
     Precision,
     Trust,
+    all_exist,
     chosen_reading,
     formats_of,
     load_model,
@@ -44,6 +45,7 @@ def next_images(
             metavar="IMAGES",
             help="Images or folders that are annotated already; those that MODEL was trained on are known. "
             "Repeatable.",
+            callback=all_exist,
         ),
     ] = None,
     out: Annotated[

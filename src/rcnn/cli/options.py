@@ -62,6 +62,13 @@ def writable_place(param: typer.CallbackParam, value: str | None) -> str | None:
     return value
 
 
+def all_exist(param: typer.CallbackParam, values: list[Path] | None) -> list[Path] | None:
+    """The same of an option that may be given several times; raises as :func:`exists`."""
+    for value in values or ():
+        exists(param, value)
+    return values
+
+
 def _shown_name(param: typer.CallbackParam) -> str:
     is_option = param.param_type_name == "option"
     return param.opts[0] if is_option else str(param.metavar)
