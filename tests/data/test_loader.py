@@ -46,6 +46,32 @@ def test_every_image_once_an_epoch_in_a_new_order():
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+@pytest.mark.parametrize("repeat", [0.0, 1.0])
+def test_recurring_views_are_a_function_of_their_number(repeat):
+    """Two views of each image: epochs 0 and 2 have the same, in another order, and epoch 1 has others."""
+    augment = replace(AUGMENT, repeat=repeat)
+    source = Batches(SHAPES, augment, Transform(), 3, 1, 0, 1, views=2)
+    epochs = [[source.sample(p) for p in range(7 * e, 7 * e + 7)] for e in range(4)]
+    views = [[sample.view for sample in epoch] for epoch in epochs]
+    assert [sorted(some) for some in views] == [[*range(7)], [*range(7, 14)]] * 2
+    assert views[0] != views[2]
+    for one, other in ((0, 2), (1, 3)):
+        same = [sorted(epochs[e], key=lambda sample: sample.view) for e in (one, other)]
+        assert_equal([same[0]], [same[1]])
+    images = [{sample.image.numpy().tobytes() for sample in epoch} for epoch in epochs]
+    assert images[0] == images[2]
+    assert not images[0] & images[1]
+
+
+def test_views_recur_whatever_prepares_them():
+    here = batches(count=8, views=2)
+    assert_equal(batches(count=5, views=2, start=3), here[3:])
+    halves = [batches(count=8, views=2, process=(rank, 2)) for rank in (0, 1)]
+    assert_equal([a + b for a, b in zip(*halves, strict=True)], here)
+    assert_equal(batches(count=8, views=2, workers=1), here)
+    assert all(sample.view is None for batch in batches() for sample in batch)
+
+
 def test_images_that_hold_more_crops_come_more_often():
     shares = {}
     for repeat in (0.0, 0.5, 1.0):
