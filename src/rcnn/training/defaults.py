@@ -38,7 +38,7 @@ MIN_IMAGES_FOR_ORIENTATION = 20  # fewer do not show whether they have an uprigh
 # On photographs the backbone learns more slowly than the heads: it was pretrained on such.
 PHOTOGRAPH_LR_FACTOR = 0.25
 # A trained model needs smaller steps than random heads do; one that knows all classes still smaller ones,
-# with which it forgets little of what it was trained on (benchmarks/README.md, "Going on from a model").
+# with which it forgets less of what it was trained on (benchmarks/README.md, "Going on from a model").
 NEW_CLASSES_LR_FACTOR = 1 / 4
 START_LR_FACTOR = 1 / 30
 MIN_ASPECT_SIMILARITY = 0.6  # of the boxes of a class, so that truncated ones can be recognised
