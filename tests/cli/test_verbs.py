@@ -42,7 +42,7 @@ def imported_by(callback: Callable[..., Any]) -> set[tuple[str, str]]:
 
 def test_every_verb_has_a_function_and_every_row_a_verb() -> None:
     rows = {command.partition(" --")[0] for command, _ in documented()}
-    assert rows == set(verbs())
+    assert rows == set(verbs()) - {"app"}, "the page is for people"
 
 
 @pytest.mark.parametrize(("command", "function"), documented(), ids=lambda word: word)

@@ -159,10 +159,12 @@ def test_without_a_folder_results_go_to_the_next_that_is_free(
 
 
 def test_a_run_json_of_another_program_hides_no_images(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "run"
+    folder.mkdir(parents=True)
     for content in ("{}", "[]", "no json", '{"rcnn": 1}'):
-        (tmp_path / "run.json").write_text(content)
-        Image.fromarray(picture()).save(tmp_path / "a.png")
-        assert list(find_images([tmp_path.parent])) == [f"{tmp_path.name}/a.png"]
+        (folder / "run.json").write_text(content)
+        Image.fromarray(picture()).save(folder / "a.png")
+        assert list(find_images([folder.parent])) == ["run/a.png"]
 
 
 def test_no_images_found_still_makes_valid_tables(tmp_path: Path) -> None:

@@ -167,5 +167,5 @@ def test_colours_of_sixteen_bits_take_at_most_twenty_bytes_per_pixel(tmp_path: P
     command = [sys.executable, "-c", MEASURED, str(tmp_path / "small.png"), str(tmp_path / "a.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 3 < float(done.stdout) <= 20
-    decoded = images._intensities(tmp_path / "a.png", images.Reading(), images.MAX_PIXELS)[0]
+    decoded = images.read_intensities(tmp_path / "a.png", images.Reading(), images.MAX_PIXELS)[0]
     np.testing.assert_array_equal(decoded, values)

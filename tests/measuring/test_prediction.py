@@ -225,8 +225,10 @@ def test_options_of_the_command(tmp_path: Path, monkeypatch: Any) -> None:
     assert given["measuring"] == Measuring(pixel_size="0.32um", background="image")
     called("--colour-by", "intensity_mean", "--colour-range", "0,500")
     assert given["measuring"] == Measuring(colour_by="intensity_mean", colour_range=(0.0, 500.0))
-    called("--regions", "a.geojson")
-    assert given["measuring"] == Measuring(("shape",), regions="a.geojson")
+    regions = tmp_path / "a.geojson"
+    regions.write_text("{}")
+    called("--regions", str(regions))
+    assert given["measuring"] == Measuring(("shape",), regions=str(regions))
     assert (
         "--colour-range 1: expected two numbers" in called("--measure", "shape", "--colour-range", "1").output
     )

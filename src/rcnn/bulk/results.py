@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from rcnn.bulk.storage import Place, pyarrow_modules
+from rcnn.io.pillow_files import image_in
 from rcnn.structures import Instances, Masks, Skeleton
 from rcnn.structures.coco import segmentations
 
@@ -173,7 +174,7 @@ def _prediction(row: Row, meant: Mapping[str, Any]) -> Prediction:
         np.array(row["scores"], np.float32),
         masks=_masks(row, size),
         keypoints=None if points is None else points.reshape(count, -1, 3),
-        semantic=None if map_of is None else np.asarray(Image.open(io.BytesIO(map_of), formats=["PNG"])),
+        semantic=None if map_of is None else np.asarray(image_in(io.BytesIO(map_of), "PNG")),
         class_names=tuple(meant["class_names"]),
         semantic_names=tuple(meant["semantic_names"]),
         skeleton=Skeleton.from_json(meant["skeleton"]),

@@ -188,8 +188,13 @@ def _read_samples(objects: AnnotatedImages, samples: Any, file: Path) -> None:
             continue
         picture = objects.find(name, place=f"samples[{index}]")
         entries = found.get("detections") or found.get("polylines") or []
-        for number, entry in enumerate(entries if picture is not None else []):
-            assert picture is not None
+        if picture is None:
+            continue
+        if not isinstance(entries, list):
+            what = f"{field} is a {type(entries).__name__}; a list of labels was expected."
+            objects.builder.report(what, "Export the dataset again.", f"samples[{index}]")
+            continue
+        for number, entry in enumerate(entries):
             _read_label(objects, picture, entry, f"{field} {number}")
     if bare:
         what = f"{len(bare)} samples have no {field}: {shortened(bare)}."

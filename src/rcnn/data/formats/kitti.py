@@ -25,7 +25,8 @@ from rcnn.io.images import visible_files
 LABEL_FOLDERS = ("label_2", "labels", "label", "annotations", "")
 IMAGES_OF = {"label_2": "image_2"}  # next to it; image_3 has the other camera's
 NUMBER = r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
-LINE = re.compile(rf"(\S.*?)((?:\s+{NUMBER}){{14,15}})\s*")
+# A type is a word: a number there is a class of YOLO, followed by an outline.
+LINE = re.compile(rf"(?!{NUMBER}\s)(\S.*?)((?:\s+{NUMBER}){{14,15}})\s*")
 UNCERTAIN = "DontCare"
 LONGEST_LINE = 1000  # characters
 LOOKED_AT = 5  # files read to recognise a folder

@@ -80,7 +80,7 @@ def open_data(
     items = _items_named(path) if isinstance(path, str | Path) else path
     if isinstance(items, Dataset):
         return items
-    given = {"images": images, "split": split}
+    given = {"images": None if images is None else Path(images), "split": split}
     options = {name: value for name, value in given.items() if value is not None}
     if not isinstance(items, Path):
         if options or format is not None:
@@ -112,7 +112,7 @@ def _opened(path: Path, options: dict[str, Any], format: str | Any | None) -> Da
                 f"{source}: {option}={value} is only for {takers}; this is {row.name}. Remove the option."
             )
     images = options.get("images")
-    if images is not None and not is_folder(Path(images)):
+    if images is not None and not is_folder(images):
         raise ValueError(f"{images}: there is no such image folder (--images, images=…).")
     return with_gaps_reported(row.read(source, **options))
 

@@ -20,6 +20,7 @@ from rcnn.evaluation.charts import INK, svg_element
 from rcnn.evaluation.explain.explanation import Box, Explanation
 from rcnn.evaluation.page import plural
 from rcnn.inference.postprocess import paste_masks
+from rcnn.io.pillow_files import image_in
 from rcnn.metrics.matches import MATCH_IOU
 from rcnn.structures import Instances
 
@@ -120,7 +121,7 @@ def picture(image: Pixels, explanation: Explanation) -> Image.Image:
         chapter.draw(axes, explanation, view)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110, facecolor="white")
-    return Image.open(data).convert("RGB")
+    return image_in(data, "PNG").convert("RGB")
 
 
 def chapter_svg(chapter: Chapter, image: Pixels, explanation: Explanation) -> str:
