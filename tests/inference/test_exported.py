@@ -104,6 +104,16 @@ def test_what_cannot_be_asked_for(settings: Any, message: str) -> None:
         runtime.ExportedDetector(dict, INFO).predict(np.zeros((8, 8, 3), np.uint8), **settings)
 
 
+def test_the_runtime_reports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    asked: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: asked.append(True))
+    (tmp_path / "a.onnx").write_bytes(metadata.with_checksum(onnx_model(OPSET), INFO))
+    runtime.open_exported(tmp_path / "a.onnx")
+    assert asked
+
+
 def test_an_opset_that_the_runtime_does_not_know(tmp_path: Path) -> None:
     file = tmp_path / "a.onnx"
     file.write_bytes(metadata.with_checksum(onnx_model(OPSET), INFO))

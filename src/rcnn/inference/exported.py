@@ -290,6 +290,7 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
         import onnxruntime
     except ImportError as error:
         raise ValueError(f"{path} needs ONNX Runtime: {install_command('runtime')}") from error
+    onnxruntime.disable_telemetry_events()  # some builds keep a session file for it in the temporary folder
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.enable_cpu_mem_arena = False  # it grows by half with the second image
