@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rcnn.cli.console import print_error, warn_renamed
-from rcnn.config import is_dotted_path
 from rcnn.io.destinations import refuse_unwritable, refuse_unwritable_file, refuse_unwritable_folder
 
 if TYPE_CHECKING:
@@ -50,7 +49,11 @@ def exists(param: typer.CallbackParam, value: Path | None) -> Path | None:
     Raises:
         FileNotFoundError: it names the option and the path.
     """
-    if value is not None and not is_dotted_path(str(value)) and not value.exists():
+    if value is None or value.exists():
+        return value
+    from rcnn.config import is_dotted_path
+
+    if not is_dotted_path(str(value)):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{_shown_name(param)} {value}")
     return value
 
