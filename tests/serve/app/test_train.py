@@ -72,6 +72,9 @@ def test_a_training_that_fails_says_why(browser: Any, cells: Path) -> None:
         tab.page.get_by_role("tab", name="Train").click()
         tab.until("() => document.getElementById('tab-train').innerText.includes('it did not work')", LONG)
         assert "none.json" in tab.page.locator("#tab-train pre").inner_text()
+        tab.page.reload()  # the run is over before this page begins
+        tab.page.get_by_role("tab", name="Train").click()
+        tab.until("() => document.getElementById('tab-train').innerText.includes('it did not work')", LONG)
 
 
 def test_a_missed_object_is_followed_through_the_model(browser: Any, cells: Path) -> None:
@@ -91,6 +94,7 @@ def test_a_missed_object_is_followed_through_the_model(browser: Any, cells: Path
         assert len(drawn) >= 4, "stages show different layers"
         tab.page.get_by_role("button", name="stained.png").click()
         tab.until("() => rcnn.info.name === 'stained.png' && !rcnn.waiting")
+        tab.until("() => rcnn.table.rows.length && rcnn.shapes.includes(rcnn.table.rows[0])")
         assert tab.ask("() => rcnn.inside.told") is None
         tab.ask("() => rcnn.select(rcnn.table.rows[0])")
         tab.page.get_by_role("button", name="Explain what is selected").click()

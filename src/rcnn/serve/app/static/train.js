@@ -31,7 +31,8 @@ export class Train {
       : "No image is done yet. Correct what the model found in some images, and press Image done on each. Ten are a good start.";
     const running = this.latest?.state === "running";
     this.start.disabled = !images || running;
-    if (this.latest && !this.polling && running) this.look().catch(showProblem);
+    // A run that is over before the page hears of it is drawn, too.
+    if (this.latest && !this.polling && this.drawn !== `${this.latest.name} ${this.latest.state}`) this.look().catch(showProblem);
   }
 
   async begin() {
@@ -66,6 +67,7 @@ export class Train {
   }
 
   draw(run) {
+    this.drawn = run.state === "running" ? "" : `${run.name} ${run.state}`;
     const losses = run.rows.filter((row) => row.loss !== undefined), measured = run.rows.filter((row) => row.score !== undefined);
     const names = [...new Set(measured.flatMap((row) => Object.keys(row)))].filter((key) => !["iteration", "epoch", "seconds", "score", "fraction"].includes(key)).slice(0, 3);
     const bar = make("progress", { max: 1, value: run.fraction, "aria-label": "Part of the training that is done" });
