@@ -139,6 +139,18 @@ def model_digest(source: str, detector: Detector | ExportedDetector) -> str:
     return file_digest(Path(source)) if is_exported(source) else digest_of(detector)
 
 
+def begun_job(out: Place) -> Job:
+    """The job that is kept in a place.
+
+    Raises:
+        JobError: none, a damaged file, or one of a later version.
+    """
+    job = kept_job(out)
+    if job is None:
+        raise JobError(f"{out}: no job of bulk prediction there; expected {JOB}")
+    return job
+
+
 def kept_job(out: Place) -> Job | None:
     """The job that is kept in a place; None where there is none.
 

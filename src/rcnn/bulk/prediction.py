@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rcnn.bulk.job import BulkOptions, Job, JobError, kept_job
 from rcnn.bulk.manifest import MANIFEST, Listed, list_images, write_manifest
-from rcnn.bulk.results import PARTS, part_of, shards_done
+from rcnn.bulk.results import PARTS, shards_done
 from rcnn.bulk.status import errors_in
 from rcnn.bulk.storage import Place
 from rcnn.bulk.worker import ShardReport, ShardWorker, WorkerOptions, open_model
@@ -82,7 +82,9 @@ def predict_bulk(
     done = shards_done(place)
     missing = [shard for shard in mine if shard not in done]
     if worker.retry_errors:
-        missing += [shard for shard in mine if shard in done and errors_in(part_of(place, shard))]
+        finished = [shard for shard in mine if shard in done]
+        failed_in = zip(finished, errors_in(place, finished), strict=True)
+        missing += [shard for shard, errors in failed_in if errors]
     if ray is None:
         here = ShardWorker(place, job, detector, worker)
         reports: Iterator[ShardReport] = map(here.do, missing)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rcnn.bulk.job import JobError, kept_job
+from rcnn.bulk.job import begun_job
 from rcnn.bulk.results import part_of, shards_done
 from rcnn.bulk.storage import Place, pyarrow_modules
 
@@ -39,13 +40,10 @@ def job_status(out: str) -> JobStatus:
         JobError: no job there.
     """
     place = Place.at(out)
-    job = kept_job(place)
-    if job is None:
-        raise JobError(f"{out}: no job of bulk prediction there; expected job.json")
+    job = begun_job(place)
     shards = sorted(shards_done(place))
     done = sum(map(job.shard_size, shards))
-    with ThreadPoolExecutor(THREADS) as threads:
-        failed = sum(threads.map(lambda shard: errors_in(part_of(place, shard)), shards))
+    failed = sum(errors_in(place, shards))
     written = sorted((_written(place, shard), shard) for shard in shards)[-RECENT:]
     rate = None
     if len(written) > 1 and written[-1][0] > written[0][0]:
@@ -56,8 +54,14 @@ def job_status(out: str) -> JobStatus:
     return JobStatus(job.images, done, failed, rate, left)
 
 
-def errors_in(part: Place) -> int:
-    """The number of rows with an error, from the end of a shard's file."""
+def errors_in(out: Place, shards: Sequence[int]) -> list[int]:
+    """The number of rows with an error in each of these shards, which are done."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(lambda shard: _errors(part_of(out, shard)), shards))
+
+
+def _errors(part: Place) -> int:
+    """The same of a file, from its end."""
     _, _, pq = pyarrow_modules()
     with part.filesystem.open_input_file(part.path) as file:
         metadata = pq.ParquetFile(file).metadata

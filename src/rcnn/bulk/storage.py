@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from rcnn.extras import install_command
+from rcnn.io.atomic import PART_ENDING, write_atomically
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 FILE_SCHEME = "file://"
-PART_ENDING = ".part"
 
 
 def pyarrow_modules() -> tuple[Any, Any, Any]:
@@ -163,17 +163,7 @@ class Place:
             with self.filesystem.open_output_stream(self.path, compression=None) as stream:
                 stream.write(content)
             return
-        target = Path(self.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{socket.gethostname()}-{os.getpid()}{PART_ENDING}")
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        write_atomically(Path(self.path), content, writer=f".{socket.gethostname()}-{os.getpid()}")
 
     def remove_parts(self) -> None:
         """Remove from a local folder what killed writers left; none may be at work."""

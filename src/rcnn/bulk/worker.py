@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from rcnn.bulk.job import Job, JobError, kept_job, model_digest
+from rcnn.bulk.job import Job, JobError, begun_job, model_digest
 from rcnn.bulk.manifest import MANIFEST, shard_addresses
 from rcnn.bulk.results import Row, error_row, part_of, read_rows, row_of, write_rows
 from rcnn.bulk.storage import Place, as_local_file, is_remote, local_path
-from rcnn.config import build_settings, parse_assignments
 from rcnn.io.images import read_image
+from rcnn.io.reading import READING, reason_of
 from rcnn.loading import load
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 READ_AHEAD = 4  # images decoded while the network computes; a batch where that is more
 RETRIES = 3  # of reading from a store
 LONGEST_ERROR = 500
-READING = "transform.read."
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,11 @@ def open_model(source: str, options: WorkerOptions) -> Detector | ExportedDetect
         import torch
 
         torch.set_num_threads(options.threads)
-    ours = [setting for setting in options.settings if setting.startswith(READING)]
-    others = [setting for setting in options.settings if not setting.startswith(READING)]
+    ours = [setting for setting in options.settings if setting.startswith(f"{READING}.")]
+    others = [setting for setting in options.settings if setting not in ours]
     precision: Any = options.precision
     detector = load(source, options.device, precision=precision, settings=others, trust=options.trust)
-    if not ours:
-        return detector
-    changes = parse_assignments([setting.removeprefix(READING) for setting in ours])
-    return detector.with_reading(build_settings(detector.reading, changes, READING.removesuffix(".")))
+    return detector.with_reading(detector.reading.changed(ours)) if ours else detector
 
 
 @dataclass
@@ -110,9 +106,7 @@ class ShardWorker:
             JobError: no job, or the model here is not the job's.
         """
         place = Place.at(out)
-        job = kept_job(place)
-        if job is None:
-            raise JobError(f"{out}: no job there; expected job.json")
+        job = begun_job(place)
         detector = open_model(source, options)
         if (found := model_digest(source, detector)) != job.model:
             raise JobError(
@@ -219,5 +213,4 @@ def _content(address: str) -> bytes:
 
 
 def _explained(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{type(error).__name__}: {text or 'no reason given'}"[:LONGEST_ERROR]
+    return f"{type(error).__name__}: {reason_of(error) or 'no reason given'}"[:LONGEST_ERROR]

@@ -16,6 +16,7 @@ from rcnn.cli.options import (
     Exif,
     Half,
     ImagesFolder,
+    JsonFile,
     ModelSettings,
     Plane,
     Precision,
@@ -27,7 +28,6 @@ from rcnn.cli.options import (
     exists,
     load_model,
     open_dataset,
-    writable_file,
 )
 
 
@@ -73,15 +73,7 @@ def evaluate(
             "--predictions, the score of the highest F1."
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Write all results to this file; - prints them.",
-            callback=writable_file,
-        ),
-    ] = None,
+    json_file: JsonFile = None,
     max_detections: Annotated[
         int | None,
         typer.Option(

@@ -16,6 +16,7 @@ from rcnn.cli.options import (
     Device,
     Exif,
     ImagesFolder,
+    JsonFile,
     MaxDetections,
     ModelSettings,
     NetworkSource,
@@ -101,15 +102,7 @@ def explain(
         Path | None,
         typer.Option(metavar="FILE", help="Write a page that needs no network.", callback=writable_file),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Write all values to this file; - prints them.",
-            callback=writable_file,
-        ),
-    ] = None,
+    json_file: JsonFile = None,
     min_score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Score threshold. Default: the model's."),

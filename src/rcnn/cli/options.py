@@ -116,6 +116,13 @@ ProposalsFile = Annotated[
     ),
 ]  # fmt: skip
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … Default: a GPU if there is one.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write all results to this file; - prints them.",
+        callback=writable_file,
+    ),
+]  # fmt: skip
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip images with errors instead of stopping.")]
 Trust = Annotated[
     list[str] | None,
@@ -246,11 +253,9 @@ def chosen_reading(
     Raises:
         ValueError: as :func:`reading_settings`.
     """
-    from rcnn.config import build_settings, parse_assignments
     from rcnn.io.reading import Reading
 
-    document = parse_assignments(reading_settings(channels, plane, exif))
-    return build_settings(base or Reading(), document.get("transform", {}).get("read", {}), "transform.read")
+    return (base or Reading()).changed(reading_settings(channels, plane, exif))
 
 
 def chosen_measuring(

@@ -13,6 +13,7 @@ from rcnn.config import did_you_mean
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.inference.measured import MeasuringSettings
 from rcnn.io.folders import free_folder, has_content
+from rcnn.io.reading import reason_of
 
 OverlayFormat = Literal["png", "jpg"]
 FOUND = Path("found")
@@ -77,8 +78,8 @@ def noted(what: str, failed: list[str]) -> Iterator[None]:
             raise OSError(
                 cause.errno, f"{cause.strerror}; free some space and give the same command again", what
             ) from error
-        text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
-        failed.append(f"{what} was not written: {text}")
+        said = cause if isinstance(cause, OSError) and cause.strerror else error
+        failed.append(f"{what} was not written: {reason_of(said)}")
 
 
 def _formats(to: Any) -> tuple[str, ...]:

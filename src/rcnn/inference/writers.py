@@ -29,6 +29,7 @@ from rcnn.inference.output_tables import OutputTables, check_output, clear_outpu
 from rcnn.inference.sources import find_images, listed_ids
 from rcnn.io.atomic import write_atomically, write_image
 from rcnn.io.images import ImageError, read_image
+from rcnn.io.reading import reason_of
 from rcnn.parts.selective_search import require_opencv
 from rcnn.structures import Array, Instances, merge
 from rcnn.structures.coco import category_entries
@@ -229,8 +230,7 @@ def _explained(path: Path, error: Exception) -> str:
     """What is said of an image; its name first."""
     if isinstance(error, ImageError):
         return str(error)
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{path}: {type(error).__name__}: {text or 'no reason given'}"
+    return f"{path}: {type(error).__name__}: {reason_of(error) or 'no reason given'}"
 
 
 class _Pictures:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 STDOUT = "-"
+PART_ENDING = ".part"
 STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 
 
@@ -30,11 +31,16 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path}: the text is not UTF-8 ({error}); save it as UTF-8.") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, writer: str = "") -> None:
     """Put ``content`` at ``path`` in one step; on any failure the previous file stays, alone.
 
     Only regular files are replaced. The target of a link is, and the link stays; a device, a pipe or the
     ``/dev/fd/63`` of a shell's ``>(command)`` is written into, and so is standard output, ``-``.
+
+    Args:
+        path: the file; its folder is made where missing.
+        content: all of it.
+        writer: who writes, where several may write the same file at once and must not disturb each other.
     """
     if str(path) == STDOUT:
         sys.stdout.flush()
@@ -49,7 +55,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # One fixed name: what a killed process left is overwritten by the next save. 255 bytes is the most.
     name = path.name.encode(errors="surrogateescape")
-    part = path.with_name(f".{path.name if len(name) < 249 else hashlib.sha256(name).hexdigest()}.part")
+    short = path.name if len(name) + len(writer) < 249 else hashlib.sha256(name).hexdigest()
+    part = path.with_name(f".{short}{writer}{PART_ENDING}")
     try:
         with part.open("wb") as file:
             file.write(content)

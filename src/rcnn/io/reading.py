@@ -7,7 +7,7 @@ readers of formats do not pass it on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +18,12 @@ from rcnn.config.ranges import check_ranges, ranged
 
 Exif = Literal["turned", "stored"]
 Intensity = Literal["percentiles", "maximum"]
+READING = "transform.read"  # where a recipe has it
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says: the system's own words, or the message, which may be empty."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 class ImageError(ValueError):
@@ -77,6 +83,17 @@ class Reading:
     def turns(self) -> bool:
         """Whether the EXIF orientation is applied."""
         return self.exif != "stored"
+
+    def changed(self, settings: Sequence[str]) -> Reading:
+        """The reading with assignments such as ``transform.read.plane=max``.
+
+        Raises:
+            ValueError: an unknown setting, or a value that it cannot have.
+        """
+        from rcnn.config import build_settings, parse_assignments
+
+        document = parse_assignments(settings)
+        return build_settings(self, document.get("transform", {}).get("read", {}), READING)
 
     def of_model(self, model: Reading) -> Reading:
         """How a model's data are read to be measured: as the model reads, but where the truth was drawn.

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browser import chromium, opened, sample, served
+from browser import opened, sample, served
 from rcnn import check, open_data
 from rcnn.serve.app.launch import PageOptions
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from browser import chromium, opened, sample, served
+from browser import opened, sample, served
 from rcnn.serve.app.launch import PageOptions
 from rcnn.serve.app.pixels import TILE
 
@@ -31,12 +31,6 @@ FOCUSED = """() => {
   const part = element.closest('header,nav,main,aside')?.tagName;
   return `${part} ${element.getAttribute('aria-label') || element.id || element.textContent.trim()}`;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

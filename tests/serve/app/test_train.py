@@ -1,22 +1,15 @@
 """Training on what is done and looking inside, in a real browser."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from browser import chromium, opened, sample, served
+from browser import opened, sample, served
 from rcnn.serve.app.launch import PageOptions
 
 LONG = 240.0  # seconds that a short training may take on a machine with other work
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

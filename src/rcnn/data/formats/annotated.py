@@ -11,7 +11,7 @@ classes and keypoints collected. What all such formats share:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from rcnn.data.builder import Annotation, Content, DatasetBuilder, Picture, measured
 from rcnn.data.dataset import Dataset
+from rcnn.data.formats.contents import read_text
 from rcnn.data.formats.figures import bounds
 from rcnn.data.formats.image_index import ImageIndex
 from rcnn.data.problems import Box, Problem, Severity, shortened, size_problem
-from rcnn.io.images import image_files
+from rcnn.io.images import image_files, visible_files
 from rcnn.structures import Outline, Size, Skeleton
 
 UNNAMED = "object"  # the class of objects in formats or files without classes
@@ -100,6 +101,16 @@ class AnnotatedImages:
             self.builder.problems += [] if problem is None else [problem]
             self.pictures[path] = self.builder.add(Picture(path, found, path.stem))
         return self.pictures[path]
+
+    def lines(self, folder: Path) -> Iterator[tuple[Picture, str, str]]:
+        """Image, place and text of each line that is not empty, of a folder with a text file per image."""
+        for file in visible_files(folder, "*.txt"):
+            picture = self.find(file.stem, place=file.name)
+            if picture is None:
+                continue
+            for number, line in enumerate(read_text(file).splitlines(), 1):
+                if line.strip():
+                    yield picture, f"{file.name}, line {number}", line
 
     def is_new(self, picture: Picture, place: str, seen: dict[Path, str]) -> bool:
         """Whether this is the first entry of an image; a second one is reported as an error."""

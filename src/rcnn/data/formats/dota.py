@@ -18,7 +18,7 @@ import numpy as np
 from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
-from rcnn.data.formats.contents import head, read_text
+from rcnn.data.formats.contents import head
 from rcnn.data.formats.folders import subfolders
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.images import visible_files
@@ -69,25 +69,20 @@ def read_dota(folder: str | Path, images: str | Path | None = None) -> Dataset:
     if texts is None:
         raise ValueError(f"{source}: expected DOTA's text files in labelTxt/; found none.")
     objects = AnnotatedImages("dota", source, "difficult", images=images)
-    for file in visible_files(texts, "*.txt"):
-        picture = objects.find(file.stem, place=file.name)
-        if picture is not None:
-            _read_file(objects, picture, file)
+    for picture, place, line in objects.lines(texts):
+        if not HEADER.match(line.strip()):
+            _read_line(objects, picture, place, line)
     objects.warn_of_unlisted("have no text file")
     return objects.dataset()
 
 
-def _read_file(objects: AnnotatedImages, picture: Picture, file: Path) -> None:
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if not line.strip() or HEADER.match(line.strip()):
-            continue
-        place = f"{file.name}, line {number}"
-        found = LINE.fullmatch(line.strip()) if len(line) <= LONGEST_LINE else None
-        values = [float(word) for word in re.findall(NUMBER, found[1])] if found else []
-        if found is None or not all(map(is_number, values)):
-            what = f"Expected eight numbers, a class and perhaps 0 or 1; found {line.strip()[:60]!r}."
-            objects.wrong(picture, place, what)
-            continue
-        corners = np.array(values, np.float64).reshape(-1, 2)
-        difficult = found[3] is not None and int(found[3]) != 0
-        objects.draw(picture, Drawn(found[2], place, outline=[corners], difficult=difficult))
+def _read_line(objects: AnnotatedImages, picture: Picture, place: str, line: str) -> None:
+    found = LINE.fullmatch(line.strip()) if len(line) <= LONGEST_LINE else None
+    values = [float(word) for word in re.findall(NUMBER, found[1])] if found else []
+    if found is None or not all(map(is_number, values)):
+        what = f"Expected eight numbers, a class and perhaps 0 or 1; found {line.strip()[:60]!r}."
+        objects.wrong(picture, place, what)
+        return
+    corners = np.array(values, np.float64).reshape(-1, 2)
+    difficult = found[3] is not None and int(found[3]) != 0
+    objects.draw(picture, Drawn(found[2], place, outline=[corners], difficult=difficult))

@@ -18,7 +18,7 @@ from pathlib import Path
 from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import AnnotatedImages, Drawn
-from rcnn.data.formats.contents import head, read_text
+from rcnn.data.formats.contents import head
 from rcnn.data.formats.outlines import is_number
 from rcnn.io.images import visible_files
 
@@ -68,26 +68,20 @@ def read_kitti(folder: str | Path, images: str | Path | None = None) -> Dataset:
     if images is None and texts.absolute().name in IMAGES_OF and beside.is_dir():
         images = beside
     objects = AnnotatedImages("kitti", texts, images=images)
-    for file in visible_files(texts, "*.txt"):
-        picture = objects.find(file.stem, place=file.name)
-        if picture is not None:
-            _read_file(objects, picture, file)
+    for picture, place, line in objects.lines(texts):
+        _read_line(objects, picture, place, line)
     objects.warn_of_unlisted("have no text file")
     return objects.dataset()
 
 
-def _read_file(objects: AnnotatedImages, picture: Picture, file: Path) -> None:
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if not line.strip():
-            continue
-        place = f"{file.name}, line {number}"
-        found = LINE.fullmatch(line) if len(line) <= LONGEST_LINE else None
-        values = [float(word) for word in found[2].split()] if found else []
-        if found is None or not all(map(is_number, values)):
-            what = f"Expected a type and 14 numbers, or 15 with a score; found {line.strip()[:60]!r}."
-            objects.wrong(picture, place, what)
-        elif found[1] == UNCERTAIN:
-            objects.ignore(f"{UNCERTAIN} regions, in which found objects will count as wrong")
-        else:
-            x1, y1, x2, y2 = values[3:7]
-            objects.draw(picture, Drawn(found[1].strip(), place, (x1, y1, x2, y2)))
+def _read_line(objects: AnnotatedImages, picture: Picture, place: str, line: str) -> None:
+    found = LINE.fullmatch(line) if len(line) <= LONGEST_LINE else None
+    values = [float(word) for word in found[2].split()] if found else []
+    if found is None or not all(map(is_number, values)):
+        what = f"Expected a type and 14 numbers, or 15 with a score; found {line.strip()[:60]!r}."
+        objects.wrong(picture, place, what)
+    elif found[1] == UNCERTAIN:
+        objects.ignore(f"{UNCERTAIN} regions, in which found objects will count as wrong")
+    else:
+        x1, y1, x2, y2 = values[3:7]
+        objects.draw(picture, Drawn(found[1].strip(), place, (x1, y1, x2, y2)))
