@@ -44,7 +44,7 @@ class Clock:
         self.ends.append(time.process_time())
 
     def seconds(self) -> list[float]:
-        """Of each step."""
+        """The seconds of each step."""
         return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
 
 

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 class Resident:
-    """The long-living process, seen from outside; started anew when it died.
+    """The long-living process, seen from outside; restarted when it dies.
 
     Attributes:
         rows: every answer, with the request's kind.

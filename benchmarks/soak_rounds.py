@@ -279,7 +279,7 @@ def _killed(
         if after is not None:
             after()
         if ended.killed is None or ended.code == 0:
-            return  # it was quicker
+            return  # it ended before the signal
 
 
 def _completed(place: Workplace, done: Round, words: list[str], whole: Reference) -> None:

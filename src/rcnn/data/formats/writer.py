@@ -128,7 +128,7 @@ class Written:
 
     @classmethod
     def of(cls, item: Item) -> Written:
-        """Of an image as it is given to a writer."""
+        """What is written of an image that a writer is given."""
         return cls(item.image.name, item.image_id, item.truth.size, Counter(item.truth.names))
 
 

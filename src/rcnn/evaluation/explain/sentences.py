@@ -24,8 +24,8 @@ LEFT = {
     "proposals": "The {leaving} boxes with the highest objectness become proposals. On the object: {own}.",
     "box": "The second stage reads {entering} regions, and moves and resizes each. Good boxes for the "
     "object: {own}; the best has IoU {iou}.",
-    "not_background": "Of the regions with a good box, more likely an object than background, or above the "
-    "threshold: {own}.",
+    "not_background": "Regions with a good box that are more likely an object than background, or score "
+    "above the threshold: {own}.",
     "class": "Classified as {class_name}: {own}.",
     "threshold": "Above the threshold of {min_score}: {own}. The highest score is {own_score}.",
     "per_class": "Among the best regions of their class: {own}.",

@@ -69,7 +69,7 @@ class Draft:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Draft:
-        """Of a file's content.
+        """The draft that a file holds.
 
         Raises:
             KeyError: it is no such file; likewise TypeError and ValueError.

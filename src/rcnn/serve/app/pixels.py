@@ -74,7 +74,7 @@ class Pyramid:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any], is_rgb: bool) -> Pyramid:
-        """Of an image ``[H, W, C]``."""
+        """The pyramid of an image ``[H, W, C]``."""
         levels = [values]
         while max(levels[-1].shape[:2]) > TILE:
             levels.append(halved(levels[-1]))
