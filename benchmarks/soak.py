@@ -5,8 +5,9 @@
 Trainings, predictions, evaluations, conversions and exports run as commands and are ended by SIGKILL, SIGTERM
 or SIGINT, one to three times each; then the same command, or ``--resume``, has to lead to what was written
 without interruption: weights, states and metrics bit for bit, tables and pictures byte for byte. Two that
-write to one folder are tried, too. Beside them one process lives on and does the same work again and again.
-No process, hidden, partial or temporary file and no shared memory may be left over, and the memory of the
+write to one folder are tried, too, and the page is ended while somebody corrects: what it acknowledged has to
+be there when it is opened again. Beside them one process lives on and does the same work again and again. No
+process, hidden, partial or temporary file and no shared memory may be left over, and the memory of the
 process that lives on may not grow.
 
 OUT/log.txt has a line for each round, OUT/summary.json what was done and found, rewritten after each round. A
@@ -14,8 +15,6 @@ find does not end the soak; its folder is kept in OUT/kept. Round N of a seed is
 moment at which a signal arrives. On a machine that others use, give it a /dev/shm of its own::
 
     unshare --mount sh -c 'mount -t tmpfs none /dev/shm; python -m benchmarks.soak --out runs/soak'
-
-There is no round for a service yet, because there is no such command.
 """
 
 from __future__ import annotations

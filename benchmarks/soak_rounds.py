@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.soak_cases import TRAININGS, data_of, write_recipe
+from benchmarks.soak_page import Acknowledged, Visitor, written_differs
 from benchmarks.soak_resident import DEEDS, Resident
 from benchmarks.soak_traces import Ended, Kill, run, strays, tree
 from rcnn.data.formats.registry import writable
@@ -215,6 +217,34 @@ def export(place: Workplace, done: Round) -> None:
     checked()
 
 
+def page(place: Workplace, done: Round) -> None:
+    """The page, ended while somebody corrects: what it acknowledged is there when it is opened again."""
+    done.what = done.rng.choice(["mask", "faster"])
+    images, known = done.folder / "images", Acknowledged()
+    shutil.copytree(place.data / "objects" / "images", images)
+    words = ["app", str(place.training(done.what).path), str(images), "--no-browser"]
+    times = done.rng.randint(1, 3)
+    for visit in range(times + 1):
+        last = visit == times
+        folder = done.folder / f"visit{visit}"
+        folder.mkdir()
+        number = done.rng.choice(SIGNALS[1:] if last else SIGNALS)
+        visitor = Visitor(folder, known, done.rng, corrections=20 if last else 10**6)
+        visitor.start()
+        kill = Kill(
+            number, 0 if last else done.rng.uniform(0, 8), visitor.finished if last else visitor.begun
+        )
+        ended = run([*RCNN, *words], folder, place.environment, kill)
+        visitor.leave()
+        done.ended.append(ended)
+        done.finds += ended.finds + visitor.finds + written_differs(done.folder / "images-corrected", known)
+        known.asked = None
+        if ended.killed is None:
+            done.finds.append(f"the page ended by itself with {ended.code}: {ended.text[-600:]}")
+            return
+    done.finds += strays(done.folder)
+
+
 def beside(place: Workplace, done: Round) -> None:
     """A second command into a folder that another one writes to: refused by name, and the first unharmed."""
     done.what = done.rng.choice(list(TRAININGS))
@@ -251,6 +281,7 @@ ROUNDS: dict[str, Callable[[Workplace, Round], None]] = {
     "convert": convert,
     "evaluate": evaluate,
     "resident": resident,
+    "page": page,
     "beside": beside,
     "export": export,
 }
