@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import soak_traces
+from benchmarks import soak_page, soak_traces
 from benchmarks.soak import soak
+from benchmarks.soak_page import Acknowledged, Visitor, written_differs
 from benchmarks.soak_resident import grown
 from benchmarks.soak_rounds import ROUNDS, Round, _trees_differ
 from benchmarks.soak_traces import Kill, run, strays
@@ -81,6 +82,33 @@ def test_memory_that_grows_is_found() -> None:
     assert grown(flat) == []
     assert grown({**flat, "mb": [500, 700, 730, 760]}) == ["memory grew from 700 to 760 MB"]
     assert grown({**flat, "files": [5, 9]}) == ["files grew from 5 to 9"]
+
+
+def test_lost_corrections_are_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Acknowledged({"a.png": {"s0", "s1"}}, {"a.png", "b.png"})
+    draft = b'{"draft": {"objects": [{"id": "s0"}]}}'
+    monkeypatch.setattr(soak_page, "_ask", lambda address, body=None: draft)
+    visitor = Visitor(tmp_path, known, random.Random(0), 0)
+    images = [{"name": "a.png", "number": 0, "status": "changed"}]
+    images += [{"name": "b.png", "number": 1, "status": "draft"}]
+    assert visitor._lost("http://page/", images) == ["a.png: lost ['s1']", "b.png: was done, is draft"]
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "finds"),
+    [
+        (None, None, 1), (["a.png"], None, 1), (["a.png", "b.png"], None, 0),
+        (["a.png", "b.png", "c.png"], None, 1), (["a.png", "b.png", "c.png"], "c.png", 0),
+    ],
+)  # fmt: skip
+def test_the_data_set_is_what_was_acknowledged(
+    names: list[str] | None, asked: str | None, finds: int, tmp_path: Path
+) -> None:
+    if names is not None:
+        images = [{"file_name": f"../images/{name}"} for name in names]
+        (tmp_path / "annotations.json").write_text(json.dumps({"images": images}))
+    known = Acknowledged({}, {"a.png", "b.png"}, asked)
+    assert len(written_differs(tmp_path, known)) == finds
 
 
 def test_a_round_that_fails_is_a_find_and_its_folder_is_kept(
