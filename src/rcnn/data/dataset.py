@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import image_header, read_image
-from rcnn.io.reading import Reading, reading_as
+from rcnn.io.reading import DEFAULT, Reading, reading_as
 from rcnn.structures import Instances, Masks, Skeleton
 
 MAX_LEFT_OUT = 1 / 20  # of the objects or images; if more are missing, nothing is measured unless asked for
@@ -43,7 +43,7 @@ class Record:
     masks: Callable[[], Masks] | None = None
     semantic: Callable[[], npt.NDArray[np.integer[Any]]] | None = None
     image: Callable[[], npt.NDArray[np.uint8]] | None = None
-    reading: Reading = field(default_factory=Reading)
+    reading: Reading = DEFAULT
 
     def load_image(self) -> npt.NDArray[np.uint8]:
         """The image, uint8 ``[H, W, C]``: RGB, or the channels that its file has."""

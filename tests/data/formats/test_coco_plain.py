@@ -11,6 +11,7 @@ from PIL import Image
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats import coco, coco_plain
 from rcnn.data.formats.coco import read_coco
+from rcnn.data.formats.coco_suspicions import annotation_digest, plain_digest
 
 SQUARE = [2, 3, 6, 3, 6, 8, 2, 8]
 ODD: list[dict[str, Any]] = [
@@ -101,3 +102,12 @@ def test_identical_annotations_are_reported(tmp_path: Path) -> None:
     drawn = [[SQUARE], [SQUARE], [SQUARE, SQUARE], [[*SQUARE, *SQUARE]]]
     data = opened(tmp_path, [{"id": n, **plain, "segmentation": parts} for n, parts in enumerate(drawn)])
     assert [(p.annotation, p.what) for p in data.problems] == [("1", "It is identical to annotation 0.")]
+
+
+@pytest.mark.parametrize(
+    "drawn", [None, [], [[1, 2, 3.5, 4, 5, 6]], [[0.0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 7]]]
+)
+def test_a_plain_annotation_has_the_digest_of_any_other(drawn: Any) -> None:
+    entry = {"category_id": 3, "bbox": [1, 2.5, 3, 4], "segmentation": drawn}
+    assert plain_digest(7, entry) == annotation_digest(7, entry)
+    assert plain_digest(7, entry) != annotation_digest(8, entry)

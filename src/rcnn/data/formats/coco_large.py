@@ -172,9 +172,7 @@ def _kept_folder(path: Path, images: str | Path | None) -> Path:
 
 def _changes(store: FlatStore) -> dict[str, int]:
     """The time of change of every folder with images."""
-    paths = (os.fsdecode(store.text("paths", index)) for index in range(len(store["sizes"])))
-    folders = {path.rpartition("/")[0] for path in paths}
-    return {folder: Path(folder).stat().st_mtime_ns for folder in folders}
+    return {folder: Path(folder).stat().st_mtime_ns for folder in store.folders}
 
 
 def _remove_oldest(folder: Path) -> None:

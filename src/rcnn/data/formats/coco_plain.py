@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from rcnn.data.builder import DatasetBuilder, Picture, PlainObjects
 from rcnn.data.formats.coco_forms import with_whole_numbers
-from rcnn.data.formats.coco_suspicions import Suspicions, annotation_digest
+from rcnn.data.formats.coco_suspicions import Suspicions, plain_digest
 from rcnn.data.problems import SMALLEST_SIDE
 
 BATCH = 256  # annotations
@@ -102,7 +102,7 @@ class _Batch:
         plain = set(places)
         self.others = [i for i in range(len(entries)) if i not in plain]
         self.objects = found
-        self.digests = [annotation_digest(entries[i]["image_id"], entries[i]) for i in places]
+        self.digests = [plain_digest(entries[i]["image_id"], entries[i]) for i in places]
 
 
 def _may_be_plain(entry: Any, known: PlainAnnotations) -> bool:

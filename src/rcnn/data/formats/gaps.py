@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from rcnn.data.dataset import Dataset
+from rcnn.data.flat import image_folders
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.folders import is_folder
@@ -39,7 +40,7 @@ def with_gaps_reported(dataset: Dataset) -> Dataset:
     if dataset.format == "coco":  # its reader knows the names of all images, and has reported links
         return dataset
     problems = _grouped(dataset.problems)
-    folders = {dataset.source, *(r.path.parent for r in dataset.records if r.image is None)}
+    folders = {dataset.source, *image_folders(dataset)}
     folders |= {problem.file.parent for problem in dataset.problems if MISSING.match(problem.what)}
     known = {problem.file for problem in problems}
     links = [link for link in dangling_links(folders) if link not in known]
@@ -54,8 +55,7 @@ def skipped_paths(dataset: Dataset) -> list[str]:
     Only regular files are read: a pipe would be waited for without end, a device read without end.
     """
     source, found, looked_at = dataset.source, list[str](), 0
-    of_images = {record.path.parent for record in dataset.records if record.image is None}
-    folders = [source] if source.is_dir() else sorted({source.parent, *of_images})
+    folders = [source] if source.is_dir() else sorted({source.parent, *image_folders(dataset)})
     for folder in folders:  # those below are added on the way
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
