@@ -6,7 +6,6 @@ import sys
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 MAX_DEPTHWISE_FRACTION = 0.2
@@ -95,14 +94,3 @@ def depthwise_fraction(network: nn.Module) -> float:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     depthwise = [conv for conv in convolutions if conv.groups == conv.in_channels > 1]
     return len(depthwise) / max(1, len(convolutions))
-
-
-def rank() -> int:
-    """The rank of this process among torchrun's; 0 is the one that writes."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
-
-
-def barrier() -> None:
-    """Wait until every process has reached this point."""
-    if dist.is_initialized():
-        dist.barrier()

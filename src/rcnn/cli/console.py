@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rcnn.io.escaping import for_terminal
 from rcnn.io.interruption import INTERRUPTED
+from rcnn.processes.launch import is_first
 
 TORCH_PACKAGES = ("torch", "torchvision", "timm")
 # The verbs in the order of the help text.
@@ -93,7 +94,8 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         rich_progress.TextColumn(what), rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(),
         rich_progress.TimeRemainingColumn(),
     )  # fmt: skip
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    shown = Console(stderr=True, quiet=not is_first())  # one of several processes
+    with rich_progress.Progress(*columns, console=shown, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 

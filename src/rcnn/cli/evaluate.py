@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,10 @@ from rcnn.cli.options import (
     load_model,
     open_dataset,
 )
+from rcnn.processes.launch import is_first
+
+if TYPE_CHECKING:
+    from rcnn.metrics.metric import Evaluation
 
 
 @app.command(
@@ -36,6 +40,7 @@ from rcnn.cli.options import (
         "rcnn evaluate runs/cells cells/val",
         "rcnn evaluate runs/cells val.json --images photos/ --metrics coco,errors,speed --json result.json",
         "rcnn evaluate val.json --predictions theirs.json",
+        "torchrun --nproc-per-node 2 --no-python rcnn evaluate runs/cells val.json",
     )
 )
 def evaluate(
@@ -100,14 +105,17 @@ def evaluate(
     settings: ModelSettings = None,
     trust: Trust = None,
 ) -> None:
-    """Evaluate a model, or a file of detections, on annotated images."""
+    """Evaluate a model, or a file of detections, on annotated images.
+
+    Under torchrun or srun, each process predicts a share of the images, and the first one measures.
+    """
     _check_count(sources, of_file=predictions is not None)
     from rcnn.data.external_proposals import with_proposals
-    from rcnn.evaluation.evaluator import evaluate as measure
     from rcnn.evaluation.evaluator import evaluate_results
     from rcnn.evaluation.preparation import usable_images, with_required_proposals
-    from rcnn.io.atomic import STDOUT, write_atomically
+    from rcnn.evaluation.shares import evaluate_shares
     from rcnn.metrics.registry import choose_metrics
+    from rcnn.processes.group import join, lost_is_explained, process_device, world_size
 
     data = Path(sources[-1])
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
@@ -118,34 +126,46 @@ def evaluate(
             raise ValueError("evaluate: --set changes a model, but --predictions uses none; remove it")
         dataset = open_dataset(data, images, format, chosen_reading(channels, plane, exif))
         dataset = dataset if proposals is None else with_proposals(dataset, proposals)
-        measured = {"predictions": str(predictions)}
         evaluation, _ = evaluate_results(
             predictions, dataset, threshold=threshold, skip_bad=skip_bad, **chosen
         )
-    else:
+        _report(evaluation, {"predictions": str(predictions), "data": sources[-1]}, json_file)
+        return
+    join()
+    with lost_is_explained("start all of them again"):
+        if world_size() > 1:
+            device = str(process_device(device))
         detector = load_model(
-            sources[0], device, precision=precision, half=half, svd=svd, settings=settings, trust=trust
-        )
+            sources[0], device, precision=precision, half=half, svd=svd,
+            settings=settings, trust=trust,
+        )  # fmt: skip
         detector = detector.with_reading(chosen_reading(channels, plane, exif, detector.reading))
         dataset = open_dataset(data, images, format, detector.reading)
         dataset, left_out = usable_images(dataset, detector, skip_bad=skip_bad)
-        for problem in left_out:
+        for problem in left_out if is_first() else ():
             print_text(f"skipped: {problem}")
         with progress_bar("proposing") as progress:
             dataset = with_required_proposals(dataset, detector, proposals, metrics=names, progress=progress)
-        measured = {"model": sources[0], "precision": detector.for_measuring().used_precision}
         if threshold is None:
             threshold = getattr(detector, "min_score", None)
         with progress_bar("evaluating") as progress:
-            evaluation, _ = measure(
+            measured = evaluate_shares(
                 detector, dataset, min_score=min_score, threshold=threshold, progress=progress, **chosen
             )
+    if measured is not None:
+        used = {"model": sources[0], "precision": detector.for_measuring().used_precision}
+        _report(measured[0], {**used, "data": sources[-1]}, json_file)
+
+
+def _report(evaluation: Evaluation, what: dict[str, Any], json_file: Path | None) -> None:
+    """Print the table, or write the results as JSON, or both."""
+    from rcnn.io.atomic import STDOUT, write_atomically
+
     to_stdout = str(json_file) == STDOUT
     if not to_stdout:  # which holds JSON alone then
         print_table(evaluation.table())
     if json_file is not None:
-        content = {**measured, "data": sources[-1], **evaluation.to_json()}
-        write_atomically(json_file, json.dumps(content, indent=1).encode())
+        write_atomically(json_file, json.dumps({**what, **evaluation.to_json()}, indent=1).encode())
         if not to_stdout:
             print_text(f"written: {json_file}")
 

@@ -12,6 +12,7 @@ import typer
 
 from rcnn.cli.console import print_error, warn_renamed
 from rcnn.io.destinations import refuse_unwritable, refuse_unwritable_file, refuse_unwritable_folder
+from rcnn.processes.launch import is_first
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
@@ -41,6 +42,11 @@ def _refusing(refuse: Callable[[Path], None]) -> PathCallback:
 writable_file = _refusing(refuse_unwritable_file)
 writable_folder = _refusing(refuse_unwritable_folder)
 writable = _refusing(refuse_unwritable)
+
+
+def run_folder(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """As ``writable_folder``; of several processes only the first one writes."""
+    return writable_folder(param, value) if is_first() else value
 
 
 def exists(param: typer.CallbackParam, value: Path | None) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +24,13 @@ from rcnn.cli.options import (
     exists,
     new_names,
     reading_settings,
-    writable_folder,
+    run_folder,
 )
 from rcnn.io.interruption import INTERRUPTED, TERMINATED
+from rcnn.processes.launch import is_first, launched
+
+PANEL = "Several processes"
+AGAIN = "from rcnn.cli import main; main()"  # in each process; it knows that it is one of several
 
 
 @app.command(
@@ -36,6 +40,7 @@ from rcnn.io.interruption import INTERRUPTED, TERMINATED
         "rcnn train more_cells/ --from runs/cells --minutes 10",
         "rcnn train --resume runs/cells",
         "rcnn train --resume runs/cells --minutes 40",
+        "rcnn train cells/ --out runs/cells --processes 2 --resume auto",
     )
 )
 def train(
@@ -86,14 +91,15 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Training time in minutes.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Number of passes over the training images.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run folder to create.", callback=writable_folder)
+        Path | None, typer.Option(metavar="DIR", help="Run folder to create.", callback=run_folder)
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN",
+            metavar="RUN|auto",
             help="Resume an interrupted run; with --minutes or --epochs, its new length in all, go on with a "
-            "finished one. All other settings come from the run.",
+            "finished one. All other settings come from the run. auto: the same command starts the run in "
+            "--out, or continues it.",
         ),
     ] = None,
     start: Annotated[
@@ -155,6 +161,32 @@ def train(
         list[str] | None,
         typer.Option(metavar="PATH", help="Callback of your own (my_package.callbacks:Mine). Repeatable."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=PANEL,
+            help="Number of processes that train on this machine; torchrun and srun start more machines'.",
+        ),
+    ] = None,
+    join_timeout: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            rich_help_panel=PANEL,
+            help="How long the processes wait for each other to start.",
+        ),
+    ] = 300,
+    step_timeout: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            rich_help_panel=PANEL,
+            help="After how long a process that does not answer counts as lost.",
+        ),
+    ] = 300,
     trust: Trust = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     json_log: Annotated[
@@ -166,8 +198,13 @@ def train(
     if trunk is not None:
         warn_renamed("--trunk", "--backbone")
         backbone = backbone or trunk
-    if data is None and resume is None:
+    auto = str(resume) == "auto"
+    if data is None and (resume is None or auto):
         raise ValueError("train: give the DATA to train on, or --resume RUN")
+    if processes is not None and processes > 1 and launched() is None:
+        from rcnn.processes.here import run_here
+
+        raise typer.Exit(run_here(processes, ["-c", AGAIN, *sys.argv[1:]]))
     given = {
         "DATA": data, "--val": val, "--images": images, "--val-images": val_images, "--format": format,
         "--model": model, "--proposals": proposals, "--val-proposals": val_proposals,
@@ -178,7 +215,7 @@ def train(
         "--skip-bad": skip_bad or None, "--batch-size": batch_size, "--cache-gb": cache_gb,
     }  # fmt: skip
     extra = [name for name, value in given.items() if value not in (None, [])]
-    if resume is not None and extra:
+    if resume is not None and not auto and extra:
         raise ValueError(f"train: a resumed run keeps its settings; remove {', '.join(extra)}")
     if minutes is not None and epochs is not None:
         raise ValueError("train: --minutes and --epochs are mutually exclusive; choose one")
@@ -204,20 +241,21 @@ def train(
             start=start, rename=new_names(rename or []), keep_classes=keep_classes, freeze=freeze or (),
             workers=workers, device=device, callbacks=callback or (), log=log or (), trust=trust or (),
             console=Console(quiet=True) if quiet or json_log else console(), json_log=json_log,
+            join_timeout=join_timeout, step_timeout=step_timeout,
         )  # fmt: skip
     except KeyboardInterrupt:
-        _say_how_to_resume("interrupted", resume or out)
+        _say_how_to_resume("interrupted", out if auto else resume or out)
         raise typer.Exit(INTERRUPTED) from None
     except SystemExit as error:
         if error.code == TERMINATED:
-            _say_how_to_resume("ended by SIGTERM", resume or out)
+            _say_how_to_resume("ended by SIGTERM", out if auto else resume or out)
         raise
-    if not (quiet or json_log):
+    if is_first() and not (quiet or json_log):
         print_text(f"run folder: {folder}; use it with: rcnn predict {folder} IMAGES")
 
 
 def _say_how_to_resume(what: str, where: Path | None) -> None:
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not is_first():
         return  # of several processes one says it
     if where is None:
         print_error(f"{what}; if a run folder was printed above, resume with: rcnn train --resume RUN")

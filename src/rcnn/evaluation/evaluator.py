@@ -7,21 +7,30 @@ masks are compared if there are masks, else boxes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rcnn.data.adapters import Items
 from rcnn.data.check import refuse_or_measure
-from rcnn.data.dataset import Dataset, Sample
+from rcnn.data.dataset import Dataset
 from rcnn.data.formats.coco_results import read_results
 from rcnn.data.formats.open import open_data
 from rcnn.evaluation.alignment import align_keypoints, align_truth_classes, all_have
-from rcnn.inference.stopwatch import Stopwatch
+from rcnn.evaluation.running import (
+    Asked,
+    Described,
+    Predictor,
+    Progress,
+    Running,
+    Seconds,
+    compact,
+    default_max_detections,
+    ready,
+)
 from rcnn.metrics import check_pairs
 from rcnn.metrics.matches import Agreement
 from rcnn.metrics.metric import Evaluation, Metric, MetricInput, MetricResult, Need, Tally
@@ -29,36 +38,7 @@ from rcnn.metrics.registry import METRICS, Choice, choose_metrics
 from rcnn.metrics.semantic import PixelClasses
 from rcnn.structures import OTHER, Instances, MergeSettings, merge, true_segments
 
-COCO_MAX_DETECTIONS = 100
 USUAL_CUT = 0.06  # programs write detections from a score of 0.05 on, or all of them
-
-Progress = Callable[[int, int], None]
-Seconds = dict[str, float]
-
-
-class Described(Protocol):
-    """Whatever made the predictions.
-
-    It may also have ``semantic_names``, the pixel classes that it knows, and ``merge``, the settings by which
-    its objects and pixels are merged into a partition.
-    """
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names that the labels of its predictions index."""
-
-
-class Predictor(Described, Protocol):
-    """Anything that can be evaluated."""
-
-    def predict(
-        self,
-        images: Sequence[Path | npt.NDArray[Any]],
-        *,
-        min_score: float | None = None,
-        max_detections: int | None = None,
-    ) -> list[Instances]:
-        """The objects of each image in its own coordinates, best score first."""
 
 
 def evaluate(
@@ -102,20 +82,12 @@ def evaluate(
             are unknown or lack an input.
     """
     choice = choose_metrics(metrics)
-    # In float32, unless the detector was given another precision by name.
-    detector = detector.for_measuring() if hasattr(detector, "for_measuring") else detector
-    if not isinstance(dataset, Dataset):
-        opened = open_data(dataset)
-        dataset, _ = refuse_or_measure(opened)
-    if not len(dataset):
-        raise ValueError(f"{dataset.source}: no images to evaluate on; give a data set with at least one.")
-    if hasattr(detector, "reading"):
-        dataset = dataset.read_for(detector.reading)
+    detector, dataset = ready(detector, dataset)
     cap = max_detections
     if cap is None:
         cap = default_max_detections(dataset.objects.counts.tolist())
     collected = _Collected(dataset, detector, choice)
-    run = _Run(detector, batch_size, min_score, cap, collected.needs("timing"))
+    run = Running(detector, Asked(batch_size, min_score, cap), is_timed=collected.needs("timing"))
     for number, (truth, found) in enumerate(run.over(dataset), 1):
         collected.add(truth, found)
         if number == 1:
@@ -244,53 +216,6 @@ class _Unknown:
     class_names: tuple[str, ...]
 
 
-class _Run:
-    """A detector running over a data set.
-
-    Attributes:
-        seconds: mean seconds per image for ``decoding`` and ``predicting``.
-    """
-
-    def __init__(
-        self, detector: Predictor, batch_size: int, min_score: float, max_detections: int, is_timed: bool
-    ) -> None:
-        candidates: int | None = getattr(
-            detector, "candidates", None
-        )  # the most that a file can be asked for
-        if candidates is not None:
-            max_detections = min(max_detections, candidates)
-        self.predict: Callable[..., list[Instances]] = detector.predict
-        self.batch_size = batch_size
-        self.asked: dict[str, Any] = {"min_score": min_score, "max_detections": max_detections}
-        self.is_timed = is_timed
-        self.watch = Stopwatch(getattr(detector, "inference_network", None) if is_timed else None)
-        self.seconds: Seconds = {"decoding": 0.0, "predicting": 0.0}
-
-    def over(self, dataset: Dataset) -> Iterator[tuple[Instances, Instances]]:
-        """Truth and predictions, image by image."""
-        for start in range(0, len(dataset), self.batch_size):
-            began = time.perf_counter()
-            indices = range(start, min(start + self.batch_size, len(dataset)))
-            samples = [dataset[i] for i in indices]
-            decoded = time.perf_counter()
-            found = self._found(samples)
-            self.seconds["decoding"] += (decoded - began) / len(dataset)
-            self.seconds["predicting"] += (time.perf_counter() - decoded) / len(dataset)
-            for index, sample, instances in zip(indices, samples, found, strict=True):
-                yield replace(sample.truth, path=dataset.records[index].path), instances
-
-    def _found(self, samples: Sequence[Sample]) -> list[Instances]:
-        boxes = [sample.truth.proposals for sample in samples]
-        # Only if the data set has them: a detector need not know about proposals.
-        brought = {} if any(b is None for b in boxes) else {"proposals": boxes}
-        with self.watch:
-            return self.predict([sample.image for sample in samples], **self.asked, **brought)
-
-    def speed(self, images: int) -> Seconds:
-        """The timings of the detector, if they are needed."""
-        return self.watch.speed(images, **self.seconds) if self.is_timed else {}
-
-
 class _Collected:
     """Collects truth and predictions image by image, and feeds the tallies.
 
@@ -333,8 +258,8 @@ class _Collected:
             partitions = true_segments(truth), merge(found, settings=merging)
             for _, tally in self.partition_tallies:
                 tally.add(*partitions)
-        self.predictions.append(_compact(found))
-        self.truths.append(_compact(truth) if self.keeps_maps else replace(truth, semantic=None))
+        self.predictions.append(compact(found))
+        self.truths.append(compact(truth) if self.keeps_maps else replace(truth, semantic=None))
 
     def refuse_lacking(self, speed: Seconds) -> None:
         """Refuse, after the first image, metrics of the package that were named and lack an input.
@@ -431,14 +356,3 @@ def _num_objects(truths: Sequence[Instances], class_names: Sequence[str]) -> dic
         labels = truth.labels if truth.crowd is None else truth.labels[~truth.crowd]
         counts += np.bincount(labels, minlength=len(class_names))
     return dict(zip(class_names, counts.tolist(), strict=True))
-
-
-def _compact(instances: Instances) -> Instances:
-    if instances.semantic is None:
-        return instances
-    return replace(instances, semantic=instances.semantic.astype(np.uint8))
-
-
-def default_max_detections(counts: Iterable[int]) -> int:
-    """COCO's 100 detections, or the number of objects in the fullest image if that is more."""
-    return max([COCO_MAX_DETECTIONS, *counts])

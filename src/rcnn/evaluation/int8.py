@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rcnn.data.dataset import Dataset
-from rcnn.evaluation.evaluator import Predictor, Progress, evaluate
+from rcnn.evaluation.evaluator import evaluate
+from rcnn.evaluation.running import Predictor, Progress
 from rcnn.metrics.metric import Evaluation
 from rcnn.metrics.registry import BASIC
 

@@ -31,8 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from rcnn.data.dataset import Dataset
-from rcnn.data.external_proposals import Boxes, ImageId, with_proposals, write_proposals
-from rcnn.device import barrier, rank
+from rcnn.data.external_proposals import Boxes, ImageId, read_proposals, with_proposals, write_proposals
 from rcnn.evaluation.rpn_proposals import rpn_proposals
 from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
@@ -47,6 +46,7 @@ from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.parts.fpn import FPN, build_neck
 from rcnn.parts.pretrained import load_backbone_weights, load_pretrained
 from rcnn.parts.rpn import RPN
+from rcnn.processes.group import barrier, from_first_process, rank
 from rcnn.training.callbacks import Callbacks, TrainEvent
 from rcnn.training.recipe import Recipe
 from rcnn.training.run_folder import BEST, HISTORY, LAST
@@ -120,7 +120,7 @@ class AlternatingTrainer:
         """Train the missing steps; ``best.safetensors`` and ``last.safetensors`` are the final model."""
         self._start()
         for step in range(1, self.count + 1):
-            if not self.file(step).is_file():
+            if not from_first_process(self.file(step).is_file):
                 self._train(step)
             if rank() == 0:
                 for name in (LAST, BEST):
@@ -134,18 +134,22 @@ class AlternatingTrainer:
 
     def _start(self) -> None:
         """Call ``on_start`` with the progress of the sequence."""
-        done = 0
-        while done < self.count and self.file(done + 1).is_file():
-            done += 1
-        state = self._train_state(done)
+        done, state = from_first_process(self._done)
         epoch = state.iteration * self.recipe.train.batch_size / len(self.data)
         event = TrainEvent(self.folder, self.recipe, state.iteration, epoch, done / self.count, state.seconds)
         self.callbacks.call("on_start", event)
         self.callbacks.raise_failure()
 
+    def _done(self) -> tuple[int, TrainState]:
+        """How many steps are done, and the state after them."""
+        done = 0
+        while done < self.count and self.file(done + 1).is_file():
+            done += 1
+        return done, self._train_state(done)
+
     def _step_callbacks(self, step: int) -> Callbacks:
         """The callbacks, which get the events of a step as those of the whole sequence."""
-        before = self._train_state(step - 1)
+        before = from_first_process(lambda: self._train_state(step - 1))
         epochs = before.iteration * self.recipe.train.batch_size / len(self.data)
 
         def adapt(event: TrainEvent) -> TrainEvent:
@@ -163,14 +167,15 @@ class AlternatingTrainer:
 
     def _train(self, step: int) -> None:
         folder = self.folder / f"step-{step}"
-        folder.mkdir(exist_ok=True)
+        if rank() == 0:
+            folder.mkdir(exist_ok=True)
         recipe, network, data = self._recipe(step), self._network(step), self._data(step)
         trainer = Trainer(
             network, recipe, data, folder, evaluate=self._measure(step, network, recipe), describe={},
             callbacks=self._step_callbacks(step), say=self.say,
         )  # fmt: skip
         self.say(f"step {step} of {self.count}: {STEP_NAMES[step - 1]}")
-        if (folder / LAST).is_file():
+        if from_first_process((folder / LAST).is_file):
             trainer.resume()
             self.say(f"resumed at iteration {trainer.state.iteration} of step {step}")
         trainer.run()
@@ -208,7 +213,7 @@ class AlternatingTrainer:
         else:
             _copy_weights(
                 network,
-                self._state(2),
+                from_first_process(lambda: self._state(2)),
                 ("backbone.", "neck.", "box.") if step == 4 else ("backbone.", "neck."),
             )
             freeze(network)
@@ -216,7 +221,11 @@ class AlternatingTrainer:
 
     def _data(self, step: int) -> Dataset:
         """The training images, for Fast R-CNN with the proposals of the step before."""
-        return self.data if step in (1, 3) else with_proposals(self.data, self.file(step - 1, "npz"))
+        if step in (1, 3):
+            return self.data
+        return with_proposals(
+            self.data, from_first_process(lambda: read_proposals(self.file(step - 1, "npz")))
+        )
 
     def _measure(self, step: int, network: Any, recipe: Recipe) -> Measure:
         """How a step is evaluated: an RPN by the recall of its proposals, Fast R-CNN like any detector."""
@@ -283,19 +292,24 @@ class AlternatingTrainer:
     def _proposal_model(self, step: int) -> Model:
         """The Faster R-CNN that step 1 or 3 wrote."""
         network = self._faster_rcnn(shared=True)
-        network.load_state_dict(self._state(step))
+        network.load_state_dict(from_first_process(lambda: self._state(step)))
         return network
 
     def _finish(self) -> TrainState:
         """Merge the last two steps into one model; returns the state of the whole sequence."""
         network = self._faster_rcnn(shared=self.settings.shared)
-        _copy_weights(network, self._state(self.count), ("backbone.", "neck.", "box."))
-        proposer = self._state(self.count - 1)
+        head, proposer, progress = from_first_process(
+            lambda: (
+                self._state(self.count),
+                self._state(self.count - 1),
+                self._train_state(self.count),
+            )
+        )
+        _copy_weights(network, head, ("backbone.", "neck.", "box."))
         _copy_weights(network, proposer, ("rpn.",))
         if not self.settings.shared:
             own = {f"rpn_{k}": v for k, v in proposer.items() if k.startswith(("backbone.", "neck."))}
             _copy_weights(network, own, ("rpn_backbone.", "rpn_neck."))
-        progress = self._train_state(self.count)
         last = self.folder / LAST
         # If the run was finished before, the best checkpoint already has its metrics and threshold.
         done = last.is_file() and checkpoint.read_metadata(last).get("train_state") == vars(progress)

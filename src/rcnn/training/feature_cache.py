@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rcnn.training.distributed import world_size
+from rcnn.processes.group import world_size
 from rcnn.training.recipe import Recipe
 
 GB = 10**9

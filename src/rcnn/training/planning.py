@@ -15,12 +15,13 @@ from rcnn.io.images import image_header
 from rcnn.io.reading import Reading
 from rcnn.models import model_class
 from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation
+from rcnn.processes.group import from_first_process, world_size
 from rcnn.training.advice import choose_backbone, start_advice
 from rcnn.training.defaults import FixedModel, Reason, describe_schedule, plan
-from rcnn.training.distributed import from_first_process, world_size
 from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, with_settings
 from rcnn.training.schemes import scheme_of
+from rcnn.training.settings import TrainSettings
 from rcnn.training.split import Split
 
 NORMALISED_IMAGES = 64  # that mean and standard deviation are measured of
@@ -141,17 +142,43 @@ def with_backbone_normalisation(recipe: Recipe) -> Recipe:
     return replace(recipe, transform=replace(recipe.transform, mean=mean, std=std))
 
 
+def check_batch_size(settings: TrainSettings) -> None:
+    """Refuse batches that cannot be split among the processes.
+
+    Raises:
+        ValueError: it names both numbers.
+    """
+    if settings.batch_size % world_size():
+        raise ValueError(
+            f"train.batch_size {settings.batch_size} cannot be split among {world_size()} processes: "
+            "choose a multiple of the number of processes (--batch-size)"
+        )
+
+
+def check_sync_bn(recipe: Recipe, device: torch.device) -> None:
+    """Refuse batch norms over several processes where they cannot be computed, or there are none.
+
+    Raises:
+        ValueError: it names the setting.
+    """
+    if not recipe.train.sync_bn:
+        return
+    if recipe.settings.backbone.norm == "frozen":
+        raise ValueError(
+            "train.sync_bn: the batch norms of this recipe are fixed (model.backbone.norm=frozen): leave it "
+            "out, or set model.backbone.norm=batch"
+        )
+    if world_size() > 1 and device.type != "cuda":
+        raise ValueError("train.sync_bn: torch synchronises batch norms on GPUs only: leave it out")
+
+
 def check_recipe(recipe: Recipe, split: Split) -> None:
     """Refuse a recipe that cannot be trained, or not on these data.
 
     Raises:
         ValueError: it names the setting or the data, and what to do.
     """
-    if recipe.train.batch_size % world_size():
-        raise ValueError(
-            f"train.batch_size {recipe.train.batch_size} cannot be split among {world_size()} processes: "
-            "choose a multiple of the number of processes (--batch-size)"
-        )
+    check_batch_size(recipe.train)
     train, model = recipe.train, model_class(recipe.model)
     if (train.minutes is None) == (train.epochs is None):
         raise ValueError(

@@ -16,27 +16,39 @@ from rich.console import Console
 from rcnn.data.problems import DataError
 from rcnn.data.twins import pack_digests, unpack_digests
 from rcnn.data.workers import lost_worker, refuse_inside_worker
-from rcnn.device import barrier, choose_device, rank
+from rcnn.device import choose_device
+from rcnn.evaluation.shares import evaluate_shares
 from rcnn.io import checkpoint
 from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.interruption import answered
 from rcnn.io.lock import FolderLock
+from rcnn.loading import load_detector
 from rcnn.models import build_model, model_class
 from rcnn.models.model import Model
 from rcnn.parts.pretrained import load_pretrained
 from rcnn.parts.selective_search import require_opencv
-from rcnn.training.callbacks import Callbacks, TrainEvent, open_callbacks
-from rcnn.training.defaults import Reason
-from rcnn.training.distributed import (
+from rcnn.processes.group import (
+    ANSWER_SECONDS,
+    JOIN_SECONDS,
+    barrier,
     from_first_process,
-    join_torchrun,
-    lost_process,
+    join,
+    lost_is_explained,
     process_device,
+    rank,
     world_size,
 )
+from rcnn.training.callbacks import Callbacks, TrainEvent, open_callbacks
+from rcnn.training.defaults import Reason
 from rcnn.training.extension import extend_run
 from rcnn.training.options import TrainOptions
-from rcnn.training.planning import check_recipe, recipe_of_run, unswapped_flips
+from rcnn.training.planning import (
+    check_batch_size,
+    check_recipe,
+    check_sync_bn,
+    recipe_of_run,
+    unswapped_flips,
+)
 from rcnn.training.progress import RunLog
 from rcnn.training.recipe import Recipe, load_run_recipe
 from rcnn.training.results import write_results
@@ -51,6 +63,7 @@ from rcnn.training.run_folder import (
     removed_on_failure,
     write_run,
 )
+from rcnn.training.same_command import COMMAND, command_of, is_auto, run_to_continue
 from rcnn.training.schemes import Run, Trained, scheme_of
 from rcnn.training.split import (
     HoldOut,
@@ -106,6 +119,8 @@ def train(
     trust: bool | Iterable[str] = (),
     console: Console | None = None,
     json_log: bool = False,
+    join_timeout: float = JOIN_SECONDS,
+    step_timeout: float = ANSWER_SECONDS,
     trunk: str | None = None,
 ) -> Path:
     """Train a model on annotated images and report on it.
@@ -131,7 +146,8 @@ def train(
         seed: random seed; None: the recipe's, or 0.
         settings: changes to the recipe such as ``train.lr=0.001``.
         skip_bad: leave out images with errors instead of refusing the data.
-        resume: the folder of an interrupted run. Everything else is then read from it, except data sets that
+        resume: the folder of an interrupted run; ``auto`` continues the one in ``out``, which the same
+            arguments started, or starts it. Everything else is then read from it, except data sets that
             were passed opened and callbacks that were passed as objects, which have to be passed again. With
             ``minutes`` or ``epochs``, its new length in all: a finished run goes on.
         start: a trained model to start from, whatever :func:`rcnn.load` opens but exported files: its
@@ -140,7 +156,8 @@ def train(
         keep_classes: keep the classes of ``start`` that the data do not have.
         freeze: what does not train: ``backbone``, ``norms`` (the statistics of batch norms) or both.
         workers: processes that prepare batches.
-        device: ``cpu``, ``cuda``; None takes a GPU if there is one.
+        device: ``cpu``, ``cuda``; None takes a GPU if there is one. Of several processes each gets its own;
+            names separated by commas are one per process of a machine.
         callbacks: objects with any of the methods ``on_start``, ``on_step``, ``on_evaluation`` and
             ``on_end``, or dotted paths of such, see ``rcnn.training.callbacks``.
         log: any of ``tensorboard``, ``mlflow`` and ``wandb``: log losses and metrics there.
@@ -148,6 +165,10 @@ def train(
         console: where to print.
         json_log: print nothing but JSON objects to the standard output, a line each: messages, progress
             every minute, evaluations, and the final metrics.
+        join_timeout: of several processes (torchrun, SLURM), how many seconds they wait for each other to
+            start.
+        step_timeout: after how many seconds one that does not answer in a step counts as lost; one that was
+            killed is noticed at once.
         trunk: the old name of ``backbone``.
 
     Returns:
@@ -169,11 +190,23 @@ def train(
         console=console or Console(soft_wrap=True, quiet=json_log), json_log=json_log,
     )  # fmt: skip
     refuse_inside_worker()
-    join_torchrun()
+    join(join_seconds=join_timeout, answer_seconds=step_timeout)
     if rank() > 0:
         options = replace(options, console=Console(quiet=True))
-    with answered(bounded=world_size() > 1):
-        return start_run(options) if resume is None else resume_run(options)
+    advice = "start all of them again: give --resume auto with the same command, or --resume RUN"
+    with answered(bounded=world_size() > 1), lost_is_explained(advice):
+        return _begin(options)
+
+
+def _begin(options: TrainOptions) -> Path:
+    """Start a run or continue one; raises as :func:`train`."""
+    if is_auto(options):
+        # Only the first process needs to see the folder.
+        folder = from_first_process(lambda: run_to_continue(options))
+        options = replace(options, resume=folder)
+        if folder is not None:
+            options = replace(options, minutes=None, epochs=None)  # the run has it
+    return start_run(options) if options.resume is None else resume_run(options)
 
 
 def start_run(options: TrainOptions) -> Path:
@@ -182,6 +215,7 @@ def start_run(options: TrainOptions) -> Path:
     device = process_device(options.device)
     callbacks = open_callbacks(options.callbacks, options.log) if rank() == 0 else []
     given = options.own_recipe()
+    check_batch_size(options.settled(given))
     _refuse_missing_packages(options, given)
     is_new = options.out is None or not Path(options.out).exists()
     with ExitStack() as owned:
@@ -235,6 +269,7 @@ def _planned(
     )
     reasons += [] if matched is None else matched.reasons()
     check_recipe(recipe, split)
+    check_sync_bn(recipe, device)
     split = split.with_flip_pairs(recipe.augment.flip_pairs)
     reasons += unswapped_flips(recipe, split.train)
     split = _with_proposals(split, recipe, options.sources, options.console)
@@ -256,6 +291,7 @@ def _planned(
         "callbacks": [callback for callback in options.callbacks if isinstance(callback, str)],
         "log": list(options.log),
         "training_images": pack_digests(split.trained_on),
+        COMMAND: command_of(options),
     }
     if start is not None:
         info["start"] = start.to_json(split)
@@ -268,7 +304,8 @@ def resume_run(options: TrainOptions) -> Path:
     """Continue an interrupted run from its last checkpoint; raises as :func:`train`."""
     folder, console = Path(options.resume or ""), options.console
     device = process_device(options.device)
-    info = read_run(folder)  # a folder that holds no run is refused, and not locked
+    # A folder that holds no run is refused, and not locked.
+    info = from_first_process(partial(read_run, folder))
     with ExitStack() as owned:
         from_first_process(lambda: owned.enter_context(locked(folder)).folder)
         log = RunLog(folder / LOG, console, quiet=rank() > 0, json_log=options.json_log)
@@ -288,7 +325,8 @@ def resume_run(options: TrainOptions) -> Path:
         for name, part in (("training", split.train), ("validation", split.val)):
             check_same_part(folder, name, part=part, info=info, advice=advice)
         check_recipe(recipe, split)
-        started = (folder / LAST).is_file()
+        check_sync_bn(recipe, device)
+        started = from_first_process((folder / LAST).is_file)
         network = new_network(recipe, split, pretrained=not (started or begins_whole(info)))
         if not started and recipe.train.start is not None:
             start = open_start(replace(options, start=recipe.train.start), recipe)
@@ -358,10 +396,11 @@ def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
         with run.log, run.log.ticking():
             trained = scheme_of(run.recipe).train(run)
     except (RuntimeError, BrokenPipeError) as error:
-        lost = lost_worker(error, run.recipe.train.workers) or lost_process(error)
+        lost = lost_worker(error, run.recipe.train.workers)
         if lost is None:
             raise
         raise ValueError(f"{lost}; continue with --resume {run.folder}") from error
+    trained = _measured(run, trained)
     if rank() == 0:
         with run.log.ticking("evaluating the best weights and writing the report"):
             evaluation = write_results(
@@ -384,10 +423,19 @@ def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
     return run.folder
 
 
+def _measured(run: Run, trained: Trained) -> Trained:
+    """What the scheme left, with the best weights measured by all processes."""
+    if world_size() == 1 or from_first_process(lambda: trained.measured is not None):
+        return trained
+    detector = from_first_process(lambda: load_detector(run.folder, "cpu"))
+    detector.network.to(run.device)
+    return replace(trained, measured=evaluate_shares(detector, run.split.val))
+
+
 def _open_run(folder: Path, sources: Sources, console: Console) -> tuple[Recipe, Split, dict[str, Any]]:
     """The recipe, the data and ``run.json`` of a run that was started."""
-    info = read_run(folder)
-    recipe = load_run_recipe(folder)
+    # Only the first process needs to see the folder.
+    info, recipe = from_first_process(lambda: (read_run(folder), load_run_recipe(folder)))
     sources = replace(sources.or_else(info), reading=recipe.transform.read)
     try:
         return recipe, _opened_data(recipe, sources, info, console), info

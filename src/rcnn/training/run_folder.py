@@ -31,12 +31,12 @@ import torch
 from rcnn.config import check_fields
 from rcnn.data.adapters import Items
 from rcnn.data.dataset import Dataset
-from rcnn.device import rank
 from rcnn.inference.detector import versions
 from rcnn.io.atomic import write_atomically
 from rcnn.io.folders import free_folder
 from rcnn.io.json_text import object_of
 from rcnn.io.lock import FolderInUseError, FolderLock
+from rcnn.processes.group import rank
 from rcnn.training.recipe import RECIPE, Recipe, dump_recipe
 
 BEST, LAST = "best.safetensors", "last.safetensors"

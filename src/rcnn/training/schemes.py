@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from rcnn.device import rank
 from rcnn.loading import load_detector
 from rcnn.metrics.metric import Evaluation
 from rcnn.models import model_class
 from rcnn.models.model import Model
+from rcnn.processes.group import rank
 from rcnn.structures import Instances
 from rcnn.training import svms
 from rcnn.training.alternating import AlternatingTrainer

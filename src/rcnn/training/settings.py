@@ -52,6 +52,8 @@ class TrainSettings:
         rename: pairs: what the data call a class, and what the model of ``start`` calls it.
         keep_classes: keep the classes of ``start`` that the data do not have.
         keep_threshold: keep the threshold of ``start``, instead of the one where F1 is highest.
+        sync_bn: of several processes on GPUs, batch norms that train use the statistics of the whole batch
+            (SyncBN), not those of each process's images.
         freeze: what does not train: ``backbone``, with its batch norm; ``norms``: the statistics of all batch
             norms.
         cache_gb: gigabytes on disk for the maps of a frozen backbone, on a CPU. As many views of each image
@@ -87,6 +89,7 @@ class TrainSettings:
     keep_classes: bool = False
     keep_threshold: bool = False
     freeze: tuple[Literal["backbone", "norms"], ...] = ()
+    sync_bn: bool = False
     cache_gb: float = ranged(4.0, 0, 1e6, words="gigabytes, 0 for off")
 
     def __post_init__(self) -> None:

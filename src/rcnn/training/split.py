@@ -29,12 +29,11 @@ from rcnn.data.formats.open import open_data
 from rcnn.data.formats.recognition import find_splits
 from rcnn.data.hold_out import choose_by_content, choose_held_out
 from rcnn.data.twins import content_digests, pack_digests, unpack_digests
-from rcnn.device import barrier, rank
 from rcnn.io.folders import is_there
 from rcnn.io.reading import Reading
 from rcnn.parts.selective_search import SelectiveSearchSettings
+from rcnn.processes.group import barrier, from_first_process, rank
 from rcnn.structures import Skeleton
-from rcnn.training.distributed import from_first_process
 from rcnn.training.progress import working
 
 VAL_FRACTION = 0.15

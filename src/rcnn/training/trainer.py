@@ -10,23 +10,32 @@ import contextlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from rcnn import kernels
 from rcnn.data.loader import training_batches
 from rcnn.data.workers import usable_workers
-from rcnn.device import keep_freed_memory, rank
+from rcnn.device import keep_freed_memory
 from rcnn.io import checkpoint, interruption
 from rcnn.io.interruption import held
 from rcnn.parts.batch import ImageBatch, Output, Targets
+from rcnn.processes.group import (
+    from_first_process,
+    gathered,
+    lost_process,
+    mean_over_processes,
+    rank,
+    world_size,
+)
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped
-from rcnn.training.distributed import gather_names, mean_over_processes, world_size
 from rcnn.training.feature_cache import FeatureCache, open_cache, recurring_views
 from rcnn.training.optimizer import WeightEMA, build_optimizer, restore_memory_layout
 from rcnn.training.run_folder import BEST, HISTORY, LAST, append_line, truncate_history
@@ -120,8 +129,19 @@ class Trainer:
         self.views = recurring_views(network, recipe, len(data), self.device)
         self.features: FeatureCache | None = None  # while it runs, if views recur
         self.lr = 0.0  # of the latest step, for the heads
+        self._unshared = 0.0  # seconds of this process that are not in the state yet
+        self.parallel = self._parallel()
+
+    def _parallel(self) -> nn.Module:
+        """The network whose gradients are the means over all processes."""
+        if self.world == 1:
+            return self.network
+        if self.settings.sync_bn:
+            convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call] # inside it, under the same names
+        # Of kernels of one pixel, whose strides mean nothing.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # find_unused_parameters stays off: empty heads give zero gradients rather than none.
-        self.parallel: nn.Module = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
+        return nn.parallel.DistributedDataParallel(self.network, gradient_as_bucket_view=True)
 
     @property
     def total(self) -> int:
@@ -167,8 +187,9 @@ class Trainer:
         )
         try:
             self._loop(batches)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if interruption.asked() and self._may_save(error):
+        except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
+            stopped = interruption.asked() or lost_process(error) is not None
+            if stopped and self._may_save(error):
                 self.save()
             raise
         finally:
@@ -198,6 +219,7 @@ class Trainer:
             if self.callbacks.failed:
                 self.save()
                 self.callbacks.raise_failure()
+        self._share_seconds()
         self._write_window()
         self.save()
 
@@ -206,7 +228,7 @@ class Trainer:
         if self.state.skipped_in_a_row:
             return False
         bytes_ = 3 * sum(p.nbytes for p in self.network.parameters())  # with the optimiser's state
-        return isinstance(error, SystemExit) or bytes_ <= INTERRUPTED_SAVE_BYTES
+        return not isinstance(error, KeyboardInterrupt) or bytes_ <= INTERRUPTED_SAVE_BYTES
 
     def step(self, samples: Sequence[TrainingSample], began: float | None = None) -> LossValues:
         """One step of the optimiser; a loss or gradient that is not finite is counted and changes nothing.
@@ -219,7 +241,7 @@ class Trainer:
         good, losses = self._compute_gradients(samples)
         with held():
             self._finish_step(samples, losses, good)
-            self.state.seconds += self._mean(time.perf_counter() - began)
+            self._spend(time.perf_counter() - began)
             self.state.evaluating = self._evaluation_is_due()
         return losses
 
@@ -237,7 +259,7 @@ class Trainer:
             with self._precision(), self._kept_features(samples):
                 output: Output = self.parallel(batch, targets)
             loss = torch.stack(list(output.losses.values())).sum()
-            losses = {name: self._mean(float(value.detach())) for name, value in output.losses.items()}
+            losses = self._shared_losses({name: float(v.detach()) for name, v in output.losses.items()})
             if math.isfinite(sum(losses.values())):
                 loss.backward()  # type: ignore[no-untyped-call]
                 good = self._clip()
@@ -292,7 +314,8 @@ class Trainer:
 
     def resume(self) -> None:
         """Restore the state of the last checkpoint, and cut the history to it."""
-        tensors, metadata = checkpoint.read_checkpoint(self.out / LAST)
+        # The folder may be on the first process's machine alone.
+        tensors, metadata = from_first_process(lambda: checkpoint.read_checkpoint(self.out / LAST))
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "optimizer": {}}
         for key, value in tensors.items():
             part, rest = key.split(".", 1)
@@ -362,7 +385,7 @@ class Trainer:
         state.skipped_in_a_row += 1
         what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
         shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
-        names = ", ".join(gather_names([str(s.image_id) for s in samples]))
+        names = ", ".join(str(name) for some in gathered([s.image_id for s in samples]) for name in some)
         self.say(
             f"iteration {state.iteration}: the {what} is not finite ({shown}); step skipped; images: {names}"
         )
@@ -408,13 +431,14 @@ class Trainer:
                 state.next_eval += self.settings.eval_every
                 state.evaluating = False
         self._start_training()
-        state.eval_seconds += self._mean(time.perf_counter() - began)
+        (seconds,) = mean_over_processes([time.perf_counter() - began], self.device)
+        state.eval_seconds += seconds
         self.callbacks.call("on_evaluation", self.event(metrics))
         return kept
 
     def _keep_if_best(self, metrics: Mapping[str, float]) -> bool:
         state = self.state
-        score = self._mean(metrics["score"] * self.world if self.rank == 0 else 0.0)
+        score = from_first_process(lambda: metrics["score"])
         # The last of equal ones is kept; only a better one is progress, once there is any result.
         kept = score >= state.best
         state.stale = 0 if score > state.best or score == 0 == state.best else state.stale + 1
@@ -464,5 +488,22 @@ class Trainer:
             row = {**where, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
             append_line(self.out / HISTORY, json.dumps(row))
 
-    def _mean(self, value: float) -> float:
-        return mean_over_processes(value, self.device)
+    # What all processes agree on
+
+    def _shared_losses(self, losses: LossValues) -> LossValues:
+        """The means over all processes, in one reduction with the seconds of the step before."""
+        *means, seconds = mean_over_processes([*losses.values(), self._unshared], self.device)
+        self.state.seconds += seconds
+        self._unshared = 0.0
+        return dict(zip(losses, means, strict=True))
+
+    def _spend(self, seconds: float) -> None:
+        """Count the time of a step; of several processes, once they have agreed on it."""
+        self._unshared += seconds
+        if self.world == 1:
+            self._share_seconds()
+
+    def _share_seconds(self) -> None:
+        (seconds,) = mean_over_processes([self._unshared], self.device)
+        self.state.seconds += seconds
+        self._unshared = 0.0

@@ -10,8 +10,8 @@ import torch
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.geometry import TrainingSample
-from rcnn.device import rank
-from rcnn.evaluation.evaluator import evaluate, measure_predictions
+from rcnn.evaluation.evaluator import measure_predictions
+from rcnn.evaluation.shares import evaluate_shares
 from rcnn.inference.detector import Detector
 from rcnn.metrics.metric import Evaluation
 from rcnn.metrics.registry import BASIC
@@ -72,21 +72,24 @@ class Validation:
     def __call__(self, full: bool) -> dict[str, float]:
         """Metrics by name with ``score``, always of the same few images so that they make a curve.
 
-        At the end all images are predicted; their evaluation and predictions are kept in ``last``. Only the
-        first process evaluates; the loss is computed by all of them, who agree on what it is divided by.
+        At the end all images are predicted; their evaluation and predictions are kept in ``last``. Every
+        process predicts its share, and the first one measures; the loss is computed by all of them, who agree
+        on what it is divided by.
         """
-        if rank() > 0:
-            return {"val/loss": self.loss(), "score": 0.0}
+        loss = self.loss()  # first: the others do not wait for it while the first process measures
         full = full and self.all_at_end
         val = self.split.val if full else self.split.val.subset(self.subset)
-        evaluation, predictions = evaluate(self.detector, val, metrics=None if full else BASIC)
+        measured = evaluate_shares(self.detector, val, metrics=None if full else BASIC)
+        if measured is None:
+            return {"val/loss": loss, "score": 0.0}
+        evaluation, predictions = measured
         if full:
-            self.last = (evaluation, predictions)
+            self.last = measured
             evaluation = self._on_few(predictions) if len(self.subset) < len(val) else evaluation
         metrics = evaluation.followed
         if evaluation.has_objects:
             metrics["f1"] = evaluation.f1
-        return {**metrics, "val/loss": self.loss(), "score": _score(evaluation)}
+        return {**metrics, "val/loss": loss, "score": _score(evaluation)}
 
     def _on_few(self, predictions: Sequence[Instances]) -> Evaluation:
         few = [predictions[i] for i in self.subset]

@@ -1,0 +1,1 @@
+"""Several processes that work on one thing: started by torchrun, SLURM or rcnn itself."""

@@ -1,0 +1,258 @@
+"""The group of processes that work on one thing: how they meet, agree, share work, and end together.
+
+Every function works in a single process, too. There are two groups of the same processes. In the first one
+they compute together, step by step: whoever does not answer for a while is lost. In the second one they wait
+for each other: for the first process, say, while it measures and writes a report.
+
+A process that is lost is not replaced, and gloo lets none rejoin: the others stop, within seconds if it was
+killed, and all are started again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from rcnn.device import choose_device
+from rcnn.processes.launch import Launch, launched
+
+T = TypeVar("T")
+
+JOIN_SECONDS = 300.0
+ANSWER_SECONDS = 300.0
+PATIENCE = timedelta(hours=12)
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
+# What torch and gloo say when a connection to another process ends, and when nothing comes for too long.
+_ENDED = (
+    "Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused",
+    "Application timeout caused pair closure", "remote process exited", "recvValue failed",
+)  # fmt: skip
+_SILENT = ("Timed out waiting", "timed out", "Wait timeout", "Socket Timeout")
+
+_waiting: dict[Any, Any] = {}  # the second group of each first one
+
+
+def join(*, join_seconds: float = JOIN_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
+    """Join the processes that this one was started with, if there are any.
+
+    A group that exists already, such as Ray Train's, is taken as it is.
+
+    Args:
+        join_seconds: how long to wait for the others to start.
+        answer_seconds: after which a process that does not answer in a step counts as lost.
+
+    Raises:
+        ValueError: the others did not come in time, or fewer GPUs than processes.
+    """
+    launch = launched()
+    if dist.is_initialized():
+        _second_group()
+        return
+    if launch is None:
+        return
+    _end_with_launcher()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_own_gpu(launch))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        store = _store(launch, timedelta(seconds=join_seconds))
+        dist.init_process_group(
+            backend, store=store, rank=launch.rank, world_size=launch.size,
+            timeout=timedelta(seconds=answer_seconds),
+        )  # fmt: skip
+        _second_group()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"process {launch.rank} of {launch.size}: the others were not there within {join_seconds:g} s at "
+            f"{launch.address}:{launch.port} ({reason}); start all of them at about the same time, with "
+            "torchrun or srun, or give them longer with --join-timeout"
+        ) from error
+
+
+def _store(launch: Launch, patience: timedelta) -> Any:
+    """Where the processes meet: torchrun brings one, under srun the first process does."""
+    place = "env://" if launch.by == "torchrun" else f"tcp://{launch.address}:{launch.port}"
+    known = {} if launch.by == "torchrun" else {"rank": launch.rank, "world_size": launch.size}
+    store, _, _ = next(rendezvous(place, timeout=patience, **known))
+    store.set_timeout(patience)
+    return store
+
+
+def _second_group() -> Any:
+    """The group in which the processes wait for each other; all of them make it at the same time."""
+    first = dist.group.WORLD
+    if first not in _waiting:
+        _waiting[first] = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return _waiting[first]
+
+
+def _end_with_launcher() -> None:
+    """Get SIGTERM when torchrun is killed, so that no training goes on without it."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def rank() -> int:
+    """The rank of this process; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait until every process has reached this point, however long one of them works alone before it."""
+    if world_size() > 1:
+        dist.barrier(group=_second_group())
+
+
+def process_device(name: str | None) -> torch.device:
+    """The device of this process: each has a GPU of its own, or all work on their CPUs.
+
+    Args:
+        name: ``cpu``; ``cuda``: the GPU of the local rank; one name per local rank, separated by commas;
+            None: a GPU if there is one.
+
+    Raises:
+        ValueError: the device does not exist here, or several processes of a machine would share it.
+    """
+    launch = launched()
+    if world_size() == 1 or launch is None:
+        return choose_device(name)
+    if name is not None and "," in name:
+        names = [each.strip() for each in name.split(",")]
+        if launch.local_rank >= len(names):
+            raise ValueError(
+                f"--device {name}: {len(names)} devices, but this is process {launch.local_rank + 1} of its "
+                "machine: give one per process"
+            )
+        return choose_device(names[launch.local_rank])
+    if name is None or name == "cuda":
+        wanted = name is not None or torch.cuda.is_available()
+        return choose_device(f"cuda:{_own_gpu(launch)}" if wanted else "cpu")
+    device = choose_device(name)
+    if device.type == "cuda" and any(gathered(launch.local_rank)):
+        raise ValueError(
+            f"--device {name}: every process of a machine would use it: give --device cuda, which is another "
+            "GPU for each, or one name per process, separated by commas"
+        )
+    return device
+
+
+def _own_gpu(launch: Launch) -> int:
+    """The number of the GPU of this process."""
+    count = torch.cuda.device_count()
+    if count <= 1:
+        return 0  # SLURM shows each process its own alone (--gpus-per-task=1)
+    if launch.local_rank >= count:
+        raise ValueError(
+            f"process {launch.local_rank + 1} of this machine has no GPU: there are {count}; start as many "
+            "processes as there are GPUs, or use --device cpu"
+        )
+    return launch.local_rank
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """The value that the first process makes, in all of them; likewise what is raised there.
+
+    Raises:
+        ValueError: or OSError: what ``make`` raised.
+    """
+    if world_size() == 1:
+        return make()
+    shared: list[T | Exception | None] = [None]
+    if rank() == 0:
+        try:
+            shared = [make()]
+        except (ValueError, OSError) as error:
+            shared = [error]
+    dist.broadcast_object_list(shared, group=_second_group())
+    value = shared[0]
+    if isinstance(value, Exception):
+        raise value
+    return value  # type: ignore[return-value]
+
+
+def gathered(value: T) -> list[T]:
+    """The values of all processes, in the order of their ranks, in all of them."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_second_group())
+    return values
+
+
+def gathered_by_first(make: Callable[[], T]) -> list[T] | None:
+    """What each process makes, in the order of their ranks, in the first one; None in the others.
+
+    Raises:
+        ValueError: or OSError: what ``make`` raised in one of them, in all of them.
+    """
+    made: T | None = None
+    failed: Exception | None = None
+    try:
+        made = make()
+    except (ValueError, OSError) as error:
+        failed = error
+    for other in gathered(failed):
+        if other is not None:
+            raise other
+    if world_size() == 1:
+        return [made]  # type: ignore[list-item]
+    values: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(made, values, group=_second_group())
+    return values
+
+
+def mean_over_processes(values: Sequence[float], device: torch.device) -> list[float]:
+    """The mean of each number over all processes, in one reduction, so that they make the same decisions."""
+    if world_size() == 1:
+        return list(values)
+    stacked = torch.tensor(values, dtype=torch.float64, device=device)  # NCCL takes tensors on a GPU only
+    dist.all_reduce(stacked)
+    means: list[float] = (stacked / world_size()).tolist()
+    return means
+
+
+@contextmanager
+def lost_is_explained(advice: str) -> Iterator[None]:
+    """Inside, torch's error about a lost process becomes one sentence.
+
+    Raises:
+        ValueError: another process of the group is lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = lost_process(error)
+        if lost is None:
+            raise
+        raise ValueError(f"{lost}; {advice}") from error
+
+
+def lost_process(error: BaseException) -> str | None:
+    """What an error of torch says in one sentence, if it is that another process of the group is lost."""
+    if world_size() == 1 or not isinstance(error, RuntimeError):
+        return None
+    text = str(error)
+    if any(words in text for words in _ENDED):
+        return f"process {rank()} stops, because another process of the run has ended"
+    if any(words in text for words in _SILENT):
+        return (
+            f"process {rank()} stops, because another process of the run does not answer (--step-timeout is "
+            "how long that is waited for)"
+        )
+    return None
