@@ -52,11 +52,21 @@ def schema(classes: Mapping[str, Any]) -> Any:
 
 def class_metadata(detector: Detector | ExportedDetector) -> dict[str, Any]:
     """What the labels and keypoints of a detector mean."""
+    return meaning_of(detector.class_names, detector.category_ids, detector.semantic_names, detector.skeleton)
+
+
+def meaning_of(
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+    semantic_names: Sequence[str] = (),
+    skeleton: Skeleton | None = None,
+) -> dict[str, Any]:
+    """What labels and keypoints mean where the classes have these names, ids and keypoints."""
     return {
-        "class_names": list(detector.class_names),
-        "category_ids": list(detector.category_ids),
-        "semantic_names": list(detector.semantic_names),
-        "skeleton": None if detector.skeleton is None else asdict(detector.skeleton),
+        "class_names": list(class_names),
+        "category_ids": list(category_ids),
+        "semantic_names": list(semantic_names),
+        "skeleton": None if skeleton is None else asdict(skeleton),
         "boxes": "x0, y0, x1, y1 in pixels of the image",
         "labels": "index into class_names",
         "rle": "compressed counts of COCO, of height and width of the image",

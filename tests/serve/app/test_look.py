@@ -255,7 +255,7 @@ def test_the_table_has_all_measurements_when_asked(browser: Any, nuclei: Any) ->
         tab.until("() => rcnn.table.columns.some((column) => column.key.startsWith('circularity'))")
         tab.settled()
         picture = nuclei.workspace.picture(tab.ask("() => rcnn.number"))
-        told = nuclei.workspace.measurements(picture, 0)
+        told = nuclei.workspace.results.measurements(picture, 0)
         place = told["names"].index("circularity")
         shown = tab.ask("() => rcnn.table.rows.map((shape) => [shape.id, shape.measures.circularity])")
         assert shown

@@ -108,7 +108,7 @@ def test_the_next_image_is_one_that_is_not_done(browser: Any, cells: Path) -> No
         space.mark(space.picture(0), {"done": True})
         assert space.next(0) == {"number": 1}, "nothing is looked at: the first that is not done"
         for picture in space.collection.pictures:
-            space.found(picture, None)
+            space.results.found(picture, None)
         assert space.next(0)["number"] in (1, 2)
         for number in (1, 2):
             space.mark(space.picture(number), {"done": True})

@@ -74,6 +74,12 @@ class Collection:
             return picture.record.load_image()
         return read_image(picture.path, reading=reading, channels=channels)
 
+    def measured_image(self, picture: Picture) -> Path | npt.NDArray[Any]:
+        """The file whose values are measured; the pixels of an image that is inside an annotation file."""
+        if picture.record is not None and picture.record.image is not None:
+            return picture.record.load_image()
+        return picture.path
+
     def file_name(self, picture: Picture) -> str:
         """The file as the corrected data set names it: relative to :attr:`out`."""
         return Path(os.path.relpath(picture.path, self.out)).as_posix()

@@ -11,26 +11,25 @@ versions are kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from rcnn.io.atomic import write_atomically
 from rcnn.io.json_text import object_of
 from rcnn.io.lock import FolderLock
-from rcnn.serve.app.collection import ANNOTATIONS, Collection, Picture
-from rcnn.serve.app.objects import Object, as_truth, checked_object, instances_of, objects_of
-from rcnn.structures import Instances, Size, Skeleton
-from rcnn.structures.coco import INFO, annotations_of, category_entries, image_entry
+from rcnn.serve.app.collection import Collection, Picture
+from rcnn.serve.app.objects import Object, as_truth, checked_object, instances_of, objects_of, regions_of
+from rcnn.serve.app.partition import pixel_classes_of
+from rcnn.serve.app.truth_files import Classes, Truth, TruthFiles, file_stem
+from rcnn.structures import VOID, Instances, Size, Skeleton, stuff_names
 
 DRAFTS = "drafts"
 CLASSES = "classes.json"
-MAX_NAME = 200  # bytes of a file name
 
 
 @dataclass
@@ -41,7 +40,8 @@ class Draft:
         image: its name.
         size: (height, width).
         revision: counts the changes.
-        objects: what is shown, by id; each has ``rev``, the revision that changed it last.
+        objects: what is shown, by id, regions of pixel classes too; each has ``rev``, the revision that
+            changed it last.
         done: the objects as they were when the image was marked done; None: it was not.
         done_at: the revision that was marked done.
     """
@@ -52,6 +52,11 @@ class Draft:
     objects: dict[str, Object] = field(default_factory=dict)
     done: list[Object] | None = None
     done_at: int = -1
+
+    @property
+    def count(self) -> int:
+        """The number of objects, without the regions of pixel classes."""
+        return sum(not one.get("stuff") for one in self.objects.values())
 
     @property
     def status(self) -> str:
@@ -86,12 +91,18 @@ class Corrections:
     """The drafts of all images and the data set made of those that are done.
 
     Attributes:
-        classes: their names, in label order; a person may add some.
+        classes: the names of the objects' classes, in label order; a person may add some.
+        pixel_classes: the names of the pixel classes, likewise.
         skeleton: what keypoints are, where there are any.
+        files: the data set of what is done.
     """
 
     def __init__(
-        self, collection: Collection, class_names: Sequence[str] = (), skeleton: Skeleton | None = None
+        self,
+        collection: Collection,
+        class_names: Sequence[str] = (),
+        skeleton: Skeleton | None = None,
+        pixel_classes: Sequence[str] = (),
     ) -> None:
         """Read what was corrected earlier.
 
@@ -101,14 +112,18 @@ class Corrections:
         self._collection = collection
         self._lock = threading.RLock()
         self._folder_lock: FolderLock | None = None
-        self._entries: dict[int, tuple[list[Any], tuple[Any, ...]]] = {}
+        self.files = TruthFiles(collection)
         dataset = collection.dataset
         self.skeleton = skeleton if dataset is None or dataset.skeleton is None else dataset.skeleton
         own = () if dataset is None else dataset.class_names
+        own_pixels = () if dataset is None else stuff_names(own, dataset.semantic_names)
         if collection.out.is_dir():
             self._take_folder()
         try:
-            self.classes = list(dict.fromkeys((*own, *self._saved_classes(), *class_names)))
+            saved, saved_pixels = self._saved_classes()
+            self.classes = list(dict.fromkeys((*own, *saved, *class_names)))
+            pixels = dict.fromkeys((*own_pixels, *saved_pixels, *pixel_classes))
+            self.pixel_classes = list(stuff_names(tuple(self.classes), tuple(pixels)))
             self._drafts = self._read_drafts()
         except BaseException:
             self.close()
@@ -134,20 +149,45 @@ class Corrections:
         """What the data set that was opened says of an image; None where there is none."""
         return None if picture.record is None else picture.record.load_truth()
 
-    def add_class(self, name: str) -> list[str]:
-        """Add a class; one that is there already stays.
+    def add_classes(self, names: Sequence[str], pixel_classes: Sequence[str] = ()) -> None:
+        """Add classes of a model, so that what it finds can be corrected; those that are there stay.
 
         Raises:
-            ValueError: no name.
+            OSError: they could not be saved.
+        """
+        with self._lock:
+            objects = [name for name in names if name not in self.classes]
+            pixels = stuff_names((*self.classes, *objects), tuple(pixel_classes))
+            pixels = tuple(name for name in pixels if name not in self.pixel_classes)
+            if objects or pixels:
+                self.classes += objects
+                self.pixel_classes += pixels
+                self._save_classes()
+
+    def add_class(self, name: str, is_pixels: bool = False) -> str:
+        """Add a class of objects or of pixels.
+
+        Returns:
+            Its name; that of one that is there already if the names differ only in case.
+
+        Raises:
+            ValueError: no name, one of the other kind, or too many pixel classes.
         """
         plain = " ".join(name.split())
         if not plain:
             raise ValueError("a class needs a name")
         with self._lock:
-            if plain not in self.classes:
-                self.classes.append(plain)
+            own, other = (self.classes, self.pixel_classes)[:: -1 if is_pixels else 1]
+            if plain.casefold() in {known.casefold() for known in other}:
+                kind = "objects" if is_pixels else "pixels"
+                raise ValueError(f"{plain}: there is a class of {kind} with this name; choose another")
+            if is_pixels and len(own) + len(other) >= VOID:
+                raise ValueError(f"{plain}: a map of pixel classes holds up to {VOID} classes")
+            known = next((one for one in own if one.casefold() == plain.casefold()), None)
+            if known is None:
+                own.append(plain)
                 self._save_classes()
-            return self.classes
+            return known or plain
 
     def change(
         self,
@@ -220,63 +260,49 @@ class Corrections:
             found[status] = found.get(status, 0) + 1
         return found
 
-    @property
-    def data_file(self) -> Path:
-        """The COCO file of what is done."""
-        return self._collection.out / ANNOTATIONS
+    def instances(self, objects: Sequence[Object], size: Size) -> Instances:
+        """Objects of a draft as instances, with the map of its regions where there are pixel classes."""
+        return instances_of(objects, size, self.classes, self.skeleton, self.pixel_classes)
+
+    def beginning(self, found: Instances, prefix: str, region_prefix: str) -> list[Object]:
+        """The objects and regions that corrections of an image begin with: those that are shown."""
+        objects = objects_of(found, prefix)
+        pixels = pixel_classes_of(found, self.pixel_classes)
+        return [*objects, *regions_of(pixels, self.pixel_classes, region_prefix)]
 
     def write_data(self) -> int:
-        """Write the COCO file of what is done, of a data set that was opened with all its other images.
+        """Write the data set of what is done, of a data set that was opened with all its other images.
 
         Returns:
             The number of images in it.
         """
         with self._lock:
-            images: list[Any] = []
-            annotations: list[Any] = []
-            for picture in self._collection.pictures:
-                entry = self._data_of(picture)
-                if entry is None:
-                    continue
-                size, objects = entry
-                image_id = len(images) + 1
-                images.append(image_entry(image_id, self._collection.file_name(picture), size))
-                for one in objects:
-                    annotations.append({**one, "id": len(annotations) + 1, "image_id": image_id})
-            content = {
-                "info": INFO, "images": images, "annotations": annotations,
-                "categories": category_entries(self.classes, skeleton=self.skeleton),
-            }  # fmt: skip
             self._ensure_folder()
-            write_atomically(self.data_file, json.dumps(content).encode(errors="surrogateescape"))
-            return len(images)
+            return self.files.write(self._truths(), self.all_classes)
 
-    def _data_of(self, picture: Picture) -> tuple[Size, list[Any]] | None:
-        """The size of an image and its annotations in the data set; None: it is not in there."""
-        draft = self._drafts.get(picture.name)
-        has_done = draft is not None and draft.done is not None
-        if not has_done and picture.record is None:
-            return None
-        if picture.record is not None and picture.record.image is not None:
-            return None  # there is no file that could be named
-        key = (draft.done_at if draft is not None and has_done else None, tuple(self.classes))
-        kept = self._entries.get(picture.number)
-        size = draft.size if draft is not None else picture.record.truth.size if picture.record else (0, 0)
-        if kept is None or kept[1] != key:
+    @property
+    def all_classes(self) -> Classes:
+        """What labels mean, of objects, pixels and keypoints."""
+        return Classes(tuple(self.classes), tuple(self.pixel_classes), self.skeleton)
+
+    def _truths(self) -> Iterator[Truth]:
+        """What is done, and the other images of the data set that was opened."""
+        for picture in self._collection.pictures:
+            draft = self._drafts.get(picture.name)
             if draft is not None and draft.done is not None:
-                truth = as_truth(instances_of(draft.done, size, self.classes, self.skeleton))
-            else:
-                found = self.truth(picture)
-                assert found is not None
-                truth = replace(found, semantic=None)
-            kept = annotations_of(truth, 0), key
-            self._entries[picture.number] = kept
-        return size, kept[0]
+                load: Callable[[], Instances] = partial(self._done, draft.done, draft.size)
+                yield Truth(picture, draft.done_at, load)
+            elif picture.record is not None:
+                yield Truth(picture, None, picture.record.load_truth)
+
+    def _done(self, objects: Sequence[Object], size: Size) -> Instances:
+        return as_truth(self.instances(objects, size))
 
     def _checked(self, change: Mapping[str, Any], size: Size) -> Object:
         one = checked_object({**change["object"], "id": change["id"]}, size, self.skeleton)
-        if one["class"] not in self.classes:
-            raise ValueError(f"class {one['class']!r}: expected one of {', '.join(self.classes) or 'none'}")
+        known = self.pixel_classes if one.get("stuff") else self.classes
+        if one["class"] not in known:
+            raise ValueError(f"class {one['class']!r}: expected one of {', '.join(known) or 'none'}")
         return one
 
     def _save(self, draft: Draft) -> None:
@@ -296,10 +322,7 @@ class Corrections:
         self._folder_lock = FolderLock(self._collection.out, "folder of corrections")
 
     def _file(self, name: str) -> Path:
-        plain = quote(name, safe=" ,()[]+", errors="surrogateescape")
-        if len(plain) > MAX_NAME or plain.startswith("."):
-            plain = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
-        return self._collection.out / DRAFTS / f"{plain}.json"
+        return self._collection.out / DRAFTS / f"{file_stem(name)}.json"
 
     def _read_drafts(self) -> dict[str, Draft]:
         drafts = {}
@@ -313,19 +336,20 @@ class Corrections:
             drafts[draft.image] = draft
         return drafts
 
-    def _saved_classes(self) -> list[str]:
+    def _saved_classes(self) -> tuple[list[str], list[str]]:
         file = self._collection.out / CLASSES
         if not file.is_file():
-            return []
+            return [], []
         try:
-            return [str(name) for name in object_of(file.read_bytes())["classes"]]
+            saved = object_of(file.read_bytes())
+            return [str(name) for name in saved["classes"]], [str(name) for name in saved.get("pixels", ())]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: not a list of classes ({error!r}); restore or remove it") from error
 
     def _save_classes(self) -> None:
         self._ensure_folder()
-        text = json.dumps({"classes": self.classes}).encode(errors="surrogateescape")
-        write_atomically(self._collection.out / CLASSES, text)
+        content = {"classes": self.classes, "pixels": self.pixel_classes}
+        write_atomically(self._collection.out / CLASSES, json.dumps(content).encode(errors="surrogateescape"))
 
 
 def _apply(draft: Draft, name: str, new: Object | None, known: int | None) -> bool:
@@ -340,10 +364,3 @@ def _apply(draft: Draft, name: str, new: Object | None, known: int | None) -> bo
         name = f"{name}+{draft.revision}"
     draft.objects[name] = {**new, "id": name, "rev": draft.revision}
     return conflict
-
-
-def beginning(found: Instances | None, min_score: float, prefix: str) -> list[Object]:
-    """The objects that corrections of an image begin with: those shown, of at least this score."""
-    if found is None:
-        return []
-    return [one for one in objects_of(found, prefix) if one.get("score", 1.0) >= min_score]

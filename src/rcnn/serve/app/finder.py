@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcnn.loading import load
 from rcnn.serve.app.collection import Collection, Picture
+from rcnn.serve.app.partition import partitioned
 from rcnn.structures import Instances
 from rcnn.training.run_folder import REPORT
 
@@ -30,7 +31,7 @@ class WorkingModel:
         name: as it is shown.
         source: what ``rcnn.load`` opens.
         detector: the model.
-        found: what it found, by the number of the image.
+        found: what it found, by the number of the image; of a panoptic model the partition.
         failed: why it could not look at an image, by its number.
     """
 
@@ -42,11 +43,11 @@ class WorkingModel:
 
     def describe(self) -> dict[str, Any]:
         """What the page has to know."""
-        skeleton = self.detector.skeleton
+        skeleton, merge = self.detector.skeleton, self.detector.merge
         return {
             "name": self.name, "source": self.source, "classes": list(self.detector.class_names),
-            "semantic": list(self.detector.semantic_names), "min_score": self.detector.min_score,
-            "lowest": min(LOWEST, self.detector.min_score), "panoptic": self.detector.merge is not None,
+            "min_score": self.detector.min_score, "lowest": min(LOWEST, self.detector.min_score),
+            "min_stuff_area": 0 if merge is None else merge.min_stuff_area,
             "points": [] if skeleton is None else list(skeleton.names),
             "bones": [] if skeleton is None else [list(bone) for bone in skeleton.bones],
             "found": len(self.found), "has_report": (Path(self.source) / REPORT).is_file(),
@@ -156,6 +157,7 @@ class Finder:
             try:
                 image = self._collection.read_for(picture, detector.reading, detector.channels)
                 found = detector.predict(image, min_score=min(LOWEST, detector.min_score))[0]
+                found = found if detector.merge is None else partitioned(found, detector.merge)
             except Exception as error:
                 model.failed[picture.number] = str(error) or type(error).__name__
                 raise

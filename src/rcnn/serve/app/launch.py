@@ -84,10 +84,12 @@ def opened_workspace(options: PageOptions) -> Iterator[Workspace]:
 
     finder = Finder(collection, open_model)
     names: tuple[str, ...] = ()
+    pixel_names: tuple[str, ...] = ()
     if options.model is not None and opened is not None:
         finder.add(options.model, Path(options.model).stem)
-        names = opened.class_names
-    corrections = Corrections(collection, names, None if opened is None else opened.skeleton)
+        names, pixel_names = opened.class_names, opened.semantic_names
+    skeleton = None if opened is None else opened.skeleton
+    corrections = Corrections(collection, names, skeleton, pixel_names)
     trainings = Trainings(collection.out)
     title = options.source.resolve().name if options.source is not None else "your images"
     workspace = Workspace(collection, finder, corrections, trainings, title)

@@ -2,6 +2,9 @@
 
 Convention: the mask ``[[0, 1], [1, 1]]`` at x 5, y 2 is ``{"window": [5, 2, 2, 2], "runs": [1, 3]}``: the
 lengths of runs of 0, 1, 0, … row by row; the window is x, y, width, height.
+
+A *region* is all that has one pixel class in an image, for example sky: an object with a mask and the mark
+``stuff``. Objects lie above regions.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.structures import Instances, Masks, Size, Skeleton
+from rcnn.structures import VOID, Instances, Masks, Size, Skeleton
 
 Object = dict[str, Any]
 MAX_OBJECTS = 200_000  # of one image
@@ -45,6 +48,33 @@ def objects_of(found: Instances, prefix: str) -> list[Object]:
     return objects
 
 
+def regions_of(classes: npt.NDArray[np.uint8], names: Sequence[str], prefix: str) -> list[Object]:
+    """The regions of a map ``[H, W]`` of indices into ``names``; their ids are ``prefix`` and the index."""
+    regions: list[Object] = []
+    for value in np.unique(classes[classes != VOID]).tolist():
+        inside = classes == value
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        x1, y1, x2, y2 = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        regions.append(
+            {
+                "id": f"{prefix}{value}", "class": names[value], "stuff": True,
+                "box": [float(x1), float(y1), float(x2), float(y2)],
+                "mask": _mask(inside[y1:y2, x1:x2], (x1, y1, x2, y2)),
+            }
+        )  # fmt: skip
+    return regions
+
+
+def map_of(regions: Sequence[Mapping[str, Any]], size: Size, names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """The map ``[H, W]`` of indices into ``names`` that regions describe; 255 where there is none."""
+    classes = np.full(size, VOID, np.uint8)
+    for one in regions:
+        patch, (y, x) = _patch(one["mask"])
+        window = classes[y : y + patch.shape[0], x : x + patch.shape[1]]
+        window[patch == 1] = names.index(one["class"])
+    return classes
+
+
 def _mask(patch: npt.NDArray[Any], window: Sequence[int]) -> dict[str, Any]:
     x1, y1, x2, y2 = window
     flat = np.concatenate(([0], patch.reshape(-1).astype(np.int8)))
@@ -53,21 +83,34 @@ def _mask(patch: npt.NDArray[Any], window: Sequence[int]) -> dict[str, Any]:
     return {"window": [x1, y1, x2 - x1, y2 - y1], "runs": runs.tolist()}
 
 
+def _patch(mask: Mapping[str, Any]) -> tuple[npt.NDArray[np.uint8], Size]:
+    """The bitmap of a mask in its window, and the window's corner (y, x)."""
+    x, y, width, height = mask["window"]
+    values = np.repeat(np.arange(len(mask["runs"]), dtype=np.int64) % 2, mask["runs"])
+    return values.reshape(height, width).astype(np.uint8), (y, x)
+
+
 def instances_of(
     objects: Sequence[Mapping[str, Any]],
     size: Size,
     class_names: Sequence[str],
     skeleton: Skeleton | None = None,
+    pixel_classes: Sequence[str] = (),
 ) -> Instances:
     """The objects of a page as instances of an image of ``size`` (height, width).
+
+    Where there are ``pixel_classes``, they have the map of the regions, too.
 
     Raises:
         ValueError: something that is not such an object; the message names it and says what is expected.
     """
-    checked = [checked_object(one, size, skeleton) for one in objects]
-    unknown = sorted({one["class"] for one in checked} - set(class_names))
-    if unknown:
-        raise ValueError(f"class {unknown[0]!r}: expected one of {', '.join(class_names) or 'no class'}")
+    given = [checked_object(one, size, skeleton) for one in objects]
+    checked = [one for one in given if not one.get("stuff")]
+    regions = [one for one in given if one.get("stuff")]
+    for known, ones in ((class_names, checked), (pixel_classes, regions)):
+        unknown = sorted({one["class"] for one in ones} - set(known))
+        if unknown:
+            raise ValueError(f"class {unknown[0]!r}: expected one of {', '.join(known) or 'no class'}")
     places = {name: label for label, name in enumerate(class_names)}
     boxes = np.array([one["box"] for one in checked], np.float32).reshape(-1, 4)
     labels = np.array([places[one["class"]] for one in checked], np.int64)
@@ -83,6 +126,9 @@ def instances_of(
         fields["crowd"] = np.array([bool(one.get("crowd")) for one in checked], np.bool_)
     if any("score" in one for one in checked):
         fields["scores"] = np.array([one.get("score", 1.0) for one in checked], np.float32)
+    if pixel_classes:
+        fields["semantic"] = map_of(regions, size, pixel_classes)
+        fields["semantic_names"] = tuple(pixel_classes)
     return Instances(size, boxes, labels, class_names=tuple(class_names), skeleton=skeleton, **fields)
 
 
@@ -99,17 +145,20 @@ def _masks(checked: Sequence[Object], size: Size) -> Masks:
     patches, origins = [], []
     for one in checked:
         if "mask" in one:
-            x, y, width, height = one["mask"]["window"]
-            runs = one["mask"]["runs"]
-            values = np.repeat(np.arange(len(runs)) % 2, runs)
-            patches.append(values.reshape(height, width).astype(np.uint8))
+            patch, origin = _patch(one["mask"])
         else:  # the filled box stands in for it
-            x1, y1, x2, y2 = one["box"]
-            x, y = max(0, math.floor(x1)), max(0, math.floor(y1))
-            right, bottom = min(size[1], math.ceil(x2)), min(size[0], math.ceil(y2))
-            patches.append(np.ones((max(0, bottom - y), max(0, right - x)), np.uint8))
-        origins.append((y, x))
+            patch, origin = filled_box(one["box"], size)
+        patches.append(patch)
+        origins.append(origin)
     return Masks.from_patches(patches, origins, size)
+
+
+def filled_box(box: Sequence[float], size: Size) -> tuple[npt.NDArray[np.uint8], Size]:
+    """The pixels that a box touches, as a bitmap of ones and its corner (y, x)."""
+    x1, y1, x2, y2 = box
+    x, y = max(0, math.floor(x1)), max(0, math.floor(y1))
+    right, bottom = min(size[1], math.ceil(x2)), min(size[0], math.ceil(y2))
+    return np.ones((max(0, bottom - y), max(0, right - x)), np.uint8), (y, x)
 
 
 def checked_object(given: Any, size: Size, skeleton: Skeleton | None = None) -> Object:
@@ -138,6 +187,10 @@ def checked_object(given: Any, size: Size, skeleton: Skeleton | None = None) -> 
         one["points"] = [_numbers(point, 3, f"{name}: keypoint") for point in points]
     if given.get("crowd"):
         one["crowd"] = True
+    if given.get("stuff"):
+        if "mask" not in one:
+            raise ValueError(f"{name}: expected a region with a mask")
+        one["stuff"] = True
     return one
 
 

@@ -48,10 +48,10 @@ def application(workspace: Workspace) -> Starlette:
         Route("/api/images/{number:int}", of.image(lambda w, p, r: w.describe(p))),
         Route("/api/images/{number:int}/thumbnail", of.thumbnail),
         Route("/api/images/{number:int}/tiles/{level:int}/{column:int}/{row:int}", of.tile),
-        Route("/api/images/{number:int}/found", of.image(lambda w, p, r: w.found(p, _index(r)))),
+        Route("/api/images/{number:int}/found", of.image(lambda w, p, r: w.results.found(p, _index(r)))),
         Route(
             "/api/images/{number:int}/measurements",
-            of.image(lambda w, p, r: w.measurements(p, _index(r))),
+            of.image(lambda w, p, r: w.results.measurements(p, _index(r))),
         ),
         Route("/api/images/{number:int}/map", of.map),
         Route("/api/find", of.json(lambda w, r: vars(w.finder.start())), methods=["POST"]),
@@ -195,7 +195,7 @@ class _Answers:
 
     def map(self, request: Request) -> Response:
         """The class of every pixel, as a gray PNG."""
-        pixels = self._workspace.semantic(self._picture(request), _index(request))
+        pixels = self._workspace.results.pixel_classes(self._picture(request), _index(request))
         return Response(as_png(pixels), media_type="image/png")
 
 

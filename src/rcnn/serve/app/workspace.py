@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,24 +11,22 @@ from typing import Any, cast
 import numpy as np
 
 from rcnn.data.check import check
-from rcnn.draw import palette, semantic_colours
+from rcnn.draw import BACKGROUND, palette
 from rcnn.inference.next_images import MAX_SIDE, doubt_of, spread_out, statistics
 from rcnn.loading import sample_images
 from rcnn.serve.app.collection import Collection, Picture
-from rcnn.serve.app.corrections import Corrections, Draft, beginning
+from rcnn.serve.app.corrections import Corrections
 from rcnn.serve.app.downloads import choices, written
 from rcnn.serve.app.finder import Finder, WorkingModel
-from rcnn.serve.app.objects import Object, as_truth, instances_of, objects_of
 from rcnn.serve.app.pixels import THUMBNAIL, Pyramid, PyramidCache, View, as_jpeg
+from rcnn.serve.app.results import Results
 from rcnn.serve.app.trainings import Trainings
-from rcnn.structures import Instances, Size
+from rcnn.structures import Size
 from rcnn.training.run_folder import REPORT
 
 Json = dict[str, Any]
-PREFIX_FOUND, PREFIX_DATA = "m", "d"  # of the ids of objects that a model found, and of a data set's
 MAX_PROBLEMS = 500
 MOST_MINUTES = 10_000
-LARGEST_MAP = 4096  # pixels of a side: browsers draw no larger picture
 
 
 @dataclass
@@ -49,9 +46,14 @@ class Workspace:
     corrections: Corrections
     trainings: Trainings
     title: str
+    results: Results = field(init=False)
     _pixels: PyramidCache = field(default_factory=PyramidCache)
     _thumbnails: dict[int, bytes] = field(default_factory=dict)
     _looks: dict[int, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Put the parts together that tell what is known of an image."""
+        self.results = Results(self.collection, self.finder, self.corrections)
 
     def picture(self, number: int) -> Picture:
         """An image by its number.
@@ -65,15 +67,20 @@ class Workspace:
 
     def state(self) -> Json:
         """What the page shows of the whole."""
-        classes = self.corrections.classes
+        classes, pixels = self.corrections.classes, self.corrections.pixel_classes
         data = self.collection.dataset
+        colours = palette(len(classes) + len(pixels))
         return {
             "title": self.title, "out": str(self.collection.out),
-            "classes": classes, "colours": palette(len(classes)),
+            "classes": classes, "colours": colours[: len(classes)],
+            "pixel_classes": pixels, "pixel_colours": [
+                None if name.casefold() == BACKGROUND else colour
+                for name, colour in zip(pixels, colours[len(classes) :], strict=True)
+            ],
             "models": [model.describe() for model in self.finder.models], "current": self.finder.current,
             "progress": asdict(self.finder.progress), "counts": self.corrections.counts(),
             "images": len(self.collection.pictures), "is_data": data is not None,
-            "has_samples": bool(self._samples), "downloads": choices(),
+            "has_samples": bool(self._samples), "downloads": choices(has_pixels=bool(pixels)),
             "points": [] if self.skeleton is None else list(self.skeleton.names),
             "bones": [] if self.skeleton is None else [list(bone) for bone in self.skeleton.bones],
             "trainings": [
@@ -101,7 +108,7 @@ class Workspace:
         found = None if model is None else model.found.get(picture.number)
         count = None
         if draft is not None:
-            count = len(draft.objects)
+            count = draft.count
         elif picture.record is not None:
             count = len(picture.record.truth)
         elif found is not None and model is not None:
@@ -127,92 +134,27 @@ class Workspace:
     def describe(self, picture: Picture) -> Json:
         """An image's size, channels and depth, its corrections and what the data set says of it."""
         pyramid = self.pyramid(picture)
-        size: Size = (pyramid.levels[0].shape[0], pyramid.levels[0].shape[1])
         draft = self.corrections.draft(picture)
-        truth = self.corrections.truth(picture) if draft is None else None
         return {
             **pyramid.describe(), "number": picture.number, "name": picture.name,
             "status": self.corrections.status(picture),
-            "draft": None if draft is None else self.draft_json(draft, size),
-            "data": None if truth is None else self._found_json(truth, PREFIX_DATA),
+            "draft": None if draft is None else self.results.draft_json(draft),
+            "data": self.results.annotated(picture) if draft is None else None,
         }  # fmt: skip
-
-    def found(self, picture: Picture, index: int | None) -> Json:
-        """What a model finds in an image."""
-        return self._found_json(self._find(picture, self.finder.model(index)), PREFIX_FOUND)
-
-    def _find(self, picture: Picture, model: WorkingModel) -> Instances:
-        return self.finder.find(picture, model)
-
-    def _found_json(self, found: Instances, prefix: str) -> Json:
-        objects = objects_of(found, prefix)
-        _add_measures(objects, found)
-        semantic = found.semantic is not None
-        names = list(found.semantic_names)
-        colours = semantic_colours(names) if semantic else []
-        return {
-            "objects": objects, "has_map": semantic, "map_names": names,
-            "map_colours": [[] if colour is None else list(colour) for colour in colours],
-            "areas": found.area_rows() if semantic else [],
-        }  # fmt: skip
-
-    def measurements(self, picture: Picture, index: int | None) -> Json:
-        """All measurements of the objects of an image, by their ids; see :func:`rcnn.measure`.
-
-        Args:
-            picture: the image.
-            index: of the model whose objects they are; None: corrected or annotated ones.
-        """
-        from rcnn.measuring.measurements import measure
-
-        draft, truth = self.corrections.draft(picture), self.corrections.truth(picture)
-        if index is not None:
-            found = self._find(picture, self.finder.model(index))
-            ids = [f"{PREFIX_FOUND}{number}" for number in range(len(found))]
-        elif draft is not None:
-            classes = self.corrections.classes
-            found = instances_of(list(draft.objects.values()), draft.size, classes, self.skeleton)
-            ids = list(draft.objects)
-        elif truth is not None:
-            found, ids = truth, [f"{PREFIX_DATA}{number}" for number in range(len(truth))]
-        else:
-            return {"names": [], "values": {}}
-        measured = measure(picture.path, found, reading=self.collection.reading)
-        names = [name for name, column in measured.columns.items() if column.dtype.kind in "iufb"]
-        names = [name for name in names if name not in ("row", "score")]
-        columns = [measured.columns[name].astype(float).tolist() for name in names]
-        values = [[v if math.isfinite(v) else None for v in row] for row in zip(*columns, strict=True)]
-        return {"names": names, "values": dict(zip(ids, values, strict=True))}
-
-    def semantic(self, picture: Picture, index: int | None) -> Any:
-        """The class of every pixel as uint8 ``[h, w]``, at most 4096 pixels wide or high; 255 is void."""
-        truth = self.corrections.truth(picture) if index is None else None
-        found = truth if truth is not None else self._find(picture, self.finder.model(index))
-        if found.semantic is None:
-            raise ValueError(f"{picture.name}: there are no classes of pixels")
-        step = max(1, -(-max(found.size) // LARGEST_MAP))
-        return np.ascontiguousarray(found.semantic[::step, ::step].astype(np.uint8))
-
-    def draft_json(self, draft: Draft, size: Size) -> Json:
-        """A draft as the page has it, its objects measured."""
-        objects = [dict(one) for one in draft.objects.values()]
-        if objects:
-            _add_measures(objects, instances_of(objects, size, self.corrections.classes, self.skeleton))
-        return {"revision": draft.revision, "objects": objects, "status": draft.status}
 
     def change(self, picture: Picture, body: Mapping[str, Any]) -> Json:
         """Apply the changes of a page to an image's draft."""
         size = self._size(picture)
         draft, conflicts = self.corrections.change(
-            picture, size, body.get("changes", ()), lambda: self._beginning(picture, body)
+            picture, size, body.get("changes", ()), lambda: self.results.beginning(picture, body)
         )
-        return {**self.draft_json(draft, size), "conflicts": conflicts}
+        return {**self.results.draft_json(draft), "conflicts": conflicts}
 
     def mark(self, picture: Picture, body: Mapping[str, Any]) -> Json:
         """Mark an image done or not."""
         size, done = self._size(picture), bool(body.get("done"))
-        draft = self.corrections.mark(picture, size, done, lambda: self._beginning(picture, body))
-        return self.draft_json(draft, size)
+        draft = self.corrections.mark(picture, size, done, lambda: self.results.beginning(picture, body))
+        return self.results.draft_json(draft)
 
     def revert(self, picture: Picture, body: Mapping[str, Any]) -> Json:
         """Forget the corrections of an image."""
@@ -220,8 +162,8 @@ class Workspace:
         return self.describe(picture)
 
     def add_class(self, body: Mapping[str, Any]) -> Json:
-        """Add a class."""
-        return {"classes": self.corrections.add_class(str(body.get("name", "")))}
+        """Add a class of objects, or of pixels."""
+        return {"name": self.corrections.add_class(str(body.get("name", "")), bool(body.get("pixels")))}
 
     def choose_model(self, body: Mapping[str, Any]) -> Json:
         """Put another model to work."""
@@ -232,44 +174,13 @@ class Workspace:
         height, width = self.pyramid(picture).levels[0].shape[:2]
         return height, width
 
-    def _beginning(self, picture: Picture, body: Mapping[str, Any]) -> list[Object]:
-        """What the person saw when the first thing was changed."""
-        truth = self.corrections.truth(picture)
-        if truth is not None:
-            return beginning(truth, 0.0, PREFIX_DATA)
-        if not self.finder.models:
-            return []
-        model = self.finder.model(body.get("model"))
-        score = body.get("min_score")
-        lowest = model.detector.min_score if score is None else float(score)
-        for name in model.detector.class_names:
-            self.corrections.add_class(name)
-        return beginning(self._find(picture, model), lowest, PREFIX_FOUND)
-
-    def shown(self, picture: Picture, min_score: float | None) -> Instances | None:
-        """The objects of an image as they are shown: corrected, annotated or found; None: none are known."""
-        draft = self.corrections.draft(picture)
-        classes = self.corrections.classes
-        if draft is not None:
-            found = as_truth(instances_of(list(draft.objects.values()), draft.size, classes, self.skeleton))
-            return replace(found, path=picture.path)
-        truth = self.corrections.truth(picture)
-        if truth is not None:
-            return replace(truth, path=picture.path)
-        model = self.finder.model() if self.finder.models else None
-        known = None if model is None else model.found.get(picture.number)
-        if known is None or model is None:
-            return None
-        lowest = model.detector.min_score if min_score is None else min_score
-        chosen = known if known.scores is None else known[known.scores >= lowest]
-        return replace(chosen, path=picture.path)
-
     def download(self, to: str, number: int | None, min_score: float | None) -> Path:
         """A file with what is shown of one image, or of all that have been looked at."""
         chosen = self.collection.pictures if number is None else [self.picture(number)]
-        shown = [(picture, self.shown(picture, min_score)) for picture in chosen]
+        shown = [(picture, self.results.shown(picture, min_score)) for picture in chosen]
         known = [(picture, found) for picture, found in shown if found is not None]
-        return written(known, to, lambda picture: self.pyramid(picture).whole(View()))
+        classes = self.corrections.all_classes
+        return written(known, to, classes, lambda picture: self.pyramid(picture).whole(View()))
 
     def report(self, index: int | None) -> Path:
         """The report of the run that a model comes from.
@@ -325,10 +236,15 @@ class Workspace:
             raise ValueError(f"minutes {minutes:g}: expected more than 0 and at most {MOST_MINUTES}")
         if not self.corrections.write_data():
             raise ValueError("no image is done yet: correct one, and press Image done")
-        source = [] if not self.finder.models else ["--from", self.finder.model().source]
-        return self.trainings.start(
-            self.corrections.data_file, [*source, "--minutes", f"{minutes:g}"]
-        ).describe()
+        model = self.finder.model() if self.finder.models else None
+        source = [] if model is None else ["--from", model.source]
+        return self.trainings.start(self._data(model), [*source, "--minutes", f"{minutes:g}"]).describe()
+
+    def _data(self, model: WorkingModel | None) -> Path:
+        """The file that a model learns from: with pixel classes where it finds any."""
+        files, classes = self.corrections.files, self.corrections.all_classes
+        finds_pixels = bool(classes.pixels) if model is None else bool(model.detector.semantic_names)
+        return files.panoptic_file if finds_pixels and classes.pixels else files.objects_file
 
     def training(self, name: str) -> Json:
         """A run: its state, its curves, and what it said."""
@@ -349,8 +265,7 @@ class Workspace:
         if run.model is None:
             raise ValueError(f"{run.folder.name}: there is no model yet")
         model = self.finder.add(str(run.model), run.folder.name)
-        for name in model.detector.class_names:
-            self.corrections.add_class(name)
+        self.corrections.add_classes(model.detector.class_names, model.detector.semantic_names)
         return self.state()
 
     def explain(self, picture: Picture, body: Mapping[str, Any]) -> Json:
@@ -393,9 +308,3 @@ class Workspace:
         self.finder.close()
         self.trainings.close()
         self.corrections.close()
-
-
-def _add_measures(objects: list[Json], found: Instances) -> None:
-    """The area and the centroid of each object, in pixels."""
-    for one, row in zip(objects, found.measures()[:, 4:].round(1).tolist(), strict=True):
-        one["measures"] = dict(zip(("area", "x", "y"), row, strict=True))

@@ -2,7 +2,8 @@
 
 import { ask } from "./api.js";
 import { $, guarded, make } from "./dom.js";
-import { Shape } from "./shapes.js";
+import { loadMap } from "./maps.js";
+import { isScored, Shape } from "./shapes.js";
 import { Viewer } from "./viewer.js";
 
 export class Compare {
@@ -56,6 +57,8 @@ export class Compare {
     this.count.textContent = "looking …";
     const found = wanted === "data" ? page.info.data : await ask(`api/images/${page.number}/found?model=${wanted}`);
     other.look.scored = wanted !== "data";
+    this.map = found.has_map ? await loadMap(page.number, wanted === "data" ? null : wanted, page.info.size) : null;
+    this.least = wanted === "data" ? 0 : page.state.models[wanted].min_stuff_area;
     other.setShapes(found.objects.map((object) => new Shape(object)));
     this.follow();
     other.setView({ ...page.viewer.view }, true);
@@ -68,8 +71,9 @@ export class Compare {
     const { scored } = other.look;
     Object.assign(other.look, page.look, { scored });
     other.look.colour = (shape) => (page.classNames.length < 2 && shape.bitmap ? "#ffb000" : page.classColour(shape.class));
+    const shown = other.shapes.filter((shape) => isScored(shape, other.look));
+    other.map = page.pictureOf(this.map, shown, this.least);
     other.redraw();
-    const shown = other.shapes.filter((shape) => !scored || shape.score === undefined || shape.score >= page.look.minScore);
     this.count.textContent = `${shown.length} objects`;
     this.name.textContent = { found: `found by ${page.model?.name}`, data: "as annotated", draft: "corrected by you", none: "" }[page.source] + ` · ${page.shown.length} objects`;
   }

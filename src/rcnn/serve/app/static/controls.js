@@ -32,9 +32,10 @@ export class Controls extends EventTarget {
     $("score-text").textContent = this.look.minScore.toFixed(2);
   }
 
-  /** A box to hide each class, with its colour and the number of its objects. */
-  showClasses(names, counts, colourOf) {
-    const rows = names.map((name) => {
+  /** A box to hide each class, with its colour and the number of its objects, or the part of the image that has it. */
+  showClasses(objects, pixels, counts, colourOf) {
+    const names = [...objects, ...pixels];
+    const row = (name) => {
       const box = make("input", { type: "checkbox", checked: !this.look.hidden.has(name), onchange: () => {
         if (box.checked) this.look.hidden.delete(name);
         else this.look.hidden.add(name);
@@ -42,10 +43,11 @@ export class Controls extends EventTarget {
       } });
       const colour = colourOf(name);
       return make("label", {}, box, colour ? swatch(colour) : null, `${name} ${counts.get(name) ?? 0}`);
-    });
+    };
     $("classes").hidden = !names.length;
     if (document.activeElement?.closest("#classes")) return void this.recount(names, counts);
-    $("classes").replaceChildren(make("legend", {}, "Classes"), make("div", { className: "list" }, ...rows));
+    const list = (title, some) => (some.length ? [make("p", { className: "faint" }, title), make("div", { className: "list" }, ...some.map(row))] : []);
+    $("classes").replaceChildren(make("legend", { className: "unseen" }, "Classes"), ...list("Classes", objects), ...list("Pixel classes", pixels));
   }
 
   recount(names, counts) {

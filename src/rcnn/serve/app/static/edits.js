@@ -2,10 +2,16 @@
 
 import { ask, send } from "./api.js";
 import { $, showProblem } from "./dom.js";
+import { boxOf, toRuns, union, without } from "./masks.js";
 import { Shape } from "./shapes.js";
 
-const FIELDS = ["id", "class", "box", "mask", "points", "crowd", "score"];
+const FIELDS = ["id", "class", "box", "mask", "points", "crowd", "score", "stuff"];
 const AGAIN = 2000; // milliseconds until saving is tried again
+
+export const newId = () => `p${crypto.randomUUID()}`;
+
+/** An object, or a region of a pixel class, with another mask. */
+export function masked(object, mask) { return { ...object, box: boxOf(mask), mask: toRuns(mask) }; }
 
 /** What the server keeps of an object. */
 export function plain(shape) {
@@ -36,8 +42,14 @@ export class Edits extends EventTarget {
   }
 
   /** Change objects: `changes` are {before, after}, plain objects or null; new ones need an id. */
-  apply(changes, select = null) {
+  async apply(changes, select = null) {
     if (!changes.length || this.page.number < 0) return;
+    try {
+      await this.beginMap();
+    } catch (error) {
+      showProblem(error);
+      return;
+    }
     this.history.undo.push(changes);
     this.history.redo.length = 0;
     this.make(changes, select);
@@ -57,16 +69,14 @@ export class Edits extends EventTarget {
   make(changes, select = null) {
     const { page } = this;
     this.begin();
-    const shapes = new Map(page.shapes.map((shape) => [shape.id, shape]));
+    const shapes = new Map(page.shapes.map((shape) => [shape.id, shape])), regions = new Map(page.regions.map((region) => [region.id, region]));
     for (const { before, after } of changes) {
-      if (!after) shapes.delete(before.id);
-      else {
-        const shape = new Shape(after);
-        shapes.set(after.id, shape);
-      }
+      const kind = (after ?? before).stuff ? regions : shapes;
+      if (after) kind.set(after.id, new Shape(after));
+      else kind.delete(before.id);
     }
     if (select) page.viewer.selected = new Set(select);
-    page.takeShapes([...shapes.values()]);
+    page.takeShapes([...shapes.values()], [...regions.values()]);
     this.save(changes.map(({ before, after }) => ({ id: (after ?? before).id, object: after })));
     this.dispatchEvent(new Event("changed"));
   }
@@ -82,6 +92,37 @@ export class Edits extends EventTarget {
     page.source = "draft";
     page.look.scored = false;
     page.viewer.shapes = kept;
+  }
+
+  /** The same where a map of pixel classes is shown: the server makes the regions of it that can be changed. */
+  async beginMap() {
+    const { page } = this, { number } = page;
+    if (page.source === "draft" || !page.map) return;
+    page.busy("beginning the corrections");
+    try {
+      const draft = await send(`api/images/${number}/changes`, { ...this.start(), changes: [] });
+      if (page.number === number) this.adopt(draft);
+    } finally {
+      page.busy("");
+    }
+  }
+
+  /** Give the pixels of a mask a pixel class, and take them from all others; no name: they have no class then. */
+  async paint(mask, name) {
+    try {
+      await this.beginMap();
+    } catch (error) {
+      showProblem(error);
+      return;
+    }
+    const { regions } = this.page, own = regions.find((region) => region.class === name), changes = [];
+    for (const region of regions) {
+      if (region === own) continue;
+      const left = without(region.bitmap, mask);
+      if (left !== region.bitmap) changes.push({ before: plain(region), after: left && masked(plain(region), left) });
+    }
+    if (name) changes.push({ before: own ? plain(own) : null, after: masked(own ? plain(own) : { id: newId(), class: name, stuff: true }, own ? union([own.bitmap, mask]) : mask) });
+    await this.apply(changes);
   }
 
   start() { return { min_score: this.page.look.minScore, model: this.page.state.models.length ? this.page.state.current : null }; }
@@ -128,8 +169,8 @@ export class Edits extends EventTarget {
     if (page.number !== job.number) return;
     if (draft.conflicts) showProblem({ message: "Another tab changed the same object. Both versions are kept: delete the one that you do not want." });
     if (this.waiting.length > 1) return;
-    const mine = new Set(page.shapes.map((shape) => shape.id));
-    const same = draft.objects.length === mine.size && draft.objects.every((object) => mine.has(object.id));
+    const mine = new Set([...page.shapes, ...page.regions].map((shape) => shape.id)), theirs = [...draft.objects, ...draft.regions];
+    const same = theirs.length === mine.size && theirs.every((object) => mine.has(object.id));
     if (draft.conflicts || !same) this.adopt(draft);
     else {
       const measured = new Map(draft.objects.map((object) => [object.id, object.measures]));
@@ -141,12 +182,12 @@ export class Edits extends EventTarget {
     this.dispatchEvent(new Event("changed"));
   }
 
-  learn(number, draft) { this.revisions.set(number, new Map(draft.objects.map((object) => [object.id, object.rev]))); }
+  learn(number, draft) { this.revisions.set(number, new Map([...draft.objects, ...draft.regions].map((object) => [object.id, object.rev]))); }
 
   adopt(draft) {
     this.page.info.draft = draft;
     this.learn(this.page.number, draft);
-    this.page.setObjects(draft.objects, "draft");
+    this.page.setObjects(draft.objects, "draft", { regions: draft.regions });
     this.dispatchEvent(new Event("changed"));
   }
 

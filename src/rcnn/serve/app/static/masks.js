@@ -73,6 +73,18 @@ export function union(masks) {
   return whole;
 }
 
+/** The pixels of a mask that are not in another; the same mask where none is, null where all are. */
+export function without(mask, other) {
+  const same = windowed(other, mask.x, mask.y, mask.width, mask.height), bits = mask.bits.slice();
+  let changed = false;
+  for (let i = 0; i < bits.length; i++) {
+    if (!same.bits[i] || !bits[i]) continue;
+    bits[i] = 0;
+    changed = true;
+  }
+  return changed ? trimmed({ ...mask, bits }) : mask;
+}
+
 /** The mask with a thick line from a to b painted or erased, inside an image of [height, width]; grows as needed. */
 export function painted(mask, a, b, radius, value, size) {
   const [height, width] = size;

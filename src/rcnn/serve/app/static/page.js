@@ -2,14 +2,14 @@
 
 import { ask } from "./api.js";
 import { Controls, pixelQuery } from "./controls.js";
-import { $, guarded, make, showProblem, swatch } from "./dom.js";
-import { loadMap, paintMap } from "./maps.js";
-import { isShown, Shape } from "./shapes.js";
+import { $, guarded, make, showProblem } from "./dom.js";
+import { leftBy, loadMap, mapOf, paintMap } from "./maps.js";
+import { isScored, isShown, Shape } from "./shapes.js";
 import { Strip } from "./strip.js";
 import { ObjectTable } from "./table.js";
 import { Viewer } from "./viewer.js";
 
-const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
+const css = (colour) => (colour ? `rgb(${colour.join(" ")})` : "");
 const GOLDEN = 0.618034;
 
 export class Page extends EventTarget {
@@ -18,6 +18,8 @@ export class Page extends EventTarget {
     this.state = null;
     this.info = null; // of the image at hand
     this.source = "none"; // what its objects are: found, data, draft, none
+    this.map = null; // of its pixel classes, as found or annotated, or as the regions of a draft say
+    this.regions = []; // of pixel classes, of a draft
     this.pixels = { channels: [], low: null, high: null };
     this.viewer = new Viewer($("stage"));
     this.look = this.viewer.look;
@@ -52,9 +54,12 @@ export class Page extends EventTarget {
   }
 
   classColour(name) {
-    const place = this.state.classes.indexOf(name);
-    return place < 0 ? "#a0a0a0" : css(this.state.colours[place]);
+    const { classes, colours, pixel_classes: pixels, pixel_colours: pixelColours } = this.state;
+    const place = classes.indexOf(name);
+    return place < 0 ? (this.isPixelClass(name) ? css(pixelColours[pixels.indexOf(name)]) : "#a0a0a0") : css(colours[place]);
   }
+
+  isPixelClass(name) { return this.state.pixel_classes.includes(name); }
 
   get classNames() { return this.state.classes; }
 
@@ -83,7 +88,6 @@ export class Page extends EventTarget {
       if (mine.left) return;
       this.info = info;
       this.pixels = { channels: [], low: null, high: null };
-      this.viewer.map = null;
       this.viewer.selected = new Set();
       this.setObjects([], "none");
       this.viewer.show(info, "");
@@ -101,7 +105,7 @@ export class Page extends EventTarget {
 
   async showObjects(mine = this.opening) {
     const { info } = this;
-    if (info.draft) return void this.setObjects(info.draft.objects, "draft");
+    if (info.draft) return void this.setObjects(info.draft.objects, "draft", info.draft);
     if (info.data) return void (await this.setFound(info.data, "data", mine));
     if (!this.model) return void this.setObjects([], "none");
     this.busy("looking for objects");
@@ -112,35 +116,42 @@ export class Page extends EventTarget {
   }
 
   async setFound(found, source, mine) {
-    this.setObjects(found.objects, source, found);
-    if (!found.has_map) return;
-    const map = await loadMap(this.number, source === "data" ? null : this.state.current);
-    if (mine.left) return;
-    this.found.map = map;
-    this.paintMap();
+    const map = found.has_map ? await loadMap(this.number, source === "data" ? null : this.state.current, this.info.size) : null;
+    if (!mine.left) this.setObjects(found.objects, source, { map });
   }
 
-  paintMap() {
-    const { map, map_names: names, map_colours: colours } = this.found ?? {};
-    this.viewer.map = map ? { picture: paintMap(map, names, colours, this.look.hidden), size: this.info.size } : null;
-    this.viewer.redraw("overlay");
-  }
-
-  /** Take over these objects of the server. */
-  setObjects(objects, source, found = null) {
+  /** Take over these objects of the server, with the map of pixel classes or, of a draft, their regions. */
+  setObjects(objects, source, { map = null, regions = [] } = {}) {
     this.source = source;
-    this.found = found;
+    this.map = map;
     this.look.scored = source === "found";
     this.measured = null;
-    this.takeShapes(objects.map((object) => new Shape(object)));
+    this.takeShapes(objects.map((object) => new Shape(object)), regions.map((region) => new Shape(region)));
   }
 
-  takeShapes(shapes) {
+  takeShapes(shapes, regions) {
     this.own = new Map(shapes.map((shape, i) => [shape.id, `hsl(${Math.round(360 * ((i * GOLDEN + 0.54) % 1))} 90% 60%)`]));
     const ids = new Set(shapes.map((shape) => shape.id));
     this.viewer.selected = new Set([...this.viewer.selected].filter((id) => ids.has(id)));
+    if (this.source === "draft") this.map = regions.length ? mapOf(regions, this.state.pixel_classes, this.info.size) : null;
+    this.regions = regions;
     this.viewer.setShapes(shapes);
+    if (this.source === "draft" || !this.map) this.showMap();
     this.lookChanged();
+  }
+
+  /** The pixel classes that these objects leave, as a picture for a viewer and counted; null where there are none. */
+  pictureOf(map, shapes, least) {
+    if (!map) return null;
+    const left = leftBy(map, shapes, least), { pixel_classes: names, pixel_colours: colours } = this.state;
+    const picture = paintMap(left, colours.map((colour, i) => (this.look.hidden.has(names[i]) ? null : colour)));
+    return { picture, size: this.info.size, counts: left.counts, total: left.classes.length };
+  }
+
+  showMap() {
+    const least = this.source === "found" ? this.model.min_stuff_area : 0;
+    this.viewer.map = this.info && this.pictureOf(this.map, this.shapes.filter((shape) => isScored(shape, this.look)), least);
+    this.viewer.redraw("overlay");
   }
 
   lookChanged() {
@@ -152,18 +163,18 @@ export class Page extends EventTarget {
   listObjects() {
     if (!this.state) return;
     const shown = this.shown, counts = new Map();
-    const above = this.shapes.filter((shape) => !this.look.scored || shape.score === undefined || shape.score >= this.look.minScore);
-    for (const shape of above) counts.set(shape.class, (counts.get(shape.class) ?? 0) + 1);
+    if (this.map) this.showMap();
+    for (const shape of this.shapes) if (isScored(shape, this.look)) counts.set(shape.class, (counts.get(shape.class) ?? 0) + 1);
     const names = [...new Set([...this.classNames.filter((name) => this.classNames.length <= 30 || counts.has(name)), ...counts.keys()])];
-    const maps = this.found?.has_map ? this.found.map_names.filter((name, i) => this.found.map_colours[i]?.length) : [];
-    for (const row of this.found?.areas ?? []) if (!counts.has(row[0])) counts.set(row[0], `${(100 * Number(row[2])).toFixed(1)} %`);
-    const colour = (name) => (this.state.classes.includes(name) ? (this.classNames.length > 1 ? this.classColour(name) : "") : css(this.found.map_colours[this.found.map_names.indexOf(name)]));
-    this.controls.showClasses([...names, ...maps.filter((name) => !names.includes(name))], counts, colour);
-    if (this.found?.map) this.paintMap();
+    const pixels = this.state.pixel_classes, { map } = this.viewer;
+    pixels.forEach((name, i) => counts.set(name, `${((100 * (map?.counts[i] ?? 0)) / (map?.total ?? 1)).toFixed(1)} %`));
+    const colour = (name) => (this.isPixelClass(name) || this.classNames.length > 1 ? this.classColour(name) : "");
+    this.controls.showClasses(names, pixels, counts, colour);
     this.table.show(shown, this.viewer.selected, (shape) => this.colourOf(shape));
     if ($("measure").checked) this.measure().catch(showProblem);
-    $("score-label").hidden = !this.look.scored;
-    $("now").replaceChildren(...this.summary(shown, counts));
+    $("score-label").hidden = !this.look.scored || !this.classNames.length;
+    $("table").hidden = $("measure-label").hidden = !this.classNames.length && pixels.length > 0;
+    $("now").replaceChildren(...this.summary(shown, pixels.map((name) => [name, counts.get(name)])));
     this.dispatchEvent(new Event("listed"));
   }
 
@@ -182,11 +193,12 @@ export class Page extends EventTarget {
     this.listObjects();
   }
 
-  summary(shown) {
+  summary(shown, areas) {
     if (!this.info) return [];
     const counts = new Map();
     for (const shape of shown) counts.set(shape.class, (counts.get(shape.class) ?? 0) + 1);
-    const text = [...counts].sort((a, b) => b[1] - a[1]).map(([name, count]) => `${count} ${name}`).join(", ");
+    const text = [...counts].sort((a, b) => b[1] - a[1]).map(([name, count]) => `${count} ${name}`).join(", ")
+      || (this.map ? areas.filter(([, part]) => parseFloat(part) > 0).map(([name, part]) => `${name} ${part}`).join(", ") : "");
     const said = { found: this.model && `found by ${this.model.name}`, data: "as annotated", draft: "corrected by you", none: this.model ? "" : "draw the first object, or load a model" }[this.source];
     return [make("p", { className: "big", role: "status" }, text || (this.source === "none" && this.model ? "…" : "no objects")), make("p", { className: "faint" }, said || "")];
   }
@@ -232,4 +244,3 @@ export class Page extends EventTarget {
   }
 }
 
-export { swatch };

@@ -48,8 +48,8 @@ export class Shape {
   }
 }
 
-/** Whether an object is shown: its class is not hidden, and its score, where it has one that counts, is high enough. */
-export function isShown(shape, look) {
-  if (look.hidden.has(shape.class)) return false;
-  return !look.scored || shape.score === undefined || shape.score >= look.minScore;
-}
+/** Whether the score of an object, where it has one that counts, is high enough. */
+export const isScored = (shape, look) => !look.scored || shape.score === undefined || shape.score >= look.minScore;
+
+/** Whether an object is shown: its class is not hidden, and its score is high enough. */
+export const isShown = (shape, look) => !look.hidden.has(shape.class) && isScored(shape, look);

@@ -65,8 +65,8 @@ export class Toolbar {
     const { page, edits } = this;
     $("tools").hidden = !page.info;
     if (!page.info || !page.state) return;
-    const { selected, classNames } = page;
-    if (!classNames.includes(page.newClass)) page.newClass = classNames[0] ?? null;
+    const { selected, classNames } = page, pixels = page.state.pixel_classes, all = this.allClasses;
+    if (!all.includes(page.newClass)) page.newClass = all[0] ?? null;
     this.remove.disabled = !selected.length;
     this.merge.disabled = selected.length < 2;
     this.undo.disabled = !edits.history.undo.length;
@@ -77,11 +77,15 @@ export class Toolbar {
     this.done.setAttribute("aria-pressed", String(status === "done"));
     const chosen = new Set(selected.map((shape) => shape.class));
     const value = chosen.size === 1 ? [...chosen][0] : chosen.size > 1 ? "" : page.newClass;
-    const options = classNames.map((name, i) => make("option", { value: `c${name}`, selected: name === value }, i < 9 ? `${name} (${i + 1})` : name));
+    const option = (name) => make("option", { value: `c${name}`, selected: name === value }, all.indexOf(name) < 9 ? `${name} (${all.indexOf(name) + 1})` : name);
+    const options = classNames.map(option);
+    if (pixels.length) options.push(make("optgroup", { label: "Pixel classes" }, ...pixels.map(option)));
     if (chosen.size > 1) options.unshift(make("option", { value: "", selected: true }, "several classes"));
     this.classes.replaceChildren(...options, make("option", { value: "new" }, "New class …"));
-    if (!classNames.length) this.classes.prepend(make("option", { value: "", selected: true }, "no class yet"));
+    if (!all.length) this.classes.prepend(make("option", { value: "", selected: true }, "no class yet"));
   }
+
+  get allClasses() { return [...this.page.classNames, ...this.page.state.pixel_classes]; }
 
   async classChosen() {
     const { value } = this.classes;
@@ -92,6 +96,7 @@ export class Toolbar {
 
   give(name) {
     this.page.newClass = name;
+    if (this.page.isPixelClass(name)) return void this.page.select(null); // from now on, pixels are painted
     const changed = this.page.selected.filter((shape) => shape.class !== name);
     this.edits.apply(changed.map((shape) => ({ before: plain(shape), after: { ...plain(shape), class: name } })));
     this.show();
@@ -101,17 +106,19 @@ export class Toolbar {
   askClass() {
     const input = make("input", { type: "text", id: "class-name", autocomplete: "off", "aria-label": "Name of the class" });
     const add = make("button", { className: "main" }, "Add class");
-    const dialog = showDialog("New class", [make("p", { className: "faint" }, "What is an object of this class called? For example: cell"), make("div", { className: "row" }, input, add)], { close: "Cancel" });
+    const pixels = make("input", { type: "checkbox", id: "class-pixels" });
+    const dialog = showDialog("New class", [
+      make("p", { className: "faint" }, "What is an object of this class called? For example: cell"), make("div", { className: "row" }, input, add),
+      make("label", { className: "lines" }, pixels, "A pixel class: regions without single objects, such as sky or tissue. They are painted, and objects lie above them.")], { close: "Cancel" });
     input.focus();
     return new Promise((resolve) => {
       const finish = guarded(async () => {
         if (!input.value.trim()) return;
-        const { classes } = await send("api/classes", { name: input.value });
+        const { name } = await send("api/classes", { name: input.value, pixels: pixels.checked });
         await this.page.refresh();
-        const name = input.value.trim().split(/\s+/).join(" ");
-        this.page.newClass = classes.includes(name) ? name : classes.at(-1);
+        this.page.newClass = name;
+        resolve(name);
         dialog.close();
-        resolve(this.page.newClass);
       });
       add.addEventListener("click", finish);
       input.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); finish(); } });
@@ -167,7 +174,7 @@ export class Toolbar {
     };
     if (this.tools[key]) this.choose(key);
     else if (actions[key]) actions[key]();
-    else if (key >= "1" && key <= "9" && this.page.classNames[key - 1]) this.give(this.page.classNames[key - 1]);
+    else if (key >= "1" && key <= "9" && this.allClasses[key - 1]) this.give(this.allClasses[key - 1]);
     else if (key === "enter" && inPicture && viewer.tool?.enter) viewer.tool.enter(viewer);
     else if (!(inPicture && viewer.tool && viewer.drawKey(event))) return;
     event.preventDefault();

@@ -1,17 +1,13 @@
 // Tools that work on the picture: each takes what the pointer does, in pixels of the image, and makes changes.
 
-import { plain } from "./edits.js";
-import { boxOf, fromPolygons, halves, painted, rings, simplified, toRuns, trimmed } from "./masks.js";
+import { masked, newId, plain } from "./edits.js";
+import { fromPolygons, fromRuns, halves, painted, rings, simplified, trimmed } from "./masks.js";
 
 const NEAR = 9; // pixels of the screen: as near as that is on a handle
 const CORNERS = 1; // pixels by which editable corners may differ from the outline
 const SMALLEST = 1.5; // pixels of the side of a box
 
-const newId = () => `p${crypto.randomUUID()}`;
 const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
-
-/** An object with another mask. */
-function masked(object, mask) { return { ...object, box: boxOf(mask), mask: toRuns(mask) }; }
 
 class Tool {
   constructor(page, edits) { Object.assign(this, { page, edits, draws: true }); }
@@ -22,10 +18,16 @@ class Tool {
 
   inside([x, y]) { return [Math.min(this.size[1], Math.max(0, x)), Math.min(this.size[0], Math.max(0, y))]; }
 
-  /** Add an object of the class that is chosen; a class has to be there first. */
+  /** Add an object of the class that is chosen, or paint its pixels; a class has to be there first. */
   async add(object) {
     const name = this.newClass ?? (await this.page.askClass());
     if (!name) return;
+    if (this.page.isPixelClass(name)) {
+      const [x1, y1, x2, y2] = object.box;
+      const mask = object.mask ? fromRuns(object.mask) : fromPolygons([[[x1, y1], [x2, y1], [x2, y2], [x1, y2]]], this.size);
+      if (mask) await this.edits.paint(mask, name);
+      return;
+    }
     const one = { id: newId(), class: name, ...object };
     this.edits.apply([{ before: null, after: one }], [one.id]);
   }
@@ -116,8 +118,9 @@ export class BrushTool extends Tool {
 
   down(at, event, viewer) {
     const chosen = this.page.selected.filter((shape) => shape.bitmap);
-    this.shape = chosen.length === 1 ? chosen[0] : this.value ? null : this.page.viewer.pick(at);
-    if (!this.value && !this.shape?.bitmap) return false;
+    this.erasesPixels = !this.value && !chosen.length && this.page.isPixelClass(this.newClass);
+    this.shape = chosen.length === 1 ? chosen[0] : this.value || this.erasesPixels ? null : this.page.viewer.pick(at);
+    if (!this.value && !this.erasesPixels && !this.shape?.bitmap) return false;
     this.mask = this.shape?.bitmap ?? null;
     this.from = at;
     this.paint(at, viewer);
@@ -125,7 +128,7 @@ export class BrushTool extends Tool {
   }
 
   paint(at, viewer) {
-    this.mask = painted(this.mask, this.from, at, this.radius, this.value, this.size);
+    this.mask = painted(this.mask, this.from, at, this.radius, this.erasesPixels ? 1 : this.value, this.size);
     this.from = this.at = at;
     this.path = null;
     viewer.redraw("top");
@@ -140,7 +143,8 @@ export class BrushTool extends Tool {
     this.from = null;
     const mask = this.mask ? trimmed(this.mask) : null;
     this.mask = null;
-    if (!this.shape) { if (mask) this.add(masked({}, mask)); }
+    if (this.erasesPixels) { if (mask) this.edits.paint(mask, null); }
+    else if (!this.shape) { if (mask) this.add(masked({}, mask)); }
     else if (mask) this.change(this.shape, masked(plain(this.shape), mask));
     else this.edits.apply([{ before: plain(this.shape), after: null }]);
     viewer.redraw("top");
