@@ -97,26 +97,36 @@ def test_the_other_image_is_opened_and_kept_over_a_reload(browser: Any, nuclei: 
         assert tab.page.locator(".shot").count() == 1
 
 
-def test_all_images_are_looked_at_and_what_is_shown_is_downloaded(
-    browser: Any, nuclei: Any, tmp_path: Path
-) -> None:
+def test_the_whole_folder_is_downloaded_whatever_was_looked_at(browser: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    for name in ("fluorescence", "stained"):
+        shutil.copy(sample(name), folder)
+
     def downloaded(kind: str, what: str) -> Path:
         tab.page.locator("#download-kind").select_option(kind)
         tab.page.locator("#download-what").select_option(what)
-        with tab.page.expect_download() as download:
+        with tab.page.expect_download(timeout=60_000) as download:
             tab.page.locator("#download-link").click()
         target = tmp_path / download.value.suggested_filename
         download.value.save_as(target)
         return target
 
-    with opened(browser, nuclei.address, accept_downloads=True) as tab:
-        if tab.page.get_by_role("button", name="Find in all images").is_visible():
-            tab.page.get_by_role("button", name="Find in all images").click()
-        tab.until("() => rcnn.model.found === 2 && rcnn.strip.images.every((image) => image.count !== null)")
-        counts = tab.ask("() => rcnn.strip.images.map((image) => image.count)")
+    with (
+        served(PageOptions("nuclei", folder)) as server,
+        opened(browser, server.address, accept_downloads=True) as tab,
+    ):
         tab.page.get_by_role("button", name="Download").click()
-        rows = list(csv.DictReader(downloaded("table", "all").read_text(encoding="utf-8").splitlines()))
+        looked = tab.ask("() => rcnn.strip.images.map((image) => image.count !== null)")
+        assert looked == [True, False], "only the image that is open"
+        whole = tab.page.locator("#download-what option[value=rest]").inner_text()
+        assert whole == "all 2 images: nuclei looks at the other 1 first"
+        rows = list(csv.DictReader(downloaded("table", "rest").read_text(encoding="utf-8").splitlines()))
+        counts = tab.ask("() => rcnn.strip.images.map((image) => image.count)")
         assert len(rows) == sum(counts)
+        assert {row["image"] for row in rows} == {"fluorescence.png", "stained.png"}
+        tab.page.get_by_role("button", name="Close").click()
+        tab.page.get_by_role("button", name="Download").click()
         with zipfile.ZipFile(downloaded("coco", "all")) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith(".json"))
             content = json.loads(archive.read(name))
@@ -124,8 +134,31 @@ def test_all_images_are_looked_at_and_what_is_shown_is_downloaded(
         with Image.open(downloaded("overlay", "one")) as picture:
             height, width = tab.ask("() => rcnn.info.size")
             assert picture.size == (width, height)
-        options = tab.ask("() => rcnn.state.downloads.map((one) => one.name)")
-        assert {"overlay", "table", "coco", "yolo", "voc"} <= set(options)
+
+
+def test_a_search_through_all_images_is_cancelled_and_goes_on(browser: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    for number in range(12):
+        shutil.copy(sample("fluorescence"), folder / f"{number:02d}.png")
+    (folder / "98.png").write_text("no image")
+    with served(PageOptions("nuclei", folder)) as server, opened(browser, server.address) as tab:
+        tab.page.get_by_role("button", name="Find in all images").click()
+        tab.until("() => rcnn.state.progress.done >= 1")
+        assert tab.page.locator("#job-bar").is_visible()
+        assert " of " in tab.page.locator("#job-text").inner_text()
+        tab.page.get_by_role("button", name="Cancel").click()
+        tab.until("() => rcnn.state.progress.state === 'cancelled'")
+        tab.settled()
+        kept = tab.ask("() => rcnn.strip.images.filter((image) => image.count !== null).length")
+        assert 1 < kept < 12, "what was found is kept"
+        assert len(server.workspace.finder.model().found) >= kept
+        tab.page.get_by_role("button", name="Find in all images").click()
+        tab.until("() => rcnn.state.progress.state === 'done'")
+        tab.until("() => rcnn.strip.images.filter((image) => image.count !== null).length === 12")
+        assert "1 image could not be used:\n98.png: " in tab.page.get_by_role("alert").inner_text()
+        assert tab.page.get_by_role("button", name="98.png cannot be read").is_visible()
+        tab.faults.clear()  # the browser notes that it has no thumbnail
 
 
 def test_images_are_dropped_into_an_empty_page(

@@ -57,7 +57,9 @@ def test_regions_give_the_map_back(seed: int) -> None:
     classes = generator.choice(np.array([0, 1, 2, VOID], np.uint8), SIZE)
     regions = regions_of(classes, STUFF, "s")
     np.testing.assert_array_equal(map_of(regions, SIZE, STUFF), classes)
-    assert {one["class"] for one in regions} == {STUFF[value] for value in np.unique(classes[classes != VOID])}
+    assert {one["class"] for one in regions} == {
+        STUFF[value] for value in np.unique(classes[classes != VOID])
+    }
 
 
 def test_an_object_of_which_nothing_is_seen_is_left_out_of_the_partition() -> None:

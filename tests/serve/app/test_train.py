@@ -4,11 +4,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from browser import opened, sample, served
+from page_models import box_model
+from rcnn.inference.postprocess import paste_masks
 from rcnn.serve.app.launch import PageOptions
+from tiny import tiny_shapes
 
+GROWN = """() => {
+  const {left, top, width, height, mask} = rcnn.inside.growth;
+  return [[left, top, width, height], [...mask]];
+}"""
 LONG = 240.0  # seconds that a short training may take on a machine with other work
 
 
@@ -57,6 +66,34 @@ def test_a_model_trained_on_what_is_done_is_put_to_work(browser: Any, cells: Pat
         assert [run.state for run in server.workspace.trainings.runs] == ["finished"]
 
 
+def test_a_training_is_stopped_and_resumed_after_a_restart(browser: Any, tmp_path: Path) -> None:
+    model, folder = box_model(tmp_path / "shapes.safetensors"), tmp_path / "views"
+    folder.mkdir()
+    Image.fromarray(tiny_shapes(1)[0].image).save(folder / "a.png")
+    with served(PageOptions(str(model), folder)) as server, opened(browser, server.address) as tab:
+        tab.page.get_by_role("button", name="Image done").click()
+        tab.until("() => rcnn.state.counts.done === 1 && !rcnn.waiting")
+        tab.page.get_by_role("tab", name="Train").click()
+        tab.page.get_by_label("Minutes").fill("30")
+        tab.page.get_by_role("button", name="Train on what is done").click()
+        tab.until("() => rcnn.train.rows.length", LONG)  # it has learnt
+        assert tab.page.get_by_role("img", name="Loss").is_visible()
+        assert tab.page.get_by_role("button", name="Train on what is done").is_disabled()
+        tab.page.get_by_role("button", name="Stop").click()
+        tab.until("() => rcnn.state.trainings.at(-1).state === 'stopped'", LONG)
+        assert tab.ask("() => rcnn.model.name") == "shapes", "a training that was stopped replaces no model"
+        before = tab.ask("() => rcnn.train.rows.at(-1).iteration")
+    with served(PageOptions(str(model), folder)) as server, opened(browser, server.address) as tab:
+        tab.page.get_by_role("tab", name="Train").click()
+        tab.until("() => document.getElementById('tab-train').innerText.includes('it can go on')")
+        tab.page.get_by_role("button", name="Go on").click()
+        tab.until(f"() => rcnn.train.rows.at(-1).iteration > {before}", LONG)
+        assert tab.ask("() => rcnn.state.trainings.map((one) => one.state)") == ["running"], "the same run"
+        trainings = server.workspace.trainings
+    assert trainings.latest is not None
+    assert trainings.latest.state == "stopped", "closing the page stops the training, and keeps it"
+
+
 def test_a_training_that_fails_says_why(browser: Any, cells: Path) -> None:
     with served(PageOptions("nuclei", cells)) as server, opened(browser, server.address) as tab:
         tab.page.get_by_role("button", name="Image done").click()
@@ -95,10 +132,33 @@ def test_a_missed_object_is_followed_through_the_model(browser: Any, cells: Path
         told = tab.ask("() => rcnn.inside.told")
         assert told["mask"] is not None
         tab.page.get_by_label("What is drawn over the picture").select_option("mask")
-        assert (
-            tab.ask("() => [rcnn.inside.mask.width, rcnn.inside.mask.height]")
-            == [len(told["mask"]["map"])] * 2
-        )
+        tab.until("() => rcnn.inside.growth.at > 0.3 && rcnn.inside.growth.at < 3", 3)
+        tab.until("() => rcnn.inside.growth.at === 3")
+        assert "threshold" in tab.page.locator(".growing").inner_text()
+        window, mask = tab.ask(GROWN)
+        pasted = paste_masks(
+            np.array([told["mask"]["map"]], np.float32), np.array([told["mask"]["box"]], np.float32),
+            tuple(tab.ask("() => rcnn.info.size")), told["mask"]["threshold"],
+        )  # fmt: skip
+        x1, y1, x2, y2 = pasted.windows[0].tolist()
+        assert window == [x1, y1, x2 - x1, y2 - y1]
+        same = np.array(mask).reshape(y2 - y1, x2 - x1) == next(pasted.patches())
+        assert same.mean() > 0.998, "the grid has grown into the mask that the model gives"
+
+
+def test_nothing_moves_where_the_reader_wants_no_motion(browser: Any, cells: Path) -> None:
+    with (
+        served(PageOptions("nuclei", cells)) as server,
+        opened(browser, server.address, reduced_motion="reduce") as tab,
+    ):
+        tab.page.get_by_role("tab", name="Look inside").click()
+        tab.ask("() => rcnn.select(rcnn.table.rows[0])")
+        tab.page.get_by_role("button", name="Explain what is selected").click()
+        tab.until("() => rcnn.inside.told && !rcnn.waiting")
+        tab.page.get_by_label("What is drawn over the picture").select_option("mask")
+        assert tab.ask("() => rcnn.inside.growth.at") == 3
+        tab.page.get_by_label("How far the mask has grown").fill("0.5")
+        assert tab.ask("() => rcnn.inside.growth.at") == 0.5
 
 
 def test_the_next_image_is_one_that_is_not_done(browser: Any, cells: Path) -> None:

@@ -2,6 +2,7 @@
 
 import { send } from "./api.js";
 import { $, guarded, make } from "./dom.js";
+import { Growth, LAST } from "./growth.js";
 
 const MOST_DRAWN = 3000; // boxes of a layer
 const COLOURS = { kept: "#3ddc84", lost: "#ff5c5c", own: "#ffd400", subject: "#ffffff", plain: "#4db8ff" };
@@ -33,7 +34,7 @@ function grid({ rows, columns, step, cell }) {
 
 export class Inside {
   constructor(page, tabs) {
-    Object.assign(this, { page, tabs, told: null, shown: [], mask: null });
+    Object.assign(this, { page, tabs, told: null, shown: [], growth: null });
     tabs.add("inside", "Look inside");
     this.choice = make("button", { "aria-pressed": "false", onclick: () => this.choose(!this.choosing) }, "Choose a place");
     this.selected = make("button", { onclick: guarded(() => this.ofSelected()) }, "Explain what is selected");
@@ -64,7 +65,8 @@ export class Inside {
   }
 
   clear() {
-    this.told = this.mask = null;
+    this.growth?.stop();
+    this.told = this.growth = null;
     this.shown = [];
     this.body.replaceChildren();
     this.page.viewer.redraw("overlay");
@@ -94,7 +96,7 @@ export class Inside {
     this.layers = layersOf(told);
     const stages = told.stages.map((stage, i) => make("li", {},
       make("button", { className: "stage-row", "aria-pressed": "false", "data-key": stage.key, onclick: () => this.step(i) },
-        make("strong", {}, stage.title), make("span", { className: "faint" }, `${stage.entering} → ${stage.leaving}; for this object ${stage.own_entering} → ${stage.own_leaving}`)),
+        make("strong", {}, stage.title), make("span", { className: "faint" }, `${stage.entering.toLocaleString("en")} → ${stage.leaving.toLocaleString("en")}; for this object ${stage.own_entering.toLocaleString("en")} → ${stage.own_leaving.toLocaleString("en")}`)),
       make("p", {}, stage.text), stage.cause ? make("p", { className: "lost" }, "It was lost here.") : null,
       stage.paper ? make("p", { className: "faint" }, `${stage.paper} · ${stage.code}`) : null));
     const shows = Object.entries(this.layers).filter(([, layer]) => layer.boxes.length || layer.choices?.length);
@@ -102,11 +104,12 @@ export class Inside {
       ...shows.map(([key, layer]) => make("option", { value: key }, `${layer.title} (${layer.boxes.length})`)),
       ...(this.layers.anchors.choices ?? []).map((choice, i) => make("option", { value: `level-${i}` }, `All anchors, ${choice.title}`)),
       ...(told.mask ? [make("option", { value: "mask" }, `Mask, ${told.mask.map.length} × ${told.mask.map.length}`)] : []));
-    this.thin = make("input", { type: "range", min: "1", max: "100", value: "100", "aria-label": "How many of them, best first", oninput: () => this.page.viewer.redraw("overlay") });
+    this.thin = make("input", { type: "range", min: "1", max: "100", value: "100", "aria-label": "How many of them, best first", oninput: () => this.thinOut() });
     this.body.replaceChildren(
       make("p", { className: "verdict", role: "status" }, told.verdict),
       make("label", { className: "field" }, make("span", {}, "Over the picture"), this.pick),
-      make("label", { className: "slide" }, make("span", {}, "Best first"), this.thin, make("span")),
+      this.thinning = make("label", { className: "slide" }, make("span", {}, "Best first"), this.thin, this.thinned = make("output")),
+      this.growing = make("div", { className: "growing", hidden: true }),
       scores(told), make("ol", { className: "stages" }, ...stages));
     this.layer(shows.length ? shows.at(-1)[0] : "");
     this.page.viewer.reveal(told.subject.box);
@@ -122,9 +125,35 @@ export class Inside {
   layer(key) {
     if ([...this.pick.options].some((option) => option.value === key)) this.pick.value = key;
     const { told } = this;
-    this.mask = key === "mask" ? maskPicture(told.mask) : null;
+    this.grow(key === "mask" ? told.mask : null);
     this.shown = key.startsWith("level-") ? this.layers.anchors.choices[Number(key.slice(6))].boxes : this.layers[key]?.boxes ?? [];
+    this.thinning.hidden = this.shown.length < 2;
+    this.thinOut();
+  }
+
+  get count() { return Math.min(MOST_DRAWN, Math.ceil((this.shown.length * Number(this.thin.value)) / 100)); }
+
+  thinOut() {
+    this.thinned.textContent = String(this.count);
     this.page.viewer.redraw("overlay");
+  }
+
+  /** Let the mask grow into the image, with a slider to go through it by hand. */
+  grow(mask) {
+    this.growth?.stop();
+    this.growth = null;
+    this.growing.hidden = !mask;
+    if (!mask) return;
+    const slider = make("input", { type: "range", min: "0", max: String(LAST), step: "0.01", "aria-label": "How far the mask has grown", oninput: () => { this.growth.stop(); this.growth.show(Number(slider.value)); } });
+    const words = make("p", { className: "faint" });
+    this.growth = new Growth(mask, () => {
+      slider.value = String(this.growth.at);
+      words.textContent = this.growth.words;
+      slider.setAttribute("aria-valuetext", this.growth.words);
+      this.page.viewer.redraw("overlay");
+    });
+    this.growing.replaceChildren(make("div", { className: "row" }, make("button", { className: "small", onclick: () => this.growth.play() }, "Grow again"), slider), words);
+    this.growth.play();
   }
 
   draw(context, viewer) {
@@ -132,17 +161,12 @@ export class Inside {
     const left = -viewer.view.x / viewer.view.scale, top = -viewer.view.y / viewer.view.scale;
     context.fillStyle = "rgb(0 0 0 / 45%)"; // what is drawn below steps back
     context.fillRect(left, top, viewer.width / viewer.view.scale, viewer.height / viewer.view.scale);
-    const count = Math.ceil((this.shown.length * Number(this.thin.value)) / 100);
-    for (const [[x1, y1, x2, y2], colour, strong] of this.shown.slice(0, Math.min(count, MOST_DRAWN))) {
+    for (const [[x1, y1, x2, y2], colour, strong] of this.shown.slice(0, this.count)) {
       context.lineWidth = (strong ? 2 : 0.99) / viewer.view.scale;
       context.strokeStyle = colour;
       context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     }
-    if (this.mask) {
-      const [x1, y1, x2, y2] = this.told.mask.box;
-      context.imageSmoothingEnabled = false;
-      context.drawImage(this.mask, x1, y1, x2 - x1, y2 - y1);
-    }
+    this.growth?.draw(context);
     const [x1, y1, x2, y2] = this.told.subject.box;
     context.setLineDash([6 / viewer.view.scale, 4 / viewer.view.scale]);
     context.lineWidth = 2.5 / viewer.view.scale;
@@ -166,13 +190,4 @@ function scores(told) {
   rows.sort((a, b) => b[1] - a[1]);
   return make("div", { className: "scores" }, make("h2", { className: "part" }, "What the best region is taken for"), ...rows.slice(0, 6).map(([name, score]) =>
     make("label", { className: "score" }, make("span", {}, name), make("meter", { min: 0, max: 1, value: score }), make("span", {}, score.toFixed(2)))));
-}
-
-/** The probabilities of a mask as a picture: each cell of the map a square. */
-function maskPicture({ map }) {
-  const canvas = new OffscreenCanvas(map[0].length, map.length), context = canvas.getContext("2d");
-  const pixels = context.createImageData(map[0].length, map.length);
-  map.flat().forEach((value, i) => pixels.data.set([255, Math.round(220 * value), 0, Math.round(40 + 190 * value)], 4 * i));
-  context.putImageData(pixels, 0, 0);
-  return canvas;
 }

@@ -56,7 +56,7 @@ function showState() {
     $("job-bar").value = progress.done;
     $("job-text").textContent = `${progress.done} of ${progress.total} images`;
   }
-  $("download").hidden = !state.images;
+  $("download").hidden = $("strip-tools").hidden = !state.images;
   $("report").hidden = !page.model?.has_report;
   emptyState();
 }
@@ -92,6 +92,19 @@ async function findAll() {
   await poll();
 }
 
+/** Look at all images; `say` is told how far it is. Whether all of them were looked at. */
+async function findAndWait(say) {
+  await findAll();
+  while (page.state.progress.state === "running") {
+    const { done, total } = page.state.progress;
+    say(`looking at the images: ${done} of ${total}`);
+    await new Promise((resolve) => { setTimeout(resolve, POLL); });
+  }
+  const finished = page.state.progress.state === "done";
+  say(finished ? "" : "cancelled; what was found is kept");
+  return finished;
+}
+
 async function chooseModel(index) {
   await send("api/model", { index });
   await page.refresh();
@@ -106,7 +119,7 @@ async function poll() {
     const { progress } = await page.refresh();
     if (progress.done !== before?.done || progress.state !== before?.state) await page.refreshStrip();
     if (before?.state === "running" && progress.state !== "running" && progress.failed.length)
-      showProblem({ message: `${progress.failed.length} images could not be used:\n${progress.failed.slice(0, 5).join("\n")}` });
+      showProblem({ message: `${progress.failed.length} image${progress.failed.length === 1 ? "" : "s"} could not be used:\n${progress.failed.slice(0, 5).join("\n")}` });
   } catch (error) {
     showProblem(error);
   }
@@ -123,7 +136,7 @@ function listen() {
   $("zoom-fit").addEventListener("click", () => page.viewer.fit());
   $("help").addEventListener("click", showKeys);
   $("measure").addEventListener("change", () => page.listObjects());
-  $("download").addEventListener("click", () => showDownloads(page));
+  $("download").addEventListener("click", () => showDownloads(page, findAndWait));
   $("report").addEventListener("click", () => showReport(page));
   $("model").addEventListener("change", guarded(() => chooseModel(Number($("model").value))));
   let depth = 0;

@@ -37,7 +37,8 @@ export class Toolbar {
     this.buttons = Object.entries(this.tools).map(([key, [title]]) => button(title, key.toUpperCase(), () => this.choose(key), { "aria-pressed": "false" }));
     this.size = make("input", { type: "range", min: String(SMALLEST_BRUSH), max: String(LARGEST_BRUSH), value: String(this.page.brush), "aria-label": "Brush size in pixels" });
     this.size.addEventListener("input", () => { this.page.brush = Number(this.size.value); this.page.viewer.redraw("top"); });
-    this.sizeLabel = make("label", { hidden: true }, "size", this.size);
+    this.sizeLabel = make("label", { className: "brush-size", hidden: true }, "Brush size", this.size);
+    $("stages").append(this.sizeLabel);
     this.classes = make("select", { "aria-label": "Class", title: "Class of what is selected, and of new objects (C)" });
     this.classes.addEventListener("change", guarded(() => this.classChosen()));
     this.remove = button("Delete", "Delete", () => this.deleteSelected());
@@ -47,7 +48,7 @@ export class Toolbar {
     this.revert = button("Start over", "forgets your corrections of this image", () => this.askRevert(), { className: "quiet danger" });
     this.done = button("Image done", "D", () => this.markDone(), { className: "main" });
     const gap = () => make("span", { className: "gap", "aria-hidden": "true" });
-    $("tools").replaceChildren(...this.buttons, this.sizeLabel, gap(), this.classes, this.remove, this.merge, gap(), this.undo, this.redo, make("span", { className: "spring" }), this.revert, this.done);
+    $("tools").replaceChildren(...this.buttons, gap(), this.classes, this.remove, this.merge, gap(), this.undo, this.redo, make("span", { className: "spring" }), this.revert, this.done);
     this.choose("v");
   }
 

@@ -9,7 +9,7 @@ const WORDS = { running: "training", finished: "finished", stopped: "stopped; it
 
 export class Train {
   constructor(page, tabs, reopened) {
-    Object.assign(this, { page, tabs, reopened, seen: null });
+    Object.assign(this, { page, tabs, reopened, seen: null, rows: [] });
     tabs.add("train", "Train");
     this.minutes = make("input", { type: "number", min: "0.1", max: "10000", step: "any", value: "5", id: "train-minutes" });
     this.start = make("button", { className: "main", onclick: guarded(() => this.begin()) }, "Train on what is done");
@@ -67,6 +67,7 @@ export class Train {
   }
 
   draw(run) {
+    this.rows = run.rows;
     this.drawn = run.state === "running" ? "" : `${run.name} ${run.state}`;
     const losses = run.rows.filter((row) => row.loss !== undefined), measured = run.rows.filter((row) => row.score !== undefined);
     const names = [...new Set(measured.flatMap((row) => Object.keys(row)))].filter((key) => !["iteration", "epoch", "seconds", "score", "fraction"].includes(key)).slice(0, 3);
