@@ -9,6 +9,7 @@ from bulk_job import images, saved_model
 from rcnn.bulk import read_predictions
 from rcnn.cli import app
 from rcnn.cli.bulk import _duration
+from rcnn.cli.console import with_ray_address
 
 
 def run(*arguments: object) -> Result:
@@ -39,8 +40,10 @@ def test_a_job_and_its_status(tmp_path: Path) -> None:
         (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--svd", "4,4"), "--to parquet --svd"),
         (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--measure", "shape"), "parquet --measure"),
         (("nuclei", "a.png", "--ray", "local"), "--ray: only for --to parquet"),
+        (("nuclei", "a.png", "--ray"), "--ray: only for --to parquet"),
+        (("nuclei", "--ray", "a.png"), "--ray: only for --to parquet"),
         (("nuclei", "a.png", "--shards", "1/2"), "--shards: only for --to parquet"),
-        (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--actors", "2"), "add --ray local"),
+        (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--actors", "2"), "add --ray"),
         (("nuclei", "a.png", "--out", "o", "--to", "parquet", "--shards", "2"), "--shards 2: expected i/n"),
         (("nuclei", "a.png", "--out", "o", "--to", "parquet"), "a.png: no such image, folder or list"),
         (("--status", "nowhere"), "nowhere: no job of bulk prediction there"),
@@ -62,3 +65,19 @@ def test_requests_that_are_refused(
 )
 def test_durations(seconds: float, text: str) -> None:
     assert _duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("m --ray", "m --ray local"),
+        ("m --ray --actors 2", "m --ray local --actors 2"),
+        ("m --ray images/", "m --ray local images/"),
+        ("m --ray auto images/", "m --ray auto images/"),
+        ("m --ray 10.0.0.7:6379", "m --ray 10.0.0.7:6379"),
+        ("m --ray ray://head:10001", "m --ray ray://head:10001"),
+        ("m --ray=auto", "m --ray=auto"),
+    ],
+)
+def test_ray_needs_no_address(words: str, expected: str) -> None:
+    assert with_ray_address(words.split()) == expected.split()

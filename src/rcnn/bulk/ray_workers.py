@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -71,7 +71,32 @@ def do_shards(
         ValueError: Ray is not installed, or no cluster is reached.
         RuntimeError: a shard failed more often than it is retried; others are done.
     """
-    if not shards:
+    for row in done_by_actors(ray_options, shards, _Actor, lambda put, there: (out, source, there), options):
+        yield ShardReport(**row)
+
+
+def done_by_actors(
+    ray_options: RayOptions,
+    numbers: Sequence[int],
+    actor: type,
+    arguments: Callable[[Callable[[Any], Any], WorkerOptions], tuple[Any, ...]],
+    options: WorkerOptions,
+) -> Iterator[dict[str, Any]]:
+    """Have numbers done by actors on Ray: the row of each, as soon as it is there.
+
+    Args:
+        ray_options: how.
+        numbers: what is to be done, one call of an actor each.
+        actor: a class whose objects take a batch ``{"shard": [number]}`` and return one of a row.
+        arguments: of the class, given what puts an object where all actors find it, and the options with the
+            device and the threads that an actor has.
+        options: of each worker.
+
+    Raises:
+        ValueError: as :func:`do_shards`.
+        RuntimeError: likewise.
+    """
+    if not numbers:
         return
     try:
         import ray
@@ -85,17 +110,17 @@ def do_shards(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        actors, gpus = _pool(_resources(ray), ray_options, len(shards))
+        actors, gpus = _pool(_resources(ray), ray_options, len(numbers))
         device = options.device or ("cuda" if gpus else "cpu")
         threads = max(1, int(ray_options.cpus_per_actor))
-        numbers = ray.data.from_items(
-            [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), MOST_BLOCKS)
+        items = ray.data.from_items(
+            [{"shard": number} for number in numbers], override_num_blocks=min(len(numbers), MOST_BLOCKS)
         )
         with warnings.catch_warnings():  # there is no other way to bound the retries of actors
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-            done = numbers.map_batches(
-                _Actor,
-                fn_constructor_args=(out, source, replace(options, device=device, threads=threads)),
+            done = items.map_batches(
+                actor,
+                fn_constructor_args=arguments(ray.put, replace(options, device=device, threads=threads)),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(size=actors),
                 num_cpus=ray_options.cpus_per_actor,
@@ -103,8 +128,7 @@ def do_shards(
                 max_restarts=ray_options.retries,
                 max_task_retries=ray_options.retries,
             )
-        for row in done.iter_rows():
-            yield ShardReport(**row)
+        yield from done.iter_rows()
     finally:
         if began:
             ray.shutdown()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PARQUET = "parquet"
 PANEL = "Bulk prediction: --to parquet"
+RAY_PANEL = "On Ray"
 RowsPerShard = Annotated[
     int,
     typer.Option(min=1, rich_help_panel=PANEL, help="Images per Parquet file, which is written in one step."),
@@ -42,20 +43,23 @@ RetryErrors = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        "--ray", metavar="ADDRESS", rich_help_panel=PANEL,
-        help="Predict by actors on Ray: local for this machine, auto or host:port for a running cluster.",
+        "--ray", metavar="[ADDRESS]", rich_help_panel=RAY_PANEL,
+        help="Predict by actors on Ray: on this machine (local, the default), or auto or host:port for a "
+        "cluster that runs.",
     ),
 ]  # fmt: skip
 Actors = Annotated[
     int | None,
     typer.Option(
-        min=1, rich_help_panel=PANEL, help="Number of actors on Ray. Default: one per GPU, else per CPU."
+        min=1, rich_help_panel=RAY_PANEL, help="Number of actors on Ray. Default: one per GPU, else per CPU."
     ),
 ]
 GpusPerActor = Annotated[
     float | None,
     typer.Option(
-        min=0, rich_help_panel=PANEL, help="GPUs per actor, or a fraction. Default: 1 where there are GPUs."
+        min=0,
+        rich_help_panel=RAY_PANEL,
+        help="GPUs per actor, or a fraction. Default: 1 where there are GPUs.",
     ),
 ]
 Status = Annotated[
@@ -114,7 +118,7 @@ def ray_options(address: str | None, actors: int | None, gpus_per_actor: float |
     """
     if address is None:
         if actors is not None or gpus_per_actor is not None:
-            raise ValueError("--actors and --gpus-per-actor are for --ray; add --ray local or --ray auto")
+            raise ValueError("--actors and --gpus-per-actor are for --ray; add --ray")
         return None
     from rcnn.bulk.ray_workers import RayOptions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ VERBS = (
     "train", "evaluate", "explain", "predict", "next", "app", "bench", "export", "propose", "demo", "report",
     "models", "data", "weights", "push",
 )  # fmt: skip
+ADDRESS = r"local|auto|[\w.-]+:\d+|ray://\S+"  # of a Ray cluster
 OLD_NAMES_END = "0.3"  # the version that no longer takes old names of options
 
 
@@ -29,6 +31,10 @@ class Commands(typer.core.TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the verbs, in order."""
         return [name for name in VERBS if name in self.commands]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; ``--ray`` may stand without an address."""
+        return super().parse_args(ctx, with_ray_address(args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; see :func:`rcnn.cli.main` for ``--debug``."""
@@ -44,6 +50,16 @@ class Commands(typer.core.TyperGroup):
             verb = f"{ctx.info_name} {ctx.invoked_subcommand}"
             print_error(f"error: {verb} needs {needs_torch}" if needs_torch else f"error: {_message(error)}")
             raise typer.Exit(1) from error
+
+
+def with_ray_address(words: list[str]) -> list[str]:
+    """A command line in which ``local`` stands after a ``--ray`` that no address follows."""
+    spelled = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        spelled.append(word)
+        if word == "--ray" and not re.fullmatch(ADDRESS, following):
+            spelled.append("local")
+    return spelled
 
 
 app = typer.Typer(

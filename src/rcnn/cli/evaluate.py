@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rcnn.cli.bulk import Actors, GpusPerActor, RayAddress, ray_options
 from rcnn.cli.console import app, examples, print_table, print_text, progress_bar
 from rcnn.cli.options import (
     Channels,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         "rcnn evaluate runs/cells val.json --images photos/ --metrics coco,errors,speed --json result.json",
         "rcnn evaluate val.json --predictions theirs.json",
         "torchrun --nproc-per-node 2 --no-python rcnn evaluate runs/cells val.json",
+        "rcnn evaluate runs/cells val.json --ray",
     )
 )
 def evaluate(
@@ -104,6 +106,9 @@ def evaluate(
     svd: Svd = None,
     settings: ModelSettings = None,
     trust: Trust = None,
+    ray: RayAddress = None,
+    actors: Actors = None,
+    gpus_per_actor: GpusPerActor = None,
 ) -> None:
     """Evaluate a model, or a file of detections, on annotated images.
 
@@ -131,6 +136,9 @@ def evaluate(
         )
         _report(evaluation, {"predictions": str(predictions), "data": sources[-1]}, json_file)
         return
+    on_ray = ray_options(ray, actors, gpus_per_actor)
+    if on_ray is not None and svd is not None:
+        raise ValueError("evaluate: --svd is for one process; remove it, or --ray")
     join()
     with lost_is_explained("start all of them again"):
         if world_size() > 1:
@@ -148,10 +156,20 @@ def evaluate(
             dataset = with_required_proposals(dataset, detector, proposals, metrics=names, progress=progress)
         if threshold is None:
             threshold = getattr(detector, "min_score", None)
+        share = None
+        if on_ray is not None:
+            from rcnn.bulk.ray_evaluation import RayShare
+            from rcnn.bulk.worker import WorkerOptions
+
+            worker = WorkerOptions(
+                device, "bf16" if half else precision, tuple(settings or ()), tuple(trust or ())
+            )
+            share = RayShare(sources[0], worker, on_ray)
         with progress_bar("evaluating") as progress:
             measured = evaluate_shares(
-                detector, dataset, min_score=min_score, threshold=threshold, progress=progress, **chosen
-            )
+                detector, dataset, min_score=min_score, threshold=threshold, progress=progress, share=share,
+                **chosen,
+            )  # fmt: skip
     if measured is not None:
         used = {"model": sources[0], "precision": detector.for_measuring().used_precision}
         _report(measured[0], {**used, "data": sources[-1]}, json_file)
