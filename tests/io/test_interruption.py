@@ -1,0 +1,40 @@
+"""A process of its own ends at once after a signal: cleaned up, but no module is taken apart."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import atexit, pathlib, sys, time
+from rcnn.io.interruption import answered
+
+class Slow:
+    def __del__(self):
+        pathlib.Path("taken apart").touch()
+
+sys.modules["slow"] = slow = Slow()
+atexit.register(pathlib.Path("cleaned up").touch)
+print("unflushed", end="")
+with answered(bounded=True):
+    pathlib.Path("begun").touch()
+    try:
+        time.sleep(60)
+    finally:
+        pathlib.Path("unwound").touch()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_the_process_cleaned_up_and_at_once(number: str, code: int, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path, stdout=subprocess.PIPE)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+    os.kill(process.pid, getattr(signal, number))
+    printed, _ = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (code, b"unflushed")
+    assert {path.name for path in tmp_path.iterdir()} == {"begun", "unwound", "cleaned up"}
