@@ -255,33 +255,6 @@ def test_keys_zoom_move_and_step_through_objects(browser: Any, nuclei: Any) -> N
         assert tab.page.get_by_role("dialog").get_by_text("next, previous object").is_visible()
 
 
-AXE = sorted((Path(__file__).parents[3] / ".axe").glob("axe-*.min.js"))
-
-
-@pytest.mark.skipif(not AXE, reason="needs axe-core: scripts/axe fetches it")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
-def test_axe_finds_nothing(browser: Any, nuclei: Any, scheme: str, width: int) -> None:
-    look: dict[str, Any] = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
-    with opened(browser, nuclei.address, bypass_csp=True, **look) as tab:
-        tab.page.add_script_tag(path=AXE[-1])
-        tab.page.get_by_text("Channels and contrast").click()
-        states = {
-            "objects": None, "selected": "rcnn.select(rcnn.shown[0], false, 'test')",
-            "keys": "document.getElementById('help').click()",
-            "download": "document.getElementById('download').click()",
-            "compare": "document.getElementById('compare').click()",
-        }  # fmt: skip
-        for state, script in states.items():
-            if script:
-                tab.ask(f"() => {{ document.getElementById('dialog').close(); {script}; }}")
-                tab.settled()
-            found = tab.ask("() => axe.run().then((result) => result.violations)")
-            told = [f"{one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
-            assert not told, f"{state}, {width} px, {scheme}"
-        assert len(tab.ask("() => axe.run().then((result) => result.passes)")) > 20
-
-
 def test_the_table_has_all_measurements_when_asked(browser: Any, nuclei: Any) -> None:
     with opened(browser, nuclei.address) as tab:
         tab.page.get_by_label("All measurements").check()

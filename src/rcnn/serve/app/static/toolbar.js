@@ -45,10 +45,11 @@ export class Toolbar {
     this.merge = button("Merge", "M", () => this.mergeSelected());
     this.undo = button("↶", "Z", () => this.edits.undo(), { "aria-label": "Undo", title: "Undo (Z)" });
     this.redo = button("↷", "Y", () => this.edits.redo(), { "aria-label": "Redo", title: "Redo (Y)" });
-    this.revert = button("Start over", "forgets your corrections of this image", () => this.askRevert(), { className: "quiet danger" });
+    this.revert = button("Start over", "forgets your corrections of this image", () => this.askRevert(), { className: "quiet small danger" });
     this.done = button("Image done", "D", () => this.markDone(), { className: "main" });
     const gap = () => make("span", { className: "gap", "aria-hidden": "true" });
-    $("tools").replaceChildren(...this.buttons, gap(), this.classes, this.remove, this.merge, gap(), this.undo, this.redo, make("span", { className: "spring" }), this.revert, this.done);
+    $("tools").replaceChildren(...this.buttons, gap(), this.classes, this.remove, this.merge, gap(), this.undo, this.redo, make("span", { className: "spring" }), this.done);
+    $("now-actions").append(this.revert);
     this.choose("v");
   }
 
@@ -73,7 +74,7 @@ export class Toolbar {
     this.undo.disabled = !edits.history.undo.length;
     this.redo.disabled = !edits.history.redo.length;
     const status = page.info.draft?.status;
-    this.revert.hidden = page.source !== "draft";
+    $("now-actions").hidden = page.source !== "draft";
     this.done.textContent = status === "done" ? "Done ✓" : "Image done";
     this.done.setAttribute("aria-pressed", String(status === "done"));
     const chosen = new Set(selected.map((shape) => shape.class));

@@ -81,7 +81,7 @@ export class Train {
     const said = make("details", {}, make("summary", {}, "What the training says"), make("pre", {}, run.said.join("\n")));
     said.open = run.state === "failed" || !curves.some(Boolean);
     this.run.replaceChildren(
-      make("h2", { className: "part", role: "status" }, `${run.name}: ${WORDS[run.state]}`), ...(run.state === "running" ? [bar] : []),
+      make("h2", { className: "part" }, make("span", { role: "status" }, `${run.name}: ${WORDS[run.state]}`)), ...(run.state === "running" ? [bar] : []),
       make("div", { className: "row" }, ...buttons), ...curves.filter(Boolean), said);
   }
 }
