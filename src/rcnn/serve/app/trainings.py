@@ -17,7 +17,13 @@ from rcnn.io.folders import free_folder
 from rcnn.training.run_folder import BEST, EVALUATION, LAST, REPORT, RUN, read_history
 
 RUNS = "runs"
-COMMAND = (sys.executable, "-c", "from rcnn.cli import main; main()", "train")
+# A page that was started in the background of a shell has SIGINT ignored, and so would the training.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from rcnn.cli import main; main()"
+)
+COMMAND = (sys.executable, "-c", PROGRAM, "train")
+PATIENCE = 30  # seconds that a training has to save its state when the page ends
 LINES = 200  # of what the command said, that are kept
 
 
@@ -128,10 +134,15 @@ class Trainings:
         return training
 
     def close(self) -> None:
-        """Stop what is running and wait for it."""
+        """Stop what is running, and wait for it; kill what does not end: it goes on from its checkpoint."""
         training = self.stop()
-        if training is not None and training.process is not None:
-            training.process.wait(30)
+        if training is None or training.process is None:
+            return
+        try:
+            training.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            training.process.kill()
+            training.process.wait()
 
     def _refuse_second(self) -> None:
         if any(run.state == "running" for run in self.runs):
