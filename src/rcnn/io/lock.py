@@ -26,7 +26,13 @@ _holding = threading.Lock()
 
 
 class FolderInUseError(ValueError):
-    """Another process, or another thread of this one, writes to the folder."""
+    """Another process, or another thread of this one, writes to the folder.
+
+    Attributes:
+        process: its number, if it is known and of this machine.
+    """
+
+    process: int | None = None
 
 
 class FolderLock:
@@ -80,6 +86,21 @@ class FolderLock:
         self.release()
 
 
+def writer_of_folder(folder: Path) -> FolderInUseError | None:
+    """Says which process writes to a folder; None: nobody does.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if not (folder.resolve() / LOCK).is_file():
+        return None
+    try:
+        FolderLock(folder, "folder").release()
+    except FolderInUseError as error:
+        return error
+    return None
+
+
 def _locked(path: Path, refusal: str) -> BinaryIO:
     """The lock's file, open and locked."""
     while True:
@@ -97,7 +118,9 @@ def _locked(path: Path, refusal: str) -> BinaryIO:
             file.close()
             if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise
-            raise FolderInUseError(refusal + _named(owner)) from error
+            refused = FolderInUseError(refusal + _named(owner))
+            refused.process = _of_this_machine(owner)
+            raise refused from error
         # The one who had it may have removed the file that was opened here.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
@@ -119,3 +142,11 @@ def _named(owner: bytes) -> str:
         return f" (process {int(values['process'])} on {values['host']})"
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _of_this_machine(owner: bytes) -> int | None:
+    try:
+        values = json.loads(owner)
+        return int(values["process"]) if values["host"] == socket.gethostname() else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rcnn.io.folders import free_folder
+from rcnn.io.lock import FolderInUseError, writer_of_folder
 from rcnn.training.run_folder import BEST, EVALUATION, LAST, REPORT, RUN, read_history
 
 RUNS = "runs"
@@ -33,7 +35,8 @@ class Training:
 
     Attributes:
         folder: of the run.
-        process: while this page started it; None of one that was found.
+        process: while this page started it; None of one that was found, which may be the work of a page that
+            was killed, and still go on.
         said: the last lines of the command.
         stopped: whether a person stopped it.
     """
@@ -49,9 +52,34 @@ class Training:
         """``running``, ``finished``, ``stopped`` (it can be resumed) or ``failed``."""
         if self.process is not None and self.process.poll() is None:
             return "running"
+        if self.process is None and self.elsewhere is not None:
+            return "running"
         if (self.folder / EVALUATION).is_file():
             return "finished"
         return "stopped" if (self.folder / LAST).is_file() else "failed"
+
+    @property
+    def elsewhere(self) -> FolderInUseError | None:
+        """Which other process works on the run; None: none does."""
+        try:
+            return writer_of_folder(self.folder)
+        except OSError:  # a folder that cannot be written is nobody's
+            return None
+
+    def ask_to_stop(self) -> None:
+        """Ask its process to stop, as Ctrl-C does.
+
+        Raises:
+            ValueError: it is the process of another machine.
+        """
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            return
+        writer = self.elsewhere
+        if writer is not None and writer.process is None:
+            raise ValueError(f"{writer}; stop it there")
+        if writer is not None and writer.process is not None:
+            os.kill(writer.process, signal.SIGINT)
 
     @property
     def model(self) -> Path | None:
@@ -128,14 +156,16 @@ class Trainings:
     def stop(self) -> Training | None:
         """Ask the running training to stop, as Ctrl-C does: it can be resumed."""
         training = next((run for run in self.runs if run.state == "running"), None)
-        if training is not None and training.process is not None:
+        if training is not None:
             training.stopped = True
-            training.process.send_signal(signal.SIGINT)
+            training.ask_to_stop()
         return training
 
     def close(self) -> None:
         """Stop what is running, and wait for it; kill what does not end: it goes on from its checkpoint."""
-        training = self.stop()
+        with contextlib.suppress(ValueError):  # that of another machine goes on
+            self.stop()
+        training = next((run for run in self.runs if run.state == "running"), None)
         if training is None or training.process is None:
             return
         try:

@@ -71,7 +71,7 @@ export class Train {
     this.drawn = run.state === "running" ? "" : `${run.name} ${run.state}`;
     const losses = run.rows.filter((row) => row.loss !== undefined), measured = run.rows.filter((row) => row.score !== undefined);
     const names = [...new Set(measured.flatMap((row) => Object.keys(row)))].filter((key) => !["iteration", "epoch", "seconds", "score", "fraction"].includes(key)).slice(0, 3);
-    const bar = make("progress", { max: 1, value: run.fraction, "aria-label": "Part of the training that is done" });
+    const bar = make("progress", { ...(run.fraction ? { max: 1, value: run.fraction } : {}), "aria-label": "Part of the training that is done" });
     const buttons = [];
     const act = (text, action) => buttons.push(make("button", { onclick: guarded(action) }, text));
     if (run.state === "running") act("Stop", async () => { await send("api/trainings/stop"); await this.look(); });
