@@ -17,6 +17,7 @@ from rcnn import cli
 from rcnn.draw import IGNORED
 from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.writers import predict_to_files
+from rcnn.measuring import prediction
 from rcnn.measuring.colouring import Colouring
 from rcnn.measuring.prediction import Measuring
 
@@ -89,6 +90,30 @@ def test_what_was_interrupted_and_continued_is_what_was_not(tmp_path: Path, monk
     run(folder, parts, **settings)
     for name in (*ROWS, "measurements.html", "overlays/c.png"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_what_was_ended_between_the_tables_and_the_page_is_completed(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder, whole, out = images(tmp_path / "in"), tmp_path / "whole", tmp_path / "out"
+    run(folder, whole, pixel_size="1um")
+
+    def end(*_: Any, **__: Any) -> None:
+        assert (out / "measurements.csv").is_file()
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction, "write_page", end)
+        with pytest.raises(SystemExit):
+            run(folder, out, pixel_size="1um")
+    assert not (out / "measurements.html").exists()
+    summary = run(folder, out, pixel_size="1um")
+    assert (summary.images, summary.counts) == (3, {"light": 0, "dark": 2})
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    for name in (*ROWS, "measurements.html", "run.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    with pytest.raises(ValueError, match="finished prediction"):
+        run(folder, out, pixel_size="1um")
 
 
 def test_an_interrupted_prediction_goes_on_only_with_the_same_measurements(tmp_path: Path) -> None:

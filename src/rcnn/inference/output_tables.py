@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcnn.data.formats.coco_text import CocoText
-from rcnn.inference.measured import MEASURED_FILES, ImageMeasured, numbers_of
+from rcnn.inference.measured import MEASURED_FILES, ImageMeasured, Measurer, numbers_of
 from rcnn.inference.sources import PROGRESS, RUN, holds_predictions
 from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.folders import has_content
@@ -122,7 +122,7 @@ class OutputTables:
         *,
         image_ids: Mapping[str, int | str],
         folders: AnnotationFolders | None = None,
-        heads: Mapping[str, Sequence[str]] | None = None,
+        measurer: Measurer | None = None,
     ) -> None:
         """Prepare the tables.
 
@@ -134,7 +134,7 @@ class OutputTables:
             command: what distinguishes this prediction from others; only the same one is continued.
             image_ids: the id of each image in ``predictions.json``.
             folders: those of the formats that the objects are written in besides.
-            heads: the columns of further tables, by the tables' names.
+            measurer: what measures the objects, has tables of its own, and completes the folder.
 
         Raises:
             FolderInUseError: another prediction writes there.
@@ -154,8 +154,9 @@ class OutputTables:
         self.cut: dict[str, int] = {}
         names = ["predictions.json", "objects.csv", "counts.csv"] if detector.class_names else []
         names += ["areas.csv"] if detector.semantic_names else []
-        self.heads = HEADS | dict(heads or {})
-        self.out, self.names = out, [*names, *(heads or {})]
+        heads = {} if measurer is None else dict(measurer.heads)
+        self.measurer, self.heads = measurer, HEADS | heads
+        self.out, self.names = out, [*names, *heads]
         out.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(out, "prediction")
 
@@ -329,7 +330,9 @@ class OutputTables:
         part.replace(self.out / RUN)
         if finished and self.folders is not None:
             self.folders.tidy()
-        if finished:
+        if finished and self.measurer is not None:
+            self.measurer.finish(self.out)
+        if finished:  # only now: what is stopped before is continued
             self._journal.close()
             (self.out / PROGRESS).unlink()
 

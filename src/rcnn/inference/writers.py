@@ -145,10 +145,9 @@ def predict_to_files(
     if getattr(getattr(detector, "network", None), "needs_proposals", False):
         require_opencv()
     folders = _folders(files, out, detector, images, ids)
-    measurer, heads = None, None
+    measurer = None
     if files.measuring is not None:
         measurer = files.measuring.prepared(images, detector)
-        heads = measurer.heads
         asked["measuring"] = asdict(files)["measuring"]
     if overwrite:
         clear_output(out)
@@ -159,7 +158,7 @@ def predict_to_files(
     failed: list[str] = []
     in_results = {name: name for name in images} if named else ids
     tables = OutputTables(
-        out, detector, predictions, asked, command, image_ids=in_results, folders=folders, heads=heads
+        out, detector, predictions, asked, command, image_ids=in_results, folders=folders, measurer=measurer
     )  # fmt: skip
     with tables, shown.completed(tables):
         for done, (image_id, path) in enumerate(images.items(), 1):
@@ -178,8 +177,6 @@ def predict_to_files(
                     _add(tables, shown, image_id, path, found=found, full=full, measured=measured)
             if progress is not None:
                 progress(done, len(images))
-    if measurer is not None:
-        measurer.finish(out)
     return Summary(
         out, dict(tables.counts), tables.images, (*failed, *tables.failed), detector.used_precision,
         tables.pixel_fractions(), tuple(tables.full), dict(tables.cut),
