@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rcnn.catalogue import PUBLISHED
 from rcnn.config import build_settings, did_you_mean, override_tables, parse_assignments, require_trust
@@ -185,10 +185,10 @@ def _read(file: Path, trust: bool | Iterable[str]) -> Detector:
         settings = build_settings(model.Settings(), metadata["model"], "model")
         transform = build_settings(Transform(), metadata["transform"], "transform")
         network = model.build(settings, class_names, semantic_names, skeleton)
-        network.load_state_dict(_weights(tensors))
+        network.load_state_dict(_weights(tensors, metadata))
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{file}: made by another version of rcnn? {error}") from error
-    own = (*_OWN_METADATA, "skeleton", "semantic_names")
+    own = (*_OWN_METADATA, "skeleton", "semantic_names", "interpolation")
     return Detector(
         network,
         transform,
@@ -219,10 +219,17 @@ def _changed(detector: Detector, assignments: Sequence[str]) -> Detector:
     return replace(detector, network=changed, transform=tables["transform"], info=info)
 
 
-def _weights(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The network's weights among a checkpoint's tensors."""
+def _weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The network's weights among a checkpoint's tensors: those that a run evaluates and keeps."""
+    from rcnn.parts.interpolation import interpolate
+
     for prefix in WEIGHT_PREFIXES:
-        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        found = _under(prefix, tensors)
         if found:
-            return found
+            start = _under("start.", tensors)
+            return interpolate(start, found, float(metadata["interpolation"])) if start else found
     return tensors
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

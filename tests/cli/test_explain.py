@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from rcnn.cli import app
+from rcnn.evaluation.explain import missed
 from rcnn.inference.detector import Detector
 from rcnn.metrics.causes import CAUSES
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
@@ -19,8 +21,8 @@ from rcnn.transform import Transform
 from tiny import MASK, NAMES, ONE_LEVEL, tiny_shapes
 
 
-def call(*arguments: str | Path) -> Result:
-    words = ["explain", *map(str, arguments)]
+def call(*arguments: str | Path, verb: str = "explain") -> Result:
+    words = [verb, *map(str, arguments)]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "120", "TERM": "dumb"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -95,6 +97,47 @@ def test_an_object_of_a_data_set(folder: Path, tmp_path: Path) -> None:
         assert stage["paper"] in page
         assert f"{stage['code']}, line {stage['line']}" in page
     assert page.count("<svg") >= 3
+
+
+def evaluated(folder: Path, out: Path, *options: str) -> tuple[dict[str, Any], str]:
+    result = call(folder / "tiny.safetensors", folder / "shapes", "--json", out, *options, verb="evaluate")
+    assert result.exit_code == 0, result.output
+    return json.loads(out.read_text()), result.stdout
+
+
+def test_an_evaluation_has_the_causes_of_an_explanation(folder: Path, tmp_path: Path) -> None:
+    values, text = evaluated(folder, tmp_path / "evaluated.json")
+    number = sum(len(match["missed_truths"]) for match in values["matches"])
+    assert number
+    assert sum(values["causes"]["counts"].values()) == number
+    assert f"Why {number} objects were missed" in text
+    assert all(CAUSES[cause].title.split(":")[0] in text for cause in values["causes"]["counts"])
+    threshold = str(values["f1_threshold"])
+    result = call(
+        folder / "tiny.safetensors", folder / "shapes", "--min-score", threshold, "--max-detections",
+        str(values["max_detections"]), "--json", tmp_path / "explained.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    explained = json.loads((tmp_path / "explained.json").read_text())
+    assert explained["missed"] == values["causes"]["missed"]
+
+
+def test_an_evaluation_explains_some_images_or_none(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    for options in (("--no-causes",), ("--metrics", "coco")):
+        values, text = evaluated(folder, tmp_path / "a.json", *options)
+        assert values["causes"] is None
+        assert "were missed" not in text
+    monkeypatch.setattr(missed, "EXPLAINED", 1)
+    values, text = evaluated(folder, tmp_path / "b.json", "--metrics", "coco", "--causes")
+    lacking = sum(bool(match["missed_truths"]) for match in values["matches"])
+    assert lacking > 1
+    assert values["causes"]["num_images"] == 1
+    assert f"causes: in 1 of the {lacking} images with missed objects" in text
+    results = tmp_path / "theirs.json"
+    results.write_text("[]")
+    refused = call(folder / "shapes", "--predictions", results, "--causes", verb="evaluate")
+    assert refused.exit_code == 1
+    assert "--causes needs the model" in refused.output
 
 
 def test_a_place_in_an_image(folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rcnn.data.formats.coco_keypoints import PERSON
 from rcnn.data.twins import unpack_digests
 from rcnn.importers.convert import import_weights
 from rcnn.inference.detector import Detector
+from rcnn.io.checkpoint import read_checkpoint
 from rcnn.loading import load_detector
 from rcnn.models import build_model, model_name
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
@@ -34,10 +35,13 @@ from rcnn.models.rcnn import RCNN, RCNNSettings
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Regions
 from rcnn.parts.box_head import CascadeSettings, PoolSettings
+from rcnn.parts.interpolation import interpolate
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.rpn import RPNSettings
 from rcnn.parts.semantic_head import SemanticHeadSettings
 from rcnn.structures import Instances, Skeleton
+from rcnn.training.defaults import START_INTERPOLATION
+from rcnn.training.recipe import load_run_recipe
 from rcnn.training.run import train
 from rcnn.training.settings import TrainSettings
 from rcnn.training.split import HoldOut, Split, hold_out
@@ -387,17 +391,17 @@ def test_names(own: Any, theirs: Any, names: Any, places: Any, reason: str) -> N
     assert (matched.names, matched.theirs) == (names, places), reason
 
 
-def test_new_classes_take_larger_steps() -> None:
-    """What a model knows it forgets with them, but random rows have to be learnt."""
+def test_new_classes_go_all_the_way() -> None:
+    """A part of it keeps what the model knows, but random rows have to be learnt."""
     begun = Start("first", detector_of(*KINDS["Keypoint R-CNN"]), whole=True)
-    factors = {}
+    parts = {}
     for names, points in (
         (CLASSES, POINTS), (CLASSES[:1], POINTS), ((*CLASSES, "moon"), POINTS), (CLASSES, (*POINTS, "paw")),
     ):  # fmt: skip
         model = begun.model_for(match(begun, data_of(names, points=points), rename={}, keep=False))
         assert model is not None
-        factors[names, points] = model.lr_factor
-    assert list(factors.values()) == [1 / 30, 1 / 30, 1 / 4, 1 / 4]
+        parts[names, points] = model.interpolation
+    assert list(parts.values()) == [0.2, 0.2, 1, 1]
 
 
 # From data to a run
@@ -440,6 +444,57 @@ def test_a_run_that_learns_nothing_changes_nothing(how: Any, first: Path, tmp_pa
     for index in range(4):
         image = tiny_shapes(4)[index].image
         assert_same(*(d.predict(image, min_score=0.0)[0] for d in (before, after)))
+
+
+def network_of(run: Path, name: str = "best") -> dict[str, torch.Tensor]:
+    tensors, _ = read_checkpoint(run / f"{name}.safetensors")
+    return {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_result_is_a_part_of_the_way_from_the_model(first: Path, tmp_path: Path) -> None:
+    """All of it is the trained weights, nothing of it the model's, and the default a fifth."""
+    begun = weights(load_detector(first).network)
+    found, trained = {}, []
+    for name, settings in (("default", []), *((f"{x}", [f"train.interpolation={x}"]) for x in (0, 0.5, 1))):
+        run, text = said(tiny_shapes(4), start=first, epochs=2, settings=settings, out=tmp_path / name)
+        found[name] = network_of(run)
+        trained.append(network_of(run, "last"))
+        assert ("result: weights " in text) == (name != "1")
+        same_evaluated(run)
+    for other in trained[1:]:
+        same_weights(other, trained[0])
+    same_weights(found["0"], begun)
+    same_weights(found["1"], trained[0])
+    same_weights(found["0.5"], interpolate(begun, trained[0], 0.5))
+    same_weights(found["default"], interpolate(begun, trained[0], START_INTERPOLATION))
+    assert not torch.equal(begun["box.logits.weight"], trained[0]["box.logits.weight"])
+
+
+@pytest.mark.usefixtures("no_report")
+def test_random_weights_have_to_go_all_the_way(first: Path, tmp_path: Path) -> None:
+    data = rename_classes(tiny_shapes(4), {"disk": "moon"})
+    with pytest.raises(ValueError, match=r"some classes or tensors are not in it .*interpolation=1"):
+        said(data, start=first, epochs=1, settings=["train.interpolation=0.5"], out=tmp_path / "run")
+    run, text = said(data, start=first, epochs=0, out=tmp_path / "run")
+    assert "result: weights" not in text
+    assert load_run_recipe(run).train.interpolation == 1
+
+
+def same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert [k for k in one if not torch.equal(one[k], other[k])] == []
+
+
+def same_evaluated(run: Path) -> None:
+    """The last checkpoint opens as what was evaluated, which is what was kept."""
+    best, last = (load_detector(run / f"{name}.safetensors") for name in ("best", "last"))
+    same_weights(weights(best.network), weights(last.network))
+    copied = load_detector(last.save(run / "copy.safetensors"))
+    same_weights(weights(last.network), weights(copied.network))
+
+
+def weights(network: Model) -> dict[str, torch.Tensor]:
+    return dict(network.state_dict())
 
 
 @pytest.mark.usefixtures("no_report")
@@ -506,6 +561,8 @@ def test_statistics_move_unless_they_are_frozen(tmp_path: Path) -> None:
         ({"start": "{first}", "rename": {"disc": "disk"}}, "did you mean disk.* the data have no class disc"),
         ({"start": "{first}", "rename": {"disk": "dist"}}, "did you mean disk.* no class dist; .*DATA=MODEL"),
         ({"start": "{first}", "rename": {"disk": "square"}}, "the data have a class square already"),
+        ({"settings": ["train.interpolation=0.5"]}, "a part of the way from a model .* --from MODEL"),
+        ({"start": "{first}", "settings": ["train.interpolation=2"]}, "fraction of the way"),
         ({"start": "{first}", "freeze": ["neck"]}, r"train\.freeze.*neck"),
         ({"rename": {"disk": "square"}}, "--rename matches classes with those of a model"),
         ({"keep_classes": True}, "--keep-classes matches"),

@@ -24,10 +24,11 @@ from rcnn.io import checkpoint
 from rcnn.io.interruption import answered
 from rcnn.loading import load_detector
 from rcnn.parts.batch import Output, Targets
+from rcnn.parts.interpolation import interpolate
 from rcnn.structures import Instances
 from rcnn.training import trainer as training
 from rcnn.training.callbacks import Callbacks, TrainEvent
-from rcnn.training.optimizer import WeightEMA, build_optimizer
+from rcnn.training.optimizer import WeightEMA, WeightInterpolation, build_optimizer
 from rcnn.training.recipe import Recipe
 from rcnn.training.settings import TrainSettings
 from rcnn.training.trainer import LossValues, Trainer, TrainingStopped
@@ -293,6 +294,42 @@ def test_the_averaged_weights_are_evaluated_and_kept(tmp_path: Path) -> None:
     assert_same(weights(opened.network), seen[0])
 
 
+# Weights in between
+
+
+def test_weights_in_between_by_hand() -> None:
+    network = Scalar()
+    between = WeightInterpolation(network, 0.25)
+    with torch.no_grad():
+        network.weight.fill_(8.0)
+        network.count.fill_(7)
+    with between.applied():
+        assert_close(network.weight.data, torch.tensor([2.0]))
+        assert int(network.count) == 7
+    assert network.weight.item() == 8.0
+
+
+def test_all_of_the_way_keeps_no_copy() -> None:
+    network = Scalar()
+    between = WeightInterpolation(network, 1.0)
+    with between.applied():
+        network.weight.data.fill_(3.0)
+    assert between.start == {}
+    assert network.weight.item() == 3.0
+
+
+def test_the_part_of_the_way_is_one_to_the_averaged_weights(tmp_path: Path) -> None:
+    recipe = tiny_recipe("faster_rcnn", ema=0.9, interpolation=0.25, eval_every=1.0)
+    trainer = trainer_of(recipe, tmp_path)
+    start = weights(trainer.network)
+    trainer.run()
+    last, _ = checkpoint.read_checkpoint(tmp_path / "last.safetensors")
+    average = {k.removeprefix("ema."): v for k, v in last.items() if k.startswith("ema.")}
+    best = load_detector(tmp_path / "best.safetensors", "cpu").network
+    assert_same(weights(best), interpolate(start, average, 0.25))
+    assert_same(weights(load_detector(tmp_path / "last.safetensors", "cpu").network), weights(best))
+
+
 # Evaluation
 
 
@@ -451,7 +488,9 @@ def run_until(trainer: Trainer, moment: str, iteration: int) -> None:
         trainer.run()
 
 
-RESUMED: dict[str, Any] = {"epochs": 5.5, "eval_every": 0.36, "save_every": 0.0, "ema": 0.9}
+RESUMED: dict[str, Any] = {
+    "epochs": 5.5, "eval_every": 0.36, "save_every": 0.0, "ema": 0.9, "interpolation": 0.3,
+}  # fmt: skip
 
 
 def score(trainer: Trainer) -> Callable[[bool], dict[str, float]]:

@@ -80,6 +80,14 @@ def evaluate(
             "--predictions, the score of the highest F1."
         ),
     ] = None,
+    causes: Annotated[
+        bool | None,
+        typer.Option(
+            "--causes/--no-causes",
+            help="Say why objects were missed: up to 50 images are predicted once more. "
+            "Default: yes, unless --metrics chooses.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
     max_detections: Annotated[
         int | None,
@@ -127,6 +135,8 @@ def evaluate(
     choose_metrics(names)  # a wrong name is reported before anything is opened
     chosen: dict[str, Any] = {"max_detections": max_detections, "metrics": names}
     if predictions is not None:
+        if causes:
+            raise ValueError("evaluate: --causes needs the model that made the detections; remove it")
         if settings:
             raise ValueError("evaluate: --set changes a model, but --predictions uses none; remove it")
         dataset = open_dataset(data, images, format, chosen_reading(channels, plane, exif))
@@ -172,7 +182,14 @@ def evaluate(
             )  # fmt: skip
     if measured is not None:
         used = {"model": sources[0], "precision": detector.for_measuring().used_precision}
-        _report(measured[0], {**used, "data": sources[-1]}, json_file)
+        evaluation = measured[0]
+        explained = causes if causes is not None else names is None
+        if explained and hasattr(detector, "network"):  # exported files run without torch
+            from rcnn.evaluation.explain.missed import with_causes
+
+            with progress_bar("explaining") as progress:
+                evaluation = with_causes(evaluation, detector, dataset, progress)
+        _report(evaluation, {**used, "data": sources[-1]}, json_file)
 
 
 def _report(evaluation: Evaluation, what: dict[str, Any], json_file: Path | None) -> None:

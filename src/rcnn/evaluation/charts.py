@@ -65,11 +65,11 @@ def legend(axes: Any, labelled: Sequence[tuple[Any, str]], where: str = "best") 
     """Name what is drawn, if there is anything to name."""
     if labelled:
         handles = [handle for handle, _ in labelled]
-        texts = [_plain(text) for _, text in labelled]
+        texts = [plain_label(text) for _, text in labelled]
         axes.legend(handles, texts, loc=where, fontsize=8.5, frameon=False, labelcolor=INK)
 
 
-def _plain(text: str) -> str:
+def plain_label(text: str) -> str:
     """Text escaped for matplotlib: a dollar starts a formula, a leading underscore hides an entry.
 
     Longer texts than the chart has room for are cut in the middle; tables have them whole.
@@ -243,7 +243,7 @@ def _bars(shown: Bars, name: str) -> str:
         for place, height, value in zip(places, heights, values, strict=True):
             text = {"ha": "center", "va": "bottom", "color": INK, "fontsize": 8.5}
             axes.text(place, height + 0.012, percent(value), **text)
-    axes.set_xticks(range(len(shown.groups)), [_plain(group) for group in shown.groups])
+    axes.set_xticks(range(len(shown.groups)), [plain_label(group) for group in shown.groups])
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, 1.08 if len(shown.bars) == 1 else 1.1 + 0.12 * len(shown.bars))  # room for the legend
     _show_percent(axes.yaxis)
@@ -259,7 +259,7 @@ def _matrix(shown: Matrix, name: str) -> str:
         return ""
     matrix = matrix[np.ix_(present, present)]
     fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    names = [_plain(shown.names[i][:16]) for i in present]
+    names = [plain_label(shown.names[i][:16]) for i in present]
     figure, axes = figure_and_axes("predicted", "true")
     axes.grid(visible=False)
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)

@@ -1,116 +1,55 @@
-"""How well counted objects agree with the true ones, image by image: for those who count.
-
-Bland and Altman (1986, Lancet 327:307): the difference d = predicted - true of each image, its mean (the
-bias), and the limits of agreement, bias ± 1.96 std(d), between which 95 % of the differences of new images
-would lie if they were normally distributed. std divides by n - 1; with a single image there are no limits.
-
-Convention: counts of 10, 20, 30 predicted as 11, 19, 33 differ by 1, -1, 3: bias 1, limits -2.92 and 4.92.
-"""
+"""How well counted objects agree with the true ones, as a section of the report (``rcnn.metrics.counts``)."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
-
-from rcnn.data.dataset import Dataset
-from rcnn.evaluation.alignment import named_as
-from rcnn.evaluation.charts import INK, LINE_COLOURS, count_scatter, figure_and_axes, svg_element
+from rcnn.evaluation.charts import (
+    INK,
+    LINE_COLOURS,
+    count_scatter,
+    figure_and_axes,
+    plain_label,
+    svg_element,
+)
 from rcnn.evaluation.page import Row, card_pair, html_table, table_card
 from rcnn.metrics import DASH
-from rcnn.metrics.matches import ImageMatch
-from rcnn.structures import Instances
+from rcnn.metrics.counts import ALL, CountAgreement
 
-WIDTH = 1.96  # standard deviations on either side
-MAX_CHARTED = 4  # classes
-ALL = "all classes"
+MAX_CHARTED = 4  # classes with charts of their own
+MAX_COMPARED = 40  # classes in one chart
 
 
-@dataclass(frozen=True)
-class CountAgreement:
-    """The numbers of objects in each image.
+def agreement_section(agreements: Mapping[str, CountAgreement]) -> str:
+    """Charts and a table of the agreement of counts; empty without images.
 
-    Attributes:
-        true: of the annotation, ``[I]`` for I images.
-        predicted: of the detections that count.
-    """
-
-    true: npt.NDArray[np.int64]
-    predicted: npt.NDArray[np.int64]
-
-    @property
-    def differences(self) -> npt.NDArray[np.int64]:
-        """Predicted less true, ``[I]``."""
-        return self.predicted - self.true
-
-    @property
-    def bias(self) -> float:
-        """The mean difference; above 0 there are too many objects. NaN without images."""
-        return float(self.differences.mean()) if len(self.true) else math.nan
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The limits of agreement; NaN with less than two images."""
-        if len(self.true) < 2:
-            return math.nan, math.nan
-        half = WIDTH * float(self.differences.std(ddof=1))
-        return self.bias - half, self.bias + half
-
-    @property
-    def mean_error(self) -> float:
-        """The mean of the absolute differences."""
-        return float(np.abs(self.differences).mean()) if len(self.true) else math.nan
-
-
-def count_agreements(
-    dataset: Dataset, predictions: Sequence[Instances], matches: Sequence[ImageMatch]
-) -> dict[str, CountAgreement]:
-    """The agreement of all classes together, under ``ALL``, and of each class, the most frequent first.
-
-    Objects that are ignored (crowds, difficult ones, and detections on them) are not counted. Names that
-    differ only in case are one class, as in the evaluation.
+    The most frequent classes have charts of their own; if there are more, one chart compares all.
 
     Args:
-        dataset: the images with truth.
-        predictions: the detections, one ``Instances`` per image.
-        matches: of the same images, at the threshold that counts.
+        agreements: by class, the most frequent first, and of all together.
     """
-    names: dict[str, str] = {}
-    per_image: list[tuple[Counter[str], Counter[str]]] = []
-    for record, found, match in zip(dataset.records, predictions, matches, strict=True):
-        known = named_as(dataset.class_names, found.class_names)
-        labels, found_names = record.truth.labels, found.names
-        true = [known[labels[i]] for i in (*match.matched_truths, *match.missed_truths)]
-        predicted = [found_names[i] for i in (*match.matched_predictions, *match.spurious_predictions)]
-        names |= {name.casefold(): name for name in (*predicted, *true)}
-        per_image.append((Counter(map(str.casefold, true)), Counter(map(str.casefold, predicted))))
-    agreements = {
-        name: CountAgreement(
-            np.array([true[key] for true, _ in per_image], np.int64),
-            np.array([predicted[key] for _, predicted in per_image], np.int64),
-        )
-        for key, name in names.items()
-    }
-    by_frequency = sorted(agreements.items(), key=lambda item: (-int(item[1].true.sum()), item[0]))
-    whole = CountAgreement(
-        np.array([match.num_true for match in matches], np.int64),
-        np.array([match.num_predicted for match in matches], np.int64),
-    )
-    return {ALL: whole, **dict(by_frequency)} if len(by_frequency) != 1 else dict(by_frequency)
-
-
-def agreement_section(
-    dataset: Dataset, predictions: Sequence[Instances], matches: Sequence[ImageMatch]
-) -> str:
-    """Charts and a table of the agreement of counts; empty without images."""
-    agreements = count_agreements(dataset, predictions, matches)
-    if not matches or not agreements:
+    classes = {name: agreement for name, agreement in agreements.items() if name != ALL}
+    if not classes:
         return ""
-    rows: list[Row] = [
+    images = len(next(iter(agreements.values())).true)
+    text = (
+        "The difference of an image is its predicted less its true number of objects. The bias is its mean, "
+        "the limits of agreement are bias ± 1.96 standard deviations (Bland and Altman 1986): 95% of images "
+        f"are expected between them. {images} images; the threshold was chosen on them, so that new "
+        f"images may agree less.{_left_out(len(classes))}"
+    )
+    cards = _cards(classes, agreements.get(ALL))
+    table = table_card("Agreement of counts per image", html_table(_HEAD, _rows(agreements)))
+    return f"<h2>Agreement of counts</h2><p>{text}</p>{card_pair(cards)}{table}"
+
+
+_HEAD = ["class", "true per image", "bias", "lower limit", "upper limit", "mean error"]
+
+
+def _rows(agreements: Mapping[str, CountAgreement]) -> list[Row]:
+    return [
         [
             name,
             f"{agreement.true.mean():.1f}",
@@ -119,28 +58,53 @@ def agreement_section(
         ]
         for name, agreement in agreements.items()
     ]
-    head = ["class", "true per image", "bias", "lower limit", "upper limit", "mean error"]
-    cards, several = [], len(agreements) > 1
-    charted = [*agreements.items()][: MAX_CHARTED + 1]
-    for number, (name, agreement) in enumerate(charted[1:] + charted[:1]):  # what is of all comes last
-        if several and name != ALL:
-            title = f"{name}: true and predicted objects per image"
-            cards.append(
-                (
-                    title,
-                    count_scatter(agreement.true.tolist(), agreement.predicted.tolist(), f"counts-{number}"),
-                )
-            )
-        title = f"{name}: difference of the counts" if several else "Difference of the counts"
-        cards.append((title, difference_chart(agreement, f"differences-{number}")))
-    text = (
-        "The difference of an image is its predicted less its true number of objects. The bias is its mean, "
-        "the limits of agreement are bias ± 1.96 standard deviations (Bland and Altman 1986): 95% of images "
-        f"are expected between them. {len(matches)} images; the threshold was chosen on them, so that new "
-        "images may agree less."
+
+
+def _left_out(classes: int) -> str:
+    """Which classes have charts, where not all have."""
+    if classes <= MAX_CHARTED:
+        return ""
+    compared = "all" if classes <= MAX_COMPARED else f"the {MAX_COMPARED} most frequent"
+    return (
+        f" Of the {classes} classes, the {MAX_CHARTED} most frequent have charts of their own, one chart "
+        f"compares {compared}, and the table has all."
     )
-    table = table_card("Agreement of counts per image", html_table(head, rows))
-    return f"<h2>Agreement of counts</h2><p>{text}</p>{card_pair(cards)}{table}"
+
+
+def _cards(classes: Mapping[str, CountAgreement], whole: CountAgreement | None) -> list[tuple[str, str]]:
+    """The charts with their titles: of the most frequent classes, and of all together."""
+    cards = []
+    for number, (name, agreement) in enumerate([*classes.items()][:MAX_CHARTED]):
+        if whole is None:  # the report has the scatter of all objects already
+            return [("Difference of the counts", difference_chart(agreement, f"differences-{number}"))]
+        true, predicted = agreement.true.tolist(), agreement.predicted.tolist()
+        scatter = count_scatter(true, predicted, f"counts-{number}")
+        cards.append((f"{name}: true and predicted objects per image", scatter))
+        title = f"{name}: difference of the counts"
+        cards.append((title, difference_chart(agreement, f"differences-{number}")))
+    if whole is not None:
+        cards.append((f"{ALL}: difference of the counts", difference_chart(whole, "differences-all")))
+    if len(classes) > MAX_CHARTED:
+        cards.append(("Bias and limits of agreement by class", classes_chart(classes)))
+    return cards
+
+
+def classes_chart(classes: Mapping[str, CountAgreement]) -> str:
+    """The bias of each class with its limits of agreement, the most frequent class at the top."""
+    shown = [*classes.items()][:MAX_COMPARED]
+    figure, axes = figure_and_axes("predicted less true, per image", "")
+    figure.set_size_inches(5.6, max(3.3, 0.8 + 0.2 * len(shown)))
+    places = range(len(shown))
+    for place, (_, agreement) in zip(places, shown, strict=True):
+        low, high = agreement.limits
+        if math.isfinite(low):
+            axes.plot([low, high], [place, place], color=LINE_COLOURS[0], alpha=0.55, linewidth=2.4)
+    axes.plot([agreement.bias for _, agreement in shown], places, "o", color=LINE_COLOURS[1], markersize=4)
+    axes.axvline(0, color=INK, alpha=0.35, linewidth=0.8)
+    axes.set_yticks(places, [plain_label(name) for name, _ in shown], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    return svg_element(figure, "agreement-by-class")
 
 
 def _signed(value: float) -> str:

@@ -32,6 +32,7 @@ from rcnn.evaluation.running import (
     ready,
 )
 from rcnn.metrics import check_pairs
+from rcnn.metrics.counts import count_agreements
 from rcnn.metrics.matches import Agreement
 from rcnn.metrics.metric import Evaluation, Metric, MetricInput, MetricResult, Need, Tally
 from rcnn.metrics.registry import METRICS, Choice, choose_metrics
@@ -336,6 +337,7 @@ def _objects_measured(inputs: MetricInput, choice: Choice, threshold: float | No
         kinds=inputs.kinds,
         max_detections=inputs.max_detections,
         agreement=agreement,
+        counts=count_agreements(inputs.truths, inputs.predictions, inputs.class_names, agreement.matches),
     )
 
 

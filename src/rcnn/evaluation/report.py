@@ -111,10 +111,7 @@ def _missed(evaluation: Evaluation, dataset: Dataset | None) -> str:
     """Why objects were missed, with examples."""
     if evaluation.causes is None or dataset is None:
         return ""
-    lacking = sum(bool(match.missed_truths) for match in evaluation.matches)
-    looked = evaluation.causes.num_images
-    which = "all images" if looked == lacking else f"{looked} of the {lacking} images"
-    text = f"Objects missed at score ≥ {number(evaluation.f1_threshold)}, in {which} with missed objects."
+    text = f"Objects missed at score ≥ {number(evaluation.f1_threshold)}, in {evaluation.explained}."
     return f"<h2>Why objects were missed</h2><p>{text}</p>{causes_section(evaluation.causes, dataset)}"
 
 
@@ -238,9 +235,7 @@ def _threshold_and_counts(
     table = html_table([*head, "precision, %", "recall, %"], _count_rows(evaluation, dataset, predictions))
     totals = table_card(f"Totals, detections with score ≥ {threshold}", table)
     counts = f"<h2>Threshold and counts</h2><p>{text}</p>{card_pair(cards)}{totals}"
-    if dataset is None:
-        return counts
-    return counts + agreement_section(dataset, predictions, evaluation.matches)
+    return counts + agreement_section(evaluation.counts)
 
 
 def _pictures(evaluation: Evaluation, dataset: Dataset, predictions: Sequence[Instances]) -> str:

@@ -24,6 +24,7 @@ from rich.console import Group, RenderableType
 from rcnn.data.dataset import LeftOut
 from rcnn.metrics import percent
 from rcnn.metrics.causes import Causes
+from rcnn.metrics.counts import CountAgreement
 from rcnn.metrics.matches import Agreement, ImageMatch
 from rcnn.metrics.overlaps import Kind
 from rcnn.metrics.semantic import PixelClasses
@@ -180,6 +181,7 @@ class Evaluation:
         kinds: the kinds of objects that were compared, boxes first; empty likewise.
         max_detections: the cap on detections per image and class in COCO's metrics.
         agreement: which detection found which object at the best threshold.
+        counts: by class, and of all together, how well the numbers of objects agree at that threshold.
         left_out: what is missing from the data because of errors, if anything.
         causes: why objects were missed, where that was asked.
         cut_at: the lowest score of a file of detections, where weaker ones seem to have been dropped.
@@ -191,6 +193,7 @@ class Evaluation:
     kinds: tuple[Kind, ...] = ()
     max_detections: int = 0
     agreement: Agreement = field(default_factory=Agreement)
+    counts: dict[str, CountAgreement] = field(default_factory=dict)
     left_out: LeftOut | None = None
     causes: Causes | None = None
     cut_at: float | None = None
@@ -248,6 +251,15 @@ class Evaluation:
         """What decided whether an object was found: masks if there are masks, else boxes."""
         return "mask" if "mask" in self.kinds else "box"
 
+    @property
+    def explained(self) -> str:
+        """The images whose missed objects have causes; empty where causes were not asked for."""
+        if self.causes is None:
+            return ""
+        lacking, looked = sum(bool(m.missed_truths) for m in self.matches), self.causes.num_images
+        which = "all images" if looked == lacking else f"{looked} of the {lacking} images"
+        return f"{which} with missed objects"
+
     def measures(self, about: About) -> bool:
         """Whether any metric about it was measured."""
         return any(metric.about == about for metric, _ in self.measured)
@@ -292,6 +304,7 @@ class Evaluation:
     def table(self) -> Group:
         """Everything for a terminal: the tables, and a line with the values that are in none of them."""
         shown: list[RenderableType] = [table.rich() for table in self.tables()]
+        shown += [] if self.causes is None else [self.causes.table().rich()]
         said = [
             f"{text} {percent(self.metrics[key])}"
             for metric, _ in self.measured if metric.table is None
@@ -299,6 +312,8 @@ class Evaluation:
         ]  # fmt: skip
         if self.has_objects:
             said.append(f"best F1 {percent(self.f1)} at score {self.f1_threshold:.2f}")
+        if self.causes is not None and not self.explained.startswith("all"):
+            said.append(f"causes: in {self.explained}")
         if self.left_out is not None:
             said.append(f"measured without: {self.left_out}")
         if self.cut_at is not None:
@@ -324,6 +339,7 @@ class Evaluation:
             "matches": [asdict(match) for match in self.matches],
             "scores_true": self.agreement.scores_true,
             "scores_false": self.agreement.scores_false,
+            "count_agreement": {name: agreement.to_json() for name, agreement in self.counts.items()},
             "seconds": self.seconds,
             "max_detections": self.max_detections,
             "left_out": None if self.left_out is None else asdict(self.left_out),

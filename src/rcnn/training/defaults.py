@@ -37,10 +37,10 @@ SCENIC_STD = 0.35
 MIN_IMAGES_FOR_ORIENTATION = 20  # fewer do not show whether they have an upright direction
 # On photographs the backbone learns more slowly than the heads: it was pretrained on such.
 PHOTOGRAPH_LR_FACTOR = 0.25
-# A trained model needs smaller steps than random heads do; one that knows all classes still smaller ones,
-# with which it forgets less of what it was trained on (benchmarks/README.md, "Going on from a model").
-NEW_CLASSES_LR_FACTOR = 1 / 4
-START_LR_FACTOR = 1 / 30
+# A trained model needs smaller steps than random heads do. One that knows all classes goes only a part of
+# the way, with which it forgets little of its old images (benchmarks/README.md, "Going on from a model").
+START_LR_FACTOR = 1 / 4
+START_INTERPOLATION = 0.2
 MIN_ASPECT_SIMILARITY = 0.6  # of the boxes of a class, so that truncated ones can be recognised
 MIN_BORDER_OBJECTS = 30  # at the images' borders, to see how annotators treat truncated objects
 WHOLE_FRACTION = 0.75  # if this much is left of all of them, the borders truncate nothing
@@ -96,9 +96,9 @@ class FixedModel:
     has_new: bool = False
 
     @property
-    def lr_factor(self) -> float:
-        """The learning rate as a multiple of that of a new model."""
-        return NEW_CLASSES_LR_FACTOR if self.has_new else START_LR_FACTOR
+    def interpolation(self) -> float:
+        """How far from its weights the result is: random ones of new classes have to go all the way."""
+        return 1.0 if self.has_new else START_INTERPOLATION
 
     def reasons(self, max_objects: int) -> list[Reason]:
         """Lines about it, for data with at most ``max_objects`` in an image."""
@@ -156,9 +156,9 @@ def plan(
     transform = transform if start is None else start.transform
     scaled, factors = statistics.scaled(data, transform)
     augment, photographs, why_augment = choose_augment(data, statistics, scaled=scaled, factors=factors)
-    lr = TrainSettings.lr * (1.0 if start is None else start.lr_factor)
+    lr = TrainSettings.lr * (1.0 if start is None else START_LR_FACTOR)
     train = TrainSettings(
-        lr=lr, seed=seed,
+        lr=lr, seed=seed, interpolation=1.0 if start is None else start.interpolation,
         minutes=minutes if minutes is not None or epochs is not None else 20.0, epochs=epochs,
         backbone_lr=PHOTOGRAPH_LR_FACTOR if photographs else 1.0, workers=1 if workers is None else workers,
     )  # fmt: skip
@@ -184,6 +184,15 @@ def describe_schedule(train: TrainSettings) -> Reason:
     slower = f", {train.backbone_lr:g} of it in the backbone" if train.backbone_lr != 1 else ""
     how = f"{train.optimizer} at {train.lr:g}{slower}, {train.schedule}"
     return Reason("schedule", f"{length}, batches of {train.batch_size}, {how}")
+
+
+def describe_interpolation(train: TrainSettings) -> list[Reason]:
+    """How far the result is from the model that training starts from, if it does not go all the way."""
+    if train.start is None or train.interpolation == 1:
+        return []
+    value = f"weights {train.interpolation:g} of the way from {train.start} to the trained ones"
+    why = "little of the old is forgotten; to learn more of the new, --set train.interpolation=1"
+    return [Reason("result", value, why)]
 
 
 def choose_model(data: Dataset) -> tuple[str, str]:

@@ -1,4 +1,7 @@
-"""What a step does with the gradients: the optimiser, and the moving average of the weights (EMA)."""
+"""What a step does with the gradients (the optimiser), and which weights are evaluated and kept.
+
+Those are the trained ones, their moving average (EMA), or some between the ones at the start and either.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from rcnn.parts.interpolation import interpolate
 from rcnn.training.settings import TrainSettings
 
 
@@ -48,7 +52,7 @@ class WeightEMA:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = network
-        self.shadow = {k: v.detach().clone() for k, v in network.state_dict().items()} if decay else {}
+        self.shadow = _copied(network) if decay else {}
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
@@ -65,11 +69,39 @@ class WeightEMA:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Inside ``with``, the network has the averaged weights."""
-        own = {k: v.detach().clone() for k, v in self.network.state_dict().items()} if self.decay else {}
-        if self.decay:
-            self.network.load_state_dict(self.shadow)
-        try:
+        with _swapped(self.network, self.shadow) if self.decay else contextlib.nullcontext():
             yield
-        finally:
-            if self.decay:
-                self.network.load_state_dict(own)
+
+
+class WeightInterpolation:
+    """The weights at a fraction of the way from those at the start to the current ones."""
+
+    def __init__(self, network: nn.Module, fraction: float) -> None:
+        self.fraction = fraction
+        self.network = network
+        self.start = _copied(network) if fraction < 1 else {}
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside ``with``, the network has the weights in between."""
+        if self.fraction == 1:
+            yield
+            return
+        between = interpolate(self.start, self.network.state_dict(), self.fraction)
+        with _swapped(self.network, between):
+            yield
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+@contextlib.contextmanager
+def _swapped(network: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """Inside ``with``, the network has other weights."""
+    own = _copied(network)
+    network.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        network.load_state_dict(own)

@@ -17,7 +17,7 @@ from rcnn.models import model_class
 from rcnn.parts.pretrained import NORMALISATIONS, backbone_normalisation
 from rcnn.processes.group import from_first_process, world_size
 from rcnn.training.advice import choose_backbone, start_advice
-from rcnn.training.defaults import FixedModel, Reason, describe_schedule, plan
+from rcnn.training.defaults import FixedModel, Reason, describe_interpolation, describe_schedule, plan
 from rcnn.training.options import TrainOptions
 from rcnn.training.recipe import Recipe, with_settings
 from rcnn.training.schemes import scheme_of
@@ -64,6 +64,7 @@ def recipe_of_run(
         recipe = with_settings(recipe, options.settings)
         schedule = describe_schedule(recipe.train)
         reasons = [schedule if reason.what == schedule.what else reason for reason in reasons]
+        reasons += describe_interpolation(recipe.train)
         return recipe, [*reasons, *(Reason("setting", text) for text in options.settings)]
     recipe, of_images = with_images(recipe, split.train, options.settings)
     recipe = with_settings(recipe, options.settings)
@@ -80,6 +81,7 @@ def recipe_of_run(
         if normalised != recipe:
             reasons.append(Reason("input", f"normalised as the weights of {backbone} found here expect"))
         recipe = normalised
+    of_images += describe_interpolation(recipe.train)
     return recipe, [*reasons, *of_images, *(Reason("setting", text) for text in options.settings)]
 
 
@@ -188,6 +190,11 @@ def check_recipe(recipe: Recipe, split: Split) -> None:
     untrained = train.epochs == 0 and train.start is not None  # as it is, for these classes
     if not length > 0 and not untrained:
         raise ValueError(f"cannot train for {length:g} minutes or epochs: set a number above 0")
+    if train.interpolation < 1 and train.start is None:
+        raise ValueError(
+            f"train.interpolation {train.interpolation:g} is a part of the way from a model to start from: "
+            "give one with --from MODEL, or leave it out"
+        )
     if train.keep_threshold and train.start is None:
         raise ValueError(
             "train.keep_threshold keeps that of a model to start from: give one with --from MODEL"

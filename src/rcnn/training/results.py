@@ -8,20 +8,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 
-from rcnn.data.dataset import Dataset
 from rcnn.evaluation.evaluator import evaluate
-from rcnn.evaluation.explain.missed import explain_data
-from rcnn.evaluation.explain.passes import NotExplainableError
+from rcnn.evaluation.explain.missed import with_causes
 from rcnn.evaluation.report import write_report
 from rcnn.inference.detector import Detector
 from rcnn.io.atomic import write_atomically
 from rcnn.loading import load_detector
 from rcnn.metrics import percent
-from rcnn.metrics.causes import Causes
 from rcnn.metrics.metric import Evaluation
 from rcnn.training.defaults import Reason
 from rcnn.training.progress import say
@@ -29,8 +25,6 @@ from rcnn.training.recipe import Recipe
 from rcnn.training.run_folder import BEST, EVALUATION, REPORT, read_history, read_run
 from rcnn.training.schemes import Trained
 from rcnn.training.split import Split
-
-EXPLAINED = 50  # images whose missed objects the report explains: each is predicted once more
 
 
 def write_results(
@@ -59,7 +53,7 @@ def write_results(
     # The figures that stay are those of float32.
     measured = detector.for_measuring()
     evaluation, predictions = trained.measured or evaluate(measured, split.val)
-    evaluation = replace(evaluation, causes=_causes(measured, split.val, evaluation))
+    evaluation = with_causes(evaluation, measured, split.val)
     threshold, why_threshold = _kept_threshold(folder, recipe) or _threshold(detector, evaluation)
     state = trained.state
     # What follows the loop (SVMs) is in no checkpoint of it: the time that was noted first is kept.
@@ -92,24 +86,6 @@ def write_results(
     )  # fmt: skip
     _print(evaluation, folder, console)
     return evaluation
-
-
-def _causes(detector: Detector, dataset: Dataset, evaluation: Evaluation) -> Causes | None:
-    """Why objects are missed at the threshold of the report; None of a model that does not show its stages.
-
-    At most ``EXPLAINED`` of the images with missed objects are looked at, spread over all of them.
-    """
-    lacking = [number for number, match in enumerate(evaluation.matches) if match.missed_truths]
-    chosen = np.unique(np.linspace(0, len(lacking) - 1, min(EXPLAINED, len(lacking))).round().astype(int))
-    if not lacking:
-        return None
-    try:
-        return explain_data(
-            detector, dataset, min_score=evaluation.f1_threshold, max_detections=evaluation.max_detections,
-            numbers=[lacking[place] for place in chosen.tolist()],
-        )  # fmt: skip
-    except NotExplainableError:
-        return None
 
 
 def _kept_threshold(folder: Path, recipe: Recipe) -> tuple[float, str] | None:

@@ -278,7 +278,8 @@ def _planned(
         log.say(str(text))
     network = new_network(recipe, split, pretrained=start is None or not start.whole)
     if start is not None and matched is not None:
-        taken = [*differences(start, recipe), *take_weights(start, matched, network)]
+        part = recipe.train.interpolation
+        taken = [*differences(start, recipe), *take_weights(start, matched, network, interpolation=part)]
         reasons += taken
         for reason in taken:
             log.say(str(reason))

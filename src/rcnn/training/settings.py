@@ -51,6 +51,9 @@ class TrainSettings:
             by name; without a recipe the model's architecture, anchors and scale are taken, too.
         rename: pairs: what the data call a class, and what the model of ``start`` calls it.
         keep_classes: keep the classes of ``start`` that the data do not have.
+        interpolation: what is evaluated and kept are the weights at this fraction of the way from those of
+            ``start`` to the trained ones (WiSE-FT). The smaller, the less is forgotten and learnt. 1: the
+            trained ones.
         keep_threshold: keep the threshold of ``start``, instead of the one where F1 is highest.
         sync_bn: of several processes on GPUs, batch norms that train use the statistics of the whole batch
             (SyncBN), not those of each process's images.
@@ -87,6 +90,7 @@ class TrainSettings:
     start: str | None = None
     rename: tuple[tuple[str, str], ...] = ()
     keep_classes: bool = False
+    interpolation: float = ranged(1.0, 0, 1, words="a fraction of the way, from 0 to 1")
     keep_threshold: bool = False
     freeze: tuple[Literal["backbone", "norms"], ...] = ()
     sync_bn: bool = False

@@ -242,11 +242,17 @@ def ordered(split: Split, class_names: tuple[str, ...], semantic_names: tuple[st
     return replace(split, train=train, val=val)
 
 
-def take_weights(start: Start, matched: Match, network: Model) -> list[Reason]:
+def take_weights(start: Start, matched: Match, network: Model, *, interpolation: float = 1) -> list[Reason]:
     """Give a new network the weights of the model, and say what was taken and what was not.
 
+    Args:
+        start: the model.
+        matched: its classes and those of the data.
+        network: the new one.
+        interpolation: how far from these weights the result will be.
+
     Raises:
-        ValueError: nothing fits.
+        ValueError: nothing fits; or the result is to stay near weights some of which are random.
     """
     theirs = start.detector.network
     report = take_over(
@@ -254,6 +260,11 @@ def take_weights(start: Start, matched: Match, network: Model) -> list[Reason]:
     )
     if not (report.whole or report.rows):
         raise ValueError(f"{start.source}: the weights belong to another model: none of them fits this one")
+    if interpolation < 1 and (matched.has_new or report.new or report.unfit):
+        raise ValueError(
+            f"train.interpolation {interpolation:g} is a part of the way from {start.source}, but some "
+            "classes or tensors are not in it and start at random: --set train.interpolation=1"
+        )
     return _reasons(start.source, report)
 
 

@@ -37,7 +37,7 @@ from rcnn.processes.group import (
 )
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped
 from rcnn.training.feature_cache import FeatureCache, open_cache, recurring_views
-from rcnn.training.optimizer import WeightEMA, build_optimizer, restore_memory_layout
+from rcnn.training.optimizer import WeightEMA, WeightInterpolation, build_optimizer, restore_memory_layout
 from rcnn.training.run_folder import BEST, HISTORY, LAST, append_line, truncate_history
 from rcnn.training.settings import TrainSettings
 
@@ -123,6 +123,7 @@ class Trainer:
         self.optimizer = build_optimizer(network, self.settings)
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = WeightEMA(network, self.settings.ema)
+        self.interpolation = WeightInterpolation(network, self.settings.interpolation)
         self.state = TrainState(next_eval=self.settings.eval_every)
         self.window: dict[str, float] = {}
         self.window_steps = 0
@@ -303,26 +304,33 @@ class Trainer:
     def _save(self) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
+        tensors |= {f"start.{k}": v for k, v in self.interpolation.start.items()}
         state = self.optimizer.state_dict()["state"]
         tensors |= {
             f"optimizer.{i}.{k}": torch.as_tensor(v)
             for i, entries in state.items()
             for k, v in entries.items()
         }
-        extra = {"train_state": vars(self.state), "window": self.window, "window_steps": self.window_steps}
+        extra = {
+            "train_state": vars(self.state),
+            "window": self.window,
+            "window_steps": self.window_steps,
+            "interpolation": self.interpolation.fraction,
+        }
         checkpoint.write_checkpoint(self.out / LAST, tensors, {**self.describe, **extra})
 
     def resume(self) -> None:
         """Restore the state of the last checkpoint, and cut the history to it."""
         # The folder may be on the first process's machine alone.
         tensors, metadata = from_first_process(lambda: checkpoint.read_checkpoint(self.out / LAST))
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "start": {}, "optimizer": {}}
         for key, value in tensors.items():
             part, rest = key.split(".", 1)
             parts[part][rest] = value
         self.network.load_state_dict(parts["network"])
-        for key, value in self.ema.shadow.items():
-            value.copy_(parts["ema"][key])
+        for part, kept in (("ema", self.ema.shadow), ("start", self.interpolation.start)):
+            for key, value in kept.items():
+                value.copy_(parts[part][key])
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
             index, name = key.split(".", 1)
@@ -422,7 +430,7 @@ class Trainer:
         self._write_window()
         began = time.perf_counter()
         last = self.fraction() >= 1
-        with self.ema.applied():
+        with self.ema.applied(), self.interpolation.applied():
             self.network.eval()
             metrics = self.evaluate(last)
             with held():

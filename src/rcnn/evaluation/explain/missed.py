@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from rcnn.config import did_you_mean
 from rcnn.data.adapters import Items
 from rcnn.data.check import refuse_or_measure
@@ -20,13 +22,15 @@ from rcnn.evaluation.explain.explain import (
     followed,
 )
 from rcnn.evaluation.explain.explanation import Explanation
-from rcnn.evaluation.explain.passes import Watched, watch
+from rcnn.evaluation.explain.passes import NotExplainableError, Watched, watch
 from rcnn.evaluation.explain.subject import Place, true_object
 from rcnn.inference.detector import Detector
 from rcnn.metrics.causes import Causes, MissedObject
+from rcnn.metrics.metric import Evaluation
 from rcnn.structures import Instances
 
 Progress = Callable[[int, int], None]
+EXPLAINED = 50  # images of an evaluation whose missed objects are explained
 
 
 def explain_data(
@@ -81,6 +85,34 @@ def explain_data(
         max_detections,
         list(names),
     )
+
+
+def with_causes(
+    evaluation: Evaluation, detector: object, dataset: Dataset, progress: Progress | None = None
+) -> Evaluation:
+    """The evaluation with why objects are missed at its best threshold, if any are.
+
+    At most ``EXPLAINED`` of the images with missed objects are looked at, spread over all of them: each is
+    predicted once more.
+
+    Args:
+        evaluation: of the detector on the data set.
+        detector: any; the evaluation of one that does not show its stages (exported, R-CNN) stays as it is.
+        dataset: the images.
+        progress: called with the number of images done and of all that are looked at.
+    """
+    lacking = [number for number, match in enumerate(evaluation.matches) if match.missed_truths]
+    if not lacking or not isinstance(detector, Detector):
+        return evaluation
+    places = np.unique(np.linspace(0, len(lacking) - 1, min(EXPLAINED, len(lacking))).round().astype(int))
+    try:
+        causes = explain_data(
+            detector, dataset, min_score=evaluation.f1_threshold, max_detections=evaluation.max_detections,
+            numbers=[lacking[place] for place in places.tolist()], progress=progress,
+        )  # fmt: skip
+    except NotExplainableError:
+        return evaluation
+    return replace(evaluation, causes=causes)
 
 
 def explain_object(
