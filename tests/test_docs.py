@@ -155,6 +155,7 @@ def test_every_recipe_loads_and_leaves_nothing_out(path: Path) -> None:
     for name in GOING_ON:  # of no use without a model to start from
         assert recipe.train.start is None
         assert not whole["train"].pop(name)
+    assert whole["train"].pop("interpolation") == 1  # likewise
     del whole["train"]["cache_gb"]  # of no use without a frozen backbone
     del whole["train"]["sync_bn"]  # of no use to one process
     assert tomllib.loads(written) == whole
