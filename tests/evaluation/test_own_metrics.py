@@ -172,7 +172,9 @@ def test_one_about_objects_beside_ours(tmp_path: Path) -> None:
     assert "My counts" in text
     for said in ("My counts", "My count curve", "counts off", "COCO metrics of 2 images"):
         assert said in page, said
-    assert page.count("<svg") == 7, "two of ours and mine, scores, counts and their difference, mine over time"
+    assert page.count("<svg") == 7, (
+        "two of ours and mine, scores, counts and their difference, mine over time"
+    )
     values = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert values["metrics"]["count/off"] == 0.5
     assert values["families"] == ["count", "coco"]

@@ -13,7 +13,7 @@ from rcnn.cli.options import (
     CopyImages,
     Device,
     Exif,
-    Formats,
+    FormatsToCorrect,
     ModelSource,
     Plane,
     Precision,
@@ -54,7 +54,7 @@ def next_images(
             metavar="DIR", help="Output folder. Default: next, then next-2, …", callback=writable_folder
         ),
     ] = None,
-    to: Formats = None,
+    to: FormatsToCorrect = None,
     copy_images: CopyImages = True,
     device: Device = None,
     precision: Precision = "auto",
@@ -66,8 +66,8 @@ def next_images(
     """Choose the images of a pool that are most worth annotating, and predict them as a start.
 
     Those come first in which the model is unsure of many objects, and which look different from the images
-    that are annotated or already chosen. They are listed in next.csv, and predicted as by rcnn predict, in
-    the format of --to. Default: coco.
+    that are annotated or already chosen. They are listed in next.csv, and what the model finds in them is
+    a data set to correct and to train on.
     """
     from rcnn.inference.next_images import next_folder, write_next
     from rcnn.inference.next_images import next_images as choose
@@ -91,6 +91,8 @@ def next_images(
     )
     for line in summary.lost_lines():
         print_text(line)
+    if copy_images:
+        print_text(f"to correct them: rcnn app {model} {out / files.to[0]}, or another program")
     failed = dict.fromkeys((*found.failed, *summary.failed))
     if failed:
         print_error("\n".join((f"{len(failed)} images could not be read or written:", *failed)))

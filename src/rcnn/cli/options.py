@@ -186,14 +186,23 @@ MaxDetections = Annotated[
     int | None, typer.Option(min=1, help="Maximum detections per image. Default: the model's setting.")
 ]
 
+_FORMATS = (
+    "coco, labels, masks, yolo, voc, labelme, imagej, geojson, label-studio, cvat, csv, createml, or your "
+    "own (my_package.formats:MyFormat). Several: --to coco,labels."
+)
 Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--to", metavar="FORMAT",
-        help="Also write the objects as a data set, into a folder of its own: coco, labels, masks, yolo, "
-        "voc, labelme, imagej, geojson, label-studio, cvat, csv, createml, or your own "
-        "(my_package.formats:MyFormat). Several: --to coco,labels. parquet alone: one row per image in "
-        "shards, for any number of images.",
+        help=f"Also write the objects as a data set, into a folder of its own: {_FORMATS} parquet alone: one "
+        "row per image in shards, for any number of images.",
+    ),
+]  # fmt: skip
+FormatsToCorrect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to", metavar="FORMAT",
+        help=f"Data set of the images and of what the model finds in them: {_FORMATS} Default: coco.",
     ),
 ]  # fmt: skip
 CopyImages = Annotated[
