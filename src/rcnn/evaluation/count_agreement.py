@@ -73,17 +73,17 @@ def _left_out(classes: int) -> str:
 
 def _cards(classes: Mapping[str, CountAgreement], whole: CountAgreement | None) -> list[tuple[str, str]]:
     """The charts with their titles: of the most frequent classes, and of all together."""
+    if whole is None:  # a single class, whose scatter the report has already
+        (only,) = classes.values()
+        return [("Difference of the counts", difference_chart(only, "differences"))]
     cards = []
     for number, (name, agreement) in enumerate([*classes.items()][:MAX_CHARTED]):
-        if whole is None:  # the report has the scatter of all objects already
-            return [("Difference of the counts", difference_chart(agreement, f"differences-{number}"))]
         true, predicted = agreement.true.tolist(), agreement.predicted.tolist()
         scatter = count_scatter(true, predicted, f"counts-{number}")
         cards.append((f"{name}: true and predicted objects per image", scatter))
         title = f"{name}: difference of the counts"
         cards.append((title, difference_chart(agreement, f"differences-{number}")))
-    if whole is not None:
-        cards.append((f"{ALL}: difference of the counts", difference_chart(whole, "differences-all")))
+    cards.append((f"{ALL}: difference of the counts", difference_chart(whole, "differences-all")))
     if len(classes) > MAX_CHARTED:
         cards.append(("Bias and limits of agreement by class", classes_chart(classes)))
     return cards
