@@ -33,6 +33,9 @@ from rcnn.cli.options import (
 from rcnn.processes.launch import is_first
 
 if TYPE_CHECKING:
+    from rcnn.data.dataset import Dataset
+    from rcnn.inference.detector import Detector
+    from rcnn.inference.exported import ExportedDetector
     from rcnn.metrics.metric import Evaluation
 
 
@@ -183,13 +186,19 @@ def evaluate(
     if measured is not None:
         used = {"model": sources[0], "precision": detector.for_measuring().used_precision}
         evaluation = measured[0]
-        explained = causes if causes is not None else names is None
-        if explained and hasattr(detector, "network"):  # exported files run without torch
-            from rcnn.evaluation.explain.missed import with_causes
-
-            with progress_bar("explaining") as progress:
-                evaluation = with_causes(evaluation, detector, dataset, progress)
+        if causes if causes is not None else names is None:
+            evaluation = _explained(evaluation, detector, dataset)
         _report(evaluation, {**used, "data": sources[-1]}, json_file)
+
+
+def _explained(evaluation: Evaluation, detector: Detector | ExportedDetector, dataset: Dataset) -> Evaluation:
+    """The evaluation with the causes of missed objects; exported files run without torch and show none."""
+    if not hasattr(detector, "network"):
+        return evaluation
+    from rcnn.evaluation.explain.missed import with_causes
+
+    with progress_bar("explaining") as progress:
+        return with_causes(evaluation, detector, dataset, progress)
 
 
 def _report(evaluation: Evaluation, what: dict[str, Any], json_file: Path | None) -> None:
