@@ -35,10 +35,10 @@ from rcnn.models.fast_rcnn import FastRCNNSettings
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import cell_anchors, grid_anchors
 from rcnn.ops.masks import mask_targets
-from rcnn.ops.matching import NEGATIVE, POSITIVE, sample
+from rcnn.ops.matching import NEGATIVE, POSITIVE, fold_seeds, random_keys, sample
 from rcnn.ops.roi import assign_levels
 from rcnn.ops.warp import warp
-from rcnn.parts.batch import Targets
+from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.regions import sample_proposals
 from rcnn.parts.rpn import RPN, RPNSettings
 from rcnn.parts.selective_search import SelectiveSearchSettings, selective_search
@@ -223,7 +223,7 @@ def fast_rcnn(image: Tensor, truth: Targets, proposals: Tensor) -> Tiles:
     settings = replace(FastRCNNSettings().box.sampling, append_gt=False)
     best = box_ops.iou(truth.boxes, proposals).max(0).values
     low, high = settings.background_iou
-    regions = sample_proposals([proposals], [truth], 1, settings, [torch.Generator().manual_seed(0)])
+    regions = sample_proposals(Regions.from_lists([proposals]), [truth], 1, settings, fold_seeds([0]))
     colours = [FOUND if positive else SPURIOUS for positive in regions.is_positive.tolist()]
     positive, near = proposals[best >= high], proposals[(best >= low) & (best < high)]
     return [
@@ -241,8 +241,11 @@ def faster_rcnn(image: Tensor, truth: Targets) -> Tiles:
     height, width = truth.size
     cell = cell_anchors(ANCHORS.sizes[0], ANCHORS.ratios)
     anchors = grid_anchors(cell, height // STRIDE, width // STRIDE, STRIDE, offset=0.5)
-    labels, _ = RPN(8, [STRIDE], ANCHORS).targets(anchors, truth)
-    chosen, others = sample(labels, ANCHORS.count, 0.5, torch.Generator().manual_seed(0))
+    labels = RPN(8, [STRIDE], ANCHORS).match(anchors, [truth])[1][0]
+    keys = random_keys(fold_seeds([0]), torch.arange(len(anchors)), stream=0)
+    minibatch = sample(labels[None], keys, ANCHORS.count, 0.5)
+    positives = minibatch.positive[minibatch.chosen]
+    chosen, others = (minibatch.index[minibatch.chosen][which] for which in (positives, ~positives))
     positive = anchors[labels == POSITIVE]
     middle = cell + torch.tensor([width, height, width, height]) / 2
     counts = [int((labels == label).sum()) for label in (POSITIVE, NEGATIVE)]

@@ -1,14 +1,20 @@
 """What the machine at hand can do, and settings of the process that make a CPU markedly faster."""
 
+from __future__ import annotations
+
+import contextlib
 import ctypes
 import os
 import sys
-from typing import Literal
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 MAX_DEPTHWISE_FRACTION = 0.2
+PINNING = ("cuda", "xpu")  # kinds of devices with memory of their own, which pinned memory is copied to
 
 # glibc's names, malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -59,6 +65,54 @@ def choose_device(name: str | torch.device | None) -> torch.device:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(f"device {name}: not available here ({reason}); use cpu") from error
     return device
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device, without waiting for the device: from pinned memory, where it has its own.
+
+    A copy from pageable memory lets the host wait until everything before it is done.
+    """
+    target = torch.device(device)
+    if tensor.device.type != "cpu" or target.type not in PINNING:
+        return tensor.to(target)
+    return tensor.pin_memory().to(target, non_blocking=True)
+
+
+def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
+    """Numbers as a tensor of the type and on the device of ``like``, made once for each device."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call, attr-defined]
+        return like.new_tensor(values)  # a graph has its own
+    return constant_on(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=256)
+def constant_on(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """As :func:`constant`."""
+    with torch.inference_mode(False):  # so that those who train can use it, too
+        return moved(torch.tensor(values, dtype=dtype), device)
+
+
+class HostCopy:
+    """Tensors on their way from a device to the host, which goes on meanwhile."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        """Begin to copy."""
+        self._copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
+        kinds = {tensor.device.type for tensor in tensors} - {"cpu", "meta"}
+        self._arrived = [torch.Event(kind) for kind in kinds]
+        for event in self._arrived:
+            event.record()
+
+    def wait(self) -> list[Tensor]:
+        """The copies, once they are there."""
+        for event in self._arrived:
+            event.synchronize()
+        return self._copies
+
+
+def autocast(device: torch.device, *, bf16: bool) -> contextlib.AbstractContextManager[Any]:
+    """Computing in bfloat16 where that is safe, on this device; or nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -191,9 +191,10 @@ def test_nothing_is_left_untested(files: Path, arrays: dict[str, Any], expected:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_interrupted_runs(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Their checkpoints predict; resumed, their losses are those of 0.1.0.
+    """Their checkpoints predict; resumed, their losses are like those of 0.1.0.
 
-    Not bit for bit: class logits are computed in another order since, see ``ClassLinear``.
+    Not the same: anchors and proposals are drawn by other random numbers since, those of a hash that is equal
+    on every device (``rcnn.ops.matching.random_keys``), so that a part of the loss moves by up to a fifth.
     """
     for checkpoint in sorted({key.split(":")[0] for key in arrays if key.startswith(f"runs/{name}")}):
         finds_the_same(checkpoint, files, expected, arrays)
@@ -202,8 +203,9 @@ def test_interrupted_runs(name: str, files: Path, expected: dict[str, Any], arra
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [row["iteration"] for row in wanted["rows"]]
     for row, other in zip(rows, wanted["rows"], strict=True):
-        losses = {key: value for key, value in other.items() if "loss" in key or key == "lr"}
-        assert {key: row[key] for key in losses} == pytest.approx(losses, rel=2e-2)
+        for part, tolerance in (("lr", 1e-6), ("loss", 5e-2), ("loss/", 0.25)):
+            names = [key for key in other if (key.startswith(part) if part == "loss/" else key == part)]
+            assert [row[key] for key in names] == pytest.approx([other[key] for key in names], rel=tolerance)
 
 
 def flat(tables: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,9 +8,10 @@ from torch.testing import assert_close
 
 from found import Found, by_image
 from rcnn.models.rcnn import RCNN, RCNNSettings
+from rcnn.ops.matching import fold_seeds
 from rcnn.parts.backbone import BackboneSettings
-from rcnn.parts.batch import ImageBatch, Targets
-from rcnn.parts.regions import SamplingSettings
+from rcnn.parts.batch import ImageBatch, Regions, Targets
+from rcnn.parts.regions import SamplingSettings, sample_proposals
 
 TINY = RCNNSettings(
     BackboneSettings("efficientnet_lite0", (2,), frozen_stages=1),
@@ -77,14 +78,12 @@ def test_fine_tuning_reaches_the_network_and_not_what_is_fitted(model: RCNN) -> 
 
 def test_a_quarter_is_positive_as_in_the_paper() -> None:
     """Two images of 64 regions each: 32 positives and 96 others, where there are as many."""
-    from rcnn.parts.regions import sample_proposals
-
     sampling = RCNNSettings().sampling
     near = torch.tensor([[10.0, 10, 40, 40]]).repeat(50, 1) + torch.arange(50)[:, None] / 20
     far = torch.tensor([[50.0, 50, 60, 60]]).repeat(100, 1)
     truth = Targets((64, 64), torch.tensor([[10.0, 10, 40, 40]]), torch.tensor([0]))
-    draws = [torch.Generator().manual_seed(i) for i in (0, 1)]
-    sampled = sample_proposals([torch.cat([near, far])] * 2, [truth] * 2, 1, sampling, draws)
+    proposals = Regions.from_lists([torch.cat([near, far])] * 2)
+    sampled = sample_proposals(proposals, [truth] * 2, 1, sampling, fold_seeds([0, 1]))
     assert int(sampled.is_positive.sum()) == 32
     assert len(sampled.labels) == 128
 

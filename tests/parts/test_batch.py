@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+from rcnn.ops.matching import fold_seeds
 from rcnn.parts.batch import ImageBatch, Output, TargetMasks, Targets, as_targets
 from rcnn.structures import Instances, Masks
 
@@ -67,14 +68,17 @@ def test_masks_one_after_the_other():
     assert len(TargetMasks.concatenate([], (3, 4))) == len(TargetMasks.empty((3, 4))) == 0
 
 
-def test_generators_of_a_batch():
+def test_sampling_seeds_of_a_batch():
     images = torch.zeros((2, 3, 4, 4))
-    assert ImageBatch(images, ((4, 4), (3, 3))).generators() == [None, None]
     seeded = ImageBatch(images, ((4, 4), (3, 3)), seeds=(5, 6))
-    first, second = (torch.rand(3, generator=g) for g in seeded.generators())
-    assert_array_equal(first, torch.rand(3, generator=torch.Generator().manual_seed(5)))
-    assert_array_equal(second, torch.rand(3, generator=torch.Generator().manual_seed(6)))
+    assert seeded.sampling_seeds().tolist() == fold_seeds([5, 6]).tolist()
     assert len(seeded) == 2
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(ImageBatch(images, ((4, 4), (3, 3))).sampling_seeds().tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0][0] != drawn[0][1]
 
 
 def test_containers_are_frozen():

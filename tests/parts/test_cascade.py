@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
+from rcnn.ops.matching import fold_seeds
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, CascadeSettings, PoolSettings
@@ -75,8 +76,10 @@ def test_boxes_stay_in_the_image_between_steps():
 
 def losses_with(truth: Targets, proposals, moves):
     cascade = head(biases=[[1.0, 0, 0], [2.0, 0, 0], [3.0, 0, 0]], moves=moves)
-    sampled = sample_proposals([proposals], [truth], 2, SETTINGS.sampling, [None])
-    return cascade, cascade.losses(FEATURES, sampled, [truth], [None])
+    sampled = sample_proposals(
+        Regions.from_lists([proposals]), [truth], 2, SETTINGS.sampling, fold_seeds([0])
+    )
+    return cascade, cascade.losses(FEATURES, sampled, [truth], fold_seeds([0]))
 
 
 def test_each_step_labels_the_boxes_of_the_one_before():
@@ -118,13 +121,15 @@ def test_features_get_the_mean_gradient_and_heads_all_of_theirs():
         torch.nn.init.zeros_(step.deltas.weight)  # boxes stay, and later steps see the same
     torch.nn.init.zeros_(single.deltas.weight)
     truth = Targets(SIZE, torch.tensor([[20.0, 0, 40, 20]]), torch.tensor([1]))
-    sampled = sample_proposals([torch.tensor([[60.0, 60, 90, 90]])], [truth], 2, one.sampling, [None])
-    losses = cascade.losses([features], sampled, [truth], [None])
+    sampled = sample_proposals(
+        Regions.from_lists([torch.tensor([[60.0, 60, 90, 90]])]), [truth], 2, one.sampling, fold_seeds([0])
+    )
+    losses = cascade.losses([features], sampled, [truth], fold_seeds([0]))
     assert list(losses) == [f"{name}_{n}" for n in (1, 2, 3) for name in ("classes", "boxes")]
     total = sum(loss for name, loss in losses.items() if name.startswith("classes"))
     (ours,) = torch.autograd.grad(total, features, retain_graph=True)
     own = torch.autograd.grad(total, cascade.steps[0].logits.bias)[0]
-    alone = single.losses([features], sampled, [truth], [None])["classes"]
+    alone = single.losses([features], sampled, [truth], fold_seeds([0]))["classes"]
     assert_close(ours, torch.autograd.grad(alone, features, retain_graph=True)[0], rtol=1e-4, atol=1e-8)
     assert_close(own, torch.autograd.grad(alone, single.logits.bias)[0])
 

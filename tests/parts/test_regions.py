@@ -1,11 +1,21 @@
 """Sampling of proposals: which are positive, which are left out, what they should become."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from rcnn.ops.matching import fold_seeds
 from rcnn.parts.batch import Regions, Targets
-from rcnn.parts.regions import SamplingSettings, ignore_in_crowds, sample_proposals, split_crowds
+from rcnn.parts.regions import (
+    SampledRegions,
+    SamplingSettings,
+    ignore_in_crowds,
+    sample_proposals,
+    split_crowds,
+)
+from rcnn.parts.truth_batch import TruthBatch
 
 NUM_CLASSES = 3
 TRUTH = Targets(
@@ -24,7 +34,8 @@ PROPOSALS = torch.tensor(
 
 def drawn(proposals, truth, **changes):
     settings = SamplingSettings(**changes)
-    return sample_proposals([proposals], [truth], NUM_CLASSES, settings, [torch.Generator().manual_seed(0)])
+    regions = Regions.from_lists([proposals])
+    return sample_proposals(regions, [truth], NUM_CLASSES, settings, fold_seeds([0]))
 
 
 def by_box(sampled):
@@ -125,13 +136,12 @@ def test_without_proposals(append):
 
 def test_images_do_not_mix():
     other = Targets((100, 100), torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([1]))
-    generators = [torch.Generator().manual_seed(i) for i in (0, 1, 2)]
     sampled = sample_proposals(
-        [PROPOSALS, PROPOSALS[:0], PROPOSALS[:1]],
+        Regions.from_lists([PROPOSALS, PROPOSALS[:0], PROPOSALS[:1]]),
         [TRUTH, Targets.empty((5, 5)), other],
         NUM_CLASSES,
         SamplingSettings(positive_fraction=1.0),
-        generators,
+        fold_seeds([0, 1, 2]),
     )
     assert sampled.regions.image_indices.tolist() == [0] * 7 + [2] * 2
     assert sampled.labels[-2:].tolist() == [1, 1]
@@ -150,7 +160,62 @@ def test_split_crowds():
 
 
 def test_only_negatives_are_ignored_in_crowds():
-    labels = torch.tensor([1, 0, -1, 0])
+    labels = torch.tensor([[1, 0, -1, 0]] * 2)
     candidates = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 40]])
-    ignore_in_crowds(labels, candidates, torch.tensor([[0.0, 0, 10, 10], [90, 90, 99, 99]]), 0.7)
-    assert labels.tolist() == [1, -1, -1, 0]
+    boxes = torch.tensor([[0.0, 0, 10, 10], [90, 90, 99, 99]])
+    crowd = Targets((100, 100), boxes, torch.tensor([0, 0]), crowd=torch.tensor([True, True]))
+    object_ = replace(crowd, crowd=None)
+    truth = TruthBatch.from_targets([crowd, object_])
+    for several in (candidates, candidates.expand(2, -1, -1)):
+        ignored = ignore_in_crowds(labels, several, truth, 0.7)
+        assert ignored.tolist() == [[1, -1, -1, 0], labels[1].tolist()]
+
+
+def test_the_positives_of_each_image_are_counted():
+    owner = torch.tensor([0, 0, 0, 1, 1, 3])
+    positive = torch.tensor([False, True, True, True, True, True])
+    boxes = torch.arange(24.0).view(6, 4)
+    sampled = SampledRegions(Regions(boxes, owner), owner, owner, positive, boxes)
+    for most, expected in ((None, [1, 2, 3, 4, 5]), (1, [1, 3, 5]), (2, [1, 2, 3, 4, 5])):
+        left = sampled.positives(most)
+        assert left.regions.boxes[:, 0].tolist() == [4.0 * i for i in expected]
+        assert left.is_positive.all()
+
+
+def test_padded_regions():
+    lists = [PROPOSALS[:2], PROPOSALS[:0], PROPOSALS[2:5]]
+    for regions in (Regions.from_lists(lists), replace(Regions.from_lists(lists), most=None)):
+        boxes, there = regions.padded(3)
+        assert there.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+        assert_close(boxes[there], torch.cat(lists))
+    boxes, there = replace(Regions.from_lists(lists), most=5).padded(4)
+    assert there.sum(1).tolist() == [2, 0, 3, 0]
+    assert boxes.shape == (4, 5, 4)
+    assert Regions.from_lists([PROPOSALS[:0]]).padded(1)[0].shape == (1, 0, 4)
+
+
+def test_truth_of_one_shape():
+    crowded = replace(TRUTH, crowd=torch.tensor([False, True]))
+    truth = TruthBatch.from_targets([TRUTH, Targets.empty((5, 5)), crowded])
+    assert truth.real.tolist() == [[True, True], [False, False], [True, False]]
+    assert truth.has_objects[:, 0].tolist() == [True, False, True]
+    assert TruthBatch.from_targets([TRUTH, TRUTH]).full
+    assert not TruthBatch.from_targets([TRUTH, TRUTH[:1]]).full
+    none = TruthBatch.from_targets([Targets.empty((5, 5))])
+    assert none.boxes.shape == (1, 1, 4)
+    assert not none.real.any()
+
+
+def test_an_image_has_the_same_regions_in_any_batch_of_any_padding():
+    draw = torch.Generator().manual_seed(1)
+    corner = torch.rand((90, 2), generator=draw) * 60
+    near = TRUTH.boxes[1] + torch.rand((30, 4), generator=draw)
+    proposals = torch.cat([near, torch.cat([corner, corner + 20], 1)])
+    other = Targets((100, 100), torch.rand((7, 4), generator=draw).cumsum(1) * 20, torch.zeros(7).long())
+    settings, seeds = SamplingSettings(count=20), fold_seeds([5, 6])
+    alone = sample_proposals(Regions.from_lists([proposals]), [TRUTH], NUM_CLASSES, settings, seeds[:1])
+    both = Regions.from_lists([proposals, torch.cat([proposals, proposals + 3])])
+    together = sample_proposals(both, [TRUTH, other], NUM_CLASSES, settings, seeds)
+    mine = together.regions.image_indices == 0
+    assert_close(together.regions.boxes[mine], alone.regions.boxes, rtol=0, atol=0)
+    assert_close(together.gt_indices[mine][:5], alone.gt_indices[:5])

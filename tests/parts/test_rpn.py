@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.ops import boxes as box_ops
+from rcnn.ops.matching import Sample, fold_seeds
 from rcnn.parts.batch import Targets
 from rcnn.parts.rpn import RPN, RPNOutput, RPNSettings
 
@@ -62,7 +63,7 @@ def test_each_logit_belongs_to_its_anchor(conv):
 def test_labels_by_the_papers_rules():
     rpn, anchors = network(), network()(maps()).anchors
     boxes = truth([20, 20, 44, 44], [1, 2, 4, 5])  # the second overlaps no anchor by .3
-    labels, target_deltas = rpn.targets(anchors, boxes)
+    index, labels = (each[0] for each in rpn.match(anchors, [boxes]))
     overlap = box_ops.iou(boxes.boxes, anchors)
     best = overlap.max(0).values
     is_best = (overlap == overlap.max(1, keepdim=True).values).any(0)
@@ -70,12 +71,12 @@ def test_labels_by_the_papers_rules():
     assert (labels[(best < 0.3) & ~is_best] == 0).all()
     assert (labels[(best >= 0.3) & (best < 0.7) & ~is_best] == -1).all()
     assert (overlap[1][labels == 1] > 0).any()  # rule i: small as it is, it has an anchor
-    assert_close(target_deltas, boxes.boxes[overlap.argmax(0)])
+    assert_close(index[best > 0], overlap.argmax(0)[best > 0])
 
 
 def test_anchors_across_the_border_do_not_train():
     rpn, anchors = network(replace(SETTINGS, cross_boundary=False)), network()(maps()).anchors
-    labels, _ = rpn.targets(anchors, truth([20, 20, 44, 44]))
+    labels = rpn.match(anchors, [truth([20, 20, 44, 44])])[1][0]
     inside = (anchors >= 0).all(1) & (anchors[:, 2] <= 96) & (anchors[:, 3] <= 64)
     assert (labels[~inside] == -1).all()
     assert set(labels[inside].tolist()) == {-1, 0, 1}
@@ -85,7 +86,7 @@ def test_an_object_at_the_border_has_its_best_anchor_inside():
     """py-faster-rcnn drops the crossing anchors first and looks for each object's best one then."""
     rpn, anchors = network(replace(SETTINGS, cross_boundary=False)), network()(maps()).anchors
     corner = truth([0, 0, 30, 20])
-    labels, _ = rpn.targets(anchors, corner)
+    labels = rpn.match(anchors, [corner])[1][0]
     inside = (anchors >= 0).all(1) & (anchors[:, 2] <= 96) & (anchors[:, 3] <= 64)
     overlap = box_ops.iou(corner.boxes, anchors)[0]
     assert not inside[overlap.argmax()]
@@ -94,7 +95,7 @@ def test_an_object_at_the_border_has_its_best_anchor_inside():
 
 def test_crowds_are_neither_positive_nor_negative():
     rpn, anchors = network(), network()(maps()).anchors
-    labels, _ = rpn.targets(anchors, truth([0, 0, 48, 64], crowd=[True]))
+    labels = rpn.match(anchors, [truth([0, 0, 48, 64], crowd=[True])])[1][0]
     covered = box_ops.covered_fraction(anchors, torch.tensor([[0.0, 0, 48, 64]]))[:, 0] > 0.7
     assert (labels[covered] == -1).all()
     assert (labels[~covered] == 0).all()
@@ -104,8 +105,7 @@ def test_crowds_are_neither_positive_nor_negative():
 def loss_of(settings, truths, seeds=(3, 4), output=None):
     rpn = network(settings)
     output = output or rpn(maps(len(truths)))
-    draws = [torch.Generator().manual_seed(s) for s in seeds[: len(truths)]]
-    return rpn, output, rpn.loss(output, truths, draws)
+    return rpn, output, rpn.loss(output, truths, fold_seeds(seeds[: len(truths)]))
 
 
 def test_loss_with_both_normalisers():
@@ -124,9 +124,10 @@ def test_loss_over_given_anchors_by_hand():
     deltas = torch.zeros((1, 3, 4))
     deltas[0, 1] = torch.tensor([0.0, 0.05, 1.0, 0.0])
     output = RPNOutput(torch.tensor([[2.0, -1.0, 0.5]]), deltas, anchors, (3,))
-    losses = network().sampled_loss(
-        output, torch.tensor([1, 0]), torch.tensor([True, False]), torch.tensor([[0.0, 0, 0, 0]])
+    drawn = Sample(
+        torch.tensor([[1, 0, 2]]), torch.tensor([[True, False, False]]), torch.tensor([[True, True, False]])
     )
+    losses = network().sampled_loss(output, drawn, anchors[None, [1, 0, 2]])
     assert_close(losses["rpn_objectness"].item(), (math.log1p(math.e) + math.log1p(math.exp(2))) / 2)
     assert_close(losses["rpn_boxes"].item(), (0.5 * 0.05**2 * 9 + 1 - 0.5 / 9) / 2)
 
@@ -134,10 +135,10 @@ def test_loss_over_given_anchors_by_hand():
 def test_perfect_output_has_no_loss():
     rpn, boxes = network(), truth([20, 20, 44, 44])
     anchors = rpn(maps()).anchors
-    labels, target_deltas = rpn.targets(anchors, boxes)
-    logits = torch.where(labels == 1, 30.0, -30.0)[None]
-    output = RPNOutput(logits, box_ops.encode(target_deltas, anchors)[None], anchors, (len(anchors),))
-    for loss in rpn.loss(output, [boxes], [None]).values():
+    labels = rpn.match(anchors, [boxes])[1]
+    deltas = box_ops.encode(boxes.boxes.expand_as(anchors), anchors)[None]
+    output = RPNOutput(torch.where(labels == 1, 30.0, -30.0), deltas, anchors, (len(anchors),))
+    for loss in rpn.loss(output, [boxes], fold_seeds([0])).values():
         assert loss < 1e-6
     proposals = rpn.decode(output, torch.tensor([SIZE]).float()).boxes
     assert_close(proposals[:1], boxes.boxes, rtol=1e-4, atol=1e-3)
@@ -163,7 +164,7 @@ def test_loss_is_finite_and_reaches_every_parameter(normaliser, truths, why):
         assert parameter.grad.isfinite().all(), why
 
 
-def test_sampling_follows_the_generator():
+def test_sampling_follows_the_seed():
     truths = [truth([20, 20, 44, 44])]
     settings = replace(SETTINGS, count=32)
     first, again, other = (loss_of(settings, truths, seeds)[2] for seeds in ((3,), (3,), (5,)))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rcnn.config import did_you_mean, to_plain
-from rcnn.device import auto_precision
+from rcnn.device import HostCopy, auto_precision, autocast, moved
 from rcnn.inference import predictor
 from rcnn.inference.fused import FusedCache
 from rcnn.inference.postprocess import Found, split_images
@@ -245,7 +245,7 @@ class Detector:
         if proposals is None:
             proposals = selective_search(to_bytes(image), self.network.settings.search)
         boxes = self.transform.resize_boxes(torch.from_numpy(np.array(proposals, np.float32)), size)
-        return Prepared(tensor, size, resized, boxes.to(self.device))
+        return Prepared(tensor, size, resized, moved(boxes, self.device))
 
     def cut(self, image: Prepared, tile: Tile) -> Prepared:
         """A tile of a prepared image, as an image of its own."""
@@ -256,18 +256,23 @@ class Detector:
         """What is found in images that can share a batch, in coordinates of the resized images."""
         batch = self.transform.batch([image.pixels for image in images])
         given = tuple(image.proposals for image in images) if self.network.needs_proposals else ()
-        batch = replace(batch, tensors=batch.tensors.to(self.device), proposals=given)
+        batch = replace(batch, tensors=moved(batch.tensors, self.device), proposals=given)
         bf16 = self.used_precision == "bf16"
-        with _evaluating(self.network), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with _evaluating(self.network), autocast(self.device, bf16=bf16):
             detections: Detections = self.inference_network(
                 batch, min_score=request.min_score, max_detections=request.max_detections
             ).detections
         outputs = detections.tensors()
-        logits = outputs.pop("semantic_logits", None)
-        found = split_images({name: as_array(values) for name, values in outputs.items()}, batch.sizes)
-        for one, own, image in zip(found, () if logits is None else logits, images, strict=False):
-            height, width = image.seen_size
-            one["semantic"] = as_array(largest_class(own[:, :height, :width], image.size))
+        logits = outputs.pop("semantic_logits", ())
+        maps = [
+            largest_class(own[:, : image.seen_size[0], : image.seen_size[1]], image.size)
+            for own, image in zip(logits, images, strict=False)
+        ]
+        # The host waits once, for all of them.
+        read = [as_array(values) for values in HostCopy([*outputs.values(), *maps]).wait()]
+        found = split_images(dict(zip(outputs, read, strict=False)), batch.sizes)
+        for one, classes in zip(found, read[len(outputs) :], strict=False):
+            one["semantic"] = classes
         return found
 
     def describe(self) -> dict[str, Any]:

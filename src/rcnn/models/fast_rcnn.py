@@ -99,12 +99,12 @@ class FastRCNN(Model):
         Raises:
             ValueError: an image without proposals.
         """
-        proposals, generators = external_proposals(targets), batch.generators()
+        proposals, seeds = external_proposals(targets), batch.sampling_seeds()
         features = self.neck(self.backbone(batch.tensors))
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, seeds
         )
-        return self.box.losses(features, sampled, targets, generators)
+        return self.box.losses(features, sampled, targets, seeds)
 
     def detect(
         self,

@@ -111,13 +111,12 @@ class FasterRCNN(Model):
         """Those of both stages."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(self.rpn_features(features, batch.tensors))
-        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
-        generators = batch.generators()
+        proposals, seeds = self.rpn.decode(anchors, batch.extents), batch.sampling_seeds()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, seeds
         )
-        losses = self.rpn.loss(anchors, targets, generators)
-        return losses | self.box.losses(features, sampled, targets, generators)
+        losses = self.rpn.loss(anchors, targets, seeds)
+        return losses | self.box.losses(features, sampled, targets, seeds)
 
     def detect(
         self,

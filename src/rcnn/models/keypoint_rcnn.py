@@ -117,10 +117,9 @@ class KeypointRCNN(Model):
         """Those of the RPN and of each head."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)
-        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
-        generators = batch.generators()
+        proposals, seeds = self.rpn.decode(anchors, batch.extents), batch.sampling_seeds()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, seeds
         )
         posed = self.keypoint.select_positives(sampled)
         branches = self.keypoint.losses(self.keypoint.pool(features, posed.regions), posed, targets)
@@ -128,8 +127,8 @@ class KeypointRCNN(Model):
             outlined = self.mask.select_positives(sampled, targets)
             branches |= self.mask.losses(self.mask.pool(features, outlined.regions), outlined, targets)
         return (
-            self.rpn.loss(anchors, targets, generators)
-            | self.box.losses(features, sampled, targets, generators)
+            self.rpn.loss(anchors, targets, seeds)
+            | self.box.losses(features, sampled, targets, seeds)
             | branches
         )
 

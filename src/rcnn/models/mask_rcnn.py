@@ -78,17 +78,16 @@ class MaskRCNN(Model):
         """Those of the RPN, the box head and the mask head."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)
-        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
-        generators = batch.generators()
+        proposals, seeds = self.rpn.decode(anchors, batch.extents), batch.sampling_seeds()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, seeds
         )
         positives = self.mask.select_positives(sampled, targets)
         pooled = self.box.stage(self.mask.pool(features, positives.regions))
         masks = self.mask.losses(pooled, positives, targets)
         return (
-            self.rpn.loss(anchors, targets, generators)
-            | self.box.losses(features, sampled, targets, generators)
+            self.rpn.loss(anchors, targets, seeds)
+            | self.box.losses(features, sampled, targets, seeds)
             | masks
         )
 

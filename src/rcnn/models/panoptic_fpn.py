@@ -138,16 +138,15 @@ class PanopticFPN(Model):
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)
         pixels = self.semantic(features)
-        proposals = self.rpn.decode(anchors, batch.extents).lists(len(batch))
-        generators = batch.generators()
+        proposals, seeds = self.rpn.decode(anchors, batch.extents), batch.sampling_seeds()
         sampled = sample_proposals(
-            proposals, targets, self.box.num_classes, self.settings.box.sampling, generators
+            proposals, targets, self.box.num_classes, self.settings.box.sampling, seeds
         )
         positives = self.mask.select_positives(sampled, targets)
         masks = self.mask.losses(self.mask.pool(features, positives.regions), positives, targets)
-        of_objects = self.box.losses(features, sampled, targets, generators) | masks
+        of_objects = self.box.losses(features, sampled, targets, seeds) | masks
         return (
-            self.rpn.loss(anchors, targets, generators)
+            self.rpn.loss(anchors, targets, seeds)
             | {name: s.instance_weight * loss for name, loss in of_objects.items()}
             | {k: s.semantic_weight * loss for k, loss in self.semantic.loss(pixels, targets).items()}
         )

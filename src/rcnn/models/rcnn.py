@@ -200,7 +200,11 @@ class RCNN(Model):
             ValueError: an image without proposals.
         """
         sampled = sample_proposals(
-            external_proposals(targets), targets, self.num_classes, self.settings.sampling, batch.generators()
+            external_proposals(targets),
+            targets,
+            self.num_classes,
+            self.settings.sampling,
+            batch.sampling_seeds(),
         )
         boxes, owners = sampled.regions.boxes, sampled.regions.image_indices
         maps = [

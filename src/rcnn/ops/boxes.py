@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from rcnn.device import constant
 from rcnn.layers.operator import is_exporting, operator
 from rcnn.structures import Size
 
@@ -20,49 +21,49 @@ BoxWeights = tuple[float, float, float, float]
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Areas ``[N]`` of boxes ``[N, 4]``.
+    """Areas ``[..., N]`` of boxes ``[..., N, 4]``.
 
     Convention: ``0 0 1 1`` is one pixel and has area 1.
     """
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def intersection(first: Tensor, second: Tensor) -> Tensor:
-    """Areas of overlap ``[N, M]`` of boxes ``[N, 4]`` with boxes ``[M, 4]``."""
+    """Areas of overlap ``[..., N, M]`` of boxes ``[..., N, 4]`` with boxes ``[..., M, 4]``."""
     # Width and height apart: a trailing axis of 2 would make every step below several times slower.
-    a, b = first[:, None], second[None]
+    a, b = first[..., :, None, :], second[..., None, :, :]
     width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
     height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp(min=0)
     return width * height
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union ``[N, M]`` in [0, 1]; 0 where both boxes are empty.
+    """Intersection over union ``[..., N, M]`` in [0, 1]; 0 where both boxes are empty.
 
     Convention: ``0 0 2 1`` and ``1 0 3 1`` share 1 of 3 pixels: 1/3.
     """
     shared = intersection(first, second)
-    union = area(first)[:, None] + area(second)[None, :] - shared
+    union = area(first)[..., :, None] + area(second)[..., None, :] - shared
     return torch.where(union > 0, shared / union, 0.0)
 
 
 def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
-    """The fraction ``[N, M]`` of each box ``[N, 4]`` that is inside each region ``[M, 4]``."""
-    return intersection(boxes, regions) / area(boxes).clamp(min=1e-6)[:, None]
+    """The fraction ``[..., N, M]`` of each box ``[..., N, 4]`` inside each region ``[..., M, 4]``."""
+    return intersection(boxes, regions) / area(boxes).clamp(min=1e-6)[..., None]
 
 
 def encode(boxes: Tensor, anchors: Tensor, weights: BoxWeights = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """Deltas ``[N, 4]`` that take each anchor ``[N, 4]`` to its box ``[N, 4]``; :func:`decode` inverts it.
+    """Deltas ``[..., 4]`` that take each anchor ``[..., 4]`` to its box; :func:`decode` inverts it.
 
     Source: R-CNN appendix C, eqs. 6-9. ``weights`` multiply dx, dy, dw, dh: 10, 10, 5, 5 stand for
     py-faster-rcnn's target standard deviations 0.1, 0.1, 0.2, 0.2.
 
     Convention: anchor ``0 0 10 10`` and box ``5 0 15 10`` give dx = 0.5 and zeros.
     """
-    size = (anchors[:, 2:] - anchors[:, :2]).clamp(min=1e-6)
-    box_size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
-    shift = (boxes[:, :2] + boxes[:, 2:] - anchors[:, :2] - anchors[:, 2:]) / (2 * size)
-    return torch.cat([shift, torch.log(box_size / size)], 1) * boxes.new_tensor(weights)
+    size = (anchors[..., 2:] - anchors[..., :2]).clamp(min=1e-6)
+    box_size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-6)
+    shift = (boxes[..., :2] + boxes[..., 2:] - anchors[..., :2] - anchors[..., 2:]) / (2 * size)
+    return torch.cat([shift, torch.log(box_size / size)], -1) * constant(weights, boxes)
 
 
 def decode(deltas: Tensor, anchors: Tensor, weights: BoxWeights = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
@@ -70,7 +71,7 @@ def decode(deltas: Tensor, anchors: Tensor, weights: BoxWeights = (1.0, 1.0, 1.0
 
     The log sizes are clamped from above at ``MAX_LOG_SIZE``.
     """
-    scaled = deltas / deltas.new_tensor(weights)
+    scaled = deltas / constant(weights, deltas)
     size = (anchors[:, 2:] - anchors[:, :2])[:, None]
     centre = anchors[:, None, :2] + 0.5 * size + scaled[..., :2] * size
     half = 0.5 * size * torch.exp(scaled[..., 2:].clamp(max=MAX_LOG_SIZE))
@@ -119,10 +120,21 @@ def nms(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor
     if is_exporting():
         return _nms_in_cells(boxes, scores, groups, max_iou)
     if boxes.device.type != "cpu":
-        # Groups are shifted apart there, which costs float32 a hundredth of a pixel.
-        kept: Tensor = torchvision.ops.batched_nms(boxes.double(), scores.double(), groups, max_iou)
-        return kept
+        return _nms_in_a_row(boxes, scores, groups, max_iou)
     return grouped_nms(boxes, scores, groups, max_iou)
+
+
+def _nms_in_a_row(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float) -> Tensor:
+    """As :func:`nms`, on a device and of boxes at 0 and above: groups are shifted apart.
+
+    So a single kernel looks at all of them, for which the host waits once. torchvision's ``batched_nms``
+    looks at one group after the other where there are many boxes.
+    """
+    # Shifted by thousands, float32 would be off by a hundredth of a pixel; MPS has nothing else.
+    exact = boxes.to(torch.float32 if boxes.device.type == "mps" else torch.float64)
+    side = torch.cat([exact.flatten(), exact.new_zeros(1)]).max() + 1
+    kept: Tensor = torchvision.ops.nms(exact + (groups * side)[:, None], scores.to(exact.dtype), max_iou)
+    return kept
 
 
 @operator

@@ -8,6 +8,8 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rcnn.device import moved
+
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
     """Sum of smooth L1 distances over all elements: ``0.5 d² / beta`` below ``beta``, else ``d - beta / 2``.
@@ -22,18 +24,19 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
     return torch.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta).sum()
 
 
-def global_normaliser(count: int, device: torch.device) -> float:
+def global_normaliser(count: int | Tensor, device: torch.device) -> float | Tensor:
     """What to divide a sum over ``count`` items by, so that its mean is the one over the whole global batch.
 
     One process: ``count``. Several: the mean of their counts, since their gradients are averaged afterwards;
     without it a process with few positives would weigh each of them more than its neighbour does. Never below
-    1 in all.
+    1 in all. The host does not wait for it.
     """
     if not torch.distributed.is_initialized():
-        return float(max(count, 1))
-    total = torch.tensor([count], dtype=torch.float64, device=device)
+        return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+    total = torch.as_tensor(count, dtype=torch.float64).reshape(1)
+    total = moved(total, device)
     torch.distributed.all_reduce(total)
-    return max(float(total), 1.0) / torch.distributed.get_world_size()
+    return (total[0].clamp(min=1) / torch.distributed.get_world_size()).to(torch.float32)
 
 
 def sum_over_regions(

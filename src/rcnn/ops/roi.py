@@ -4,14 +4,17 @@ Legend: R regions, L levels of the pyramid, C channels, B images, P the output's
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torchvision
 from torch import Tensor
 from torch.nn import functional
 
+from rcnn.device import constant
 from rcnn.layers.operator import is_exporting, operator
+
+AWAY = 1e5  # image pixels to the left of and above every map
 
 
 def assign_levels(
@@ -70,16 +73,42 @@ def roi_pool(
     boxes = torch.cat([image_indices[:, None].to(rois.dtype), rois], 1)
     # The kernels want maps and boxes of one type, and boxes in half precision would be pixels off.
     maps = [feature.to(torch.promote_types(feature.dtype, rois.dtype)) for feature in features]
-    output = maps[0].new_zeros((rois.shape[0], maps[0].shape[1], size, size))
-    for level, (feature, stride) in enumerate(zip(maps, strides, strict=True)):
-        index = (levels == level).nonzero().squeeze(1)
-        pooled = (
-            torchvision.ops.roi_pool(feature, boxes[index], size, 1 / stride)
+
+    def pool(level: int, boxes: Tensor) -> Tensor:
+        pooled: Tensor = (
+            torchvision.ops.roi_pool(maps[level], boxes, size, 1 / strides[level])
             if sampling_ratio is None
-            else torchvision.ops.roi_align(feature, boxes[index], size, 1 / stride, sampling_ratio, aligned)
+            else torchvision.ops.roi_align(
+                maps[level], boxes, size, 1 / strides[level], sampling_ratio, aligned
+            )
         )
-        output = output.index_put((index,), pooled.to(output.dtype))
+        return pooled
+
+    if rois.device.type != "cpu" and not is_exporting():
+        return _sum_of_levels(pool, boxes, levels, len(maps))
+    output = maps[0].new_zeros((rois.shape[0], maps[0].shape[1], size, size))
+    for level in range(len(maps)):
+        index = (levels == level).nonzero().squeeze(1)
+        output = output.index_put((index,), pool(level, boxes[index]).to(output.dtype))
     return output
+
+
+def _sum_of_levels(
+    pool: Callable[[int, Tensor], Tensor], boxes: Tensor, levels: Tensor, num_levels: int
+) -> Tensor:
+    """Each region pooled from its level, without waiting for the device to tell which are on which.
+
+    On the other levels it is moved away from the map, where the kernels read nothing and give exact zeros,
+    forward and backward.
+    """
+    if num_levels == 1:
+        return pool(0, boxes)
+    away = constant((-1.0, -1.0, -1.0, -1.0), boxes) * AWAY
+    moved = torch.cat([boxes[:, :1], away.expand(len(boxes), 4)], 1)
+    total = pool(0, torch.where((levels == 0)[:, None], boxes, moved))
+    for level in range(1, num_levels):
+        total = total + pool(level, torch.where((levels == level)[:, None], boxes, moved))
+    return total
 
 
 @operator

@@ -21,7 +21,7 @@ def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tens
     total = functional.cross_entropy(logits.float(), maps, ignore_index=VOID, reduction="sum")
     if per_image:
         return total / global_normaliser(len(maps), maps.device)
-    return total / global_normaliser(int((maps != VOID).sum()), maps.device)
+    return total / global_normaliser((maps != VOID).sum(), maps.device)
 
 
 def bilinear_kernel(channels: int, stride: int) -> Tensor:

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rcnn.device import moved
+from rcnn.ops.matching import fold_seeds
 from rcnn.structures import Instances, Masks, Size, Skeleton, as_index_list
 
 
@@ -47,9 +49,10 @@ class TargetMasks:
     @classmethod
     def concatenate(cls, parts: Sequence[TargetMasks], size: Size) -> TargetMasks:
         """All masks of ``parts``, which belong to one image of ``size``, one after the other."""
-        all_parts = [cls.empty(size), *parts]
-        pixels = torch.cat([part.pixels for part in all_parts])
-        return cls(pixels, torch.cat([part.windows for part in all_parts]), size)
+        if not parts:
+            return cls.empty(size)
+        pixels = torch.cat([part.pixels for part in parts])
+        return cls(pixels, torch.cat([part.windows for part in parts]), size)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -86,7 +89,7 @@ class TargetMasks:
 
     def to(self, device: torch.device | str) -> TargetMasks:
         """The same masks on another device."""
-        return TargetMasks(self.pixels.to(device), self.windows.to(device), self.size)
+        return TargetMasks(moved(self.pixels, device), moved(self.windows, device), self.size)
 
 
 @dataclass(frozen=True)
@@ -167,15 +170,18 @@ class Targets:
     def to(self, device: torch.device | str) -> Targets:
         """The same truth on another device."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        moved: dict[str, Any] = {
-            k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | TargetMasks)
-        }
-        return replace(self, **moved)
+        there: dict[str, Any] = {k: moved(v, device) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **there, masks=None if self.masks is None else self.masks.to(device))
 
 
 def as_targets(truths: Sequence[Instances | Targets], device: torch.device | str) -> list[Targets]:
     """Truth of any form as :class:`Targets` on ``device``."""
     return [(Targets.from_instances(t) if isinstance(t, Instances) else t).to(device) for t in truths]
+
+
+def without_empty_crowd(targets: Targets) -> Targets:
+    """The same truth, with no ``crowd`` where no object is one, so that nobody has to look on a device."""
+    return targets if targets.crowd is None or targets.crowd.any() else replace(targets, crowd=None)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
@@ -192,7 +198,8 @@ class ImageBatch:
         tensors: float32 ``[B, C, H, W]``, normalised; H and W the largest of the batch, rounded up.
         sizes: the (height, width) that each image really covers.
         seeds: in training, one per image, of the random choices made about it; an image then has the same
-            anchors and proposals sampled in whatever batch and process it is. Empty: torch's own generator.
+            anchors and proposals sampled in whatever batch, process and device it is. Empty: drawn from
+            torch's own generator.
         proposals: external proposals, float32 ``[P, 4]`` of each image in the batch's own coordinates, where
             there is no truth to carry them; else empty.
         size_divisor: H and W are multiples of it.
@@ -204,16 +211,15 @@ class ImageBatch:
     proposals: tuple[Tensor, ...] = ()
     size_divisor: int = 32
 
-    def generators(self) -> list[torch.Generator | None]:
-        """One per image, from ``seeds``; None means torch's own."""
-        if not self.seeds:
-            return [None] * len(self)
-        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
+    def sampling_seeds(self) -> Tensor:
+        """What candidates are sampled with, int64 ``[B]``: ``seeds`` in 32 bits."""
+        seeds = self.seeds or torch.randint(2**62, (len(self),)).tolist()
+        return moved(fold_seeds(seeds), self.tensors.device)
 
     @property
     def extents(self) -> Tensor:
         """``sizes`` as a tensor, float32 ``[B, 2]``."""
-        return self.tensors.new_tensor(self.sizes, dtype=torch.float32).view(-1, 2)
+        return moved(torch.tensor(self.sizes, dtype=torch.float32).view(-1, 2), self.tensors.device)
 
     def equal_groups(self) -> dict[Size, list[int]]:
         """Places of the images that would be padded to the same size alone, by that size."""
@@ -233,17 +239,32 @@ class Regions:
 
     Attributes:
         boxes: float32 ``[R, 4]``.
-        image_indices: int64 ``[R]``, the image of the batch that each is in.
+        image_indices: int64 ``[R]``, the image of the batch that each is in, image by image.
+        most: no image has more, where that is known without looking at them.
     """
 
     boxes: Tensor
     image_indices: Tensor
+    most: int | None = None
 
     @classmethod
     def from_lists(cls, boxes: Sequence[Tensor]) -> Regions:
         """From one tensor ``[N, 4]`` per image."""
         indices = [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
-        return cls(torch.cat(list(boxes)), torch.cat(indices))
+        return cls(torch.cat(list(boxes)), torch.cat(indices), max(map(len, boxes), default=0))
+
+    def padded(self, num_images: int) -> tuple[Tensor, Tensor]:
+        """The boxes ``[B, P, 4]`` of each image, empty ones after them, and whether each is there."""
+        most = self.most
+        if most is None:
+            counts = torch.bincount(self.image_indices, minlength=num_images)
+            most = int(counts.max()) if num_images else 0
+        first = torch.searchsorted(self.image_indices, self.image_indices)
+        place = self.image_indices * most + torch.arange(len(first), device=first.device) - first
+        boxes = self.boxes.new_zeros((num_images * most, 4)).index_copy(0, place, self.boxes)
+        there = torch.zeros(num_images * most, dtype=torch.bool, device=first.device)
+        there = there.index_fill(0, place, True)
+        return boxes.view(num_images, most, 4), there.view(num_images, most)
 
     def lists(self, num_images: int) -> list[Tensor]:
         """The boxes ``[N, 4]`` of each image; :meth:`from_lists` inverts it."""
@@ -330,11 +351,12 @@ def in_equal_groups(
         return detect(
             batch.tensors, batch.extents, Regions.from_lists(batch.proposals) if batch.proposals else None
         )
-    members = [torch.tensor(own, device=batch.tensors.device) for own in groups.values()]
+    members = [moved(torch.tensor(own), batch.tensors.device) for own in groups.values()]
     found = []
     for own, (height, width) in zip(members, groups, strict=True):
         images = batch.tensors[own, :, :height, :width].contiguous(memory_format=torch.channels_last)
-        proposals = [batch.proposals[i] for i in own.tolist()] if batch.proposals else []
+        places = groups[height, width]
+        proposals = [batch.proposals[i] for i in places] if batch.proposals else []
         found.append(detect(images, batch.extents[own], Regions.from_lists(proposals) if proposals else None))
     joined = {
         name: torch.cat([getattr(one, name) for one in found])

@@ -212,29 +212,27 @@ class BoxHead(nn.Module):
         return self.logits(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
 
     def targets(self, sampled: SampledRegions) -> Tensor:
-        """The deltas ``[positives, 4]`` that the positive regions should have."""
-        positive = sampled.is_positive
-        return box_ops.encode(
-            sampled.gt_boxes[positive], sampled.regions.boxes[positive], self.settings.weights
-        )
+        """The deltas ``[R, 4]`` that the positive regions should have."""
+        return box_ops.encode(sampled.gt_boxes, sampled.regions.boxes, self.settings.weights)
 
     def loss(self, logits: Tensor, deltas: Tensor, sampled: SampledRegions) -> dict[str, Tensor]:
         """Cross entropy over all regions, smooth L1 over the positives, both per sampled region (eq. 1)."""
         count = global_normaliser(len(sampled.labels), logits.device)
         classes = functional.cross_entropy(logits, sampled.labels, reduction="sum") / count
-        positive = sampled.is_positive.nonzero().squeeze(1)
-        column = torch.zeros_like(positive) if deltas.shape[1] == 1 else sampled.labels[positive]
-        boxes = smooth_l1(deltas[positive, column], self.targets(sampled), self.settings.beta) / count
-        return {"classes": classes, "boxes": boxes}
+        column = sampled.labels.clamp(max=deltas.shape[1] - 1)  # the background has none
+        own = deltas[torch.arange(len(column), device=column.device), column]
+        # At no distance there is neither a loss nor a gradient.
+        wanted = torch.where(sampled.is_positive[:, None], self.targets(sampled), own.detach())
+        return {"classes": classes, "boxes": smooth_l1(own, wanted, self.settings.beta) / count}
 
     def losses(
         self,
         features: Sequence[Tensor],
         sampled: SampledRegions,
         truths: Sequence[Targets],
-        generators: Sequence[torch.Generator | None],
+        seeds: Tensor,
     ) -> dict[str, Tensor]:
-        """Both losses of the sampled regions; only a cascade needs truths and generators for more of them."""
+        """Both losses of the sampled regions; only a cascade needs truths and seeds for more of them."""
         logits, deltas = self(features, sampled.regions)
         return self.loss(logits, deltas, sampled)
 

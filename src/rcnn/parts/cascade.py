@@ -16,7 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from rcnn.device import moved
 from rcnn.ops import boxes as box_ops
+from rcnn.ops.matching import PROPOSALS
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
@@ -71,7 +73,7 @@ class CascadeHead(nn.Module):
         features: Sequence[Tensor],
         sampled: SampledRegions,
         truths: Sequence[Targets],
-        generators: Sequence[torch.Generator | None],
+        seeds: Tensor,
     ) -> dict[str, Tensor]:
         """Both losses of every step, ``classes_1``, ``boxes_1`` and on.
 
@@ -79,21 +81,21 @@ class CascadeHead(nn.Module):
             features: maps ``[B, C, H, W]``.
             sampled: the regions of the first step.
             truths: of each image, from which those of the later steps get their labels.
-            generators: the generator of each image.
+            seeds: the sampling seed of each image.
         """
         losses: dict[str, Tensor] = {}
         shared = [_scale_gradient(level, 1 / len(self.steps)) for level in features]
-        sizes = features[0].new_tensor([truth.size for truth in truths], dtype=torch.float32)
+        sizes = moved(torch.tensor([truth.size for truth in truths]).float(), features[0].device)
         before: Regions | None = None
         for number, step in enumerate(self.steps, start=1):
             assert isinstance(step, BoxHead)
             if before is not None:
-                boxes = [
-                    own[box_ops.larger_than(own, step.settings.min_side)] for own in before.lists(len(truths))
-                ]
+                large = box_ops.larger_than(before.boxes, step.settings.min_side).nonzero()[:, 0]
+                left = Regions(before.boxes[large], before.image_indices[large], most=before.most)
                 sampled = sample_proposals(
-                    boxes, truths, self.num_classes, step.settings.sampling, generators
-                )
+                    left, truths, self.num_classes, step.settings.sampling, seeds,
+                    stream=PROPOSALS + number - 1,
+                )  # fmt: skip
             logits, deltas = step(shared, sampled.regions)
             own = step.loss(logits, deltas, sampled)
             losses |= {f"{name}_{number}": loss for name, loss in own.items()}
@@ -151,4 +153,4 @@ def _scale_gradient(features: Tensor, scale: float) -> Tensor:
 def _moved(step: BoxHead, deltas: Tensor, regions: Regions, sizes: Tensor) -> Regions:
     """The regions where the deltas ``[R, 1, 4]`` take them, inside their images of ``sizes`` ``[B, 2]``."""
     boxes = box_ops.decode(deltas, regions.boxes, step.settings.weights)[:, 0]
-    return Regions(box_ops.clip(boxes, sizes[regions.image_indices]), regions.image_indices)
+    return replace(regions, boxes=box_ops.clip(boxes, sizes[regions.image_indices]))

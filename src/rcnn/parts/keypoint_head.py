@@ -18,9 +18,11 @@ from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import ClassKeys, Rows
 from rcnn.parts.regions import SampledRegions
+from rcnn.parts.truth_batch import rows_of
 
 # Regions that a CPU trains on at a time; with fewer the weights' gradients are as large as what it saves.
 CHUNK_REGIONS = 64
+UNSEEN = -1  # in place of the cell of a keypoint that is not learned
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class KeypointHead(nn.Module):
 
     def select_positives(self, sampled: SampledRegions) -> SampledRegions:
         """The positive regions in the loss: all, or at most ``max_regions`` of each image."""
-        return sampled.limit_positives(self.settings.max_regions)
+        return sampled.positives(self.settings.max_regions)
 
     def losses(
         self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]
@@ -96,18 +98,17 @@ class KeypointHead(nn.Module):
         cells, seen = self._targets(positives, truths, 4 * pooled.shape[-1])
 
         def total(maps: Tensor, cells: Tensor, seen: Tensor) -> Tensor:
-            return functional.cross_entropy(self.head(maps).flatten(2)[seen], cells[seen], reduction="sum")
+            logits, wanted = self.head(maps).flatten(0, 1).flatten(1), torch.where(seen, cells, UNSEEN)
+            return functional.cross_entropy(logits, wanted.flatten(), ignore_index=UNSEEN, reduction="sum")
 
         parts = max(1, -(-len(pooled) // CHUNK_REGIONS))
         loss = sum_over_regions(total, [pooled, cells, seen], [self.layers, self.logits], parts)
-        return {"keypoints": loss / global_normaliser(int(seen.sum()), pooled.device)}
+        return {"keypoints": loss / global_normaliser(seen.sum(), pooled.device)}
 
     def _targets(
         self, positives: SampledRegions, truths: Sequence[Targets], side: int
     ) -> tuple[Tensor, Tensor]:
         """The cell of each keypoint, ``[R, K]``, and whether there is one."""
-        device = positives.regions.boxes.device
-        own = torch.zeros((len(positives.gt_indices), self.settings.count, 3), device=device)
         for i, truth in enumerate(truths):
             if not len(truth):
                 continue
@@ -117,8 +118,10 @@ class KeypointHead(nn.Module):
                     f"the truth of image {truth.path or i} has {has} keypoints, the keypoint head "
                     f"{self.settings.count}: set model.keypoint.count, or train a model without keypoints"
                 )
-            mine = positives.regions.image_indices == i
-            own[mine] = truth.keypoints[positives.gt_indices[mine]]
+        regions = positives.regions
+        parts = [t.keypoints for t in truths if t.keypoints is not None and len(t)]
+        everyone = torch.cat([regions.boxes.new_zeros((0, self.settings.count, 3)), *parts])
+        own = everyone[rows_of(regions.image_indices, positives.gt_indices, truths)]
         return keypoint_cells(own, positives.regions.boxes, side)
 
     @torch.no_grad()

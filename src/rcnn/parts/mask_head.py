@@ -26,6 +26,7 @@ from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import BACKGROUND, ClassKeys, Rows, each_of, weight_and_bias
 from rcnn.parts.own_layers import own_layers
 from rcnn.parts.regions import SampledRegions
+from rcnn.parts.truth_batch import rows_of
 from rcnn.structures.trace import watched
 
 # Numbers in the maps of doubled side that a CPU computes at a time, 32 megabytes.
@@ -146,29 +147,34 @@ class MaskHead(nn.Module):
     @torch.no_grad()
     def targets(self, sampled: SampledRegions, truths: Sequence[Targets], size: int) -> Tensor:
         """The part of its mask inside each positive region, resized and cut at 0.5: ``[R, M, M]`` of 0, 1."""
-        targets = []
         for i, truth in enumerate(truths):
-            mine = sampled.regions.image_indices == i
             if truth.masks is None and len(truth):
                 raise ValueError(
                     f"the truth of image {truth.path or i} has no masks, which a mask head needs: "
                     "train a box model"
                 )
-            masks = TargetMasks.empty(truth.size).to(mine.device) if truth.masks is None else truth.masks
-            targets.append(mask_targets(masks, sampled.gt_indices[mine], sampled.regions.boxes[mine], size))
-        return (torch.cat(targets) >= 0.5).float()
+        regions = sampled.regions
+        masks = TargetMasks.concatenate([t.masks for t in truths if t.masks is not None], truths[0].size)
+        if not len(masks):
+            return regions.boxes.new_zeros((len(regions.boxes), size, size))
+        rows = rows_of(regions.image_indices, sampled.gt_indices, truths)
+        return (mask_targets(masks, rows, regions.boxes, size) >= 0.5).float()
 
     def select_positives(self, sampled: SampledRegions, truths: Sequence[Targets]) -> SampledRegions:
         """The positive regions in the loss: all, or at most ``max_regions`` of each image.
 
         Regions of objects whose outline is not known (``has_mask``) are left out.
         """
-        outlined = sampled.is_positive.clone()
-        for i, truth in enumerate(truths):
-            if truth.has_mask is not None:
-                mine = sampled.is_positive & (sampled.regions.image_indices == i)
-                outlined[mine] = truth.has_mask[sampled.gt_indices[mine]]
-        return replace(sampled, is_positive=outlined).limit_positives(self.settings.max_regions)
+        if any(truth.has_mask is not None for truth in truths) and any(map(len, truths)):
+            known = torch.cat([
+                torch.ones_like(t.labels, dtype=torch.bool) if t.has_mask is None else t.has_mask
+                for t in truths
+            ])  # fmt: skip
+            rows = rows_of(sampled.regions.image_indices, sampled.gt_indices, truths)
+            # Background of an image without objects has the row of another.
+            outlined = known[rows.clamp(max=len(known) - 1)]
+            sampled = replace(sampled, is_positive=sampled.is_positive & outlined)
+        return sampled.positives(self.settings.max_regions)
 
     def losses(
         self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]

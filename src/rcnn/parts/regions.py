@@ -1,22 +1,27 @@
 """Proposals: the input regions of the second stage, from the RPN or external.
 
-Legend: N proposals of one image, R regions of a batch, G true boxes.
+Legend: B images, N proposals of one image, P those of the image that has most, R regions of a batch, G true
+boxes, A candidates.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.ops import boxes as box_ops
-from rcnn.ops.matching import IGNORED, NEGATIVE, match, sample
+from rcnn.ops.matching import IGNORED, NEGATIVE, PROPOSALS, WORD, match, random_keys, sample
 from rcnn.parts.batch import Regions, Targets
+from rcnn.parts.truth_batch import TruthBatch
+
+GT_CHUNK_SIZE = 64  # true boxes whose overlaps with all candidates are in memory at once
+MAX_CANDIDATES = WORD  # the highest number of a candidate
 
 
-def external_proposals(targets: Sequence[Targets]) -> list[Tensor]:
-    """The proposals ``[P, 4]`` that come with the truth of each image.
+def external_proposals(targets: Sequence[Targets]) -> Regions:
+    """The proposals that come with the truth of each image.
 
     Raises:
         ValueError: an image without proposals.
@@ -28,7 +33,7 @@ def external_proposals(targets: Sequence[Targets]) -> list[Tensor]:
                 f"{target.path}: no proposals, which this model needs: see rcnn.data.external_proposals"
             )
         boxes.append(target.proposals)
-    return boxes
+    return Regions.from_lists(boxes)
 
 
 @dataclass(frozen=True)
@@ -50,22 +55,21 @@ class SampledRegions:
     is_positive: Tensor
     gt_boxes: Tensor
 
-    def positives(self) -> "SampledRegions":
-        """Only the positive regions."""
-        keep = self.is_positive
-        regions = Regions(self.regions.boxes[keep], self.regions.image_indices[keep])
-        return SampledRegions(
-            regions, self.labels[keep], self.gt_indices[keep], self.is_positive[keep], self.gt_boxes[keep]
-        )
-
-    def limit_positives(self, max_per_image: int | None) -> "SampledRegions":
+    def positives(self, max_per_image: int | None = None) -> "SampledRegions":
         """The positive regions, at most this number per image; in random order, so the draw is fair."""
-        positives = self.positives()
-        if max_per_image is None:
-            return positives
-        images = positives.regions.image_indices
-        rank = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
-        return replace(positives, is_positive=rank < max_per_image).positives()
+        keep = self.is_positive
+        if max_per_image is not None:
+            images, seen = self.regions.image_indices, keep.cumsum(0)
+            first = torch.searchsorted(images, images)
+            keep = keep & (seen - seen[first] + keep[first].to(seen.dtype) <= max_per_image)
+        chosen = keep.nonzero()[:, 0]
+        regions = Regions(
+            self.regions.boxes[chosen], self.regions.image_indices[chosen], most=self.regions.most
+        )
+        return SampledRegions(
+            regions, self.labels[chosen], self.gt_indices[chosen], self.is_positive[chosen],
+            self.gt_boxes[chosen],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,53 +105,57 @@ class SamplingSettings:
 
 
 def sample_proposals(
-    proposals: Sequence[Tensor],
+    proposals: Regions,
     truths: Sequence[Targets],
     num_classes: int,
     settings: SamplingSettings,
-    generators: Sequence[torch.Generator | None],
+    seeds: Tensor,
+    *,
+    stream: int = PROPOSALS,
 ) -> SampledRegions:
-    """Draw training regions from each image's proposals ``[N, 4]``, with its generator (Fast R-CNN §2.3)."""
-    chosen = [
-        _sample_image(p, t, num_classes, settings, generator)
-        for p, t, generator in zip(proposals, truths, generators, strict=True)
-    ]
-    boxes, labels, truth, positive, gt_boxes = zip(*chosen, strict=True)
+    """Draw training regions from each image's proposals (Fast R-CNN §2.3).
+
+    Args:
+        proposals: of all images.
+        truths: of each image.
+        num_classes: K, the label of the background.
+        settings: which are drawn.
+        seeds: of each image, from :meth:`rcnn.parts.batch.ImageBatch.sampling_seeds`.
+        stream: which of the random numbers of an image, see :func:`rcnn.ops.matching.random_keys`.
+    """
+    truth = TruthBatch.from_targets(truths)
+    boxes, there = proposals.padded(len(truth))
+    numbers = torch.arange(boxes.shape[1], device=boxes.device)
+    if settings.append_gt:
+        boxes, there = torch.cat([boxes, truth.boxes], 1), torch.cat([there, truth.real], 1)
+        # Numbers from the end, so that those of proposals do not depend on the rest of the batch.
+        own = MAX_CANDIDATES - torch.arange(truth.boxes.shape[1], device=boxes.device)
+        numbers = torch.cat([numbers, own])
+    index, status = match_truth(boxes, truth, settings)
+    keys = random_keys(seeds, numbers, stream)
+    drawn = sample(status.masked_fill(~there, IGNORED), keys, settings.count, settings.positive_fraction)
+    place = drawn.chosen.flatten().nonzero()[:, 0]
+    image, is_positive = place // drawn.index.shape[1], drawn.positive.flatten()[place]
+    chosen = drawn.index.flatten()[place]
+    regions, matched = boxes[image, chosen], index[image, chosen]
     return SampledRegions(
-        Regions.from_lists(boxes),
-        torch.cat(labels),
-        torch.cat(truth),
-        torch.cat(positive),
-        torch.cat(gt_boxes),
+        Regions(regions, image, most=settings.count),
+        torch.where(is_positive, truth.labels[image, matched], num_classes),
+        matched,
+        is_positive,
+        torch.where(is_positive[:, None], truth.boxes[image, matched], regions),
     )
 
 
-def _sample_image(
-    proposals: Tensor,
-    truth: Targets,
-    num_classes: int,
-    settings: SamplingSettings,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    real, crowds = split_crowds(truth)
-    gt_boxes = truth.boxes[real]
-    if settings.append_gt:
-        proposals = torch.cat([proposals, gt_boxes])
-    overlap = box_ops.iou(gt_boxes, proposals)
-    index, status = match(overlap, settings.positive_iou, settings.background_iou[1], keep_best=False)
-    if settings.background_iou[0] > 0 and len(gt_boxes):
-        status[overlap.max(0).values < settings.background_iou[0]] = IGNORED
-    ignore_in_crowds(status, proposals, crowds, settings.max_crowd_overlap)
-    positive, negative = sample(status, settings.count, settings.positive_fraction, generator)
-    keep = torch.cat([positive, negative])
-    is_positive = torch.arange(len(keep), device=keep.device) < len(positive)
-    boxes = proposals[keep]
-    if len(real) == 0:
-        background = torch.full_like(keep, num_classes)
-        return boxes, background, torch.zeros_like(keep), is_positive, boxes
-    matched = real[index[keep]]
-    labels = torch.where(is_positive, truth.labels[matched], num_classes)
-    return boxes, labels, matched, is_positive, torch.where(is_positive[:, None], truth.boxes[matched], boxes)
+def match_truth(boxes: Tensor, truth: TruthBatch, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
+    """The object and the label ``[B, P]`` of proposals ``[B, P, 4]``, see :func:`rcnn.ops.matching.match`."""
+    overlap = box_ops.iou(truth.boxes, boxes).masked_fill(~truth.real[..., None], -1)
+    low, high = settings.background_iou
+    index, status = match(overlap, settings.positive_iou, high, keep_best=False)
+    if low > 0:
+        slight = (overlap.max(1).values < low) & truth.has_objects
+        status = status.masked_fill(slight, IGNORED)
+    return index, ignore_in_crowds(status, boxes, truth, settings.max_crowd_overlap)
 
 
 def split_crowds(truth: Targets) -> tuple[Tensor, Tensor]:
@@ -157,8 +165,21 @@ def split_crowds(truth: Targets) -> tuple[Tensor, Tensor]:
     return (~truth.crowd).nonzero().squeeze(1), truth.boxes[truth.crowd]
 
 
-def ignore_in_crowds(labels: Tensor, candidates: Tensor, crowds: Tensor, max_overlap: float) -> None:
-    """Turn negatives that are mostly inside a crowd region into ignored ones, in place."""
-    if len(crowds):
-        inside = box_ops.covered_fraction(candidates, crowds).max(1).values > max_overlap
-        labels[inside & (labels == NEGATIVE)] = IGNORED
+def ignore_in_crowds(labels: Tensor, candidates: Tensor, truth: TruthBatch, max_overlap: float) -> Tensor:
+    """Labels ``[B, A]`` with negatives that are mostly inside a crowd region ignored.
+
+    Args:
+        labels: of :func:`rcnn.ops.matching.match`.
+        candidates: ``[B, A, 4]``, or ``[A, 4]`` of all images.
+        truth: of the images.
+        max_overlap: the fraction of its area that a negative may have in a crowd region.
+    """
+    if truth.crowd is None:
+        return labels
+    inside = torch.zeros_like(labels, dtype=torch.bool)
+    for boxes, crowd in zip(
+        torch.split(truth.boxes, GT_CHUNK_SIZE, 1), torch.split(truth.crowd, GT_CHUNK_SIZE, 1), strict=True
+    ):
+        covered = box_ops.covered_fraction(candidates, boxes) > max_overlap  # [B, A, g]
+        inside |= (covered & crowd[:, None]).any(2)
+    return labels.masked_fill(inside & (labels == NEGATIVE), IGNORED)

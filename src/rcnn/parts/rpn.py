@@ -8,7 +8,7 @@ every later code; the two are equivalent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,17 +16,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.config.ranges import check_ranges, ranged
+from rcnn.device import constant, moved
 from rcnn.layers.conv import Conv3x3
+from rcnn.layers.operator import is_exporting
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
 from rcnn.ops.losses import global_normaliser, smooth_l1
-from rcnn.ops.matching import IGNORED, match_chunks, sample
+from rcnn.ops.matching import ANCHORS, IGNORED, Sample, match_chunks, random_keys, sample
 from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.fpn import separable
-from rcnn.parts.regions import ignore_in_crowds, split_crowds
+from rcnn.parts.regions import GT_CHUNK_SIZE, ignore_in_crowds
+from rcnn.parts.truth_batch import TruthBatch
+from rcnn.structures import Size
 from rcnn.structures.trace import watched
 
-GT_CHUNK_SIZE = 64  # true boxes whose overlaps with all anchors are in memory at once
+MAX_OVERLAPS = 2**27  # numbers in the overlaps of a device's images, half a gigabyte
+MAX_CANDIDATES_AT_ONCE = 2**16  # suppressed together by a device, half a gigabyte
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,8 @@ class RPN(nn.Module):
             batch, _, height, width = hidden.shape
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).reshape(batch, -1))
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4))
-            cell = cell_anchors(sizes, self.settings.ratios, self.settings.rounding).to(feature.device)
+            cell = cell_anchors(sizes, self.settings.ratios, self.settings.rounding)
+            cell = constant(tuple(map(tuple, cell.tolist())), feature.new_empty(0, dtype=torch.float32))
             step = (stride, stride)
             if self.settings.strides == "inferred":
                 step = (self._image_side(features, 2) // height, self._image_side(features, 3) // width)
@@ -177,68 +183,86 @@ class RPN(nn.Module):
         return features[0].shape[dim] * self.strides[0]
 
     @torch.no_grad()
-    def targets(self, anchors: Tensor, truth: Targets) -> tuple[Tensor, Tensor]:
-        """Labels ``[N]`` (1, 0, -1) and true boxes ``[N, 4]`` of all anchors of one image (§3.1.2)."""
-        real, crowds = split_crowds(truth)
-        gt_boxes = truth.boxes[real]
-        outside = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-        if not self.settings.cross_boundary:
-            height, width = truth.size
-            limit = anchors.new_tensor([width, height])
-            outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2:] > limit).any(1)
-        # Each object's best anchor is sought among those that may train, as py-faster-rcnn does.
-        parts = torch.split(gt_boxes, GT_CHUNK_SIZE)
-        overlaps = (box_ops.iou(part, anchors).masked_fill_(outside, 0) for part in parts)
+    def match(self, anchors: Tensor, truths: Sequence[Targets]) -> tuple[Tensor, Tensor]:
+        """The object that each anchor is responsible for, and its label (§3.1.2), both ``[B, N]``.
+
+        Labels are 1, 0 and -1, see :func:`rcnn.ops.matching.match`; objects are those of the anchor's image.
+        """
+        at_once = 1
+        if anchors.device.type != "cpu":  # where one image alone does not fill the cores
+            at_once = max(1, MAX_OVERLAPS // max(1, len(anchors) * GT_CHUNK_SIZE))
+        found = [
+            self._match(anchors, TruthBatch.from_targets(truths[first : first + at_once]))
+            for first in range(0, len(truths), at_once)
+        ]
+        index, labels = zip(*found, strict=True)
+        return torch.cat(index), torch.cat(labels)
+
+    def _match(self, anchors: Tensor, truth: TruthBatch) -> tuple[Tensor, Tensor]:
+        outside = self._outside(anchors, truth.sizes)  # [B, N]
+
+        def overlap(boxes: Tensor, real: Tensor) -> Tensor:
+            found = box_ops.iou(boxes, anchors)  # [B, g, N]
+            if not self.settings.cross_boundary:
+                # Each object's best anchor is sought among those that may train, as py-faster-rcnn does.
+                found = found.masked_fill_(outside[:, None], 0)
+            return found if truth.full else found.masked_fill_(~real[..., None], -1)
+
+        parts = zip(
+            torch.split(truth.boxes, GT_CHUNK_SIZE, 1), torch.split(truth.real, GT_CHUNK_SIZE, 1), strict=True
+        )
         index, labels = match_chunks(
-            overlaps, anchors.new_zeros(len(anchors)), self.settings.positive_iou,
-            self.settings.negative_iou, keep_best=True,
+            (overlap(boxes, real) for boxes, real in parts), anchors.new_zeros((len(truth), len(anchors))),
+            self.settings.positive_iou, self.settings.negative_iou, keep_best=True,
         )  # fmt: skip
-        ignore_in_crowds(labels, anchors, crowds, self.settings.max_crowd_overlap)
-        labels[outside] = IGNORED
-        return labels, gt_boxes[index] if len(gt_boxes) else anchors
+        labels = ignore_in_crowds(labels, anchors, truth, self.settings.max_crowd_overlap)
+        return index, labels if self.settings.cross_boundary else labels.masked_fill(outside, IGNORED)
 
-    def loss(
-        self, output: RPNOutput, truths: Sequence[Targets], generators: Sequence[torch.Generator | None]
-    ) -> dict[str, Tensor]:
-        """Both losses of eq. 1 over the anchors sampled from each image, drawn with its generator."""
-        chosen, is_positive, target_deltas = [], [], []
-        num_anchors = len(output.anchors)
-        for i, (truth, generator) in enumerate(zip(truths, generators, strict=True)):
-            labels, gt_boxes = self.targets(output.anchors, truth)
-            positive, negative = sample(
-                labels, self.settings.count, self.settings.positive_fraction, generator
-            )
-            chosen.append(torch.cat([positive, negative]) + i * num_anchors)
-            is_positive.append(
-                torch.arange(len(positive) + len(negative), device=labels.device) < len(positive)
-            )
-            target_deltas.append(box_ops.encode(gt_boxes[positive], output.anchors[positive]))
-        return self.sampled_loss(output, torch.cat(chosen), torch.cat(is_positive), torch.cat(target_deltas))
+    def _outside(self, anchors: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Bool ``[B, N]``: anchors that cross the border of images of these sizes; none where all train."""
+        if self.settings.cross_boundary:
+            return anchors.new_zeros((len(sizes), 0), dtype=torch.bool)
+        limits = moved(torch.tensor([[width, height] for height, width in sizes]), anchors.device)
+        beyond = anchors[None, :, 2:] > limits[:, None]
+        return (anchors[:, :2] < 0).any(1) | beyond.any(2)
 
-    def sampled_loss(
-        self, output: RPNOutput, chosen: Tensor, positive: Tensor, target_deltas: Tensor
-    ) -> dict[str, Tensor]:
+    def loss(self, output: RPNOutput, truths: Sequence[Targets], seeds: Tensor) -> dict[str, Tensor]:
+        """Both losses of eq. 1 over the anchors sampled from each image, with its seed of ``seeds`` [B]."""
+        index, labels = self.match(output.anchors, truths)
+        numbers = torch.arange(len(output.anchors), device=labels.device)
+        keys = random_keys(seeds, numbers, ANCHORS)
+        drawn = sample(labels, keys, self.settings.count, self.settings.positive_fraction)
+        truth = TruthBatch.from_targets(truths)
+        images = torch.arange(len(truth), device=labels.device)[:, None]
+        gt_boxes = truth.boxes[images, index[images, drawn.index]]  # [B, S, 4]
+        return self.sampled_loss(output, drawn, gt_boxes)
+
+    def sampled_loss(self, output: RPNOutput, drawn: Sample, gt_boxes: Tensor) -> dict[str, Tensor]:
         """The losses over given anchors.
 
         Args:
             output: of :meth:`forward`.
-            chosen: int64 ``[S]``, anchors of the whole batch, image i's starting at i * N.
-            positive: bool ``[S]``.
-            target_deltas: ``[positives, 4]``, the deltas that the positives should have.
+            drawn: anchors of each image, ``[B, S]``.
+            gt_boxes: ``[B, S, 4]``, what the positives should become; the others' are not looked at.
         """
-        logits = output.objectness.flatten()[chosen]
-        deltas = output.deltas.flatten(0, 1)[chosen[positive]]
+        images = torch.arange(len(drawn.index), device=drawn.index.device)[:, None]
+        logits, deltas = output.objectness[images, drawn.index], output.deltas[images, drawn.index]
         objectness = functional.binary_cross_entropy_with_logits(
-            logits, positive.to(logits.dtype), reduction="sum"
+            logits, drawn.positive.to(logits.dtype), drawn.chosen.to(logits.dtype), reduction="sum"
         )
-        boxes = smooth_l1(deltas, target_deltas, self.settings.beta) * self.settings.box_weight
+        wanted = box_ops.encode(gt_boxes, output.anchors[drawn.index])
+        # At no distance there is neither a loss nor a gradient.
+        wanted = torch.where(drawn.positive[..., None], wanted, deltas.detach())
+        boxes = smooth_l1(deltas, wanted, self.settings.beta) * self.settings.box_weight
         batch = len(output.objectness)
         if self.settings.normaliser == "paper":
             positions = output.anchors.shape[0] / (len(self.settings.sizes[0]) * len(self.settings.ratios))
-            norms: tuple[float, float] = (self.settings.count * batch, positions * batch)
-        else:
-            norms = (global_normaliser(len(chosen), chosen.device),) * 2
-        return {"rpn_objectness": objectness / norms[0], "rpn_boxes": boxes / norms[1]}
+            return {
+                "rpn_objectness": objectness / (self.settings.count * batch),
+                "rpn_boxes": boxes / (positions * batch),
+            }
+        count = global_normaliser(drawn.chosen.sum(), logits.device)
+        return {"rpn_objectness": objectness / count, "rpn_boxes": boxes / count}
 
     @torch.no_grad()
     def decode(
@@ -264,6 +288,8 @@ class RPN(nn.Module):
             most: int | Tensor = min_proposals.clamp(min=post)
         else:
             pre, most = max(pre, min_proposals), max(post, min_proposals)
+        if (at_once := self._images_at_once(output, pre)) < len(output.objectness):
+            return self._decode_in_parts(output, sizes, at_once, min_proposals, min_candidates)
         start, parts = 0, []
         for size in output.num_anchors_per_level:
             parts.append(
@@ -280,7 +306,28 @@ class RPN(nn.Module):
                 nms_iou=self.settings.nms_iou, unsuppressed=unsuppressed, kept=keep, pre_nms=pre,
                 post_nms=most,
             )  # fmt: skip
-        return Regions(boxes[keep], images[keep])
+        bound = None if isinstance(most, Tensor) else most
+        return Regions(boxes[keep], images[keep], most=bound)
+
+    def _images_at_once(self, output: RPNOutput, pre: int) -> int:
+        """The images whose candidates a device suppresses together, in memory as their number squared."""
+        if output.objectness.device.type == "cpu" or is_exporting():
+            return len(output.objectness)
+        candidates = sum(min(pre, size) for size in output.num_anchors_per_level)
+        return max(1, MAX_CANDIDATES_AT_ONCE // max(1, candidates))
+
+    def _decode_in_parts(
+        self, output: RPNOutput, sizes: Tensor, at_once: int, min_proposals: int | Tensor, min_candidates: int
+    ) -> Regions:
+        """As :meth:`decode`, of some images after the others."""
+        found = []
+        for first in range(0, len(sizes), at_once):
+            some = slice(first, first + at_once)
+            part = replace(output, objectness=output.objectness[some], deltas=output.deltas[some])
+            own = self.decode(part, sizes[some], min_proposals=min_proposals, min_candidates=min_candidates)
+            found.append(replace(own, image_indices=own.image_indices + first))
+        boxes, images = (torch.cat(v) for v in zip(*((f.boxes, f.image_indices) for f in found), strict=True))
+        return Regions(boxes, images, most=found[0].most)
 
     def _best_of_level(
         self, output: RPNOutput, level: slice, count: int | torch.SymInt, sizes: Tensor
@@ -292,9 +339,13 @@ class RPN(nn.Module):
         boxes = box_ops.decode(output.deltas[images, index][:, None], output.anchors[index])[:, 0]
         boxes = box_ops.clip(boxes, sizes[images])
         good = box_ops.larger_than(boxes, self.settings.min_side)
+        good &= logits.sigmoid() >= self.settings.min_objectness
+        if boxes.device.type != "cpu" and not is_exporting():
+            # A device would have to be waited for: the others stay, as those of no image.
+            return boxes, logits, torch.where(good, images, sizes.shape[0])
         # Filtered per level: concatenating first, where each length is the least of two symbols, costs the
         # exporter minutes.
-        keep = (good & (logits.sigmoid() >= self.settings.min_objectness)).nonzero()[:, 0]
+        keep = good.nonzero()[:, 0]
         if (trace := watched()) is not None:
             trace.note("rpn.level", "FPN §4.1", anchors=index, kept=keep)
         return boxes[keep], logits[keep], images[keep]

@@ -77,7 +77,7 @@ class ProposalNetwork(nn.Module):
     def forward(self, batch: ImageBatch, targets: list[Targets]) -> Output:
         """The two losses of the RPN (eq. 1)."""
         anchors = self.rpn(self.neck(self.backbone(batch.tensors)))
-        return Output(self.rpn.loss(anchors, targets, batch.generators()))
+        return Output(self.rpn.loss(anchors, targets, batch.sampling_seeds()))
 
 
 @dataclass(frozen=True)
