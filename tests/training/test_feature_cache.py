@@ -127,14 +127,14 @@ def test_a_full_disk_is_said_and_changes_nothing(
 def test_a_resumed_run_has_the_same_end(iteration: int, whole: Trainer, tmp_path: Path) -> None:
     """It computes again what it needs of what was lost with the first process."""
     first = trainer_of(frozen(save_every=0.0), tmp_path)
-    step = first.step
+    step = first._launch
 
     def stopping(*given: Any) -> Any:
         if first.state.iteration == iteration:
             raise ConnectionError
         return step(*given)
 
-    first.step = stopping  # type: ignore[method-assign]
+    first._launch = stopping  # type: ignore[method-assign]
     with pytest.raises(ConnectionError):
         first.run()
     second = trainer_of(frozen(save_every=0.0), tmp_path)
@@ -176,13 +176,13 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from training.test_feature_cache import frozen, trainer_of
 trainer = trainer_of(frozen(), Path(sys.argv[1]))
-step = trainer.step
+step = trainer._launch
 def killed(*given):
     if trainer.state.iteration == 4:
         assert trainer.features.size > 0
         os.kill(os.getpid(), 9)
     return step(*given)
-trainer.step = killed
+trainer._launch = killed
 trainer.run()
 """
 

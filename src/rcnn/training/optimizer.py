@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,22 @@ def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
         for (in_backbone, decays), parameters in groups.items()
     ]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(entries, lr=settings.lr, momentum=settings.momentum)
+        return _sgd(entries, settings)
     return torch.optim.AdamW(entries, lr=settings.lr, fused=True)
+
+
+def _sgd(entries: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.SGD:
+    """SGD; on a device its fused form, the one that can leave out a step without the host's knowing."""
+    on_device = any(p.device.type != "cpu" for entry in entries for p in entry["params"])
+    optimizer = torch.optim.SGD(
+        entries, lr=settings.lr, momentum=settings.momentum, fused=True if on_device else None
+    )
+    if on_device and settings.momentum:
+        # It would begin with memory as it is, and a first step that is left out would keep that.
+        for entry in entries:
+            for parameter in entry["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def restore_memory_layout(optimizer: torch.optim.Optimizer) -> None:
@@ -55,16 +70,24 @@ class WeightEMA:
         self.shadow = _copied(network) if decay else {}
 
     @torch.no_grad()
-    def update(self, iteration: int) -> None:
-        """Move towards the current weights; faster at first, to forget the initial weights."""
+    def update(self, iteration: int, moves: Tensor | None = None) -> None:
+        """Move towards the current weights; faster at first, to forget the initial weights.
+
+        Args:
+            iteration: steps done before.
+            moves: bool, a scalar on the device: whether to; None: yes.
+        """
         if not self.decay:
             return
         step = 1 - min(self.decay, (1 + iteration) / (10 + iteration))
         for key, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.shadow[key].lerp_(value, step)
+            shadow = self.shadow[key]
+            if not value.is_floating_point():
+                shadow.copy_(value if moves is None else torch.where(moves, value, shadow))
+            elif moves is None:
+                shadow.lerp_(value, step)
             else:
-                self.shadow[key].copy_(value)
+                shadow.lerp_(value, (moves * step).to(value.dtype))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

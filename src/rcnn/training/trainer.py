@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from rcnn import kernels
 from rcnn.data.loader import training_batches
 from rcnn.data.workers import usable_workers
-from rcnn.device import keep_freed_memory
+from rcnn.device import HostCopy, autocast, keep_freed_memory, moved
 from rcnn.io import checkpoint, interruption
 from rcnn.io.interruption import held
-from rcnn.parts.batch import ImageBatch, Output, Targets
+from rcnn.parts.batch import ImageBatch, Output, Targets, without_empty_crowd
 from rcnn.processes.group import (
     from_first_process,
     gathered,
@@ -40,6 +40,15 @@ from rcnn.training.feature_cache import FeatureCache, open_cache, recurring_view
 from rcnn.training.optimizer import WeightEMA, WeightInterpolation, build_optimizer, restore_memory_layout
 from rcnn.training.run_folder import BEST, HISTORY, LAST, append_line, truncate_history
 from rcnn.training.settings import TrainSettings
+from rcnn.training.step_report import (
+    Launched,
+    LossValues,
+    Settled,
+    Verdict,
+    clip_gradients,
+    named_losses,
+    restore_where,
+)
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
@@ -48,7 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LossValues", "TrainSettings", "TrainState", "Trainer", "TrainingStopped"]
 
-LossValues = dict[str, float]
 WINDOW = 20  # steps whose mean losses make a row of metrics.jsonl
 # The fraction of a run by the clock for evaluations during it; the last one and the report do not count.
 MAX_EVAL_FRACTION = 0.05
@@ -130,6 +138,8 @@ class Trainer:
         self.views = recurring_views(network, recipe, len(data), self.device)
         self.features: FeatureCache | None = None  # while it runs, if views recur
         self.lr = 0.0  # of the latest step, for the heads
+        self.late = self.device.type != "cpu"  # whether steps are read a step late
+        self._launched: list[Launched] = []
         self._unshared = 0.0  # seconds of this process that are not in the state yet
         self.parallel = self._parallel()
 
@@ -205,13 +215,16 @@ class Trainer:
             self.save()
         while self.fraction() < 1 and not self._should_stop():
             began = time.perf_counter()
-            samples = next(batches)
-            losses = self.step(samples, began)
-            self.callbacks.call("on_step", self.event(self._named(losses)))
+            self._report(self._launch(next(batches), began))
+            if state.evaluating:
+                self._report(self._settle())
             better = state.evaluating and self._evaluate()
+            due = better or time.monotonic() - saved > pause
+            if due:
+                self._report(self._settle())
             # While losses are not finite the last good checkpoint stays. A run that is killed and resumed
             # must know of the best weights that it has stored.
-            if (better or time.monotonic() - saved > pause) and not state.skipped_in_a_row:
+            if due and not state.skipped_in_a_row:
                 began = time.monotonic()
                 self.save()
                 saved = time.monotonic()
@@ -220,9 +233,15 @@ class Trainer:
             if self.callbacks.failed:
                 self.save()
                 self.callbacks.raise_failure()
+        self._report(self._settle())
         self._share_seconds()
-        self._write_window()
+        self._write_window(self.event({}))
         self.save()
+
+    def _report(self, settled: Sequence[Settled]) -> None:
+        """Tell callbacks of steps that were read."""
+        for step in settled:
+            self.callbacks.call("on_step", step.event)
 
     def _may_save(self, error: BaseException) -> bool:
         """Whether an interrupted run is to be saved: after Ctrl-C only if that is done at once."""
@@ -237,17 +256,47 @@ class Trainer:
         Args:
             samples: the batch of this process.
             began: the reading of the clock from which the step's time counts; None: now.
+
+        Returns:
+            Its losses, which the host waits for.
         """
         began = time.perf_counter() if began is None else began
-        good, losses = self._compute_gradients(samples)
-        with held():
-            self._finish_step(samples, losses, good)
-            self._spend(time.perf_counter() - began)
-            self.state.evaluating = self._evaluation_is_due()
-        return losses
+        return [*self._launch(samples, began), *self._settle()][-1].losses
 
-    def _compute_gradients(self, samples: Sequence[TrainingSample]) -> tuple[bool, LossValues]:
-        """The losses of a batch and whether they and the gradients are finite.
+    def _launch(self, samples: Sequence[TrainingSample], began: float) -> list[Settled]:
+        """Begin a step, and read the one before it; on a CPU this one."""
+        verdict = self._compute_gradients(samples)
+        with held():
+            return self._finish_step(samples, verdict, began)
+
+    def _finish_step(
+        self, samples: Sequence[TrainingSample], verdict: Verdict, began: float
+    ) -> list[Settled]:
+        """Move the weights, or leave out the step; what must not be cut in two."""
+        self._update(verdict)
+        # Counted before anything is written: a resumed run must know which rows its checkpoint covers.
+        self.state.iteration += 1
+        self._unshared = 0.0  # those of the steps before are in the verdict
+        self._spend(time.perf_counter() - began)
+        images = tuple(str(sample.image_id) for sample in samples)
+        copy = HostCopy([verdict.values])
+        self._launched.append(Launched(self.event({}), images, self.lr, verdict.names, copy))
+        settled = self._settle(left=1 if self.late else 0)
+        self.state.evaluating = self._evaluation_is_due()
+        return settled
+
+    def _settle(self, left: int = 0) -> list[Settled]:
+        """Read the steps that were launched, but for the last ``left`` ones."""
+        settled = []
+        with held():
+            while len(self._launched) > left:
+                settled.append(self._launched.pop(0).read())
+                self.state.seconds += settled[-1].seconds
+                self._count(settled[-1])
+        return settled
+
+    def _compute_gradients(self, samples: Sequence[TrainingSample]) -> Verdict:
+        """The gradients of a batch, clipped, and whether they and the losses are finite.
 
         If they are not, or an interruption comes between, nothing has changed.
         """
@@ -255,31 +304,26 @@ class Trainer:
         self._set_lr()
         statistics = [(buffer, buffer.clone()) for buffer in self._statistics()]
         self.optimizer.zero_grad(set_to_none=True)  # before memory is needed for this step's
-        good = False
+        good = torch.zeros((), dtype=torch.bool, device=self.device)
         try:
             with self._precision(), self._kept_features(samples):
                 output: Output = self.parallel(batch, targets)
-            loss = torch.stack(list(output.losses.values())).sum()
-            losses = self._shared_losses({name: float(v.detach()) for name, v in output.losses.items()})
-            if math.isfinite(sum(losses.values())):
-                loss.backward()  # type: ignore[no-untyped-call]
-                good = self._clip()
+            torch.autograd.backward(torch.stack(list(output.losses.values())).sum())
+            grads = [p.grad for p in self.network.parameters() if p.grad is not None]
+            verdict = Verdict.of(output.losses, grads, self._unshared)
+            clip_gradients(grads, verdict.norm, self.settings.clip_norm)
+            good = verdict.good
         finally:
-            if not good:
-                for buffer, before in statistics:
-                    buffer.copy_(before)
-        return good, losses
+            restore_where(good, statistics)
+        return verdict
 
-    def _finish_step(self, samples: Sequence[TrainingSample], losses: LossValues, good: bool) -> None:
-        """Move the weights, or skip the step."""
-        if good:
-            self._update()
-        # Counted before anything is written: a resumed run must know which rows its checkpoint covers.
-        self.state.iteration += 1
-        if good:
-            self._accumulate(losses)
+    def _count(self, step: Settled) -> None:
+        """Note what came of a step."""
+        if step.good:
+            self.state.skipped_in_a_row = 0
+            self._accumulate(step)
         else:
-            self._skip(samples, losses)
+            self._skip(step)
 
     def make_batch(self, samples: Sequence[TrainingSample]) -> tuple[ImageBatch, list[Targets]]:
         """What the network takes: the padded batch, with a seed for each image, and its targets."""
@@ -291,11 +335,12 @@ class Trainer:
         seeds = tuple(self.settings.seed * 1_000_003 + first + i for i in range(len(samples)))
         # Dropout and the like draw from torch's own generator.
         torch.manual_seed(seeds[0])
-        tensors = batch.tensors.to(self.device, non_blocking=True)
-        return ImageBatch(tensors, batch.sizes, seeds), [s.targets.to(self.device) for s in samples]
+        targets = [without_empty_crowd(sample.targets).to(self.device) for sample in samples]
+        return ImageBatch(moved(batch.tensors, self.device), batch.sizes, seeds), targets
 
     def save(self) -> None:
         """Write the last checkpoint: everything that a resumed run needs."""
+        self._report(self._settle())
         if self.rank != 0:
             return
         with held():
@@ -358,8 +403,7 @@ class Trainer:
             group["lr"] = self.lr * group["multiple"]
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        bf16 = self.settings.uses_bfloat16(self.device)
-        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+        return autocast(self.device, bf16=self.settings.uses_bfloat16(self.device))
 
     def _kept_features(self, samples: Sequence[TrainingSample]) -> contextlib.AbstractContextManager[Any]:
         views = [sample.view for sample in samples if sample.view is not None]
@@ -370,39 +414,33 @@ class Trainer:
         norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         return [buffer for norm in norms if norm.training for buffer in norm.buffers()]
 
-    def _clip(self) -> bool:
-        """Clip the norm of the gradient; False where it is not finite, and would spoil all weights."""
-        limit = self.settings.clip_norm
-        grads = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(grads))
-        if 0 < limit < norm < math.inf:  # scaling costs a pass over all gradients, so only where it is needed
-            torch._foreach_mul_(grads, limit / norm)
-        return math.isfinite(norm)
-
-    def _update(self) -> None:
-        """Let the optimiser and the EMA move."""
-        self.optimizer.step()
+    def _update(self, verdict: Verdict) -> None:
+        """Let the optimiser and the EMA move, if the step is good; which only a device may know yet."""
+        if not self.late:
+            if not verdict.good:
+                return
+            self.optimizer.step()
+        else:
+            self.optimizer.found_inf = (~verdict.good).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
         # A fused optimiser does not note that it wrote; the fused network of evaluations relies on it.
         torch.autograd.graph.increment_version(self._trained)
-        self.ema.update(self.state.iteration)
-        self.state.skipped_in_a_row = 0
+        self.ema.update(self.state.iteration, verdict.good if self.late else None)
 
-    def _skip(self, samples: Sequence[TrainingSample], losses: LossValues) -> None:
-        state = self.state
+    def _skip(self, step: Settled) -> None:
+        state, iteration = self.state, step.launched.event.iteration
         state.skipped += 1
         state.skipped_in_a_row += 1
-        what = "gradient" if math.isfinite(sum(losses.values())) else "loss"
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
-        names = ", ".join(str(name) for some in gathered([s.image_id for s in samples]) for name in some)
-        self.say(
-            f"iteration {state.iteration}: the {what} is not finite ({shown}); step skipped; images: {names}"
-        )
+        what = "gradient" if step.finite_losses else "loss"
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in step.losses.items())
+        names = ", ".join(name for some in gathered(step.launched.images) for name in some)
+        self.say(f"iteration {iteration}: the {what} is not finite ({shown}); step skipped; images: {names}")
         if state.skipped_in_a_row >= self.settings.max_bad_steps:
             if not (self.out / LAST).exists():
                 self.save()
             raise TrainingStopped(
                 f"{state.skipped_in_a_row} consecutive losses were not finite, from iteration "
-                f"{state.iteration - state.skipped_in_a_row + 1} on; the last good weights are in "
+                f"{iteration - state.skipped_in_a_row + 1} on; the last good weights are in "
                 f"{self.out / LAST}. Lower the learning rate (--set train.lr={self.settings.lr / 4:g}), or "
                 "check the images named in the log."
             )
@@ -427,7 +465,7 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Measure, and keep the weights if they are the best so far; whether they were kept."""
         state = self.state
-        self._write_window()
+        self._write_window(self.event({}))
         began = time.perf_counter()
         last = self.fraction() >= 1
         with self.ema.applied(), self.interpolation.applied():
@@ -435,7 +473,7 @@ class Trainer:
             metrics = self.evaluate(last)
             with held():
                 kept = self._keep_if_best(metrics)
-                self._write({k: v for k, v in metrics.items() if k != "score"})
+                self._write(self.event({k: v for k, v in metrics.items() if k != "score"}))
                 state.next_eval += self.settings.eval_every
                 state.evaluating = False
         self._start_training()
@@ -469,41 +507,29 @@ class Trainer:
 
     # The history
 
-    def _named(self, losses: LossValues) -> dict[str, float]:
-        """Losses as the history and callbacks have them."""
-        named = {f"loss/{name}": value for name, value in losses.items()}
-        return {"loss": sum(losses.values()), **named, "lr": self.lr}
-
-    def _accumulate(self, losses: LossValues) -> None:
-        for key, value in losses.items():
+    def _accumulate(self, step: Settled) -> None:
+        for key, value in step.losses.items():
             self.window[key] = self.window.get(key, 0.0) + value
         self.window_steps += 1
         if self.window_steps == WINDOW:
-            self._write_window()
+            self._write_window(step.event)
 
-    def _write_window(self) -> None:
+    def _write_window(self, event: TrainEvent) -> None:
+        """Write the mean losses of the latest steps as the row of an event."""
         if self.window_steps:
             means = {name: value / self.window_steps for name, value in self.window.items()}
             self.window, self.window_steps = {}, 0
-            self._write(self._named(means))
+            self._write(replace(event, values=named_losses(means, event.values.get("lr", self.lr))))
 
-    def _write(self, values: Mapping[str, float]) -> None:
+    def _write(self, event: TrainEvent) -> None:
         if self.rank == 0:
-            event = self.event(values)
             where = {
                 "iteration": event.iteration, "epoch": event.epoch, "seconds": round(event.seconds, 2),
             }  # fmt: skip
-            row = {**where, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
+            row = {**where, **{k: v if math.isfinite(v) else None for k, v in event.values.items()}}
             append_line(self.out / HISTORY, json.dumps(row))
 
     # What all processes agree on
-
-    def _shared_losses(self, losses: LossValues) -> LossValues:
-        """The means over all processes, in one reduction with the seconds of the step before."""
-        *means, seconds = mean_over_processes([*losses.values(), self._unshared], self.device)
-        self.state.seconds += seconds
-        self._unshared = 0.0
-        return dict(zip(losses, means, strict=True))
 
     def _spend(self, seconds: float) -> None:
         """Count the time of a step; of several processes, once they have agreed on it."""
