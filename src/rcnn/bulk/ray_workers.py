@@ -17,6 +17,7 @@ from typing import Any
 from rcnn.bulk.worker import ShardReport, ShardWorker, WorkerOptions
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.extras import install_command
+from rcnn.io.telemetry import without_telemetry
 
 LOCAL = "local"
 OBJECT_STORE = 128 * 2**20  # bytes; only numbers of shards go through it
@@ -99,8 +100,9 @@ def done_by_actors(
     if not numbers:
         return
     try:
-        import ray
-        import ray.data
+        with without_telemetry("ray"):
+            import ray
+            import ray.data
     except ImportError as error:
         raise ValueError(f"--ray needs Ray: {install_command('ray')}") from error
     began = not ray.is_initialized()

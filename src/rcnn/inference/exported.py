@@ -40,6 +40,7 @@ from rcnn.inference.torch_archive import ArchiveError, safe_copy
 from rcnn.io.checkpoint_fields import check_model_fields
 from rcnn.io.reading import Reading
 from rcnn.io.renamed import stored_settings
+from rcnn.io.telemetry import without_telemetry
 from rcnn.kernels.library import cpu_flags
 from rcnn.structures import Array, Instances, MergeSettings, Size, Skeleton
 from rcnn.transform import Transform
@@ -287,10 +288,11 @@ def _load_onnx(path: Path, threads: int | None) -> ExportedDetector:
     info = onnx_metadata(content, path)
     inspect_onnx(content, path)
     try:
-        import onnxruntime
+        with without_telemetry("onnxruntime"):
+            import onnxruntime
     except ImportError as error:
         raise ValueError(f"{path} needs ONNX Runtime: {install_command('runtime')}") from error
-    onnxruntime.disable_telemetry_events()  # some builds keep a session file for it in the temporary folder
+    onnxruntime.disable_telemetry_events()  # of one that was imported before
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.enable_cpu_mem_arena = False  # it grows by half with the second image
@@ -310,7 +312,8 @@ def _load_openvino(folder: Path, threads: int | None) -> ExportedDetector:
     info = folder_metadata(folder)
     inspect_openvino(folder / "model.xml")
     try:
-        import openvino
+        with without_telemetry("openvino"):
+            import openvino
     except ImportError as error:
         raise ValueError(f"{folder} needs OpenVINO: {install_command('runtime')}") from error
     # Its default on some processors is bfloat16.

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rcnn.extras import install_command
+from rcnn.io.telemetry import without_telemetry
 
 PREFIX = "hf://"
 MODEL_FILE = "model.safetensors"
@@ -115,7 +116,8 @@ def _hub(what: str) -> ModuleType:
         ValueError: it is not installed.
     """
     try:
-        import huggingface_hub
+        with without_telemetry("huggingface_hub"):
+            import huggingface_hub
     except ModuleNotFoundError as error:
         raise ValueError(f"{what}: the Hub needs huggingface_hub: {install_command('hub')}") from error
     return huggingface_hub

@@ -32,6 +32,7 @@ from typing import Any, Literal
 
 from rcnn.config import did_you_mean, resolve
 from rcnn.extras import install_command
+from rcnn.io.telemetry import without_telemetry
 from rcnn.training.recipe import Recipe, recipe_tables
 
 Moment = Literal["on_start", "on_step", "on_evaluation", "on_end"]
@@ -197,7 +198,8 @@ class MLflow:
         Raises:
             ValueError: MLflow is not installed.
         """
-        self.mlflow: Any = _required("mlflow")
+        with without_telemetry("mlflow"):
+            self.mlflow: Any = _required("mlflow")
 
     def on_start(self, event: TrainEvent) -> None:
         """Start a run of MLflow, or continue the one of a resumed run."""

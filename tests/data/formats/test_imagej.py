@@ -10,6 +10,7 @@ import pytest
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
 from annotated_images import FIRST, areas, boxes, errors, image
+from rcnn.data.convert import convert
 from rcnn.data.formats.open import open_data
 
 
@@ -159,3 +160,11 @@ def test_folders_of_single_rois_called_after_the_images(tmp_path: Path) -> None:
         "b.tif": [(8, 6, 24, 20)],
     }
     assert not data.problems
+
+
+def test_archives_are_the_same_at_any_time(tmp_path: Path) -> None:
+    image(tmp_path / "data", "a.tif")
+    archive(tmp_path / "data", "a.zip", rectangle())
+    convert(tmp_path / "data", tmp_path / "out", to="imagej")
+    with zipfile.ZipFile(tmp_path / "out" / "rois" / "a.zip") as written:
+        assert [entry.date_time for entry in written.infolist()] == [(1980, 1, 1, 0, 0, 0)]

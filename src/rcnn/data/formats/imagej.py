@@ -219,7 +219,7 @@ class ImagejWriter(Writer):
         file = self.folder / "rois" / f"{item.image.stem}.zip"
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             if not len(truth):
-                archive.writestr("none.roi", b"")  # so that the archive is known as one of ROIs
+                archive.writestr(_entry("none"), b"")  # so that the archive is known as one of ROIs
             for index, (name, label) in enumerate(zip(truth.names, truth.labels.tolist(), strict=True)):
                 if patches is None or windows is None:
                     roi = _box_roi(truth.boxes[index].tolist())
@@ -230,7 +230,14 @@ class ImagejWriter(Writer):
                 roi.name, roi.group = f"{name}-{number}", min(label + 1, MAX_GROUP)
                 if truth.scores is not None:
                     roi.props = f"score: {truth.scores[index]:.6g}\n"
-                archive.writestr(f"{number:05d}.roi", roi.tobytes())
+                archive.writestr(_entry(f"{number:05d}"), roi.tobytes())
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """A member of an archive; without the time of day, the same objects are the same file."""
+    entry = zipfile.ZipInfo(f"{name}.roi")
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry
 
 
 def _box_roi(box: list[float]) -> ImagejRoi:

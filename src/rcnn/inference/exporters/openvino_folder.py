@@ -17,6 +17,7 @@ from rcnn.inference.exporters import onnx_file
 from rcnn.inference.exporters.graph import without_warnings
 from rcnn.inference.predictor import Request
 from rcnn.io.atomic import write_atomically
+from rcnn.io.telemetry import without_telemetry
 from rcnn.structures import Array
 
 
@@ -24,7 +25,8 @@ def write(
     program: torch.export.ExportedProgram, metadata: Mapping[str, Any], out: Path, images: Sequence[Array]
 ) -> None:
     """Write the program as an OpenVINO model; with ``images``, in integers of the ranges met on them."""
-    import openvino
+    with without_telemetry("openvino"):
+        import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.onnx"
@@ -60,7 +62,8 @@ def _quantised(model: Any, exported: ExportedDetector, images: Sequence[Array]) 
     Branches of masks and keypoints stay in floats, and the fully connected layers of the box head: on nuclei
     their integers cost eleven and ten points of mask AP.
     """
-    import nncf
+    with without_telemetry("nncf"):
+        import nncf
 
     request = Request(exported.min_score, exported.max_detections)
 
