@@ -70,6 +70,7 @@ def test_durations(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        ("", ""),
         ("m --ray", "m --ray local"),
         ("m --ray --actors 2", "m --ray local --actors 2"),
         ("m --ray images/", "m --ray local images/"),

@@ -116,8 +116,8 @@ def test_all_validation_images_are_looked_at_once(
         looked_at.append((len(dataset), bool(detector.network.fitted)))
         return evaluate(detector, dataset, **options)
 
-    for module in (results, validation):
-        monkeypatch.setattr(module, "evaluate", counted)
+    monkeypatch.setattr(results, "evaluate", counted)
+    monkeypatch.setattr(validation, "evaluate_shares", counted)
     short = replace(recipe(), train=replace(recipe().train, eval_every=1.0))
     folder = train(data, val=data, proposals=boxes, recipe=short, out=tmp_path / "run", console=quiet())
     assert looked_at == [(1, False), (8, True)]

@@ -55,7 +55,7 @@ class Commands(typer.core.TyperGroup):
 def with_ray_address(words: list[str]) -> list[str]:
     """A command line in which ``local`` stands after a ``--ray`` that no address follows."""
     spelled = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         spelled.append(word)
         if word == "--ray" and not re.fullmatch(ADDRESS, following):
             spelled.append("local")

@@ -127,6 +127,7 @@ def evaluate(
     """
     _check_count(sources, of_file=predictions is not None)
     from rcnn.data.external_proposals import with_proposals
+    from rcnn.evaluation.evaluator import evaluate as alone
     from rcnn.evaluation.evaluator import evaluate_results
     from rcnn.evaluation.preparation import usable_images, with_required_proposals
     from rcnn.evaluation.shares import evaluate_shares
@@ -179,10 +180,13 @@ def evaluate(
             )
             share = RayShare(sources[0], worker, on_ray)
         with progress_bar("evaluating") as progress:
-            measured = evaluate_shares(
-                detector, dataset, min_score=min_score, threshold=threshold, progress=progress, share=share,
-                **chosen,
-            )  # fmt: skip
+            chosen |= {"min_score": min_score, "threshold": threshold, "progress": progress}
+            by_several = share is not None or world_size() > 1
+            measured = (
+                evaluate_shares(detector, dataset, share=share, **chosen)
+                if by_several
+                else alone(detector, dataset, **chosen)
+            )
     if measured is not None:
         used = {"model": sources[0], "precision": detector.for_measuring().used_precision}
         evaluation = measured[0]
