@@ -212,8 +212,9 @@ class Corrections:
             ValueError: an object that cannot be; nothing is changed.
             OSError: it could not be saved; nothing is changed.
         """
+        _check_changes(changes)
         wanted = [
-            (str(change["id"]), None if change.get("object") is None else self._checked(change, size),
+            (change["id"], None if change.get("object") is None else self._checked(change, size),
              change.get("rev"))
             for change in changes
         ]  # fmt: skip
@@ -350,6 +351,23 @@ class Corrections:
         self._ensure_folder()
         content = {"classes": self.classes, "pixels": self.pixel_classes}
         write_atomically(self._collection.out / CLASSES, json.dumps(content).encode(errors="surrogateescape"))
+
+
+def _check_changes(changes: Any) -> None:
+    """Refuse what is no list of changes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(changes, list | tuple):
+        raise ValueError(f"changes: expected a list; found {changes!r:.80}")
+    for one in changes:
+        if not isinstance(one, Mapping) or not isinstance(one.get("id"), str):
+            raise ValueError(f"change {one!r:.80}: expected an id and an object")
+        if not isinstance(one.get("object"), Mapping | None):
+            raise ValueError(
+                f"change {one['id']!r:.40}: expected an object or null; found {one['object']!r:.80}"
+            )
 
 
 def _apply(draft: Draft, name: str, new: Object | None, known: int | None) -> bool:

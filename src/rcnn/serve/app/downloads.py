@@ -69,6 +69,9 @@ def written(shown: Shown, to: str, classes: Classes, pixels: Pixels) -> Path:
         ValueError: there is nothing to write, or the format cannot hold it.
         OSError: it cannot be written.
     """
+    known = [one["name"] for one in choices(has_pixels=bool(classes.pixels))]
+    if to not in known:
+        raise ValueError(f"download {to!r:.80}: expected one of {', '.join(known)}")
     if not shown:
         raise ValueError("nothing to download yet: no image has been looked at")
     alike = [(one, with_classes(found, classes.objects, classes.pixels)) for one, found in shown]

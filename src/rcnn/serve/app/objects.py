@@ -170,21 +170,21 @@ def checked_object(given: Any, size: Size, skeleton: Skeleton | None = None) -> 
     if not isinstance(given, Mapping) or any(not isinstance(given.get(name), str) for name in TEXTS):
         raise ValueError(f"object {given!r:.80}: expected an id and a class")
     name = f"object {given['id']!r:.40}"
-    box = _numbers(given.get("box"), 4, f"{name}: box")
+    box = numbers_of(given.get("box"), 4, f"{name}: box")
     if not (box[0] < box[2] and box[1] < box[3]):
         raise ValueError(f"{name}: the box {box} has no area; expected x1 y1 x2 y2")
     if box[2] <= 0 or box[3] <= 0 or box[0] >= size[1] or box[1] >= size[0]:
         raise ValueError(f"{name}: the box {box} is outside of the image, {size[1]} x {size[0]} pixels")
     one: Object = {"id": given["id"], "class": given["class"], "box": _clipped(box, size)}
     if given.get("score") is not None:
-        one["score"] = min(1.0, max(0.0, _numbers([given["score"]], 1, f"{name}: score")[0]))
+        one["score"] = min(1.0, max(0.0, numbers_of([given["score"]], 1, f"{name}: score")[0]))
     if given.get("mask") is not None:
         one["mask"] = _checked_mask(given["mask"], size, name)
     if given.get("points") is not None and skeleton is not None:
         points = given["points"]
         if not isinstance(points, list) or len(points) != len(skeleton.names):
             raise ValueError(f"{name}: expected {len(skeleton.names)} keypoints")
-        one["points"] = [_numbers(point, 3, f"{name}: keypoint") for point in points]
+        one["points"] = [numbers_of(point, 3, f"{name}: keypoint") for point in points]
     if given.get("crowd"):
         one["crowd"] = True
     if given.get("stuff"):
@@ -202,7 +202,7 @@ def _clipped(box: Sequence[float], size: Size) -> list[float]:
 
 def _checked_mask(given: Any, size: Size, name: str) -> dict[str, Any]:
     window, runs = (given.get("window"), given.get("runs")) if isinstance(given, Mapping) else (None, None)
-    x, y, width, height = (int(value) for value in _numbers(window, 4, f"{name}: mask window"))
+    x, y, width, height = (int(value) for value in numbers_of(window, 4, f"{name}: mask window"))
     if min(x, y) < 0 or min(width, height) < 1 or x + width > size[1] or y + height > size[0]:
         raise ValueError(f"{name}: the mask's window {window} is not inside {size[1]} x {size[0]} pixels")
     if not isinstance(runs, list) or any(not isinstance(run, int) or run < 0 for run in runs):
@@ -212,7 +212,21 @@ def _checked_mask(given: Any, size: Size, name: str) -> dict[str, Any]:
     return {"window": [x, y, width, height], "runs": runs}
 
 
-def _numbers(given: Any, count: int, what: str) -> list[float]:
+def number_in(sent: Mapping[str, Any], name: str) -> float | None:
+    """A number that the page sent under a name; None where there is none.
+
+    Raises:
+        ValueError: something else was sent.
+    """
+    return None if sent.get(name) is None else numbers_of([sent[name]], 1, name)[0]
+
+
+def numbers_of(given: Any, count: int, what: str) -> list[float]:
+    """As many finite numbers as expected.
+
+    Raises:
+        ValueError: something else; the message begins with ``what``.
+    """
     is_right = isinstance(given, list | tuple) and len(given) == count
     if not is_right or any(isinstance(v, bool) or not isinstance(v, int | float) for v in given):
         raise ValueError(f"{what}: expected {count} numbers; found {given!r:.80}")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rcnn.serve.app.collection import Collection, Picture
 from rcnn.serve.app.corrections import Corrections, Draft
 from rcnn.serve.app.finder import Finder, WorkingModel
-from rcnn.serve.app.objects import Object, as_truth, objects_of
+from rcnn.serve.app.objects import Object, as_truth, number_in, objects_of
 from rcnn.serve.app.partition import pixel_classes_of, without_small_stuff
 from rcnn.structures import Instances
 
@@ -103,11 +103,11 @@ class Results:
             return corrections.beginning(truth, PREFIX_DATA, PREFIX_REGION)
         if not self._finder.models:
             return []
-        model = self._finder.model(asked.get("model"))
+        index = number_in(asked, "model")
+        model = self._finder.model(None if index is None else int(index))
         corrections.add_classes(model.detector.class_names, model.detector.semantic_names)
-        score = asked.get("min_score")
         found = self._finder.find(picture, model)
-        found = _from_score(found, model, None if score is None else float(score))
+        found = _from_score(found, model, number_in(asked, "min_score"))
         return corrections.beginning(found, PREFIX_FOUND, PREFIX_REGION)
 
     def measurements(self, picture: Picture, index: int | None) -> Json:

@@ -18,6 +18,7 @@ from rcnn.serve.app.collection import Collection, Picture
 from rcnn.serve.app.corrections import Corrections
 from rcnn.serve.app.downloads import choices, written
 from rcnn.serve.app.finder import Finder, WorkingModel
+from rcnn.serve.app.objects import number_in, numbers_of
 from rcnn.serve.app.pixels import THUMBNAIL, Pyramid, PyramidCache, View, as_jpeg
 from rcnn.serve.app.results import Results
 from rcnn.serve.app.trainings import Trainings
@@ -167,7 +168,8 @@ class Workspace:
 
     def choose_model(self, body: Mapping[str, Any]) -> Json:
         """Put another model to work."""
-        self.finder.choose(int(body["index"]))
+        index = number_in(body, "index")
+        self.finder.choose(-1 if index is None else int(index))
         return self.state()
 
     def _size(self, picture: Picture) -> Size:
@@ -231,9 +233,9 @@ class Workspace:
         Raises:
             ValueError: nothing is done, or a training is running.
         """
-        minutes = float(body.get("minutes", 5))
-        if not 0 < minutes <= MOST_MINUTES:
-            raise ValueError(f"minutes {minutes:g}: expected more than 0 and at most {MOST_MINUTES}")
+        minutes = number_in(body, "minutes")
+        if minutes is None or not 0 < minutes <= MOST_MINUTES:
+            raise ValueError(f"minutes {minutes}: expected more than 0 and at most {MOST_MINUTES}")
         if not self.corrections.write_data():
             raise ValueError("no image is done yet: correct one, and press Image done")
         model = self.finder.model() if self.finder.models else None
@@ -273,13 +275,15 @@ class Workspace:
         from rcnn.evaluation.explain.explain import explain
 
         model = self.finder.model()
-        at = [float(value) for value in body.get("at", ())]
-        score = body.get("min_score")
+        given, name = body.get("at"), body.get("class")
+        at = numbers_of(given, 4 if isinstance(given, list) and len(given) > 2 else 2, "at")
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"class: expected a name; found {name!r:.80}")
         with self.finder.using():
             image = self.collection.read_for(picture, model.detector.reading, model.detector.channels)
             found = explain(
                 cast("Any", model.detector), image, at=cast("Any", tuple(at)),
-                class_name=body.get("class"), min_score=None if score is None else float(score),
+                class_name=name, min_score=number_in(body, "min_score"),
             )  # fmt: skip
         return found.to_json()
 

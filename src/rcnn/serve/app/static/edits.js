@@ -167,7 +167,7 @@ export class Edits extends EventTarget {
     this.learn(job.number, draft);
     const { page } = this;
     if (page.number !== job.number) return;
-    if (draft.conflicts) showProblem({ message: "Another tab changed the same object. Both versions are kept: delete the one that you do not want." });
+    if (draft.conflicts) showProblem({ message: "Another tab changed the same object or pixel class. Both versions are kept: delete or repaint what you do not want." });
     if (this.waiting.length > 1) return;
     const mine = new Set([...page.shapes, ...page.regions].map((shape) => shape.id)), theirs = [...draft.objects, ...draft.regions];
     const same = theirs.length === mine.size && theirs.every((object) => mine.has(object.id));
