@@ -27,6 +27,6 @@ export function curve(rows, key, title) {
     : svg("circle", { cx: x(last[0]), cy: y(last[1]), r: 3, class: "dot" });
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${short(last[1])} after ${last[0]} iterations`, class: "chart" },
     svg("line", { x1: LEFT, y1: HEIGHT - BOTTOM, x2: WIDTH - 8, y2: HEIGHT - BOTTOM, class: "rule" }),
-    text(short(high), [LEFT - 4, TOP + 8]), text(short(low), [LEFT - 4, HEIGHT - BOTTOM]), text(`${most} iterations`, [WIDTH - 8, HEIGHT - 4]), line);
+    text(short(high), [LEFT - 4, TOP + 8]), text(short(low), [LEFT - 4, HEIGHT - BOTTOM]), text(`${most} iteration${most === 1 ? "" : "s"}`, [WIDTH - 8, HEIGHT - 4]), line);
   return make("figure", {}, make("figcaption", {}, `${title} `, make("strong", {}, short(last[1]))), picture);
 }

@@ -6,7 +6,7 @@ import { boxOf, toRuns, union, without } from "./masks.js";
 import { Shape } from "./shapes.js";
 
 const FIELDS = ["id", "class", "box", "mask", "points", "crowd", "score", "stuff"];
-const AGAIN = 2000; // milliseconds until saving is tried again
+const AGAIN = 2000, SHOWN = 5000; // milliseconds: until saving is tried again, and how long it is said that all is saved
 
 export const newId = () => `p${crypto.randomUUID()}`;
 
@@ -229,6 +229,8 @@ export class Edits extends EventTarget {
 
   said(text) {
     $("saved").textContent = text;
+    clearTimeout(this.fading);
+    if (!this.waiting.length) this.fading = setTimeout(() => { $("saved").textContent = ""; }, SHOWN);
     this.dispatchEvent(new Event("saved"));
   }
 }

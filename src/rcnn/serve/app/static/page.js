@@ -20,6 +20,7 @@ export class Page extends EventTarget {
     this.source = "none"; // what its objects are: found, data, draft, none
     this.map = null; // of its pixel classes, as found or annotated, or as the regions of a draft say
     this.regions = []; // of pixel classes, of a draft
+    this.own = new Map(); // colours of objects by their ids
     this.pixels = { channels: [], low: null, high: null };
     this.viewer = new Viewer($("stage"));
     this.look = this.viewer.look;
@@ -130,7 +131,9 @@ export class Page extends EventTarget {
   }
 
   takeShapes(shapes, regions) {
-    this.own = new Map(shapes.map((shape, i) => [shape.id, `hsl(${Math.round(360 * ((i * GOLDEN + 0.54) % 1))} 90% 60%)`]));
+    for (const { id } of shapes) { // colours stay when other objects come and go
+      if (!this.own.has(id)) this.own.set(id, `hsl(${Math.round(360 * ((this.own.size * GOLDEN + 0.54) % 1))} 90% 60%)`);
+    }
     const ids = new Set(shapes.map((shape) => shape.id));
     this.viewer.selected = new Set([...this.viewer.selected].filter((id) => ids.has(id)));
     if (this.source === "draft") this.map = regions.length ? mapOf(regions, this.state.pixel_classes, this.info.size) : null;
@@ -215,10 +218,11 @@ export class Page extends EventTarget {
     this.dispatchEvent(new Event("selected"));
   }
 
-  /** Open the image that is most worth annotating next, as `rcnn next` chooses it. */
+  /** Open the image that is most worth annotating next, as `rcnn next` chooses it; whether there is one left. */
   async next() {
     const { number } = await ask(`api/images/${this.number}/next`);
     if (number !== null) await this.open(number);
+    return number !== null;
   }
 
   /** The next or previous object in the order of the table. */

@@ -155,7 +155,7 @@ export class Toolbar {
   async markDone() {
     const done = this.page.info.draft?.status !== "done";
     await this.edits.mark(done);
-    if (done) await this.page.next();
+    if (done && !(await this.page.next())) this.edits.said("done: no image is left");
   }
 
   key(event) {

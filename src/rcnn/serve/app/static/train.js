@@ -64,6 +64,7 @@ export class Train {
     await send("api/trainings/use", { name });
     await this.page.refresh();
     await this.reopened();
+    await this.look(); // without the button that puts it to work
   }
 
   draw(run) {
