@@ -130,7 +130,7 @@ def test_what_is_done_is_the_data_set_and_drafts_are_not(browser: Any, cells: Pa
         tab.settled()
         shown = tab.ask("() => rcnn.shown.length")
         tab.ask("() => rcnn.select(rcnn.table.rows[0])")
-        colour = "() => rcnn.colourOf(rcnn.shapes.at(-1))"
+        colour = "() => rcnn.colourOf(rcnn.shown.at(-1))"
         before = tab.ask(colour)
         tab.key("Delete")
         assert tab.ask("() => rcnn.shown.length") == shown - 1
