@@ -254,6 +254,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "aperio": other.aperio,
     "fiftyone": other.fiftyone,
     "cell-tracking": other.cell_tracking,
+    "parquet": written("parquet"),
 }
 """By key of ``rcnn.data.formats.registry.FORMATS``: each makes a data set in a folder; the path to open."""
 MORE_MAKERS: dict[str, tuple[str, Callable[[Path], Path]]] = {

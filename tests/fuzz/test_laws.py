@@ -194,7 +194,16 @@ def test_settings_are_read_back_equal(short: int | None, scale: float, mean: lis
 
 # Readers and writers
 
-OUTLINES = {"coco", "masks", "labels", "cvat", "label-studio", "geojson", "imagej"}  # pixel by pixel
+OUTLINES = {
+    "coco",
+    "parquet",
+    "masks",
+    "labels",
+    "cvat",
+    "label-studio",
+    "geojson",
+    "imagej",
+}  # pixel by pixel
 WITHOUT_CLASSES = {"masks", "labels"}
 NAMES = ("cat", "a dog", "élan")
 

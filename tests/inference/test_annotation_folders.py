@@ -21,7 +21,7 @@ from dark import detector
 from rcnn.data.check import check
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
-from rcnn.data.formats.registry import writable
+from rcnn.data.formats.registry import for_predictions
 from rcnn.inference.annotation_folders import write_annotations
 from rcnn.inference.detector import Detector
 from rcnn.inference.output_files import OutputFiles
@@ -34,7 +34,7 @@ from rcnn.structures import Instances, Masks, Skeleton
 SIZE = (40, 60)
 NAMES = ("light", "dark")
 EXACT = ("coco", "masks", "cvat", "label-studio", "geojson", "imagej", "labelme")
-FORMATS = tuple(writable())
+FORMATS = tuple(for_predictions())
 
 
 def rectangle(top: int, left: int, bottom: int, right: int) -> np.ndarray:

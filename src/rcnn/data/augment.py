@@ -33,7 +33,7 @@ from rcnn.data.geometry import (
     window_pixels,
 )
 from rcnn.parts.batch import TargetMasks, Targets
-from rcnn.structures import VOID, Instances
+from rcnn.structures import VOID, Instances, Size
 
 if TYPE_CHECKING:
     from rcnn.transform import Transform
@@ -233,9 +233,13 @@ class Augment:
 
     def crops(self, truth: Targets | Instances, transform: Transform) -> float:
         """The number of crops that fit into an image, at most the number of its objects."""
-        height, width = truth.size
-        area = height * width * (transform.factor(truth.size) / self.crop) ** 2
-        return max(1.0, min(area, float(len(truth))))
+        return self.crops_of(truth.size, len(truth), transform)
+
+    def crops_of(self, size: Size, objects: int, transform: Transform) -> float:
+        """The same of an image of this size, (height, width), with so many objects."""
+        height, width = size
+        area = height * width * (transform.factor(size) / self.crop) ** 2
+        return max(1.0, min(area, float(objects)))
 
     def without_randomness(self) -> Augment:
         """The same crops without any randomness but that of their position."""

@@ -244,7 +244,11 @@ class Dataset:
     @cached_property
     def objects(self) -> Objects:
         """The objects of all images, which statistics and checks are made of."""
-        return Objects.of(self.records)
+        records = self.records
+        if isinstance(records, LazyRecords) and not records.changes and hasattr(records.source, "objects_of"):
+            found: Objects = records.source.objects_of(records.indices)  # without making the records
+            return found
+        return Objects.of(records)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be computed again: processes get a data set as small as it is."""

@@ -311,6 +311,8 @@ def image_folders(dataset: Dataset) -> set[Path]:
     records = dataset.records
     if isinstance(records, LazyRecords) and isinstance(records.source, FlatRecords) and not records.changes:
         return {Path(folder) for folder in records.source.store.folders}
+    if isinstance(records, LazyRecords) and getattr(records.source, "has_files", True) is False:
+        return set()
     return {record.path.parent for record in records if record.image is None}
 
 

@@ -9,6 +9,8 @@ several processes together see the batches of one. If images that hold several c
 With K recurring views, epoch e has the views of epoch e mod K in another order: a view is a function of the
 seed and its number, from 0 to K n - 1, so that what is computed of it can be kept.
 
+A data set in shards has another order, which goes from shard to shard (``rcnn.data.shard_order``).
+
 Decoded images are cached as long as there is room: decoding a large image takes longer than cropping it.
 """
 
@@ -32,6 +34,7 @@ from rcnn.data.augment import Augment
 from rcnn.data.cores import available_cores
 from rcnn.data.dataset import Dataset
 from rcnn.data.geometry import TrainingSample
+from rcnn.data.shard_order import ShardOrders, shards_of
 from rcnn.data.workers import prepare_worker
 
 if TYPE_CHECKING:
@@ -145,11 +148,20 @@ class Batches:
     views: int = 0
     _kept: SampleCache = field(init=False, repr=False, compare=False)
     _ends: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    _shards: ShardOrders | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Start with an empty cache; divide the positions of an epoch among the images."""
-        object.__setattr__(self, "_kept", SampleCache(self.capacity))
-        crops = [self.augment.crops(record.truth, self.transform) for record in self.dataset.records]
+        shards = shards_of(self.dataset.records)
+        orders = None if shards is None else ShardOrders(shards, (self.seed, ORDER))
+        object.__setattr__(self, "_shards", orders)
+        # Stored images are held as they are stored, several hundred for the memory of one decoded.
+        object.__setattr__(self, "_kept", SampleCache(self.capacity if orders is None else 0))
+        objects = self.dataset.objects
+        crops = [
+            self.augment.crops_of((height, width), count, self.transform)
+            for (height, width), count in zip(objects.sizes.tolist(), objects.counts.tolist(), strict=True)
+        ]
         ends = np.cumsum(np.array(crops) ** self.augment.repeat)
         object.__setattr__(self, "_ends", ends * (len(ends) / ends[-1]))
 
@@ -157,19 +169,33 @@ class Batches:
         """The image at a position of the endless sequence."""
         count = len(self.dataset)
         epoch, place = divmod(position, count)
-        order, offset = _order(self.seed, epoch, count)
+        order, offset = self._order(epoch)
         if self.views:
-            _, offset = _order(self.seed, epoch % self.views, count)
+            _, offset = self._order(epoch % self.views)
         # The line from 0 to n is divided among the images; each gets the positions in its part.
         index = int(np.searchsorted(self._ends, order[place] + offset, side="right"))
         return min(index, count - 1)  # rounding
+
+    def _order(self, epoch: int) -> tuple[npt.NDArray[np.int64], float]:
+        """The order of an epoch's positions, and their offset in [0, 1)."""
+        if self._shards is None:
+            return _order(self.seed, epoch, len(self.dataset))
+        found = self._shards[epoch]
+        return found.order, found.offset
+
+    def _other(self, position: int, rng: np.random.Generator) -> int:
+        """Another image at random, of what is at hand at a position."""
+        if self._shards is None:
+            return int(rng.integers(len(self.dataset)))
+        epoch, place = divmod(position, len(self.dataset))
+        return self._shards[epoch].near(place, rng)
 
     def view(self, position: int) -> int | None:
         """The number of the view at a position of the endless sequence; None if views do not recur."""
         if not self.views:
             return None
         epoch, place = divmod(position, len(self.dataset))
-        order, _ = _order(self.seed, epoch, len(self.dataset))
+        order, _ = self._order(epoch)
         return epoch % self.views * len(self.dataset) + int(order[place])
 
     def __getitem__(self, number: int) -> list[TrainingSample]:
@@ -186,11 +212,11 @@ class Batches:
         view = self.view(position)
         stream = (VARIATION, position) if view is None else (RECURRING, view)
         rng = np.random.default_rng([self.seed, *stream])
-        index, count = self.index(position), len(self.dataset)
+        index = self.index(position)
         try:
             sample = self._kept.get(self.dataset, index)
             varied = self.augment(
-                sample, self.transform, rng, lambda: self._kept.get(self.dataset, int(rng.integers(count)))
+                sample, self.transform, rng, lambda: self._kept.get(self.dataset, self._other(position, rng))
             )
             return replace(varied, view=view)
         except Exception as error:

@@ -40,6 +40,9 @@ def content_digest(record: Record) -> str:
     Raises:
         ImageError: the image cannot be read.
     """
+    stored: str | None = getattr(record.image, "content_digest", None)  # of its file, kept with the image
+    if stored is not None:
+        return stored
     if record.image is not None:
         pixels = record.image()
         return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcnn.data.convert import Conversion
 from rcnn.data.dataset import Dataset, Record
-from rcnn.data.formats.registry import find_format, format_key
+from rcnn.data.formats.registry import find_format, for_predictions, format_key, writable
 from rcnn.data.formats.writer import LOST_FILE, DroppedContent, FileWriter, Item, Written
 from rcnn.data.names import refuse_names
 from rcnn.data.output_folder import copy_image, file_name, output_folder, writer_of
@@ -98,6 +98,11 @@ class AnnotationFolders:
             described = _as_dataset(self._data, out, list(records.values()))
             for key in formats:
                 refuse_names([described], format_key(key))
+                if format_key(key) in set(writable()) - set(for_predictions()):
+                    raise ValueError(
+                        f"--to {key}: data sets only; for predictions, expected any of "
+                        f"{', '.join(for_predictions())}"
+                    )
             self._file_names = {name: file_name(record, taken) for name, record in records.items()}
             self._refuse_renamed(images)
 

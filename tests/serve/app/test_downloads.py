@@ -14,7 +14,7 @@ from PIL import Image
 from rcnn import open_data
 from rcnn.bulk.results import read_rows
 from rcnn.bulk.storage import Place, address_of
-from rcnn.data.formats.registry import formats
+from rcnn.data.formats.registry import for_predictions
 from rcnn.serve.app.collection import Collection, Picture, open_collection
 from rcnn.serve.app.downloads import choices, written
 from rcnn.serve.app.truth_files import Classes
@@ -22,7 +22,7 @@ from rcnn.structures import VOID, Instances, Masks
 
 SIZE = (40, 60)
 CLASSES = Classes(("cell", "dirt"), ("sky", "road"))
-WRITABLE = [name for name, row in formats().items() if row.write is not None]
+WRITABLE = for_predictions()
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ from rcnn.data.formats import (
     mask_files,
     mask_folder,
     mot,
+    parquet_reader,
+    parquet_shards,
     semantic,
     supervisely,
     via,
@@ -395,6 +397,17 @@ FORMATS: dict[str, Any] = {
         description="`samples.json` or `labels.json`, as FiftyOne exports them, with `DATA/data/`",
         gives="boxes, masks",
     ),
+    "parquet": Format(
+        name="parquet shards",
+        read=parquet_reader.read_parquet,
+        sniff=parquet_shards.is_parquet_shards,
+        write=parquet_shards.ParquetWriter,
+        title="Parquet shards",
+        description=(
+            "`DATA/*.parquet`, written by `rcnn data convert DATA OUT --to parquet`; needs the extra `bulk`"
+        ),
+        gives="boxes, masks, keypoints, semantic maps",
+    ),
     "cell-tracking": Format(
         name="cell tracking",
         read=cell_tracking.read_cell_tracking,
@@ -438,6 +451,11 @@ def format_key(name: str) -> str:
 def writable() -> list[str]:
     """The keys of the writable formats."""
     return [key for key, row in formats().items() if row.write is not None]
+
+
+def for_predictions() -> list[str]:
+    """The keys of the writable formats that predictions can be written in, too."""
+    return [key for key in writable() if getattr(find_format(key).write, "for_predictions", True)]
 
 
 def names_of_formats() -> str:

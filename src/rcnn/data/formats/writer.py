@@ -144,6 +144,7 @@ class Writer:
     image_folder: ClassVar[str] = "images"
     needs_outlines: ClassVar[bool] = False  # objects without an outline are lost
     keeps_logits: ClassVar[bool] = False  # of the keypoints of predictions
+    for_predictions: ClassVar[bool] = True  # whether it can go on after a break, image by image
 
     def __init__(self, folder: Path, dataset: Described, dropped: DroppedContent) -> None:
         self.folder = folder

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco_panoptic import write_panoptic
-from rcnn.data.formats.registry import formats
+from rcnn.data.formats.registry import for_predictions, formats
 from rcnn.data.output_folder import copy_image, file_name
 from rcnn.inference.writers import write_map
 from rcnn.io.reading import Reading
@@ -51,7 +51,7 @@ class ShownData(Dataset):
 
 def choices(has_pixels: bool = False) -> list[dict[str, str]]:
     """The kinds of files: ``name`` and ``title`` of each; with ``has_pixels`` those of pixel classes, too."""
-    rows = {name: row.title or row.name for name, row in formats().items() if row.write is not None}
+    rows = {name: row.title or row.name for name, row in formats().items() if name in for_predictions()}
     own = {name: title for name, title in TITLES.items() if has_pixels or name not in (MAPS, PANOPTIC)}
     return [{"name": name, "title": title} for name, title in (own | rows).items()]
 

@@ -1,0 +1,234 @@
+"""Parquet shards: what is written is read back equal, and damage is named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rcnn.data.convert import convert
+from rcnn.data.dataset import Dataset
+from rcnn.data.formats import parquet_shards
+from rcnn.data.formats.open import open_data
+from rcnn.data.formats.parquet_reader import _group
+from rcnn.data.hold_out import choose_by_content
+from rcnn.data.shapes import draw_shapes
+from rcnn.data.twins import content_digests
+from rcnn.structures import Instances, Masks, Skeleton
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra bulk")
+pq = pytest.importorskip("pyarrow.parquet")
+
+SKELETON = Skeleton(("left ear", "right ear", "nose"))
+
+
+def everything(folder: Path) -> Dataset:
+    """Images of several kinds, with all that a truth may have, and one without objects."""
+    data = open_data(
+        draw_shapes(
+            5, size=(40, 60), class_names=("disk", "square"), objects=(1, 3), diameter=(10.0, 20.0)
+        ).write(folder)
+    )
+    rng = np.random.default_rng(0)
+    records = []
+    for index, record in enumerate(data.records):
+        truth = record.load_truth()
+        if index == 1:
+            truth, kept = truth[:0], None
+        else:
+            kept = truth.masks
+        count = len(truth)
+        points = rng.uniform(0, 40, (count, 3, 3)).astype(np.float32)
+        points[..., 2] = rng.integers(0, 3, (count, 3))
+        full = replace(
+            truth, masks=None, keypoints=points, crowd=rng.random(count) < 0.3,
+            difficult=rng.random(count) < 0.3 if index != 2 else None, has_mask=rng.random(count) < 0.8,
+            areas=rng.uniform(1, 99, count).astype(np.float32), semantic_names=("disk", "void", "sky"),
+            skeleton=SKELETON,
+        )  # fmt: skip
+        semantic = rng.integers(0, 3, truth.size)
+        path = record.path
+        if index == 3:  # a JPEG that is stored on its side
+            path = path.with_suffix(".jpg")
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            Image.fromarray(rng.integers(0, 255, (60, 40, 3), np.uint8)).save(path, exif=exif)
+        records.append(
+            replace(
+                record, path=path, truth=replace(full, path=path), masks=None if kept is None else Kept(kept),
+                semantic=None if index == 4 else Kept(semantic), image_id="x" if index == 2 else index + 7,
+            )
+        )  # fmt: skip
+    return replace(
+        data, records=records, skeleton=SKELETON, semantic_names=("disk", "void", "sky"),
+        category_ids=(3, 90), semantic_ids=(3, 1, 4),
+    )  # fmt: skip
+
+
+class Kept:
+    """What a record loads."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self) -> Any:
+        return self.value
+
+
+def assert_equal(one: Any, other: Any, name: str) -> None:
+    if isinstance(one, Masks):
+        np.testing.assert_array_equal(one.dense(), other.dense(), err_msg=name)
+    elif isinstance(one, np.ndarray):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+        assert one.dtype.kind == other.dtype.kind, name
+    elif name == "path":
+        assert one.name == other.name
+    else:
+        assert one == other, name
+
+
+def assert_same_data(one: Dataset, other: Dataset) -> None:
+    for name in ("class_names", "category_ids", "semantic_names", "semantic_ids", "skeleton"):
+        assert getattr(one, name) == getattr(other, name), name
+    assert len(one) == len(other)
+    for first, second in zip(one.records, other.records, strict=True):
+        assert (first.image_id, first.path.name) == (second.image_id, second.path.name)
+        np.testing.assert_array_equal(first.load_image(), second.load_image())
+        mine, theirs = first.load_truth(), second.load_truth()
+        for name in Instances.__dataclass_fields__:
+            assert_equal(getattr(mine, name), getattr(theirs, name), name)
+    assert content_digests(one.records) == content_digests(other.records)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_shards, "SHARD_ROWS", 2)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    data = everything(tmp_path / "data")
+    converted = convert(data, tmp_path / "out", to="parquet")
+    assert converted.lost == {}
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [f"{n:08d}.parquet" for n in range(3)]
+    back = open_data(tmp_path / "out")
+    assert back.format == "parquet shards"
+    assert_same_data(data, back)
+    one_file = open_data(tmp_path / "out" / "00000001.parquet")
+    assert [record.image_id for record in one_file.records] == ["x", 10]
+    # Held out are the same images, of files and of shards.
+    held = [choose_by_content(d, content_digests(d.records), 0.4, 0) for d in (data, back)]
+    assert held[0] == held[1]
+    again = convert(back, tmp_path / "again", to="parquet")
+    assert again.lost == {}
+
+
+def test_boxes_alone(tmp_path: Path) -> None:
+    shapes = draw_shapes(3, size=(40, 60)).write(tmp_path / "data")
+    data = open_data(shapes).without_masks()
+    convert(data, tmp_path / "out", to="parquet")
+    assert_same_data(data, open_data(tmp_path / "out"))
+
+
+def damaged(table: Any, kind: str) -> Any:
+    rows = table.to_pylist()
+    if kind == "label":
+        rows[0]["labels"][0] = 99
+    elif kind == "box outside":
+        rows[0]["boxes"][2] = 1e6
+    elif kind == "box short":
+        rows[0]["boxes"] = rows[0]["boxes"][1:]
+    elif kind == "no size":
+        rows[0]["height"] = None
+    elif kind == "name":
+        rows[0]["name"] = b"../a.png"
+    elif kind == "id":
+        rows[0]["id"] = "[1]"
+    elif kind == "areas":
+        rows[0]["areas"] = [1.0] * 99
+    return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    convert(
+        draw_shapes(3, size=(40, 60), class_names=("disk", "square")).write(tmp_path / "data"),
+        tmp_path / "out",
+        to="parquet",
+    )
+    return tmp_path / "out" / "00000000.parquet"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("label", "a label is not one of 2 classes"),
+        ("box outside", "a box is empty or lies outside"),
+        ("box short", "boxes are not four numbers per label"),
+        ("no size", "a value is missing"),
+        ("name", "a name is not that of a file"),
+        ("id", "an id neither a number nor a text"),
+        ("areas", "areas do not fit the objects"),
+    ],
+)
+def test_rows_that_contradict_themselves_are_refused(kind: str, said: str, shard: Path) -> None:
+    pq.write_table(damaged(pq.read_table(shard), kind), shard)
+    with pytest.raises(ValueError, match=rf"00000000.parquet: in group 0 of its rows, .*{said}"):
+        open_data(shard.parent)
+
+
+def test_masks_that_do_not_fit_are_refused_where_they_are_read(shard: Path) -> None:
+    table = pq.read_table(shard)
+    rows = table.to_pylist()
+    rows[0]["masks"][0] = [5]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
+    _group.cache_clear()
+    data = open_data(shard.parent)
+    with pytest.raises(ValueError, match=r"00000000.parquet: row 0 of group 0: its masks do not fit"):
+        data.records[0].load_truth()
+    data.records[1].load_truth()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop_columns(["image"]), "no column image of type large_binary: it is no shard of rcnn"),
+        (lambda t: t.replace_schema_metadata({b"rcnn.data": b"{"}), "its metadata are not those of a shard"),
+        (
+            lambda t: t.replace_schema_metadata({b"rcnn.data": json.dumps({"version": 9}).encode()}),
+            "not those of a shard .version 9",
+        ),
+    ],
+)
+def test_other_files_are_refused(change: Any, message: str, shard: Path) -> None:
+    pq.write_table(change(pq.read_table(shard)), shard)
+    with pytest.raises(ValueError, match=message):
+        open_data(shard.parent, format="parquet")
+
+
+def test_a_truncated_file(shard: Path) -> None:
+    shard.write_bytes(shard.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"00000000.parquet: not readable as Parquet"):
+        open_data(shard.parent, format="parquet")
+
+
+def test_shards_of_two_data_sets(shard: Path, tmp_path: Path) -> None:
+    other = draw_shapes(2, size=(40, 60), class_names=("star",)).write(tmp_path / "stars")
+    convert(other, tmp_path / "more", to="parquet")
+    (tmp_path / "more" / "00000000.parquet").rename(shard.with_name("00000001.parquet"))
+    with pytest.raises(ValueError, match=r"00000001.parquet: its classes or keypoints are not those of"):
+        open_data(shard.parent)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(shard: Path) -> None:
+    table = pq.read_table(shard)
+    rows = table.to_pylist()
+    name = rows[1]["name"].decode()
+    rows[1]["image"] = b"no picture"
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
+    _group.cache_clear()
+    with pytest.raises(ValueError, match=rf"{name} in .*00000000.parquet"):
+        open_data(shard.parent).records[1].load_image()
