@@ -165,7 +165,9 @@ class RPN(nn.Module):
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).reshape(batch, -1))
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4))
             cell = cell_anchors(sizes, self.settings.ratios, self.settings.rounding)
-            cell = constant(tuple(map(tuple, cell.tolist())), feature.new_empty(0, dtype=torch.float32))
+            # Numbers of a graph that is traced cannot be listed; those of a device are copied once.
+            if cell.device != feature.device and not is_exporting():
+                cell = constant(tuple(map(tuple, cell.tolist())), feature.new_empty(0, dtype=cell.dtype))
             step = (stride, stride)
             if self.settings.strides == "inferred":
                 step = (self._image_side(features, 2) // height, self._image_side(features, 3) // width)
