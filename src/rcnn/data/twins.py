@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rcnn.data.dataset import Record
+from rcnn.data.dataset import LazyRecords, Record
 from rcnn.io.images import ImageError
 
 DIGITS = 16  # of a short digest: among a billion images, two are mistaken for equal with 3 %
@@ -66,6 +66,10 @@ def content_digests(records: Sequence[Record]) -> list[str]:
     Raises:
         ImageError: an image cannot be read.
     """
+    source = records.source if isinstance(records, LazyRecords) else None
+    if isinstance(records, LazyRecords) and source is not None and hasattr(source, "digests_of"):
+        # Without making the records, of which each call of a pool would hold one.
+        return [digest[:DIGITS] for digest in source.digests_of(records.indices)]
     with ThreadPoolExecutor(2) as pool:  # reading and hashing release the interpreter lock
         return [digest[:DIGITS] for digest in pool.map(content_digest, records)]
 

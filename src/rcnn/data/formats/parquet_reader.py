@@ -29,7 +29,7 @@ from rcnn.io.images import read_image
 from rcnn.io.reading import ImageError
 from rcnn.structures import Instances, Masks, Skeleton
 
-GROUPS_KEPT = 8  # of the rows that were read last, in each process
+GROUPS_KEPT = 5  # of the rows that were read last, in each process
 LARGE = ("image", "masks", "semantic")
 REQUIRED = ("name", "id", "digest", "height", "width", "boxes", "labels", "drawn", "mapped")
 PER_OBJECT = ("areas", "keypoints", *FLAGS)
@@ -322,6 +322,11 @@ class ShardRecords(Sequence[Record]):
             np.repeat(np.arange(len(counts)), counts), arrays["sizes"][indices], counts,
             arrays["drawn"][indices], arrays["mapped"][indices],
         )  # fmt: skip
+
+    def digests_of(self, indices: npt.NDArray[np.int64]) -> list[str]:
+        """The digests of some images' files, as they are kept."""
+        found: list[str] = self.arrays["digest"].take(indices).to_pylist()
+        return found
 
     def _own(self, name: str, index: int) -> Any:
         """The values of an image's objects; None if it has none of the kind."""
