@@ -290,7 +290,8 @@ class RPN(nn.Module):
             most: int | Tensor = min_proposals.clamp(min=post)
         else:
             pre, most = max(pre, min_proposals), max(post, min_proposals)
-        if (at_once := self._images_at_once(output, pre)) < len(output.objectness):
+        at_once = self._images_at_once(output, pre)
+        if at_once is not None and at_once < len(output.objectness):
             return self._decode_in_parts(output, sizes, at_once, min_proposals, min_candidates)
         start, parts = 0, []
         for size in output.num_anchors_per_level:
@@ -311,10 +312,13 @@ class RPN(nn.Module):
         bound = None if isinstance(most, Tensor) else most
         return Regions(boxes[keep], images[keep], most=bound)
 
-    def _images_at_once(self, output: RPNOutput, pre: int) -> int:
-        """The images whose candidates a device suppresses together, in memory as their number squared."""
+    def _images_at_once(self, output: RPNOutput, pre: int) -> int | None:
+        """The images whose candidates a device suppresses together, in memory as their number squared.
+
+        None: all. A graph that is traced must not ask how many there are.
+        """
         if output.objectness.device.type == "cpu" or is_exporting():
-            return len(output.objectness)
+            return None
         candidates = sum(min(pre, size) for size in output.num_anchors_per_level)
         return max(1, MAX_CANDIDATES_AT_ONCE // max(1, candidates))
 
