@@ -235,7 +235,9 @@ def test_anchors_across_the_border_train_or_not(crossing: bool) -> None:
     output = rpn([torch.randn(1, 4, 4, 4)])
     objectness = output.objectness.detach().requires_grad_()
     truth = Targets((32, 32), torch.tensor([[0.0, 0, 24, 24]]), torch.tensor([0]))
-    rpn.loss(replace(output, objectness=objectness), [truth], [None])["rpn_objectness"].backward()
+    rpn.loss(replace(output, objectness=objectness), [truth], torch.zeros(1, dtype=torch.int64))[
+        "rpn_objectness"
+    ].backward()
     assert objectness.grad is not None
     trains = objectness.grad[0] != 0
     outside = (output.anchors < 0).any(1) | (output.anchors > 32).any(1)

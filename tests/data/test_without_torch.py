@@ -19,7 +19,8 @@ SINGLE = (
     "external_proposals",
 )  # of rcnn.data; fmt: skip
 PACKAGES = ("data.formats", "structures", "io", "metrics", "evaluation")
-NEEDS_TORCH = {"rcnn.io.checkpoint", "rcnn.evaluation.rpn_proposals"}
+# The last one is for several processes, which torch connects.
+NEEDS_TORCH = {"rcnn.io.checkpoint", "rcnn.evaluation.rpn_proposals", "rcnn.evaluation.shares"}
 
 
 def modules() -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,13 +32,14 @@ from rcnn.cli.options import (
     load_model,
     open_dataset,
 )
-from rcnn.processes.launch import is_first
+from rcnn.processes.launch import is_first, launched
 
 if TYPE_CHECKING:
     from rcnn.data.dataset import Dataset
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
     from rcnn.metrics.metric import Evaluation
+    from rcnn.structures import Instances
 
 
 @app.command(
@@ -130,9 +133,7 @@ def evaluate(
     from rcnn.evaluation.evaluator import evaluate as alone
     from rcnn.evaluation.evaluator import evaluate_results
     from rcnn.evaluation.preparation import usable_images, with_required_proposals
-    from rcnn.evaluation.shares import evaluate_shares
     from rcnn.metrics.registry import choose_metrics
-    from rcnn.processes.group import join, lost_is_explained, process_device, world_size
 
     data = Path(sources[-1])
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
@@ -153,10 +154,7 @@ def evaluate(
     on_ray = ray_options(ray, actors, gpus_per_actor)
     if on_ray is not None and svd is not None:
         raise ValueError("evaluate: --svd is for one process; remove it, or --ray")
-    join()
-    with lost_is_explained("start all of them again"):
-        if world_size() > 1:
-            device = str(process_device(device))
+    with _one_of_several(device) as device:
         detector = load_model(
             sources[0], device, precision=precision, half=half, svd=svd,
             settings=settings, trust=trust,
@@ -181,18 +179,32 @@ def evaluate(
             share = RayShare(sources[0], worker, on_ray)
         with progress_bar("evaluating") as progress:
             chosen |= {"min_score": min_score, "threshold": threshold, "progress": progress}
-            by_several = share is not None or world_size() > 1
-            measured = (
-                evaluate_shares(detector, dataset, share=share, **chosen)
-                if by_several
-                else alone(detector, dataset, **chosen)
-            )
+            measured: tuple[Evaluation, list[Instances]] | None
+            if share is None and launched() is None:
+                measured = alone(detector, dataset, **chosen)
+            else:
+                from rcnn.evaluation.shares import evaluate_shares
+
+                measured = evaluate_shares(detector, dataset, share=share, **chosen)
     if measured is not None:
         used = {"model": sources[0], "precision": detector.for_measuring().used_precision}
         evaluation = measured[0]
         if causes if causes is not None else names is None:
             evaluation = _explained(evaluation, detector, dataset)
         _report(evaluation, {**used, "data": sources[-1]}, json_file)
+
+
+@contextmanager
+def _one_of_several(device: str | None) -> Iterator[str | None]:
+    """Join the processes that this one was started with; yield its device. Alone, torch is not needed."""
+    if launched() is None:
+        yield device
+        return
+    from rcnn.processes.group import join, lost_is_explained, process_device
+
+    join()
+    with lost_is_explained("start all of them again"):
+        yield str(process_device(device))
 
 
 def _explained(evaluation: Evaluation, detector: Detector | ExportedDetector, dataset: Dataset) -> Evaluation:

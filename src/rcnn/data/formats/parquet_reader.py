@@ -8,7 +8,6 @@ Legend: I images, N objects, G groups of rows.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tempfile
@@ -21,11 +20,11 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from rcnn.data.dataset import Dataset, LazyRecords, Objects, Record
 from rcnn.data.formats.parquet_shards import FLAGS, KEY, VERSION, parquet_modules, schema, shard_files
 from rcnn.io.images import read_image
+from rcnn.io.pillow_files import embedded_image
 from rcnn.io.reading import ImageError
 from rcnn.structures import Instances, Masks, Skeleton
 
@@ -417,7 +416,7 @@ def _masks(row: StoredRow, count: int, size: tuple[int, int]) -> Masks:
 def _semantic(row: StoredRow, size: tuple[int, int]) -> npt.NDArray[np.int64]:
     found = row.value("semantic")
     try:
-        with Image.open(io.BytesIO(found or b""), formats=("PNG",)) as stored:
+        with embedded_image(found or b"", str(row.file), "PNG") as stored:
             if (stored.height, stored.width) != size:
                 raise ValueError(f"it is of {stored.height} x {stored.width} pixels")
             return np.asarray(stored).astype(np.int64)
