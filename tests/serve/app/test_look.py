@@ -210,6 +210,7 @@ def test_large_sixteen_bit_and_many_channel_images_are_shown_in_tiles(browser: A
         tab.settled()
         tab.page.get_by_role("button", name="many.tif").click()
         tab.until("() => rcnn.info.name === 'many.tif' && !rcnn.waiting && rcnn.viewer.tiles.complete")
+        tab.settled()
         assert tab.ask(PIXEL, [350, 150]) == [0, 0, 0, 255]
         tab.page.get_by_label("Channel shown as red").select_option("4")
         tab.until("() => rcnn.viewer.tiles.complete")
