@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-c", "import sys; from rcnn.cli import main; sys.exi
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a process of its own that has the package and the helpers of the tests."""
+    """The environment of a new process, which finds the package and the helpers of the tests."""
     paths = [str(Path(rcnn.__file__).parents[1]), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
     return {**os.environ, **own, **more}

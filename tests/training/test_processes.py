@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import rcnn
+from groups import COMMAND, environment, members, wait_for
 from rcnn.data.workers import lost_worker
 from rcnn.io import checkpoint
 from rcnn.io.lock import FolderInUseError, FolderLock
@@ -21,17 +21,10 @@ from rcnn.training.recipe import dump_recipe
 from rcnn.training.run import train
 from tiny import tiny_recipe, tiny_shapes
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 
 # Many steps, prepared by a process of its own, a checkpoint after each.
 LONG = tiny_recipe(epochs=1e4, save_every=0.0, eval_every=0.9, eval_images=1, workers=1, lr=1e-5)
-
-
-def environment(**more: str) -> dict[str, str]:
-    paths = [str(Path(rcnn.__file__).parents[1]), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
-    return {**os.environ, **own, **more}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +39,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-COMMAND = [sys.executable, "-c", "import sys; from rcnn.cli import main; sys.exit(main())"]
-
-
 @pytest.fixture
 def start(data: Path, recipe: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `rcnn train` in a group of its own, and wait until it has trained."""
@@ -61,7 +51,7 @@ def start(data: Path, recipe: Path) -> Iterator[Callable[..., subprocess.Popen[s
             start_new_session=True,
         )  # fmt: skip
         started.append(process)
-        wait_for(lambda: (out / "last.safetensors").exists(), process, seconds=180)
+        wait_for(lambda: (out / "last.safetensors").exists(), [process], seconds=180)
         return process
 
     yield begin
@@ -69,31 +59,6 @@ def start(data: Path, recipe: Path) -> Iterator[Callable[..., subprocess.Popen[s
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def wait_for(
-    ready: Callable[[], bool], process: subprocess.Popen[str] | None = None, seconds: float = 60
-) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, "too late"
-        if process is not None and process.poll() is not None:
-            raise AssertionError(process.communicate())
-        time.sleep(0.02)
-
-
-def members(group: int) -> list[int]:
-    """The living processes of a group."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == group and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

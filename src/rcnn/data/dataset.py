@@ -6,6 +6,7 @@ Statistics over a whole data set are therefore fast, and a sample is decoded onl
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -60,6 +61,41 @@ class Record:
             )
 
 
+class StoredRecords(Sequence[Record], ABC):
+    """Records of arrays, each made when it is asked for; what needs no record is asked of the arrays."""
+
+    @abstractmethod
+    def record(self, number: int) -> Record:
+        """The record of an image, counted from 0."""
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        if isinstance(index, slice):
+            return [self.record(number) for number in range(len(self))[index]]
+        return self.record(range(len(self))[index])
+
+    @abstractmethod
+    def folders(self) -> set[Path]:
+        """The folders of the image files."""
+
+    def objects_of(self, indices: npt.NDArray[np.int64]) -> Objects:
+        """The objects of some images."""
+        return Objects.of(LazyRecords(self, indices))
+
+    def digests_of(self, indices: npt.NDArray[np.int64]) -> list[str] | None:
+        """The digests of some images' files; None where they are not kept."""
+        return None
+
+    def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """The shard of each of some images; None where images are files of their own."""
+        return None
+
+
 class LazyRecords(Sequence[Record]):
     """Records that are made each time they are asked for, so that a large data set takes little memory.
 
@@ -95,6 +131,11 @@ class LazyRecords(Sequence[Record]):
         for change in self.changes:
             record = change(record)
         return record
+
+    @property
+    def stored(self) -> StoredRecords | None:
+        """The arrays behind the records, if there are any; they know of no changes."""
+        return self.source if isinstance(self.source, StoredRecords) else None
 
     def subset(self, indices: Sequence[int]) -> LazyRecords:
         """Some of the records, in the given order."""
@@ -245,9 +286,8 @@ class Dataset:
     def objects(self) -> Objects:
         """The objects of all images, which statistics and checks are made of."""
         records = self.records
-        if isinstance(records, LazyRecords) and not records.changes and hasattr(records.source, "objects_of"):
-            found: Objects = records.source.objects_of(records.indices)  # without making the records
-            return found
+        if isinstance(records, LazyRecords) and records.stored is not None and not records.changes:
+            return records.stored.objects_of(records.indices)
         return Objects.of(records)
 
     def __getstate__(self) -> dict[str, Any]:

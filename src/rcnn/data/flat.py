@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from rcnn.data.builder import (
     PlainObjects,
     filled,
 )
-from rcnn.data.dataset import Dataset, LazyRecords, Record
+from rcnn.data.dataset import Dataset, LazyRecords, Record, StoredRecords
 from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -266,7 +266,7 @@ def opened_store(folder: Path) -> FlatStore:
     return FlatStore(arrays, folder)
 
 
-class FlatRecords(Sequence[Record]):
+class FlatRecords(StoredRecords):
     """The records of a store."""
 
     def __init__(self, store: FlatStore, facts: Facts) -> None:
@@ -275,21 +275,18 @@ class FlatRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.store["sizes"])
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def folders(self) -> set[Path]:
+        """The folders of the image files."""
+        return {Path(folder) for folder in self.store.folders}
 
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
+    def record(self, number: int) -> Record:
+        """The record of an image."""
         store, facts = self.store, self.facts
-        first, last = store["first"][index : index + 2].tolist()
-        height, width = store["sizes"][index].tolist()
+        first, last = store["first"][number : number + 2].tolist()
+        height, width = store["sizes"][number].tolist()
         rows = slice(first, last)
         bare = store["bare"][rows]
-        path = Path(os.fsdecode(store.text("paths", index)))
+        path = Path(os.fsdecode(store.text("paths", number)))
         truth = Instances(
             size=(height, width),
             boxes=np.array(store["boxes"][rows]),
@@ -302,18 +299,8 @@ class FlatRecords(Sequence[Record]):
             skeleton=facts.skeleton,
             path=path,
         )
-        masks = partial(_masks, store, index) if facts.drawn else None
-        return Record(path, json.loads(store.text("ids", index)), truth, masks)
-
-
-def image_folders(dataset: Dataset) -> set[Path]:
-    """The folders of a data set's image files, without making the records of a large one."""
-    records = dataset.records
-    if isinstance(records, LazyRecords) and isinstance(records.source, FlatRecords) and not records.changes:
-        return {Path(folder) for folder in records.source.store.folders}
-    if isinstance(records, LazyRecords) and getattr(records.source, "has_files", True) is False:
-        return set()
-    return {record.path.parent for record in records if record.image is None}
+        masks = partial(_masks, store, number) if facts.drawn else None
+        return Record(path, json.loads(store.text("ids", number)), truth, masks)
 
 
 def _masks(store: FlatStore, index: int) -> Masks:

@@ -46,9 +46,8 @@ class EpochOrder:
 
 def shards_of(records: Any) -> npt.NDArray[np.int64] | None:
     """The shard of each image, int64 ``[I]``; None where images are files of their own."""
-    source = records.source if isinstance(records, LazyRecords) else None
-    groups = getattr(source, "groups", None)
-    return None if groups is None else np.asarray(groups[records.indices], np.int64)
+    stored = records.stored if isinstance(records, LazyRecords) else None
+    return None if stored is None else stored.shards_of(records.indices)
 
 
 def mixed(shards: npt.NDArray[np.int64], rng: np.random.Generator) -> EpochOrder:

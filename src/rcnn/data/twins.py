@@ -66,10 +66,10 @@ def content_digests(records: Sequence[Record]) -> list[str]:
     Raises:
         ImageError: an image cannot be read.
     """
-    source = records.source if isinstance(records, LazyRecords) else None
-    if isinstance(records, LazyRecords) and source is not None and hasattr(source, "digests_of"):
-        # Without making the records, of which each call of a pool would hold one.
-        return [digest[:DIGITS] for digest in source.digests_of(records.indices)]
+    if isinstance(records, LazyRecords) and records.stored is not None:
+        kept = records.stored.digests_of(records.indices)
+        if kept is not None:  # without making the records, of which each call of a pool would hold one
+            return [digest[:DIGITS] for digest in kept]
     with ThreadPoolExecutor(2) as pool:  # reading and hashing release the interpreter lock
         return [digest[:DIGITS] for digest in pool.map(content_digest, records)]
 

@@ -21,12 +21,12 @@ from rcnn.data.formats.coco_results import read_results
 from rcnn.data.formats.open import open_data
 from rcnn.evaluation.alignment import align_keypoints, align_truth_classes, all_have
 from rcnn.evaluation.running import (
-    Asked,
     Described,
     Predictor,
     Progress,
     Running,
     Seconds,
+    asked_of,
     compact,
     default_max_detections,
     ready,
@@ -84,18 +84,16 @@ def evaluate(
     """
     choice = choose_metrics(metrics)
     detector, dataset = ready(detector, dataset)
-    cap = max_detections
-    if cap is None:
-        cap = default_max_detections(dataset.objects.counts.tolist())
+    asked = asked_of(dataset, batch_size, min_score, max_detections)
     collected = _Collected(dataset, detector, choice)
-    run = Running(detector, Asked(batch_size, min_score, cap), is_timed=collected.needs("timing"))
+    run = Running(detector, asked, is_timed=collected.needs("timing"))
     for number, (truth, found) in enumerate(run.over(dataset), 1):
         collected.add(truth, found)
         if number == 1:
             collected.refuse_lacking(run.speed(1))
         if progress is not None and (number % batch_size == 0 or number == len(dataset)):
             progress(number, len(dataset))
-    evaluation = collected.evaluation(cap, threshold, run.speed(len(dataset)))
+    evaluation = collected.evaluation(asked.max_detections, threshold, run.speed(len(dataset)))
     return replace(evaluation, seconds={**run.seconds, **evaluation.seconds}), collected.predictions
 
 

@@ -132,6 +132,14 @@ def compact(instances: Instances) -> Instances:
     return replace(instances, semantic=instances.semantic.astype(np.uint8))
 
 
+def asked_of(dataset: Dataset, batch_size: int, min_score: float, max_detections: int | None) -> Asked:
+    """What is asked of predictions on a data set; without a cap, the usual one."""
+    cap = max_detections
+    if cap is None:
+        cap = default_max_detections(dataset.objects.counts.tolist())
+    return Asked(batch_size, min_score, cap)
+
+
 def default_max_detections(counts: Iterable[int]) -> int:
     """COCO's 100 detections, or the number of objects in the fullest image if that is more."""
     return max([COCO_MAX_DETECTIONS, *counts])

@@ -20,8 +20,8 @@ from rcnn.evaluation.running import (
     Progress,
     Running,
     Seconds,
+    asked_of,
     compact,
-    default_max_detections,
     ready,
 )
 from rcnn.metrics.metric import Evaluation, Metric
@@ -108,12 +108,12 @@ def evaluate_shares(
     if any("timing" in row.needs for row in choose_metrics(metrics).rows if metrics is not None):
         raise ValueError("the metric speed is measured by one process: leave it out, or evaluate by itself")
     detector, dataset = ready(detector, dataset)
-    cap = max_detections
-    if cap is None:
-        cap = default_max_detections(dataset.objects.counts.tolist())
-    found = (share or predict_in_group)(detector, dataset, Asked(batch_size, min_score, cap), progress)
+    asked = asked_of(dataset, batch_size, min_score, max_detections)
+    found = (share or predict_in_group)(detector, dataset, asked, progress)
     if found is None:
         return None
     predictions, seconds = found
-    evaluation = measure_predictions(detector, dataset, predictions, max_detections=cap, **how)
+    evaluation = measure_predictions(
+        detector, dataset, predictions, max_detections=asked.max_detections, **how
+    )
     return replace(evaluation, seconds={**seconds, **evaluation.seconds}), predictions

@@ -41,7 +41,7 @@ class Verdict:
 
     @classmethod
     def of(cls, losses: dict[str, Tensor], gradients: Sequence[Tensor], seconds: float) -> Verdict:
-        """Of the losses and gradients of this process."""
+        """The verdict on a step, from the losses and gradients of this process."""
         norm = nn.utils.get_total_norm(gradients)
         measured = torch.stack([*(loss.detach() for loss in losses.values()), norm]).float()
         # Filled in on the device: to copy a number there would let the host wait.

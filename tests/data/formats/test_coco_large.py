@@ -14,7 +14,7 @@ from PIL import Image
 from rcnn.data import flat
 from rcnn.data.classes import align_dataset_classes
 from rcnn.data.dataset import Dataset, LazyRecords
-from rcnn.data.formats import coco, coco_large, json_stream
+from rcnn.data.formats import coco, coco_large, gaps, json_stream
 from rcnn.data.formats.coco import read_coco
 from rcnn.data.formats.json_stream import top_level
 from rcnn.structures import Instances, Masks
@@ -127,7 +127,7 @@ def test_a_streamed_file_is_the_same_data_set(
     monkeypatch.setattr(coco, "LARGE_BYTES", 1 << 60)
     small = read_coco(path)
     assert_same(small, large)
-    assert flat.image_folders(small) == flat.image_folders(large)
+    assert gaps.image_folders(small) == gaps.image_folders(large)
 
 
 def test_lists_in_an_order_that_cannot_be_streamed_are_read_at_once(tmp_path: Path, streamed: None) -> None:

@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from rcnn.data.dataset import Dataset
-from rcnn.data.flat import image_folders
+from rcnn.data.dataset import Dataset, LazyRecords
 from rcnn.data.formats.lookup import LISTED_SINGLY
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.folders import is_folder
@@ -47,6 +46,14 @@ def with_gaps_reported(dataset: Dataset) -> Dataset:
     if links:
         problems.append(Problem(links[0], describe_links(links), FETCH, objects=0))
     return dataset if len(problems) == len(dataset.problems) else replace(dataset, problems=tuple(problems))
+
+
+def image_folders(dataset: Dataset) -> set[Path]:
+    """The folders of a data set's image files, without making the records of a large one."""
+    records = dataset.records
+    if isinstance(records, LazyRecords) and records.stored is not None and not records.changes:
+        return records.stored.folders()
+    return {record.path.parent for record in records if record.image is None}
 
 
 def skipped_paths(dataset: Dataset) -> list[str]:

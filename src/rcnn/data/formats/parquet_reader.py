@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset, LazyRecords, Objects, Record
+from rcnn.data.dataset import Dataset, LazyRecords, Objects, Record, StoredRecords
 from rcnn.data.formats.parquet_shards import FLAGS, KEY, VERSION, parquet_modules, schema, shard_files
 from rcnn.io.images import read_image
 from rcnn.io.pillow_files import embedded_image
@@ -244,15 +244,12 @@ def _joined(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return joined
 
 
-class ShardRecords(Sequence[Record]):
+class ShardRecords(StoredRecords):
     """The records of all shards, made when they are asked for.
 
     Attributes:
         groups: int32 ``[I]``, the group of rows of each image.
-        has_files: whether images are files of their own: never.
     """
-
-    has_files = False
 
     def __init__(
         self, meaning: Meaning, places: Sequence[tuple[str, int]], arrays: Mapping[str, Any]
@@ -271,24 +268,19 @@ class ShardRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def folders(self) -> set[Path]:
+        """None: no image is a file of its own."""
+        return set()
 
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        index = range(len(self))[index]
+    def record(self, number: int) -> Record:
+        """The record of an image."""
         arrays, meaning = self.arrays, self.meaning
-        group = int(self.groups[index])
-        file, number = self.places[group]
-        row = StoredRow(file, number, index - int(arrays["starts"][group]))
-        path = Path(file).parent / os.fsdecode(arrays["name"][index].as_py())
-        first, last = arrays["first"][index : index + 2].tolist()
-        height, width = arrays["sizes"][index].tolist()
-        own = {name: self._own(name, index) for name in PER_OBJECT}
+        group = int(self.groups[number])
+        row = StoredRow(*self.places[group], number - int(arrays["starts"][group]))
+        path = Path(row.file).parent / os.fsdecode(arrays["name"][number].as_py())
+        first, last = arrays["first"][number : number + 2].tolist()
+        height, width = arrays["sizes"][number].tolist()
+        own = {name: self._own(name, number) for name in PER_OBJECT}
         if own["keypoints"] is not None:
             own["keypoints"] = own["keypoints"].reshape(last - first, self._points, 3)
         truth = Instances(
@@ -302,10 +294,10 @@ class ShardRecords(Sequence[Record]):
             **own,
         )
         shape = (last - first, (height, width))
-        masks = partial(_masks, row, *shape) if arrays["drawn"][index] else None
-        semantic = partial(_semantic, row, (height, width)) if arrays["mapped"][index] else None
-        image = StoredImage(row, path, arrays["digest"][index].as_py())
-        return Record(path, json.loads(arrays["id"][index].as_py()), truth, masks, semantic, image)
+        masks = partial(_masks, row, *shape) if arrays["drawn"][number] else None
+        semantic = partial(_semantic, row, (height, width)) if arrays["mapped"][number] else None
+        image = StoredImage(row, path, arrays["digest"][number].as_py())
+        return Record(path, json.loads(arrays["id"][number].as_py()), truth, masks, semantic, image)
 
     def objects_of(self, indices: npt.NDArray[np.int64]) -> Objects:
         """The objects of some images, from the arrays."""
@@ -326,6 +318,10 @@ class ShardRecords(Sequence[Record]):
         """The digests of some images' files, as they are kept."""
         found: list[str] = self.arrays["digest"].take(indices).to_pylist()
         return found
+
+    def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The group of rows of each of some images, which are read together."""
+        return self.groups[indices].astype(np.int64)
 
     def _own(self, name: str, index: int) -> Any:
         """The values of an image's objects; None if it has none of the kind."""
