@@ -48,9 +48,9 @@ OBJECTS = """([count, side]) => import(`${location.pathname}static/shapes.js`).t
     const score = (i * 0.618034) % 1;
     return new Shape({id: `m${i}`, class: 'object', score, box: [x, y, x + side, y + side], mask});
   });
-  rcnn.source = 'found';
+  rcnn.source = 'data';  // there is no model
   rcnn.look.scored = true;
-  rcnn.takeShapes(shapes);
+  rcnn.takeShapes(shapes, []);
   rcnn.viewer.fit();
   return new Promise((resolve) => setTimeout(resolve, 1500));
 })"""
