@@ -10,6 +10,7 @@ killed, and all are started again.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -78,6 +79,14 @@ def join(*, join_seconds: float = JOIN_SECONDS, answer_seconds: float = ANSWER_S
             f"{launch.address}:{launch.port} ({reason}); start all of them at about the same time, with "
             "torchrun or srun, or give them longer with --join-timeout"
         ) from error
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End the threads of the group before the interpreter ends, which would abort the process otherwise."""
+    _waiting.clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _store(launch: Launch, patience: timedelta) -> Any:
