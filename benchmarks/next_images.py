@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def trained(data: Dataset, out: Path, options: argparse.Namespace, seed: int) ->
     The number of iterations is the same for any number of images, of which some are held out.
     """
     if not (out / "report.html").exists():
+        shutil.rmtree(out, ignore_errors=True)  # what a killed training left
         settings = [f"train.batch_size={BATCH}", "train.eval_every=0.5"]
         epochs = options.iterations * BATCH / len(data)
         train(data, out=out, seed=seed, epochs=epochs, settings=settings, workers=0)
