@@ -38,3 +38,32 @@ def test_a_signal_ends_the_process_cleaned_up_and_at_once(number: str, code: int
     printed, _ = process.communicate(timeout=60)
     assert (process.returncode, printed) == (code, b"unflushed")
     assert {path.name for path in tmp_path.iterdir()} == {"begun", "unwound", "cleaned up"}
+
+
+UNWINDING = """
+import pathlib, time
+from rcnn.io import interruption
+interruption.GRACE_SECONDS = dict.fromkeys(interruption.GRACE_SECONDS, 0.1)
+interruption.CLEANING_SECONDS = {seconds}
+with interruption.answered(bounded=True):
+    pathlib.Path("begun").touch()
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        pathlib.Path("unwound").touch()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("seconds", "unwinds"), [(30, True), (0.1, False)])
+def test_cleaning_up_has_time_of_its_own_but_not_for_ever(
+    seconds: float, unwinds: bool, tmp_path: Path
+) -> None:
+    program = UNWINDING.format(seconds=seconds)
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert (tmp_path / "unwound").exists() == unwinds

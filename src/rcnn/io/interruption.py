@@ -3,7 +3,9 @@
 The first signal raises ``KeyboardInterrupt`` or ``SystemExit(143)`` where the program is, or, inside
 :func:`held`, when what must not be cut in two is done. Further ones are ignored, so that pressing Ctrl-C
 three times is answered as pressing it once. A process of its own (the command line, each process of torchrun)
-ends within :data:`GRACE_SECONDS` even if it waits in compiled code, where Python's handlers do not run.
+ends within :data:`GRACE_SECONDS` even if it waits in compiled code, where Python's handlers do not run. Once
+its exception was raised it has :data:`CLEANING_SECONDS` more: removing unfinished files takes time on a busy
+machine.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ INTERRUPTED, TERMINATED = 130, 143
 
 # Clusters kill 30 s after SIGTERM; a large checkpoint takes seconds to write.
 GRACE_SECONDS = {signal.SIGINT: 1.5, signal.SIGTERM: 25.0}
+CLEANING_SECONDS = 3.0
 
 
 @dataclass
@@ -156,7 +159,9 @@ def _end_in_time(reader: socket.socket) -> None:
     while numbers := reader.recv(1):
         if numbers[0] in GRACE_SECONDS:
             threading.Event().wait(GRACE_SECONDS[signal.Signals(numbers[0])])
-            if _current is not None and not _current.raised:
+            if _current is not None and _current.raised:
+                threading.Event().wait(CLEANING_SECONDS)
+            else:
                 with contextlib.suppress(OSError):
                     os.write(sys.stderr.fileno(), b"interrupted\n")
             os._exit(128 + numbers[0])

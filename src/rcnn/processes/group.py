@@ -15,6 +15,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -41,6 +42,7 @@ _ENDED = (
 _SILENT = ("Timed out waiting", "timed out", "Wait timeout", "Socket Timeout")
 
 _waiting: dict[Any, Any] = {}  # the second group of each first one
+_lost = threading.Event()  # set once another process of the group is known to be lost
 
 
 def join(*, join_seconds: float = JOIN_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
@@ -85,7 +87,8 @@ def join(*, join_seconds: float = JOIN_SECONDS, answer_seconds: float = ANSWER_S
 def _leave() -> None:
     """End the threads of the group before the interpreter ends, which would abort the process otherwise."""
     _waiting.clear()
-    if dist.is_initialized():
+    waits = _lost.is_set() and torch.cuda.is_available()  # NCCL would wait for the process that is lost
+    if dist.is_initialized() and not waits:
         dist.destroy_process_group()
 
 
@@ -257,6 +260,8 @@ def lost_process(error: BaseException) -> str | None:
     if world_size() == 1 or not isinstance(error, RuntimeError):
         return None
     text = str(error)
+    if any(words in text for words in (*_ENDED, *_SILENT)):
+        _lost.set()
     if any(words in text for words in _ENDED):
         return f"process {rank()} stops, because another process of the run has ended"
     if any(words in text for words in _SILENT):
