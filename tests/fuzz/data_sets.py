@@ -250,6 +250,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "deeplabcut": deeplabcut,
     "mot": other.mot,
     "kitti": other.kitti,
+    "image-folder": other.image_folder,
     "datumaro": other.datumaro,
     "aperio": other.aperio,
     "fiftyone": other.fiftyone,

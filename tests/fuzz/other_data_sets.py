@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ X1, Y1, X2, Y2 = FIRST
 def mot(folder: Path) -> Path:
     image(folder / "img1", "000001.jpg", "000002.jpg")
     put(folder, "gt/gt.txt", "1,1,9,7,16,14,1,1,1.0\n1,2,35,23,22,20,1,3,0.5\n2,3,2,2,9,9,0,8,1\n")
+    return folder
+
+
+def image_folder(folder: Path) -> Path:
+    image(folder, "a.png", "b.png")
+    objects = {"bbox": [[8, 6, 16, 14], [30.5, 20, 9, 9]], "categories": [0, "cat"], "iscrowd": [0, 1]}
+    listed = [{"bbox": [8, 6, 16, 14], "label": "dog"}]
+    entries = [{"file_name": "a.png", "objects": objects}, {"file_name": "b.png", "objects": listed}]
+    put(folder, "metadata.jsonl", "\n".join(map(json.dumps, entries)) + "\n")
     return folder
 
 

@@ -86,6 +86,15 @@ def test_fractions_are_said(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas(tmp_path: Path, delimiter: str) -> None:
+    """As spreadsheets of many languages write them; between commas they cannot be told from two numbers."""
+    image(tmp_path, "a.jpg")
+    table = "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,8:5,6,24,20:25\n"
+    put(tmp_path, "boxes.csv", table.replace(",", delimiter).replace(":", ","))
+    assert boxes(open_data(tmp_path)) == {"a.jpg": [("cat", (8.5, 6, 24, 20.25))]}
+
+
 def test_corners_called_sides_are_suspected(tmp_path: Path) -> None:
     image(tmp_path, "a.png")
     put(tmp_path, "x.csv", f'image_id,width,height,bbox\na,64,48,"[{A}]"\na,64,48,"[{B}]"\n')

@@ -155,15 +155,20 @@ class Row:
     values: tuple[str, ...]
 
 
+def delimiter_of(text: str) -> str:
+    """The one of ``, ; tab |`` that occurs most often in the first line of a table."""
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip() and not line.lstrip().startswith("# ")), "")
+    outside = first.split('"')[::2]  # not within quotation marks
+    return max(DELIMITERS, key="".join(outside).count)
+
+
 def table_rows(text: str) -> list[Row]:
     """The lines of a table, without empty ones and without comments that begin with ``#``.
 
-    The delimiter is the one of ``, ; tab |`` that occurs most often in the first line.
+    The delimiter is that of :func:`delimiter_of`.
     """
-    lines = text.splitlines(keepends=True)
-    first = next((line for line in lines if line.strip() and not line.lstrip().startswith("# ")), "")
-    outside = first.split('"')[::2]  # not within quotation marks
-    delimiter = max(DELIMITERS, key="".join(outside).count)
+    delimiter = delimiter_of(text)
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = []

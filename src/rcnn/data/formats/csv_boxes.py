@@ -13,7 +13,8 @@ for an image without objects.
 
 Convention:
     Corners are continuous pixels: ``10,10,30,30`` is the box ``10 10 30 30``. Values that are all between 0
-    and 1, as in Open Images, are fractions of the image's width and height.
+    and 1, as in Open Images, are fractions of the image's width and height. In a table whose delimiter is no
+    comma, ``10,5`` is the number 10.5, as spreadsheets of many languages write it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from rcnn.data.builder import Picture
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.annotated import UNNAMED, AnnotatedImages, Drawn
 from rcnn.data.formats.coco_suspicions import Suspicions
-from rcnn.data.formats.contents import Row, first_row, has_one_file, one_file, read_table
+from rcnn.data.formats.contents import Row, delimiter_of, first_row, has_one_file, head, one_file, read_table
 from rcnn.data.formats.writer import FileWriter, Item
 from rcnn.data.problems import Box
 from rcnn.io.escaping import for_csv, from_csv
@@ -203,6 +204,7 @@ class _Reader:
     def __init__(self, file: Path, layout: _Layout, images: str | Path | None) -> None:
         holds = ("crowd",) if layout.is_open_images else ()
         self.objects = AnnotatedImages("csv", file, *holds, images=images)
+        self.decimal_commas = delimiter_of(head(file)) != ","
         self.layout = layout
         self.lines: list[_Line] = []
         self.seen: set[tuple[Any, ...]] = set()
@@ -222,6 +224,8 @@ class _Reader:
             return
         label = UNNAMED if layout.label is None else cells[layout.label]
         texts = [cells[column] for column in layout.coordinates]
+        if self.decimal_commas and len(texts) > 1:
+            texts = [text.replace(",", ".") if text.count(",") == 1 else text for text in texts]
         if all(text.casefold() in NO_BOX for text in texts):
             return  # an image without objects
         crowd = layout.group is not None and len(cells) > layout.group and cells[layout.group] == "1"

@@ -30,6 +30,7 @@ from rcnn.data.formats import (
     dota,
     fiftyone_json,
     geojson,
+    image_folder,
     imagej,
     kitti,
     label_image,
@@ -252,6 +253,15 @@ FORMATS: dict[str, Any] = {
         options=("images",),
         title="CreateML",
         description="`_annotations.createml.json`, a list with one entry per image",
+        gives="boxes",
+    ),
+    "image-folder": Format(
+        name="image-folder",
+        read=image_folder.read_image_folder,
+        sniff=image_folder.is_image_folder,
+        options=("images",),
+        title="Hugging Face ImageFolder",
+        description="`metadata.jsonl` with `file_name` and `objects` in each line, beside the images",
         gives="boxes",
     ),
     "cvat": Format(

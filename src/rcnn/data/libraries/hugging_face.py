@@ -20,13 +20,12 @@ from rcnn.data.adapters import from_items
 from rcnn.data.builder import DatasetBuilder
 from rcnn.data.dataset import Dataset, Sample
 from rcnn.data.formats.coco_suspicions import Suspicions
+from rcnn.data.formats.image_folder import BOXES, CLASSES, CROWDS
 from rcnn.io.images import as_pixels, to_bytes
 from rcnn.structures import Instances, Masks, Size
 
 NAME = "Hugging Face data set"
-BOXES = ("bbox", "bboxes", "boxes")
-CLASSES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "category_ids")
-CROWDS, OUTLINES = ("iscrowd", "is_crowd"), ("segmentation", "segmentations", "polygons")
+OUTLINES = ("segmentation", "segmentations", "polygons")
 IDS = ("image_id", "id")
 
 
