@@ -6,14 +6,16 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_dilation, binary_erosion
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from blobs import as_masks, blobs, dense, tight_boxes
+from rcnn.data.dataset import Sample
 from rcnn.data.geometry import TrainingSample, View, view_sample
-from rcnn.parts.batch import Targets
-from rcnn.structures import Skeleton
+from rcnn.parts.batch import TargetMasks, Targets
+from rcnn.structures import Instances, Masks, Skeleton
 
 ORIENTATIONS = list(product((False, True), repeat=3))
 
@@ -70,6 +72,79 @@ def test_crop_by_hand():
     crowd = TrainingSample(sample.image, replace(truth, crowd=torch.tensor([True])), "a")
     cut = view_sample(crowd, View((5, 4, 10, 9), (10, 10)), 0.3, drop_truncated=True)
     assert cut.targets.crowd.tolist() == [True], "what is left of a crowd is no background"
+
+
+def stars(size, count, seed):
+    """Outlines of stars, some beyond the border, and of two parts; the last one as a run-length code."""
+    rng = np.random.default_rng(seed)
+    outlines = []
+    for number in range(count):
+        parts = []
+        for _ in range(1 + number % 2):
+            angles = np.sort(rng.uniform(0, 2 * np.pi, 12))
+            centre, radii = rng.uniform(0, size[::-1]), rng.uniform(8, 20, (12, 1))
+            parts.append(centre + radii * np.stack([np.cos(angles), np.sin(angles)], 1))
+        outlines.append(parts)
+    return [*outlines[:-1], Masks.from_outlines(outlines[-1:], size).rle()[0]]
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("resized", [(60, 70), (31, 44), (150, 171)])
+def test_drawn_outlines_differ_from_moved_pixels_along_the_edge_alone(orientation, resized):
+    """By the width of a pixel of the source and one of the view; run-length codes do not differ."""
+    size = (90, 100)
+    outlines = stars(size, 9, seed=2)
+    view = View((20, 10, 90, 70), resized, *orientation)
+    moved = dense(view.masks(TargetMasks.from_masks(Masks.from_outlines(outlines, size)))).numpy()
+    drawn = dense(view.drawn(outlines, size)).numpy()
+    width = int(np.ceil(max(1, resized[0] / 60, resized[1] / 70)))
+    assert np.array_equal(moved[-1], drawn[-1])
+    assert moved.any((1, 2)).sum() >= 7
+    for one, other in zip(moved, drawn, strict=True):
+        grown, shrunk = (
+            binary_dilation(one, np.ones((3, 3)), width),
+            binary_erosion(one, np.ones((3, 3)), width, border_value=1),
+        )
+        assert not (other & ~grown).any()
+        assert not (shrunk & ~other).any()
+    total = np.array([[m.sum(), d.sum(), (m != d).sum()] for m, d in zip(moved, drawn, strict=True)]).sum(0)
+    assert abs(total[0] - total[1]) < 0.02 * total[0], "neither grows nor shrinks"
+    assert total[2] < 0.12 * total[0]
+
+
+def test_a_crop_of_outlines_is_the_crop_of_their_masks():
+    """Pixel for pixel: what is cut away is rounded as it was, too."""
+    size = (90, 100)
+    outlines = [[part.clip(0) for part in one] for one in stars(size, 12, seed=3)[:-1]]
+    masks = TargetMasks.from_masks(Masks.from_outlines(outlines, size))
+    for window in ((0, 0, 100, 90), (20, 10, 90, 70), (37, 41, 38, 42)):
+        view = View(window, (window[3] - window[1], window[2] - window[0]))
+        assert torch.equal(dense(view.drawn(outlines, size)), dense(view.masks(masks)))
+
+
+def test_a_view_of_outlines_keeps_the_objects_of_the_view_of_masks():
+    size = (90, 100)
+    outlines = stars(size, 9, seed=2)
+    masks = Masks.from_outlines(outlines, size)
+    image, labels = np.zeros((*size, 3), np.uint8), np.arange(9)
+    truth = Instances(size, masks.boxes(), labels, crowd=labels == 3)
+    undrawn = TrainingSample.from_sample(Sample(image, truth, 1, outlines))
+    drawn = TrainingSample.from_sample(Sample(image, replace(truth, masks=masks), 1))
+    assert undrawn.targets.masks is None
+    assert undrawn.nbytes < image.nbytes + masks.pixels.nbytes
+    for truncated in (False, True):
+        one, other = (
+            view_sample(s, View((30, 20, 80, 90), (140, 100), flip_x=True), 0.5, drop_truncated=truncated)
+            for s in (undrawn, drawn)
+        )
+        assert one.outlines is None
+        assert one.targets.labels.tolist() == other.targets.labels.tolist() != labels.tolist()
+        assert one.targets.crowd.tolist() == other.targets.crowd.tolist()
+        assert one.targets.masks.size == other.targets.masks.size == (140, 100)
+        torch.testing.assert_close(one.targets.boxes, other.targets.boxes, atol=2.0, rtol=0)
+        torch.testing.assert_close(one.targets.boxes, tight_boxes(one.targets.masks))
+    nothing = replace(undrawn, targets=undrawn.targets[[]], outlines=())
+    assert len(view_sample(nothing, View((30, 20, 80, 90), (140, 100))).targets.masks) == 0
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

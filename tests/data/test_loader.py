@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from annotated_images import HEIGHT, WIDTH, image, put
 from rcnn.data import loader
 from rcnn.data.augment import Augment
-from rcnn.data.dataset import Dataset
+from rcnn.data.dataset import Dataset, DrawnMasks
+from rcnn.data.formats.open import open_data
 from rcnn.data.loader import CACHE_BYTES, Batches, training_batches
 from rcnn.data.shapes import draw_shapes
+from rcnn.structures import Masks
 from rcnn.transform import Transform
 
 SHAPES = draw_shapes(7, size=(48, 48), diameter=(12, 24), objects=(1, 4))
@@ -168,6 +172,46 @@ def _defect():
     raise KeyError("joint")
 
 
+def polygons(folder):
+    """A data set of two images with polygons and a run-length code."""
+    image(folder, "a.png", "b.png")
+    code = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * 10, HEIGHT * 5, HEIGHT * (WIDTH - 15)]}
+    outlines = [[[8, 6, 24, 6, 24.5, 20, 10, 21]], [[30, 5, 60, 5, 45, 40]], code]
+    objects = [
+        {"id": i, "image_id": i % 2, "category_id": 1, "bbox": [8, 5, 52, 35], "segmentation": outline}
+        for i, outline in enumerate(outlines)
+    ]
+    pictures = [
+        {"id": i, "file_name": name, "height": HEIGHT, "width": WIDTH}
+        for i, name in enumerate(("a.png", "b.png"))
+    ]
+    names = [{"id": 1, "name": "cell"}]
+    return open_data(
+        put(folder, "coco.json", {"images": pictures, "annotations": objects, "categories": names})
+    )
+
+
+def test_outlines_are_drawn_in_views_alone(tmp_path, monkeypatch):
+    data = polygons(tmp_path)
+    sample = data.undrawn(0)
+    assert sample.truth.masks is None
+    drawn = Masks.from_outlines(sample.outlines, sample.truth.size)
+    np.testing.assert_array_equal(drawn, data[0].truth.masks)
+    merged = DrawnMasks(partial(list, sample.outlines), sample.truth.size)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(merged))(), drawn)
+    monkeypatch.setattr(Masks, "from_outlines", None)
+    made = Batches(
+        data, replace(AUGMENT, copy_paste=0.0, scale_jitter=(2, 2), crop=64), Transform(), 3, 4, 0, 4
+    )
+    assert any(len(s.targets) for s in made[0])
+    assert all(len(s.targets.masks) == len(s.targets) and s.outlines is None for s in made[0])
+
+
+def test_masks_that_are_no_outlines_are_loaded_as_they_are():
+    assert SHAPES.undrawn(0).outlines is None
+    np.testing.assert_array_equal(SHAPES.undrawn(0).truth.masks, SHAPES[0].truth.masks)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_defect_is_no_value_error_but_names_the_image_too(workers):
     broken = replace(SHAPES, records=[replace(SHAPES.records[0], masks=_defect)])
@@ -191,7 +235,7 @@ def test_no_more_workers_than_cores(monkeypatch):
 class Counted(Dataset):
     """Notes what is decoded."""
 
-    def __getitem__(self, index):
+    def undrawn(self, index):
         decoded.append(index)
         return SHAPES[index]
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.data.dataset import Dataset, Record
+from rcnn.data.dataset import Dataset, DrawnMasks, Record
 from rcnn.data.problems import Box, Problem, Severity, check_box, shortened, turned_problem
 from rcnn.io.images import ImageError, image_header, image_size
 from rcnn.io.reading import ChoiceError, current_reading
@@ -412,7 +412,7 @@ def lazy_masks(outlines: Sequence[Outline | Bitmap], size: Size) -> Callable[[],
     bitmaps = [outline for outline in outlines if isinstance(outline, Bitmap)]
     drawn = [outline for outline in outlines if not isinstance(outline, Bitmap)]
     if not bitmaps:
-        return partial(Masks.from_outlines, drawn, size)
+        return DrawnMasks(partial(list, drawn), size)
     assert not drawn
     bits = np.packbits(np.concatenate([bitmap.pixels.reshape(-1) for bitmap in bitmaps]))
     return partial(_unpacked, bits, np.array([bitmap.window for bitmap in bitmaps], np.int64), size)

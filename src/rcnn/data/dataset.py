@@ -19,9 +19,26 @@ import numpy.typing as npt
 from rcnn.data.problems import Problem, shortened
 from rcnn.io.images import image_header, read_image
 from rcnn.io.reading import DEFAULT, Reading, reading_as
-from rcnn.structures import Instances, Masks, Skeleton
+from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
 
 MAX_LEFT_OUT = 1 / 20  # of the objects or images; if more are missing, nothing is measured unless asked for
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """Loads masks by drawing outlines; training moves the outlines first, and draws what it sees of them.
+
+    Attributes:
+        outlines: loads them, one per object; picklable.
+        size: (height, width) of the image.
+    """
+
+    outlines: Callable[[], Sequence[Outline]]
+    size: Size
+
+    def __call__(self) -> Masks:
+        """The masks."""
+        return Masks.from_outlines(self.outlines(), self.size)
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,8 @@ class Record:
         path: the image file.
         image_id: the id that results refer to (COCO's own, or the file name without its extension).
         truth: its objects, without masks; ``truth.size`` is the size of the decoded (EXIF-rotated) image.
-        masks: loads the objects' masks, in the order of ``truth``; picklable; None if the data has none.
+        masks: loads the objects' masks, in the order of ``truth``; picklable; None if the data has none. A
+            :class:`DrawnMasks` where they are outlines.
         semantic: loads the class of every pixel, int64 ``[H, W]``; picklable; None if the data has none.
         image: makes the image if ``path`` is only a name; picklable; None reads the file.
         reading: how the files of the image and of its masks are read.
@@ -199,11 +217,13 @@ class Sample:
         image: uint8 ``[H, W, C]``, as :meth:`Record.load_image` gives it.
         truth: its objects, with masks if the data has them.
         image_id: as in the record.
+        outlines: those of the objects, in the place of their masks; None: they are drawn, or there are none.
     """
 
     image: npt.NDArray[np.uint8]
     truth: Instances
     image_id: int | str
+    outlines: Sequence[Outline] | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +301,15 @@ class Dataset:
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
         return Sample(record.load_image(), record.load_truth(), record.image_id)
+
+    def undrawn(self, index: int) -> Sample:
+        """As ``dataset[index]``, with outlines that are not drawn where masks are made of them."""
+        record = self.records[index]
+        if not isinstance(record.masks, DrawnMasks):
+            return self[index]
+        outlines = record.masks.outlines()
+        record = replace(record, masks=None)
+        return Sample(record.load_image(), record.load_truth(), record.image_id, outlines)
 
     @cached_property
     def objects(self) -> Objects:

@@ -27,8 +27,8 @@ from rcnn.data.builder import (
     PlainObjects,
     filled,
 )
-from rcnn.data.dataset import Dataset, LazyRecords, Record, StoredRecords
-from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
+from rcnn.data.dataset import Dataset, DrawnMasks, LazyRecords, Record, StoredRecords
+from rcnn.structures import Instances, Outline, Size, Skeleton
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 CORNERS = "corners.bin"  # the file of the corners, which is written as they are read
@@ -299,16 +299,15 @@ class FlatRecords(StoredRecords):
             skeleton=facts.skeleton,
             path=path,
         )
-        masks = partial(_masks, store, number) if facts.drawn else None
+        masks = DrawnMasks(partial(_outlines, store, number), (height, width)) if facts.drawn else None
         return Record(path, json.loads(store.text("ids", number)), truth, masks)
 
 
-def _masks(store: FlatStore, index: int) -> Masks:
-    """The masks of the objects of an image."""
+def _outlines(store: FlatStore, index: int) -> list[Outline]:
+    """The outlines of the objects of an image."""
     first, last = store["first"][index : index + 2].tolist()
     height, width = store["sizes"][index].tolist()
-    outlines = [_outline(store, place, (height, width)) for place in range(first, last)]
-    return Masks.from_outlines(outlines, (height, width))
+    return [_outline(store, place, (height, width)) for place in range(first, last)]
 
 
 def _outline(store: FlatStore, place: int, size: Size) -> Outline:

@@ -111,13 +111,10 @@ class SampleCache:
         """``dataset[index]``, from the cache if possible."""
         if index in self.samples:
             return self.samples[index]
-        sample = TrainingSample.from_sample(dataset[index])
-        tensors = [sample.image, sample.targets.semantic]
-        tensors += [] if sample.targets.masks is None else [sample.targets.masks.pixels]
-        size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
-        if size <= self.capacity:
+        sample = TrainingSample.from_sample(dataset.undrawn(index))
+        if sample.nbytes <= self.capacity:
             self.samples[index] = sample
-            self.capacity -= size
+            self.capacity -= sample.nbytes
         return sample
 
 

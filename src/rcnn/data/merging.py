@@ -22,7 +22,7 @@ from rcnn.config import did_you_mean
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.classes import keypoint_order, matching_label
 from rcnn.data.copies import Registry, differences
-from rcnn.data.dataset import Dataset, Record
+from rcnn.data.dataset import Dataset, DrawnMasks, Record
 from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_splits
 from rcnn.data.names import refuse_names
@@ -37,7 +37,7 @@ from rcnn.data.output_folder import (
     writer_of,
 )
 from rcnn.data.problems import Problem
-from rcnn.structures import Masks, Skeleton
+from rcnn.structures import Skeleton
 
 Copies = Literal["first", "join"]
 COPIES = ("first", "join")
@@ -259,6 +259,6 @@ def _outlined(record: Record) -> Record:
     """The record with masks; objects without an outline have their boxes, and are known to have none."""
     if record.masks is not None or record.truth.masks is not None:
         return record
-    boxes = partial(Masks.from_outlines, record.truth.polygons(), record.truth.size)
+    boxes = DrawnMasks(partial(list, record.truth.polygons()), record.truth.size)
     truth = replace(record.truth, has_mask=np.zeros(len(record.truth), np.bool_))
     return replace(record, truth=truth, masks=boxes)

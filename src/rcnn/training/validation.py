@@ -101,7 +101,7 @@ class Validation:
         plain = self.recipe.augment.without_randomness()
         device, losses = self.detector.device, []
         for index in self.subset[:count]:
-            sample = TrainingSample.from_sample(self.split.val[index])
+            sample = TrainingSample.from_sample(self.split.val.undrawn(index))
             sample = plain(sample, self.recipe.transform, np.random.default_rng([3, index]))
             batch = self.recipe.transform.batch([sample.image])
             moved = replace(batch, tensors=batch.tensors.to(device), seeds=(index,))
