@@ -221,7 +221,7 @@ def time_training(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(device, bf16=precision == "bf16"):
+        with autocast(device, "bf16" if precision == "bf16" else "float32"):
             losses = network(*given) if peer else network(batch, truths).losses
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimizer.step()
@@ -241,7 +241,7 @@ def time_prediction(
         theirs, _ = torchvision_side(size, device, count, [])
 
         def predict() -> None:
-            with torch.no_grad(), autocast(device, bf16=precision == "bf16"):
+            with torch.no_grad(), autocast(device, "bf16" if precision == "bf16" else "float32"):
                 theirs.eval()([image.to(device) / 255 for image in images])
     else:
         detector = Detector(

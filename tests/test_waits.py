@@ -1,5 +1,6 @@
 """Where the host waits for a device: named and counted on a pretended one, for a step and a prediction."""
 
+import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from rcnn.inference.detector import Detector
 from rcnn.models.keypoint_rcnn import KeypointRCNN, KeypointRCNNSettings
 from rcnn.models.mask_rcnn import MaskRCNN, MaskRCNNSettings
 from rcnn.models.model import Model
-from rcnn.parts.batch import ImageBatch, TargetMasks, Targets
+from rcnn.parts.batch import ImageBatch, Output, TargetMasks, Targets
 from rcnn.parts.box_head import CascadeSettings
 from rcnn.parts.keypoint_head import KeypointHeadSettings
 from rcnn.parts.mask_head import MaskHeadSettings
 from rcnn.parts.regions import SamplingSettings
+from rcnn.training import learner, loss_scaling
 from rcnn.training.callbacks import Callbacks, TrainEvent
 from rcnn.training.optimizer import build_optimizer
 from rcnn.training.trainer import Trainer
@@ -179,7 +181,8 @@ def test_what_a_prediction_waits_for_does_not_depend_on_the_batch(count: int) ->
 
 
 def trainer_of(folder: Path, optimizer: str, **more: Any) -> Trainer:
-    recipe = tiny_recipe(optimizer=optimizer, epochs=4.0, ema=0.9, batch_size=2, amp="off", **more)
+    more = {"epochs": 4.0, "ema": 0.9, "batch_size": 2, "amp": "off", **more}
+    recipe = tiny_recipe(optimizer=optimizer, **more)
     batch_norm = replace(recipe.settings, fpn=replace(recipe.settings.fpn, norm="batch"))
     network = tiny_network(replace(recipe, settings=batch_norm))
     return Trainer(
@@ -203,8 +206,8 @@ def samples(first: int) -> list[TrainingSample]:
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
-    state = {**trainer.network.state_dict(), **{f"ema.{k}": v for k, v in trainer.ema.shadow.items()}}
-    for i, entries in enumerate(trainer.optimizer.state.values()):
+    state = {**trainer.network.state_dict(), **{f"ema.{k}": v for k, v in trainer.learner.ema.shadow.items()}}
+    for i, entries in enumerate(trainer.learner.optimizer.state.values()):
         state |= {f"{i}.{name}": value for name, value in entries.items()}
     return {name: values(value.detach()).clone() for name, value in state.items()}
 
@@ -232,11 +235,11 @@ def test_steps_on_a_device_are_those_of_the_cpu_and_are_read_late(
     """A step that is not finite changes nothing there either: neither the first one nor a later one."""
     poisoned.update({0, 3})
     here, other = trainer_of(tmp_path, optimizer), trainer_of(tmp_path, optimizer)
-    here._start_training()
+    here.learner.start_training()
     losses = [here.step(samples(2 * i)) for i in range(5)]
     with pretended() as log:
         there = on_device(other)
-        there._start_training()
+        there.learner.start_training()
         settled = []
         for i in range(5):
             if i == 4:
@@ -258,6 +261,36 @@ def test_steps_on_a_device_are_those_of_the_cpu_and_are_read_late(
     assert there.state.skipped == here.state.skipped == 2
     assert (there.window_steps, there.state.skipped_in_a_row) == (3, 0)
     assert_close(weights(there), weights(here), rtol=1e-3, atol=1e-3)
+
+
+def test_the_scale_of_the_losses_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps whose gradients overflow change nothing there, lower the scale, and are no bad steps.
+
+    What is computed is float32, as there is no autocast here, and the scale so high that this overflows too.
+    """
+    monkeypatch.setattr(learner, "autocast", lambda device, precision: contextlib.nullcontext())
+    monkeypatch.setattr(loss_scaling, "INITIAL_SCALE", 2.0**127)
+    trainer = trainer_of(tmp_path, "sgd", amp="fp16")
+    with pretended() as log:
+        there = on_device(trainer)
+        there.learner.start_training()
+        compute = there.learner.parallel
+        there.learner.parallel = lambda *given: Output({k: 99 * v for k, v in compute(*given).losses.items()})
+        before = weights(there)
+        settled = [*there._launch(samples(0), 0.0), *there._settle()]
+        assert settled[0].overflowed
+        after = weights(there)
+        assert_close({name: after[name] for name in before}, before, rtol=0, atol=0)
+        while there.window_steps == 0:
+            log.clear()
+            settled += [*there._launch(samples(0), 0.0), *there._settle()]
+    assert places(log) == {**STEP, "rcnn/device.py late read": 1}, f"\n{log}"
+    assert not log.mixed
+    assert [step.scale for step in settled] == [2.0 ** (127 - i) for i in range(len(settled))]
+    assert [step.good for step in settled] == [False] * (len(settled) - 1) + [True]
+    assert there.state.skipped == 0
+    moved = weights(there)
+    assert any(not torch.equal(moved[name], before[name]) for name in before)
 
 
 def test_a_run_on_a_device_writes_the_rows_of_the_cpu(tmp_path: Path) -> None:
@@ -292,7 +325,7 @@ def test_a_run_on_a_device_writes_the_rows_of_the_cpu(tmp_path: Path) -> None:
 def test_optimisers_on_a_device_begin_with_no_momentum(tmp_path: Path) -> None:
     """Fused SGD takes memory as it is for its first step, and keeps that if the step is left out."""
     trainer = trainer_of(tmp_path, "sgd")
-    assert not trainer.optimizer.state
+    assert not trainer.learner.optimizer.state
     with pretended():
         to_device(trainer.network)
         optimizer = build_optimizer(trainer.network, trainer.settings)

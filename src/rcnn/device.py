@@ -15,6 +15,10 @@ from torch import Tensor, nn
 
 MAX_DEPTHWISE_FRACTION = 0.2
 PINNING = ("cuda", "xpu")  # kinds of devices with memory of their own, which pinned memory is copied to
+FLOAT16_CAPABILITY = (7, 0)  # Volta, the first with matrix units for float16
+
+Arithmetic = Literal["bf16", "fp16", "float32"]
+"""What is computed in; boxes, losses and weights are float32 in any."""
 
 # glibc's names, malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -67,6 +71,11 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
+def is_read_late(device: torch.device) -> bool:
+    """Whether the host reads the results of a step while the device is at work on the next."""
+    return device.type in PINNING
+
+
 def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on a device, without waiting for the device: from pinned memory, where it has its own.
 
@@ -97,8 +106,10 @@ class HostCopy:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         """Begin to copy."""
-        self._copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
-        kinds = {tensor.device.type for tensor in tensors} - {"cpu", "meta"}
+        self._copies = [
+            tensor.detach().to("cpu", non_blocking=is_read_late(tensor.device)) for tensor in tensors
+        ]
+        kinds = {tensor.device.type for tensor in tensors if is_read_late(tensor.device)} - {"meta"}
         self._arrived = [torch.Event(kind) for kind in kinds]
         for event in self._arrived:
             event.record()
@@ -110,9 +121,11 @@ class HostCopy:
         return self._copies
 
 
-def autocast(device: torch.device, *, bf16: bool) -> contextlib.AbstractContextManager[Any]:
-    """Computing in bfloat16 where that is safe, on this device; or nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+def autocast(device: torch.device, precision: Arithmetic) -> contextlib.AbstractContextManager[Any]:
+    """Computing in bfloat16 or float16 where that is safe, on this device; or in float32, nothing."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -126,6 +139,19 @@ def fast_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def training_precision(device: torch.device) -> Arithmetic:
+    """The precision that a network trains in where none is asked for.
+
+    bfloat16 where it is fast; else float16 on GPUs with matrix units for it (V100, T4), whose small range
+    needs scaled losses; else float32.
+    """
+    if fast_bfloat16(device):
+        return "bf16"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLOAT16_CAPABILITY:
+        return "fp16"
+    return "float32"
 
 
 def auto_precision(device: torch.device, network: nn.Module) -> Literal["bf16", "float32"]:

@@ -445,7 +445,7 @@ def test_few_of_many_warnings_are_shown_before_the_plan(
 
 @pytest.mark.parametrize("amp", ["auto", "off"])
 def test_validation_is_in_float32(amp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(settings, "training_precision", lambda device: "bf16")
     recipe, seen = tiny_recipe(amp=amp, eval_images=2), []
     measure = validation.Validation(tiny_network(recipe), recipe, Split(tiny_shapes(2), tiny_shapes(3), ()))
     evaluated = validation.evaluate_shares

@@ -134,7 +134,7 @@ def test_the_rate_of_each_step_is_that_of_the_way_done(tmp_path: Path) -> None:
     recipe = tiny_recipe("faster_rcnn", lr=0.01, backbone_lr=0.5, warmup=0.0)
 
     def tick(fraction: float, losses: LossValues) -> None:
-        rates.append(sorted({g["lr"] for g in trainer.optimizer.param_groups}))
+        rates.append(sorted({g["lr"] for g in trainer.learner.optimizer.param_groups}))
 
     trainer = trainer_of(recipe, tmp_path, callbacks=watched(tick))
     trainer.run()
@@ -548,7 +548,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's signals")
 @pytest.mark.parametrize(
     ("moment", "iteration"),
-    [("parallel", 7), ("evaluate", 8), ("_update", 9), ("_save_best", 16), ("evaluate", 22), ("save", 22)],
+    [("parallel", 7), ("evaluate", 8), ("update", 9), ("_save_best", 16), ("evaluate", 22), ("save", 22)],
 )
 def test_sigterm_at_any_moment_loses_nothing(
     uninterrupted: Any, moment: str, iteration: int, tmp_path: Path
@@ -556,7 +556,8 @@ def test_sigterm_at_any_moment_loses_nothing(
     recipe, whole = uninterrupted
     trainer = trainer_of(recipe, tmp_path)
     trainer.evaluate = score(trainer)
-    inner = getattr(trainer, moment)
+    owner = trainer.learner if moment == "update" else trainer
+    inner = None if moment == "parallel" else getattr(owner, moment)
 
     def signalled(*arguments: Any) -> Any:
         if trainer.state.iteration == iteration:
@@ -565,15 +566,15 @@ def test_sigterm_at_any_moment_loses_nothing(
         return inner(*arguments)
 
     if moment == "parallel":
-        trainer.parallel.register_forward_hook(lambda *_: _killed_at(trainer, iteration))
+        trainer.learner.parallel.register_forward_hook(lambda *_: _killed_at(trainer, iteration))
     else:
-        setattr(trainer, moment, signalled)
+        setattr(owner, moment, signalled)
     with pytest.raises(SystemExit, match="143"), answered():
         trainer.run()
     resumed = trainer_of(recipe, tmp_path)
     resumed.evaluate = score(resumed)
     resumed.resume()
-    assert resumed.state.iteration == iteration + (moment == "_update"), "not a step is lost"
+    assert resumed.state.iteration == iteration + (moment == "update"), "not a step is lost"
     resumed.run()
     assert rows(tmp_path) == rows(whole)
     for name in ("best.safetensors", "last.safetensors"):
@@ -640,7 +641,7 @@ def poison(trainer: Trainer, steps: set[int], how: str = "loss") -> None:
             return Output(losses={**output.losses, "classes": output.losses["classes"] + fault})
         return output
 
-    trainer.parallel = forward  # type: ignore[assignment]
+    trainer.learner.parallel = forward  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])
@@ -650,12 +651,12 @@ def test_a_step_that_is_not_finite_changes_nothing(how: str, tmp_path: Path) -> 
     poison(trainer, {1}, how)
     samples = samples_of(tiny_shapes(2, first=40))
     trainer.step(samples)
-    before, average = weights(trainer.network), {k: v.clone() for k, v in trainer.ema.shadow.items()}
-    state = {k: v.clone() for s in trainer.optimizer.state.values() for k, v in s.items()}
+    before, average = weights(trainer.network), {k: v.clone() for k, v in trainer.learner.ema.shadow.items()}
+    state = {k: v.clone() for s in trainer.learner.optimizer.state.values() for k, v in s.items()}
     trainer.step(samples)
     assert_same(weights(trainer.network), before)
-    assert_same(trainer.ema.shadow, average)
-    assert_same({k: v for s in trainer.optimizer.state.values() for k, v in s.items()}, state)
+    assert_same(trainer.learner.ema.shadow, average)
+    assert_same({k: v for s in trainer.learner.optimizer.state.values() for k, v in s.items()}, state)
     assert (trainer.state.skipped, trainer.state.skipped_in_a_row, trainer.window_steps) == (1, 1, 1)
     assert trainer.state.iteration == 2
     (line,) = said

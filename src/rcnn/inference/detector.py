@@ -257,8 +257,7 @@ class Detector:
         batch = self.transform.batch([image.pixels for image in images])
         given = tuple(image.proposals for image in images) if self.network.needs_proposals else ()
         batch = replace(batch, tensors=moved(batch.tensors, self.device), proposals=given)
-        bf16 = self.used_precision == "bf16"
-        with _evaluating(self.network), autocast(self.device, bf16=bf16):
+        with _evaluating(self.network), autocast(self.device, self.used_precision):
             detections: Detections = self.inference_network(
                 batch, min_score=request.min_score, max_detections=request.max_detections
             ).detections

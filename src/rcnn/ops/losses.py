@@ -55,7 +55,7 @@ def sum_over_regions(
         parts: into how many the regions are cut; at least 1.
     """
     maps, *others = inputs
-    if parts == 1 or maps.device.type != "cpu" or not torch.is_grad_enabled():
+    if parts == 1 or maps.device.type != "cpu" or not torch.is_grad_enabled() or _needs_scaled_losses():
         return total(*inputs)
 
     def total_of(part: Tensor, some: slice) -> Tensor:
@@ -64,6 +64,11 @@ def sum_over_regions(
     weights = [p for module in modules for p in module.parameters() if p.requires_grad]
     result: Tensor = _SumOfParts.apply(total_of, parts, maps, *weights)
     return result
+
+
+def _needs_scaled_losses() -> bool:
+    """Whether gradients would be lost that are computed before the loss is scaled: those in float16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16
 
 
 class _SumOfParts(torch.autograd.Function):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rcnn.config.ranges import check_ranges, ranged
-from rcnn.device import fast_bfloat16
+from rcnn.device import Arithmetic, training_precision
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +37,9 @@ class TrainSettings:
         clip_norm: maximum norm of the gradient; 0: no clipping.
         ema: decay per step of the moving average of the weights (EMA), which is then evaluated and kept; 0:
             no average.
-        amp: ``auto``: train in bfloat16 where it is markedly faster (GPUs, CPUs with instructions for it),
-            else in float32; ``off``: in float32.
+        amp: ``auto``: train in bfloat16 where it is markedly faster (GPUs, CPUs with instructions for it), in
+            float16 with scaled losses on GPUs without it (V100, T4), else in float32; ``bf16``, ``fp16``: in
+            that; ``off``: in float32.
         eval_every: fraction of training between two evaluations; 0: one after each step. With ``minutes`` and
             without ``patience``, only the last one follows once they have taken a twentieth of the time.
         eval_images: maximum number of validation images in each of them; the last one takes all.
@@ -79,7 +80,7 @@ class TrainSettings:
     step_factor: float = ranged(0.1, 0, 1, above=True, words="a number above 0, at most 1")
     clip_norm: float = ranged(10.0, 0, 1e12, words="a number, 0 for off")
     ema: float = ranged(0.0, 0, 1, below=True, words="a number from 0 to below 1")
-    amp: Literal["auto", "off"] = "auto"
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
     eval_every: float = ranged(0.25, 0, 1e6, words="a fraction of training; 0 is after each step")
     eval_images: int = ranged(40, 1, 1e12, words="at least 1 image")
     patience: int = ranged(0, 0, 1e12, words="a number of evaluations, 0 for never")
@@ -104,9 +105,11 @@ class TrainSettings:
         """
         check_ranges(self)
 
-    def uses_bfloat16(self, device: torch.device) -> bool:
-        """Whether ``amp`` means bfloat16 on this device."""
-        return self.amp == "auto" and fast_bfloat16(device)
+    def precision(self, device: torch.device) -> Arithmetic:
+        """What ``amp`` means on this device."""
+        if self.amp == "auto":
+            return training_precision(device)
+        return "float32" if self.amp == "off" else self.amp
 
     def lr_factor(self, fraction: float) -> float:
         """The learning rate as a multiple of ``lr`` at a fraction of training, warm-up included."""

@@ -30,8 +30,8 @@ class Verdict:
 
     Attributes:
         names: of the losses.
-        values: float32 ``[losses + 2]``: the losses, the norm of the gradient and the seconds that the
-            processes have not shared yet, each the mean over all processes.
+        values: float32 ``[losses + 3]``: the losses, the norm of the gradient, the seconds that the processes
+            have not shared yet, and the scale of the losses; each the mean over all processes.
         good: bool, a scalar: all losses and the norm are finite.
     """
 
@@ -40,21 +40,36 @@ class Verdict:
     good: Tensor
 
     @classmethod
-    def of(cls, losses: dict[str, Tensor], gradients: Sequence[Tensor], seconds: float) -> Verdict:
-        """The verdict on a step, from the losses and gradients of this process."""
+    def of(
+        cls,
+        losses: dict[str, Tensor],
+        gradients: Sequence[Tensor],
+        seconds: float,
+        scale: Tensor | None = None,
+    ) -> Verdict:
+        """The verdict on a step, from the losses and gradients of this process.
+
+        Args:
+            losses: unscaled.
+            gradients: unscaled, too.
+            seconds: that the processes have not shared yet.
+            scale: what the losses were multiplied by for the gradients; None: nothing.
+        """
         norm = nn.utils.get_total_norm(gradients)
         measured = torch.stack([*(loss.detach() for loss in losses.values()), norm]).float()
         # Filled in on the device: to copy a number there would let the host wait.
-        values = torch.cat([measured, torch.full_like(measured[:1], seconds)])
+        first = measured[:1]
+        scales = torch.ones_like(first) if scale is None else scale.detach().reshape(1)
+        values = torch.cat([measured, torch.full_like(first, seconds), scales])
         if world_size() > 1:
             dist.all_reduce(values)
             values /= world_size()
-        return cls(tuple(losses), values, values[:-1].isfinite().all())
+        return cls(tuple(losses), values, values[:-2].isfinite().all())
 
     @property
     def norm(self) -> Tensor:
         """The norm of the gradient."""
-        return self.values[-2]
+        return self.values[-3]
 
 
 @dataclass(frozen=True)
@@ -78,9 +93,9 @@ class Launched:
     def read(self) -> Settled:
         """What came of it, once it is there."""
         (values,) = self.copy.wait()
-        *losses, norm, seconds = values.tolist()
+        *losses, norm, seconds, scale = values.tolist()
         named = dict(zip(self.names, losses, strict=True))
-        return Settled(self, named, math.isfinite(norm), seconds)
+        return Settled(self, named, math.isfinite(norm), seconds, scale)
 
 
 @dataclass(frozen=True)
@@ -92,12 +107,14 @@ class Settled:
         losses: by name, the mean over all processes.
         finite_gradient: whether the norm of the gradient is finite.
         seconds: of the steps before that were not shared yet, the mean over all processes.
+        scale: what the losses were multiplied by for the gradients.
     """
 
     launched: Launched
     losses: LossValues
     finite_gradient: bool
     seconds: float
+    scale: float = 1.0
 
     @property
     def finite_losses(self) -> bool:
@@ -108,6 +125,14 @@ class Settled:
     def good(self) -> bool:
         """Whether the step counts; what :attr:`Verdict.good` is on the device."""
         return self.finite_losses and self.finite_gradient
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the gradient is not finite because of the scale, which is lowered then; no fault of a step.
+
+        Gradients that are not finite without a scale either are one.
+        """
+        return self.finite_losses and not self.finite_gradient and self.scale > 1
 
     @property
     def event(self) -> TrainEvent:

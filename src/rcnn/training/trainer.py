@@ -10,23 +10,21 @@ import contextlib
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import nn
 
 from rcnn import kernels
 from rcnn.data.loader import training_batches
 from rcnn.data.workers import usable_workers
-from rcnn.device import HostCopy, autocast, keep_freed_memory, moved
+from rcnn.device import HostCopy, keep_freed_memory, moved
 from rcnn.io import checkpoint, interruption
 from rcnn.io.interruption import held
-from rcnn.parts.batch import ImageBatch, Output, Targets, without_empty_crowd
+from rcnn.parts.batch import ImageBatch, Targets, without_empty_crowd
 from rcnn.processes.group import (
     from_first_process,
     gathered,
@@ -37,7 +35,7 @@ from rcnn.processes.group import (
 )
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped
 from rcnn.training.feature_cache import FeatureCache, open_cache, recurring_views
-from rcnn.training.optimizer import WeightEMA, WeightInterpolation, build_optimizer, restore_memory_layout
+from rcnn.training.learner import Learner
 from rcnn.training.run_folder import BEST, HISTORY, LAST, append_line, truncate_history
 from rcnn.training.settings import TrainSettings
 from rcnn.training.step_report import (
@@ -45,9 +43,7 @@ from rcnn.training.step_report import (
     LossValues,
     Settled,
     Verdict,
-    clip_gradients,
     named_losses,
-    restore_where,
 )
 
 if TYPE_CHECKING:
@@ -128,31 +124,14 @@ class Trainer:
         self.evaluate, self.describe, self.say = evaluate, describe, say
         self.callbacks = callbacks or Callbacks()
         self.rank, self.world = rank(), world_size()
-        self.optimizer = build_optimizer(network, self.settings)
-        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.ema = WeightEMA(network, self.settings.ema)
-        self.interpolation = WeightInterpolation(network, self.settings.interpolation)
+        self.learner = Learner(network, self.settings)
         self.state = TrainState(next_eval=self.settings.eval_every)
         self.window: dict[str, float] = {}
         self.window_steps = 0
         self.views = recurring_views(network, recipe, len(data), self.device)
         self.features: FeatureCache | None = None  # while it runs, if views recur
-        self.lr = 0.0  # of the latest step, for the heads
-        self.late = self.device.type != "cpu"  # whether steps are read a step late
         self._launched: list[Launched] = []
         self._unshared = 0.0  # seconds of this process that are not in the state yet
-        self.parallel = self._parallel()
-
-    def _parallel(self) -> nn.Module:
-        """The network whose gradients are the means over all processes."""
-        if self.world == 1:
-            return self.network
-        if self.settings.sync_bn:
-            convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call] # inside it, under the same names
-        # Of kernels of one pixel, whose strides mean nothing.
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        # find_unused_parameters stays off: empty heads give zero gradients rather than none.
-        return nn.parallel.DistributedDataParallel(self.network, gradient_as_bucket_view=True)
 
     @property
     def total(self) -> int:
@@ -192,7 +171,7 @@ class Trainer:
         )  # fmt: skip
         if self.rank == 0 and not state.iteration:
             truncate_history(self.out, 0)  # of a run killed before it saved anything
-        self._start_training()
+        self.learner.start_training()
         self.features = open_cache(
             self.network, self.recipe, self.out, num_images=len(self.data), views=self.views, say=self.say
         )
@@ -273,15 +252,15 @@ class Trainer:
         self, samples: Sequence[TrainingSample], verdict: Verdict, began: float
     ) -> list[Settled]:
         """Move the weights, or leave out the step; what must not be cut in two."""
-        self._update(verdict)
+        self.learner.update(verdict, self.state.iteration)
         # Counted before anything is written: a resumed run must know which rows its checkpoint covers.
         self.state.iteration += 1
         self._unshared = 0.0  # those of the steps before are in the verdict
         self._spend(time.perf_counter() - began)
         images = tuple(str(sample.image_id) for sample in samples)
         copy = HostCopy([verdict.values])
-        self._launched.append(Launched(self.event({}), images, self.lr, verdict.names, copy))
-        settled = self._settle(left=1 if self.late else 0)
+        self._launched.append(Launched(self.event({}), images, self.learner.lr, verdict.names, copy))
+        settled = self._settle(left=1 if self.learner.late else 0)
         self.state.evaluating = self._evaluation_is_due()
         return settled
 
@@ -296,33 +275,17 @@ class Trainer:
         return settled
 
     def _compute_gradients(self, samples: Sequence[TrainingSample]) -> Verdict:
-        """The gradients of a batch, clipped, and whether they and the losses are finite.
-
-        If they are not, or an interruption comes between, nothing has changed.
-        """
+        """The gradients of a batch, see :meth:`rcnn.training.learner.Learner.compute_gradients`."""
         batch, targets = self.make_batch(samples)
-        self._set_lr()
-        statistics = [(buffer, buffer.clone()) for buffer in self._statistics()]
-        self.optimizer.zero_grad(set_to_none=True)  # before memory is needed for this step's
-        good = torch.zeros((), dtype=torch.bool, device=self.device)
-        try:
-            with self._precision(), self._kept_features(samples):
-                output: Output = self.parallel(batch, targets)
-            torch.autograd.backward(torch.stack(list(output.losses.values())).sum())
-            grads = [p.grad for p in self.network.parameters() if p.grad is not None]
-            verdict = Verdict.of(output.losses, grads, self._unshared)
-            clip_gradients(grads, verdict.norm, self.settings.clip_norm)
-            good = verdict.good
-        finally:
-            restore_where(good, statistics)
-        return verdict
+        self.learner.set_lr(self.fraction())
+        return self.learner.compute_gradients(batch, targets, self._unshared, self._kept_features(samples))
 
     def _count(self, step: Settled) -> None:
         """Note what came of a step."""
         if step.good:
             self.state.skipped_in_a_row = 0
             self._accumulate(step)
-        else:
+        elif not step.overflowed:
             self._skip(step)
 
     def make_batch(self, samples: Sequence[TrainingSample]) -> tuple[ImageBatch, list[Targets]]:
@@ -347,41 +310,15 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema.shadow.items()}
-        tensors |= {f"start.{k}": v for k, v in self.interpolation.start.items()}
-        state = self.optimizer.state_dict()["state"]
-        tensors |= {
-            f"optimizer.{i}.{k}": torch.as_tensor(v)
-            for i, entries in state.items()
-            for k, v in entries.items()
-        }
-        extra = {
-            "train_state": vars(self.state),
-            "window": self.window,
-            "window_steps": self.window_steps,
-            "interpolation": self.interpolation.fraction,
-        }
-        checkpoint.write_checkpoint(self.out / LAST, tensors, {**self.describe, **extra})
+        tensors, facts = self.learner.state()
+        own = {"train_state": vars(self.state), "window": self.window, "window_steps": self.window_steps}
+        checkpoint.write_checkpoint(self.out / LAST, tensors, {**self.describe, **own, **facts})
 
     def resume(self) -> None:
         """Restore the state of the last checkpoint, and cut the history to it."""
         # The folder may be on the first process's machine alone.
         tensors, metadata = from_first_process(lambda: checkpoint.read_checkpoint(self.out / LAST))
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "start": {}, "optimizer": {}}
-        for key, value in tensors.items():
-            part, rest = key.split(".", 1)
-            parts[part][rest] = value
-        self.network.load_state_dict(parts["network"])
-        for part, kept in (("ema", self.ema.shadow), ("start", self.interpolation.start)):
-            for key, value in kept.items():
-                value.copy_(parts[part][key])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in parts["optimizer"].items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        restore_memory_layout(self.optimizer)
+        self.learner.restore(tensors, metadata)
         self.state = TrainState(**metadata["train_state"])
         self.window, self.window_steps = metadata["window"], metadata["window_steps"]
         if self.rank == 0:
@@ -389,43 +326,9 @@ class Trainer:
 
     # Parts of a step
 
-    def _start_training(self) -> None:
-        """Switch the network to training, but for the statistics that are frozen."""
-        self.network.train()
-        if "norms" in self.settings.freeze:
-            for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-
-    def _set_lr(self) -> None:
-        self.lr = self.settings.lr * self.settings.lr_factor(self.fraction())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * group["multiple"]
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        return autocast(self.device, bf16=self.settings.uses_bfloat16(self.device))
-
     def _kept_features(self, samples: Sequence[TrainingSample]) -> contextlib.AbstractContextManager[Any]:
         views = [sample.view for sample in samples if sample.view is not None]
         return self.features.answering(views) if self.features and views else contextlib.nullcontext()
-
-    def _statistics(self) -> list[Tensor]:
-        """The running statistics that a step in training changes."""
-        norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-        return [buffer for norm in norms if norm.training for buffer in norm.buffers()]
-
-    def _update(self, verdict: Verdict) -> None:
-        """Let the optimiser and the EMA move, if the step is good; which only a device may know yet."""
-        if not self.late:
-            if not verdict.good:
-                return
-            self.optimizer.step()
-        else:
-            self.optimizer.found_inf = (~verdict.good).float()  # type: ignore[attr-defined]
-            self.optimizer.step()
-        # A fused optimiser does not note that it wrote; the fused network of evaluations relies on it.
-        torch.autograd.graph.increment_version(self._trained)
-        self.ema.update(self.state.iteration, verdict.good if self.late else None)
 
     def _skip(self, step: Settled) -> None:
         state, iteration = self.state, step.launched.event.iteration
@@ -438,11 +341,12 @@ class Trainer:
         if state.skipped_in_a_row >= self.settings.max_bad_steps:
             if not (self.out / LAST).exists():
                 self.save()
+            or_float32 = " or train in float32 (--set train.amp=off)," if self.learner.scaling else ""
             raise TrainingStopped(
                 f"{state.skipped_in_a_row} consecutive losses were not finite, from iteration "
                 f"{iteration - state.skipped_in_a_row + 1} on; the last good weights are in "
-                f"{self.out / LAST}. Lower the learning rate (--set train.lr={self.settings.lr / 4:g}), or "
-                "check the images named in the log."
+                f"{self.out / LAST}. Lower the learning rate (--set train.lr={self.settings.lr / 4:g}),"
+                f"{or_float32} or check the images named in the log."
             )
 
     # Evaluations
@@ -468,7 +372,7 @@ class Trainer:
         self._write_window(self.event({}))
         began = time.perf_counter()
         last = self.fraction() >= 1
-        with self.ema.applied(), self.interpolation.applied():
+        with self.learner.ema.applied(), self.learner.interpolation.applied():
             self.network.eval()
             metrics = self.evaluate(last)
             with held():
@@ -476,7 +380,7 @@ class Trainer:
                 self._write(self.event({k: v for k, v in metrics.items() if k != "score"}))
                 state.next_eval += self.settings.eval_every
                 state.evaluating = False
-        self._start_training()
+        self.learner.start_training()
         (seconds,) = mean_over_processes([time.perf_counter() - began], self.device)
         state.eval_seconds += seconds
         self.callbacks.call("on_evaluation", self.event(metrics))
@@ -519,7 +423,7 @@ class Trainer:
         if self.window_steps:
             means = {name: value / self.window_steps for name, value in self.window.items()}
             self.window, self.window_steps = {}, 0
-            self._write(replace(event, values=named_losses(means, event.values.get("lr", self.lr))))
+            self._write(replace(event, values=named_losses(means, event.values.get("lr", self.learner.lr))))
 
     def _write(self, event: TrainEvent) -> None:
         if self.rank == 0:
