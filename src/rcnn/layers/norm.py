@@ -6,8 +6,12 @@ Legend: B images, C channels.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
@@ -31,11 +35,34 @@ class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, …]`` of maps ``[B, C, …]``."""
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        scale = self.weight.reshape(shape) * (self.running_var.reshape(shape) + self.eps).rsqrt()
-        bias = self.bias.reshape(shape) - self.running_mean.reshape(shape) * scale
-        result: Tensor = x * scale + bias
-        return result.to(x.dtype)
+        fixed = (self.running_mean, self.running_var, self.weight, self.bias)
+        if torch.is_grad_enabled() and x.requires_grad:
+            result: Tensor = _FrozenNorm.apply(x, *fixed, self.eps)
+            return result
+        return functional.batch_norm(x, *fixed, eps=self.eps)
+
+
+class _FrozenNorm(torch.autograd.Function):
+    """One pass over the maps in each direction, which keeps none of them for the gradient.
+
+    ``batch_norm`` alone keeps its input for the gradient of weights, and ``x * scale + bias`` takes three
+    passes in bfloat16.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(var, weight)
+        ctx.eps = eps
+        return functional.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        var, weight = ctx.saved_tensors
+        scaled = functional.batch_norm(gradient, torch.zeros_like(var), var, weight, eps=ctx.eps)
+        return scaled, None, None, None, None, None
 
 
 class FrozenBatchNormAct(FrozenBatchNorm):
