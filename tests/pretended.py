@@ -48,11 +48,13 @@ class Log:
         syncs: where the host waited, ``file:line kind``, and how often.
         late_reads: reads that the host did not wait for.
         mixed: operators that met tensors of two devices.
+        doubles: operators that made float64, which MPS does not have.
     """
 
     syncs: Counter[str] = field(default_factory=Counter)
     late_reads: Counter[str] = field(default_factory=Counter)
     mixed: Counter[str] = field(default_factory=Counter)
+    doubles: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
@@ -65,7 +67,7 @@ class Log:
 
     def clear(self) -> None:
         """Begin again."""
-        for counter in (self.syncs, self.late_reads, self.mixed):
+        for counter in (self.syncs, self.late_reads, self.mixed, self.doubles):
             counter.clear()
 
 
@@ -147,6 +149,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     def wrapped(value: Any) -> Any:
         if not isinstance(value, Tensor) or isinstance(value, DeviceTensor):
             return value
+        if value.dtype == torch.float64:
+            for log in _log[-1:]:
+                log.doubles[f"{_place()} {name}"] += 1
         return known[id(value)] if id(value) in known else DeviceTensor(value)
 
     return tree_map(wrapped, result)
@@ -221,6 +226,7 @@ def pretended() -> Iterator[Log]:
     with pytest.MonkeyPatch.context() as patch, _Functions(), _Operators():
         _let_fused(patch)
         patch.setattr(devices, "PINNING", (DEVICE.type,))
+        patch.setattr(devices, "WITHOUT_FLOAT64", (DEVICE.type,))
         patch.setattr(devices.HostCopy, "wait", _waited(devices.HostCopy.wait))
         try:
             yield log

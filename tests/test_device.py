@@ -11,7 +11,17 @@ import torch
 from torch import nn
 
 from rcnn import device as hardware
-from rcnn.device import auto_precision, choose_device, depthwise_fraction, fast_bfloat16, keep_freed_memory
+from rcnn.device import (
+    auto_precision,
+    autocast,
+    choose_device,
+    depthwise_fraction,
+    exact_float,
+    fast_bfloat16,
+    is_read_late,
+    keep_freed_memory,
+    training_precision,
+)
 
 
 class Glibc:
@@ -125,6 +135,26 @@ def test_devices() -> None:
     for wrong in ("tpu", "cuda:99", "foo"):
         with pytest.raises(ValueError, match=f"device {wrong}: not available here"):
             choose_device(wrong)
+
+
+def test_mps_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has neither float64, nor memory of its own that is read late, and trains in float32."""
+    device = torch.device("mps")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match=r"device mps: not available here .*use cpu"):
+            choose_device("mps")
+    made: list[torch.device] = []
+    monkeypatch.setattr(torch, "empty", lambda *size, device: made.append(device))
+    assert choose_device("mps") == device
+    assert made == [device]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(None).type == "cpu"
+    assert exact_float(device) == torch.float32
+    assert exact_float(torch.device("cuda")) == exact_float(torch.device("cpu")) == torch.float64
+    assert not is_read_late(device)
+    assert training_precision(device) == auto_precision(device, DENSE) == "float32"
+    with autocast(device, "float32"):
+        assert not torch.is_autocast_enabled("mps")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -122,6 +122,7 @@ def test_what_a_step_waits_for_does_not_depend_on_the_batch(waits: Any, count: i
     log = waits[count][0]
     assert places(log) == STEP, f"\n{log}"
     assert not log.mixed
+    assert not log.doubles
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -153,6 +154,7 @@ def test_other_heads_wait_as_little(kind: str) -> None:
         there = losses_of(network, DeviceTensor(images(2)))
     assert log.total <= 12, f"\n{log}"
     assert not log.mixed
+    assert not log.doubles
     for name, loss in here.items():
         assert_close(values(there[name].detach()), loss.detach(), rtol=1e-3, atol=1e-5)
 
@@ -172,6 +174,7 @@ def test_what_a_prediction_waits_for_does_not_depend_on_the_batch(count: int) ->
     assert places(log) == PREDICTION, f"\n{log}"
     assert log.total <= 8
     assert not log.mixed
+    assert not log.doubles
     for one, two in zip(found, expected, strict=True):
         assert len(one) == len(two) > 20
         assert abs(one.boxes - two.boxes).max() < 1e-2
@@ -256,6 +259,7 @@ def test_steps_on_a_device_are_those_of_the_cpu_and_are_read_late(
     assert waits == {**STEP, "rcnn/device.py late read": 1}, f"\n{log}"
     assert late == 1
     assert not log.mixed
+    assert not log.doubles
     for each, expected in zip((s[0].losses for s in settled[1:]), losses, strict=True):
         assert_close(each, expected, rtol=1e-3, atol=1e-4, equal_nan=True)
     assert there.state.skipped == here.state.skipped == 2
@@ -347,5 +351,7 @@ def test_the_tool_finds_what_it_looks_for() -> None:
         with pytest.raises(RuntimeError):
             torch.tensor(float(SIDE)).to(DEVICE) + torch.ones(2, 3) @ x  # of shapes that do not fit
         log.clear()
+        x.double()
+        assert log.doubles.total() == 1
         _ = x + torch.ones(6)
         assert log.mixed.total() == 1

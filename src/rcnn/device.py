@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 MAX_DEPTHWISE_FRACTION = 0.2
 PINNING = ("cuda", "xpu")  # kinds of devices with memory of their own, which pinned memory is copied to
+WITHOUT_FLOAT64 = ("mps",)  # kinds of devices on which float64 does not exist
 FLOAT16_CAPABILITY = (7, 0)  # Volta, the first with matrix units for float16
 
 Arithmetic = Literal["bf16", "fp16", "float32"]
@@ -69,6 +70,11 @@ def choose_device(name: str | torch.device | None) -> torch.device:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(f"device {name}: not available here ({reason}); use cpu") from error
     return device
+
+
+def exact_float(device: torch.device) -> torch.dtype:
+    """The float type with the most digits that a device has."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def is_read_late(device: torch.device) -> bool:

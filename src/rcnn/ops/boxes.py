@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from rcnn.device import constant
+from rcnn.device import constant, exact_float
 from rcnn.layers.operator import is_exporting, operator
 from rcnn.structures import Size
 
@@ -131,7 +131,7 @@ def _nms_in_a_row(boxes: Tensor, scores: Tensor, groups: Tensor, max_iou: float)
     looks at one group after the other where there are many boxes.
     """
     # Shifted by thousands, float32 would be off by a hundredth of a pixel; MPS has nothing else.
-    exact = boxes.to(torch.float32 if boxes.device.type == "mps" else torch.float64)
+    exact = boxes.to(exact_float(boxes.device))
     side = torch.cat([exact.flatten(), exact.new_zeros(1)]).max() + 1
     kept: Tensor = torchvision.ops.nms(exact + (groups * side)[:, None], scores.to(exact.dtype), max_iou)
     return kept

@@ -7,8 +7,9 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from rcnn.device import moved
+from rcnn.device import exact_float, moved
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -24,6 +25,16 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
     return torch.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta).sum()
 
 
+def total_cross_entropy(logits: Tensor, classes: Tensor, ignored: int = -100) -> Tensor:
+    """The sum of the cross-entropy of ``logits [B, C, H, W]`` over all ``classes [B, H, W]`` not ``ignored``.
+
+    A GPU adds maps up in any order; where bits have to be the same, the sum is one of its own.
+    """
+    if logits.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
+        return functional.cross_entropy(logits, classes, ignore_index=ignored, reduction="sum")
+    return functional.cross_entropy(logits, classes, ignore_index=ignored, reduction="none").sum()
+
+
 def global_normaliser(count: int | Tensor, device: torch.device) -> float | Tensor:
     """What to divide a sum over ``count`` items by, so that its mean is the one over the whole global batch.
 
@@ -33,7 +44,7 @@ def global_normaliser(count: int | Tensor, device: torch.device) -> float | Tens
     """
     if not torch.distributed.is_initialized():
         return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
-    total = torch.as_tensor(count, dtype=torch.float64).reshape(1)
+    total = torch.as_tensor(count, dtype=exact_float(device)).reshape(1)
     total = moved(total, device)
     torch.distributed.all_reduce(total)
     return (total[0].clamp(min=1) / torch.distributed.get_world_size()).to(torch.float32)

@@ -65,14 +65,18 @@ def roi_pool(
             form.
     """
     # A fixed number of samples makes RoIAlign one weighted sum of rows, which runs on all cores where the
-    # kernel of torchvision, which exported files hold, runs on one.
-    if sampling_ratio and rois.device.type == "cpu" and not is_exporting():
+    # kernel of torchvision, which exported files hold, runs on one. Elsewhere it is the deterministic form.
+    summed = rois.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+    if sampling_ratio and summed and not is_exporting():
         return roi_align(
             list(features), rois, image_indices, levels, list(strides), size, sampling_ratio, aligned
         )
     boxes = torch.cat([image_indices[:, None].to(rois.dtype), rois], 1)
     # The kernels want maps and boxes of one type, and boxes in half precision would be pixels off.
-    maps = [feature.to(torch.promote_types(feature.dtype, rois.dtype)) for feature in features]
+    kinds = [torch.promote_types(feature.dtype, rois.dtype) for feature in features]
+    # They want maps channel by channel, too: both changes in one copy.
+    layout = torch.preserve_format if is_exporting() else torch.contiguous_format
+    maps = [feature.to(kind, memory_format=layout) for feature, kind in zip(features, kinds, strict=True)]
 
     def pool(level: int, boxes: Tensor) -> Tensor:
         pooled: Tensor = (
@@ -169,12 +173,10 @@ def _sample_rows(
 ) -> tuple[Tensor, Tensor]:
     """Rows of the table and their weights, both ``[R, P * P, 4 s²]``."""
     cells = [shape[0] * shape[2] * shape[3] for shape in shapes]
-    per_level = rois.new_tensor(
-        [[sum(cells[:i]), shape[2], shape[3], 1 / strides[i]] for i, shape in enumerate(shapes)],
-        dtype=torch.float64,
-    )[levels]
-    start, height, width = per_level[:, :3].to(torch.int64).unbind(1)
-    scaled = rois * per_level[:, 3:].to(rois.dtype) - (0.5 if aligned else 0.0)
+    of_levels = [[sum(cells[:i]), shape[2], shape[3]] for i, shape in enumerate(shapes)]
+    start, height, width = rois.new_tensor(of_levels, dtype=torch.int64)[levels].unbind(1)
+    scales = rois.new_tensor([1 / stride for stride in strides[: len(shapes)]])[levels]
+    scaled = rois * scales[:, None] - (0.5 if aligned else 0.0)
     y0, y1, wy0, wy1 = _axis_corners(scaled[:, 1], scaled[:, 3], height, size, sampling_ratio, aligned)
     x0, x1, wx0, wx1 = _axis_corners(scaled[:, 0], scaled[:, 2], width, size, sampling_ratio, aligned)
     first = start + image_indices * height * width  # [R]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rcnn.ops.losses import global_normaliser
+from rcnn.ops.losses import global_normaliser, total_cross_entropy
 from rcnn.structures import VOID, Size
 
 
@@ -18,7 +18,7 @@ def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tens
     averaged over the images: Caffe's un-normalised loss, for learning rates as small as pixels are many.
     Nothing but void gives 0.
     """
-    total = functional.cross_entropy(logits.float(), maps, ignore_index=VOID, reduction="sum")
+    total = total_cross_entropy(logits.float(), maps, ignored=VOID)
     if per_image:
         return total / global_normaliser(len(maps), maps.device)
     return total / global_normaliser((maps != VOID).sum(), maps.device)

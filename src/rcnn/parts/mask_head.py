@@ -19,7 +19,7 @@ from torch.nn import functional
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.layers.operator import is_exporting
-from rcnn.ops.losses import global_normaliser, sum_over_regions
+from rcnn.ops.losses import global_normaliser, sum_over_regions, total_cross_entropy
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
@@ -211,7 +211,7 @@ class MaskHead(nn.Module):
         own = self._column(logits, labels)
         if self.settings.activation == "softmax":
             classes = torch.where(target_masks > 0, own[:, None, None], self.maps - 1)
-            return functional.cross_entropy(logits, classes, reduction="sum")
+            return total_cross_entropy(logits, classes)
         return functional.binary_cross_entropy_with_logits(
             _of_each(logits, own), target_masks, reduction="sum"
         )

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from rcnn.device import choose_device
+from rcnn.device import choose_device, exact_float
 from rcnn.processes.launch import Launch, launched
 
 T = TypeVar("T")
@@ -233,7 +233,8 @@ def mean_over_processes(values: Sequence[float], device: torch.device) -> list[f
     """The mean of each number over all processes, in one reduction, so that they make the same decisions."""
     if world_size() == 1:
         return list(values)
-    stacked = torch.tensor(values, dtype=torch.float64, device=device)  # NCCL takes tensors on a GPU only
+    # NCCL takes tensors on a GPU only.
+    stacked = torch.tensor(values, dtype=exact_float(device), device=device)
     dist.all_reduce(stacked)
     means: list[float] = (stacked / world_size()).tolist()
     return means

@@ -38,6 +38,7 @@ from rcnn.processes.group import (
     rank,
     world_size,
 )
+from rcnn.training.arithmetic import described, sentence
 from rcnn.training.callbacks import Callbacks, TrainEvent, open_callbacks
 from rcnn.training.defaults import Reason
 from rcnn.training.extension import extend_run
@@ -291,6 +292,7 @@ def _planned(
         "split": split.fingerprints(with_proposals=options.sources.proposals is not None),
         "callbacks": [callback for callback in options.callbacks if isinstance(callback, str)],
         "log": list(options.log),
+        "arithmetic": described(recipe.train, device),
         "training_images": pack_digests(split.trained_on),
         COMMAND: command_of(options),
     }
@@ -395,6 +397,7 @@ def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
     """
     try:
         with run.log, run.log.ticking():
+            run.log.say(sentence(run.recipe.train, run.device))
             trained = scheme_of(run.recipe).train(run)
     except (RuntimeError, BrokenPipeError) as error:
         lost = lost_worker(error, run.recipe.train.workers)

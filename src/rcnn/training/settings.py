@@ -40,6 +40,11 @@ class TrainSettings:
         amp: ``auto``: train in bfloat16 where it is markedly faster (GPUs, CPUs with instructions for it), in
             float16 with scaled losses on GPUs without it (V100, T4), else in float32; ``bf16``, ``fp16``: in
             that; ``off``: in float32.
+        tf32: on GPUs that have it, products and convolutions in float32 read 10 of its 23 bits (TF32), also
+            in evaluations during the training; False: all of them. Other precisions do not need it.
+        deterministic: let a GPU give the same bits each time, as a CPU does anyway. It takes longer, and
+            what has no such form is refused.
+        compile: compile the backbone (``torch.compile``), which takes about a minute at the beginning.
         eval_every: fraction of training between two evaluations; 0: one after each step. With ``minutes`` and
             without ``patience``, only the last one follows once they have taken a twentieth of the time.
         eval_images: maximum number of validation images in each of them; the last one takes all.
@@ -81,6 +86,9 @@ class TrainSettings:
     clip_norm: float = ranged(10.0, 0, 1e12, words="a number, 0 for off")
     ema: float = ranged(0.0, 0, 1, below=True, words="a number from 0 to below 1")
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    tf32: bool = True
+    deterministic: bool = False
+    compile: bool = False
     eval_every: float = ranged(0.25, 0, 1e6, words="a fraction of training; 0 is after each step")
     eval_images: int = ranged(40, 1, 1e12, words="at least 1 image")
     patience: int = ranged(0, 0, 1e12, words="a number of evaluations, 0 for never")

@@ -33,6 +33,7 @@ from rcnn.processes.group import (
     rank,
     world_size,
 )
+from rcnn.training.arithmetic import arithmetic, compile_backbone, uncompiled
 from rcnn.training.callbacks import Callbacks, TrainEvent, TrainingStopped
 from rcnn.training.feature_cache import FeatureCache, open_cache, recurring_views
 from rcnn.training.learner import Learner
@@ -129,6 +130,8 @@ class Trainer:
         self.window: dict[str, float] = {}
         self.window_steps = 0
         self.views = recurring_views(network, recipe, len(data), self.device)
+        if self.settings.compile and not self.views:  # else the backbone computes each view once
+            compile_backbone(network)
         self.features: FeatureCache | None = None  # while it runs, if views recur
         self._launched: list[Launched] = []
         self._unshared = 0.0  # seconds of this process that are not in the state yet
@@ -176,7 +179,8 @@ class Trainer:
             self.network, self.recipe, self.out, num_images=len(self.data), views=self.views, say=self.say
         )
         try:
-            self._loop(batches)
+            with arithmetic(self.settings):
+                self._loop(batches)
         except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
             stopped = interruption.asked() or lost_process(error) is not None
             if stopped and self._may_save(error):
@@ -372,7 +376,7 @@ class Trainer:
         self._write_window(self.event({}))
         began = time.perf_counter()
         last = self.fraction() >= 1
-        with self.learner.ema.applied(), self.learner.interpolation.applied():
+        with self.learner.ema.applied(), self.learner.interpolation.applied(), uncompiled():
             self.network.eval()
             metrics = self.evaluate(last)
             with held():
