@@ -93,6 +93,11 @@ def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(target, non_blocking=True)
 
 
+def has_own_memory(device: torch.device) -> bool:
+    """Whether a device has memory of its own, which pinned memory is copied to."""
+    return device.type in PINNING
+
+
 def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
     """Numbers as a tensor of the type and on the device of ``like``, made once for each device."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call, attr-defined]

@@ -170,18 +170,20 @@ class Transform:
         """Normalise and pad images that have their final size; uint8 or float ``[C, H, W]``.
 
         Args:
-            images: of any sizes.
+            images: of any sizes, all on one device, where the batch is made.
             least: (height, width) that the batch has at least.
         """
         import torch
 
+        from rcnn.device import constant
         from rcnn.parts.batch import ImageBatch
 
         sizes = tuple((int(i.shape[-2]), int(i.shape[-1])) for i in images)
         height, width = self._common_size([*sizes, least])
         shape = (len(images), self.channels, height, width)
-        tensors = torch.zeros(shape).to(memory_format=torch.channels_last)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        device = images[0].device if len(images) else None
+        tensors = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
+        mean, std = (constant(values, tensors).view(-1, 1, 1) for values in (self.mean, self.std))
         for tensor, image, (h, w) in zip(tensors, images, sizes, strict=True):
             pixels = image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image
             tensor[:, :h, :w] = (pixels - mean) / std

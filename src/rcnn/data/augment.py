@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from rcnn.config import is_dotted_path, resolve
 from rcnn.config.ranges import check_ranges, ranged
+from rcnn.data.colour import Colouring
 from rcnn.data.geometry import (
+    Rendering,
     TrainingSample,
     View,
     keep,
@@ -203,6 +204,8 @@ class Augment:
         transform: Transform,
         rng: np.random.Generator,
         other: Callable[[], TrainingSample] | None = None,
+        *,
+        later: bool = False,
     ) -> TrainingSample:
         """A randomly augmented copy of ``sample``.
 
@@ -211,6 +214,8 @@ class Augment:
             transform: how prediction would resize the image; the scale is drawn around that.
             rng: the source of all randomness.
             other: returns another sample to paste from; called only if copy-paste is drawn.
+            later: leave the image to :meth:`~rcnn.data.geometry.TrainingSample.rendered` where nothing else
+                needs it and it is no larger before.
 
         Returns:
             The image, uint8 ``[C, h, w]``, both sides at most ``crop``, and the remaining targets.
@@ -219,7 +224,8 @@ class Augment:
             ValueError: copy-paste is drawn and the objects have no masks; or ``extra`` does not exist or
                 returns something other than a sample.
         """
-        result = self._augmented(sample, transform, rng)
+        later = later and not self.copy_paste and self.extra is None
+        result = self._augmented(sample, transform, rng, later=later)
         if other is not None and rng.random() < self.copy_paste:
             donor = self._augmented(other(), transform, rng)
             chosen = torch.from_numpy(rng.random(len(donor.targets)) < rng.random())
@@ -249,11 +255,15 @@ class Augment:
         )  # fmt: skip
 
     def _augmented(
-        self, sample: TrainingSample, transform: Transform, rng: np.random.Generator
+        self, sample: TrainingSample, transform: Transform, rng: np.random.Generator, *, later: bool = False
     ) -> TrainingSample:
         view = self.view(sample.targets, transform, rng)
-        varied = view_sample(sample, view, self.min_visible, drop_truncated=self.drop_truncated)
-        return replace(varied, image=self.colour(varied.image, rng))
+        later = later and not view.shrinks
+        seen = view_sample(sample, view, self.min_visible, drop_truncated=self.drop_truncated, later=later)
+        colouring = self._colouring(rng)
+        if not later:
+            return replace(seen, image=colouring(seen.image))
+        return replace(seen, rendering=Rendering(view.of_window, colouring.looked_at(seen.image)))
 
     def view(self, truth: Targets, transform: Transform, rng: np.random.Generator) -> View:
         """Draw the scale, window and orientation for an image with these objects."""
@@ -279,33 +289,18 @@ class Augment:
         return 0.0, 0.0, float(truth.size[1]), float(truth.size[0])
 
     def colour(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Draw brightness, contrast, saturation and hue, and apply them to uint8 ``[C, h, w]``.
+        """Draw brightness, contrast, saturation and hue, and apply them to uint8 ``[C, h, w]``."""
+        return self._colouring(rng)(image)
 
-        Images of another number of channels than 3 have no colours: brightness and contrast are those of each
-        channel.
-        """
-        brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
-        if len(image) != 3:
-            return _varied(image, 1 + self.brightness * brightness, 1 + self.contrast * contrast)
-        if self.brightness:
-            image = functional.adjust_brightness(image, 1 + self.brightness * brightness)
-        if self.contrast:
-            image = functional.adjust_contrast(image, 1 + self.contrast * contrast)
-        # Saturation and hue do not change a grey image, and hue is the most expensive step.
-        if bool((image[0] == image[1]).all()) and bool((image[1] == image[2]).all()):
-            return image
-        if self.saturation:
-            image = functional.adjust_saturation(image, 1 + self.saturation * saturation)
-        if self.hue:
-            image = functional.adjust_hue(image, self.hue * hue)
-        return image
-
-
-def _varied(image: Tensor, brightness: float, contrast: float) -> Tensor:
-    """Uint8 ``[C, h, w]`` with each channel brighter, and further from its mean, by these factors."""
-    bright = (image.to(torch.float32) * brightness).clamp(0, 255)
-    mean = bright.mean((1, 2), keepdim=True)
-    return (mean + (bright - mean) * contrast).round().clamp(0, 255).to(torch.uint8)
+    def _colouring(self, rng: np.random.Generator) -> Colouring:
+        """Draw brightness, contrast, saturation and hue."""
+        brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4).tolist()
+        return Colouring(
+            1 + self.brightness * brightness if self.brightness else None,
+            1 + self.contrast * contrast if self.contrast else None,
+            1 + self.saturation * saturation if self.saturation else None,
+            self.hue * hue if self.hue else None,
+        )
 
 
 def _changed(path: str, sample: TrainingSample, rng: np.random.Generator) -> TrainingSample:

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from rcnn.data.colour import Colouring
 from rcnn.data.dataset import Sample
-from rcnn.parts.batch import TargetMasks, Targets
+from rcnn.device import moved
+from rcnn.parts.batch import TargetMasks, Targets, without_empty_crowd
 from rcnn.structures import Masks, Outline, Size
 from rcnn.structures.outlines import draw_polygon
 
@@ -41,6 +43,7 @@ class TrainingSample:
         image_id: as in the record.
         view: its number among the views that recur; None: it does not.
         outlines: those of the objects, whose masks are not drawn yet and no part of the targets.
+        rendering: what makes the image that the targets refer to of this one; None: it is that image.
     """
 
     image: Tensor
@@ -48,6 +51,7 @@ class TrainingSample:
     image_id: int | str
     view: int | None = None
     outlines: tuple[Outline, ...] | None = None
+    rendering: Rendering | None = None
 
     @classmethod
     def from_sample(cls, sample: Sample) -> TrainingSample:
@@ -55,6 +59,17 @@ class TrainingSample:
         image = torch.from_numpy(sample.image).permute(2, 0, 1).contiguous()
         outlines = None if sample.outlines is None else tuple(sample.outlines)
         return cls(image, Targets.from_instances(sample.truth), sample.image_id, outlines=outlines)
+
+    def to(self, device: torch.device) -> TrainingSample:
+        """The same on a device, rendered there."""
+        targets = without_empty_crowd(self.targets).to(device)
+        return replace(self, image=moved(self.image, device), targets=targets).rendered()
+
+    def rendered(self) -> TrainingSample:
+        """The same with the image that the targets refer to."""
+        if self.rendering is None:
+            return self
+        return replace(self, image=self.rendering(self.image), rendering=None)
 
     @property
     def nbytes(self) -> int:
@@ -94,10 +109,26 @@ class View:
         """(height, width) of the view."""
         return self.resized[::-1] if self.transposed else self.resized
 
-    def image(self, image: Tensor) -> Tensor:
-        """``[3, H, W]`` to ``[3, h, w]``, bilinear."""
+    @property
+    def shrinks(self) -> bool:
+        """Whether the view has fewer pixels than its window."""
         x1, y1, x2, y2 = self.window
-        image = image[:, y1:y2, x1:x2]
+        return self.resized[0] * self.resized[1] < (y2 - y1) * (x2 - x1)
+
+    @property
+    def of_window(self) -> View:
+        """The same view of the window, cut out of the source."""
+        x1, y1, x2, y2 = self.window
+        return replace(self, window=(0, 0, x2 - x1, y2 - y1))
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The window of an image ``[C, H, W]``."""
+        x1, y1, x2, y2 = self.window
+        return image[:, y1:y2, x1:x2]
+
+    def image(self, image: Tensor) -> Tensor:
+        """``[C, H, W]`` to ``[C, h, w]``, bilinear."""
+        image = self.cut(image)
         if image.shape[1:] != self.resized:
             image = _resize(image, self.resized, self.antialias)
         if self.transposed:
@@ -201,6 +232,23 @@ class View:
         return torch.stack([x1, y1, x2, y2], 1)
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """What is left to be done to an image, on whatever device it is.
+
+    Attributes:
+        view: of the image.
+        colouring: of the view.
+    """
+
+    view: View
+    colouring: Colouring
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """The view of uint8 ``[C, H, W]``, coloured."""
+        return self.colouring(self.view.image(image))
+
+
 def _resize(image: Tensor, size: Size, antialias: bool) -> Tensor:
     # torch's antialiased uint8 kernel (2.14) gives wrong pixels or fails if the result is one pixel wide.
     exact = antialias and size[1] == 1
@@ -248,7 +296,12 @@ def mark_as_crowd(truth: Targets, hidden: Tensor) -> Targets:
 
 
 def view_sample(
-    sample: TrainingSample, view: View, min_visible: float = 0.0, *, drop_truncated: bool = False
+    sample: TrainingSample,
+    view: View,
+    min_visible: float = 0.0,
+    *,
+    drop_truncated: bool = False,
+    later: bool = False,
 ) -> TrainingSample:
     """The sample as ``view`` shows it.
 
@@ -256,7 +309,7 @@ def view_sample(
     as crowd: too little is left to recognise it, and it is not background either; with ``drop_truncated`` it
     counts as background, unless it is a crowd. If there are masks, boxes become tight around the remaining
     pixels, and objects without a pixel are dropped. Proposals and the semantic map are clipped to the window.
-    ``areas`` are dropped, since they refer to the source.
+    ``areas`` are dropped, since they refer to the source. With ``later`` the image is that of the window.
     """
     truth = sample.targets
     boxes = view.boxes(truth.boxes)
@@ -288,7 +341,8 @@ def view_sample(
         truth = tighten_boxes(replace(truth, masks=view.drawn(outlines, sample.targets.size)))
     elif truth.masks is not None:
         truth = tighten_boxes(replace(truth, masks=view.masks(truth.masks)))
-    return TrainingSample(view.image(sample.image), truth, sample.image_id)
+    image = view.cut(sample.image) if later else view.image(sample.image)
+    return TrainingSample(image, truth, sample.image_id)
 
 
 def _kept(outlines: Sequence[Outline] | None, chosen: Tensor) -> Sequence[Outline] | None:

@@ -17,25 +17,26 @@ Decoded images are cached as long as there is room: decoding a large image takes
 from __future__ import annotations
 
 import itertools
-import pickle
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rcnn.data.augment import Augment
 from rcnn.data.cores import available_cores
 from rcnn.data.dataset import Dataset
+from rcnn.data.feed import arrived
 from rcnn.data.geometry import TrainingSample
+from rcnn.data.packing import Packet
 from rcnn.data.shard_order import ShardOrders, shards_of
 from rcnn.data.workers import prepare_worker
+from rcnn.device import has_own_memory
+from rcnn.parts.batch import without_empty_crowd
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 # The second word of a seed: one of the independent random streams of a run.
 ORDER, VARIATION, RECURRING = 0, 1, 5
+HERE = torch.device("cpu")
 CACHE_BYTES = 2**29  # bytes of decoded images cached by all processes together
 
 
@@ -58,6 +60,7 @@ def training_batches(
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
     views: int = 0,
+    device: torch.device = HERE,
 ) -> Iterator[list[TrainingSample]]:
     """Yield endless batches of augmented samples, from batch ``start`` on.
 
@@ -72,6 +75,8 @@ def training_batches(
         process: the rank of this process and the number of processes; each gets a contiguous part of every
             batch.
         views: of each image, that recur; 0: all are new.
+        device: where the batches are to be. One with memory of its own gets images as they are stored, in one
+            copy from pinned memory, and resizes and colours them.
 
     Raises:
         ValueError: no images, or a batch size that is not divisible by the number of processes; while
@@ -88,8 +93,9 @@ def training_batches(
     workers = min(workers, available_cores())
     capacity = CACHE_BYTES // max(workers, 1) // world_size
     batches = Batches(
-        dataset, augment, transform, seed, batch_size, rank * per_process, per_process, capacity, views
-    )
+        dataset, augment, transform, seed, batch_size, rank * per_process, per_process, capacity, views,
+        device,
+    )  # fmt: skip
     return _loaded(batches, start, workers)
 
 
@@ -132,6 +138,7 @@ class Batches:
         per_process: number of positions of this process in a batch.
         capacity: bytes of decoded images to cache.
         views: of each image, that recur; 0: all are new.
+        device: that the batches are for.
     """
 
     dataset: Dataset
@@ -143,6 +150,7 @@ class Batches:
     per_process: int
     capacity: int = 0
     views: int = 0
+    device: torch.device = HERE
     _kept: SampleCache = field(init=False, repr=False, compare=False)
     _ends: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _shards: ShardOrders | None = field(init=False, repr=False, compare=False)
@@ -161,6 +169,11 @@ class Batches:
         ]
         ends = np.cumsum(np.array(crops) ** self.augment.repeat)
         object.__setattr__(self, "_ends", ends * (len(ends) / ends[-1]))
+
+    @property
+    def later(self) -> bool:
+        """Whether images are resized and coloured on the device."""
+        return has_own_memory(self.device)
 
     def index(self, position: int) -> int:
         """The image at a position of the endless sequence."""
@@ -213,9 +226,11 @@ class Batches:
         try:
             sample = self._kept.get(self.dataset, index)
             varied = self.augment(
-                sample, self.transform, rng, lambda: self._kept.get(self.dataset, self._other(position, rng))
-            )
-            return replace(varied, view=view)
+                sample, self.transform, rng, lambda: self._kept.get(self.dataset, self._other(position, rng)),
+                later=self.later,
+            )  # fmt: skip
+            targets = without_empty_crowd(varied.targets) if self.later else varied.targets
+            return replace(varied, view=view, targets=targets)
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError | OSError) else RuntimeError
             path = self.dataset.records[index].path
@@ -223,7 +238,7 @@ class Batches:
                 f"{path} could not be prepared for training: {type(error).__name__}: {error}"
             ) from error
 
-    def __reduce__(self) -> tuple[Callable[[bytes], Batches], tuple[bytes]]:
+    def __reduce__(self) -> tuple[Callable[[bytes, bytes], Batches], tuple[bytes, bytes]]:
         values = (
             self.dataset,
             self.augment,
@@ -234,12 +249,14 @@ class Batches:
             self.per_process,
             self.capacity,
             self.views,
+            self.device,
         )
-        return _unpacked_batches, (_packed(values),)
+        # By value: torch would pass each tensor of the data set as an open file.
+        return _unpacked_batches, Packet.of(values).by_value()
 
 
-def _unpacked_batches(data: bytes) -> Batches:
-    return Batches(*pickle.loads(data))
+def _unpacked_batches(header: bytes, data: bytes) -> Batches:
+    return Batches(*Packet.from_value(header, data).unpacked())
 
 
 @lru_cache(maxsize=4)
@@ -249,52 +266,42 @@ def _order(seed: int, epoch: int, count: int) -> tuple[npt.NDArray[np.int64], fl
     return rng.permutation(count), rng.random()
 
 
-class _Pickler(pickle.Pickler):
-    """Pickles tensors by value.
-
-    Between processes, torch would pass each tensor as a file descriptor of shared memory: a data set of a few
-    thousand records, or a few batches of small tensors, would exceed the limit of a process.
-    """
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return torch.from_numpy, (value.numpy(),)
-        return NotImplemented
-
-
-def _packed(value: object) -> bytes:
-    data = BytesIO()
-    _Pickler(data, protocol=5).dump(value)
-    return data.getvalue()
-
-
 @dataclass(frozen=True)
 class _WorkerBatches:
-    """What a worker returns: a batch, or the error that prevented it."""
+    """What a worker returns: a packed batch, or the error that prevented it."""
 
     batches: Batches
+    workers: int
 
-    def __getitem__(self, number: int) -> bytes:
+    def __getitem__(self, number: int) -> Packet | tuple[bytes, bytes] | Exception:
         try:
-            return _packed(self.batches[number])
+            return Packet.of(self.batches[number], self.workers).portable
         except (ValueError, RuntimeError) as error:
             # Raised in the worker, it would be buried in the worker's traceback.
-            return pickle.dumps(error)
+            return error
 
 
 def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[TrainingSample]]:
+    """Batches as this process makes them or, packed by workers, as they arrive."""
+    device = batches.device
     if workers == 0:
-        yield from (batches[number] for number in itertools.count(start))
+        for number in itertools.count(start):
+            yield arrived(Packet.of(batches[number]), device) if batches.later else batches[number]
     loader = DataLoader(
-        cast(Any, _WorkerBatches(batches)),
+        cast(Any, _WorkerBatches(batches, workers)),
         batch_size=None,  # an item is a whole batch already
         sampler=range(start, sys.maxsize),
         num_workers=workers,
+        collate_fn=_as_it_is,
         generator=torch.Generator(),  # the default draws from the one that the model's training uses
         worker_init_fn=prepare_worker,
     )
-    for data in loader:
-        value = pickle.loads(data)
+    for value in loader:
         if isinstance(value, Exception):
             raise value
-        yield value
+        packet = value if isinstance(value, Packet) else Packet.from_value(*value)
+        yield arrived(packet, device) if batches.later else packet.here().unpacked()
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

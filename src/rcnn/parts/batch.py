@@ -180,8 +180,13 @@ def as_targets(truths: Sequence[Instances | Targets], device: torch.device | str
 
 
 def without_empty_crowd(targets: Targets) -> Targets:
-    """The same truth, with no ``crowd`` where no object is one, so that nobody has to look on a device."""
-    return targets if targets.crowd is None or targets.crowd.any() else replace(targets, crowd=None)
+    """The same truth, with no ``crowd`` where no object is one, so that nobody has to look on a device.
+
+    What is on a device already is not looked at.
+    """
+    crowd = targets.crowd
+    known = crowd is not None and crowd.device.type == "cpu" and not crowd.any()
+    return replace(targets, crowd=None) if known else targets
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:

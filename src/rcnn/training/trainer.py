@@ -21,10 +21,10 @@ from torch import nn
 from rcnn import kernels
 from rcnn.data.loader import training_batches
 from rcnn.data.workers import usable_workers
-from rcnn.device import HostCopy, keep_freed_memory, moved
+from rcnn.device import HostCopy, keep_freed_memory
 from rcnn.io import checkpoint, interruption
 from rcnn.io.interruption import held
-from rcnn.parts.batch import ImageBatch, Targets, without_empty_crowd
+from rcnn.parts.batch import ImageBatch, Targets
 from rcnn.processes.group import (
     from_first_process,
     gathered,
@@ -170,7 +170,7 @@ class Trainer:
         batches = training_batches(
             self.data, self.recipe.augment, self.recipe.transform, batch_size=settings.batch_size,
             seed=settings.seed, start=state.iteration, workers=workers, process=(self.rank, self.world),
-            views=self.views,
+            views=self.views, device=self.device,
         )  # fmt: skip
         if self.rank == 0 and not state.iteration:
             truncate_history(self.out, 0)  # of a run killed before it saved anything
@@ -297,13 +297,14 @@ class Trainer:
         # Kept maps fit into any batch if all have one size.
         crop = self.recipe.augment.crop
         least = (crop, crop) if self.views else (1, 1)
+        # On a CPU they are there; a device has what `training_batches` sent.
+        samples = [sample.to(self.device) for sample in samples]
         batch = self.recipe.transform.batch([s.image for s in samples], least)
         first = self.state.iteration * self.settings.batch_size + self.rank * len(samples)
         seeds = tuple(self.settings.seed * 1_000_003 + first + i for i in range(len(samples)))
         # Dropout and the like draw from torch's own generator.
         torch.manual_seed(seeds[0])
-        targets = [without_empty_crowd(sample.targets).to(self.device) for sample in samples]
-        return ImageBatch(moved(batch.tensors, self.device), batch.sizes, seeds), targets
+        return replace(batch, seeds=seeds), [sample.targets for sample in samples]
 
     def save(self) -> None:
         """Write the last checkpoint: everything that a resumed run needs."""
