@@ -21,6 +21,8 @@ from rcnn.io.checkpoint import read_checkpoint
 from rcnn.training.recipe import load_recipe, recipe_tables, with_settings
 
 ARCHIVE = Path(__file__).with_name("files_0_1_0.tar.xz")
+RESUMED = Path(__file__).with_name("resumed_losses.json")
+"""The losses of resumed runs since 94745a1, see ``write_resumed_losses.py``."""
 
 # What depends on the API of rcnn
 
@@ -104,8 +106,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive's files, where runs find their data."""
-    folder = tmp_path_factory.mktemp("files_0_1_0")
+    """The archive's files."""
+    return unpacked(tmp_path_factory.mktemp("files_0_1_0"))
+
+
+def unpacked(folder: Path) -> Path:
+    """The archive's files in a folder, where runs find their data."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")
     # 0.1.0 took label images for pictures of the same name, which is fixed: its losses are those of labels.
@@ -191,21 +197,30 @@ def test_nothing_is_left_untested(files: Path, arrays: dict[str, Any], expected:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_interrupted_runs(name: str, files: Path, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Their checkpoints predict; resumed, their losses are like those of 0.1.0.
+    """Their checkpoints predict; resumed, they end after the same steps, with the losses that are expected.
 
-    Not the same: anchors and proposals are drawn by other random numbers since, those of a hash that is equal
-    on every device (``rcnn.ops.matching.random_keys``), so that a part of the loss moves by up to a fifth.
+    Commit 94745a1 changed these on purpose: anchors and proposals are drawn by other random numbers since,
+    those of a hash that is equal on every device (``rcnn.ops.matching.random_keys``). The expected ones were
+    written by the code after it. The total is still 0.1.0's to within a twentieth.
     """
     for checkpoint in sorted({key.split(":")[0] for key in arrays if key.startswith(f"runs/{name}")}):
         finds_the_same(checkpoint, files, expected, arrays)
     folder, wanted = files / "runs" / name, expected["runs"][name]
     assert "resumed at iteration" in resume(folder)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows, known = losses_of(folder), json.loads(RESUMED.read_text(encoding="utf-8"))[name]
     assert [row["iteration"] for row in rows] == [row["iteration"] for row in wanted["rows"]]
-    for row, other in zip(rows, wanted["rows"], strict=True):
-        for part, tolerance in (("lr", 1e-6), ("loss", 5e-2), ("loss/", 0.25)):
-            names = [key for key in other if (key.startswith(part) if part == "loss/" else key == part)]
-            assert [row[key] for key in names] == pytest.approx([other[key] for key in names], rel=tolerance)
+    for row, expected_row, old in zip(rows, known, wanted["rows"], strict=True):
+        assert row == pytest.approx(expected_row, rel=2e-2)
+        assert {"lr", "loss"} & old.keys() == {"lr", "loss"} & row.keys()
+        if "loss" in old:
+            assert row["lr"] == pytest.approx(old["lr"], rel=1e-6)
+            assert row["loss"] == pytest.approx(old["loss"], rel=5e-2)
+
+
+def losses_of(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's history: the iteration, the learning rate and the losses."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k in ("iteration", "lr") or k.startswith("loss")} for r in rows]
 
 
 def flat(tables: Any, prefix: str = "") -> dict[str, Any]:
