@@ -11,7 +11,6 @@ This has been rehearsed on a CPU only, and was never run on a GPU.
 """
 
 import argparse
-import contextlib
 import json
 import statistics
 import time
@@ -25,11 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from rcnn.device import autocast, fast_bfloat16
+from rcnn.device import Arithmetic, autocast, training_precision
 from rcnn.inference.detector import Detector
 from rcnn.models import build_model
 from rcnn.parts.batch import TargetMasks, Targets
 from rcnn.structures import Instances, Size
+from rcnn.training.arithmetic import tf32
 from rcnn.training.recipe import Recipe, load_recipe
 
 PARTS = ("same", "training", "prediction")
@@ -38,6 +38,8 @@ RECIPES = (
     "panoptic_fpn_r50_1x", "mask_rcnn_r50_c4", "voc07_fast_rcnn_vgg16", "voc11_fcn8s_vgg16",
 )  # fmt: skip
 TIMED = "mask_rcnn_r50_fpn_1x"
+CONTIGUOUS = "rcnn channel by channel"  # not as rcnn.device.MEMORY_FORMAT has it
+SIDES = ("rcnn", "torchvision", CONTIGUOUS)
 CLASSES = tuple(f"class {i}" for i in range(5))
 PIXELS = {"panoptic_fpn": (*CLASSES, "sky", "grass"), "fcn": ("background", "cat", "dog")}
 # Random networks in float32 without TF32: sums in another order, and now and then another proposal.
@@ -114,29 +116,29 @@ def jobs_of(part: str, device: torch.device, tiny: bool) -> Iterator[tuple[str, 
     recipe = RECIPES[0] if tiny else TIMED
     sizes: tuple[int, Size] = (2, (96, 128)) if tiny else (8, (800, 1344))
     measure = time_training if part == "training" else time_prediction
-    for precision in ("float32", "tf32", "bf16"):
-        if (precision == "tf32" and device.type != "cuda") or (
-            precision == "bf16" and not fast_bfloat16(device)
-        ):
-            continue
-        for peer in (False, True):
-            if not (peer and tiny):
-                whose = "torchvision" if peer else "rcnn"
+    sides = SIDES if part == "training" else SIDES[:2]
+    for precision in precisions(device, part):
+        for side in sides:
+            if not (side == "torchvision" and tiny):
                 yield (
-                    f"{part}, {whose}, {precision}",
-                    lambda peer=peer, precision=precision: measure(recipe, device, sizes, precision, peer),
+                    f"{part}, {side}, {precision}",
+                    lambda side=side, precision=precision: measure(recipe, device, sizes, precision, side),
                 )
 
 
-@contextlib.contextmanager
-def multiplying(precision: str) -> Iterator[None]:
-    """Products in float32 by TF32, or exact."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+def precisions(device: torch.device, part: str) -> list[str]:
+    """What a part is timed in: float32, TF32 where it may be there, and the device's half precision."""
+    half = training_precision(device)
+    return [
+        "float32",
+        *(["tf32"] if device.type == "cuda" else []),
+        *([half] if half == "bf16" or (half == "fp16" and part == "training") else []),
+    ]
+
+
+def arithmetic_of(precision: str) -> Arithmetic:
+    """What autocast makes of a precision; TF32 is float32 to it."""
+    return "bf16" if precision == "bf16" else "fp16" if precision == "fp16" else "float32"
 
 
 def network_of(name: str) -> tuple[Recipe, Any]:
@@ -184,7 +186,7 @@ def same_as_cpu(name: str, device: torch.device, size: Size) -> Row:
         network = network.to(where).train()
         batch = recipe.transform.batch([picture(size, i) for i in range(2)])
         batch = replace(batch, tensors=batch.tensors.to(where), seeds=(1, 2))
-        with multiplying("float32"):
+        with tf32(False):
             losses = network(batch, [truth(size, recipe, i) for i in range(2)]).losses
             torch.autograd.backward(torch.stack(list(losses.values())).sum())
             norm = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
@@ -252,43 +254,45 @@ def same_outline(one: Instances, other: Instances) -> bool:
     return True
 
 
-def time_training(
-    name: str, device: torch.device, sizes: tuple[int, Size], precision: str, peer: bool
-) -> Row:
+def time_training(name: str, device: torch.device, sizes: tuple[int, Size], precision: str, side: str) -> Row:
     """A step of SGD, forward to update, on a batch that is on the device."""
     count, size = sizes
     recipe, network = network_of(name)
     truths = [truth(size, recipe, i).to(device) for i in range(count)]
     batch = recipe.transform.batch([picture(size, i) for i in range(count)])
     batch = replace(batch, tensors=batch.tensors.to(device), seeds=tuple(range(count)))
+    peer = side == "torchvision"
     if peer:
         network, given = torchvision_side(size, device, count, truths)
     network = network.to(device).train()
+    if side == CONTIGUOUS:
+        network = network.to(memory_format=torch.contiguous_format)
+        batch = replace(batch, tensors=batch.tensors.contiguous())
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(device, "bf16" if precision == "bf16" else "float32"):
+        with autocast(device, arithmetic_of(precision)):
             losses = network(*given) if peer else network(batch, truths).losses
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimizer.step()
 
-    with multiplying(precision):
+    with tf32(precision == "tf32"):
         return timed(step, device, count)
 
 
 def time_prediction(
-    name: str, device: torch.device, sizes: tuple[int, Size], precision: str, peer: bool
+    name: str, device: torch.device, sizes: tuple[int, Size], precision: str, side: str
 ) -> Row:
     """All of predicting images of one size: resizing, network, masks."""
     count, size = sizes
     recipe, network = network_of(name)
     images = [picture(size, i) for i in range(count)]
-    if peer:
+    if side == "torchvision":
         theirs, _ = torchvision_side(size, device, count, [])
 
         def predict() -> None:
-            with torch.no_grad(), autocast(device, "bf16" if precision == "bf16" else "float32"):
+            with torch.no_grad(), autocast(device, arithmetic_of(precision)):
                 theirs.eval()([image.to(device) / 255 for image in images])
     else:
         detector = Detector(
@@ -299,7 +303,7 @@ def time_prediction(
         def predict() -> None:
             detector.predict(images, min_score=0.0, batch_size=count)
 
-    with multiplying(precision):
+    with tf32(precision == "tf32"):
         return timed(predict, device, count)
 
 
@@ -334,7 +338,12 @@ def timed(work: Callable[[], None], device: torch.device, count: int, rounds: in
         synchronise()
         seconds.append(time.perf_counter() - began)
     row: Row = {"images/s": count / statistics.median(seconds), "s": statistics.median(seconds)}
-    return row | gpu_facts(work, synchronise) if device.type == "cuda" else row
+    if device.type != "cuda":
+        return row
+    try:
+        return row | gpu_facts(work, synchronise)
+    except Exception as error:  # the times are known nevertheless
+        return row | {"not profiled": f"{type(error).__name__}: {error}"[:200]}
 
 
 def gpu_facts(work: Callable[[], None], synchronise: Callable[[], None]) -> Row:

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.optim import optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 import rcnn
 from rcnn import device as devices
@@ -122,17 +121,37 @@ def _raw(value: Any) -> Any:
     return value.raw if isinstance(value, DeviceTensor) else value
 
 
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in nested arguments of an operator; torch's own function of the kind takes longer than most."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, dict):
+        yield from _leaves(list(value.values()))
+    else:
+        yield value
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Nested arguments or results of an operator, with each part changed."""
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, item) for item in value])
+    if isinstance(value, dict):
+        return {key: _mapped(change, item) for key, item in value.items()}
+    return change(value)
+
+
 def _is_host(value: Any) -> bool:
     """Whether this is a tensor on the CPU that a device cannot take as a number."""
     return isinstance(value, Tensor) and not isinstance(value, DeviceTensor) and value.dim() > 0
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    flat, _ = tree_flatten((args, kwargs))
+    flat = list(_leaves((args, kwargs)))
     on_device = [value for value in flat if isinstance(value, DeviceTensor)]
     name = func._schema.name
     target, asked = bool(on_device), kwargs.get("device")
-    raw_kwargs = tree_map(_raw, kwargs)
+    raw_kwargs = _mapped(_raw, kwargs)
     if asked is not None:
         target = torch.device(asked).type == DEVICE.type
         raw_kwargs["device"] = torch.device("cpu")
@@ -141,7 +160,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _note_copy(args[0], target, bool(kwargs.get("non_blocking")))
     else:
         _note_operator(name, args, kwargs, on_device, any(map(_is_host, flat)))
-    result = func(*tree_map(_raw, args), **raw_kwargs)
+    result = func(*_mapped(_raw, args), **raw_kwargs)
     if not target:
         return result
     known = {id(tensor.raw): tensor for tensor in on_device} if func._schema.is_mutable else {}
@@ -154,7 +173,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
                 log.doubles[f"{_place()} {name}"] += 1
         return known[id(value)] if id(value) in known else DeviceTensor(value)
 
-    return tree_map(wrapped, result)
+    return _mapped(wrapped, result)
 
 
 def _note_copy(source: Tensor, target: bool, non_blocking: bool) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 MAX_DEPTHWISE_FRACTION = 0.2
 PINNING = ("cuda", "xpu")  # kinds of devices with memory of their own, which pinned memory is copied to
+MEMORY_FORMAT = torch.channels_last  # of images, maps and kernels, on every device; docs/speed.md
 WITHOUT_FLOAT64 = ("mps",)  # kinds of devices on which float64 does not exist
 FLOAT16_CAPABILITY = (7, 0)  # Volta, the first with matrix units for float16
 

@@ -175,14 +175,14 @@ class Transform:
         """
         import torch
 
-        from rcnn.device import constant
+        from rcnn.device import MEMORY_FORMAT, constant
         from rcnn.parts.batch import ImageBatch
 
         sizes = tuple((int(i.shape[-2]), int(i.shape[-1])) for i in images)
         height, width = self._common_size([*sizes, least])
         shape = (len(images), self.channels, height, width)
         device = images[0].device if len(images) else None
-        tensors = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
+        tensors = torch.zeros(shape, device=device).to(memory_format=MEMORY_FORMAT)
         mean, std = (constant(values, tensors).view(-1, 1, 1) for values in (self.mean, self.std))
         for tensor, image, (h, w) in zip(tensors, images, sizes, strict=True):
             pixels = image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image

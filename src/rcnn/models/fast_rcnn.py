@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rcnn.config.ranges import check_ranges, ranged
+from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model
 from rcnn.parts.backbone import BackboneSettings, build_backbone
@@ -77,7 +78,7 @@ class FastRCNN(Model):
         if s.ranks is not None:
             for (name, layer), rank in zip(_linear(self.box), s.ranks, strict=True):
                 setattr(self.box.layers, name, _empty_pair(layer, rank))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     @classmethod
     def light_settings(cls, light: Light) -> FastRCNNSettings:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, Scheme, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
@@ -67,7 +67,7 @@ class FasterRCNN(Model):
             self.settings.box,
             backbone=self.settings.backbone,
         )
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     def pretrained_parts(self) -> list[PretrainedPart]:
         """The parts that there may be weights for: two backbones where they are not shared."""

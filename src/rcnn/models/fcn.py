@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.config.ranges import check_ranges, ranged
+from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import LEVELS, Light
 from rcnn.models.model import Model, TrainingData
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss
@@ -120,7 +120,7 @@ class FCN(Model):
         for weight in self.upsample.parameters():
             weight.data.copy_(bilinear_kernel(num_classes, 2))
             weight.requires_grad_(s.learn_upsampling)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     @classmethod
     def build(

@@ -7,9 +7,9 @@ proposals; keypoints are decoded to parts of a pixel.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
+from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
@@ -61,7 +61,7 @@ class KeypointRCNN(Model):
         self.keypoint = KeypointHead(channels, strides, s.keypoint)
         self.mask = None if s.mask is None else MaskHead(channels, strides, num_classes, s.mask)
         self.needs_masks = s.mask is not None
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     @classmethod
     def suits(cls, data: TrainingData) -> str | None:

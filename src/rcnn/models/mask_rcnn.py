@@ -7,9 +7,9 @@ proposals.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
+from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
@@ -62,7 +62,7 @@ class MaskRCNN(Model):
             backbone=self.settings.backbone,
         )
         self.mask = MaskHead(self.box.stage_channels, self.neck.roi_strides, num_classes, self.settings.mask)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     @classmethod
     def suits(cls, data: TrainingData) -> str | None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from rcnn.config.ranges import check_ranges, ranged
+from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, TrainingData
 from rcnn.parts.backbone import BackboneSettings, build_backbone
@@ -86,7 +86,7 @@ class PanopticFPN(Model):
         self.box = build_box_head(channels, strides, num_classes, s.box, backbone=s.backbone)
         self.mask = MaskHead(channels, strides, num_classes, s.mask)
         self.semantic = SemanticHead(channels, strides, num_classes, num_stuff, s.semantic)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     @classmethod
     def build(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcnn.config.ranges import check_ranges, ranged
+from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import LAST_STAGE, Light
 from rcnn.models.model import Model, Scheme
 from rcnn.ops import boxes as box_ops
@@ -184,7 +185,7 @@ class RCNN(Model):
         for layer in (self.svms, self.deltas):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     def pretrained_parts(self) -> list[PretrainedPart]:
         """The parts that there may be weights for."""
@@ -272,7 +273,7 @@ class RCNN(Model):
     def pooled(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Features ``[R, C P P]`` ("pool5") of boxes ``[R, 4]`` on an image ``[3, H, W]``."""
         regions = warp(image, boxes, self.settings.side, self.settings.context)
-        maps = self.backbone(regions.contiguous(memory_format=torch.channels_last))[-1]
+        maps = self.backbone(regions.contiguous(memory_format=MEMORY_FORMAT))[-1]
         return functional.adaptive_max_pool2d(maps, self.settings.pool).flatten(1)
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnn.device import moved
+from rcnn.device import MEMORY_FORMAT, moved
 from rcnn.ops.matching import fold_seeds
 from rcnn.structures import Instances, Masks, Size, Skeleton, as_index_list
 
@@ -359,7 +359,7 @@ def in_equal_groups(
     members = [moved(torch.tensor(own), batch.tensors.device) for own in groups.values()]
     found = []
     for own, (height, width) in zip(members, groups, strict=True):
-        images = batch.tensors[own, :, :height, :width].contiguous(memory_format=torch.channels_last)
+        images = batch.tensors[own, :, :height, :width].contiguous(memory_format=MEMORY_FORMAT)
         places = groups[height, width]
         proposals = [batch.proposals[i] for i in places] if batch.proposals else []
         found.append(detect(images, batch.extents[own], Regions.from_lists(proposals) if proposals else None))

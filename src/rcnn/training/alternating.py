@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from rcnn.data.dataset import Dataset
 from rcnn.data.external_proposals import Boxes, ImageId, read_proposals, with_proposals, write_proposals
+from rcnn.device import MEMORY_FORMAT
 from rcnn.evaluation.rpn_proposals import rpn_proposals
 from rcnn.inference.detector import Detector
 from rcnn.io import checkpoint
@@ -72,7 +73,7 @@ class ProposalNetwork(nn.Module):
         self.backbone = build_backbone(settings.backbone)
         self.neck = build_neck(self.backbone.channels, self.backbone.strides, settings.fpn)
         self.rpn = RPN(self.neck.channels, self.neck.strides, settings.rpn)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=MEMORY_FORMAT)
 
     def forward(self, batch: ImageBatch, targets: list[Targets]) -> Output:
         """The two losses of the RPN (eq. 1)."""
