@@ -6,6 +6,9 @@ A resumed run therefore sees exactly what an uninterrupted one would have seen, 
 several processes together see the batches of one. If images that hold several crops are shown more often
 (``Augment.repeat``), an epoch still has n positions, of which an image gets several or occasionally none.
 
+Where some images are shown higher than wide and others not, the positions of an epoch are grouped so that a
+batch holds one kind (``rcnn.data.grouping``): that is less padding. Each image comes as often as without.
+
 With K recurring views, epoch e has the views of epoch e mod K in another order: a view is a function of the
 seed and its number, from 0 to K n - 1, so that what is computed of it can be kept.
 
@@ -18,9 +21,10 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -32,8 +36,9 @@ from rcnn.data.cores import available_cores
 from rcnn.data.dataset import Dataset
 from rcnn.data.feed import arrived
 from rcnn.data.geometry import TrainingSample
+from rcnn.data.grouping import grouped, upright_views
 from rcnn.data.packing import Packet
-from rcnn.data.shard_order import ShardOrders, shards_of
+from rcnn.data.shard_order import KEPT_ORDERS, ShardOrders, shards_of
 from rcnn.data.workers import prepare_worker
 from rcnn.device import has_own_memory
 from rcnn.parts.batch import without_empty_crowd
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
     from rcnn.transform import Transform
 
 # The second word of a seed: one of the independent random streams of a run.
-ORDER, VARIATION, RECURRING = 0, 1, 5
+ORDER, VARIATION, RECURRING, GROUPING = 0, 1, 5, 6
 HERE = torch.device("cpu")
 CACHE_BYTES = 2**29  # bytes of decoded images cached by all processes together
 
@@ -154,6 +159,8 @@ class Batches:
     _kept: SampleCache = field(init=False, repr=False, compare=False)
     _ends: npt.NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _shards: ShardOrders | None = field(init=False, repr=False, compare=False)
+    _upright: npt.NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
+    _grouped: dict[int, npt.NDArray[np.int64]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Start with an empty cache; divide the positions of an epoch among the images."""
@@ -169,6 +176,16 @@ class Batches:
         ]
         ends = np.cumsum(np.array(crops) ** self.augment.repeat)
         object.__setattr__(self, "_ends", ends * (len(ends) / ends[-1]))
+        object.__setattr__(self, "_upright", self._orientations())
+        object.__setattr__(self, "_grouped", {})
+
+    def _orientations(self) -> npt.NDArray[np.bool_] | None:
+        """Which images are shown upright; None where batches are not grouped by that."""
+        if self.views or self.augment.rotate90:  # all of one size; turned at random
+            return None
+        sizes = self.dataset.objects.sizes
+        factors = np.array([self.transform.factor((h, w)) for h, w in sizes.tolist()]).reshape(-1, 1)
+        return upright_views(np.minimum(sizes * factors, self.augment.crop), self.batch_size)
 
     @property
     def later(self) -> bool:
@@ -182,16 +199,42 @@ class Batches:
         order, offset = self._order(epoch)
         if self.views:
             _, offset = self._order(epoch % self.views)
-        # The line from 0 to n is divided among the images; each gets the positions in its part.
-        index = int(np.searchsorted(self._ends, order[place] + offset, side="right"))
-        return min(index, count - 1)  # rounding
+        return int(self._images(order[place : place + 1] + offset)[0])
+
+    def _images(self, numbers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+        """The images at numbers from 0 to n: a line that is divided among them."""
+        indices = np.searchsorted(self._ends, numbers, side="right")
+        return np.minimum(indices, len(self._ends) - 1)  # rounding
 
     def _order(self, epoch: int) -> tuple[npt.NDArray[np.int64], float]:
         """The order of an epoch's positions, and their offset in [0, 1)."""
+        count = len(self.dataset)
         if self._shards is None:
-            return _order(self.seed, epoch, len(self.dataset))
-        found = self._shards[epoch]
-        return found.order, found.offset
+            order, offset = _order(self.seed, epoch, count)
+            ends = [count]
+        else:
+            found = self._shards[epoch]
+            order, offset, ends = found.order, found.offset, found.ends.tolist()
+        if self._upright is None:
+            return order, offset
+        if epoch not in self._grouped:
+            if len(self._grouped) >= KEPT_ORDERS:
+                del self._grouped[next(iter(self._grouped))]
+            upright = self._upright[self._images(order + offset)]
+            self._grouped[epoch] = order[self._grouping(epoch, upright, ends)]
+        return self._grouped[epoch], offset
+
+    def _grouping(
+        self, epoch: int, upright: npt.NDArray[np.bool_], ends: Sequence[int]
+    ) -> npt.NDArray[np.int64]:
+        """The order of an epoch's places, grouped between these ends (those of open shards)."""
+        rng = np.random.default_rng([self.seed, GROUPING, epoch])
+        parts = []
+        for number, (start, end) in enumerate(pairwise([0, *ends])):
+            first = epoch * len(upright) + start
+            last = (epoch * len(ends) + number) % 2 == 0
+            parts.append(start + grouped(upright[start:end], first, self.batch_size, rng, last=last))
+        return np.concatenate(parts)
 
     def _other(self, position: int, rng: np.random.Generator) -> int:
         """Another image at random, of what is at hand at a position."""
