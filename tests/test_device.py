@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from rcnn.device import (
     fast_bfloat16,
     is_read_late,
     keep_freed_memory,
+    return_freed_memory,
     training_precision,
 )
 
@@ -59,6 +61,16 @@ def test_glibc_accepts_the_values() -> None:
     assert ctypes.CDLL(None).mallopt(hardware._M_MMAP_THRESHOLD, 32 * 2**20) == 1
     keep_freed_memory()
     keep_freed_memory()
+
+
+def test_freed_memory_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=asked.append))
+    monkeypatch.setattr(sys, "platform", "linux")
+    return_freed_memory()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    return_freed_memory()
+    assert asked == [0]
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])

@@ -1,5 +1,6 @@
 """Which images are held out: each by its own content."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from rcnn.data.dataset import Dataset, Record
-from rcnn.data.hold_out import choose_by_content
-from rcnn.data.twins import content_digests, pack_digests, unpack_digests
+from rcnn.data.digests import pack_digests, unpack_digests
+from rcnn.data.hold_out import _place, choose_by_content
+from rcnn.data.twins import content_digests
 from rcnn.structures import Instances
 from tiny import tiny_shapes
 
@@ -74,6 +76,23 @@ def test_copies_stay_together() -> None:
         chosen = choose_by_content(data_of([[0]] * 38 + [[1]] * 2), digests, 0.3, seed)
         assert {i ^ 1 for i in chosen} == set(chosen)
         assert not {38, 39} & set(chosen)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_choice_is_that_of_the_rule_written_down_image_by_image(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    classes = [sorted(set(rng.integers(0, 6, rng.integers(0, 4)).tolist())) for _ in range(60)]
+    digests = [DIGESTS[number] for number in rng.integers(0, 45, 60)]
+    never = set(DIGESTS[: 5 * seed])
+    copies = {digest: [i for i, other in enumerate(digests) if other == digest] for digest in digests}
+    left = Counter(label for own in classes for label in own)
+    expected: list[int] = []
+    for place, digest in sorted((_place(digest, seed), digest) for digest in copies if digest not in never):
+        lost = Counter(label for index in copies[digest] for label in classes[index])
+        if (place < 0.3 or not expected) and all(left[label] > count for label, count in lost.items()):
+            expected += copies[digest]
+            left -= lost
+    assert choose_by_content(data_of(classes), digests, 0.3, seed, never) == sorted(expected)
 
 
 def test_digests_are_of_the_content_not_of_the_name(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from dark import detector
 from rcnn.data.dataset import Record
+from rcnn.data.digests import pack_digests
 from rcnn.data.formats.open import open_data
-from rcnn.data.twins import content_digests, pack_digests
+from rcnn.data.twins import content_digests
 from rcnn.inference.detector import Detector
 from rcnn.inference.next_images import doubt, next_images, spread_out, statistics, write_next
 from rcnn.structures import Instances, Masks

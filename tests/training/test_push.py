@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import rcnn
 from rcnn.cli import app
-from rcnn.data.twins import pack_digests
+from rcnn.data.digests import pack_digests
 from rcnn.inference.detector import Detector
 from rcnn.io import hub
 from rcnn.loading import load_detector

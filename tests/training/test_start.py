@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from rcnn.cli import app
 from rcnn.data.classes import match_names, rename_classes
 from rcnn.data.dataset import Dataset
+from rcnn.data.digests import unpack_digests
 from rcnn.data.formats.coco_keypoints import PERSON
-from rcnn.data.twins import unpack_digests
 from rcnn.importers.convert import import_weights
 from rcnn.inference.detector import Detector
 from rcnn.io.checkpoint import read_checkpoint

@@ -12,7 +12,7 @@ those of the image files. An error excludes an image from training; a warning ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -216,14 +216,17 @@ def refuse_or_skip(
     whole = [p for p in of_all if p.annotation is None or p.annotation.startswith("categories")]
     if whole or (errors and not skip_bad):
         raise DataError(dataset.source, whole + [p for p in errors if p not in whole])
-    bad = {p.file for p in errors}
-    kept = [index for index, record in enumerate(dataset.records) if record.path not in bad]
-    if not kept:
+    usable = _without(dataset, {p.file for p in errors}) if errors else dataset
+    if not len(usable):
         what = "Every image has an error."
         raise DataError(dataset.source, [Problem(dataset.source, what, "Fix the errors."), *errors])
-    usable = dataset if len(kept) == len(dataset) else dataset.subset(kept)
     left_out = _left_out(dataset, usable, errors) if errors else dataset.left_out
     return replace(usable, problems=report.problems, left_out=left_out), errors
+
+
+def _without(dataset: Dataset, bad: Collection[Path]) -> Dataset:
+    kept = [index for index, record in enumerate(dataset.records) if record.path not in bad]
+    return dataset if len(kept) == len(dataset) else dataset.subset(kept)
 
 
 def refuse_or_measure(
@@ -281,7 +284,7 @@ def _set_problems(dataset: Dataset) -> list[Problem]:
 
 def _name_problems(dataset: Dataset) -> list[Problem]:
     """Names of images that few formats and programs can hold."""
-    names = not_utf_8(record.path.name for record in dataset.records)
+    names = not_utf_8(dataset.names())
     if not names:
         return []
     what = f"{len(names)} images have names that are not UTF-8: {shortened(names)}."

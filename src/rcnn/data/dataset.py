@@ -7,7 +7,7 @@ Statistics over a whole data set are therefore fast, and a sample is decoded onl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -101,13 +101,17 @@ class StoredRecords(Sequence[Record], ABC):
     def folders(self) -> set[Path]:
         """The folders of the image files."""
 
-    def objects_of(self, indices: npt.NDArray[np.int64]) -> Objects:
-        """The objects of some images."""
-        return Objects.of(LazyRecords(self, indices))
-
-    def digests_of(self, indices: npt.NDArray[np.int64]) -> list[str] | None:
-        """The digests of some images' files; None where they are not kept."""
+    def objects_of(self, indices: npt.NDArray[np.int64]) -> Objects | None:
+        """The objects of some images, if the arrays are such that it takes no time; else None."""
         return None
+
+    def digests_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64] | None:
+        """The short digests (``rcnn.data.digests``) of some images' files; None where they are not kept."""
+        return None
+
+    def names_of(self, indices: npt.NDArray[np.int64]) -> Iterator[str]:
+        """The names of some images' files."""
+        return (self.record(index).path.name for index in indices.tolist())
 
     def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """The shard of each of some images; None where images are files of their own."""
@@ -155,7 +159,7 @@ class LazyRecords(Sequence[Record]):
         """The arrays behind the records, if there are any; they know of no changes."""
         return self.source if isinstance(self.source, StoredRecords) else None
 
-    def subset(self, indices: Sequence[int]) -> LazyRecords:
+    def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> LazyRecords:
         """Some of the records, in the given order."""
         return LazyRecords(self.source, self.indices[np.asarray(indices, np.int64)], self.changes)
 
@@ -311,17 +315,36 @@ class Dataset:
         record = replace(record, masks=None)
         return Sample(record.load_image(), record.load_truth(), record.image_id, outlines)
 
-    @cached_property
+    @property
     def objects(self) -> Objects:
         """The objects of all images, which statistics and checks are made of."""
+        stored = self._unchanged
+        # Not kept where they are made of arrays in no time: they would be in memory twice.
+        made = None if stored is None else stored.source.objects_of(stored.indices)
+        return self._objects if made is None else made
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects.of(self.records)
+
+    def names(self) -> Iterator[str]:
+        """The name of each image's file."""
+        stored = self._unchanged
+        if stored is not None:
+            return stored.source.names_of(stored.indices)
+        return (record.path.name for record in self.records)
+
+    @property
+    def _unchanged(self) -> _Unchanged | None:
+        """The arrays that the records are made of, if nothing changes them."""
         records = self.records
-        if isinstance(records, LazyRecords) and records.stored is not None and not records.changes:
-            return records.stored.objects_of(records.indices)
-        return Objects.of(records)
+        if not isinstance(records, LazyRecords) or records.stored is None or records.changes:
+            return None
+        return _Unchanged(records.stored, records.indices)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be computed again: processes get a data set as small as it is."""
-        return {name: value for name, value in self.__dict__.items() if name != "objects"}
+        return {name: value for name, value in self.__dict__.items() if name != "_objects"}
 
     @property
     def has_objects(self) -> bool:
@@ -356,7 +379,7 @@ class Dataset:
         having = self.objects.have_masks[self.objects.counts > 0]
         return bool(len(having)) and bool(having.all())
 
-    def subset(self, indices: Sequence[int]) -> Dataset:
+    def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Dataset:
         """The same data set restricted to some of its images, in the given order."""
         records = self.records
         if isinstance(records, LazyRecords):
@@ -411,6 +434,14 @@ class Dataset:
         if not len(self):
             raise ValueError(f"{self.source}: no usable image")
         return [self.records[index].load_image() for index in self.evenly_spaced(count)]
+
+
+@dataclass(frozen=True)
+class _Unchanged:
+    """Some of the records of a source, as it makes them."""
+
+    source: StoredRecords
+    indices: npt.NDArray[np.int64]
 
 
 def _without_masks(record: Record) -> Record:

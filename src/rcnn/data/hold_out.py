@@ -9,18 +9,18 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from rcnn.data.dataset import Dataset
+from rcnn.data.digests import Digests, DigestSet
 
 
 def choose_held_out(data: Dataset, count: int, seed: int) -> list[int]:
     """At most ``count`` images at random, at least one; the last image with objects of a class stays."""
     order = np.random.default_rng([seed, 3]).permutation(len(data)).tolist()
-    classes = _classes_of_images(data)
-    left = Counter(label for of_image in classes for label in of_image)
+    classes = ImageClasses(data)
     held: list[int] = []
     for i in order:
-        if len(held) < count and all(left[label] > 1 for label in classes[i]):
+        if len(held) < count and classes.stay_without([i]):
             held.append(i)
-            left.subtract(classes[i])
+            classes.take([i])
     return sorted(held or order[:1])
 
 
@@ -40,21 +40,26 @@ def choose_by_content(
         seed: another one chooses other images.
         never: digests of images that are not to be chosen.
     """
-    copies: dict[str, list[int]] = {}
-    for index, digest in enumerate(digests):
-        copies.setdefault(digest, []).append(index)
-    classes = _classes_of_images(data)
-    left = Counter(label for of_image in classes for label in of_image)
+    given = digests if isinstance(digests, Digests) else Digests.of(digests)
+    numbers, which = np.unique(given.numbers, return_inverse=True)
+    free = np.flatnonzero(~DigestSet.of(never).holds(Digests(numbers)))
+    places = np.fromiter((_place(digest, seed) for digest in Digests(numbers[free])), np.float64)
+    order = np.argsort(places, kind="stable")  # of equal places the lower number is first
+    # The images of each number, side by side.
+    images = np.argsort(which, kind="stable")
+    ends = np.cumsum(np.bincount(which, minlength=len(numbers)))
+    classes = ImageClasses(data)
     held: list[int] = []
-    order = sorted((_place(digest, seed), digest) for digest in copies if digest not in never)
-    for place, digest in order:
-        lost = Counter(label for index in copies[digest] for label in classes[index])
-        if (place < fraction or not held) and all(left[label] > count for label, count in lost.items()):
-            held += copies[digest]
-            left -= lost
-    if held or not order:
+    for place, number in zip(places[order], free[order], strict=True):
+        if held and place >= fraction:
+            break
+        copies = images[ends[number - 1] if number else 0 : ends[number]].tolist()
+        if classes.stay_without(copies):
+            held += copies
+            classes.take(copies)
+    if held or not len(order):
         return sorted(held)
-    first = copies[order[0][1]]
+    first: list[int] = np.flatnonzero(which == free[order[0]]).tolist()
     return first if len(first) < len(data) else first[:1]
 
 
@@ -64,9 +69,29 @@ def _place(digest: str, seed: int) -> float:
     return int.from_bytes(found) / 2**64
 
 
-def _classes_of_images(data: Dataset) -> list[set[int]]:
-    """The classes of the objects of each image, crowds not counted."""
-    objects = data.objects
-    ends = objects.counts.cumsum()[:-1]
-    of_images = zip(np.split(objects.labels, ends), np.split(objects.crowd, ends), strict=True)
-    return [set(labels[~crowd].tolist()) for labels, crowd in of_images]
+class ImageClasses:
+    """The classes of the objects of each image, crowds not counted, and in how many images each is left."""
+
+    def __init__(self, data: Dataset) -> None:
+        objects = data.objects
+        real = ~objects.crowd
+        self._labels = objects.labels[real]
+        counts = np.bincount(objects.images[real], minlength=len(objects.counts))
+        self._first = np.r_[0, np.cumsum(counts)]
+        names = 1 + int(self._labels.max(initial=0))
+        pairs = np.unique(objects.images[real] * names + self._labels)
+        self.left = np.bincount(pairs % names, minlength=names)
+
+    def lost(self, images: Sequence[int]) -> Counter[int]:
+        """In how many of some images there is each class."""
+        own = (self._labels[self._first[i] : self._first[i + 1]].tolist() for i in images)
+        return Counter(label for labels in own for label in set(labels))
+
+    def stay_without(self, images: Sequence[int]) -> bool:
+        """Whether every class of some images is in others that are left, too."""
+        return all(self.left[label] > count for label, count in self.lost(images).items())
+
+    def take(self, images: Sequence[int]) -> None:
+        """Count some images as gone."""
+        for label, count in self.lost(images).items():
+            self.left[label] -= count

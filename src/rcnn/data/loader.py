@@ -170,11 +170,12 @@ class Batches:
         # Stored images are held as they are stored, several hundred for the memory of one decoded.
         object.__setattr__(self, "_kept", SampleCache(self.capacity if orders is None else 0))
         objects = self.dataset.objects
+        kinds, of_image = np.unique(np.c_[objects.sizes, objects.counts], axis=0, return_inverse=True)
         crops = [
             self.augment.crops_of((height, width), count, self.transform)
-            for (height, width), count in zip(objects.sizes.tolist(), objects.counts.tolist(), strict=True)
+            for height, width, count in kinds.tolist()
         ]
-        ends = np.cumsum(np.array(crops) ** self.augment.repeat)
+        ends = np.cumsum((np.array(crops) ** self.augment.repeat)[of_image.reshape(-1)])
         object.__setattr__(self, "_ends", ends * (len(ends) / ends[-1]))
         object.__setattr__(self, "_upright", self._orientations())
         object.__setattr__(self, "_grouped", {})

@@ -19,7 +19,7 @@ from rcnn.data.dataset import LazyRecords
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-OPEN_SHARDS = 4  # among which images are mixed; so many are held in memory, as they are stored
+OPEN_SHARDS = 16  # among which images are mixed; so many are held in memory, as they are stored
 KEPT_ORDERS = 4  # of epochs: a batch may span two, with recurring views in two cycles
 
 

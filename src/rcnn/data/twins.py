@@ -10,7 +10,6 @@ Legend: I images.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,9 +23,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from rcnn.data.dataset import LazyRecords, Record
+from rcnn.data.digests import DIGITS, Digests
+from rcnn.data.stored_images import stored_image
 from rcnn.io.images import ImageError
 
-DIGITS = 16  # of a short digest: among a billion images, two are mistaken for equal with 3 %
 SIDE = 16  # pixels of the reduced image
 MAX_BITS = 16  # of 256 that may differ
 MIN_CORRELATION = 0.99  # of the reduced images' pixels
@@ -40,9 +40,9 @@ def content_digest(record: Record) -> str:
     Raises:
         ImageError: the image cannot be read.
     """
-    stored: str | None = getattr(record.image, "content_digest", None)  # of its file, kept with the image
+    stored = stored_image(record.image)
     if stored is not None:
-        return stored
+        return stored.content_digest
     if record.image is not None:
         pixels = record.image()
         return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
@@ -60,7 +60,7 @@ def _file_digest(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def content_digests(records: Sequence[Record]) -> list[str]:
+def content_digests(records: Sequence[Record]) -> Digests:
     """A short digest of the content of each image: 16 hexadecimal digits.
 
     Raises:
@@ -69,20 +69,9 @@ def content_digests(records: Sequence[Record]) -> list[str]:
     if isinstance(records, LazyRecords) and records.stored is not None:
         kept = records.stored.digests_of(records.indices)
         if kept is not None:  # without making the records, of which each call of a pool would hold one
-            return [digest[:DIGITS] for digest in kept]
+            return Digests(kept)
     with ThreadPoolExecutor(2) as pool:  # reading and hashing release the interpreter lock
-        return [digest[:DIGITS] for digest in pool.map(content_digest, records)]
-
-
-def pack_digests(digests: Iterable[str]) -> str:
-    """Short digests as one text for JSON, 11 characters each; their order is lost."""
-    return base64.b64encode(b"".join(bytes.fromhex(digest) for digest in sorted(set(digests)))).decode()
-
-
-def unpack_digests(packed: str) -> frozenset[str]:
-    """The digests of :func:`pack_digests`."""
-    digits = base64.b64decode(packed).hex()
-    return frozenset(digits[place : place + DIGITS] for place in range(0, len(digits), DIGITS))
+        return Digests.of(digest[:DIGITS] for digest in pool.map(content_digest, records))
 
 
 def groups_of_equal(digests: Sequence[str]) -> list[list[int]]:

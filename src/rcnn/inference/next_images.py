@@ -31,7 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.dataset import Record
-from rcnn.data.twins import content_digests, unpack_digests
+from rcnn.data.digests import unpack_digests
+from rcnn.data.twins import content_digests
 from rcnn.inference.output_files import OutputFiles
 from rcnn.inference.sources import find_images
 from rcnn.inference.writers import Summary, predict_to_files

@@ -12,13 +12,14 @@ Conversions:
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +93,9 @@ class ImageHeader:
     own_channels: int = 3
 
 
-def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeader:
+def image_header(
+    path: str | Path, reading: Reading | None = None, *, content: bytes | None = None
+) -> ImageHeader:
     """What an image file is, from its header alone.
 
     Only a PNG with text chunks is decoded: its rotation may be stored after the pixels.
@@ -100,12 +103,13 @@ def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeade
     Args:
         path: the file.
         reading: how it will be read; None: as the data set that is being opened.
+        content: of the file, if it is inside another one; ``path`` then names it.
 
     Raises:
         ImageError: no such file, not an image, or one that the reading does not fit.
     """
     path, reading = Path(path), reading or current_reading()
-    with _source(path) as image:
+    with _source(path, content) as image:
         if not isinstance(image, Image.Image):
             return _tiff_header(image, reading)
         size = image.height, image.width
@@ -130,6 +134,7 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     reading: Reading | None = None,
     channels: int | None = None,
+    content: bytes | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode an image file.
 
@@ -139,6 +144,7 @@ def read_image(
         reading: which channels, plane, orientation and range of intensities; None: as the data set that is
             being loaded.
         channels: C; None: as many as the file has, gray as 3.
+        content: of the file, if it is inside another one; ``path`` then names it.
 
     Returns:
         uint8 ``[H, W, C]``, RGB, EXIF rotation applied; see the module docstring for other kinds of images.
@@ -148,7 +154,7 @@ def read_image(
             channels, or one that the reading does not fit.
     """
     path, reading = Path(path), reading or current_reading()
-    values, is_rgb = read_intensities(path, reading, max_pixels)
+    values, is_rgb = read_intensities(path, reading, max_pixels, content)
     return _as_many(scaled(values, reading, colour=is_rgb), channels, path)
 
 
@@ -162,14 +168,14 @@ def read_mask_colours(path: str | Path) -> npt.NDArray[np.uint8]:
 
 
 def read_intensities(
-    path: Path, reading: Reading, max_pixels: int = MAX_PIXELS
+    path: Path, reading: Reading, max_pixels: int = MAX_PIXELS, content: bytes | None = None
 ) -> tuple[npt.NDArray[Any], bool]:
     """The chosen channels ``[H, W, C]`` in their own depth, upright; whether they are red, green, blue.
 
     Raises:
         ImageError: as :func:`read_image`.
     """
-    with _source(path) as image:
+    with _source(path, content) as image:
         if not isinstance(image, Image.Image):
             check_pixels(path, image.size, max_pixels)
             plane = image.read(reading)
@@ -201,18 +207,22 @@ def _as_many(pixels: npt.NDArray[np.uint8], channels: int | None, path: Path) ->
 
 
 @contextmanager
-def _source(path: Path) -> Iterator[OpenTiff | Image.Image]:
+def _source(path: Path, content: bytes | None = None) -> Iterator[OpenTiff | Image.Image]:
     """An image file with its header read, by tifffile or Pillow; problems raise an :class:`ImageError`."""
-    with pillow_files.file_errors(path), path.open("rb") as file:
+    with pillow_files.file_errors(path, content), _opened(path, content) as file:
         head = file.read(pillow_files.HEAD)
         if head.startswith(TIFF_MARKS):
             from rcnn.io.tiff import opened_tiff  # half a second that most have no use for
 
-            with opened_tiff(path) as tif:
+            with opened_tiff(path, content) as tif:
                 yield tif
         else:
             with pillow_files.opened_file(path, file, head) as image:
                 yield image
+
+
+def _opened(path: Path, content: bytes | None) -> BinaryIO:
+    return path.open("rb") if content is None else io.BytesIO(content)
 
 
 def _tiff_header(tif: OpenTiff, reading: Reading) -> ImageHeader:

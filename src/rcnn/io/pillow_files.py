@@ -114,8 +114,8 @@ def check_pixels(path: Path | str, size: tuple[int, int], max_pixels: int | None
 
 
 @contextmanager
-def file_errors(path: Path) -> Iterator[None]:
-    """Whatever is raised while a file is read, as an :class:`ImageError` that names it."""
+def file_errors(path: Path, content: bytes | None = None) -> Iterator[None]:
+    """Whatever is raised while a file, or its content, is read, as an :class:`ImageError` that names it."""
     try:
         yield
     except ImageError:
@@ -127,7 +127,7 @@ def file_errors(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise ImageError(f"{path}: no permission to read the file; change its permissions.") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: {_foreign(path)}. Save it as PNG, JPEG or TIFF.") from error
+        raise ImageError(f"{path}: {_foreign(path, content)}. Save it as PNG, JPEG or TIFF.") from error
     except Exception as error:  # decoders and their plugins raise anything for damaged files
         raise ImageError(
             f"{path}: the image is truncated or damaged ({str(error) or type(error).__name__}). Copy "
@@ -135,9 +135,9 @@ def file_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _foreign(path: Path) -> str:
+def _foreign(path: Path, content: bytes | None) -> str:
     """What a file is that is not an image, as far as its first bytes show."""
-    with path.open("rb") as file:
+    with path.open("rb") if content is None else io.BytesIO(content) as file:
         head = file.read(512)
     if not head:
         return "the file is empty"

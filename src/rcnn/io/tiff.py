@@ -12,6 +12,7 @@ Legend: H and W height and width, C channels.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -64,9 +65,13 @@ class Plane:
 class OpenTiff:
     """One TIFF file with its structure known and no pixels read."""
 
-    def __init__(self, path: Path, tif: tifffile.TiffFile) -> None:
-        """Read the structure; raises ImageError where there is no image in it."""
-        self.path = path
+    def __init__(self, path: Path, tif: tifffile.TiffFile, file: Path) -> None:
+        """Read the structure of a ``file``, which messages call ``path``.
+
+        Raises:
+            ImageError: there is no image in it.
+        """
+        self.path, self.file = path, file
         every = list(tif.series)
         if not every:
             raise ImageError(f"{path}: this TIFF file holds no image. Export it again.")
@@ -325,7 +330,7 @@ class OpenTiff:
                 return _native(_whole(series, self.path).reshape(pages, *self.page.shape)[index])
             dtype = series.dtype.newbyteorder(series.parent.byteorder)
             shape, offset = (pages, *self.page.shape), series.dataoffset
-            return _native(np.memmap(self.path, dtype, "r", offset, shape)[index])
+            return _native(np.memmap(self.file, dtype, "r", offset, shape)[index])
         page = series.pages[index]
         if page is None:
             raise ImageError(f"{self.path}: its page {index} is missing. Export the file again.")
@@ -340,7 +345,7 @@ class OpenTiff:
 
     def _by_pillow(self, page: Any) -> Array:
         """A page decoded by Pillow: stored values again, or RGB of foreign colours."""
-        with self.path.open("rb") as file, self._by_pillow_opened(file, page) as image:
+        with self.file.open("rb") as file, self._by_pillow_opened(file, page) as image:
             image.seek(page.index)
             if self.is_foreign_colour:
                 values = np.array(image.convert("RGB"))
@@ -376,10 +381,17 @@ def _has_pillows_type(image: Image.Image, page: Any) -> bool:
 
 
 @contextmanager
-def opened_tiff(path: Path) -> Iterator[OpenTiff]:
-    """The structure of a TIFF file, while it is open."""
-    with tifffile.TiffFile(path) as tif:
-        yield OpenTiff(path, tif)
+def opened_tiff(path: Path, content: bytes | None = None) -> Iterator[OpenTiff]:
+    """The structure of a TIFF file, or of its content, while it is open."""
+    if content is None:
+        with tifffile.TiffFile(path) as tif:
+            yield OpenTiff(path, tif, path)
+        return
+    with tempfile.NamedTemporaryFile(prefix="rcnn-", suffix=".tif") as file:  # pages may be mapped
+        file.write(content)
+        file.flush()
+        with tifffile.TiffFile(file.name) as tif:
+            yield OpenTiff(path, tif, Path(file.name))
 
 
 def _native(values: Array) -> Array:

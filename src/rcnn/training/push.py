@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rcnn.catalogue import MODELS
-from rcnn.data.twins import unpack_digests
+from rcnn.data.digests import unpack_digests
 from rcnn.extras import install_command
 from rcnn.inference.detector import Detector
 from rcnn.io.hub import CARD_FILE, MODEL_FILE, PREFIX, check_repository, upload_files

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from rcnn.data.digests import pack_digests, unpack_digests
 from rcnn.data.problems import DataError
-from rcnn.data.twins import pack_digests, unpack_digests
 from rcnn.data.workers import lost_worker, refuse_inside_worker
-from rcnn.device import choose_device
+from rcnn.device import choose_device, return_freed_memory
 from rcnn.evaluation.shares import evaluate_shares
 from rcnn.io import checkpoint
 from rcnn.io.destinations import refuse_unwritable_folder
@@ -259,6 +259,7 @@ def _planned(
         held_out=HoldOut(seed, None if start is None else start.seen()),
         boxes_only=_boxes_suffice(given.model if given else options.model, start), console=options.console,
     )  # fmt: skip
+    return_freed_memory()
     matched = None if start is None else match_asked(start, split, options.settled(given))
     split = split if matched is None else matched.split
     recipe, reasons = recipe_of_run(
@@ -395,6 +396,7 @@ def _train(run: Run, reasons: Sequence[Reason], console: Console) -> Path:
     Raises:
         ValueError: a process that prepares batches, or another one of torchrun, was ended.
     """
+    return_freed_memory()  # of the plan
     try:
         with run.log, run.log.ticking():
             run.log.say(sentence(run.recipe.train, run.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rcnn.data.adapters import Items
 from rcnn.data.check import check, check_pair, refuse_or_skip
 from rcnn.data.classes import align_dataset_classes
 from rcnn.data.dataset import Dataset, Record
+from rcnn.data.digests import Digests, DigestSet, pack_digests, unpack_digests
 from rcnn.data.external_proposals import (
     SELECTIVE_SEARCH,
     default_cache,
@@ -28,7 +29,7 @@ from rcnn.data.formats.folders import split_of
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.recognition import find_splits
 from rcnn.data.hold_out import choose_by_content, choose_held_out
-from rcnn.data.twins import content_digests, pack_digests, unpack_digests
+from rcnn.data.twins import content_digests
 from rcnn.io.folders import is_there
 from rcnn.io.reading import Reading
 from rcnn.parts.selective_search import SelectiveSearchSettings
@@ -101,7 +102,7 @@ class Seen:
     """
 
     source: str
-    digests: frozenset[str] = frozenset()
+    digests: DigestSet = field(default_factory=DigestSet)
     complete: bool = True
 
     @classmethod
@@ -111,9 +112,9 @@ class Seen:
         complete = packed is not None and not info.get("trained_on_more", False)
         return cls(source, unpack_digests(packed or ""), complete)
 
-    def warnings(self, val: Sequence[str]) -> list[str]:
+    def warnings(self, val: Digests) -> list[str]:
         """Lines about validation images with these digests; none if all are new to the model."""
-        known = sum(digest in self.digests for digest in val)
+        known = int(self.digests.holds(val).sum())
         lines = []
         if known:
             lines.append(
@@ -143,7 +144,7 @@ class Split:
     train: Dataset
     val: Dataset
     messages: tuple[str, ...]
-    trained_on: frozenset[str] = frozenset()
+    trained_on: DigestSet = field(default_factory=DigestSet)
     seen: Seen | None = None
 
     def with_flip_pairs(self, pairs: Sequence[tuple[str, str]] | None) -> Split:
@@ -160,7 +161,7 @@ class Split:
         """What checkpoints say of the images that the model has seen, those of its first model included."""
         if not self.trained_on:
             return {}
-        before = frozenset() if self.seen is None else self.seen.digests
+        before = DigestSet() if self.seen is None else self.seen.digests
         more = self.seen is not None and not self.seen.complete
         return {"trained_on": pack_digests(self.trained_on | before)} | (
             {"trained_on_more": True} if more else {}
@@ -185,22 +186,22 @@ class HoldOut:
 
     seed: int
     seen: Seen | None = None
-    kept: frozenset[str] | None = None
+    kept: DigestSet | None = None
     by_order: bool = False
 
-    def choose(self, data: Dataset, digests: Sequence[str]) -> list[int]:
+    def choose(self, data: Dataset, digests: Digests) -> list[int]:
         """The images that are held out."""
         if self.by_order:
             return choose_held_out(data, max(1, round(VAL_FRACTION * len(data))), self.seed)
         if self.kept is not None:
-            return [index for index, digest in enumerate(digests) if digest not in self.kept]
-        never = frozenset() if self.seen is None else self.seen.digests
+            return np.flatnonzero(~self.kept.holds(digests)).tolist()
+        never = DigestSet() if self.seen is None else self.seen.digests
         held = choose_by_content(data, digests, VAL_FRACTION, self.seed, never)
         return held or choose_by_content(data, digests, VAL_FRACTION, self.seed)
 
-    def digests(self, data: Dataset) -> list[str]:
+    def digests(self, data: Dataset) -> Digests:
         """A digest of each image's content, read by the first process; none if they are not needed."""
-        return [] if self.by_order else from_first_process(lambda: content_digests(data.records))
+        return Digests.of([]) if self.by_order else from_first_process(lambda: content_digests(data.records))
 
     def warnings(self, val: Dataset) -> list[str]:
         """Lines about validation images that the model to start from may know."""
@@ -241,7 +242,7 @@ def open_split(
         notes = [f"val: {val.source}, {len(val)} images", *(f"val {line}" for line in more[1:])]
         notes += [*map(str, problems), *held_out.warnings(val)]
         val = align_dataset_classes(val, train.class_names, train.semantic_names)
-        trained_on = frozenset(held_out.digests(train)) if held_out.kept is None else held_out.kept
+        trained_on = DigestSet.of(held_out.digests(train)) if held_out.kept is None else held_out.kept
         return Split(train, val, (*said, *lines, *notes), trained_on, held_out.seen)
 
 
@@ -316,16 +317,16 @@ def hold_out(data: Dataset, lines: Sequence[str], how: HoldOut) -> Split:
     digests = how.digests(data)
     if len(data) == 1:
         note = "val: the only image, so the metrics mean little"
-        return Split(data, data, (*lines, note, *how.warnings(data)), frozenset(digests), how.seen)
+        return Split(data, data, (*lines, note, *how.warnings(data)), DigestSet.of(digests), how.seen)
     held = how.choose(data, digests)
-    kept = sorted(set(range(len(data))) - set(held))
+    kept = np.delete(np.arange(len(data)), held)
     names = ", ".join(str(data.records[i].image_id) for i in held[:MAX_NAMES_SHOWN])
     more = f" and {len(held) - MAX_NAMES_SHOWN} more" if len(held) > MAX_NAMES_SHOWN else ""
     note = f"val: {len(held)} of {len(data)} images held out with seed {how.seed}: {names}{more}"
     val = data.subset(held)
     if data.class_names and not (~val.objects.crowd).any():
         note += "; none of them has an object, so nothing can be measured: name validation data with --val"
-    trained_on = frozenset(digests[i] for i in kept) if digests else frozenset()
+    trained_on = DigestSet(digests.numbers[kept]) if digests else DigestSet()
     return Split(data.subset(kept), val, (*lines, note, *how.warnings(val)), trained_on, how.seen)
 
 
@@ -380,11 +381,13 @@ def fingerprint(part: Dataset, *, with_proposals: bool) -> dict[str, Any]:
     """
     points = None if part.skeleton is None else part.skeleton.names
     digest = hashlib.sha256(repr((part.class_names, part.semantic_names, points)).encode())
-    for record in part.records:
-        truth = record.truth
-        # Not the whole path: data may have moved.
-        digest.update(repr((record.path.name, truth.size)).encode())
-        digest.update(truth.boxes.tobytes() + truth.labels.tobytes())
+    objects = part.objects
+    ends = np.cumsum(objects.counts)
+    # Not the whole paths: data may have moved.
+    images = zip(part.names(), objects.sizes, ends - objects.counts, ends, strict=True)
+    for name, size, first, last in images:
+        digest.update(repr((name, tuple(size.tolist()))).encode())
+        digest.update(objects.boxes[first:last].tobytes() + objects.labels[first:last].tobytes())
     found = {"images": len(part), "sha256": digest.hexdigest()}
     if with_proposals:
         boxes = [r.truth.proposals.tobytes() for r in part.records if r.truth.proposals is not None]

@@ -12,6 +12,8 @@ from rcnn.transform import Transform
 
 MIN_CLASS_OBJECTS = 10  # objects that make a class count for sizes of its own
 
+OBJECTS_AT_ONCE = 1 << 18  # that are measured at a time
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -46,16 +48,25 @@ class Statistics:
     def from_dataset(cls, dataset: Dataset) -> Statistics:
         """Measure the truth of a data set, without crowds."""
         objects = dataset.objects
-        real = ~objects.crowd
-        corners = objects.boxes[real].astype(np.float64)
-        size = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
+        real = np.flatnonzero(~objects.crowd)
         shapes = objects.sizes.astype(np.float64)
         owners = objects.images[real]
         counts = np.bincount(owners, minlength=len(shapes))
-        borders = (corners[:, :2] <= 2) | (corners[:, 2:] >= shapes[owners, ::-1] - 2)
+        sides, longest, ratios = np.empty((3, len(real)))
+        borders = np.empty((len(real), 2), np.bool_)
+        for first in range(0, len(real), OBJECTS_AT_ONCE):
+            part = slice(first, first + OBJECTS_AT_ONCE)
+            corners = objects.boxes[real[part]].astype(np.float64)
+            size = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
+            sides[part], longest[part], ratios[part] = (
+                np.sqrt(size.prod(1)),
+                size.max(1),
+                size[:, 1] / size[:, 0],
+            )
+            borders[part] = (corners[:, :2] <= 2) | (corners[:, 2:] >= shapes[owners[part], ::-1] - 2)
         return cls(
-            shapes[:, 0], shapes[:, 1], np.sqrt(size.prod(1)), size.max(1), size[:, 1] / size[:, 0],
-            owners, objects.labels[real], borders, int(counts.max(initial=0)),
+            shapes[:, 0], shapes[:, 1], sides, longest, ratios, owners, objects.labels[real], borders,
+            int(counts.max(initial=0)),
         )  # fmt: skip
 
     def large(self, sizes: Floats, percentile: float) -> float:
@@ -69,9 +80,9 @@ class Statistics:
 
     def scaled(self, dataset: Dataset, transform: Transform) -> tuple[Statistics, Floats]:
         """Objects in the pixels of resized images, and the resize factor of each image."""
-        factors = np.array(
-            [transform.factor((height, width)) for height, width in dataset.objects.sizes.tolist()]
-        )
+        kinds, of_image = np.unique(dataset.objects.sizes, axis=0, return_inverse=True)
+        of_kinds = [transform.factor((height, width)) for height, width in kinds.tolist()]
+        factors = np.array(of_kinds, np.float64)[of_image.reshape(-1)]
         of_object = factors[self.owner]
         return replace(self, sides=self.sides * of_object, longest=self.longest * of_object), factors
 

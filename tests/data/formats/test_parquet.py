@@ -18,6 +18,7 @@ from rcnn.data.hold_out import choose_by_content
 from rcnn.data.shapes import draw_shapes
 from rcnn.data.twins import content_digests
 from rcnn.structures import Instances, Masks, Skeleton
+from rcnn.training.split import fingerprint
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra bulk")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -119,6 +120,7 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     assert_same_data(data, back)
     one_file = open_data(tmp_path / "out" / "00000001.parquet")
     assert [record.image_id for record in one_file.records] == ["x", 10]
+    assert fingerprint(back, with_proposals=False) == fingerprint(data, with_proposals=False)
     # Held out are the same images, of files and of shards.
     held = [choose_by_content(d, content_digests(d.records), 0.4, 0) for d in (data, back)]
     assert held[0] == held[1]
@@ -130,6 +132,35 @@ def test_boxes_alone(tmp_path: Path) -> None:
     shapes = draw_shapes(3, size=(40, 60)).write(tmp_path / "data")
     data = open_data(shapes).without_masks()
     convert(data, tmp_path / "out", to="parquet")
+    assert_same_data(data, open_data(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".webp"])
+def test_image_files_of_any_kind_need_no_file_of_their_own(ending: str, tmp_path: Path) -> None:
+    folder = draw_shapes(2, size=(40, 60)).write(tmp_path / "data")
+    data = open_data(folder)
+    records = []
+    for record in data.records:
+        path = record.path.with_suffix(ending)
+        Image.fromarray(record.load_image()).save(path, lossless=True)
+        records.append(replace(record, path=path, truth=replace(record.truth, path=path)))
+    data = replace(data, records=records)
+    convert(data, tmp_path / "out", to="parquet")
+    assert_same_data(data, open_data(tmp_path / "out"))
+
+
+def test_an_image_is_fetched_with_a_few_megabytes_of_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_shapes(9, size=(40, 60)).write(tmp_path / "data")
+    data = open_data(tmp_path / "data")
+    largest = max(record.path.stat().st_size for record in data.records)
+    monkeypatch.setattr(parquet_shards, "GROUP_BYTES", 3 * largest)
+    convert(data, tmp_path / "out", to="parquet")
+    file = pq.ParquetFile(tmp_path / "out" / "00000000.parquet").metadata
+    groups = [file.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert len(groups) in (2, 3)
+    assert max(groups) <= 5
     assert_same_data(data, open_data(tmp_path / "out"))
 
 
@@ -147,6 +178,10 @@ def damaged(table: Any, kind: str) -> Any:
         rows[0]["name"] = b"../a.png"
     elif kind == "id":
         rows[0]["id"] = "[1]"
+    elif kind == "digest":
+        rows[0]["digest"] = "0" * 31
+    elif kind == "digest with a blank":
+        rows[0]["digest"] = "0" * 30 + " 0"
     elif kind == "areas":
         rows[0]["areas"] = [1.0] * 99
     return pa.Table.from_pylist(rows, schema=table.schema)
@@ -172,6 +207,8 @@ def shard(tmp_path: Path) -> Path:
         ("name", "a name is not that of a file"),
         ("id", "an id neither a number nor a text"),
         ("areas", "areas do not fit the objects"),
+        ("digest", "a digest is not 32 hexadecimal digits"),
+        ("digest with a blank", "a digest is not 32 hexadecimal digits"),
     ],
 )
 def test_rows_that_contradict_themselves_are_refused(kind: str, said: str, shard: Path) -> None:
@@ -230,5 +267,5 @@ def test_an_image_that_cannot_be_decoded_is_named(shard: Path) -> None:
     rows[1]["image"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
     _group.cache_clear()
-    with pytest.raises(ValueError, match=rf"{name} in .*00000000.parquet"):
+    with pytest.raises(ValueError, match=rf"00000000.parquet.{name}: this is not an image"):
         open_data(shard.parent).records[1].load_image()

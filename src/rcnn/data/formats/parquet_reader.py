@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.dataset import Dataset, LazyRecords, Objects, Record, StoredRecords
+from rcnn.data.digests import short_digests
 from rcnn.data.formats.parquet_shards import FLAGS, KEY, VERSION, parquet_modules, schema, shard_files
-from rcnn.io.images import read_image
+from rcnn.data.shard_order import OPEN_SHARDS
+from rcnn.data.stored_images import StoredImage
 from rcnn.io.pillow_files import embedded_image
 from rcnn.io.reading import ImageError
 from rcnn.structures import Instances, Masks, Skeleton
 
-GROUPS_KEPT = 5  # of the rows that were read last, in each process
+GROUPS_KEPT = OPEN_SHARDS + 1  # of the rows that were read last, in each process
+DIGEST_BYTES = 16  # of an image file
+ROWS_AT_ONCE = 10_000  # whose names are made at a time
 LARGE = ("image", "masks", "semantic")
 REQUIRED = ("name", "id", "digest", "height", "width", "boxes", "labels", "drawn", "mapped")
 PER_OBJECT = ("areas", "keypoints", *FLAGS)
@@ -61,6 +64,7 @@ def read_parquet(path: str | Path) -> Dataset:
                 groups.append(_small(opened, number, meaning, file))
                 places.append((str(file), number))
     records = ShardRecords(meaning, places, _joined(groups))
+    parquet_modules()[0].default_memory_pool().release_unused()
     return Dataset(
         format="parquet shards",
         source=path,
@@ -168,10 +172,13 @@ def _small(opened: Any, number: int, meaning: Meaning, file: Path) -> dict[str, 
         _refuse(file, number, {f"{name} do not fit the objects": not fits})
         found |= {name: _flat(table, name), f"has_{name}": present}
     found |= {name: np.asarray(table.column(name)) for name in ("drawn", "mapped")}
-    found |= {name: table.column(name).combine_chunks() for name in ("name", "id", "digest")}
-    found["sizes"] = np.stack([np.asarray(table.column(n), np.int64) for n in ("height", "width")], 1)
+    found |= {name: table.column(name).combine_chunks() for name in ("name", "id")}
+    digests = _digests(table.column("digest").to_pylist())
+    _refuse(file, number, {"a digest is not 32 hexadecimal digits": digests is None})
+    found["digests"] = digests
+    found["sizes"] = np.stack([np.asarray(table.column(n), np.int32) for n in ("height", "width")], 1)
     found["boxes"] = _flat(table, "boxes").reshape(-1, 4)
-    found["labels"] = _flat(table, "labels").astype(np.int64)
+    found["labels"] = _flat(table, "labels")
     _refuse(file, number, _faults(found, len(meaning.class_names)))
     return found
 
@@ -194,6 +201,19 @@ def _is_named(name: bytes, image_id: str) -> bool:
         return False
     is_file = name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
     return is_file and isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _digests(texts: Sequence[str]) -> npt.NDArray[np.uint8] | None:
+    """The digests of image files, uint8 ``[I, 16]``; None if one is something else."""
+    if any(len(text) != 2 * DIGEST_BYTES for text in texts):
+        return None
+    try:
+        values = bytes.fromhex("".join(texts))
+    except ValueError:
+        return None
+    # Blanks are skipped, so that there may be too few.
+    whole = len(values) == DIGEST_BYTES * len(texts)
+    return np.frombuffer(values, np.uint8).reshape(-1, DIGEST_BYTES) if whole else None
 
 
 def _lengths(table: Any, name: str) -> npt.NDArray[np.int64]:
@@ -226,21 +246,22 @@ def _faults(found: Mapping[str, Any], classes: int) -> dict[str, bool]:
     }
 
 
-def _joined(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The arrays of all groups as one each."""
+def _joined(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The arrays of all groups as one each; what a group has is given up as soon as it is in them."""
     pa, _ = parquet_modules()
-    joined: dict[str, Any] = {}
-    for name in groups[0] if groups else ():
-        parts = [group[name] for group in groups]
-        if name in ("name", "id", "digest"):
+    rows = [len(group["counts"]) for group in groups]
+    joined: dict[str, Any] = {
+        "group": np.repeat(np.arange(len(groups), dtype=np.int32), rows),
+        "starts": np.cumsum([0, *rows]),
+        "first": np.cumsum(np.concatenate([[0], *(group.pop("counts") for group in groups)]), dtype=np.int64),
+    }
+    for name in list(groups[0]) if groups else ():
+        parts = [group.pop(name) for group in groups]
+        if name in ("name", "id"):
             large = pa.large_binary() if name == "name" else pa.large_string()
             joined[name] = pa.concat_arrays([part.cast(large) for part in parts])
         else:
             joined[name] = np.concatenate(parts)
-    joined["group"] = np.repeat(np.arange(len(groups)), [len(g["counts"]) for g in groups]).astype(np.int32)
-    starts = np.cumsum([0, *(len(g["counts"]) for g in groups)])
-    joined["starts"] = starts
-    joined["first"] = np.r_[0, np.cumsum(joined["counts"])] if groups else np.zeros(1, np.int64)
     return joined
 
 
@@ -258,11 +279,14 @@ class ShardRecords(StoredRecords):
         self.meaning, self.places, self.arrays = meaning, tuple(places), dict(arrays)
         self._points = 0 if meaning.skeleton is None else len(meaning.skeleton.names)
         self.groups: npt.NDArray[np.int32] = self.arrays["group"]
-        # Where the values of each image begin in what not every image has.
+        # Where the values of each image begin, in what only some images have.
+        first = self.arrays["first"]
         self._begin = {
-            name: np.r_[0, np.cumsum(np.where(self.arrays[f"has_{name}"], self.arrays["counts"], 0))]
+            name: np.r_[0, np.cumsum(np.where(has, np.diff(first), 0))]
+            if has.any() and not has.all()
+            else first
             for name in PER_OBJECT
-            if f"has_{name}" in self.arrays
+            if (has := self.arrays.get(f"has_{name}")) is not None
         }
 
     def __len__(self) -> int:
@@ -286,7 +310,7 @@ class ShardRecords(StoredRecords):
         truth = Instances(
             size=(height, width),
             boxes=np.array(arrays["boxes"][first:last]),
-            labels=np.array(arrays["labels"][first:last]),
+            labels=arrays["labels"][first:last].astype(np.int64),
             class_names=meaning.class_names,
             semantic_names=meaning.semantic_names,
             skeleton=meaning.skeleton,
@@ -296,28 +320,33 @@ class ShardRecords(StoredRecords):
         shape = (last - first, (height, width))
         masks = partial(_masks, row, *shape) if arrays["drawn"][number] else None
         semantic = partial(_semantic, row, (height, width)) if arrays["mapped"][number] else None
-        image = StoredImage(row, path, arrays["digest"][number].as_py())
+        image = RowImage(row, path.name, arrays["digests"][number].tobytes())
         return Record(path, json.loads(arrays["id"][number].as_py()), truth, masks, semantic, image)
 
     def objects_of(self, indices: npt.NDArray[np.int64]) -> Objects:
         """The objects of some images, from the arrays."""
         arrays = self.arrays
-        counts = arrays["counts"][indices]
+        counts = np.diff(arrays["first"])[indices]
         ends = np.cumsum(counts)
         # The numbers of their objects: each image's first one, and on from there.
         chosen = np.repeat(arrays["first"][:-1][indices] - (ends - counts), counts) + np.arange(counts.sum())
         crowd = np.zeros(len(arrays["labels"]), np.bool_)
-        crowd[np.repeat(arrays["has_crowd"], arrays["counts"])] = arrays["crowd"]
+        crowd[np.repeat(arrays["has_crowd"], np.diff(arrays["first"]))] = arrays["crowd"]
         return Objects(
-            arrays["boxes"][chosen], arrays["labels"][chosen], crowd[chosen],
-            np.repeat(np.arange(len(counts)), counts), arrays["sizes"][indices], counts,
+            arrays["boxes"][chosen], arrays["labels"][chosen].astype(np.int64), crowd[chosen],
+            np.repeat(np.arange(len(counts)), counts), arrays["sizes"][indices].astype(np.int64), counts,
             arrays["drawn"][indices], arrays["mapped"][indices],
         )  # fmt: skip
 
-    def digests_of(self, indices: npt.NDArray[np.int64]) -> list[str]:
-        """The digests of some images' files, as they are kept."""
-        found: list[str] = self.arrays["digest"].take(indices).to_pylist()
-        return found
+    def digests_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """The short digests of some images' files."""
+        return short_digests(self.arrays["digests"])[indices]
+
+    def names_of(self, indices: npt.NDArray[np.int64]) -> Iterator[str]:
+        """The names of some images' files."""
+        for first in range(0, len(indices), ROWS_AT_ONCE):
+            names = self.arrays["name"].take(indices[first : first + ROWS_AT_ONCE]).to_pylist()
+            yield from map(os.fsdecode, names)
 
     def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The group of rows of each of some images, which are read together."""
@@ -356,36 +385,40 @@ class StoredRow:
 
 
 @dataclass(frozen=True)
-class StoredImage:
+class RowImage(StoredImage):
     """Loads an image from its row.
 
     Attributes:
         row: where it is.
-        path: its name, for messages and for its ending.
-        content_digest: of the bytes of its file, see ``rcnn.data.twins``.
+        name: of its file.
+        digest: of the bytes of its file.
     """
 
     row: StoredRow
-    path: Path
-    content_digest: str
+    name: str
+    digest: bytes
 
-    def __call__(self) -> npt.NDArray[np.uint8]:
-        """The image, as :func:`rcnn.io.images.read_image` reads its file.
+    @property
+    def path(self) -> Path:
+        """The shard, and the name in it."""
+        return Path(self.row.file, self.name)
+
+    @property
+    def content_digest(self) -> str:
+        """As it is kept in the row."""
+        return self.digest.hex()
+
+    def content(self) -> bytes:
+        """The bytes of the file.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageError: there are none.
+            ValueError: the shard cannot be read any more.
         """
-        content = self.row.value("image")
-        if content is None:
-            raise ImageError(f"{self.path} in {self.row.file}: there is no image in its row.")
-        with tempfile.NamedTemporaryFile(prefix="rcnn-", suffix=self.path.suffix) as file:
-            file.write(content)
-            file.flush()
-            try:
-                return read_image(file.name)
-            except ImageError as error:
-                said = str(error).replace(file.name, f"{self.path} in {self.row.file}")
-                raise ImageError(said) from error
+        found: bytes | None = self.row.value("image")
+        if found is None:
+            raise ImageError(f"{self.path}: there is no image in its row.")
+        return found
 
 
 @lru_cache(maxsize=GROUPS_KEPT)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ ENDING = ".parquet"
 TAIL_BYTES = 1 << 20  # of a file, in which its metadata are
 SHARD_BYTES = 32 * 2**20  # of images in a file
 SHARD_ROWS = 10_000
+GROUP_BYTES = 4 * 2**20  # of images in a group of rows, which is what is read at once
 FLAGS = ("crowd", "difficult", "has_mask")
 
 
@@ -148,7 +150,9 @@ class ParquetWriter(Writer):
         table = pa.Table.from_pylist(self.rows, schema=self.schema)
         own = {name: "none" if name in ("image", "semantic") else "zstd" for name in table.column_names}
         target = self.folder / f"{self.shards:08d}{ENDING}"
-        pq.write_table(table, target, compression=own, row_group_size=max(1, len(self.rows)))
+        groups = max(1, round(self.bytes / GROUP_BYTES))
+        rows = max(1, math.ceil(len(self.rows) / groups))
+        pq.write_table(table, target, compression=own, row_group_size=rows)
         self.rows, self.bytes, self.shards = [], 0, self.shards + 1
 
 
