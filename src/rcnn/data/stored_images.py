@@ -1,4 +1,4 @@
-"""Image files inside other files: rows of Parquet shards, members of tar files."""
+"""Image files inside other files, such as the rows of Parquet shards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rcnn.io.images import ImageHeader, image_header, read_image
-from rcnn.io.reading import Reading, current_reading
+from rcnn.io.images import read_image
+from rcnn.io.reading import current_reading
 
 
 class StoredImage(ABC):
@@ -42,10 +42,6 @@ class StoredImage(ABC):
             ImageError: it cannot be decoded.
         """
         return read_image(self.path, reading=current_reading(), content=self.content())
-
-    def header(self, reading: Reading) -> ImageHeader:
-        """What the image is, as :func:`rcnn.io.images.image_header` says of its file."""
-        return image_header(self.path, reading, content=self.content())
 
 
 def stored_image(image: Callable[[], npt.NDArray[np.uint8]] | None) -> StoredImage | None:
