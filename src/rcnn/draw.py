@@ -133,9 +133,9 @@ def draw(
     large_first = np.argsort(-sides.prod(1), kind="stable").tolist()
     if scene.classes is not None:
         _paint_classes(pixels, scene, scale, opacity)
-    if scene.patches is not None:
-        _paint_masks(pixels, scene, large_first, scale, opacity)
     picture = Image.fromarray(pixels)
+    if scene.patches is not None:
+        _paint_masks(picture, scene, large_first, scale, opacity)
     pen = ImageDraw.Draw(picture)
     corners = (scene.boxes.astype(np.float32) * scale).tolist()
     if boxes is True or (boxes is None and (scene.patches is None or len(corners) <= MAX_BOXED_OBJECTS)):
@@ -264,23 +264,32 @@ def _line_width(size: tuple[int, int]) -> int:
     return max(1, round(max(size) / 400))
 
 
-def _paint_masks(pixels: Pixels, scene: Scene, order: Sequence[int], factor: int, opacity: float) -> None:
-    """Blend each mask into ``pixels`` and draw its outline in full colour, inside its window alone."""
+def _paint_masks(
+    picture: Image.Image, scene: Scene, order: Sequence[int], factor: int, opacity: float
+) -> None:
+    """Blend each mask into ``picture`` and draw its outline in full colour, inside its window alone."""
     assert scene.patches is not None
     assert scene.windows is not None
-    width = _line_width((pixels.shape[1], pixels.shape[0]))
+    width = _line_width(picture.size)
     windows = (scene.windows * factor).tolist()
+    values = np.arange(256) * (1 - opacity)
     for i in order:
-        patch = scene.patches[i].astype(bool).repeat(factor, 0).repeat(factor, 1)
+        patch = scene.patches[i].astype(np.bool_)
+        patch = patch if factor == 1 else patch.repeat(factor, 0).repeat(factor, 1)
         if not patch.any():
             continue
-        x1, y1, x2, y2 = windows[i]
-        region = pixels[y1:y2, x1:x2]
-        colour = np.array(scene.colours[i], dtype=np.float32)
-        region[patch] = (region[patch] * (1 - opacity) + colour * opacity).round().astype(np.uint8)
+        colour, place = scene.colours[i], tuple(windows[i])
+        tint = np.array(colour, np.float32)[:, None] * np.float32(opacity)
+        becomes = (values + tint).round().reshape(-1).tolist()  # of the 256 values of each channel
+        picture.paste(picture.crop(place).point(becomes), place, _stencil(patch))
         # A small object keeps an inside to be seen.
         thin = min(width, 1 + min(patch.shape) // 16)
-        region[patch & ~_eroded(patch, thin)] = scene.colours[i]
+        picture.paste(colour, place, _stencil(patch & ~_eroded(patch, thin)))
+
+
+def _stencil(patch: npt.NDArray[np.bool_]) -> Image.Image:
+    """A bitmap as Pillow pastes through it."""
+    return Image.fromarray(patch.view(np.uint8) * np.uint8(255))
 
 
 def _paint_classes(pixels: Pixels, scene: Scene, factor: int, opacity: float) -> None:
@@ -310,10 +319,13 @@ def _write_legend(pen: ImageDraw.ImageDraw, scene: Scene) -> None:
 
 def _eroded(patch: npt.NDArray[np.bool_], times: int) -> npt.NDArray[np.bool_]:
     """The mask without its outermost ``times`` pixels; beyond the window is outside."""
+    framed = np.pad(patch, times)
     for _ in range(times):
-        framed = np.pad(patch, 1)
-        patch = patch & framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
-    return patch
+        inside = framed[1:-1, 1:-1] & framed[:-2, 1:-1]
+        for neighbour in (framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:]):
+            inside &= neighbour
+        framed = inside
+    return framed
 
 
 def _draw_box(pen: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour, width: int) -> None:

@@ -34,6 +34,7 @@ def text_font(pen: ImageDraw.ImageDraw) -> Font:
     return font_of(_text_size_on(pen))
 
 
+@lru_cache(maxsize=4096)
 def text_size(text: str, font: Font) -> tuple[float, float]:
     """Width and height of a text with its margins; the height is the same for every text of a font."""
     left, _, right, _ = font.getbbox(text)

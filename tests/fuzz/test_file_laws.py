@@ -31,7 +31,7 @@ from rcnn.inference.exported_metadata import (
     onnx_metadata,
     with_checksum,
 )
-from rcnn.inference.writers import write_map
+from rcnn.inference.pictures import write_map
 from rcnn.io.checkpoint import read_checkpoint, write_checkpoint
 from rcnn.io.escaping import from_csv
 from rcnn.io.images import read_numbers

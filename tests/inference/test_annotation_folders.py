@@ -77,7 +77,9 @@ PREDICTED = {
 def model(monkeypatch: pytest.MonkeyPatch) -> Detector:
     """A detector that finds what is listed, by the gray of an image's first pixel."""
     by_gray = dict(PREDICTED.values())
-    monkeypatch.setattr(Detector, "predict", lambda self, image, **_: [by_gray[int(image[0, 0, 0])]])
+    monkeypatch.setattr(
+        Detector, "predict", lambda self, images, **_: [by_gray[int(image[0, 0, 0])] for image in images]
+    )
     return detector()
 
 

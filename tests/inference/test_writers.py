@@ -10,6 +10,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dark import BOX, detector, picture, picture_file
-from rcnn.inference import writers
+from rcnn.inference import pictures, writers
+from rcnn.inference.detector import Detector
 from rcnn.inference.exported import ExportedDetector
 from rcnn.inference.output_files import OutputFiles
+from rcnn.inference.pictures import overlay_names
 from rcnn.inference.sources import find_images
-from rcnn.inference.writers import overlay_names, predict_to_files
+from rcnn.inference.writers import predict_to_files
 from rcnn.io.reading import ImageError
 from rcnn.structures import OBJECT_COLUMNS, Instances, Masks
 
@@ -222,6 +225,94 @@ def test_whatever_stops_it_what_is_done_is_kept_and_the_same_call_continues(
         assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Images of three sizes, in turn, and one that is none."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(23):
+        pixels = picture(dark=i % 4 != 1)
+        Image.fromarray(pixels[: 40 - 8 * (i % 3)]).save(folder / f"{i:02}.png")
+    (folder / "07.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize("to", [(), ("coco", "labels")])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_what_overlaps_and_is_batched_writes_what_one_after_the_other_writes(
+    to: tuple[str, ...], batch_size: int, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = OutputFiles(to=to)
+    with monkeypatch.context() as changed:
+        changed.setattr(writers, "ahead", lambda pool, work, items, depth: map(work, items))
+        one_by_one = predict_to_files(detector(), [many], tmp_path / "one", files=files)
+    monkeypatch.setattr(Detector, "batch_size", batch_size)
+    overlapping = predict_to_files(detector(), [many], tmp_path / "overlapping", files=files)
+    assert replace(one_by_one, out=overlapping.out) == overlapping
+    assert overlapping.images == 22
+    assert contents(tmp_path / "overlapping") == contents(tmp_path / "one")
+
+
+def test_images_of_one_size_share_a_batch_where_that_is_usual(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Detector, "batch_size", 4)
+    seen: list[int] = []
+    found = Detector.find
+
+    def counted(self: Detector, images: Any, request: Any) -> Any:
+        seen.append(len(images))
+        return found(self, images, request)
+
+    monkeypatch.setattr(Detector, "find", counted)
+    predict_to_files(detector(), [many], tmp_path / "out")
+    assert sum(seen) == 22
+    assert max(seen) == 4
+    assert len(seen) < 12
+
+
+def test_a_batch_that_fails_is_predicted_image_by_image(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict_to_files(detector(), [many], tmp_path / "whole")
+    monkeypatch.setattr(Detector, "batch_size", 4)
+    found = Detector.find
+
+    def fails_together(self: Detector, images: Any, request: Any) -> Any:
+        if len(images) > 1:
+            raise RuntimeError("out of memory")
+        return found(self, images, request)
+
+    monkeypatch.setattr(Detector, "find", fails_together)
+    predict_to_files(detector(), [many], tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_ctrl_c_while_the_network_computes_keeps_what_is_ready_and_leaves_no_part(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Detector.predict
+    calls: list[int] = []
+
+    def interrupted(self: Detector, images: Any, **how: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 9:
+            time.sleep(0.5)  # threads are ready with the images before
+            raise KeyboardInterrupt
+        return found(self, images, **how)
+
+    monkeypatch.setattr(Detector, "predict", interrupted)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict_to_files(detector(), [many], out)
+    assert len(predictions(out)["images"]) == 8
+    assert not list(out.rglob("*.part"))
+    monkeypatch.undo()
+    predict_to_files(detector(), [many], out)
+    predict_to_files(detector(), [many], tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 def test_a_killed_prediction_is_continued(five: Path, tmp_path: Path) -> None:
     """After a kill the tables are not completed, and may hold half an image."""
     predict_to_files(detector(), [five], tmp_path / "whole")
@@ -275,7 +366,7 @@ def test_one_image_or_one_overlay_does_not_end_the_others(
             raise struct.error("a decoder of its own kind")
         return read(path, **how)
 
-    draw = writers.write_image
+    draw = pictures.write_image
 
     def draws(image: Any, path: Path) -> Path:
         if path.name == "b.png":
@@ -283,7 +374,7 @@ def test_one_image_or_one_overlay_does_not_end_the_others(
         return draw(image, path)
 
     monkeypatch.setattr(writers, "read_image", decoders)
-    monkeypatch.setattr(writers, "write_image", draws)
+    monkeypatch.setattr(pictures, "write_image", draws)
     summary = predict_to_files(detector(), [five], tmp_path / "out")
     assert summary.images == 3
     first, second, third = summary.failed
@@ -296,14 +387,14 @@ def test_one_image_or_one_overlay_does_not_end_the_others(
 def test_a_full_disk_stops_it_and_names_the_image(
     five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = writers.write_image
+    draw = pictures.write_image
 
     def full(image: Any, path: Path) -> Path:
         if path.name == "d.png":
             raise OSError(errno.ENOSPC, "No space left on device", ".d.png.part")
         return draw(image, path)
 
-    monkeypatch.setattr(writers, "write_image", full)
+    monkeypatch.setattr(pictures, "write_image", full)
     with pytest.raises(
         OSError, match=r"No space left .*; free some space .*same command.*d\.png: its overlay"
     ):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rcnn.inference.predictor import ImageLike, OnError
 
 Precision = Literal["auto", "bf16", "float32"]
+DEVICE_BATCH = 8  # images of one size that a GPU sees at once
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ class Detector:
         return next(self.network.parameters()).device
 
     @property
+    def batch_size(self) -> int:
+        """The number of images that the network sees at once unless another is asked for."""
+        return 1 if self.device.type == "cpu" else DEVICE_BATCH
+
+    @property
     def used_precision(self) -> Literal["bf16", "float32"]:
         """What it computes in: ``precision``, or what ``auto`` stands for on its device."""
         return auto_precision(self.device, self.network) if self.precision == "auto" else self.precision
@@ -161,7 +167,7 @@ class Detector:
         *,
         min_score: float | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         proposals: Sequence[Array | Tensor] | None = None,
         on_error: Literal["raise"] = "raise",
     ) -> list[Instances]: ...
@@ -173,7 +179,7 @@ class Detector:
         *,
         min_score: float | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         proposals: Sequence[Array | Tensor] | None = None,
         on_error: Literal["skip"],
     ) -> list[Instances | None]: ...
@@ -184,7 +190,7 @@ class Detector:
         *,
         min_score: float | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         proposals: Sequence[Array | Tensor] | None = None,
         on_error: OnError = "raise",
     ) -> list[Instances] | list[Instances | None]:
@@ -198,7 +204,8 @@ class Detector:
             min_score: the lowest score returned; the detector's own where None.
             max_detections: the most objects per image; the model's setting where None.
             batch_size: images the network sees at once: those that are padded to the same size, within eight
-                batches. An image's result is the same alone and in any batch.
+                batches; None: 8 on a GPU, 1 on a CPU, where more would not be faster. An image's result is
+                the same alone and in any batch.
             proposals: ``[P, 4]`` in pixels of each image, best first, for models that take external proposals
                 (the others ignore them); None searches for them with the model's own settings.
             on_error: ``raise``: an image that cannot be read ends the prediction; ``skip``: it has None in
@@ -251,9 +258,21 @@ class Detector:
         """A tile of a prepared image, as an image of its own."""
         return Prepared(image.pixels[:, tile.rows, tile.columns], tile.size, tile.size)
 
-    @torch.no_grad()
     def find(self, images: Sequence[Prepared], request: Request) -> list[Found]:
-        """What is found in images that can share a batch, in coordinates of the resized images."""
+        """What is found in images that can share a batch, in coordinates of the resized images.
+
+        A batch for which the device's memory is too small is halved.
+        """
+        try:
+            return self._find(images, request)
+        except torch.cuda.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+        half = len(images) // 2
+        return [*self.find(images[:half], request), *self.find(images[half:], request)]
+
+    @torch.no_grad()
+    def _find(self, images: Sequence[Prepared], request: Request) -> list[Found]:
         batch = self.transform.batch([image.pixels for image in images])
         given = tuple(image.proposals for image in images) if self.network.needs_proposals else ()
         batch = replace(batch, tensors=moved(batch.tensors, self.device), proposals=given)

@@ -163,7 +163,7 @@ class ExportedDetector:
         *,
         min_score: float | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         proposals: Sequence[Array] | None = None,
         on_error: Literal["raise"] = "raise",
     ) -> list[Instances]: ...
@@ -175,7 +175,7 @@ class ExportedDetector:
         *,
         min_score: float | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         proposals: Sequence[Array] | None = None,
         on_error: Literal["skip"],
     ) -> list[Instances | None]: ...
@@ -186,7 +186,7 @@ class ExportedDetector:
         *,
         min_score: float | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         proposals: Sequence[Array] | None = None,
         on_error: OnError = "raise",
     ) -> list[Instances] | list[Instances | None]:
@@ -199,6 +199,11 @@ class ExportedDetector:
             self, images, min_score=min_score, max_detections=max_detections, batch_size=batch_size,
             proposals=proposals, on_error=on_error,
         )  # fmt: skip
+
+    @property
+    def batch_size(self) -> int:
+        """The number of images that the file sees at once unless another is asked for."""
+        return 1
 
     def cap(self, size: Size) -> int | None:
         """The most objects of an image of ``size`` (height, width): of one seen in tiles, those of each."""

@@ -86,16 +86,18 @@ def _annotation_folders(out: Path) -> list[str]:
 
 @dataclass
 class ImageEntry:
-    """What is noted of an image in the formats of ``--to``.
+    """What is noted of an image, in the tables or in the formats of ``--to``.
 
     Attributes:
         texts: what is appended to which file, by its path below the output folder.
+        facts: what the journal says of the image.
         lost: the number of losses of each kind, by format.
         failed: a message for each format that the image could not be written in.
         unwritten: these formats.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     lost: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     unwritten: list[str] = field(default_factory=list)
@@ -105,6 +107,7 @@ class OutputTables:
     """The tables and ``run.json`` of one prediction; a context manager.
 
     Attributes:
+        lock: of the folder, taken already; a context manager, too, around everything that writes there.
         done: what the journal says of each image that is done, by name.
         counts: objects of each class so far.
         failed: a message for each image, or overlay, that could not be used or written.
@@ -158,7 +161,7 @@ class OutputTables:
         self.measurer, self.heads = measurer, HEADS | heads
         self.out, self.names = out, [*names, *heads]
         out.mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock(out, "prediction")
+        self.lock = FolderLock(out, "prediction")
 
     @property
     def images(self) -> int:
@@ -166,11 +169,7 @@ class OutputTables:
         return len(self.done)
 
     def __enter__(self) -> OutputTables:
-        try:
-            self._open()
-        except BaseException:
-            self._lock.release()
-            raise
+        self._open()
         return self
 
     def _open(self) -> None:
@@ -247,50 +246,67 @@ class OutputTables:
         numbers = () if measured is None else numbers_of(self.heads, measured.rows)
         return self.folders.write(image_id, path, found, self.counts.total() + 1, numbers)
 
-    def add(
+    def entry(
         self,
         image_id: str,
         found: Instances,
+        first: int,
         *,
         full: bool,
-        failed: Sequence[str] = (),
-        partition: Mapping[str, Any] | None = None,
-        annotations: ImageEntry | None = None,
         rows: Mapping[str, Sequence[Sequence[object]]] | None = None,
-    ) -> None:
-        """Append one image's objects and areas; every class has its row, with 0 too.
+    ) -> ImageEntry:
+        """An image's objects and areas for :meth:`add`; every class has its row, with 0 too.
+
+        Nothing here depends on the images before, besides ``first``, so threads may do it in any order.
 
         Args:
             image_id: its name.
             found: its objects.
+            first: the row of its first object.
             full: there may be more than can be reported.
-            failed: what could not be written of it.
-            partition: its entries in ``panoptic.json``.
-            annotations: what :meth:`annotated` returned.
             rows: of further tables, by the tables' names.
         """
-        first, annotations = self.counts.total() + 1, annotations or ImageEntry()
-        objects = self.predictions.text(self.image_ids[image_id], found) if self.class_names else ""
         counts, areas = Counter(found.names), found.area_rows()
-        self._write("predictions.json", objects)
-        self._write(
-            "objects.csv", table([number, image_id, *row] for number, row in enumerate(found.rows(), first))
-        )
-        self._write("counts.csv", table([image_id, name, counts[name]] for name in self.class_names))
-        self._write("areas.csv", table([image_id, *row] for row in areas))
-        for name, own in (rows or {}).items():
-            self._write(name, table(own))
-        for name, text in annotations.texts.items():
+        objects = self.predictions.text(self.image_ids[image_id], found, first) if self.class_names else ""
+        texts = {
+            "predictions.json": objects,
+            "objects.csv": table([number, image_id, *row] for number, row in enumerate(found.rows(), first)),
+            "counts.csv": table([image_id, name, counts[name]] for name in self.class_names),
+            "areas.csv": table([image_id, *row] for row in areas),
+        }
+        texts |= {name: table(own) for name, own in (rows or {}).items()}
+        facts = {
+            "image": image_id,
+            "size": list(found.size),
+            "objects": len(found),
+            "counts": dict(counts),
+            "pixels": {name: int(pixels) for name, pixels, _ in areas},
+            "full": full,
+            "cut": 0 if found.cut is None else int(found.cut.sum()),
+        }
+        return ImageEntry(texts, facts)
+
+    def add(
+        self,
+        entry: ImageEntry,
+        annotations: ImageEntry,
+        *,
+        failed: Sequence[str] = (),
+        partition: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append one image.
+
+        Args:
+            entry: what :meth:`entry` returned.
+            annotations: what :meth:`annotated` returned.
+            failed: what could not be written of it.
+            partition: its entries in ``panoptic.json``.
+        """
+        for name, text in (*entry.texts.items(), *annotations.texts.items()):
             self._write(name, text)
         self._note(
-            {
-                "image": image_id,
-                "size": list(found.size),
-                "objects": len(found),
-                "counts": dict(counts),
-                "pixels": {name: int(pixels) for name, pixels, _ in areas},
-                "full": full,
-                "cut": 0 if found.cut is None else int(found.cut.sum()),
+            entry.facts
+            | {
                 "failed": list(failed),
                 "partition": partition,
                 "lost": annotations.lost,
@@ -308,7 +324,7 @@ class OutputTables:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A full disk fails here again; the first error is the one to be seen.
-        with self._lock, contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
             try:
                 self._finish(finished=kind is None)
             finally:

@@ -108,6 +108,10 @@ class Model(Protocol):
     def nms_iou(self) -> float:
         """The highest IoU of two objects of one class; above it, the one with the lower score is dropped."""
 
+    @property
+    def batch_size(self) -> int:
+        """The number of images that are seen at once unless another is asked for."""
+
     def batch_key(self, size: Size) -> tuple[int, ...]:
         """Images whose sizes have the same key can share a batch."""
 
@@ -130,7 +134,7 @@ def predict(
     *,
     min_score: float | None = None,
     max_detections: int | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     proposals: Sequence[Array | Tensor] | None = None,
     on_error: OnError = "raise",
 ) -> list[Any]:
@@ -138,6 +142,7 @@ def predict(
     if on_error not in get_args(OnError):
         raise ValueError(f"on_error {on_error!r}: expected raise or skip")
     request = _checked(model, min_score, max_detections)
+    batch_size = model.batch_size if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     one = isinstance(images, str | Path | Image.Image) or hasattr(images, "ndim")

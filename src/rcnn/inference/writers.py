@@ -5,33 +5,27 @@ The same files whatever predicts, a network or an exported file; for the latter 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from rcnn.data.formats.coco_panoptic import PanopticWriter
+from rcnn.data.cores import available_cores
 from rcnn.data.formats.coco_text import CocoText
 from rcnn.data.formats.writer import LOST_FILE
-from rcnn.draw import semantic_colours
 from rcnn.inference.identity import digest_of
-from rcnn.inference.measured import ImageMeasured
-from rcnn.inference.output_files import OutputFiles, noted, output_folder
-from rcnn.inference.output_tables import OutputTables, check_output, clear_output
+from rcnn.inference.measured import ImageMeasured, Measurer
+from rcnn.inference.output_files import OutputFiles, output_folder
+from rcnn.inference.output_tables import ImageEntry, OutputTables, check_output, clear_output
+from rcnn.inference.pictures import PictureNotes, Pictures, overlay_names
 from rcnn.inference.sources import find_images, listed_ids
-from rcnn.io.atomic import write_atomically, write_image
+from rcnn.io.ahead import ahead, working_threads
 from rcnn.io.images import ImageError, read_image
 from rcnn.io.reading import reason_of
 from rcnn.parts.selective_search import require_opencv
-from rcnn.structures import Array, Instances, merge
+from rcnn.structures import Array, Instances
 from rcnn.structures.coco import category_entries
 
 if TYPE_CHECKING:
@@ -39,7 +33,8 @@ if TYPE_CHECKING:
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
 
-MEASURED_OPACITY = 0.6  # of masks whose colours are to be compared with a colour bar
+MAX_THREADS = 4  # that read and write images while the network computes
+MAX_BYTES = 2**26  # of the images that are given to the network in one call
 
 
 @dataclass(frozen=True)
@@ -153,30 +148,17 @@ def predict_to_files(
         clear_output(out)
     places = [str(path.resolve()) for path in images.values()]
     command = _command(detector, [asked, asdict(files), list(ids.items()), places])
-    names = overlay_names(list(images))
-    shown = _Pictures(detector, out, ids, files)
-    failed: list[str] = []
     in_results = {name: name for name in images} if named else ids
     tables = OutputTables(
         out, detector, predictions, asked, command, image_ids=in_results, folders=folders, measurer=measurer
     )  # fmt: skip
-    with tables, shown.completed(tables):
-        for done, (image_id, path) in enumerate(images.items(), 1):
-            if image_id not in tables.done:
-                first = tables.counts.total() + 1
-                try:
-                    image = read_image(path, reading=detector.reading, channels=detector.channels)
-                    found = detector.predict(image, min_score=min_score, max_detections=max_detections)[0]
-                    measured = None if measurer is None else measurer.measured(image_id, path, found, first)
-                except Exception as error:  # whatever a decoder raises must not lose the other images
-                    failed.append(_explained(path, error))
-                else:
-                    most = max_detections or detector.cap(found.size)
-                    full = most is not None and len(found) >= most
-                    shown.write(image_id, names[image_id], first, image=image, found=found, measured=measured)
-                    _add(tables, shown, image_id, path, found=found, full=full, measured=measured)
-            if progress is not None:
-                progress(done, len(images))
+    prediction = _Prediction(
+        detector, {"min_score": min_score, "max_detections": max_detections}, images, tables,
+        Pictures(detector, out, ids, files), measurer, overlay_names(list(images)),
+    )  # fmt: skip
+    # Interrupted, the tables are completed before threads that still draw are waited for.
+    with tables.lock, working_threads(min(MAX_THREADS, available_cores())) as pool, tables:
+        failed = prediction.run(pool, progress)
     return Summary(
         out, dict(tables.counts), tables.images, (*failed, *tables.failed), detector.used_precision,
         tables.pixel_fractions(), tuple(tables.full), dict(tables.cut),
@@ -185,22 +167,156 @@ def predict_to_files(
     )  # fmt: skip
 
 
-def _add(
-    tables: OutputTables,
-    shown: _Pictures,
-    image_id: str,
-    path: Path,
-    *,
-    found: Instances,
-    full: bool,
-    measured: ImageMeasured | None,
-) -> None:
-    """Append an image whose pictures are written to the tables and to the folders of other formats."""
-    annotations = tables.annotated(image_id, path, found, measured)
-    tables.add(
-        image_id, found, full=full, failed=[*shown.failed, *annotations.failed], partition=shown.partition,
-        annotations=annotations, rows=None if measured is None else measured.rows,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class _Seen:
+    """An image on its way through a prediction, or why it was given up.
+
+    Attributes:
+        name: its name.
+        image: its pixels.
+        found: its objects, once it was predicted.
+        first: the row of its first object.
+        measured: what was measured of them.
+        error: why it was given up.
+    """
+
+    name: str
+    image: Array | None = None
+    found: Instances | None = None
+    first: int = 0
+    measured: ImageMeasured | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is to be noted of an image whose pictures are written; without an entry, it was given up."""
+
+    seen: _Seen
+    entry: ImageEntry | None = None
+    pictures: PictureNotes = field(default_factory=PictureNotes)
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """The way of all images: threads read them, the network sees them, threads draw and write them.
+
+    Attributes:
+        detector: what predicts.
+        asked: what it is asked for.
+        images: their files, by their names.
+        tables: where they are noted, in order.
+        pictures: what is drawn of them.
+        measurer: measures the objects.
+        names: of the pictures, by the images' names.
+    """
+
+    detector: Detector | ExportedDetector
+    asked: Mapping[str, Any]
+    images: Mapping[str, Path]
+    tables: OutputTables
+    pictures: Pictures
+    measurer: Measurer | None
+    names: Mapping[str, str]
+
+    def run(self, pool: Executor, progress: Callable[[int, int], None] | None) -> list[str]:
+        """Predict the images that are not done; a message for each that could not be used is returned."""
+        left = [name for name in self.images if name not in self.tables.done]
+        depth = 2 * self.detector.batch_size
+        seen = self._predicted(ahead(pool, self._read, left, depth))
+        failed: list[str] = []
+        before = len(self.images) - len(left)
+        try:
+            for done, one in enumerate(ahead(pool, self._written, seen, depth), before + 1):
+                if one.entry is None:
+                    failed.append(one.seen.error)
+                else:
+                    self._note(one.seen, one.entry, one.pictures)
+                if progress is not None:
+                    progress(done, len(self.images))
+        finally:
+            self.pictures.complete(self.tables.done.values())
+        return failed
+
+    def _read(self, name: str) -> _Seen:
+        """In a thread: an image's pixels."""
+        detector = self.detector
+        try:
+            return _Seen(
+                name, read_image(self.images[name], reading=detector.reading, channels=detector.channels)
+            )
+        except Exception as error:  # whatever a decoder raises must not lose the other images
+            return self._given_up(name, error)
+
+    def _predicted(self, images: Iterable[_Seen]) -> Iterator[_Seen]:
+        """The images with their objects, numbered in order."""
+        first = self.tables.counts.total() + 1
+        for group in _groups(images, self.detector.batch_size):
+            for one in self._found(group):
+                measured = self._measured(one, first)
+                yield measured
+                first += 0 if measured.found is None else len(measured.found)
+
+    def _found(self, group: Sequence[_Seen]) -> list[_Seen]:
+        """A group of images with their objects; one image that fails must not lose the others."""
+        images = [one.image for one in group if one.image is not None]
+        try:
+            results = iter(self.detector.predict(images, **self.asked) if images else ())
+        except Exception as error:
+            if len(group) == 1:
+                return [self._given_up(group[0].name, error)]
+            return [seen for one in group for seen in self._found([one])]
+        return [one if one.image is None else replace(one, found=next(results)) for one in group]
+
+    def _measured(self, seen: _Seen, first: int) -> _Seen:
+        """An image whose objects are numbered and, if wanted, measured."""
+        if seen.found is None:
+            return seen
+        measured = None
+        if self.measurer is not None:
+            path = self.images[seen.name]
+            try:
+                measured = self.measurer.measured(seen.name, path, seen.found, first)
+            except Exception as error:
+                return self._given_up(seen.name, error)
+        return replace(seen, first=first, measured=measured)
+
+    def _given_up(self, name: str, error: Exception) -> _Seen:
+        return _Seen(name, error=_explained(self.images[name], error))
+
+    def _written(self, seen: _Seen) -> _Written:
+        """In a thread: write an image's pictures, and make its text in the tables."""
+        if seen.found is None or seen.image is None:
+            return _Written(seen)
+        most = self.asked["max_detections"] or self.detector.cap(seen.found.size)
+        full = most is not None and len(seen.found) >= most
+        pictures = self.pictures.write(
+            seen.name, self.names[seen.name], seen.first,
+            image=seen.image, found=seen.found, measured=seen.measured,
+        )  # fmt: skip
+        rows = None if seen.measured is None else seen.measured.rows
+        entry = self.tables.entry(seen.name, seen.found, seen.first, full=full, rows=rows)
+        return _Written(replace(seen, image=None), entry, pictures)
+
+    def _note(self, seen: _Seen, entry: ImageEntry, pictures: PictureNotes) -> None:
+        """Append an image to the tables and to the folders of other formats, whose files have an order."""
+        assert seen.found is not None
+        annotations = self.tables.annotated(seen.name, self.images[seen.name], seen.found, seen.measured)
+        failed = [*pictures.failed, *annotations.failed]
+        self.tables.add(entry, annotations, failed=failed, partition=pictures.partition)
+
+
+def _groups(images: Iterable[_Seen], batch_size: int) -> Iterator[list[_Seen]]:
+    """Images that are given to the network in one call: enough to find some of one size among them."""
+    group: list[_Seen] = []
+    for one in images:
+        group.append(one)
+        held = sum(each.image.nbytes for each in group if each.image is not None)
+        if batch_size == 1 or len(group) == 2 * batch_size or held > MAX_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _folders(
@@ -228,115 +344,3 @@ def _explained(path: Path, error: Exception) -> str:
     if isinstance(error, ImageError):
         return str(error)
     return f"{path}: {type(error).__name__}: {reason_of(error) or 'no reason given'}"
-
-
-class _Pictures:
-    """The pictures of a prediction: overlays, maps and partitions.
-
-    Attributes:
-        failed: what could not be written of the latest image.
-        partition: its entries in ``panoptic.json``, of a panoptic model.
-    """
-
-    def __init__(
-        self,
-        detector: Detector | ExportedDetector,
-        out: Path,
-        ids: Mapping[str, int | str],
-        files: OutputFiles,
-    ) -> None:
-        self.out, self.ids, self.files = out, ids, files
-        self.failed: list[str] = []
-        self.partition: dict[str, Any] | None = None
-        # The objects were chosen by their scores before.
-        self._settings = None if detector.merge is None else replace(detector.merge, min_score=0.0)
-        stuff = detector.info.get("stuff_ids")
-        ids_of_both = () if stuff is None else (*detector.category_ids, *stuff)
-        self._writer = PanopticWriter(out / "panoptic.json", ids_of_both)
-
-    def write(
-        self,
-        image_id: str,
-        name: str,
-        first: int,
-        *,
-        image: Array,
-        found: Instances,
-        measured: ImageMeasured | None = None,
-    ) -> None:
-        """Write those of one image, whose first object has the row ``first``.
-
-        What cannot be written is noted, unless nothing can be.
-
-        Raises:
-            OSError: the disk is full or broken.
-        """
-        self.failed, self.partition = [], None
-        pictured, indices = found, np.arange(len(found))
-        with noted(f"{image_id}: its partition", self.failed):
-            pictured, indices = self._partitioned(image_id, found, name)
-        if self.files.overlays:
-            with noted(f"{image_id}: its overlay", self.failed):
-                numbers = (first + indices).tolist()
-                options: dict[str, Any] = {"scale": self.files.overlay_scale, "numbers": numbers}
-                if measured is None or measured.colours is None:
-                    overlay = pictured.overlay(image, **options)
-                else:
-                    colours = [measured.colours[i] for i in indices.tolist()]
-                    overlay = pictured.overlay(image, colours=colours, opacity=MEASURED_OPACITY, **options)
-                    overlay = measured.with_colour_bar(overlay)
-                ending = f".{self.files.overlay_format}"
-                write_image(overlay, self.out / "overlays" / f"{name.removesuffix('.png')}{ending}")
-        if found.semantic is not None:
-            with noted(f"{image_id}: its map", self.failed):
-                write_map(found.semantic, found.semantic_names, self.out / "maps" / name)
-
-    def _partitioned(
-        self, image_id: str, found: Instances, name: str
-    ) -> tuple[Instances, npt.NDArray[np.int64]]:
-        """What the picture of an image shows: what was found or, for a panoptic model, the partition.
-
-        With it comes the index of each object that is shown among those that were found.
-        """
-        if self._settings is None:
-            return found, np.arange(len(found))
-        partition = merge(found, settings=self._settings)
-        self._writer.add(self.ids[image_id], image_id, partition, png=name)
-        self.partition = {
-            "image": self._writer.images[-1],
-            "annotation": self._writer.annotations[-1],
-            "categories": self._writer.categories,
-        }
-        assert partition.objects is not None
-        return partition.instances(), partition.objects
-
-    @contextlib.contextmanager
-    def completed(self, tables: OutputTables) -> Iterator[None]:
-        """At the end of what is done inside, however it ends, write ``panoptic.json`` of all images done."""
-        try:
-            yield
-        finally:
-            if self._settings is not None:
-                done = [row["partition"] for row in tables.done.values() if row["partition"]]
-                self._writer.images = [entry["image"] for entry in done]
-                self._writer.annotations = [entry["annotation"] for entry in done]
-                self._writer.categories = done[-1]["categories"] if done else []
-                self._writer.close()
-
-
-def write_map(classes: Array, names: Sequence[str], path: Path) -> Path:
-    """Write classes of pixels ``[H, W]`` as a palette PNG: their numbers, in the overlay's colours."""
-    image = Image.fromarray(classes.astype(np.uint8)).convert("P")
-    image.putpalette([value for colour in semantic_colours(names) for value in colour or (0, 0, 0)])
-    content = io.BytesIO()
-    image.save(content, "PNG", compress_level=1)
-    write_atomically(path, content.getvalue())
-    return path
-
-
-def overlay_names(image_ids: Sequence[str]) -> dict[str, str]:
-    """``a/b.jpg`` becomes ``a/b.png``, or ``a/b.jpg.png`` where there is an ``a/b.tif`` too."""
-    stems = {i: str(Path(i).with_suffix("")) for i in image_ids}
-    # Some file systems do not distinguish upper from lower case.
-    taken = Counter(name.casefold() for name in (*stems.values(), *image_ids))
-    return {i: f"{stem if taken[stem.casefold()] == 1 else i}.png" for i, stem in stems.items()}

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rcnn.io.png import encode_png
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -74,9 +76,12 @@ def write_atomically(path: Path, content: bytes, *, writer: str = "") -> None:
 
 def write_image(image: Image.Image, path: Path) -> Path:
     """Write ``image`` as ``.png`` or ``.jpg`` as :func:`write_atomically` does."""
-    content = io.BytesIO()
     # Speed over size: an overlay is looked at once.
     kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    if kind == "PNG" and image.mode == "RGB":
+        write_atomically(path, encode_png(image))
+        return path
+    content = io.BytesIO()
     image.save(content, kind, compress_level=1, quality=92)
     write_atomically(path, content.getvalue())
     return path

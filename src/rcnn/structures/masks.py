@@ -205,9 +205,10 @@ class Masks:
         """
         centroids = np.full((len(self), 2), np.nan)
         for place, patch, (x, y, _, _) in zip(centroids, self.patches(), self.windows.tolist(), strict=True):
-            rows, columns = patch.nonzero()
-            if len(rows):
-                place[:] = columns.mean() + x + 0.5, rows.mean() + y + 0.5
+            of_columns, of_rows = patch.sum(0, dtype=np.int32), patch.sum(1, dtype=np.int32)
+            if area := of_rows.sum():
+                column = np.arange(len(of_columns)) @ of_columns / area
+                place[:] = column + x + 0.5, np.arange(len(of_rows)) @ of_rows / area + y + 0.5
         return centroids
 
     def rle(self) -> list[Rle]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,6 @@ def draw_polygon(parts: Sequence[npt.NDArray[np.float64]], size: Size) -> tuple[
     return np.ascontiguousarray(coco_mask.decode(coco_mask.merge(codes))), (top, left)
 
 
-STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up, in x and y
-
-
 def trace(
     patch: npt.NDArray[np.bool_], origin: Size
 ) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
@@ -54,15 +51,12 @@ def trace(
     Returns:
         The parts as ``[P, 2]`` of x, y, clockwise as seen; the holes likewise, counterclockwise.
     """
-    leaving = _edges(patch)
     parts: list[npt.NDArray[np.float64]] = []
     holes: list[npt.NDArray[np.float64]] = []
-    while leaving:
-        start = next(iter(leaving))
-        corners = np.array(_follow(leaving, start), dtype=np.float64)
-        after = np.roll(corners, -1, 0)
-        is_outer = (corners[:, 0] * after[:, 1] - corners[:, 1] * after[:, 0]).sum() > 0
-        (parts if is_outer else holes).append(corners + np.array(origin[::-1]))
+    for border in _borders(patch):
+        after = np.roll(border, -1, 0)
+        is_outer = (border[:, 0] * after[:, 1] - border[:, 1] * after[:, 0]).sum() > 0
+        (parts if is_outer else holes).append(border + np.array(origin[::-1]))
     return parts, holes
 
 
@@ -89,38 +83,46 @@ def as_one_polygon(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.f
     return np.concatenate([*pieces, first[:1]] if others else pieces)
 
 
-def _edges(patch: npt.NDArray[np.bool_]) -> dict[tuple[int, int], list[int]]:
-    """The borders between inside and outside by their start: directions, the inside on the right hand."""
-    padded = np.pad(patch, 1)
-    inside = padded[1:-1, 1:-1]
-    outside = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
-    leaving: dict[tuple[int, int], list[int]] = {}
-    for direction, (neighbour, (dx, dy)) in enumerate(
-        zip(outside, ((0, 0), (1, 0), (1, 1), (0, 1)), strict=True)
-    ):
-        ys, xs = np.nonzero(inside & ~neighbour)
-        for start in zip((xs + dx).tolist(), (ys + dy).tolist(), strict=True):
-            leaving.setdefault(start, []).append(direction)
-    return leaving
+def _borders(patch: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
+    """The closed borders of a bitmap, as corners ``[P, 2]`` of x, y, with the inside on the right hand.
+
+    A border leaves a corner to the right, down, left or up (0 to 3) and ends at the next corner in that row
+    or column. Where two borders cross, each turns right, which keeps to the same pixel.
+    """
+    height, width = patch.shape
+    padded = np.zeros((height + 2, width + 2), np.bool_)
+    padded[1:-1, 1:-1] = patch
+    steps = padded[1:] ^ padded[:-1]
+    turns = steps[:, 1:] ^ steps[:, :-1]
+    turns |= steps[:, 1:] & steps[:, :-1] & (padded[1:, 1:] ^ padded[1:, :-1])  # where borders cross
+    ys, xs = np.divmod(np.flatnonzero(turns), width + 1)
+    # The four pixels around each corner, clockwise from the one below and to the right.
+    around = [padded[ys + dy, xs + dx] for dy, dx in ((1, 1), (1, 0), (0, 0), (0, 1))]
+    leaving = np.stack([around[i] & ~around[i - 1] for i in range(4)])  # [4, corners]
+    count = len(xs)
+    by_column = np.argsort(xs, kind="stable")
+    place = np.argsort(by_column)
+    direction, corner = np.nonzero(leaving)
+    step = 1 - (direction & 2)
+    reached = np.where(direction & 1, by_column[(place[corner] + step) % max(1, count)], corner + step)
+    is_crossing = leaving.sum(0) > 1
+    turned = np.where(is_crossing[reached], (direction + 1) % 4, leaving.argmax(0)[reached])
+    following = np.full(4 * count, -1)
+    following[direction * count + corner] = turned * count + reached
+    # Every border goes to the right somewhere.
+    first = np.flatnonzero(leaving[0])
+    starts = np.stack([first, first + 2 * count], 1).reshape(-1)
+    points = np.stack([xs, ys], 1).astype(np.float64)
+    return [points[np.array(border) % count] for border in _cycles(following.tolist(), starts.tolist())]
 
 
-def _follow(leaving: dict[tuple[int, int], list[int]], start: tuple[int, int]) -> list[tuple[int, int]]:
-    """Take one closed border out of ``leaving``: its corners."""
-    place, before = start, leaving[start][0]
-    first = before
-    corners: list[tuple[int, int]] = []
-    while True:
-        # Where two borders cross, the right turn keeps to the same pixel.
-        turns = leaving.get(place, [])
-        right = (before + 1) % 4
-        direction = right if right in turns and corners else turns[0] if corners else first
-        turns.remove(direction)
-        if not turns:
-            del leaving[place]
-        if direction != before or not corners:
-            corners.append(place)
-        dx, dy = STEPS[direction]
-        place, before = (place[0] + dx, place[1] + dy), direction
-        if place == start and (place not in leaving or (before + 1) % 4 == first):
-            break
-    return corners
+def _cycles(following: list[int], starts: Sequence[int]) -> Iterator[list[int]]:
+    """The cycles of a permutation, each from the first of ``starts`` in it; -1 is in none."""
+    for start in starts:
+        cycle, place = [], start
+        while (after := following[place]) >= 0:
+            cycle.append(place)
+            following[place] = -1
+            place = after
+        if cycle:
+            yield cycle

@@ -46,15 +46,20 @@ class CocoText:
             return "["
         return f'{{"info": {_json(INFO)},\n"categories": [{_lines(self.categories)}],\n"annotations": ['
 
-    def text(self, image_id: int | str, found: Instances) -> str:
-        """The objects of one image; :meth:`note` then counts them."""
+    def text(self, image_id: int | str, found: Instances, first: int | None = None) -> str:
+        """The objects of one image; :meth:`note` then counts them.
+
+        Args:
+            image_id: the id of the image.
+            found: its objects.
+            first: the number of the first; None: the next one.
+        """
+        first = self.count + 1 if first is None else first
         if self.results_only:
             entries = found.to_coco(image_id, self.category_ids)
         else:
-            entries = annotations_of(
-                found, image_id, self.category_ids, first=self.count + 1, outlines=self.outlines
-            )
-        return ("," if self.count and entries else "") + _lines(entries)
+            entries = annotations_of(found, image_id, self.category_ids, first=first, outlines=self.outlines)
+        return ("," if first > 1 and entries else "") + _lines(entries)
 
     def note(self, image_id: int | str, name: str, size: Size, count: int) -> None:
         """Count the objects of an image that is written."""

@@ -18,7 +18,7 @@ from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco_panoptic import write_panoptic
 from rcnn.data.formats.registry import for_predictions, formats
 from rcnn.data.output_folder import copy_image, file_name
-from rcnn.inference.writers import write_map
+from rcnn.inference.pictures import write_map
 from rcnn.io.reading import Reading
 from rcnn.serve.app.collection import Picture
 from rcnn.serve.app.partition import partition_of, with_classes
