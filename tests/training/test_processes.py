@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from groups import COMMAND, environment, members, wait_for
+from rcnn.data import workers
 from rcnn.data.workers import lost_worker
 from rcnn.io import checkpoint
 from rcnn.io.lock import FolderInUseError, FolderLock
@@ -145,6 +147,23 @@ def test_a_worker_that_memorys_guard_killed_is_one_sentence(
         "--workers 0 (batches are then prepared by the training process); continue with "
         f"--resume {out}"
     )
+
+
+def test_a_worker_that_ends_while_it_hands_over_its_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    def noticed() -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(workers, "NOTICED_SECONDS", 0.0)
+    with pytest.raises(ConnectionResetError):
+        list(workers.arriving(broken()))
+    monkeypatch.setattr(workers, "NOTICED_SECONDS", 60.0)
+    monkeypatch.setattr(torch._C, "_error_if_any_worker_fails", noticed)
+    with pytest.raises(RuntimeError, match="is killed by signal"):
+        list(workers.arriving(broken()))
 
 
 @pytest.mark.parametrize(

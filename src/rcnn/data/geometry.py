@@ -199,7 +199,7 @@ class View:
         """A map ``[H, W]`` of the source as seen in the view, ``[h, w]``, by nearest pixel."""
         rows = _nearest(self.window[1], self.window[3], self.resized[0])
         columns = _nearest(self.window[0], self.window[2], self.resized[1])
-        return torch.from_numpy(np.ascontiguousarray(self._turned(classes[rows][:, columns].numpy())))
+        return torch.from_numpy(self._turned(classes[rows][:, columns].numpy()).copy())
 
     def _turned(self, seen: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """An array of the resized window, or of a part of it, in the view's orientation."""

@@ -39,7 +39,7 @@ from rcnn.data.geometry import TrainingSample
 from rcnn.data.grouping import grouped, upright_views
 from rcnn.data.packing import Packet
 from rcnn.data.shard_order import KEPT_ORDERS, ShardOrders, shards_of
-from rcnn.data.workers import prepare_worker
+from rcnn.data.workers import arriving, prepare_worker
 from rcnn.device import has_own_memory
 from rcnn.parts.batch import without_empty_crowd
 
@@ -340,7 +340,7 @@ def _loaded(batches: Batches, start: int, workers: int) -> Iterator[list[Trainin
         generator=torch.Generator(),  # the default draws from the one that the model's training uses
         worker_init_fn=prepare_worker,
     )
-    for value in loader:
+    for value in arriving(loader):
         if isinstance(value, Exception):
             raise value
         packet = value if isinstance(value, Packet) else Packet.from_value(*value)

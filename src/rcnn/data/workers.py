@@ -12,9 +12,17 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
 
 POLL_SECONDS = 1.0
+NOTICED_SECONDS = 5.0  # within which the end of a process is known to the system
 
 
 def prepare_worker(number: int) -> None:
@@ -33,6 +41,32 @@ def _end_with_parent(started_by: int) -> None:
     while parent is not None and parent.is_alive() and os.getppid() == started_by:
         parent.join(POLL_SECONDS)
     os._exit(1)
+
+
+def arriving(batches: Iterable[T]) -> Iterator[T]:
+    """What torch's loader yields; a worker that ends while it hands over its memory is named as any other.
+
+    Raises:
+        RuntimeError: a worker was ended; :func:`lost_worker` says it in one sentence.
+    """
+    iterator = iter(batches)
+    while True:
+        try:
+            value = next(iterator)
+        except StopIteration:
+            return
+        except (OSError, EOFError):  # of the connection to the worker
+            _raise_lost_worker()
+            raise
+        yield value
+
+
+def _raise_lost_worker() -> None:
+    """Raise torch's error about a worker that has ended, as soon as the system knows of its end."""
+    end = time.monotonic() + NOTICED_SECONDS
+    while time.monotonic() < end:
+        torch._C._error_if_any_worker_fails()
+        time.sleep(0.01)
 
 
 def lost_worker(error: BaseException, workers: int) -> str | None:

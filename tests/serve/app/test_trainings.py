@@ -56,7 +56,8 @@ def test_a_training_that_does_not_end_is_killed_with_the_page(
     assert found.latest.state == "failed", "there is nothing to go on with"
 
 
-HOLD = """import sys, time, pathlib; from rcnn.io.lock import FolderLock
+HOLD = """import signal, sys, time, pathlib; from rcnn.io.lock import FolderLock
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 lock = FolderLock(pathlib.Path(sys.argv[1]), 'run'); print('begun', flush=True); time.sleep(120)"""
 
 
