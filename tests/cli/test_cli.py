@@ -48,6 +48,7 @@ class Fixed:
     max_detections = 1
     min_score = 0.5
     merge = None
+    batch_size = 1
     used_precision = "float32"
     reading = Reading()
     channels = 3

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rcnn.io.png import encode_png
-
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -79,6 +77,8 @@ def write_image(image: Image.Image, path: Path) -> Path:
     # Speed over size: an overlay is looked at once.
     kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
     if kind == "PNG" and image.mode == "RGB":
+        from rcnn.io.png import encode_png  # NumPy, which the command line starts without
+
         write_atomically(path, encode_png(image))
         return path
     content = io.BytesIO()
