@@ -36,9 +36,10 @@ def objects(*scores: float) -> Instances:
 def model(monkeypatch: pytest.MonkeyPatch) -> Detector:
     """Finds as many objects of score 0.5, its threshold, as the last digit of an image's first value says."""
 
-    def predict(self: Detector, image: Any, *, min_score: float | None = None, **_: Any) -> list[Instances]:
+    def predict(self: Detector, images: Any, *, min_score: float | None = None, **_: Any) -> list[Instances]:
         assert min_score is None or min_score == self.min_score / 2
-        return [objects(*[0.5] * (int(image[0, 0, 0]) % 10))]
+        given = images if isinstance(images, list) else [images]
+        return [objects(*[0.5] * (int(image[0, 0, 0]) % 10)) for image in given]
 
     monkeypatch.setattr(Detector, "predict", predict)
     return detector()
