@@ -30,7 +30,7 @@ from rcnn import Instances, Masks, load, open_data
 from rcnn.draw import contact_sheet, palette
 from rcnn.evaluation.pictures import FOUND, MISSED, SPURIOUS
 from rcnn.inference.postprocess import paste_masks
-from rcnn.io.atomic import write_image
+from rcnn.io.picture_files import write_image
 from rcnn.models.fast_rcnn import FastRCNNSettings
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import cell_anchors, grid_anchors

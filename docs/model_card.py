@@ -19,7 +19,7 @@ from rcnn import Instances, evaluate, load, open_data
 from rcnn.data.dataset import Dataset
 from rcnn.evaluation.evaluator import evaluate_predictions
 from rcnn.evaluation.pictures import draw_comparison
-from rcnn.io.atomic import write_image
+from rcnn.io.picture_files import write_image
 from rcnn.metrics.metric import Evaluation
 from rcnn.metrics.nuclei import nuclei_metrics
 from rcnn.structures import Array

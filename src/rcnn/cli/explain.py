@@ -225,7 +225,8 @@ def _write(found: Explanation, image: Any, outputs: Outputs) -> None:
     """Print the stages of one explanation, and write what was asked for."""
     from rcnn.evaluation.explain.drawing import picture
     from rcnn.evaluation.explain.pages import explanation_page
-    from rcnn.io.atomic import write_atomically, write_image
+    from rcnn.io.atomic import write_atomically
+    from rcnn.io.picture_files import write_image
 
     if not outputs.to_stdout:
         print_text(found.verdict)

@@ -14,8 +14,8 @@ from PIL import Image
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats.open import open_data
 from rcnn.draw import MAX_RATIO, contact_sheet, readable_scale
-from rcnn.io.atomic import write_image
 from rcnn.io.destinations import LONGEST_NAME, refuse_unwritable_folder
+from rcnn.io.picture_files import write_image
 from rcnn.structures import Instances
 
 SHEET = "sheet.png"

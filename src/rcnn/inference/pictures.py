@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from rcnn.data.formats.coco_panoptic import PanopticWriter
 from rcnn.draw import semantic_colours
 from rcnn.inference.measured import ImageMeasured
 from rcnn.inference.output_files import OutputFiles, noted
-from rcnn.io.atomic import write_atomically, write_image
+from rcnn.io.picture_files import write_image
 from rcnn.structures import Array, Instances, merge
 
 if TYPE_CHECKING:
@@ -132,10 +131,7 @@ def write_map(classes: Array, names: Sequence[str], path: Path) -> Path:
     """Write classes of pixels ``[H, W]`` as a palette PNG: their numbers, in the overlay's colours."""
     image = Image.fromarray(classes.astype(np.uint8)).convert("P")
     image.putpalette([value for colour in semantic_colours(names) for value in colour or (0, 0, 0)])
-    content = io.BytesIO()
-    image.save(content, "PNG", compress_level=1)
-    write_atomically(path, content.getvalue())
-    return path
+    return write_image(image, path)
 
 
 def overlay_names(image_ids: Sequence[str]) -> dict[str, str]:

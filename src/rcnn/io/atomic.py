@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from PIL import Image
-
 
 STDOUT = "-"
 PART_ENDING = ".part"
@@ -70,18 +64,3 @@ def write_atomically(path: Path, content: bytes, *, writer: str = "") -> None:
             error.filename = str(path)  # the file that the user knows of
             error.filename2 = None
         raise
-
-
-def write_image(image: Image.Image, path: Path) -> Path:
-    """Write ``image`` as ``.png`` or ``.jpg`` as :func:`write_atomically` does."""
-    # Speed over size: an overlay is looked at once.
-    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-    if kind == "PNG" and image.mode == "RGB":
-        from rcnn.io.png import encode_png  # NumPy, which the command line starts without
-
-        write_atomically(path, encode_png(image))
-        return path
-    content = io.BytesIO()
-    image.save(content, kind, compress_level=1, quality=92)
-    write_atomically(path, content.getvalue())
-    return path

@@ -21,9 +21,10 @@ from rcnn.draw import (
     palette,
     readable_scale,
 )
-from rcnn.io.atomic import write_atomically, write_image
+from rcnn.io.atomic import write_atomically
 from rcnn.io.escaping import for_csv
 from rcnn.io.images import to_bytes
+from rcnn.io.picture_files import write_image
 from rcnn.lettering import Colour
 from rcnn.structures.coco import file_of, results_of
 from rcnn.structures.masks import Masks, Size, as_index_list

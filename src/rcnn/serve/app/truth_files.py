@@ -16,7 +16,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from rcnn.data.formats.coco_panoptic import PanopticWriter
-from rcnn.io.atomic import write_atomically, write_image
+from rcnn.io.atomic import write_atomically
+from rcnn.io.picture_files import write_image
 from rcnn.serve.app.collection import ANNOTATIONS, Collection, Picture
 from rcnn.serve.app.partition import partition_of, with_classes
 from rcnn.structures import Instances, Size, Skeleton

@@ -1,13 +1,17 @@
-"""PNG files of pictures to look at, in less than half of the time that Pillow takes."""
+"""Files of pictures to look at: soon written rather than small."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from rcnn.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,8 +21,20 @@ BITS, TRUE_COLOUR = 8, 2
 UP = 2  # the filter: each byte less the one above it
 
 
+def write_image(image: Image.Image, path: Path) -> Path:
+    """Write ``image`` as ``.png`` or ``.jpg`` as :func:`rcnn.io.atomic.write_atomically` does."""
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    if kind == "PNG" and image.mode == "RGB":
+        write_atomically(path, encode_png(image))
+        return path
+    content = io.BytesIO()
+    image.save(content, kind, compress_level=1, quality=92)
+    write_atomically(path, content.getvalue())
+    return path
+
+
 def encode_png(image: Image.Image) -> bytes:
-    """A PNG file of an RGB picture, without metadata.
+    """A PNG file of an RGB picture, without metadata, in less than half of the time that Pillow takes.
 
     Every row has the same filter, and only runs of one byte are shortened, besides Huffman's code: filtered
     photographs have little else that repeats, and the search for it is what takes the time.

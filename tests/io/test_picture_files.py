@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from rcnn.io.png import encode_png
+from rcnn.io.picture_files import encode_png
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 1), (64, 48), (300, 1067)])
