@@ -6,7 +6,6 @@ import hashlib
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from rcnn.bulk.job import Job, JobError, begun_job, model_digest
 from rcnn.bulk.manifest import MANIFEST, shard_addresses
 from rcnn.bulk.results import Row, error_row, part_of, read_rows, row_of, write_rows
 from rcnn.bulk.storage import Place, as_local_file, is_remote, local_path
+from rcnn.io.ahead import ahead, working_threads
 from rcnn.io.images import read_image
 from rcnn.io.reading import READING, reason_of
 from rcnn.loading import load
@@ -135,18 +135,14 @@ class ShardWorker:
     def _predicted(self, addresses: Sequence[str]) -> Iterator[Row]:
         """The rows of images; the next ones are read while the network computes."""
         size = self.options.batch_size
-        with ThreadPoolExecutor(1) as threads:
-            waiting = iter(addresses)
-            ahead = [threads.submit(self._read, a) for a in islice(waiting, max(READ_AHEAD, size))]
-            while ahead:
-                batch, ahead = ahead[:size], ahead[size:]
-                ahead += [threads.submit(self._read, a) for a in islice(waiting, len(batch))]
+        with working_threads(1) as pool:
+            read = ahead(pool, self._read, addresses, max(READ_AHEAD, size))
+            while batch := list(islice(read, size)):
                 yield from self._rows(batch)
 
-    def _rows(self, batch: Sequence[Future[_Read]]) -> Iterator[Row]:
-        read = [one.result() for one in batch]
-        usable = [one for one in read if one.pixels is not None]
-        for bad in (one for one in read if one.pixels is None):
+    def _rows(self, batch: Sequence[_Read]) -> Iterator[Row]:
+        usable = [one for one in batch if one.pixels is not None]
+        for bad in (one for one in batch if one.pixels is None):
             yield error_row(bad.address, bad.sha256, bad.error)
         options = self.job.options
         asked: dict[str, Any] = {
@@ -162,9 +158,8 @@ class ShardWorker:
             if len(usable) == 1:
                 yield error_row(usable[0].address, usable[0].sha256, _explained(error))
                 return
-            for alone in batch:
-                if alone.result().pixels is not None:
-                    yield from self._rows([alone])
+            for alone in usable:
+                yield from self._rows([alone])
             return
         for one, objects in zip(usable, found, strict=True):
             yield row_of(one.address, one.sha256 or "", objects, options["outlines"])
