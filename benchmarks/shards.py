@@ -102,7 +102,7 @@ class Memory(threading.Thread):
 
 
 def memory(process: str) -> list[float]:
-    """Of a process, in MB: most resident so far; now without mapped files; now shared with none."""
+    """The peak of a process's memory, what it has now besides mapped files, and what it shares with none: MB."""
     status = Path(f"/proc/{process}/status").read_text()
     resident, anonymous = (int(status.partition(f"{key}:")[2].split()[0]) for key in ("VmHWM", "RssAnon"))
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
@@ -150,7 +150,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--files", type=int, default=5_000)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--rounds", type=int, default=3, help="of the feed from shards and from files")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="how often the feed from shards and from files is measured"
+    )
     parser.add_argument("--folder", type=Path, help="where to write; kept, and used again if it is there")
     parser.add_argument("--feed", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
