@@ -19,7 +19,7 @@ from rcnn.device import (
     depthwise_fraction,
     exact_float,
     fast_bfloat16,
-    is_read_late,
+    has_own_memory,
     keep_freed_memory,
     return_freed_memory,
     training_precision,
@@ -163,7 +163,7 @@ def test_mps_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert choose_device(None).type == "cpu"
     assert exact_float(device) == torch.float32
     assert exact_float(torch.device("cuda")) == exact_float(torch.device("cpu")) == torch.float64
-    assert not is_read_late(device)
+    assert not has_own_memory(device)
     assert training_precision(device) == auto_precision(device, DENSE) == "float32"
     with autocast(device, "float32"):
         assert not torch.is_autocast_enabled("mps")

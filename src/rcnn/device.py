@@ -89,8 +89,8 @@ def exact_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
-def is_read_late(device: torch.device) -> bool:
-    """Whether the host reads the results of a step while the device is at work on the next."""
+def has_own_memory(device: torch.device) -> bool:
+    """Whether a device has memory of its own, which pinned memory is copied to while the host goes on."""
     return device.type in PINNING
 
 
@@ -100,14 +100,9 @@ def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     A copy from pageable memory lets the host wait until everything before it is done.
     """
     target = torch.device(device)
-    if tensor.device.type != "cpu" or target.type not in PINNING:
+    if tensor.device.type != "cpu" or not has_own_memory(target):
         return tensor.to(target)
     return tensor.pin_memory().to(target, non_blocking=True)
-
-
-def has_own_memory(device: torch.device) -> bool:
-    """Whether a device has memory of its own, which pinned memory is copied to."""
-    return device.type in PINNING
 
 
 def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
@@ -130,9 +125,9 @@ class HostCopy:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         """Begin to copy."""
         self._copies = [
-            tensor.detach().to("cpu", non_blocking=is_read_late(tensor.device)) for tensor in tensors
+            tensor.detach().to("cpu", non_blocking=has_own_memory(tensor.device)) for tensor in tensors
         ]
-        kinds = {tensor.device.type for tensor in tensors if is_read_late(tensor.device)} - {"meta"}
+        kinds = {tensor.device.type for tensor in tensors if has_own_memory(tensor.device)} - {"meta"}
         self._arrived = [torch.Event(kind) for kind in kinds]
         for event in self._arrived:
             event.record()

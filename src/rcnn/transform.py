@@ -101,6 +101,12 @@ class Transform:
             factor = min(factor, self.max_long_side / max(size))
         return factor
 
+    def factors(self, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """As :meth:`factor`, of many images: ``[I]`` for their sizes ``[I, 2]``, of which few differ."""
+        kinds, of_image = np.unique(sizes, axis=0, return_inverse=True)
+        found = np.array([self.factor((height, width)) for height, width in kinds.tolist()], np.float64)
+        return found[of_image.reshape(-1)]
+
     def resized(self, size: Size) -> Size:
         """The (height, width) of an image of ``size`` after resizing; at least one pixel."""
         factor = self.factor(size)

@@ -18,9 +18,8 @@ def choose_held_out(data: Dataset, count: int, seed: int) -> list[int]:
     classes = ImageClasses(data)
     held: list[int] = []
     for i in order:
-        if len(held) < count and classes.stay_without([i]):
+        if len(held) < count and classes.take([i]):
             held.append(i)
-            classes.take([i])
     return sorted(held or order[:1])
 
 
@@ -54,9 +53,8 @@ def choose_by_content(
         if held and place >= fraction:
             break
         copies = images[ends[number - 1] if number else 0 : ends[number]].tolist()
-        if classes.stay_without(copies):
+        if classes.take(copies):
             held += copies
-            classes.take(copies)
     if held or not len(order):
         return sorted(held)
     first: list[int] = np.flatnonzero(which == free[order[0]]).tolist()
@@ -82,16 +80,12 @@ class ImageClasses:
         pairs = np.unique(objects.images[real] * names + self._labels)
         self.left = np.bincount(pairs % names, minlength=names)
 
-    def lost(self, images: Sequence[int]) -> Counter[int]:
-        """In how many of some images there is each class."""
+    def take(self, images: Sequence[int]) -> bool:
+        """Count some images as gone, if every class of theirs is in others that are left; whether it is."""
         own = (self._labels[self._first[i] : self._first[i + 1]].tolist() for i in images)
-        return Counter(label for labels in own for label in set(labels))
-
-    def stay_without(self, images: Sequence[int]) -> bool:
-        """Whether every class of some images is in others that are left, too."""
-        return all(self.left[label] > count for label, count in self.lost(images).items())
-
-    def take(self, images: Sequence[int]) -> None:
-        """Count some images as gone."""
-        for label, count in self.lost(images).items():
+        lost = Counter(label for labels in own for label in set(labels))
+        if any(self.left[label] <= count for label, count in lost.items()):
+            return False
+        for label, count in lost.items():
             self.left[label] -= count
+        return True

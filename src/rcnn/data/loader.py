@@ -185,8 +185,8 @@ class Batches:
         if self.views or self.augment.rotate90:  # all of one size; turned at random
             return None
         sizes = self.dataset.objects.sizes
-        factors = np.array([self.transform.factor((h, w)) for h, w in sizes.tolist()]).reshape(-1, 1)
-        return upright_views(np.minimum(sizes * factors, self.augment.crop), self.batch_size)
+        shown = sizes * self.transform.factors(sizes)[:, None]
+        return upright_views(np.minimum(shown, self.augment.crop), self.batch_size)
 
     @property
     def later(self) -> bool:

@@ -12,14 +12,13 @@ Conversions:
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -206,7 +205,7 @@ def _as_many(pixels: npt.NDArray[np.uint8], channels: int | None, path: Path) ->
 @contextmanager
 def _source(path: Path, content: bytes | None = None) -> Iterator[OpenTiff | Image.Image]:
     """An image file with its header read, by tifffile or Pillow; problems raise an :class:`ImageError`."""
-    with pillow_files.file_errors(path, content), _opened(path, content) as file:
+    with pillow_files.file_errors(path, content), pillow_files.opened_bytes(path, content) as file:
         head = file.read(pillow_files.HEAD)
         if head.startswith(TIFF_MARKS):
             from rcnn.io.tiff import opened_tiff  # half a second that most have no use for
@@ -216,10 +215,6 @@ def _source(path: Path, content: bytes | None = None) -> Iterator[OpenTiff | Ima
         else:
             with pillow_files.opened_file(path, file, head) as image:
                 yield image
-
-
-def _opened(path: Path, content: bytes | None) -> BinaryIO:
-    return path.open("rb") if content is None else io.BytesIO(content)
 
 
 def _tiff_header(tif: OpenTiff, reading: Reading) -> ImageHeader:

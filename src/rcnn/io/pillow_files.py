@@ -113,6 +113,11 @@ def check_pixels(path: Path | str, size: tuple[int, int], max_pixels: int | None
         )
 
 
+def opened_bytes(path: Path, content: bytes | None) -> BinaryIO:
+    """A file, or its content, to be read."""
+    return path.open("rb") if content is None else io.BytesIO(content)
+
+
 @contextmanager
 def file_errors(path: Path, content: bytes | None = None) -> Iterator[None]:
     """Whatever is raised while a file, or its content, is read, as an :class:`ImageError` that names it."""
@@ -137,7 +142,7 @@ def file_errors(path: Path, content: bytes | None = None) -> Iterator[None]:
 
 def _foreign(path: Path, content: bytes | None) -> str:
     """What a file is that is not an image, as far as its first bytes show."""
-    with path.open("rb") if content is None else io.BytesIO(content) as file:
+    with opened_bytes(path, content) as file:
         head = file.read(512)
     if not head:
         return "the file is empty"

@@ -261,13 +261,11 @@ def lost_process(error: BaseException) -> str | None:
     if world_size() == 1 or not isinstance(error, RuntimeError):
         return None
     text = str(error)
-    if any(words in text for words in (*_ENDED, *_SILENT)):
-        _lost.set()
     if any(words in text for words in _ENDED):
-        return f"process {rank()} stops, because another process of the run has ended"
-    if any(words in text for words in _SILENT):
-        return (
-            f"process {rank()} stops, because another process of the run does not answer (--step-timeout is "
-            "how long that is waited for)"
-        )
-    return None
+        reason = "another process of the run has ended"
+    elif any(words in text for words in _SILENT):
+        reason = "another process of the run does not answer (--step-timeout is how long that is waited for)"
+    else:
+        return None
+    _lost.set()
+    return f"process {rank()} stops, because {reason}"

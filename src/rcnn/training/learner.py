@@ -17,7 +17,7 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from rcnn.device import autocast, is_read_late
+from rcnn.device import autocast, has_own_memory
 from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.processes.group import world_size
 from rcnn.training.loss_scaling import LossScaling
@@ -40,7 +40,8 @@ class Learner:
         self.ema = WeightEMA(network, settings.ema)
         self.interpolation = WeightInterpolation(network, settings.interpolation)
         self.lr = 0.0  # of the latest step, for the heads
-        self.late = is_read_late(self.device)
+        # Whether steps are read while the device is at work on the next.
+        self.late = has_own_memory(self.device)
         self.parallel = _parallel(network, settings)
 
     def start_training(self) -> None:

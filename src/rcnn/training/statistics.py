@@ -80,9 +80,7 @@ class Statistics:
 
     def scaled(self, dataset: Dataset, transform: Transform) -> tuple[Statistics, Floats]:
         """Objects in the pixels of resized images, and the resize factor of each image."""
-        kinds, of_image = np.unique(dataset.objects.sizes, axis=0, return_inverse=True)
-        of_kinds = [transform.factor((height, width)) for height, width in kinds.tolist()]
-        factors = np.array(of_kinds, np.float64)[of_image.reshape(-1)]
+        factors = transform.factors(dataset.objects.sizes)
         of_object = factors[self.owner]
         return replace(self, sides=self.sides * of_object, longest=self.longest * of_object), factors
 
