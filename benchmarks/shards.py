@@ -102,7 +102,7 @@ class Memory(threading.Thread):
 
 
 def memory(process: str) -> list[float]:
-    """The peak of a process's memory, what it has now besides mapped files, and what it shares with none: MB."""
+    """MB of a process: the peak, what it has now besides mapped files, and what it shares with none."""
     status = Path(f"/proc/{process}/status").read_text()
     resident, anonymous = (int(status.partition(f"{key}:")[2].split()[0]) for key in ("VmHWM", "RssAnon"))
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
