@@ -1,10 +1,12 @@
 """The order of a data set in shards: all images once, from shard to shard, by seed and position alone."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rcnn.data import shard_blocks
 from rcnn.data.augment import Augment
 from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset
@@ -97,15 +99,12 @@ def made_of(data: Dataset) -> list[int]:
 
 
 def test_each_shard_is_read_about_once_per_epoch(shards: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        parquet_reader,
-        "_group",
-        parquet_reader.lru_cache(maxsize=OPEN_SHARDS)(parquet_reader._group.__wrapped__),
-    )
+    fetch = lru_cache(maxsize=OPEN_SHARDS)(shard_blocks.fetched.__wrapped__)
+    monkeypatch.setattr(parquet_reader, "fetched", fetch)
     made = Batches(shards, Augment(crop=64, repeat=0.0), Transform(), 7, 4, 0, 4)
     for position in range(len(shards)):
         made.sample(position)
-    assert parquet_reader._group.cache_info().misses == 9, "the number of shards"
+    assert fetch.cache_info().misses == 9, "the number of shards"
 
 
 def test_objects_are_those_of_the_records(shards: Dataset) -> None:

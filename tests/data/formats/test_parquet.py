@@ -13,8 +13,8 @@ from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset
 from rcnn.data.formats import parquet_shards
 from rcnn.data.formats.open import open_data
-from rcnn.data.formats.parquet_reader import _group
 from rcnn.data.hold_out import choose_by_content
+from rcnn.data.shard_blocks import fetched
 from rcnn.data.shapes import draw_shapes
 from rcnn.data.twins import content_digests
 from rcnn.structures import Instances, Masks, Skeleton
@@ -155,7 +155,7 @@ def test_an_image_is_fetched_with_a_few_megabytes_of_neighbours(
     draw_shapes(9, size=(40, 60)).write(tmp_path / "data")
     data = open_data(tmp_path / "data")
     largest = max(record.path.stat().st_size for record in data.records)
-    monkeypatch.setattr(parquet_shards, "GROUP_BYTES", 3 * largest)
+    monkeypatch.setattr(parquet_shards, "BLOCK_BYTES", 3 * largest)
     convert(data, tmp_path / "out", to="parquet")
     file = pq.ParquetFile(tmp_path / "out" / "00000000.parquet").metadata
     groups = [file.row_group(number).num_rows for number in range(file.num_row_groups)]
@@ -222,7 +222,7 @@ def test_masks_that_do_not_fit_are_refused_where_they_are_read(shard: Path) -> N
     rows = table.to_pylist()
     rows[0]["masks"][0] = [5]
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
-    _group.cache_clear()
+    fetched.cache_clear()
     data = open_data(shard.parent)
     with pytest.raises(ValueError, match=r"00000000.parquet: row 0 of group 0: its masks do not fit"):
         data.records[0].load_truth()
@@ -266,6 +266,6 @@ def test_an_image_that_cannot_be_decoded_is_named(shard: Path) -> None:
     name = rows[1]["name"].decode()
     rows[1]["image"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
-    _group.cache_clear()
+    fetched.cache_clear()
     with pytest.raises(ValueError, match=rf"00000000.parquet.{name}: this is not an image"):
         open_data(shard.parent).records[1].load_image()

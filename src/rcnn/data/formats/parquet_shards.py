@@ -9,31 +9,22 @@ Legend: I images, N objects, K keypoints per object.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from rcnn.data.formats.writer import Described, DroppedContent, Item, Writer
+from rcnn.data.formats.shard_rows import FLAGS, ShardWriter, map_content, meaning_of, small_columns
+from rcnn.data.formats.writer import Described, DroppedContent, Item
+from rcnn.data.shard_blocks import BLOCK_BYTES
 from rcnn.extras import install_command
-from rcnn.structures import Instances, Skeleton
+from rcnn.structures import Masks
 from rcnn.structures.masks import column_runs
 
 KEY = b"rcnn.data"  # of the schema's metadata
-VERSION = 1
 ENDING = ".parquet"
 TAIL_BYTES = 1 << 20  # of a file, in which its metadata are
 SHARD_BYTES = 32 * 2**20  # of images in a file
 SHARD_ROWS = 10_000
-GROUP_BYTES = 4 * 2**20  # of images in a group of rows, which is what is read at once
-FLAGS = ("crowd", "difficult", "has_mask")
 
 
 def parquet_modules() -> tuple[Any, Any]:
@@ -72,8 +63,8 @@ def _has_key(file: Path) -> bool:
         return False
 
 
-def schema(meaning: Mapping[str, Any]) -> Any:
-    """The columns; ``meaning`` goes into the metadata as JSON."""
+def schema(meaning: str) -> Any:
+    """The columns; ``meaning`` goes into the metadata."""
     pa, _ = parquet_modules()
     numbers, flags = pa.list_(pa.float32()), pa.list_(pa.bool_())
     return pa.schema(
@@ -94,28 +85,12 @@ def schema(meaning: Mapping[str, Any]) -> Any:
             ("masks", pa.list_(pa.list_(pa.int32()))),
             ("semantic", pa.large_binary()),
         ],
-        metadata={KEY: json.dumps({"version": VERSION, **meaning}).encode()},
+        metadata={KEY: meaning.encode()},
     )
 
 
-def meaning_of(dataset: Any) -> dict[str, Any]:
-    """What labels, ids and keypoints of a data set mean."""
-    skeleton: Skeleton | None = dataset.skeleton
-    return {
-        "class_names": list(dataset.class_names),
-        "category_ids": list(dataset.category_ids),
-        "semantic_names": list(getattr(dataset, "semantic_names", ())),
-        "semantic_ids": list(getattr(dataset, "semantic_ids", ())),
-        "skeleton": None if skeleton is None else asdict(skeleton),
-    }
-
-
-class ParquetWriter(Writer):
+class ParquetWriter(ShardWriter):
     """Writes data sets as Parquet shards; a file is complete before the next one begins."""
-
-    holds = frozenset({"crowds", "difficult", "outlines", "keypoints"})
-    image_folder: ClassVar[str] = ".images"  # where they are copied to, and taken from again
-    for_predictions: ClassVar[bool] = False
 
     def __init__(self, folder: Path, dataset: Described, dropped: DroppedContent) -> None:
         super().__init__(folder, dataset, dropped)
@@ -123,26 +98,17 @@ class ParquetWriter(Writer):
         self.rows: list[dict[str, Any]] = []
         self.bytes = self.shards = 0
 
-    def sifted(self, item: Item) -> Item:
-        """The image as it is: nothing is lost."""
-        return item
-
-    def write(self, item: Item) -> None:
-        """Add the row of an image, whose file then is in it."""
-        content = item.image.read_bytes()
-        item.image.unlink()
+    def put(self, item: Item, content: bytes) -> None:
+        """Add the row of an image."""
         self.rows.append(_row(item, content))
         self.bytes += len(content)
         if self.bytes >= SHARD_BYTES or len(self.rows) >= SHARD_ROWS:
             self.write_shard()
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Write the last file."""
         if self.rows or not self.shards:
             self.write_shard()
-        copies = self.folder / self.image_folder
-        if copies.is_dir():
-            copies.rmdir()
 
     def write_shard(self) -> None:
         """Write the rows so far as one file."""
@@ -150,7 +116,7 @@ class ParquetWriter(Writer):
         table = pa.Table.from_pylist(self.rows, schema=self.schema)
         own = {name: "none" if name in ("image", "semantic") else "zstd" for name in table.column_names}
         target = self.folder / f"{self.shards:08d}{ENDING}"
-        groups = max(1, round(self.bytes / GROUP_BYTES))
+        groups = max(1, round(self.bytes / BLOCK_BYTES))
         rows = max(1, math.ceil(len(self.rows) / groups))
         pq.write_table(table, target, compression=own, row_group_size=rows)
         self.rows, self.bytes, self.shards = [], 0, self.shards + 1
@@ -158,36 +124,17 @@ class ParquetWriter(Writer):
 
 def _row(item: Item, content: bytes) -> dict[str, Any]:
     truth = item.truth
-    height, width = truth.size
-    row: dict[str, Any] = {
-        "name": item.image.name.encode("utf-8", "surrogateescape"),
-        "id": json.dumps(item.image_id),
-        "image": content,
-        "digest": hashlib.blake2b(content, digest_size=16).hexdigest(),
-        "height": height,
-        "width": width,
-        "boxes": truth.boxes.reshape(-1),
-        "labels": truth.labels.astype(np.int32),
-        "drawn": truth.masks is not None,
-        "mapped": truth.semantic is not None,
-    }
-    for name in ("areas", "keypoints", *FLAGS):
-        value = getattr(truth, name)
-        row[name] = None if value is None else value.reshape(-1)
+    name = item.image.name.encode("utf-8", "surrogateescape")
+    row = {**small_columns(item, content), "name": name, "image": content}
     if truth.masks is not None:
-        row["masks"] = _counts(truth)
+        row["masks"] = _counts(truth.masks)
     if truth.semantic is not None:
-        stored = io.BytesIO()
-        small = truth.semantic.max(initial=0) <= np.iinfo(np.uint8).max
-        Image.fromarray(truth.semantic.astype(np.uint8 if small else np.uint16)).save(stored, "PNG")
-        row["semantic"] = stored.getvalue()
+        row["semantic"] = map_content(truth.semantic)
     return row
 
 
-def _counts(truth: Instances) -> list[list[int]]:
+def _counts(masks: Masks) -> list[list[int]]:
     """COCO's run-length counts of each mask."""
-    masks = truth.masks
-    assert masks is not None
     windows = masks.windows.tolist()
     return [
         column_runs(patch, y, x, *masks.size)
