@@ -10,7 +10,7 @@ from rcnn.data import shard_blocks
 from rcnn.data.augment import Augment
 from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats import parquet_reader, parquet_shards
+from rcnn.data.formats import parquet_reader, parquet_shards, tar_places, webdataset_writer
 from rcnn.data.formats.open import open_data
 from rcnn.data.geometry import TrainingSample
 from rcnn.data.loader import Batches, training_batches
@@ -60,11 +60,13 @@ def test_images_are_mixed_among_shards() -> None:
     assert changes.mean() > 0.6, "three of four neighbours are of another shard"
 
 
-@pytest.fixture
-def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    pytest.importorskip("pyarrow", reason="needs the extra bulk")
+@pytest.fixture(params=["parquet", "webdataset"])
+def shards(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra bulk")
     monkeypatch.setattr(parquet_shards, "SHARD_ROWS", 3)
-    convert(tiny_shapes(26).write(tmp_path / "files"), tmp_path / "shards", to="parquet")
+    monkeypatch.setattr(webdataset_writer, "SHARD_SAMPLES", 3)
+    convert(tiny_shapes(26).write(tmp_path / "files"), tmp_path / "shards", to=request.param)
     return open_data(tmp_path / "shards")
 
 
@@ -100,7 +102,8 @@ def made_of(data: Dataset) -> list[int]:
 
 def test_each_shard_is_read_about_once_per_epoch(shards: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch = lru_cache(maxsize=OPEN_SHARDS)(shard_blocks.fetched.__wrapped__)
-    monkeypatch.setattr(parquet_reader, "fetched", fetch)
+    for module in (parquet_reader, tar_places):
+        monkeypatch.setattr(module, "fetched", fetch)
     made = Batches(shards, Augment(crop=64, repeat=0.0), Transform(), 7, 4, 0, 4)
     for position in range(len(shards)):
         made.sample(position)

@@ -35,7 +35,11 @@ UNRELATED: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("length", [256, 5000])
 @pytest.mark.parametrize(
     "to",
-    [to for to in writable() if to not in ("masks", "labels", "labelme", "geojson", "imagej", "parquet")],
+    [
+        to
+        for to in writable()
+        if to not in ("masks", "labels", "labelme", "geojson", "imagej", "parquet", "webdataset")
+    ],
 )
 def test_a_name_that_is_too_long_for_a_file(to: str, length: int, tmp_path: Path) -> None:
     """An entry for an image that cannot be there is a missing image; the others are used."""

@@ -256,6 +256,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "fiftyone": other.fiftyone,
     "cell-tracking": other.cell_tracking,
     "parquet": written("parquet"),
+    "webdataset": written("webdataset"),
 }
 """By key of ``rcnn.data.formats.registry.FORMATS``: each makes a data set in a folder; the path to open."""
 MORE_MAKERS: dict[str, tuple[str, Callable[[Path], Path]]] = {

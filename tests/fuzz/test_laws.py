@@ -197,6 +197,7 @@ def test_settings_are_read_back_equal(short: int | None, scale: float, mean: lis
 OUTLINES = {
     "coco",
     "parquet",
+    "webdataset",
     "masks",
     "labels",
     "cvat",

@@ -269,13 +269,17 @@ class DatasetBuilder:
             return None
         return self.add(Picture(path, size, image_id))
 
-    def note_unsized(self, path: Path) -> None:
+    def note_unsized(self, path: Path, content: bytes | None = None) -> None:
         """Note an image whose annotation lacks its size, although the format has a place for it.
 
         With the size, it is known whether an image that EXIF turns was annotated turned.
+
+        Args:
+            path: the image file.
+            content: of the file, if it is inside another one.
         """
         with suppress(ImageError):
-            height, width = (header := image_header(path)).size
+            height, width = (header := image_header(path, content=content)).size
             if header.orientation >= TRANSPOSED and height != width and current_reading().exif is None:
                 self.unsized.append(path)
 

@@ -20,6 +20,7 @@ from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.annotated import UNNAMED
 from rcnn.data.formats.registry import find_format, format_key, formats, writable
 from rcnn.data.formats.writer import LOST_FILE, Described, DroppedContent, Item, Writer
+from rcnn.data.stored_images import stored_image
 from rcnn.io.destinations import refuse_unwritable_folder
 from rcnn.io.escaping import for_terminal
 from rcnn.io.folders import has_content
@@ -169,7 +170,7 @@ def needs_outlines(write: object) -> bool:
 def file_name(record: Record, taken: set[str]) -> str:
     """The name of an image in a folder of all images, which is added to ``taken``.
 
-    An image that is no file, or is not turned as its EXIF says, becomes a PNG.
+    An image that is no file, not even inside another, or is not turned as its EXIF says, becomes a PNG.
     """
     return _own_name(record.path.with_suffix(".png") if _is_drawn(record) else record.path, taken)
 
@@ -191,18 +192,22 @@ def copy_image(record: Record, target: Path, copy: Path | None = None) -> None:
             shutil.copyfile(copy, target)
     elif _is_drawn(record):
         Image.fromarray(record.load_image()).save(target)
+    elif (stored := stored_image(record.image)) is not None:
+        target.write_bytes(stored.content())
     else:
         shutil.copyfile(record.path, target)
 
 
 def _is_drawn(record: Record) -> bool:
     """Whether there is no file, or its pixels count as stored, though programs that know EXIF turn them."""
-    if record.image is not None:
+    stored = stored_image(record.image)
+    if record.image is not None and stored is None:
         return True
     if record.reading.exif != "stored":
         return False
     try:
-        return image_header(record.path, record.reading).orientation != 1
+        content = None if stored is None else stored.content()
+        return image_header(record.path, record.reading, content).orientation != 1
     except ImageError:  # said where the image is read
         return False
 

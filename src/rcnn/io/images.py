@@ -92,7 +92,9 @@ class ImageHeader:
     own_channels: int = 3
 
 
-def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeader:
+def image_header(
+    path: str | Path, reading: Reading | None = None, content: bytes | None = None
+) -> ImageHeader:
     """What an image file is, from its header alone.
 
     Only a PNG with text chunks is decoded: its rotation may be stored after the pixels.
@@ -100,12 +102,13 @@ def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeade
     Args:
         path: the file.
         reading: how it will be read; None: as the data set that is being opened.
+        content: of the file, if it is inside another one; ``path`` then names it.
 
     Raises:
         ImageError: no such file, not an image, or one that the reading does not fit.
     """
     path, reading = Path(path), reading or current_reading()
-    with _source(path) as image:
+    with _source(path, content) as image:
         if not isinstance(image, Image.Image):
             return _tiff_header(image, reading)
         size = image.height, image.width
@@ -119,9 +122,9 @@ def image_header(path: str | Path, reading: Reading | None = None) -> ImageHeade
     return ImageHeader(size, channels, found, own_channels=1 if gray else 3)
 
 
-def image_size(path: str | Path, reading: Reading | None = None) -> Size:
+def image_size(path: str | Path, reading: Reading | None = None, content: bytes | None = None) -> Size:
     """(height, width) of an image; arguments and errors as for :func:`image_header`."""
-    return image_header(path, reading).size
+    return image_header(path, reading, content).size
 
 
 def read_image(

@@ -80,9 +80,18 @@ def read_coco(json_path: str | Path, images: str | Path | None = None) -> Datase
             "rcnn.open_data reads both."
         )
     builder = DatasetBuilder("coco", path, "crowd", "outlines")
-    reader = _Reader(builder, content, image_folder(path, content["images"], images))
+    reader = _reader(builder, content, image_folder(path, content["images"], images))
     read_skeleton(builder, reader.categories, content["annotations"])
     return reader.read(content["annotations"])
+
+
+def _reader(builder: DatasetBuilder, content: dict[str, list[Any]], folder: Path) -> CocoReader:
+    """A reader of the annotations of a file, which knows its categories and images."""
+    categories = tuple(usable_categories(builder, content["categories"]))
+    images = CocoImages(builder, folder)
+    reader = CocoReader(builder, categories, images)
+    images.read(content["images"])
+    return reader
 
 
 def _read_large(path: Path, images: str | Path | None) -> Dataset:
@@ -96,7 +105,7 @@ def _read_large(path: Path, images: str | Path | None) -> Dataset:
         try:
             content, annotations = streamed_lists(path)
             builder = FlatBuilder("coco", path, "crowd", "outlines", folder=folder)
-            reader = _Reader(builder, content, image_folder(path, content["images"], images))
+            reader = _reader(builder, content, image_folder(path, content["images"], images))
             read_skeleton(builder, reader.categories, ())
             has_skeleton = builder.skeleton is not None
             dataset = reader.read(annotations, partial(_streamable, has_skeleton=has_skeleton))
@@ -128,26 +137,35 @@ def declare_categories(builder: DatasetBuilder, content: dict[str, list[Any]]) -
     return categories.labels
 
 
-class _Reader:
-    """Collects the usable content of an instances file, and all problems.
+class CocoReader:
+    """Collects usable annotations of instances, and all problems.
 
     Attributes:
         categories: the usable ones, with their places in the file.
+        known: their ids.
+        images: the usable images.
         plain: takes the annotations that need no closer look.
     """
 
-    def __init__(self, builder: DatasetBuilder, content: dict[str, list[Any]], folder: Path) -> None:
+    def __init__(
+        self, builder: DatasetBuilder, categories: Sequence[tuple[str, Entry]], images: CocoImages
+    ) -> None:
+        """A reader of annotations that have these categories and images."""
         self.builder = builder
         self.suspicions = Suspicions(self.builder)
         self.crowds = CrowdMarks(self.builder)
         self.repeated: list[str] = []  # ids that occur again
         self.turned: list[str] = []  # annotations with a rotated box
-        self.categories = tuple(usable_categories(builder, content["categories"]))
+        self.categories = tuple(categories)
         self.known = {entry["id"] for _, entry in self.categories}
         self.undeclared: dict[tuple[Path, int], list[str]] = {}  # annotations by image and category
-        self.images = CocoImages(self.builder, folder)
-        self.images.read(content["images"])
+        self.images = images
         self.plain = PlainAnnotations(builder, self.suspicions, self.images.pictures, self.known)
+
+    def declare(self, place: str, entry: Entry) -> None:
+        """Add a usable category, while annotations are being read."""
+        self.categories = (*self.categories, (place, entry))
+        self.known.add(entry["id"])
 
     def read(self, entries: Iterable[Any], look: Callable[[Any], None] | None = None) -> Dataset:
         """Read all annotations, report what concerns many of them once, and build the data set.

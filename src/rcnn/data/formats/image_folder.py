@@ -76,7 +76,7 @@ def _read(
     picture = objects.find(name, place=place)
     if picture is None or not objects.is_new(picture, place, seen):
         return
-    found = _objects(entry)
+    found = objects_of(entry)
     if found is None:
         what = f"Expected lists of equal length as boxes and categories; found {entry.get('objects')!r:.60}."
         objects.wrong(picture, place, what)
@@ -85,7 +85,7 @@ def _read(
         _draw(objects, suspicions, picture, f"{place}, object {index}", (box, label, crowd))
 
 
-def _objects(entry: Mapping[str, Any]) -> list[tuple[Any, Any, Any]] | None:
+def objects_of(entry: Mapping[str, Any]) -> list[tuple[Any, Any, Any]] | None:
     """Box, category and crowd of each object; None if they do not belong together."""
     whole = entry["objects"] if entry.get("objects") is not None else entry
     if isinstance(whole, str):  # as tables write it

@@ -199,9 +199,7 @@ class RowGroup(Block):
         """Its large columns, a table."""
         with _explained(Path(self.file)):
             opened = _opened(Path(self.file))
-            return opened.read_row_group(
-                self.number, columns=list(LARGE), use_threads=False
-            ).combine_chunks()
+            return opened.read_row_group(self.number, columns=list(LARGE), use_threads=False).combine_chunks()
 
 
 @dataclass(frozen=True)

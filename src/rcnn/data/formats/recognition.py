@@ -8,6 +8,7 @@ in
     DATA/train_images/ with DATA/train_masks/   and the same for val
     DATA/data.yaml                              with several splits
     DATA/annotations/instances_train.json       and one for val; also .csv and .xml
+    DATA/train-000000.tar                       and val-000000.tar, WebDataset's shards
     DATA/ImageSets/Main/train.txt               and val.txt, of Pascal VOC; or ImageSets/Segmentation
 """
 
@@ -30,6 +31,7 @@ from rcnn.data.formats.folders import (
 )
 from rcnn.data.formats.label_kinds import ClassNumbersError
 from rcnn.data.formats.registry import Format, formats
+from rcnn.data.formats.tar_shards import split_patterns
 from rcnn.data.formats.voc import listed_names
 from rcnn.data.formats.yolo_settings import existing_splits
 from rcnn.io.images import image_files, visible_files
@@ -174,6 +176,7 @@ def _splits_in(source: Path) -> dict[str, SplitPlace]:
 
 def _places_of_splits(source: Path) -> Iterator[list[Path]]:
     """Files or folders that could be the splits of one data set."""
+    yield split_patterns(source)
     yield subfolders(source)
     for folder in subfolders(source):
         if is_image_folder(folder.name):

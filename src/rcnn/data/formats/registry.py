@@ -48,6 +48,8 @@ from rcnn.data.formats import (
     voc,
     voc_masks,
     voc_writer,
+    webdataset_reader,
+    webdataset_writer,
     yolo,
     yolo_layout,
     yolo_writer,
@@ -415,6 +417,19 @@ FORMATS: dict[str, Any] = {
         title="Parquet shards",
         description=(
             "`DATA/*.parquet`, written by `rcnn data convert DATA OUT --to parquet`; needs the extra `bulk`"
+        ),
+        gives="boxes, masks, keypoints, semantic maps",
+    ),
+    "webdataset": Format(
+        name=webdataset_reader.NAME,
+        sizes=True,
+        read=webdataset_reader.read_webdataset,
+        sniff=webdataset_reader.is_webdataset,
+        write=webdataset_writer.WebdatasetWriter,
+        title="WebDataset",
+        description=(
+            "`DATA/*.tar`, or `shard-{000000..000099}.tar`: tar files with an image and its `.json` for each "
+            "key"
         ),
         gives="boxes, masks, keypoints, semantic maps",
     ),

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,11 @@ class StoredRow(ABC):
 
     @abstractmethod
     def value(self, column: str) -> Any:
-        """What is there: the bytes of the ``image``, the run-length counts of its ``masks``, or the PNG
-        (``semantic``) of the class of every pixel.
+        """What is there.
+
+        Args:
+            column: ``image``, the bytes of its file; ``masks``, COCO's run-length counts of each;
+                ``semantic``, the class of every pixel as a PNG.
 
         Raises:
             ValueError: the file cannot be read any more.
@@ -178,7 +182,7 @@ class ShardRecords(StoredRecords):
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The columns of several parts as one array each; what a part has is given up as soon as it is in them."""
+    """The columns of several parts as one array each; a part gives up what is in them."""
     found: dict[str, Any] = {}
     for name in list(parts[0]) if parts else ():
         values = [part.pop(name) for part in parts]
@@ -221,12 +225,12 @@ class RowImage(StoredImage):
     Attributes:
         row: where it is.
         name: of its file.
-        digest: of the bytes of its file.
+        digest: of the bytes of its file; None where it is not kept.
     """
 
     row: StoredRow
     name: str
-    digest: bytes
+    digest: bytes | None = None
 
     @property
     def path(self) -> Path:
@@ -240,8 +244,8 @@ class RowImage(StoredImage):
 
     @property
     def content_digest(self) -> str:
-        """As it is kept in the row."""
-        return self.digest.hex()
+        """As it is kept in the row, or of what is read."""
+        return (self.digest or blake2b(self.content(), digest_size=DIGEST_BYTES).digest()).hex()
 
     def content(self) -> bytes:
         """The bytes of the file.
@@ -272,4 +276,5 @@ def _semantic(row: StoredRow, size: tuple[int, int]) -> npt.NDArray[np.int64]:
                 raise ValueError(f"it is of {stored.height} x {stored.width} pixels")
             return np.asarray(stored).astype(np.int64)
     except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{row.file}: {row.place}: its classes of pixels cannot be read ({error})") from error
+        place = f"{row.file}: {row.place}"
+        raise ValueError(f"{place}: its classes of pixels cannot be read ({error})") from error

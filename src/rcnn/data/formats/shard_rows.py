@@ -1,4 +1,4 @@
-"""The row of an image in a shard, whatever kind of file the shard is: what is written of it, and what it means.
+"""The row of an image in a shard of any kind: what is written of it, and what it means.
 
 Legend: I images, N objects, K keypoints per object.
 """
