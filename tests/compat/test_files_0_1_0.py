@@ -113,7 +113,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unpacked(folder: Path) -> Path:
     """The archive's files in a folder, where runs find their data."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # before Python 3.11.4
+        archive.extractall(folder)
     # 0.1.0 took label images for pictures of the same name, which is fixed: its losses are those of labels.
     for file in (folder / "data" / "both" / "annotations").glob("*.png"):
         shutil.copy(file, folder / "data" / "both" / "images" / file.name)

@@ -30,7 +30,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     with tarfile.open(ARCHIVE) as archive:
         wanted = [m for m in archive.getmembers() if m.name.startswith(("models/", "exported/"))]
-        archive.extractall(folder, wanted, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # before Python 3.11.4
+        archive.extractall(folder, wanted)
     return folder
 
 

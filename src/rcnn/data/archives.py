@@ -87,7 +87,9 @@ def get_data(name: str, out: str | Path, say: Callable[[str], None] = print) -> 
 def _unpack(file: Path, folder: Path) -> None:
     try:
         with tarfile.open(file) as archive:
-            archive.extractall(folder, filter="data")  # refuses names that lead out of the folder
+            # Refuses names that lead out of the folder, from Python 3.11.4 on.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(folder)
     except tarfile.TarError as error:
         raise ValueError(f"{file} cannot be unpacked ({error}): delete it and try again") from error
 
