@@ -96,6 +96,15 @@ def test_only_images_padded_to_the_same_size_share_a_batch_and_all_come_back_in_
     ]  # fmt: skip
 
 
+def test_a_processor_sees_as_many_images_at_once_as_its_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rcnn.inference.detector.PIXELS_AT_ONCE", 2 * 64 * 64)
+    divided = detector()
+    images = [picture()] * 5 + [np.full((200, 200, 3), 200, np.uint8)] * 2
+    found = divided.predict(images, batch_size=8)
+    assert divided.network.batch_sizes == [2, 2, 1, 1, 1]
+    assert [f.size for f in found] == [(40, 60)] * 5 + [(200, 200)] * 2
+
+
 def test_results_are_arrays_like_any_other() -> None:
     (found,) = detector().predict(picture())
     found.boxes[:, 0] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, replace
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "bf16", "float32"]
 DEVICE_BATCH = 8  # images of one size that a GPU sees at once
+PIXELS_AT_ONCE = 400_000  # of a batch on a CPU: the maps of more leave its caches
 
 
 @dataclass(frozen=True)
@@ -204,8 +206,8 @@ class Detector:
             min_score: the lowest score returned; the detector's own where None.
             max_detections: the most objects per image; the model's setting where None.
             batch_size: images the network sees at once: those that are padded to the same size, within eight
-                batches; None: 8 on a GPU, 1 on a CPU, where more would not be faster. An image's result is
-                the same alone and in any batch.
+                batches, and on a CPU at most 400,000 pixels of them, as larger batches would be slower there;
+                None: 8 on a GPU, 1 on a CPU. An image's result is the same alone and in any batch.
             proposals: ``[P, 4]`` in pixels of each image, best first, for models that take external proposals
                 (the others ignore them); None searches for them with the model's own settings.
             on_error: ``raise``: an image that cannot be read ends the prediction; ``skip``: it has None in
@@ -261,15 +263,19 @@ class Detector:
     def find(self, images: Sequence[Prepared], request: Request) -> list[Found]:
         """What is found in images that can share a batch, in coordinates of the resized images.
 
-        A batch for which the device's memory is too small is halved.
+        A batch that fills more than the caches of a CPU, or than a device's memory, is divided.
         """
+        most = len(images)
+        if self.device.type == "cpu":
+            most = max(1, PIXELS_AT_ONCE // math.prod(self.transform.padded(images[0].seen_size)))
         try:
-            return self._find(images, request)
+            if len(images) <= most:
+                return self._find(images, request)
         except torch.cuda.OutOfMemoryError:
             if len(images) == 1:
                 raise
-        half = len(images) // 2
-        return [*self.find(images[:half], request), *self.find(images[half:], request)]
+            most = len(images) // 2
+        return [*self.find(images[:most], request), *self.find(images[most:], request)]
 
     @torch.no_grad()
     def _find(self, images: Sequence[Prepared], request: Request) -> list[Found]:
