@@ -16,7 +16,7 @@ from rcnn.structures.instances import (
     Instances,
     table,
 )
-from rcnn.structures.masks import Array, Masks, Rle, Size, as_index_list, column_runs
+from rcnn.structures.masks import Array, Masks, PackedMasks, Rle, Size, as_index_list, column_runs
 from rcnn.structures.outlines import Outline
 from rcnn.structures.panoptic import (
     OTHER,
@@ -39,6 +39,7 @@ __all__ = [
     "Masks",
     "MergeSettings",
     "Outline",
+    "PackedMasks",
     "Panoptic",
     "Rle",
     "Size",

@@ -15,6 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.structures.outlines import Outline, draw_polygon, trace
+from rcnn.structures.run_lengths import (
+    areas_of,
+    drawn,
+    from_text,
+    run_lengths,
+    starts_of,
+    to_text,
+)
 
 Array = npt.NDArray[Any]
 Size = tuple[int, int]
@@ -171,7 +179,7 @@ class Masks:
                 patch[y1 - top : y2 - top, x1 - left : x2 - left] |= own[i]
             patches.append(patch)
             origins.append((top, left))
-        return type(self).from_patches(patches, origins, self.size)
+        return Masks.from_patches(patches, origins, self.size)
 
     def dense(self) -> npt.NDArray[np.bool_]:
         """Full bitmaps, bool ``[N, H, W]``."""
@@ -213,17 +221,13 @@ class Masks:
 
     def rle(self) -> list[Rle]:
         """Compressed COCO run-length codes, ``counts`` as text; no full bitmap is made."""
-        from faster_coco_eval.core import mask as coco_mask
+        return self.packed().rle()
 
-        height, width = self.size
-        codes = []
-        for patch, (x, y, _, _) in zip(self.patches(), self.windows.tolist(), strict=True):
-            counts = column_runs(patch, y, x, height, width)
-            code = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
-            counts_text = code["counts"]
-            text = counts_text.decode("ascii") if isinstance(counts_text, bytes) else counts_text
-            codes.append({"size": [height, width], "counts": text})
-        return codes
+    def packed(self) -> PackedMasks:
+        """The same masks as run-length codes, which take a fraction of the memory."""
+        return PackedMasks(
+            *to_text(*run_lengths(self.patches(), self.windows, self.size)), self.windows, self.size
+        )
 
     def polygons(self) -> list[list[npt.NDArray[np.float64]]]:
         """The outer outlines of each mask along its pixels' borders, parts ``[K, 2]`` of x, y; no holes.
@@ -237,21 +241,118 @@ class Masks:
         ]
 
 
+class PackedMasks(Masks):
+    """Masks of one image as COCO's run-length codes, drawn each time that their pixels are asked for.
+
+    The 100 detections of a photograph take some 20 kB in place of a megabyte: this is how an evaluation holds
+    the masks of all images. Everything that :class:`Masks` offers gives the same results.
+
+    Attributes:
+        text: uint8 ``[B]``: the characters of all codes, one after the other.
+        ends: int64 ``[N]``: where in ``text`` the code of each mask ends.
+    """
+
+    text: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.int64]
+
+    def __init__(
+        self,
+        text: npt.NDArray[np.uint8],
+        ends: npt.NDArray[np.int64],
+        windows: npt.NDArray[np.int64],
+        size: Size,
+    ) -> None:
+        for name, value in (("text", text), ("ends", ends), ("windows", windows), ("size", size)):
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"PackedMasks({len(self)} masks of {self.size}, {self.text.nbytes} bytes)"
+
+    @classmethod
+    def empty(cls, size: Size) -> PackedMasks:
+        """No masks, on an image of ``size``."""
+        return Masks.empty(size).packed()
+
+    @classmethod
+    def from_patches(cls, patches: Sequence[Array], origins: Sequence[Size], size: Size) -> PackedMasks:
+        """As of :class:`Masks`."""
+        return Masks.from_patches(patches, origins, size).packed()
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Masks], size: Size) -> PackedMasks:
+        """As of :class:`Masks`; parts that are packed are not drawn."""
+        packed = [cls.empty(size), *(part.packed() for part in parts)]
+        lengths = np.concatenate([np.diff(part.ends, prepend=0) for part in packed])
+        text, windows = (
+            np.concatenate([getattr(part, name) for part in packed]) for name in ("text", "windows")
+        )
+        return cls(text, lengths.cumsum(), windows, size)
+
+    @classmethod
+    def from_rle(cls, rles: Sequence[Rle], size: Size) -> PackedMasks:
+        """Masks with these codes; none is drawn."""
+        from faster_coco_eval.core import mask as coco_mask
+
+        packed = [
+            coco_mask.frPyObjects(rle, *size) if isinstance(rle["counts"], list) else rle for rle in rles
+        ]
+        texts = [code["counts"] for code in packed]
+        text = b"".join(text if isinstance(text, bytes) else text.encode("ascii") for text in texts)
+        boxes = np.array([coco_mask.toBbox(code) for code in packed], np.int64).reshape(-1, 4)
+        windows = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+        ends = np.array([len(text) for text in texts], np.int64).cumsum()
+        return cls(np.frombuffer(text, np.uint8), ends, windows, size)
+
+    @classmethod
+    def from_outlines(cls, outlines: Sequence[Outline], size: Size) -> PackedMasks:
+        """As of :class:`Masks`; where all are run-length codes, none is drawn."""
+        codes = [outline for outline in outlines if isinstance(outline, dict)]
+        if len(codes) == len(outlines):
+            return cls.from_rle(codes, size)
+        return Masks.from_outlines(outlines, size).packed()
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """As of :class:`Masks`; drawn anew."""
+        return np.concatenate([np.zeros(0, np.uint8), *(patch.reshape(-1) for patch in self.patches())])
+
+    def patches(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Draw each mask's window as uint8 ``[h, w]``, one after the other."""
+        lengths, ends = from_text(self.text, self.ends)
+        for first, last, (x1, y1, x2, y2) in zip(
+            starts_of(ends).tolist(), ends.tolist(), self.windows.tolist(), strict=True
+        ):
+            yield drawn(lengths[first:last], (x1, y1, x2, y2), self.size[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        """As of :class:`Masks`; the masks that an index selects are packed too."""
+        index, is_one = as_index_list(index)
+        chosen = np.arange(len(self))[index]
+        lengths = np.diff(self.ends, prepend=0)[chosen]
+        ends = lengths.cumsum()
+        place = np.arange(int(lengths.sum())) + np.repeat(
+            starts_of(self.ends)[chosen] - starts_of(ends), lengths
+        )
+        picked = PackedMasks(self.text[place], ends, self.windows[chosen], self.size)
+        return picked.dense()[0] if is_one else picked
+
+    def areas(self) -> npt.NDArray[np.float32]:
+        """float32 ``[N]``: pixels inside each mask."""
+        return areas_of(*from_text(self.text, self.ends)).astype(np.float32)
+
+    def rle(self) -> list[Rle]:
+        """Compressed COCO run-length codes, ``counts`` as text."""
+        text, size = self.text.tobytes().decode("ascii"), list(self.size)
+        places = zip(starts_of(self.ends).tolist(), self.ends.tolist(), strict=True)
+        return [{"size": [*size], "counts": text[first:last]} for first, last in places]
+
+    def packed(self) -> PackedMasks:
+        """The masks themselves."""
+        return self
+
+
 def column_runs(patch: Array, top: int, left: int, height: int, width: int) -> list[int]:
     """Lengths of the runs of 0, 1, 0, … of a patch placed in an image, read column by column."""
-    columns = np.zeros((patch.shape[1], patch.shape[0] + 2), dtype=np.int8)
-    columns[:, 1:-1] = patch.T
-    steps = np.diff(columns, axis=1)
-    column, row = np.nonzero(steps == 1)
-    starts = (left + column) * height + top + row
-    column, row = np.nonzero(steps == -1)
-    ends = (left + column) * height + top + row
-    if len(starts) == 0:
-        return [height * width]
-    # A run that ends at the bottom of the image and one that begins at the top of the next column are one.
-    apart = ends[:-1] != starts[1:]
-    starts, ends = starts[np.r_[True, apart]], ends[np.r_[apart, True]]
-    edges = np.stack([starts, ends], 1).reshape(-1)
-    counts = [int(n) for n in np.diff(np.r_[0, edges])]
-    rest = height * width - int(edges[-1])
-    return [*counts, rest] if rest else counts
+    window = np.array([[left, top, left + patch.shape[1], top + patch.shape[0]]], np.int64)
+    lengths: list[int] = run_lengths([patch.astype(np.uint8)], window, (height, width))[0].tolist()
+    return lengths

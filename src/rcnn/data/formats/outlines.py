@@ -8,9 +8,11 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from rcnn.structures import Rle, Size
+from rcnn.structures.run_lengths import FIRST, MORE, numbers_of
 
 # Pixels. JSON numbers may exceed the range of floats, and drawing a line needs memory by its length.
 MAX_COORDINATE = 1e6
+MOST_DIGITS = 7  # of a run length as text: 35 bits
 MIN_OVERLAP = 0.5  # IoU of a box and the box of its outline; below, they hardly belong together
 
 
@@ -68,22 +70,13 @@ def joined_rle(codes: Sequence[Rle], size: Size) -> Rle:
 
 
 def _coded_pixels(text: str) -> int:
-    """The sum of the runs of a compressed code, -1 if it is invalid.
-
-    A character minus 48 has six bits: five of the number, lowest first, and one that marks continuation. From
-    the fourth run on, the number is the difference to the run before the previous one (pycocotools,
-    ``rleToString``).
-    """
-    codes = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
-    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+    """The sum of the runs of a compressed code, -1 if it is invalid."""
+    characters = np.frombuffer(text.encode(), dtype=np.uint8)
+    codes = characters.astype(np.int64) - FIRST
+    if len(codes) == 0 or codes.min() < 0 or codes.max() >= 2 * MORE or codes[-1] & MORE:
         return -1
-    last = (codes & 32) == 0
-    starts = np.flatnonzero(np.r_[True, last[:-1]])
-    place = np.arange(len(codes)) - np.repeat(starts, np.diff(np.r_[starts, len(codes)]))
-    if place.max() > 6:
+    numbers, ends = numbers_of(characters)
+    if np.diff(ends, prepend=0).max() > MOST_DIGITS:
         return -1
-    numbers = np.add.reduceat((codes & 31) << (5 * place), starts)
-    negative = (codes[last] & 16) != 0
-    numbers -= negative * (1 << (5 * (place[last] + 1)))
     runs = np.r_[numbers[:1], numbers[1::2].cumsum(), numbers[2::2].cumsum()]
     return int(runs.sum()) if runs.min() >= 0 else -1
