@@ -40,6 +40,20 @@ def test_items_are_worked_on_while_the_caller_is_busy() -> None:
         other.join()
 
 
+def test_the_least_is_begun_even_if_the_first_is_ready_at_once() -> None:
+    begun = [threading.Event() for _ in range(5)]
+
+    def work(i: int) -> int:
+        begun[i].set()
+        return i
+
+    with working_threads(1) as pool:
+        for i, result in enumerate(ahead(pool, work, range(5), 2, least=2)):
+            assert result == i
+            for following in begun[i : i + 3]:
+                assert following.wait(10), "nothing is worked on while the caller uses a result"
+
+
 def test_one_is_made_of_another() -> None:
     with working_threads(1) as pool:
         doubled = ahead(pool, lambda i: 2 * i, range(10), 2)

@@ -136,7 +136,8 @@ class ShardWorker:
         """The rows of images; the next ones are read while the network computes."""
         size = self.options.batch_size
         with working_threads(1) as pool:
-            read = ahead(pool, self._read, addresses, max(READ_AHEAD, size))
+            depth = max(READ_AHEAD, size)
+            read = ahead(pool, self._read, addresses, depth, least=depth)
             while batch := list(islice(read, size)):
                 yield from self._rows(batch)
 

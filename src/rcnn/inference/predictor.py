@@ -241,7 +241,7 @@ def _predict_sorted(
 ) -> list[Instances]:
     """The objects of each image, in the order of the images; batches are of images that can share one."""
     # Files are decoded when their batch comes: all at once may not fit into memory.
-    groups = [[0]] if len(given) == 1 else _groups(model, [one.size(model) for one in given])
+    groups = [[0]] if len(given) == 1 else sharing_batches(model, [one.size(model) for one in given])
     results: dict[int, Instances] = {}
     for group in groups:
         for start in range(0, len(group), batch_size):
@@ -253,7 +253,7 @@ def _predict_sorted(
     return [results[i] for i in range(len(given))]
 
 
-def _groups(model: Model, sizes: Sequence[Size]) -> list[list[int]]:
+def sharing_batches(model: Model, sizes: Sequence[Size]) -> list[list[int]]:
     """Which images can share a batch, small ones first."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, size in enumerate(sizes):

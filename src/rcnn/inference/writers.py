@@ -21,7 +21,7 @@ from rcnn.inference.output_files import OutputFiles, output_folder
 from rcnn.inference.output_tables import ImageEntry, OutputTables, check_output, clear_output
 from rcnn.inference.pictures import PictureNotes, Pictures, overlay_names
 from rcnn.inference.sources import find_images, listed_ids
-from rcnn.io.ahead import ahead, working_threads
+from rcnn.io.ahead import MAX_THREADS, ahead, working_threads
 from rcnn.io.images import ImageError, read_image
 from rcnn.io.reading import reason_of
 from rcnn.parts.selective_search import require_opencv
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rcnn.inference.detector import Detector
     from rcnn.inference.exported import ExportedDetector
 
-MAX_THREADS = 4  # that read and write images while the network computes
 MAX_BYTES = 2**26  # of the images that are given to the network in one call
 
 
@@ -223,7 +222,7 @@ class _Prediction:
         """Predict the images that are not done; a message for each that could not be used is returned."""
         left = [name for name in self.images if name not in self.tables.done]
         depth = 2 * self.detector.batch_size
-        seen = self._predicted(ahead(pool, self._read, left, depth))
+        seen = self._predicted(ahead(pool, self._read, left, depth, least=depth))
         failed: list[str] = []
         before = len(self.images) - len(left)
         try:

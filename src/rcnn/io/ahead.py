@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from rcnn.io.reading import reader_threads
 
+MAX_THREADS = 4  # that read and write images while the network computes
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -29,7 +31,7 @@ def working_threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def ahead(
-    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], depth: int
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], depth: int, least: int = 0
 ) -> Iterator[Result]:
     """What ``work`` makes of each item, in order, while further items are being worked on.
 
@@ -41,6 +43,8 @@ def ahead(
         work: what they do.
         items: what with.
         depth: the most items that are being worked on, or wait for their turn, when a result is returned.
+        least: the fewest such items, as long as there are more. Where items cost nothing to take, as many as
+            ``depth``: else nothing may be worked on while the caller uses a result that was ready at once.
     """
     waiting: deque[Future[Result]] = deque()
     iterator = iter(items)
@@ -54,7 +58,7 @@ def ahead(
                 yield waiting.popleft().result()
             raise
         waiting.append(pool.submit(work, item))
-        if len(waiting) > depth or waiting[0].done():
+        if len(waiting) > depth or (len(waiting) > least and waiting[0].done()):
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
