@@ -9,8 +9,9 @@ import pytest
 
 from objects import SIZE, A, B, filled, instances
 from rcnn.data.dataset import Dataset, Record
+from rcnn.data.formats import detections
 from rcnn.data.formats.coco_results import read_results
-from rcnn.structures import Instances, Skeleton
+from rcnn.structures import Instances, PackedMasks, Skeleton
 
 SKELETON = Skeleton(("nose", "tail"))
 
@@ -113,3 +114,34 @@ def test_a_bad_entry_is_named(tmp_path, entry, message) -> None:
 def test_what_is_neither_list_nor_file_is_refused(tmp_path, text, message) -> None:
     with pytest.raises(ValueError, match=message):
         read_results(written(tmp_path, text), dataset())
+
+
+@pytest.mark.parametrize("pending", [1, 3, 1024])
+def test_the_order_of_entries_does_not_matter(tmp_path, monkeypatch, pending) -> None:
+    monkeypatch.setattr(detections, "PENDING", pending)
+    boxes = [[n, n, n + 12, n + 9] for n in range(8)]
+    found = instances(boxes, [0, 1] * 4, [0.9, 0.8, 0.8, 0.8, 0.5, 0.4, 0.3, 0.2], masks=filled(boxes))
+    entries = [*found.to_coco(7, (3, 11)), *found[1:5].to_coco(9, (3, 11))]
+    square = [[1, 1, 6, 1, 6, 5, 1, 5]]
+    entries.append({"image_id": 9, "category_id": 3, "score": 0.1, "segmentation": square})
+    # Those of equal score stay in the order of the file.
+    mixed = [entries[i] for i in (12, 0, 8, 1, 9, 10, 2, 11, 3, 7, 6, 5, 4)]
+    for first, second in (read_results(written(tmp_path, order), dataset()) for order in (entries, mixed)):
+        assert isinstance(first.masks, PackedMasks)
+        for one, expected in ((first, found), (second[:4], found[1:5])):
+            np.testing.assert_array_equal(one.boxes, expected.boxes)
+            np.testing.assert_array_equal(one.masks, expected.masks)
+            assert one.labels.tolist() == expected.labels.tolist()
+        np.testing.assert_array_equal(second.masks[4], filled([[1, 1, 6, 5]])[0])
+
+
+def test_annotations_may_come_before_what_explains_them(tmp_path) -> None:
+    entry = {"image_id": 1, "category_id": 5, "score": 0.5, "bbox": [0, 0, 5, 5]}
+    content = {
+        "annotations": [entry],
+        "images": [{"id": n, "file_name": f"pic{n}.png"} for n in (7, 9)],
+        "categories": [{"id": 5, "name": "bee"}],
+    }
+    content["images"][0]["id"] = 1
+    (found, _) = read_results(written(tmp_path, content), dataset())
+    assert (found.names, found.path) == (["bee"], Path("data/7/pic7.png"))

@@ -20,17 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from rcnn.data.builder import DatasetBuilder
 from rcnn.data.dataset import Dataset, Record
 from rcnn.data.formats.coco import declare_categories
 from rcnn.data.formats.coco_forms import with_whole_numbers
 from rcnn.data.formats.coco_json import has_fields
+from rcnn.data.formats.detections import Detections, outline_of
 from rcnn.data.formats.outlines import is_number, polygon_fault, rle_fault
-from rcnn.io.json_text import parse_json
-from rcnn.structures import Instances, Masks, Outline, Size, Skeleton
+from rcnn.io.json_lists import NotJsonError, list_entries, value_without_list
+from rcnn.structures import Instances, Size, Skeleton
 
 SHOWN = 5  # ids shown in a message
 ELSEWHERE = -1  # an image that the data set does not have
@@ -50,24 +48,36 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Instances]:
     """
     path = Path(path)
     try:
-        content = parse_json(path.read_bytes().decode("utf-8-sig"))
-    except ValueError as error:
+        reader = _reader_of(path, dataset)
+        found = Detections(reader.sizes, 0 if reader.skeleton is None else len(reader.skeleton.names))
+        for number, entry in enumerate(list_entries(path, "annotations")):
+            index = reader.check(number, entry)
+            found.add(index, reader.labels[entry["category_id"]], entry)
+    except NotJsonError as error:
         raise ValueError(f"{path}: not JSON ({error}); {EXPECTED}") from error
-    if isinstance(content, dict):
-        if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
-            found = ", ".join(map(str, content)) or "nothing"
-            raise ValueError(f"{path}: {EXPECTED}; found an object with {found}")
-        entries, reader = content["annotations"], _reader_of_file(path, dataset, content)
-    elif isinstance(content, list):
-        entries, reader = content, _reader_of_list(path, dataset)
-    else:
+    return [
+        Instances(
+            size=size,
+            **fields,
+            class_names=reader.class_names,
+            skeleton=reader.skeleton if found.has_points else None,
+            path=record.path,
+        )
+        for record, size, fields in zip(dataset.records, reader.sizes, found.by_image(), strict=True)
+    ]
+
+
+def _reader_of(path: Path, dataset: Dataset) -> _Reader:
+    """What checks the entries of a file, from all of the file but these."""
+    content = value_without_list(path, "annotations")
+    if isinstance(content, list):
+        return _reader_of_list(path, dataset)
+    if not isinstance(content, dict):
         raise ValueError(f"{path}: {EXPECTED}; found {str(content)[:40]!r}")
-    chosen: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for number, entry in enumerate(entries):
-        index = reader.check(number, entry)
-        chosen[index].append(entry)
-    have = {field: all(field in entry for entry in entries) for field in ("segmentation", "keypoints")}
-    return [reader.instances(i, chosen[i], **have) for i in range(len(dataset))]
+    if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
+        found = ", ".join(map(str, content)) or "nothing"
+        raise ValueError(f"{path}: {EXPECTED}; found an object with {found}")
+    return _reader_of_file(path, dataset, content)
 
 
 def _reader_of_list(path: Path, dataset: Dataset) -> _Reader:
@@ -75,8 +85,9 @@ def _reader_of_list(path: Path, dataset: Dataset) -> _Reader:
     labels = {category: label for label, category in enumerate(ids)}
     known = [record.image_id for record in dataset.records]
     return _Reader(
-        path, dataset, _image_names(dataset), labels, known, dataset.class_names, dataset.skeleton, "data set"
-    )
+        path, dataset, _image_names(dataset), labels, known, dataset.class_names, dataset.skeleton,
+        _sizes(dataset), "data set",
+    )  # fmt: skip
 
 
 def _reader_of_file(path: Path, dataset: Dataset, content: dict[str, list[Any]]) -> _Reader:
@@ -87,7 +98,13 @@ def _reader_of_file(path: Path, dataset: Dataset, content: dict[str, list[Any]])
         raise ValueError(str(fault))
     images = _listed_images(path, dataset, content["images"])
     known = list(images)
-    return _Reader(path, dataset, images, labels, known, builder.class_names, builder.skeleton, "file")
+    return _Reader(
+        path, dataset, images, labels, known, builder.class_names, builder.skeleton, _sizes(dataset), "file"
+    )
+
+
+def _sizes(dataset: Dataset) -> list[Size]:
+    return [(height, width) for height, width in dataset.objects.sizes.tolist()]
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,7 @@ class _Reader:
         known: the image ids, for messages.
         class_names: what the labels index.
         skeleton: what the keypoints are.
+        sizes: (height, width) of each image of the data set.
         owner: what declares ids and categories: the data set or the file.
     """
 
@@ -112,6 +130,7 @@ class _Reader:
     known: list[int | str]
     class_names: tuple[str, ...]
     skeleton: Skeleton | None
+    sizes: list[Size]
     owner: str
 
     def check(self, number: int, entry: Any) -> int:
@@ -139,7 +158,7 @@ class _Reader:
             raise self._error(number, what, f"the {self.owner} has {_some(list(self.labels))}")
         if not is_number(entry["score"]):
             raise self._error(number, f"score {entry['score']!r}", "expected a finite number")
-        fault = self._shape_fault(entry, self.dataset.records[index].truth.size)
+        fault = self._shape_fault(entry, self.sizes[index])
         if fault:
             raise self._error(number, *fault)
         return index
@@ -152,7 +171,7 @@ class _Reader:
             return f"bbox {str(box)[:60]}", "expected x, y, width, height"
         if "segmentation" in entry:
             fault = rle_fault(outline, size) if isinstance(outline, dict) else polygon_fault(outline)
-            if fault is None and outline and not _outline(outline):
+            if fault is None and outline and not outline_of(outline):
                 fault = "expected a polygon of at least three corners."
             if fault:
                 return "the segmentation cannot be used", fault
@@ -166,31 +185,6 @@ class _Reader:
 
     def _error(self, number: int, found: str, expected: str) -> ValueError:
         return ValueError(f"{self.path}: entry {number}: {found}; {expected}")
-
-    def instances(
-        self, index: int, entries: Sequence[dict[str, Any]], *, segmentation: bool, keypoints: bool
-    ) -> Instances:
-        """One image's detections."""
-        record, skeleton = self.dataset.records[index], self.skeleton
-        size = record.truth.size
-        ordered = sorted(entries, key=lambda entry: -float(entry["score"]))
-        masks = None
-        if segmentation:
-            masks = Masks.from_outlines([_outline(entry["segmentation"]) for entry in ordered], size)
-        points = None
-        if keypoints and skeleton is not None:
-            points = _points(ordered, len(skeleton.names))
-        return Instances(
-            size=size,
-            boxes=np.array([_box(entry, size) for entry in ordered], np.float32).reshape(-1, 4),
-            labels=np.array([self.labels[entry["category_id"]] for entry in ordered], np.int64),
-            scores=np.array([float(entry["score"]) for entry in ordered], np.float32),
-            masks=masks,
-            keypoints=points,
-            class_names=self.class_names,
-            skeleton=skeleton if points is not None else None,
-            path=record.path,
-        )
 
 
 def _image_names(dataset: Dataset) -> dict[int | str, int]:
@@ -266,34 +260,6 @@ def _below(dataset: Dataset) -> list[str]:
     folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
     paths = [record.path for record in dataset.records]
     return [(p.relative_to(folder) if p.is_relative_to(folder) else p).as_posix() for p in paths]
-
-
-def _outline(segmentation: Any) -> Outline:
-    if isinstance(segmentation, dict):
-        return segmentation
-    return [np.array(part, dtype=np.float64).reshape(-1, 2) for part in segmentation if len(part) >= 6]
-
-
-def _box(entry: dict[str, Any], size: Size) -> list[float]:
-    """The corners of the box; without a box, those of the mask or of the keypoints."""
-    if "bbox" in entry:
-        x, y, w, h = entry["bbox"]
-        return [x, y, x + w, y + h]
-    if "segmentation" in entry:
-        box: list[float] = Masks.from_outlines([_outline(entry["segmentation"])], size).boxes()[0].tolist()
-        return box
-    points = entry["keypoints"]
-    return [min(points[0::3]), min(points[1::3]), max(points[0::3]) + 1, max(points[1::3]) + 1]
-
-
-def _points(entries: Sequence[dict[str, Any]], count: int) -> npt.NDArray[np.float32]:
-    """Keypoints float32 ``[N, K, 3]``; in a COCO file, their scores are apart from their visibility."""
-    points = np.array([entry["keypoints"] for entry in entries], np.float64).reshape(-1, count, 3)
-    points[..., :2] += 0.5  # COCO's are pixel indices
-    for row, entry in zip(points, entries, strict=True):
-        if "keypoint_scores" in entry:
-            row[:, 2] = entry["keypoint_scores"]
-    return points.astype(np.float32)
 
 
 def _numbers(values: Any) -> bool:
