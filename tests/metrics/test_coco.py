@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from conftest import real_data
 from objects import SIZE, filled, instances
+from rcnn.metrics import coco
 from rcnn.metrics.coco import coco_metrics
 from rcnn.metrics.matches import IGNORED, pair
 from rcnn.structures import Instances, Masks
@@ -187,6 +188,30 @@ def test_equals_pycocotools_on_nuclei_beyond_a_hundred(nuclei, kind) -> None:
         assert got.metrics == pytest.approx(expected, abs=1e-6, nan_ok=True)
         found[cap] = got.metrics["AP50"]
     assert found[500] > found[100] + 0.02
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+@pytest.mark.parametrize("most", [1, 40])
+def test_a_few_classes_at_a_time_give_the_same(photographs, monkeypatch, kind, most) -> None:
+    _, truths, names = photographs
+    rng = np.random.default_rng(3)
+    predictions = [perturbed(truth, len(names), rng) for truth in truths]
+    together = coco_metrics(truths, predictions, kind=kind, class_names=names)
+    held = []
+    index = coco._indexed
+    monkeypatch.setattr(
+        coco, "_indexed", lambda *given: (held.append(sum(map(len, given[2]))), index(*given))[1]
+    )
+    monkeypatch.setattr(coco, "MOST_AT_ONCE", most)
+    packed = [[replace(one, masks=one.masks.packed()) for one in images] for images in (truths, predictions)]
+    apart = coco_metrics(*packed, kind=kind, class_names=names)
+    assert repr(apart) == repr(together), "to the last bit"
+    fullest = max(
+        sum(int((one.labels == label).sum()) for images in packed for one in images)
+        for label in range(len(names))
+    )
+    assert max(map(sum, zip(held[::2], held[1::2], strict=True))) <= max(most, fullest)
+    assert len(held) > 4
 
 
 def test_nothing_is_printed(capfd) -> None:

@@ -2,7 +2,8 @@
 
 Matching and curves come from faster-coco-eval, a fast C++ port of pycocotools; tests check that both agree.
 The means are taken here, from its table of precisions, because its ``summarize`` fixes the cap at 100
-detections.
+detections. Classes are measured each by itself, and therefore evaluated a few at a time: the objects that the
+library holds take much memory.
 
 Legend: T IoU thresholds (0.50, 0.55, …, 0.95), R recalls (0, 0.01, …, 1), K classes, A area ranges, M
 detection caps.
@@ -11,11 +12,12 @@ detection caps.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
 from rcnn.metrics import check_pairs
@@ -26,6 +28,7 @@ _EVALUATORS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 IOU_50, IOU_75 = 0, 5
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
 SIZES = ("small", "medium", "large")
+MOST_AT_ONCE = 2**16  # objects, true and found, that the evaluator holds: a kilobyte and a half each
 
 
 @dataclass(frozen=True)
@@ -120,29 +123,65 @@ def _evaluated(
     truths: Sequence[Instances], predictions: Sequence[Instances], kind: Kind, num_classes: int, cap: int
 ) -> tuple[Floats, Floats]:
     """Precisions ``[T, R, K, A, M]`` and recalls ``[T, K, A, M]``, -1 for classes without truth."""
-    nothing = np.full((10, 101, num_classes, 4, 3), -1.0), np.full((10, num_classes, 4, 3), -1.0)
-    if not truths or not num_classes:
-        return nothing
-    annotations = [_truth_annotations(n, truth, kind) for n, truth in enumerate(truths, 1)]
-    results = [_detections(n, predicted, kind) for n, predicted in enumerate(predictions, 1)]
-    images = [{"id": n, "height": t.size[0], "width": t.size[1]} for n, t in enumerate(truths, 1)]
-    evaluator = COCOeval_faster(
-        _indexed(images, num_classes, annotations),
-        _indexed(images, num_classes, results),
-        _EVALUATORS[kind],
+    parts = [(np.full((10, 101, 0, 4, 3), -1.0), np.full((10, 0, 4, 3), -1.0))]
+    if not truths:
+        parts.append((np.full((10, 101, num_classes, 4, 3), -1.0), np.full((10, num_classes, 4, 3), -1.0)))
+        num_classes = 0
+    counts = _objects_of_classes(truths, num_classes) + _objects_of_classes(predictions, num_classes)
+    for classes in _parts_of(counts):
+        evaluator = _evaluator(_some(truths, classes), _some(predictions, classes), kind, classes)
+        if kind == "keypoint":
+            # The size ranges of boxes; COCO drops the small one only in its report.
+            evaluator.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
+            evaluator.params.areaRngLbl = list(AREAS)
+            evaluator.params.kpt_oks_sigmas = np.array(_sigmas(truths))
+        evaluator.params.catIds = list(classes)
+        evaluator.params.maxDets = [min(1, cap), min(10, cap), cap]
+        evaluator.evaluate()
+        evaluator.accumulate()
+        precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+        parts.append((np.asarray(precision, dtype=np.float64), np.asarray(recall, dtype=np.float64)))
+    precisions, recalls = zip(*parts, strict=True)
+    return np.concatenate(precisions, 2), np.concatenate(recalls, 1)
+
+
+def _objects_of_classes(images: Sequence[Instances], num_classes: int) -> npt.NDArray[np.int64]:
+    """The number of objects ``[K]`` of each class."""
+    labels = np.concatenate([np.zeros(0, np.int64), *(one.labels for one in images)])
+    return np.bincount(labels, minlength=num_classes)[:num_classes]
+
+
+def _parts_of(counts: npt.NDArray[np.int64]) -> Iterator[range]:
+    """Classes that are evaluated together: as many as have no more than ``MOST_AT_ONCE`` objects, or one."""
+    first, held = 0, 0
+    for label, count in enumerate(counts.tolist()):
+        if held and held + count > MOST_AT_ONCE:
+            yield range(first, label)
+            first, held = label, 0
+        held += count
+    if first < len(counts):
+        yield range(first, len(counts))
+
+
+def _some(images: Sequence[Instances], classes: range) -> Iterator[Instances]:
+    """The objects of some classes in each image."""
+    for one in images:
+        chosen = (one.labels >= classes.start) & (one.labels < classes.stop)
+        yield one if chosen.all() else one[chosen]
+
+
+def _evaluator(
+    truths: Iterable[Instances], predictions: Iterable[Instances], kind: Kind, classes: range
+) -> Any:
+    """COCO's evaluator of images with objects of these classes."""
+    annotations, images = [], []
+    for number, truth in enumerate(truths, 1):
+        annotations.append(_truth_annotations(number, truth, kind))
+        images.append({"id": number, "height": truth.size[0], "width": truth.size[1]})
+    results = [_detections(number, predicted, kind) for number, predicted in enumerate(predictions, 1)]
+    return COCOeval_faster(
+        _indexed(images, classes, annotations), _indexed(images, classes, results), _EVALUATORS[kind]
     )
-    if kind == "keypoint":
-        # The size ranges of boxes; COCO drops the small one only in its report.
-        evaluator.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
-        evaluator.params.areaRngLbl = list(AREAS)
-        evaluator.params.kpt_oks_sigmas = np.array(_sigmas(truths))
-    evaluator.params.catIds = list(range(num_classes))
-    caps = [min(1, cap), min(10, cap), cap]
-    evaluator.params.maxDets = caps
-    evaluator.evaluate()
-    evaluator.accumulate()
-    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
-    return np.asarray(precision, dtype=np.float64), np.asarray(recall, dtype=np.float64)
 
 
 def _sigmas(truths: Sequence[Instances]) -> tuple[float, ...]:
@@ -156,12 +195,12 @@ def _sigmas(truths: Sequence[Instances]) -> tuple[float, ...]:
     return skeletons.pop().sigmas
 
 
-def _indexed(images: list[dict[str, int]], num_classes: int, per_image: list[list[dict[str, Any]]]) -> Any:
+def _indexed(images: list[dict[str, int]], classes: range, per_image: list[list[dict[str, Any]]]) -> Any:
     """COCO's index of annotations; ids start at 1, because 0 means "not matched" to the evaluator."""
     annotations = [annotation for image in per_image for annotation in image]
     for number, annotation in enumerate(annotations, 1):
         annotation["id"] = number
-    categories = [{"id": label, "name": str(label)} for label in range(num_classes)]
+    categories = [{"id": label, "name": str(label)} for label in classes]
     return COCO({"images": images, "categories": categories, "annotations": annotations, "info": {}})
 
 
@@ -201,11 +240,15 @@ def _detections(number: int, predicted: Instances, kind: Kind) -> list[dict[str,
 
 def _shapes(number: int, instances: Instances, kind: Kind) -> list[dict[str, Any]]:
     """What truth and predictions have in common: image, class, box, area, and run-length codes for masks."""
-    shapes: list[dict[str, Any]] = []
-    for (x1, y1, x2, y2), label in zip(instances.boxes.tolist(), instances.labels.tolist(), strict=True):
-        box = [x1, y1, x2 - x1, y2 - y1]
-        area = box[2] * box[3]
-        shapes.append({"image_id": number, "category_id": label, "bbox": box, "area": area, "iscrowd": 0})
+    boxes = instances.boxes.astype(np.float64)
+    extents = boxes[:, 2:] - boxes[:, :2]
+    shapes: list[dict[str, Any]] = [
+        {"image_id": number, "category_id": label, "area": area, "iscrowd": 0}
+        for label, area in zip(instances.labels.tolist(), extents.prod(1).tolist(), strict=True)
+    ]
+    if kind != "mask":
+        for shape, box in zip(shapes, np.concatenate([boxes[:, :2], extents], 1).tolist(), strict=True):
+            shape["bbox"] = box
     place = f"image {number - 1}" + (f" ({instances.path})" if instances.path is not None else "")
     if kind == "keypoint" and len(instances):
         if instances.keypoints is None:

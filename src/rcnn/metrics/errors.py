@@ -58,7 +58,7 @@ class ErrorAnalysis:
     costs: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are as many as detections in all images
 class _Detection:
     """One detection that counts.
 
