@@ -198,7 +198,7 @@ def test_a_whole_run() -> None:
     detector, done = Oracle(found, ("dog", "cat")), []
     got, predictions = evaluate(detector, dataset, batch_size=2, progress=lambda *at: done.append(at))
     assert detector.asked == [(2, 0.01, 100), (1, 0.01, 100)]
-    assert done == [(2, 3), (3, 3)]
+    assert done == [(1, 3), (2, 3), (3, 3)]
     assert got.kinds == ("box", "mask")
     assert got.metrics["mask/AP"] == got.metrics["box/AP"] == pytest.approx(1.0)
     assert list(got.per_class) == ["dog", "cat"]

@@ -33,6 +33,8 @@ from rcnn.data.dataset import Dataset, Sample
 from rcnn.io.images import all_channels, to_rgb
 from rcnn.structures import Array, Instances, Masks, Size, Skeleton
 
+CUSTOM = "Python object"
+"""The ``format`` of such data sets."""
 BACKGROUNDS = {"background", "__background__", "_background_"}
 SHOWN = 8  # labels in a message
 MARKS: tuple[Content, ...] = ("crowd", "difficult", "areas")
@@ -78,7 +80,7 @@ def from_items(
     if first_label == 1:
         first_label = getattr(items, "first_label", first_label)
     truths = [facts.truth for facts in source.facts]
-    builder = DatasetBuilder("Python object", Path(source.name))
+    builder = DatasetBuilder(CUSTOM, Path(source.name))
     names, labels, note = _numbered(source, tuple(class_names or ()), first_label)
     builder.declare_classes(names)
     if note is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def evaluate(
     detector: Predictor,
     dataset: Dataset | str | Path | Items,
     *,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     min_score: float = 0.01,
     max_detections: int | None = None,
     metrics: Sequence[str | Metric] | None = None,
@@ -62,7 +63,8 @@ def evaluate(
         detector: anything with ``predict`` and ``class_names``, an exported model too.
         dataset: images with truth, or a path that :func:`rcnn.open_data` reads, of whose images and objects
             at most a twentieth may have errors.
-        batch_size: images per call of ``predict``.
+        batch_size: images that are predicted together; of a model of this package, those that are padded to
+            the same size. None: the detector's own number, 8 on a GPU and 1 on a CPU.
         min_score: the lowest score to predict. Low on purpose: the tail of weak detections adds 0.2 to 0.3
             points of AP, but takes time.
         max_detections: the cap on detections per image, in the detector and the metrics; by default 100, or
@@ -75,7 +77,8 @@ def evaluate(
 
     Returns:
         The evaluation (with ``seconds`` per image for decoding, predicting and measuring) and the detections,
-        one ``Instances`` per image, with semantic maps as uint8 to save memory. Indices in ``matches`` refer
+        one ``Instances`` per image, in little memory: masks are run-length codes that are drawn when they are
+        used (:class:`rcnn.structures.PackedMasks`), semantic maps uint8. Indices in ``matches`` refer
         to the truths as the records have them.
 
     Raises:
@@ -87,12 +90,13 @@ def evaluate(
     asked = asked_of(dataset, batch_size, min_score, max_detections)
     collected = _Collected(dataset, detector, choice)
     run = Running(detector, asked, is_timed=collected.needs("timing"))
-    for number, (truth, found) in enumerate(run.over(dataset), 1):
-        collected.add(truth, found)
-        if number == 1:
-            collected.refuse_lacking(run.speed(1))
-        if progress is not None and (number % batch_size == 0 or number == len(dataset)):
-            progress(number, len(dataset))
+    with closing(run.over(dataset)) as pairs:
+        for number, (truth, found) in enumerate(pairs, 1):
+            collected.add(truth, found)
+            if number == 1:
+                collected.refuse_lacking(run.speed(1))
+            if progress is not None:
+                progress(number, len(dataset))
     evaluation = collected.evaluation(asked.max_detections, threshold, run.speed(len(dataset)))
     return replace(evaluation, seconds={**run.seconds, **evaluation.seconds}), collected.predictions
 
@@ -219,7 +223,7 @@ class _Collected:
     """Collects truth and predictions image by image, and feeds the tallies.
 
     Attributes:
-        predictions: of all images so far, with semantic maps as uint8.
+        predictions: of all images so far, in little memory.
     """
 
     def __init__(self, dataset: Dataset, detector: Described, choice: Choice) -> None:
@@ -258,7 +262,7 @@ class _Collected:
             for _, tally in self.partition_tallies:
                 tally.add(*partitions)
         self.predictions.append(compact(found))
-        self.truths.append(compact(truth) if self.keeps_maps else replace(truth, semantic=None))
+        self.truths.append(compact(truth if self.keeps_maps else replace(truth, semantic=None)))
 
     def refuse_lacking(self, speed: Seconds) -> None:
         """Refuse, after the first image, metrics of the package that were named and lack an input.
