@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 
 from conftest import real_data
+from rcnn.data import check as check_module
 from rcnn.data.check import check, check_pair, refuse_or_measure, refuse_or_skip
 from rcnn.data.classes import align_dataset_classes, matching_label
+from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset, LeftOut
 from rcnn.data.formats.open import open_data
 from rcnn.data.problems import DataError, check_box
+from rcnn.data.shapes import draw_shapes
 from rcnn.structures import Skeleton
 
 SIZE = (10, 20)
@@ -126,6 +129,64 @@ def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
     dataset.records[0].path.unlink()
     with pytest.raises(DataError, match="Every image has an error"):
         refuse_or_skip(dataset, True)
+
+
+def in_shards(to: str, folder: Path) -> Path:
+    """Four pictures in shards: a usable one, one cut short, none, and a copy of the first."""
+    if to == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra bulk")
+    shapes = draw_shapes(4, size=(40, 60)).write(folder / "data")
+    data = open_data(shapes)
+    paths = [record.path for record in data.records]
+    paths[3].write_bytes(paths[0].read_bytes())
+    out = convert(data, folder / to, to=to).out
+    content = paths[1].read_bytes()
+    for file in out.iterdir():
+        if to == "parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(file)
+            rows = table.to_pylist()
+            rows[1]["image"], rows[2]["image"] = content[: len(content) // 2], b"none"
+            pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+        else:  # the members keep their places
+            whole = file.read_bytes()
+            for path, kept in ((paths[1], len(content) // 2), (paths[2], 0)):
+                found = path.read_bytes()
+                assert whole.count(found) == 1
+                whole = whole.replace(found, found[:kept].ljust(len(found), b"-"))
+            file.write_bytes(whole)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("to", "places"), [("parquet", "row {} of group 0"), ("webdataset", "sample 00000000{}")]
+)
+def test_images_in_shards_are_looked_at(to: str, places: str, tmp_path: Path) -> None:
+    data = open_data(in_shards(to, tmp_path))
+    names = [record.path.name for record in data.records]
+    (shard,) = {record.path.parent for record in data.records}
+    report = check(data)
+    assert [problem.file for problem in report.errors] == [shard / names[1], shard / names[2]]
+    for number, problem in enumerate(report.errors, 1):
+        assert problem.what.endswith(f"({places.format(number)})")
+    assert "truncated or damaged" in report.errors[0].what
+    assert "not an image of a known format" in report.errors[1].what
+    (copy,) = (problem for problem in report.warnings if problem.file == shard / names[3])
+    assert copy.what == f"It is the same image as {shard / names[0]}."
+    headers = check(data, decode=False)
+    assert [problem.file for problem in headers.errors] == [shard / names[2]]
+    usable, _ = refuse_or_skip(data, True, report=report)
+    assert [record.path.name for record in usable.records] == [names[0], names[3]]
+
+
+@pytest.mark.parametrize("to", ["parquet", "webdataset"])
+def test_of_many_shards_a_few_are_opened(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_data(in_shards(to, tmp_path))
+    monkeypatch.setattr(check_module, "MAX_OPENED", 2)
+    monkeypatch.setattr(check_module, "SAMPLED", 3)
+    assert [problem.file.name for problem in check(data, decode=False).errors] == [data.records[2].path.name]
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])

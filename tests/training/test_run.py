@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from rich.console import Console
 import rcnn
 from rcnn.data.dataset import Dataset, Problem, Record
 from rcnn.data.external_proposals import with_proposals, write_proposals
+from rcnn.data.formats import parquet_shards, webdataset_writer
 from rcnn.data.formats.open import open_data
 from rcnn.inference.detector import Detector
 from rcnn.inference.writers import predict_to_files
@@ -254,8 +256,8 @@ KILLED = """
 import sys, torch
 torch.set_num_threads(1)
 from rcnn.training.run import train
-data, recipe, out = sys.argv[1:]
-train(data, recipe=recipe, out=out)
+data, recipe, out, *resume = sys.argv[1:]
+train(data, recipe=recipe, out=out, resume=resume[0] if resume else None)
 """
 
 
@@ -275,10 +277,10 @@ def steps_done(out: Path) -> int:
     return int(json.loads(header["__metadata__"]["rcnn"])["train_state"]["iteration"])
 
 
-def train_and_kill(data: Path, recipe: Path, out: Path, *, after: int) -> None:
+def train_and_kill(data: Path, recipe: Path, out: Path, *resume: str, after: int) -> None:
     """Train in a process of its own, and end it once ``after`` steps are saved (-1: once it has begun)."""
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(data), str(recipe), str(out)],
+        [sys.executable, "-c", KILLED, str(data), str(recipe), str(out), *resume],
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -306,6 +308,51 @@ def test_a_killed_run_is_resumed_to_the_same_end(
     assert (f"resumed at iteration {reached}" in text.getvalue()) == (reached > 0)
     assert {p.name for p in out.iterdir() if not p.name.startswith(".")} == FILES
     assert_same_run(out, whole)
+
+
+def in_shards(kind: str, folder: Path) -> Path:
+    """Twenty pictures, each a shard of its own: more than are open at a time."""
+    module, name = {
+        "parquet": (parquet_shards, "SHARD_ROWS"), "webdataset": (webdataset_writer, "SHARD_SAMPLES"),
+    }[kind]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, 1)
+        return rcnn.convert(tiny_shapes(20).write(folder / "files"), folder / kind, to=kind).out
+
+
+@pytest.fixture(scope="module")
+def shards_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four epochs, a checkpoint after each step."""
+    file = tmp_path_factory.mktemp("recipe") / "shards.toml"
+    recipe = tiny_recipe(epochs=4.0, save_every=0.0, eval_images=1, ema=0.9)
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole_on_shards(shards_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on tar shards that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("shards")
+    shards = in_shards("webdataset", folder)
+    return train(shards, recipe=shards_recipe, out=folder / "whole", console=quiet())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_a_killed_run_on_shards_ends_as_a_whole_one(
+    kind: str, shards_recipe: Path, whole_on_shards: Path, tmp_path: Path
+) -> None:
+    """Shards of both kinds give the same run, and so does each that is killed and started again."""
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra bulk")
+    shards, out = in_shards(kind, tmp_path), tmp_path / "killed"
+    last = steps_done(whole_on_shards)
+    after = random.Random(kind).randrange(4, last - 8)
+    train_and_kill(shards, shards_recipe, out, "auto", after=after)
+    assert after <= steps_done(out) < last
+    train(shards, recipe=shards_recipe, out=out, resume="auto", console=quiet())
+    assert_same_run(out, whole_on_shards)
 
 
 @pytest.mark.usefixtures("no_report")

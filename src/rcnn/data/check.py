@@ -28,6 +28,8 @@ from rcnn.data.formats.registry import formats
 from rcnn.data.image_checks import look_at_images
 from rcnn.data.names import not_utf_8
 from rcnn.data.problems import DataError, Problem, shortened
+from rcnn.data.shard_order import OPEN_SHARDS, shards_of
+from rcnn.data.stored_images import stored_image
 from rcnn.io.reading import reading_as
 from rcnn.structures import VOID, Size
 
@@ -127,8 +129,8 @@ def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
         bad_maps, pixels = _look_at_maps(dataset)
         problems += bad_maps
     all_of_them = decode or len(dataset) <= MAX_OPENED
-    indices = range(len(dataset)) if all_of_them else dataset.evenly_spaced(SAMPLED)
-    files = [record for record in map(dataset.records.__getitem__, indices) if record.image is None]
+    indices = range(len(dataset)) if all_of_them else _sampled(dataset)
+    files = [record for record in map(dataset.records.__getitem__, indices) if _has_file(record)]
     row = next((row for row in formats().values() if row.name == dataset.format), None)
     facts = look_at_images(files, decode=decode, has_sizes=row is not None and row.sizes)
     problems += facts.problems
@@ -152,6 +154,24 @@ def check(dataset: Dataset | str | Path, *, decode: bool = True) -> DataReport:
         channels=facts.channels,
         taken=facts.taken,
     )
+
+
+def _has_file(record: Record) -> bool:
+    """Whether an image is a file, of its own or in a shard."""
+    return record.image is None or stored_image(record.image) is not None
+
+
+def _sampled(dataset: Dataset) -> Sequence[int]:
+    """Some images, evenly spaced; of shards, those of a few parts that are read at once."""
+    shards = shards_of(dataset.records)
+    if shards is None:
+        return dataset.evenly_spaced(SAMPLED)
+    parts = np.unique(shards)
+    some = parts[np.linspace(0, len(parts) - 1, min(len(parts), OPEN_SHARDS)).round().astype(np.int64)]
+    places = np.flatnonzero(np.isin(shards, some))
+    chosen = np.linspace(0, len(places) - 1, min(len(places), SAMPLED)).round().astype(np.int64)
+    indices: list[int] = places[chosen].tolist()
+    return indices
 
 
 def check_pair(train: Dataset, val: Dataset) -> list[Problem]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from rcnn.data.dataset import Record
 from rcnn.data.problems import Problem, shortened, size_problem, turned_problem
+from rcnn.data.stored_images import stored_image
 from rcnn.data.twins import content_digest
 from rcnn.io.images import ImageError, ImageHeader, image_header, read_image
 from rcnn.io.reading import ChoiceError, Reading
@@ -54,7 +55,7 @@ def look_at_images(records: Sequence[Record], *, decode: bool, has_sizes: bool) 
     """The facts about the image files of these records.
 
     Args:
-        records: those with files.
+        records: those with files, of their own or inside shards.
         decode: decode every image, which finds truncated ones; otherwise only headers are read.
         has_sizes: whether the annotations have the sizes of the images.
     """
@@ -73,27 +74,30 @@ def look_at_images(records: Sequence[Record], *, decode: bool, has_sizes: bool) 
 
 
 def _look(record: Record, *, decode: bool) -> _Look:
-    path, reading = record.path, record.reading
+    path, reading, stored = record.path, record.reading, stored_image(record.image)
     try:
-        header = image_header(path, reading)
+        content = None if stored is None else stored.content()
+        header = image_header(path, reading, content)
         size = header.size
         hides_band = False
         if decode:
-            size = read_image(path, reading=reading).shape[:2]
-            hides_band = header.has_alpha and _is_band(path, reading)
+            size = read_image(path, reading=reading, content=content).shape[:2]
+            hides_band = header.has_alpha and _is_band(path, reading, content)
         digest = content_digest(record) if decode else ""
-    except ImageError as error:
-        what = str(error).removeprefix(f"{path}: ")
+    except ValueError as error:  # an ImageError, or what a shard says that cannot be read
+        if stored is None and not isinstance(error, ImageError):
+            raise
+        what = str(error).removeprefix(f"{path}: ") + ("" if stored is None else f" ({stored.place})")
         advice = "" if isinstance(error, ChoiceError) else "Replace the file, or skip it with --skip-bad."
         return _Look(None, Problem(path, what, advice))
     return _Look(header, size_problem(path, size, record.truth.size), digest, hides_band)
 
 
-def _is_band(path: Path, reading: Reading) -> bool:
+def _is_band(path: Path, reading: Reading, content: bytes | None) -> bool:
     """Whether what a TIFF file calls transparency has values as light has: few are 0 or the largest."""
     from rcnn.io.tiff import opened_tiff
 
-    with opened_tiff(path) as tif:
+    with opened_tiff(path, content) as tif:
         chosen = Reading(channels=tif.alpha, plane=reading.plane)
         values = tif.read(chosen).values
     between = (values != values.min(initial=0)) & (values != values.max(initial=0))

@@ -23,6 +23,11 @@ class StoredImage(ABC):
 
     @property
     @abstractmethod
+    def place(self) -> str:
+        """Where it is in what holds it, for messages."""
+
+    @property
+    @abstractmethod
     def content_digest(self) -> str:
         """A digest of the bytes of the file, see ``rcnn.data.twins``."""
 

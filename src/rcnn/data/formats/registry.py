@@ -411,6 +411,7 @@ FORMATS: dict[str, Any] = {
     ),
     "parquet": Format(
         name="parquet shards",
+        sizes=True,
         read=parquet_reader.read_parquet,
         sniff=parquet_shards.is_parquet_shards,
         write=parquet_shards.ParquetWriter,
