@@ -244,7 +244,7 @@ def test_what_overlaps_and_is_batched_writes_what_one_after_the_other_writes(
 ) -> None:
     files = OutputFiles(to=to)
     with monkeypatch.context() as changed:
-        changed.setattr(writers, "ahead", lambda pool, work, items, depth: map(work, items))
+        changed.setattr(writers, "ahead", lambda pool, work, items, depth, **_: map(work, items))
         one_by_one = predict_to_files(detector(), [many], tmp_path / "one", files=files)
     monkeypatch.setattr(Detector, "batch_size", batch_size)
     overlapping = predict_to_files(detector(), [many], tmp_path / "overlapping", files=files)
