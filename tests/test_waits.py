@@ -42,7 +42,7 @@ PREDICTION = {
     "torchvision/ops/boxes.py torchvision::nms": 2,
     "rcnn/ops/boxes.py aten::nonzero": 2,  # the best proposals, the best detections
     "rcnn/parts/box_head.py aten::nonzero": 2,  # scores that are high enough, boxes that are large enough
-    "rcnn/device.py late read": 1,  # the results, all at once
+    "rcnn/device.py late read": 2,  # the results, all at once, and the pasted masks
 }
 
 
@@ -180,6 +180,8 @@ def test_what_a_prediction_waits_for_does_not_depend_on_the_batch(count: int) ->
     for one, two in zip(found, expected, strict=True):
         assert len(one) == len(two) > 20
         assert abs(one.boxes - two.boxes).max() < 1e-2
+        assert one.masks.dense().any()
+        assert (one.masks.dense() != two.masks.dense()).mean() < 1e-3, "pasted on the device"
 
 
 # The training loop

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rcnn.config import did_you_mean, to_plain
 from rcnn.device import HostCopy, auto_precision, autocast, moved
 from rcnn.inference import predictor
+from rcnn.inference.device_paste import paste_on_device
 from rcnn.inference.fused import FusedCache
 from rcnn.inference.postprocess import Found, split_images
 from rcnn.inference.predictor import Prepared, Request, as_array
@@ -258,7 +259,7 @@ class Detector:
 
     def cut(self, image: Prepared, tile: Tile) -> Prepared:
         """A tile of a prepared image, as an image of its own."""
-        return Prepared(image.pixels[:, tile.rows, tile.columns], tile.size, tile.size)
+        return Prepared(image.pixels[:, tile.rows, tile.columns], tile.size, tile.size, is_tile=True)
 
     def find(self, images: Sequence[Prepared], request: Request) -> list[Found]:
         """What is found in images that can share a batch, in coordinates of the resized images.
@@ -287,16 +288,21 @@ class Detector:
                 batch, min_score=request.min_score, max_detections=request.max_detections
             ).detections
         outputs = detections.tensors()
+        pastes = self.device.type != "cpu" and not any(image.is_tile for image in images)
+        masks = outputs.pop("mask_maps", None) if pastes else None
         logits = outputs.pop("semantic_logits", ())
         maps = [
             largest_class(own[:, : image.seen_size[0], : image.seen_size[1]], image.size)
             for own, image in zip(logits, images, strict=False)
         ]
-        # The host waits once, for all of them.
+        # The host waits once, for all of them, and once more for masks, whose number it must know.
         read = [as_array(values) for values in HostCopy([*outputs.values(), *maps]).wait()]
-        found = split_images(dict(zip(outputs, read, strict=False)), batch.sizes)
+        arrays = dict(zip(outputs, read, strict=False))
+        found = split_images(arrays, batch.sizes)
         for one, classes in zip(found, read[len(outputs) :], strict=False):
             one["semantic"] = classes
+        if masks is not None:
+            paste_on_device(found, masks, arrays["image_index"], images)
         return found
 
     def describe(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,13 @@ import numpy.typing as npt
 from rcnn.structures import Array, Instances, Masks, Size, Skeleton
 from rcnn.transform import interpolate
 
-Found = dict[str, Array]
-"""The outputs for one image by name, without ``image_index``; ``semantic_logits`` are ``[C, H, W]``.
+Found = dict[str, Any]
+"""The outputs for one image by name, without ``image_index``: arrays; ``semantic_logits`` are ``[C, H, W]``.
 
-In place of ``semantic_logits`` there may be ``semantic``, the classes ``[H, W]`` decided already. Of an
-image seen in tiles there is ``cut``, bool ``[N]``; if objects were joined there, ``mask_maps`` belong to the
-boxes ``mask_boxes`` and to the objects whose indices are ``mask_owner``.
+In place of ``semantic_logits`` there may be ``semantic``, the classes ``[H, W]`` decided already, and in
+place of ``mask_maps`` there may be ``masks``, pasted already. Of an image seen in tiles there is ``cut``,
+bool ``[N]``; if objects were joined there, ``mask_maps`` belong to the boxes ``mask_boxes`` and to the
+objects whose indices are ``mask_owner``.
 """
 Floats = npt.NDArray[np.float32]
 
@@ -67,8 +69,8 @@ def instances_of(
         skeleton: what the keypoints are.
         path: the image file.
     """
-    ratio = np.array([size[1] / seen_size[1], size[0] / seen_size[0]], np.float32)
-    boxes = _scaled(found["boxes"], ratio, size)
+    ratio = _ratio(seen_size, size)
+    boxes = own_boxes(found["boxes"], seen_size, size)
     keypoints = found.get("keypoints")
     if "keypoint_maps" in found:
         keypoints = highest_pixels(found["keypoint_maps"], found["boxes"])
@@ -79,7 +81,7 @@ def instances_of(
         boxes,
         found["labels"].astype(np.int64),
         found["scores"],
-        _masks(found, boxes, ratio, size) if "mask_maps" in found else None,
+        _masks(found, boxes, ratio, size) if "mask_maps" in found else found.get("masks"),
         keypoints,
         cut=found.get("cut"),
         semantic=pixel_classes(found, size),
@@ -88,6 +90,16 @@ def instances_of(
         skeleton=skeleton,
         path=path,
     )
+
+
+def own_boxes(boxes: Array, seen_size: Size, size: Size) -> Floats:
+    """Boxes in coordinates of what was seen, of ``seen_size``, as those of the image, of ``size``."""
+    return _scaled(boxes, _ratio(seen_size, size), size)
+
+
+def _ratio(seen_size: Size, size: Size) -> Floats:
+    """What coordinates (x, y) of what was seen are multiplied by."""
+    return np.array([size[1] / seen_size[1], size[0] / seen_size[0]], np.float32)
 
 
 def _scaled(boxes: Array, ratio: Floats, size: Size) -> Floats:
@@ -117,9 +129,7 @@ def paste_masks(maps: Array, boxes: Array, size: Size, threshold: float = 0.5) -
         size: (height, width) of the image.
         threshold: at or above it a pixel is inside.
     """
-    low = np.floor(boxes[:, :2]).clip(0)
-    high = np.minimum(np.ceil(boxes[:, 2:]), np.array([size[1], size[0]], np.float32))
-    windows = np.concatenate([low, np.maximum(low, high)], 1).astype(np.int64)
+    windows = mask_windows(boxes, size)
     columns, column_ends = _axis_weights(boxes[:, 0::2], windows[:, 0::2], maps.shape[-1])
     rows, row_ends = _axis_weights(boxes[:, 1::2], windows[:, 1::2], maps.shape[-1])
     masks = Masks(np.empty(int((windows[:, 2:] - windows[:, :2]).prod(1).sum()), np.uint8), windows, size)
@@ -132,6 +142,13 @@ def paste_masks(maps: Array, boxes: Array, size: Size, threshold: float = 0.5) -
         np.greater_equal(values, threshold, out=patch.view(np.bool_))
         row, column = row_end, column_end
     return masks
+
+
+def mask_windows(boxes: Array, size: Size) -> npt.NDArray[np.int64]:
+    """The whole pixels ``[N, 4]`` that boxes ``[N, 4]`` touch in an image of ``size``; x1 y1 x2 y2."""
+    low = np.floor(boxes[:, :2]).clip(0)
+    high = np.minimum(np.ceil(boxes[:, 2:]), np.array([size[1], size[0]], np.float32))
+    return np.concatenate([low, np.maximum(low, high)], 1).astype(np.int64)
 
 
 def _axis_weights(extents: Array, windows: Array, side: int) -> tuple[Floats, list[int]]:

@@ -61,12 +61,14 @@ class Prepared:
         size: (height, width) of the image itself.
         seen_size: the size that what the model finds refers to.
         proposals: of a model that is given them, in coordinates of ``seen_size``.
+        is_tile: whether it is a part of an image, to which what is found on it is brought back later.
     """
 
     pixels: Any
     size: Size
     seen_size: Size
     proposals: Any = None
+    is_tile: bool = False
 
 
 class Model(Protocol):

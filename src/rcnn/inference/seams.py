@@ -53,7 +53,8 @@ class Sighted:
     @property
     def boxes(self) -> Array:
         """float32 ``[N, 4]``."""
-        return self.found["boxes"]
+        boxes: Array = self.found["boxes"]
+        return boxes
 
     @cached_property
     def reach(self) -> Array:
