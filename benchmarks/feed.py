@@ -37,7 +37,7 @@ SIZES = (*[(480, 640)] * 5, *[(427, 640)] * 2, *[(640, 480)] * 2, (640, 427))
 OBJECTS, CLASSES, BATCH = 7, 80, 16
 
 
-def write(folder: Path, images: int) -> Dataset:
+def write(folder: Path, images: int, classes: int = CLASSES) -> Dataset:
     """Pictures of noise in soft colours, and outlines of 15 to 50 corners."""
     rng = np.random.default_rng(0)
     pictures: list[dict[str, Any]] = []
@@ -55,11 +55,11 @@ def write(folder: Path, images: int) -> Dataset:
             x1, y1 = corners.min(0).tolist()
             w, h = np.ptp(corners, axis=0).tolist()
             objects.append({
-                "id": len(objects) + 1, "image_id": number, "category_id": int(rng.integers(CLASSES)) + 1,
+                "id": len(objects) + 1, "image_id": number, "category_id": int(rng.integers(classes)) + 1,
                 "iscrowd": 0, "bbox": [x1, y1, w, h], "area": w * h * 0.7,
                 "segmentation": [corners.reshape(-1).tolist()],
             })  # fmt: skip
-    names = [{"id": label + 1, "name": f"class {label}"} for label in range(CLASSES)]
+    names = [{"id": label + 1, "name": f"class {label}"} for label in range(classes)]
     file = folder / "coco.json"
     file.write_text(json.dumps({"images": pictures, "annotations": objects, "categories": names}))
     return open_data(file)

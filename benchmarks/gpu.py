@@ -13,17 +13,25 @@ This has been rehearsed on a CPU only, and was never run on a GPU.
 import argparse
 import json
 import statistics
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import feed
+from rcnn.data.cores import available_cores
+from rcnn.data.geometry import TrainingSample
+from rcnn.data.loader import training_batches
 from rcnn.device import Arithmetic, autocast, training_precision
 from rcnn.inference.detector import Detector
 from rcnn.models import build_model
@@ -32,12 +40,13 @@ from rcnn.structures import Instances, Size
 from rcnn.training.arithmetic import tf32
 from rcnn.training.recipe import Recipe, load_recipe
 
-PARTS = ("same", "training", "prediction")
+PARTS = ("same", "training", "feed", "prediction")
 RECIPES = (
     "light_mask_rcnn", "mask_rcnn_r50_fpn_1x", "cascade_mask_rcnn_r50_fpn_1x", "keypoint_rcnn_r50_fpn_1x",
     "panoptic_fpn_r50_1x", "mask_rcnn_r50_c4", "voc07_fast_rcnn_vgg16", "voc11_fcn8s_vgg16",
 )  # fmt: skip
 TIMED = "mask_rcnn_r50_fpn_1x"
+JITTERED = "mask_rcnn_r50_fpn_lsj"  # another feed
 CONTIGUOUS = "rcnn channel by channel"  # not as rcnn.device.MEMORY_FORMAT has it
 SIDES = ("rcnn", "torchvision", CONTIGUOUS)
 CLASSES = tuple(f"class {i}" for i in range(5))
@@ -114,6 +123,13 @@ def jobs_of(part: str, device: torch.device, tiny: bool) -> Iterator[tuple[str, 
             yield f"same as the CPU: {name}", lambda name=name: same_as_cpu(name, device, size)
         return
     recipe = RECIPES[0] if tiny else TIMED
+    if part == "feed":
+        half = precisions(device, "training")[-1]
+        for name in [recipe] if tiny else [recipe, JITTERED]:
+            yield f"batches from files: {name}", lambda name=name: time_feed(name, device, tiny)
+        name = f"training from files: {recipe}, {half}"
+        yield name, lambda: time_feed(recipe, device, tiny, trains=half)
+        return
     sizes: tuple[int, Size] = (2, (96, 128)) if tiny else (8, (800, 1344))
     measure = time_training if part == "training" else time_prediction
     sides = SIDES if part == "training" else SIDES[:2]
@@ -268,17 +284,55 @@ def time_training(name: str, device: torch.device, sizes: tuple[int, Size], prec
     if side == CONTIGUOUS:
         network = network.to(memory_format=torch.contiguous_format)
         batch = replace(batch, tensors=batch.tensors.contiguous())
+    step = step_of(network, device, precision)
+    with tf32(precision == "tf32"):
+        return timed(partial(step, *given) if peer else partial(step, batch, truths), device, count)
+
+
+def step_of(network: Any, device: torch.device, precision: str) -> Callable[..., None]:
+    """A step of SGD that changes nothing, of what the network takes."""
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
 
-    def step() -> None:
+    def step(*given: Any) -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(device, arithmetic_of(precision)):
-            losses = network(*given) if peer else network(batch, truths).losses
+            found = network(*given)
+        losses = found if isinstance(found, dict) else found.losses
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimizer.step()
 
-    with tf32(precision == "tf32"):
-        return timed(step, device, count)
+    return step
+
+
+def time_feed(name: str, device: torch.device, tiny: bool, *, trains: str | None = None) -> Row:
+    """Batches of JPEG files with outlines, as the device gets them.
+
+    Args:
+        name: of a recipe.
+        device: that gets them.
+        tiny: few.
+        trains: the precision of the step that each batch is for; None: there is none.
+    """
+    count, batches = (2, 1) if tiny else (8, 10)
+    recipe, network = network_of(name)
+    step = step_of(network.to(device).train(), device, trains) if trains else None
+    with tempfile.TemporaryDirectory() as folder:
+        data = feed.write(Path(folder), 2 * count * batches, len(CLASSES))
+        made = training_batches(
+            data, recipe.augment, recipe.transform, batch_size=count, seed=0, workers=available_cores(),
+            device=device,
+        )  # fmt: skip
+
+        def work(made: Iterator[list[TrainingSample]]) -> None:
+            for samples in islice(made, batches):
+                there = [sample.to(device) for sample in samples]
+                batch = replace(recipe.transform.batch([s.image for s in there]), seeds=tuple(range(count)))
+                if step is not None:
+                    step(batch, [sample.targets for sample in there])
+
+        # Closed, it ends the workers, who read the folder.
+        with closing(cast("Generator[list[TrainingSample]]", made)):
+            return timed(partial(work, made), device, count * batches)
 
 
 def time_prediction(

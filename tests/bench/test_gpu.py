@@ -38,8 +38,12 @@ def test_rehearsal(
     gpu.main([*tiny, "--seconds", "-1"])
     assert "training, rcnn, float32: not begun" in capsys.readouterr().out
     assert rows(tmp_path) == found, "nothing is measured twice"
-    gpu.main([*tiny, "--only", "training"])
-    assert rows(tmp_path)["training, rcnn, float32"]["images/s"] > 0
+    gpu.main([*tiny, "--only", "training,feed"])
+    found = rows(tmp_path)
+    assert_the_same(found)
+    for name in ("training, rcnn, float32", "batches from files: light_mask_rcnn"):
+        assert found[name]["images/s"] > 0
+    assert any(name.startswith("training from files: light_mask_rcnn, ") for name in found)
 
 
 def test_a_part_that_fails_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
@@ -56,7 +60,7 @@ def test_a_part_that_fails_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
 def test_unknown_parts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         gpu.main(["--only", "trainig"])
-    assert "--only trainig: expected some of same, training, prediction" in capsys.readouterr().err
+    assert "--only trainig: expected some of same, training, feed, prediction" in capsys.readouterr().err
 
 
 @pytest.mark.slow
