@@ -1,9 +1,10 @@
-"""A synthetic set of tiny images in Parquet shards: how fast it opens and trains, and in how much memory.
+"""A synthetic set of tiny images in shards: how fast it opens and trains, and in how much memory.
 
     python -m benchmarks.shards --images 1000000
 
-The feed alone (crops as training has them, prepared by the process itself) is measured on the shards and on
-the same kind of pictures as files, in turns. A training of a few steps follows, with a worker, on all shards
+The feed alone (crops as training has them, prepared by the process itself) is measured on Parquet shards, on
+tar shards and on the same kind of pictures as files, in turns; images per second of the process's own time do
+not depend on what else runs. A training of a few steps follows, with a worker, on all shards
 and on a few images, so that the difference is what the images take.
 """
 
@@ -18,19 +19,23 @@ import threading
 import time
 from contextlib import suppress
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 import rcnn
 from rcnn.data.augment import Augment
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.parquet_shards import SHARD_ROWS, ParquetWriter
+from rcnn.data.formats.webdataset_writer import WebdatasetWriter
 from rcnn.data.formats.writer import DroppedContent, Item
 from rcnn.data.loader import training_batches
 from rcnn.data.shapes import draw_shapes
+from rcnn.data.shard_blocks import forget_blocks
 from rcnn.transform import Transform
 
 SIDE, PICTURES, BATCH = 48, 500, 8
@@ -59,19 +64,41 @@ def write(folder: Path, images: int) -> None:
         writer.write_shard()
 
 
+def write_tars(folder: Path, images: int) -> None:
+    """The same as WebDataset's tar shards."""
+    shapes = draw_shapes(PICTURES, **SHAPES)
+    folder.mkdir(parents=True)
+    writer = WebdatasetWriter(folder, shapes, DroppedContent())
+    contents = []
+    for number in range(PICTURES):
+        file = BytesIO()
+        Image.fromarray(np.asarray(shapes[number].image)).save(file, "PNG", compress_level=1)
+        contents.append((shapes[number].truth, file.getvalue()))
+    for number in range(images):
+        truth, content = contents[number % PICTURES]
+        item = Item(Path(f"{number:07d}.png"), truth, (), number)
+        writer.put(item, content + number.to_bytes(4, "little"))
+    writer.finish()
+
+
 def feed(folder: Path, seconds: float) -> None:
-    """Print how long a set takes to open, and how many images per second become crops."""
+    """Print how long a set takes to open, how many images per second become crops, and in what memory."""
     began = time.perf_counter()
     data = open_data(folder)
     opened = time.perf_counter() - began
     batches = training_batches(data, Augment(crop=SIDE), Transform(), batch_size=BATCH, seed=0)
     next(batches)
-    began, done = time.perf_counter(), 0
+    began, worked, done = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         done += len(next(batches))
-    rate = done / (time.perf_counter() - began)
+    rate, own = done / (time.perf_counter() - began), done / (time.process_time() - worked)
+    with_blocks = memory(str(os.getpid()))[1]
+    forget_blocks()
+    pa.default_memory_pool().release_unused()
+    blocks = with_blocks - memory(str(os.getpid()))[1]
     print(f"feed, {folder.name}: {len(data)} images opened in {opened:.1f} s", end=", ")
-    print(f"{rate:.0f} images/s", flush=True)
+    print(f"{rate:.0f} images/s, {own:.0f} per second of its own", end=", ")
+    print(f"{done} images, {blocks:.0f} of {with_blocks:.0f} MB were blocks of shards", flush=True)
 
 
 class Memory(threading.Thread):
@@ -149,6 +176,8 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--files", type=int, default=5_000)
+    parser.add_argument("--tars", type=int, default=100_000, help="images in tar shards")
+    parser.add_argument("--no-training", action="store_true", help="measure the feed alone")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument(
         "--rounds", type=int, default=3, help="how often the feed from shards and from files is measured"
@@ -168,17 +197,18 @@ def main() -> None:
 
 def compare(place: Path, asked: argparse.Namespace) -> None:
     """Write what is not there, and measure."""
-    for name, count in (("shards", asked.images), ("few", FEW)):
+    sets = (("shards", asked.images, write), ("tars", asked.tars, write_tars), ("few", FEW, write))
+    for name, count, write_set in sets:
         if not (place / name).exists():
             began = time.perf_counter()
-            write(place / name, count)
+            write_set(place / name, count)
             print(f"written: {count} images in {time.perf_counter() - began:.0f} s", flush=True)
     if not (place / "files").exists():
         draw_shapes(asked.files, **SHAPES).write(place / "files")
     own = [sys.executable, "-m", "benchmarks.shards", "--seconds", str(asked.seconds)]
-    for name in ("shards", "files") * asked.rounds:
+    for name in ("shards", "tars", "files") * asked.rounds:
         subprocess.run([*own, "--feed", str(place / name)], check=True)
-    for name in ("few", "shards"):
+    for name in () if asked.no_training else ("few", "shards"):
         print(f"training on {name}", flush=True)
         subprocess.run([*own, "--train", str(place / name)], check=True)
 

@@ -1,19 +1,23 @@
 """The order of a data set in shards: all images once, from shard to shard, by seed and position alone."""
 
-from functools import lru_cache
+import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rcnn.data import shard_blocks
 from rcnn.data.augment import Augment
 from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset
-from rcnn.data.formats import parquet_reader, parquet_shards, tar_places, webdataset_writer
+from rcnn.data.formats import parquet_shards, webdataset_writer
 from rcnn.data.formats.open import open_data
+from rcnn.data.formats.parquet_reader import RowGroup
+from rcnn.data.formats.tar_places import TarBlock
 from rcnn.data.geometry import TrainingSample
-from rcnn.data.loader import Batches, training_batches
+from rcnn.data.loader import POSITIONS_AHEAD, Batches, training_batches
+from rcnn.data.shard_blocks import BLOCKS_KEPT, Block, fetched, forget_blocks, read_ahead
 from rcnn.data.shard_order import OPEN_SHARDS, ShardOrders, mixed, shards_of
 from rcnn.transform import Transform
 from tiny import tiny_shapes
@@ -100,14 +104,99 @@ def made_of(data: Dataset) -> list[int]:
     return [made.index(position) for position in range(len(data))]
 
 
-def test_each_shard_is_read_about_once_per_epoch(shards: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch = lru_cache(maxsize=OPEN_SHARDS)(shard_blocks.fetched.__wrapped__)
-    for module in (parquet_reader, tar_places):
-        monkeypatch.setattr(module, "fetched", fetch)
+@pytest.fixture
+def reads(shards: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Block, str]]:
+    """The blocks that are read, each with the name of the thread."""
+    found: list[tuple[Block, str]] = []
+
+    def counted(block: Block) -> object:
+        found.append((block, threading.current_thread().name))
+        return plain(block)
+
+    kind = RowGroup if shards.format == "parquet shards" else TarBlock
+    plain = kind.read
+    monkeypatch.setattr(kind, "read", counted)
+    forget_blocks()
+    return found
+
+
+def test_each_shard_is_read_about_once_per_epoch(shards: Dataset, reads: list[tuple[Block, str]]) -> None:
     made = Batches(shards, Augment(crop=64, repeat=0.0), Transform(), 7, 4, 0, 4)
     for position in range(len(shards)):
         made.sample(position)
-    assert fetch.cache_info().misses == 9, "the number of shards"
+    blocks = [block for block, _ in reads]
+    assert len(blocks) == len(set(blocks)) == 9, "the number of shards"
+
+
+def test_what_a_later_image_needs_is_read_ahead(shards: Dataset, reads: list[tuple[Block, str]]) -> None:
+    made = Batches(shards, Augment(crop=64, repeat=0.0), Transform(), 7, 4, 0, 4)
+    parts = shards_of(shards.records)
+    assert parts is not None
+    order = parts[[made.index(position) for position in range(len(shards))]]
+    now = next(p for p in range(len(order) - POSITIONS_AHEAD) if order[p] != order[p + POSITIONS_AHEAD])
+    made.sample(now)
+    end = time.monotonic() + 10
+    while len(reads) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    threads = sorted(thread for _, thread in reads)
+    assert [name.startswith("shards") for name in threads] == [False, True]
+    made.sample(now + POSITIONS_AHEAD)
+    assert len(reads) <= 3, "what it needed was there; the third is what it has read ahead"
+    assert [thread for _, thread in reads if not thread.startswith("shards")] == [threads[0]]
+
+
+class Wrong(Block):
+    """A block that cannot be read, twice."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def read(self) -> str:
+        self.tries += 1
+        if self.tries < 3:
+            raise ValueError(f"try {self.tries}")
+        return "content"
+
+
+def test_an_error_of_reading_ahead_is_raised_where_the_block_is_used() -> None:
+    block = Wrong()
+    read_ahead(block)
+    end = time.monotonic() + 10
+    while block.tries == 0:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    with pytest.raises(ValueError, match="try"):
+        fetched(block)
+    while block.tries < 3:
+        try:
+            assert fetched(block) == "content"
+        except ValueError:
+            assert block.tries < 3
+    assert fetched(block) == "content"
+    assert block.tries == 3
+
+
+@dataclass(frozen=True)
+class Number(Block):
+    """A block with its number in it."""
+
+    number: int
+
+    def read(self) -> list[int]:
+        return [self.number]
+
+
+def test_only_the_last_blocks_are_kept() -> None:
+    forget_blocks()
+    first = fetched(Number(0))
+    assert fetched(Number(0)) is first
+    for number in range(1, BLOCKS_KEPT):
+        read_ahead(Number(number))
+    assert fetched(Number(0)) is first, "it is as late as the others"
+    for number in range(BLOCKS_KEPT, 2 * BLOCKS_KEPT):
+        assert fetched(Number(number)) == [number]
+    assert fetched(Number(0)) is not first
 
 
 def test_objects_are_those_of_the_records(shards: Dataset) -> None:

@@ -117,6 +117,9 @@ class StoredRecords(Sequence[Record], ABC):
         """The shard of each of some images; None where images are files of their own."""
         return None
 
+    def read_ahead(self, number: int) -> None:
+        """Begin to read an image of a shard that is needed soon; does nothing where images are files."""
+
 
 class LazyRecords(Sequence[Record]):
     """Records that are made each time they are asked for, so that a large data set takes little memory.

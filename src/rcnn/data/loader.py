@@ -12,7 +12,8 @@ batch holds one kind (``rcnn.data.grouping``): that is less padding. Each image 
 With K recurring views, epoch e has the views of epoch e mod K in another order: a view is a function of the
 seed and its number, from 0 to K n - 1, so that what is computed of it can be kept.
 
-A data set in shards has another order, which goes from shard to shard (``rcnn.data.shard_order``).
+A data set in shards has another order, which goes from shard to shard (``rcnn.data.shard_order``); a thread
+reads what the next positions need.
 
 Decoded images are cached as long as there is room: decoding a large image takes longer than cropping it.
 """
@@ -33,7 +34,7 @@ from torch.utils.data import DataLoader
 
 from rcnn.data.augment import Augment
 from rcnn.data.cores import available_cores
-from rcnn.data.dataset import Dataset
+from rcnn.data.dataset import Dataset, LazyRecords
 from rcnn.data.feed import arrived
 from rcnn.data.geometry import TrainingSample
 from rcnn.data.grouping import grouped, upright_views
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 # The second word of a seed: one of the independent random streams of a run.
 ORDER, VARIATION, RECURRING, GROUPING = 0, 1, 5, 6
 HERE = torch.device("cpu")
+POSITIONS_AHEAD = 10  # whose shards are read meanwhile: of the next open ones, they need about eight
 CACHE_BYTES = 2**29  # bytes of decoded images cached by all processes together
 
 
@@ -244,6 +246,12 @@ class Batches:
         epoch, place = divmod(position, len(self.dataset))
         return self._shards[epoch].near(place, rng)
 
+    def _read_ahead(self, position: int) -> None:
+        """Begin to read what a later position needs."""
+        records = self.dataset.records
+        if isinstance(records, LazyRecords) and records.stored is not None:
+            records.stored.read_ahead(int(records.indices[self.index(position)]))
+
     def view(self, position: int) -> int | None:
         """The number of the view at a position of the endless sequence; None if views do not recur."""
         if not self.views:
@@ -267,6 +275,8 @@ class Batches:
         stream = (VARIATION, position) if view is None else (RECURRING, view)
         rng = np.random.default_rng([self.seed, *stream])
         index = self.index(position)
+        if self._shards is not None:
+            self._read_ahead(position + POSITIONS_AHEAD)
         try:
             sample = self._kept.get(self.dataset, index)
             varied = self.augment(

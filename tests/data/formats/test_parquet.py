@@ -13,7 +13,7 @@ from rcnn.data.formats import parquet_shards
 from rcnn.data.formats.open import open_data
 from rcnn.data.hold_out import choose_by_content
 from rcnn.data.shapes import draw_shapes
-from rcnn.data.shard_blocks import fetched
+from rcnn.data.shard_blocks import forget_blocks
 from rcnn.data.twins import content_digests
 from rcnn.training.split import fingerprint
 from whole_data import assert_same_data, everything
@@ -141,7 +141,7 @@ def test_masks_that_do_not_fit_are_refused_where_they_are_read(shard: Path) -> N
     rows = table.to_pylist()
     rows[0]["masks"][0] = [5]
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
-    fetched.cache_clear()
+    forget_blocks()
     data = open_data(shard.parent)
     with pytest.raises(ValueError, match=r"00000000.parquet: row 0 of group 0: its masks do not fit"):
         data.records[0].load_truth()
@@ -185,6 +185,6 @@ def test_an_image_that_cannot_be_decoded_is_named(shard: Path) -> None:
     name = rows[1]["name"].decode()
     rows[1]["image"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
-    fetched.cache_clear()
+    forget_blocks()
     with pytest.raises(ValueError, match=rf"00000000.parquet.{name}: this is not an image"):
         open_data(shard.parent).records[1].load_image()

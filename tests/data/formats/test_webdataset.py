@@ -339,7 +339,7 @@ def test_samples_with_a_list_of_annotations_as_webdatasets_own_example(tmp_path:
     assert (data.class_names, data.category_ids) == (("cat", "dog"), (1, 18))
     first, second = data.records
     assert first.path == tmp_path / "data" / "set-0000.tar" / "val" / "000025.jpg"
-    assert (first.image_id, first.truth.labels.tolist()) == ("000025", [1])
+    assert (first.image_id, first.truth.labels.tolist()) == ("val/000025", [1])
     assert isinstance(first.masks, DrawnMasks), "outlines are drawn where training shows them"
     assert len(second.truth) == 0
     assert not check(data).errors
@@ -364,6 +364,36 @@ def test_classes_by_name(text: Any, tmp_path: Path) -> None:
     assert data.records[0].truth.labels.tolist() == [0, 1]
     np.testing.assert_array_equal(data.records[0].truth.boxes, [[10, 5, 30, 25], [0, 0, 9, 9]])
     assert not check(data).errors
+
+
+def test_numbers_without_names_are_not_taken_for_classes_with_names(tmp_path: Path) -> None:
+    """A category_id means something only where it is declared."""
+    box = [10, 5, 20, 20]
+    texts = (
+        [{"bbox": box, "category": "dog"}],
+        [{"bbox": box, "category": "cat", "category_id": 1}],
+        [{"bbox": box, "category_id": 1}],
+        [{"bbox": box, "category": "dog", "category_id": 7}],
+    )
+    data = opened(tmp_path, samples(*texts))
+    named = [data.class_names[record.truth.labels[0]] for record in data.records]
+    assert named == ["dog", "cat", "1", "dog"]
+
+
+def test_a_name_that_the_list_of_categories_lacks_is_an_error(tmp_path: Path) -> None:
+    data = opened(
+        tmp_path, samples([{"bbox": [10, 5, 20, 20], "category": "catt"}]), [{"id": 1, "name": "cat"}]
+    )
+    assert any("integer category_id; found 's0' and 'catt'" in line for line in said(data))
+
+
+def test_shards_may_have_the_same_keys(tmp_path: Path) -> None:
+    text = [{"bbox": [10, 5, 20, 20], "category": "dog"}]
+    write_tar(tmp_path / "data" / "set-0001.tar", samples(text))
+    data = opened(tmp_path, samples(text, text))
+    assert [record.image_id for record in data.records] == ["s0", "s1", "set-0001/s0"]
+    assert len({record.path for record in data.records}) == 3
+    assert not any("more than once" in line for line in said(data))
 
 
 def test_classes_are_numbers_where_nothing_names_them(tmp_path: Path) -> None:
@@ -396,7 +426,7 @@ def test_faults_name_the_sample(tmp_path: Path) -> None:
         "warning: .: 1 samples have an image and no JSON: h.",
         "error: set-0000.tar/i.png: this is not an image of a known format",
         "error: set-0000.tar/j.png: It has several images: png, jpg; expected one.",
-        "error: set-0000.tar/s0.png: The key occurs again; it was in",
+        "error: set-0000.tar/s0.png: The key s0 occurs again in this shard.",
     ):
         assert expected in lines, lines
     usable, _ = refuse_or_skip(data, True)

@@ -25,7 +25,7 @@ from rcnn.data.formats.shard_records import (
     opened_shards,
 )
 from rcnn.data.formats.shard_rows import PER_OBJECT, Meaning, faults_of
-from rcnn.data.shard_blocks import Block, fetched
+from rcnn.data.shard_blocks import Block, fetched, read_ahead
 
 LARGE = ("image", "masks", "semantic")
 REQUIRED = ("name", "id", "digest", "height", "width", "boxes", "labels", "drawn", "mapped")
@@ -178,6 +178,10 @@ class ParquetRecords(ShardRecords):
         group = int(self.group[number])
         return ParquetRow(self.places[group], number - int(self.starts[group]))
 
+    def read_ahead(self, number: int) -> None:
+        """Begin to read the group of rows of an image."""
+        read_ahead(self.places[int(self.group[number])])
+
     def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The group of rows of each of some images, which are read together."""
         return self.group[indices].astype(np.int64)
@@ -215,7 +219,7 @@ class ParquetRow(StoredRow):
     index: int
 
     @property
-    def file(self) -> str:  # type: ignore[override] # a property in place of an attribute
+    def file(self) -> str:
         """The shard."""
         return self.group.file
 

@@ -68,8 +68,10 @@ class Texts(Sequence[bytes]):
 class StoredRow(ABC):
     """A row of a shard; picklable."""
 
-    file: str
-    """The shard."""
+    @property
+    @abstractmethod
+    def file(self) -> str:
+        """The shard."""
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rcnn.data.formats.shard_records import StoredRow, Texts
 from rcnn.data.formats.tar_shards import MAPS, Span, TarSample, explained
 from rcnn.data.formats.webdataset_json import stored_masks
-from rcnn.data.shard_blocks import BLOCK_BYTES, Block, fetched
+from rcnn.data.shard_blocks import BLOCK_BYTES, Block, fetched, read_ahead
 
 ABSENT = -1  # the size of what a sample does not have
 
@@ -68,7 +68,7 @@ class TarRow(StoredRow):
     semantic: Span | None
 
     @property
-    def file(self) -> str:  # type: ignore[override] # a property in place of an attribute
+    def file(self) -> str:
         """The shard."""
         return self.block.file
 
@@ -122,6 +122,10 @@ class TarPlaces:
             self.blocks[int(self.block[number])], self.keys[number].decode("utf-8", "surrogateescape"), image,
             annotations, None if semantic.size == ABSENT else semantic,
         )  # fmt: skip
+
+    def read_ahead(self, number: int) -> None:
+        """Begin to read the block of a sample."""
+        read_ahead(self.blocks[int(self.block[number])])
 
     def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The block of each of some samples, which are read together."""

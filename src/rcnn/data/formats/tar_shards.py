@@ -118,7 +118,9 @@ def tar_files(path: Path) -> list[Path]:
     if is_there(path):
         if is_file(path):
             return [path] if path.name.lower().endswith((ENDING, *PACKED)) else []
-        return [f for f in visible_files(path) if f.name.lower().endswith((ENDING, *PACKED)) and f.is_file()]
+        # Only these are looked at: a folder may have millions of images.
+        named = (f for f in path.iterdir() if f.name.lower().endswith((ENDING, *PACKED)))
+        return sorted(f for f in named if not f.name.startswith(".") and f.is_file())
     if not path.name.lower().endswith((ENDING, *PACKED)):
         return []
     if "*" in path.name and "{" not in str(path):

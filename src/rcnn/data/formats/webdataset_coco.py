@@ -29,7 +29,7 @@ from rcnn.data.flat import Facts, FlatBuilder, FlatRecords, FlatStore
 from rcnn.data.formats.annotated import UNNAMED
 from rcnn.data.formats.coco import CocoReader
 from rcnn.data.formats.coco_categories import usable_categories
-from rcnn.data.formats.coco_forms import number
+from rcnn.data.formats.coco_forms import number, whole_number
 from rcnn.data.formats.coco_images import CocoImages
 from rcnn.data.formats.coco_keypoints import read_skeleton
 from rcnn.data.formats.image_folder import BOXES, CLASSES, objects_of
@@ -105,9 +105,25 @@ class TarFlatRecords(FlatRecords):
         found, row = super().record(number), self.places.row(number)
         return replace(found, image=RowImage(row, str(found.path.relative_to(row.file))))
 
+    def read_ahead(self, number: int) -> None:
+        """Begin to read the block of an image."""
+        self.places.read_ahead(number)
+
     def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The block of each of some images, which are read together."""
         return self.places.shards_of(indices)
+
+
+class _Content(NamedTuple):
+    """A part of an open file, not read yet."""
+
+    opened: BinaryIO
+    span: Span
+
+    def read(self) -> bytes:
+        """Its bytes."""
+        self.opened.seek(self.span.offset)
+        return self.opened.read(self.span.size)
 
 
 class _Samples:
@@ -116,7 +132,10 @@ class _Samples:
     Attributes:
         builder: collects images, objects and problems.
         places: where the usable samples are.
+        has_list: whether there is a file of categories.
+        declared: the ids of categories that samples declare.
         ids: of categories, by their names.
+        keys: of the samples of a shard.
         bare: samples without annotations.
         numbered: whether classes are called by numbers, for want of names.
         pointed: samples whose objects have keypoints that no category names.
@@ -131,7 +150,8 @@ class _Samples:
         read_skeleton(builder, declared, ())
         self.has_list = bool(declared)
         self.ids = {entry["name"]: entry["id"] for _, entry in declared}
-        self.keys: dict[str, Path] = {}
+        self.declared: set[int] = set()
+        self.keys: set[str] = set()
         self.bare: list[str] = []
         self.numbered = False
         self.pointed: list[str] = []
@@ -160,6 +180,7 @@ class _Samples:
     def _annotations(self) -> Iterator[Any]:
         """Yield the annotations of all usable samples, whose images are known by then."""
         for file in self.files:
+            self.keys.clear()
             with explained(file), file.open("rb") as opened:
                 for sample in samples_of(file):
                     yield from self._of_sample(file, opened, sample)
@@ -171,11 +192,11 @@ class _Samples:
         if image is None and annotations is None and not sample.faults:
             return  # such as a text about all of them
         if sample.key in self.keys:
-            what = f"The key occurs again; it was in {self.keys[sample.key]} before, too."
+            what = f"The key {sample.key} occurs again in this shard."
             advice = "Members of a sample have to be next to each other (tar --sort=name), and keys unique."
             self._report(path, what, advice)
             return
-        self.keys[sample.key] = file
+        self.keys.add(sample.key)
         if image is None:
             sample.faults.append("It has annotations and no image.")
         if sample.faults:
@@ -185,13 +206,15 @@ class _Samples:
             self.bare.append(sample.key)
             return
         assert image is not None
-        found = self._parsed(path, _read(opened, annotations))
-        picture = None if found is None else self._picture(path, found, opened, image[1])
-        if found is None or picture is None:
+        found = self._parsed(path, _Content(opened, annotations).read())
+        if found is None:
+            return
+        picture = self._picture(path, sample.key, found, _Content(opened, image[1]))
+        if picture is None:
             return
         self.places.add(file, sample, image[1], annotations)
         for index, entry in enumerate(found.annotations):
-            yield self._entry(entry, picture, f"{sample.key}[{index}]")
+            yield self._entry(entry, picture, f"{picture.image_id}[{index}]")
 
     def _parsed(self, path: Path, text: bytes) -> Annotated | None:
         """The content of the JSON of a sample; None, with a problem, if it cannot be used."""
@@ -213,6 +236,7 @@ class _Samples:
         for place, entry in usable_categories(self.builder, new):
             known = next((c for _, c in self.reader.categories if c["id"] == entry["id"]), None)
             if known is None:
+                self.declared.add(entry["id"])
                 self._add_category(place, entry)
             elif known["name"] != entry["name"]:
                 what = f"The category {entry['id']} is {entry['name']!r}, and {known['name']!r} elsewhere."
@@ -222,24 +246,24 @@ class _Samples:
         self.reader.declare(place, entry)
         self.ids.setdefault(entry["name"], entry["id"])
 
-    def _picture(self, path: Path, found: Annotated, opened: BinaryIO, span: Span) -> Picture | None:
+    def _picture(self, path: Path, key: str, found: Annotated, content: _Content) -> Picture | None:
         """The image of a sample, added; None, with a problem, if it cannot be used."""
-        image_id = next(
-            (found.image[n] for n in ("id", "image_id") if type(found.image.get(n)) in (int, str)), path.stem
-        )
+        given: Iterator[Any] = (found.image.get(name) for name in ("id", "image_id"))
+        # Other shards may have the same keys.
+        own = key if key not in self.images.pictures else f"{Path(content.opened.name).stem}/{key}"
+        image_id: int | str = next((value for value in given if type(value) in (int, str)), own)
         if image_id in self.images.pictures:
             what = f"The image id {image_id} is that of {self.images.pictures[image_id].path}, too."
             self._report(path, what, "Give each image its own id.")
             return None
         height, width = number(found.image.get("height")), number(found.image.get("width"))
         if not (is_number(height) and is_number(width) and height >= 1 and width >= 1):
-            content = _read(opened, span)
             try:
-                height, width = image_size(path, content=content)
+                height, width = image_size(path, content=content.read())
             except ImageError as error:
                 self._report(path, str(error).removeprefix(f"{path}: "), "Fix the image.")
                 return None
-            self.builder.note_unsized(path, content)
+            self.builder.note_unsized(path, content.read())
         picture = self.builder.add(Picture(path, (int(height), int(width)), image_id))
         self.images.pictures[image_id] = picture
         return picture
@@ -255,24 +279,23 @@ class _Samples:
 
     def _category(self, entry: Mapping[str, Any]) -> Any:
         """The id of a category that is known; what is written, if it cannot be one."""
-        written = entry.get("category_id")
-        named = next((entry[name] for name in NAMES if isinstance(entry.get(name), str)), None)
-        if self.has_list or self.reader.known:
-            if type(written) is int and (self.has_list or written in self.reader.known):
-                return written
-            if named is not None and self.has_list:
-                return self.ids.get(named, named)
-        if named is None:
-            value = next((entry[name] for name in NAMES if entry.get(name) is not None), None)
-            if value is not None and type(value) is not int:
-                return value
-            self.numbered |= value is not None
-            named = UNNAMED if value is None else str(value)
-        if named not in self.ids:
-            own = max(self.reader.known, default=0) + 1
-            taken = type(written) is not int or written in self.reader.known
-            self._add_category("categories", {"id": own if taken else written, "name": named})
-        return self.ids[named]
+        written = whole_number(entry.get("category_id"))
+        if type(written) is int and (self.has_list or written in self.declared):
+            return written
+        found = next((entry[name] for name in NAMES if isinstance(entry.get(name), str)), None)
+        if found is None:
+            found = next((entry[name] for name in NAMES if entry.get(name) is not None), UNNAMED)
+            if type(found) is not int and found != UNNAMED:
+                return found
+            self.numbered |= type(found) is int
+        name = str(found)
+        if name not in self.ids and self.has_list:
+            return name  # which is reported
+        if name not in self.ids:
+            free = type(written) is int and written not in self.reader.known
+            own = written if free else max(self.reader.known, default=0) + 1
+            self._add_category("categories", {"id": own, "name": name})
+        return self.ids[name]
 
     def _report(self, path: Path, what: str, advice: str) -> None:
         self.builder.report(what, advice, file=path)
@@ -302,11 +325,6 @@ def annotated(value: Any) -> Annotated | None:
 
 def _are_categories(entries: Sequence[Any]) -> bool:
     return all(isinstance(entry, dict) and "name" in entry for entry in entries)
-
-
-def _read(opened: BinaryIO, span: Span) -> bytes:
-    opened.seek(span.offset)
-    return opened.read(span.size)
 
 
 def _declared(file: Path) -> Sequence[Any]:

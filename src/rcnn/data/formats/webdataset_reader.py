@@ -153,6 +153,10 @@ class TarRecords(ShardRecords):
         """Where a sample is."""
         return self.places.row(number)
 
+    def read_ahead(self, number: int) -> None:
+        """Begin to read the block of an image."""
+        self.places.read_ahead(number)
+
     def shards_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The block of each of some samples, which are read together."""
         return self.places.shards_of(indices)
