@@ -128,21 +128,27 @@ def _evaluated(
         parts.append((np.full((10, 101, num_classes, 4, 3), -1.0), np.full((10, num_classes, 4, 3), -1.0)))
         num_classes = 0
     counts = _objects_of_classes(truths, num_classes) + _objects_of_classes(predictions, num_classes)
-    for classes in _parts_of(counts):
-        evaluator = _evaluator(_some(truths, classes), _some(predictions, classes), kind, classes)
-        if kind == "keypoint":
-            # The size ranges of boxes; COCO drops the small one only in its report.
-            evaluator.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
-            evaluator.params.areaRngLbl = list(AREAS)
-            evaluator.params.kpt_oks_sigmas = np.array(_sigmas(truths))
-        evaluator.params.catIds = list(classes)
-        evaluator.params.maxDets = [min(1, cap), min(10, cap), cap]
-        evaluator.evaluate()
-        evaluator.accumulate()
-        precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
-        parts.append((np.asarray(precision, dtype=np.float64), np.asarray(recall, dtype=np.float64)))
+    parts += [_evaluated_part(truths, predictions, kind, classes, cap) for classes in _parts_of(counts)]
     precisions, recalls = zip(*parts, strict=True)
     return np.concatenate(precisions, 2), np.concatenate(recalls, 1)
+
+
+def _evaluated_part(
+    truths: Sequence[Instances], predictions: Sequence[Instances], kind: Kind, classes: range, cap: int
+) -> tuple[Floats, Floats]:
+    """The same for some of the classes; what it takes is free again afterwards."""
+    evaluator = _evaluator(_some(truths, classes), _some(predictions, classes), kind, classes)
+    if kind == "keypoint":
+        # The size ranges of boxes; COCO drops the small one only in its report.
+        evaluator.params.areaRng = [[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]]
+        evaluator.params.areaRngLbl = list(AREAS)
+        evaluator.params.kpt_oks_sigmas = np.array(_sigmas(truths))
+    evaluator.params.catIds = list(classes)
+    evaluator.params.maxDets = [min(1, cap), min(10, cap), cap]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+    return np.asarray(precision, dtype=np.float64), np.asarray(recall, dtype=np.float64)
 
 
 def _objects_of_classes(images: Sequence[Instances], num_classes: int) -> npt.NDArray[np.int64]:
