@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,7 @@ def test_images_inside_other_files_are_read_by_one_thread() -> None:
     assert threads == {threading.get_ident()}, "what is timed is not disturbed"
 
 
+@pytest.mark.usefixtures("threads_end")
 @pytest.mark.parametrize("batch_size", [1, BATCH])
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, batch_size: int) -> None:
     data = files(tmp_path, 12)
@@ -254,14 +255,17 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, batch_size: int) 
     with pytest.raises(ImageError, match=r"7\.png"):
         predict_images(finder, data, Asked(batch_size, 0.01, 100))
     assert not any(7 in call for call in finder.calls)
-    assert not waiting_threads()
 
 
-def waiting_threads() -> list[str]:
-    """Threads of pools that are still there."""
-    return [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
+@pytest.fixture
+def threads_end() -> Iterator[None]:
+    """No thread is left that was not there before."""
+    before = set(threading.enumerate())
+    yield
+    assert not set(threading.enumerate()) - before
 
 
+@pytest.mark.usefixtures("threads_end")
 def test_interrupted_it_ends_with_what_has_begun(tmp_path: Path) -> None:
     class Interrupted(Finder):
         def predict(self, images: Sequence[Array], **asked: Any) -> list[Instances]:
@@ -278,7 +282,6 @@ def test_interrupted_it_ends_with_what_has_begun(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(Interrupted(), Watched("shapes", tmp_path, NAMES, data.records))
-    assert not waiting_threads()
     assert len(read) <= 3 * BATCH + 2 * BATCH + 2
 
 
