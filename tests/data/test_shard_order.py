@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rcnn.data import loader, shard_blocks
 from rcnn.data.augment import Augment
 from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset
@@ -132,8 +133,8 @@ def test_what_a_later_image_needs_is_read_ahead(shards: Dataset, reads: list[tup
     made = Batches(shards, Augment(crop=64, repeat=0.0), Transform(), 7, 4, 0, 4)
     parts = shards_of(shards.records)
     assert parts is not None
-    order = parts[[made.index(position) for position in range(len(shards))]]
-    now = next(p for p in range(len(order) - POSITIONS_AHEAD) if order[p] != order[p + POSITIONS_AHEAD])
+    order = parts[[made.index(position) for position in range(len(shards) + POSITIONS_AHEAD)]]
+    now = next(p for p in range(len(shards)) if order[p] != order[p + POSITIONS_AHEAD])
     made.sample(now)
     end = time.monotonic() + 10
     while len(reads) < 2:
@@ -144,6 +145,25 @@ def test_what_a_later_image_needs_is_read_ahead(shards: Dataset, reads: list[tup
     made.sample(now + POSITIONS_AHEAD)
     assert len(reads) <= 3, "what it needed was there; the third is what it has read ahead"
     assert [thread for _, thread in reads if not thread.startswith("shards")] == [threads[0]]
+
+
+@pytest.mark.parametrize("shards", ["webdataset"], indirect=True)
+def test_no_image_waits_for_its_shard(
+    shards: Dataset, reads: list[tuple[Block, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer shards are kept than there are, and epochs go through them in other orders."""
+    monkeypatch.setattr(loader, "POSITIONS_AHEAD", 2)
+    monkeypatch.setattr(shard_blocks, "BLOCKS_KEPT", 5)
+    made = Batches(shards, Augment(crop=64, repeat=0.0), Transform(), 7, 4, 0, 4)
+    for position in range(80):
+        made.sample(position)
+        reader = shard_blocks._kept.reader
+        assert reader is not None
+        reader.submit(int).result()  # it has done what was asked before
+        if position == 2:
+            reads.clear()
+    assert len(reads) > 20
+    assert all(thread.startswith("shards") for _, thread in reads)
 
 
 class Wrong(Block):

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 # The second word of a seed: one of the independent random streams of a run.
 ORDER, VARIATION, RECURRING, GROUPING = 0, 1, 5, 6
 HERE = torch.device("cpu")
-POSITIONS_AHEAD = 10  # whose shards are read meanwhile: of the next open ones, they need about eight
+POSITIONS_AHEAD = 64  # what they need of shards is read meanwhile: all of the next open ones, most likely
 CACHE_BYTES = 2**29  # bytes of decoded images cached by all processes together
 
 

@@ -17,8 +17,7 @@ from typing import Any
 from rcnn.data.shard_order import OPEN_SHARDS
 
 BLOCK_BYTES = 4 * 2**20  # of images in a block
-AHEAD = 8  # blocks of the next open shards, about, that are read before they are needed
-BLOCKS_KEPT = OPEN_SHARDS + AHEAD + 1
+BLOCKS_KEPT = 2 * OPEN_SHARDS + 1  # the open shards, and the next ones while they are read ahead
 
 
 class Block(ABC):
