@@ -174,7 +174,7 @@ def test_train_passes_everything_on(
         "settings": ["train.lr=1", "model.fpn=none", "train.batch_size=8"], "format": "coco",
         "log": ["wandb", "mlflow"], "callbacks": ["mine:Beep"], "trust": ["mine"],
         "start": None, "rename": {}, "keep_classes": False, "freeze": (), "json_log": False,
-        "join_timeout": 300.0, "step_timeout": 300.0,
+        "join_timeout": 300.0, "step_timeout": 60.0,
     }  # fmt: skip
     assert "rcnn predict runs/x IMAGES" in result.output
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,116 @@ def test_a_lost_process_ends_the_other_in_one_sentence(killed: int, tmp_path: Pa
         f"error: process {1 - killed} stops, because another process of the run has ended; start all of them "
         "again: give --resume auto with the same command, or --resume RUN"
     )
+    assert steps_done(folders[0] / "run") >= 2
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_group_again_that_ends_as_an_undisturbed_one(tmp_path: Path, data: Path) -> None:
+    """With --max-restarts and --resume auto; a worker is killed once the run has a checkpoint."""
+    file = recipe_file(tmp_path, epochs=20.0, save_every=0.0, eval_every=0.5, eval_images=2)
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
+        "--max-restarts=3", "--monitor-interval=0.5", "--no-python",
+    ]  # fmt: skip
+    words = [*torchrun, *COMMAND, "train", str(data), "--recipe", str(file), "--resume", "auto", "--out"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for out in (whole, killed):
+        process = subprocess.Popen(
+            [*words, str(out)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            if out is killed:
+                wait_for(lambda: steps_done(killed) >= 5, [process])
+                os.kill(worker_of(process.pid, rank=1), signal.SIGKILL)
+            said, errors = process.communicate(timeout=300)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert "resumed at iteration" in said
+    assert "another process of the run has ended" in errors
+    assert rows(whole) == rows(killed)
+    one, two = (checkpoint.read_checkpoint(out / "last.safetensors")[0] for out in (whole, killed))
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+def worker_of(launcher: int, rank: int) -> int:
+    """The process of a rank that torchrun started."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                variables = (folder / "environ").read_bytes() if parent == launcher else b""
+                if f"\0RANK={rank}\0".encode() in b"\0" + variables:
+                    return int(folder.name)
+    raise AssertionError("no such process")
+
+
+PAUSE = """
+import time
+from pathlib import Path
+class Pause:
+    def on_evaluation(self, event):
+        Path("pausing").touch()
+        time.sleep(SECONDS)
+"""
+
+
+def pausing_after_evaluations(folder: Path, seconds: float) -> list[str]:
+    """The words that let the first process pause, and say so by a file."""
+    (folder / "pause.py").write_text(PAUSE.replace("SECONDS", str(seconds)))
+    return ["--callback", "pause:Pause"]
+
+
+def test_a_pause_longer_than_the_limit_of_a_step_is_no_loss(tmp_path: Path, data: Path) -> None:
+    file = recipe_file(tmp_path, epochs=1.0, eval_every=1.0, eval_images=1)
+    folders = machines(tmp_path)
+    words = [*COMMAND, "train", str(data), "--recipe", str(file), "--out", "run", "--step-timeout", "2"]
+    succeeded(Group([*words, *pausing_after_evaluations(folders[0], 3.5)], folders))
+    assert (folders[0] / "pausing").exists()
+
+
+@pytest.mark.parametrize(
+    ("stopped", "during", "limit"),
+    [
+        (1, "steps", 4),
+        (0, "a pause", 4),
+        pytest.param(0, "steps", 4, marks=pytest.mark.slow),
+        pytest.param(1, "steps", None, marks=pytest.mark.slow),  # the default
+    ],
+)
+def test_a_stopped_process_ends_the_other_within_the_limit(
+    stopped: int, during: str, limit: int | None, tmp_path: Path, data: Path
+) -> None:
+    """SIGSTOP, as a machine that hangs: connections stay open, and nothing comes."""
+    pause = during == "a pause"
+    file = recipe_file(tmp_path, epochs=1e4, save_every=0.0, eval_every=1e-3 if pause else 0.9, eval_images=1)
+    folders = machines(tmp_path)
+    words = [*COMMAND, "train", str(data), "--recipe", str(file), "--out", "run"]
+    words += ["--step-timeout", str(limit)] if limit else []
+    words += pausing_after_evaluations(folders[0], 300) if pause else []
+    with Group(words, folders) as group:
+        wait_for(
+            (folders[0] / "pausing").exists if pause else lambda: steps_done(folders[0] / "run") >= 2,
+            group.processes,
+        )
+        frozen, other = group.processes[stopped], group.processes[1 - stopped]
+        frozen.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        _, errors = other.communicate(timeout=90)
+        assert time.monotonic() - began < (limit or 60) + 30, "at once, on a machine that does nothing else"
+        assert other.returncode == 1
+        assert errors.strip() == (
+            f"error: process {1 - stopped} stops, because another process of the run does not answer "
+            "(--step-timeout is how long that is waited for); start all of them again: give --resume auto "
+            "with the same command, or --resume RUN"
+        )
+        frozen.send_signal(signal.SIGCONT)
+        if not pause:
+            _, errors = frozen.communicate(timeout=60)
+            assert re.fullmatch(f"error: process {stopped} stops, because another .*\n", errors)
     assert steps_done(folders[0] / "run") >= 2
 
 

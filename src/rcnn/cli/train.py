@@ -184,9 +184,9 @@ def train(
             min=1,
             metavar="SECONDS",
             rich_help_panel=PANEL,
-            help="After how long a process that does not answer counts as lost.",
+            help="After how long a process that does not answer, or is late in a step, counts as lost.",
         ),
-    ] = 300,
+    ] = 60,
     trust: Trust = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     json_log: Annotated[

@@ -2,10 +2,14 @@
 
 Every function works in a single process, too. There are two groups of the same processes. In the first one
 they compute together, step by step: whoever does not answer for a while is lost. In the second one they wait
-for each other: for the first process, say, while it measures and writes a report.
+for each other: before each step, say, or for the first process while it measures and writes a report. As long
+as all are alive (``rcnn.processes.pulse``), that may take hours.
+
+**Law:** what is reduced in the first group comes right after a wait in the second one, or in the same step,
+so that no pause of a process, only its computing, counts there.
 
 A process that is lost is not replaced, and gloo lets none rejoin: the others stop, within seconds if it was
-killed, and all are started again.
+killed, within a minute if it was stopped or hangs, and all are started again.
 """
 
 from __future__ import annotations
@@ -15,9 +19,8 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -27,39 +30,38 @@ from torch.distributed.rendezvous import rendezvous
 
 from rcnn.device import choose_device, exact_float
 from rcnn.processes.launch import Launch, launched
+from rcnn.processes.pulse import SILENT, pulse, reason_of_loss, wait_for
 
 T = TypeVar("T")
 
 JOIN_SECONDS = 300.0
-ANSWER_SECONDS = 300.0
+ANSWER_SECONDS = 60.0
 PATIENCE = timedelta(hours=12)
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
-# What torch and gloo say when a connection to another process ends, and when nothing comes for too long.
-_ENDED = (
-    "Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused",
-    "Application timeout caused pair closure", "remote process exited", "recvValue failed",
-)  # fmt: skip
-_SILENT = ("Timed out waiting", "timed out", "Wait timeout", "Socket Timeout")
 
 _waiting: dict[Any, Any] = {}  # the second group of each first one
-_lost = threading.Event()  # set once another process of the group is known to be lost
+_limits: dict[Any, tuple[float, float]] = {}  # of groups made here: seconds of first steps, and of later ones
+_lost: set[str] = set()  # how other processes of the group were lost
 
 
 def join(*, join_seconds: float = JOIN_SECONDS, answer_seconds: float = ANSWER_SECONDS) -> None:
     """Join the processes that this one was started with, if there are any.
 
-    A group that exists already, such as Ray Train's, is taken as it is.
+    A group that exists already, such as Ray Train's, is taken as it is, and left to who made it.
 
     Args:
         join_seconds: how long to wait for the others to start.
-        answer_seconds: after which a process that does not answer in a step counts as lost.
+        answer_seconds: after which a process that does not answer counts as lost.
 
     Raises:
         ValueError: the others did not come in time, or fewer GPUs than processes.
     """
     launch = launched()
+    limits = max(join_seconds, answer_seconds), answer_seconds
     if dist.is_initialized():
         _second_group()
+        if dist.group.WORLD in _limits:
+            _limits[dist.group.WORLD] = limits
         return
     if launch is None:
         return
@@ -71,8 +73,9 @@ def join(*, join_seconds: float = JOIN_SECONDS, answer_seconds: float = ANSWER_S
         store = _store(launch, timedelta(seconds=join_seconds))
         dist.init_process_group(
             backend, store=store, rank=launch.rank, world_size=launch.size,
-            timeout=timedelta(seconds=answer_seconds),
+            timeout=timedelta(seconds=limits[0]),
         )  # fmt: skip
+        _limits[dist.group.WORLD] = limits
         _second_group()
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
@@ -86,8 +89,9 @@ def join(*, join_seconds: float = JOIN_SECONDS, answer_seconds: float = ANSWER_S
 
 def _leave() -> None:
     """End the threads of the group before the interpreter ends, which would abort the process otherwise."""
-    _waiting.clear()
-    waits = _lost.is_set() and torch.cuda.is_available()  # NCCL would wait for the process that is lost
+    if SILENT not in _lost:  # else its threads wait, for hours, and would be waited for
+        _waiting.clear()
+    waits = bool(_lost) and torch.cuda.is_available()  # NCCL would wait for the process that is lost
     if dist.is_initialized() and not waits:
         dist.destroy_process_group()
 
@@ -98,7 +102,13 @@ def _store(launch: Launch, patience: timedelta) -> Any:
     known = {} if launch.by == "torchrun" else {"rank": launch.rank, "world_size": launch.size}
     store, _, _ = next(rendezvous(place, timeout=patience, **known))
     store.set_timeout(patience)
-    return store
+    # torchrun's store outlives a restart and keeps the addresses of processes that were killed. Of several
+    # machines each counts its own restarts, so that they could not agree on a name.
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(launch.size)
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT") if launch.by == "torchrun" else None
+    if restart is None or not one_machine:
+        return store
+    return dist.PrefixStore(f"rcnn-{restart}", store)  # type: ignore[attr-defined]
 
 
 def _second_group() -> Any:
@@ -107,6 +117,21 @@ def _second_group() -> Any:
     if first not in _waiting:
         _waiting[first] = dist.new_group(backend="gloo", timeout=PATIENCE)
     return _waiting[first]
+
+
+def limit_steps(*, first: bool) -> None:
+    """Set how long a step waits for other processes, in a group that was made here.
+
+    Args:
+        first: whether kernels are chosen or compiled in the steps that follow, by one process for longer than
+            by another: those may take as long as starting. All others may take as long as :func:`join` was
+            told.
+    """
+    group = dist.group.WORLD
+    if group in _limits:
+        # torch before 2.14 has it under the other name alone.
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        set_timeout(timedelta(seconds=_limits[group][0 if first else 1]), group)
 
 
 def _end_with_launcher() -> None:
@@ -126,9 +151,13 @@ def world_size() -> int:
 
 
 def barrier() -> None:
-    """Wait until every process has reached this point, however long one of them works alone before it."""
+    """Wait until every process has reached this point, however long one of them works alone before it.
+
+    Raises:
+        LostProcessError: one of them is lost, and :func:`alive` noticed.
+    """
     if world_size() > 1:
-        dist.barrier(group=_second_group())
+        wait_for(dist.barrier(group=_second_group(), async_op=True))
 
 
 def process_device(name: str | None) -> torch.device:
@@ -191,6 +220,7 @@ def from_first_process(make: Callable[[], T]) -> T:
             shared = [make()]
         except (ValueError, OSError) as error:
             shared = [error]
+    barrier()
     dist.broadcast_object_list(shared, group=_second_group())
     value = shared[0]
     if isinstance(value, Exception):
@@ -203,6 +233,7 @@ def gathered(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
+    barrier()
     dist.all_gather_object(values, value, group=_second_group())
     return values
 
@@ -233,11 +264,26 @@ def mean_over_processes(values: Sequence[float], device: torch.device) -> list[f
     """The mean of each number over all processes, in one reduction, so that they make the same decisions."""
     if world_size() == 1:
         return list(values)
+    barrier()
     # NCCL takes tensors on a GPU only.
     stacked = torch.tensor(values, dtype=exact_float(device), device=device)
     dist.all_reduce(stacked)
     means: list[float] = (stacked / world_size()).tolist()
     return means
+
+
+@contextmanager
+def alive(seconds: float) -> Iterator[None]:
+    """Inside, a process that is stopped, hangs or ends is noticed by the others, whatever they wait for.
+
+    All of them enter it, at any time, and leave it.
+
+    Args:
+        seconds: without an answer, after which a process counts as lost.
+    """
+    barrier()  # of several trainings in one script, the first process may come later to the next
+    with pulse(seconds) if world_size() > 1 else nullcontext():
+        yield
 
 
 @contextmanager
@@ -260,12 +306,8 @@ def lost_process(error: BaseException) -> str | None:
     """What an error of torch says in one sentence, if it is that another process of the group is lost."""
     if world_size() == 1 or not isinstance(error, RuntimeError):
         return None
-    text = str(error)
-    if any(words in text for words in _ENDED):
-        reason = "another process of the run has ended"
-    elif any(words in text for words in _SILENT):
-        reason = "another process of the run does not answer (--step-timeout is how long that is waited for)"
-    else:
+    reason = reason_of_loss(error)
+    if reason is None:
         return None
-    _lost.set()
+    _lost.add(reason)
     return f"process {rank()} stops, because {reason}"

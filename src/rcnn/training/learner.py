@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rcnn.device import autocast, has_own_memory
 from rcnn.parts.batch import ImageBatch, Output, Targets
-from rcnn.processes.group import world_size
+from rcnn.processes.group import barrier, world_size
 from rcnn.training.loss_scaling import LossScaling
 from rcnn.training.optimizer import WeightEMA, WeightInterpolation, build_optimizer, restore_memory_layout
 from rcnn.training.settings import TrainSettings
@@ -164,6 +164,7 @@ def _parallel(network: nn.Module, settings: TrainSettings) -> nn.Module:
     if settings.sync_bn:
         convert_sync_batchnorm(network)  # type: ignore[no-untyped-call] # inside it, under the same names
     _align_strides(network)
+    barrier()  # weights may have been downloaded by one of them
     # find_unused_parameters stays off: empty heads give zero gradients rather than none.
     return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
 

@@ -30,6 +30,7 @@ from rcnn.parts.selective_search import require_opencv
 from rcnn.processes.group import (
     ANSWER_SECONDS,
     JOIN_SECONDS,
+    alive,
     barrier,
     from_first_process,
     join,
@@ -168,8 +169,8 @@ def train(
             every minute, evaluations, and the final metrics.
         join_timeout: of several processes (torchrun, SLURM), how many seconds they wait for each other to
             start.
-        step_timeout: after how many seconds one that does not answer in a step counts as lost; one that was
-            killed is noticed at once.
+        step_timeout: after how many seconds one that does not answer, or is late in a step, counts as lost;
+            one that was killed is noticed at once.
         trunk: the old name of ``backbone``.
 
     Returns:
@@ -195,7 +196,7 @@ def train(
     if rank() > 0:
         options = replace(options, console=Console(quiet=True))
     advice = "start all of them again: give --resume auto with the same command, or --resume RUN"
-    with answered(bounded=world_size() > 1), lost_is_explained(advice):
+    with answered(bounded=world_size() > 1), lost_is_explained(advice), alive(step_timeout):
         return _begin(options)
 
 

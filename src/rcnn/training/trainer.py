@@ -26,8 +26,10 @@ from rcnn.io import checkpoint, interruption
 from rcnn.io.interruption import held
 from rcnn.parts.batch import ImageBatch, Targets
 from rcnn.processes.group import (
+    barrier,
     from_first_process,
     gathered,
+    limit_steps,
     lost_process,
     mean_over_processes,
     rank,
@@ -187,6 +189,7 @@ class Trainer:
                 self.save()
             raise
         finally:
+            limit_steps(first=True)  # of the next training
             if self.features is not None:
                 self.features.close()
                 self.features = None
@@ -198,7 +201,10 @@ class Trainer:
             self.save()
         while self.fraction() < 1 and not self._should_stop():
             began = time.perf_counter()
-            self._report(self._launch(next(batches), began))
+            samples = next(batches)
+            barrier()  # whatever kept one of them, a step's limit counts from here
+            self._report(self._launch(samples, began))
+            limit_steps(first=settings.compile)
             if state.evaluating:
                 self._report(self._settle())
             better = state.evaluating and self._evaluate()

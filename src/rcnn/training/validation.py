@@ -16,6 +16,7 @@ from rcnn.inference.detector import Detector
 from rcnn.metrics.metric import Evaluation
 from rcnn.metrics.registry import BASIC
 from rcnn.models.model import Model
+from rcnn.processes.group import barrier
 from rcnn.structures import Instances
 from rcnn.training.recipe import Recipe
 from rcnn.training.split import Split
@@ -105,6 +106,7 @@ class Validation:
             sample = plain(sample, self.recipe.transform, np.random.default_rng([3, index]))
             batch = self.recipe.transform.batch([sample.image])
             moved = replace(batch, tensors=batch.tensors.to(device), seeds=(index,))
+            barrier()  # all have read the image
             output = self.detector.network(moved, [sample.targets.to(device)])
             losses.append(sum(float(v) for v in output.losses.values()))
         return float(np.mean(losses))
