@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rcnn.data.augment import Augment
 from rcnn.data.check import check, refuse_or_skip
 from rcnn.data.convert import convert
 from rcnn.data.dataset import Dataset, DrawnMasks
 from rcnn.data.formats import webdataset_writer
 from rcnn.data.formats.open import open_data, open_splits
 from rcnn.data.hold_out import choose_by_content
+from rcnn.data.loader import training_batches
 from rcnn.data.shapes import draw_shapes
+from rcnn.data.shard_order import shards_of
 from rcnn.data.twins import content_digests
 from rcnn.structures import Masks
 from rcnn.training.split import fingerprint
+from rcnn.transform import Transform
 from whole_data import assert_same_data, everything
 
 H, W = 40, 60
@@ -400,6 +404,21 @@ def test_classes_are_numbers_where_nothing_names_them(tmp_path: Path) -> None:
     data = opened(tmp_path, samples([{"bbox": [10, 5, 20, 20], "category_id": 18}]))
     assert data.class_names == ("18",)
     assert any("there is no categories.json beside the shards" in line for line in said(data))
+
+
+def test_training_batches_of_others_samples(tmp_path: Path) -> None:
+    """In the order of shards; each image with its outlines drawn in the view that is shown."""
+    text = {"annotations": [{"bbox": [10, 5, 20, 20], "segmentation": SQUARE, "category": "dog"}]}
+    data = opened(tmp_path, samples(*[text] * 6))
+    assert shards_of(data.records).tolist() == [0] * 6
+    assert len(set(content_digests(data.records))) == 6
+    augment = Augment(crop=64, flip=False, repeat=0.0)
+    made = training_batches(data, augment, Transform(), batch_size=3, seed=0)
+    shown = [sample for _ in range(2) for sample in next(made)]
+    assert sorted(sample.image_id for sample in shown) == [f"s{number}" for number in range(6)]
+    for sample in shown:
+        assert sample.targets.masks is not None
+        assert len(sample.targets.boxes) == 1
 
 
 def test_faults_name_the_sample(tmp_path: Path) -> None:
