@@ -18,6 +18,7 @@ from rcnn.data.geometry import TrainingSample
 from rcnn.models.faster_rcnn import FasterRCNN
 from rcnn.models.mask_rcnn import MaskRCNN
 from rcnn.models.rcnn import RCNN, STEEPNESS, RCNNSettings
+from rcnn.ops.losses import global_means
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Detections, ImageBatch, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings
@@ -109,7 +110,7 @@ def test_what_the_loss_asks_of_the_other_classes(activation: str) -> None:
     head = mask_head(activation=activation)
     logits = torch.zeros((1, head.maps, 8, 8), requires_grad=True)
     sampled, truth = one_positive(label=1)
-    loss = head.loss(logits, sampled, [truth])["masks"]
+    loss = global_means(head.loss(logits, sampled, [truth]))["masks"]
     # All alike: log 2 against log 4, whatever the goal.
     assert_close(loss, torch.tensor(2.0 if activation == "sigmoid" else 4.0).log())
     loss.backward()
@@ -137,7 +138,7 @@ def test_one_map_for_all_classes(agnostic: bool, activation: str) -> None:
     logits = torch.randn((1, head.maps, 8, 8), generator=draw)
     same = torch.equal(decoded(head, logits, 0), decoded(head, logits, 2))
     assert same is agnostic
-    losses = [head.loss(logits, *_as_lists(one_positive(label)))["masks"] for label in (0, 2)]
+    losses = [global_means(head.loss(logits, *_as_lists(one_positive(label))))["masks"] for label in (0, 2)]
     assert bool(losses[0] == losses[1]) is agnostic
 
 
@@ -235,9 +236,8 @@ def test_anchors_across_the_border_train_or_not(crossing: bool) -> None:
     output = rpn([torch.randn(1, 4, 4, 4)])
     objectness = output.objectness.detach().requires_grad_()
     truth = Targets((32, 32), torch.tensor([[0.0, 0, 24, 24]]), torch.tensor([0]))
-    rpn.loss(replace(output, objectness=objectness), [truth], torch.zeros(1, dtype=torch.int64))[
-        "rpn_objectness"
-    ].backward()
+    losses = rpn.loss(replace(output, objectness=objectness), [truth], torch.zeros(1, dtype=torch.int64))
+    global_means(losses)["rpn_objectness"].backward()
     assert objectness.grad is not None
     trains = objectness.grad[0] != 0
     outside = (output.anchors < 0).any(1) | (output.anchors > 32).any(1)

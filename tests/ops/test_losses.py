@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from rcnn.ops.losses import global_normaliser, smooth_l1, sum_over_regions
+from rcnn.ops.losses import MeanLoss, global_means, smooth_l1, sum_over_regions
 
 
 def test_smooth_l1_of_a_worked_case():
@@ -48,9 +48,17 @@ def test_smooth_l1_of_nothing_is_zero_with_a_gradient(beta):
     assert prediction.grad.shape == (0, 4)
 
 
-def test_mean_over_in_one_process():
-    assert global_normaliser(7, torch.device("cpu")) == 7
-    assert global_normaliser(0, torch.device("cpu")) == 1
+def test_means_in_one_process():
+    total = torch.tensor(21.0)
+    losses = {"a": MeanLoss(total, 7), "b": MeanLoss(total, torch.tensor(2)), "c": total}
+    assert global_means(losses) == {"a": 3, "b": 10.5, "c": 21}
+    assert list(global_means(losses)) == list(losses)
+    assert global_means({"a": 0.5 * MeanLoss(total, 7)}) == {"a": 1.5}
+
+
+@pytest.mark.parametrize("count", [0, torch.tensor(0)])
+def test_a_mean_over_nothing_is_zero(count):
+    assert global_means({"a": MeanLoss(torch.tensor(0.0), count)}) == {"a": 0}
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 9])

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
+from rcnn.ops.losses import global_means
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss
 from rcnn.parts.batch import Targets
 from rcnn.parts.semantic_head import stacked_maps
@@ -29,13 +30,13 @@ def test_loss_by_hand():
     """Equal logits of four classes: log 4 for each pixel that is not void."""
     logits, maps = torch.zeros(2, 4, 1, 3), torch.tensor([[[0, 1, 255]], [[3, 255, 255]]])
     four = torch.tensor(4.0).log()
-    assert_close(pixel_loss(logits, maps), four)
-    assert_close(pixel_loss(logits, maps, per_image=True), 3 * four / 2)
+    assert_close(global_means({"pixels": pixel_loss(logits, maps)})["pixels"], four)
+    assert_close(global_means({"pixels": pixel_loss(logits, maps, per_image=True)})["pixels"], 3 * four / 2)
 
 
 def test_void_alone_has_no_loss_but_a_gradient():
     logits = torch.zeros(1, 3, 2, 2, requires_grad=True)
-    loss = pixel_loss(logits, torch.full((1, 2, 2), 255))
+    loss = global_means({"pixels": pixel_loss(logits, torch.full((1, 2, 2), 255))})["pixels"]
     loss.backward()
     assert loss == 0
     assert_close(logits.grad, torch.zeros(1, 3, 2, 2))

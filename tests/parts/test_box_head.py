@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from found import by_image
 from rcnn.ops import boxes as box_ops
+from rcnn.ops.losses import global_means
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Regions
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings, RegionPool
@@ -78,10 +79,10 @@ def test_loss_by_hand():
     deltas = torch.zeros((2, 3, 4))
     deltas[0, 2] = torch.tensor([0.0, 0, 0, 3.0])
     deltas[0, :2] = deltas[1] = 99.0  # other classes and the background do not count
-    losses = head().loss(logits, deltas, chosen)
+    losses = global_means(head().loss(logits, deltas, chosen))
     assert_close(losses["classes"].item(), (math.log(3 + math.e) - 1 + math.log(4)) / 2)
     assert_close(losses["boxes"].item(), (0.5 * 0.5**2 + 2.5) / 2)
-    agnostic = head(replace(SETTINGS, class_agnostic=True)).loss(logits, deltas[:, 2:], chosen)
+    agnostic = global_means(head(replace(SETTINGS, class_agnostic=True)).loss(logits, deltas[:, 2:], chosen))
     assert_close(agnostic, losses)
 
 
@@ -94,7 +95,7 @@ def test_loss_of_nothing_is_zero_and_reaches_every_parameter(beta):
         ),
     ):
         module = head(replace(SETTINGS, beta=beta))
-        losses = module.loss(*module(maps(), chosen.regions), chosen)
+        losses = global_means(module.loss(*module(maps(), chosen.regions), chosen))
         assert losses["boxes"] == 0
         sum(losses.values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
+from rcnn.ops.losses import global_means
 from rcnn.ops.matching import fold_seeds
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Regions, Targets
@@ -79,7 +80,7 @@ def losses_with(truth: Targets, proposals, moves):
     sampled = sample_proposals(
         Regions.from_lists([proposals]), [truth], 2, SETTINGS.sampling, fold_seeds([0])
     )
-    return cascade, cascade.losses(FEATURES, sampled, [truth], fold_seeds([0]))
+    return cascade, global_means(cascade.losses(FEATURES, sampled, [truth], fold_seeds([0])))
 
 
 def test_each_step_labels_the_boxes_of_the_one_before():
@@ -124,12 +125,12 @@ def test_features_get_the_mean_gradient_and_heads_all_of_theirs():
     sampled = sample_proposals(
         Regions.from_lists([torch.tensor([[60.0, 60, 90, 90]])]), [truth], 2, one.sampling, fold_seeds([0])
     )
-    losses = cascade.losses([features], sampled, [truth], fold_seeds([0]))
+    losses = global_means(cascade.losses([features], sampled, [truth], fold_seeds([0])))
     assert list(losses) == [f"{name}_{n}" for n in (1, 2, 3) for name in ("classes", "boxes")]
     total = sum(loss for name, loss in losses.items() if name.startswith("classes"))
     (ours,) = torch.autograd.grad(total, features, retain_graph=True)
     own = torch.autograd.grad(total, cascade.steps[0].logits.bias)[0]
-    alone = single.losses([features], sampled, [truth], fold_seeds([0]))["classes"]
+    alone = global_means(single.losses([features], sampled, [truth], fold_seeds([0])))["classes"]
     assert_close(ours, torch.autograd.grad(alone, features, retain_graph=True)[0], rtol=1e-4, atol=1e-8)
     assert_close(own, torch.autograd.grad(alone, single.logits.bias)[0])
 

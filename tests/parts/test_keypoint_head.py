@@ -5,6 +5,7 @@ import math
 import torch
 from torch.testing import assert_close
 
+from rcnn.ops.losses import global_means
 from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.keypoint_head import KeypointHead, KeypointHeadSettings
@@ -40,7 +41,7 @@ def all_of(truth: Targets) -> SampledRegions:
 def losses(module: KeypointHead, features: list[torch.Tensor], of: Targets | None = None) -> torch.Tensor:
     chosen = all_of(truth() if of is None else of)
     pooled = module.pool(features, chosen.regions)
-    return module.losses(pooled, chosen, [truth() if of is None else of])["keypoints"]
+    return global_means(module.losses(pooled, chosen, [truth() if of is None else of]))["keypoints"]
 
 
 def test_a_flat_map_costs_the_logarithm_of_its_cells():

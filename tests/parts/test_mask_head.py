@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from blobs import as_masks
+from rcnn.ops.losses import global_means
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings
 from rcnn.parts.mask_head import MaskHead, MaskHeadSettings
@@ -69,7 +70,7 @@ def test_only_the_true_class_counts():
     logits[0, 2, :, 0] = 2.0
     logits[0, :2] = torch.randn((2, 4, 4), generator=torch.Generator().manual_seed(0)) * 50
     logits.requires_grad_()
-    loss = head().loss(logits, chosen, [truth()])["masks"]
+    loss = global_means(head().loss(logits, chosen, [truth()]))["masks"]
     # A column of 2 where it should be 1, three of 0: log(1 + e^-2) and log 2.
     assert_close(loss.item(), (math.log1p(math.exp(-2)) + 3 * math.log(2)) / 4)
     loss.backward()
@@ -96,7 +97,7 @@ def test_the_own_map_alone_gives_the_same_loss_gradients_and_probabilities(
         module = head(replace(SETTINGS, **changed)).train()
         logits = module(maps(), chosen.regions, labels)
         assert_close(predicted, logits.detach())
-        module.loss(logits, chosen, [truth(), truth()])["masks"].backward()
+        global_means(module.loss(logits, chosen, [truth(), truth()]))["masks"].backward()
         probabilities = module.probabilities(logits, chosen.labels).detach()
         found.append([probabilities, *(p.grad for p in module.parameters())])
     assert_close(found[0], found[1])
@@ -127,20 +128,21 @@ def test_some_regions_at_a_time_have_the_loss_and_gradients_of_all(changed, froz
         sizes, upsample = [], module._enlarged
         module._enlarged = lambda hidden, labels: (sizes.append(len(hidden)), upsample(hidden, labels))[1]  # noqa: B023
         features = [m.requires_grad_() for m in maps()]
-        loss = module.losses(module.pool(features, chosen.regions), chosen, [truth(), truth()])["masks"]
+        pooled, truths = module.pool(features, chosen.regions), [truth(), truth()]
+        loss = global_means(module.losses(pooled, chosen, truths))["masks"]
         assert sizes == ([] if "layers" in changed else [3] if at_once == 2**24 else [2, 1])
         (2 * loss).backward()
         found.append([loss.detach(), *(f.grad for f in features), *(p.grad for p in module.parameters())])
         with torch.no_grad():
-            again = module.losses(module.pool(features, chosen.regions), chosen, [truth(), truth()])
+            again = global_means(module.losses(pooled, chosen, truths))
         assert_close(again["masks"], loss.detach())
     assert_close(found[0], found[1])
 
 
 def test_class_agnostic_loss():
     chosen = sampled([0, 0], [0, 1], [2, 0], [True] * 2)
-    loss = head(replace(SETTINGS, class_agnostic=True)).loss(torch.zeros((2, 1, 4, 4)), chosen, [truth()])
-    assert_close(loss["masks"].item(), math.log(2))
+    losses = head(replace(SETTINGS, class_agnostic=True)).loss(torch.zeros((2, 1, 4, 4)), chosen, [truth()])
+    assert_close(global_means(losses)["masks"].item(), math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_class_agnostic_loss():
 )
 def test_loss_without_positives_reaches_every_parameter(empty):
     module, chosen = head(), sampled([], [], [], [])
-    loss = module.loss(module(maps(), chosen.regions), chosen, [empty, truth()])["masks"]
+    loss = global_means(module.loss(module(maps(), chosen.regions), chosen, [empty, truth()]))["masks"]
     assert loss == 0
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() == 0 for p in module.parameters())
@@ -201,7 +203,7 @@ def test_objects_known_by_their_boxes_alone_are_not_learned_as_masks():
         changed = replace(some, masks=masks)
         kept = head().select_positives(chosen, [changed, truth()])
         logits = head()(maps(), kept.regions)
-        losses.append(head().loss(logits, kept, [changed, truth()])["masks"])
+        losses.append(global_means(head().loss(logits, kept, [changed, truth()]))["masks"])
     assert losses[0] == losses[1]
 
 

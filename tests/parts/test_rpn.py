@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rcnn.ops import boxes as box_ops
+from rcnn.ops.losses import global_means
 from rcnn.ops.matching import Sample, fold_seeds
 from rcnn.parts.batch import Targets
 from rcnn.parts.rpn import RPN, RPNOutput, RPNSettings
@@ -105,7 +106,7 @@ def test_crowds_are_neither_positive_nor_negative():
 def loss_of(settings, truths, seeds=(3, 4), output=None):
     rpn = network(settings)
     output = output or rpn(maps(len(truths)))
-    return rpn, output, rpn.loss(output, truths, fold_seeds(seeds[: len(truths)]))
+    return rpn, output, global_means(rpn.loss(output, truths, fold_seeds(seeds[: len(truths)])))
 
 
 def test_loss_with_both_normalisers():
@@ -127,7 +128,7 @@ def test_loss_over_given_anchors_by_hand():
     drawn = Sample(
         torch.tensor([[1, 0, 2]]), torch.tensor([[True, False, False]]), torch.tensor([[True, True, False]])
     )
-    losses = network().sampled_loss(output, drawn, anchors[None, [1, 0, 2]])
+    losses = global_means(network().sampled_loss(output, drawn, anchors[None, [1, 0, 2]]))
     assert_close(losses["rpn_objectness"].item(), (math.log1p(math.e) + math.log1p(math.exp(2))) / 2)
     assert_close(losses["rpn_boxes"].item(), (0.5 * 0.05**2 * 9 + 1 - 0.5 / 9) / 2)
 
@@ -138,7 +139,7 @@ def test_perfect_output_has_no_loss():
     labels = rpn.match(anchors, [boxes])[1]
     deltas = box_ops.encode(boxes.boxes.expand_as(anchors), anchors)[None]
     output = RPNOutput(torch.where(labels == 1, 30.0, -30.0), deltas, anchors, (len(anchors),))
-    for loss in rpn.loss(output, [boxes], fold_seeds([0])).values():
+    for loss in global_means(rpn.loss(output, [boxes], fold_seeds([0]))).values():
         assert loss < 1e-6
     proposals = rpn.decode(output, torch.tensor([SIZE]).float()).boxes
     assert_close(proposals[:1], boxes.boxes, rtol=1e-4, atol=1e-3)

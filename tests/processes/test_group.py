@@ -14,9 +14,23 @@ from rcnn.processes.launch import Launch
 SCRIPT = """
 import json, sys, torch
 from rcnn.processes.group import *
+from rcnn.ops.losses import MeanLoss, global_means
 from rcnn.processes.group import rank, world_size
 join()
 own = rank()
+reductions, all_reduce = [], torch.distributed.all_reduce
+
+def counted(tensor):
+    reductions.append(tensor.tolist())
+    all_reduce(tensor)
+
+torch.distributed.all_reduce = counted
+means = global_means({  # of 1 and 2 items, the sums 3 and 4; of nothing
+    "some": MeanLoss(torch.tensor(3.0 + own), 1 + own),
+    "given": torch.tensor(9.0 + own),
+    "none": MeanLoss(torch.tensor(0.0), torch.tensor(0)),
+})
+torch.distributed.all_reduce = all_reduce
 
 def fail(who, error):
     if own == who:
@@ -42,6 +56,8 @@ said = {
     "cpu": str(process_device("cpu")),
     "each its own": str(process_device("cpu,meta")),
 }
+said["losses"] = mean_over_processes([m.item() for m in means.values()], torch.device("cpu"))
+said["reductions"] = gathered(reductions)
 print(json.dumps(said))
 """
 
@@ -53,6 +69,7 @@ def test_two_processes_agree(tmp_path: Path) -> None:
     assert first == second == {
         "size": 2, "first": {"from": 0}, "nothing": None, "first fails": "ValueError: no",
         "gathered": ["a", "b"], "one fails": "OSError: gone", "mean": [0.5, 5.0], "cpu": "cpu",
+        "losses": pytest.approx([7 / 3, 9.5, 0]), "reductions": [[[1, 0]], [[2, 0]]],
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from rcnn.config.ranges import check_ranges, ranged
 from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model
+from rcnn.ops.losses import Losses
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings, PoolSettings
@@ -94,7 +95,7 @@ class FastRCNN(Model):
                 "model.ranks: layers are trained uncompressed; `rcnn predict --svd` compresses them later"
             )
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
         """Those of the sampled proposals of the targets.
 
         Raises:

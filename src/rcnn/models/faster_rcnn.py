@@ -13,6 +13,7 @@ from torch import Tensor
 from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, Scheme, TrainingData
+from rcnn.ops.losses import Losses
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
@@ -107,7 +108,7 @@ class FasterRCNN(Model):
                 "leave the cascade out, or train jointly"
             )
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
         """Those of both stages."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(self.rpn_features(features, batch.tensors))

@@ -31,6 +31,7 @@ from rcnn.config.ranges import check_ranges, ranged
 from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import LEVELS, Light
 from rcnn.models.model import Model, TrainingData
+from rcnn.ops.losses import Losses
 from rcnn.ops.semantic import bilinear_kernel, pixel_loss
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
@@ -187,7 +188,7 @@ class FCN(Model):
             rows[f"upsample.{index}.weight"] = keys.pixels, keys.pixels
         return rows
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
         """The cross-entropy of all pixels that are not void."""
         logits = self.logits(batch.tensors).float()
         maps = stacked_maps(targets, (logits.shape[2], logits.shape[3]))

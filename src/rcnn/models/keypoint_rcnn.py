@@ -12,6 +12,7 @@ from torch import Tensor
 from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, TrainingData
+from rcnn.ops.losses import Losses
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHead, BoxHeadSettings
@@ -113,7 +114,7 @@ class KeypointRCNN(Model):
         settings: KeypointHeadSettings = self.keypoint.settings
         return not settings.refine
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
         """Those of the RPN and of each head."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)

@@ -12,6 +12,7 @@ from torch import Tensor
 from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, TrainingData
+from rcnn.ops.losses import Losses
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
@@ -74,7 +75,7 @@ class MaskRCNN(Model):
         """See docs/recipes.md."""
         return MaskRCNNSettings(light.backbone(light.levels), light.fpn, light.rpn, light.box, light.mask)
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
         """Those of the RPN, the box head and the mask head."""
         features = self.neck(self.backbone(batch.tensors))
         anchors = self.rpn(features)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from torch import Tensor, nn
 
 from rcnn.models.light import Light
+from rcnn.ops.losses import Losses, global_means
 from rcnn.parts.batch import Detections, ImageBatch, Output, Regions, Targets, as_targets, in_equal_groups
 from rcnn.parts.box_head import BoxHead
 from rcnn.parts.cascade import CascadeHead
@@ -126,7 +127,7 @@ class Model(nn.Module):
             ValueError: an image without what the model needs.
         """
         if targets is not None:
-            return Output(self.losses(batch, as_targets(targets, batch.tensors.device)))
+            return Output(global_means(self.losses(batch, as_targets(targets, batch.tensors.device))))
         if self.needs_proposals and len(batch.proposals) != len(batch):
             raise ValueError(
                 f"{type(self).__name__} needs external proposals: expected ImageBatch.proposals of "
@@ -138,8 +139,8 @@ class Model(nn.Module):
         detect = partial(self.detect, min_score=min_score or 0.0, max_detections=max_detections or 0)
         return Output(detections=in_equal_groups(batch, detect))
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
-        """One scalar each, to be summed; ``targets`` are on the device of the batch."""
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
+        """By name, to be summed: scalars or means; ``targets`` are on the device of the batch."""
         raise NotImplementedError
 
     def detect(

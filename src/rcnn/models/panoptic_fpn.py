@@ -15,6 +15,7 @@ from rcnn.config.ranges import check_ranges, ranged
 from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import Light
 from rcnn.models.model import Model, TrainingData
+from rcnn.ops.losses import Losses
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
 from rcnn.parts.box_head import BoxHeadSettings
@@ -132,7 +133,7 @@ class PanopticFPN(Model):
         things = (OTHER,) if self.settings.semantic.things == "other" else tuple(class_names)
         return things + stuff_names(tuple(class_names), tuple(semantic_names))
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
         """Those of the RPN, of the second stage and the masks, and of the pixels, weighted."""
         s = self.settings
         features = self.neck(self.backbone(batch.tensors))

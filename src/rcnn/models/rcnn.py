@@ -26,7 +26,7 @@ from rcnn.device import MEMORY_FORMAT
 from rcnn.models.light import LAST_STAGE, Light
 from rcnn.models.model import Model, Scheme
 from rcnn.ops import boxes as box_ops
-from rcnn.ops.losses import global_normaliser
+from rcnn.ops.losses import Losses, MeanLoss
 from rcnn.ops.warp import warp
 from rcnn.parts.backbone import BackboneSettings, build_backbone
 from rcnn.parts.batch import Detections, ImageBatch, Regions, Targets
@@ -194,7 +194,7 @@ class RCNN(Model):
             PretrainedPart("layers", self.layers, load_fc_layers),
         ]
 
-    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, batch: ImageBatch, targets: Sequence[Targets]) -> Losses:
         """Cross entropy of the classes of sampled proposals (§2.3, fine-tuning).
 
         Raises:
@@ -213,8 +213,8 @@ class RCNN(Model):
             for i, (image, (height, width)) in enumerate(zip(batch.tensors, batch.sizes, strict=True))
         ]
         logits = self.logits(self.layers(torch.cat(maps))).float()
-        count = global_normaliser(len(sampled.labels), logits.device)
-        return {"classes": functional.cross_entropy(logits, sampled.labels, reduction="sum") / count}
+        total = functional.cross_entropy(logits, sampled.labels, reduction="sum")
+        return {"classes": MeanLoss(total, len(sampled.labels))}
 
     def detect(
         self,

@@ -1,6 +1,9 @@
 """The losses of Fast R-CNN §2.3 in the forms that the published codes use."""
 
-from collections.abc import Callable, Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,19 +38,49 @@ def total_cross_entropy(logits: Tensor, classes: Tensor, ignored: int = -100) ->
     return functional.cross_entropy(logits, classes, ignore_index=ignored, reduction="none").sum()
 
 
-def global_normaliser(count: int | Tensor, device: torch.device) -> float | Tensor:
-    """What to divide a sum over ``count`` items by, so that its mean is the one over the whole global batch.
+@dataclass(frozen=True)
+class MeanLoss:
+    """A loss that is a mean over the global batch, as a process that has some of its items knows it.
 
-    One process: ``count``. Several: the mean of their counts, since their gradients are averaged afterwards;
-    without it a process with few positives would weigh each of them more than its neighbour does. Never below
-    1 in all. The host does not wait for it.
+    Attributes:
+        total: a scalar, the sum over the items of this process.
+        count: how many they are; a scalar where the host does not know it.
     """
-    if not torch.distributed.is_initialized():
-        return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
-    total = torch.as_tensor(count, dtype=exact_float(device)).reshape(1)
-    total = moved(total, device)
-    torch.distributed.all_reduce(total)
-    return (total[0].clamp(min=1) / torch.distributed.get_world_size()).to(torch.float32)
+
+    total: Tensor
+    count: int | Tensor
+
+    def __rmul__(self, weight: float) -> MeanLoss:
+        return MeanLoss(weight * self.total, self.count)
+
+
+Losses = dict[str, Tensor | MeanLoss]
+
+
+def global_means(losses: Mapping[str, Tensor | MeanLoss]) -> dict[str, Tensor]:
+    """The losses by name, of which each mean is the one over the items of all processes; no items give 0.
+
+    One process divides a sum by its count. Several divide theirs by the mean of their counts, since their
+    gradients are averaged afterwards; without it a process with few positives would weigh each of them more
+    than its neighbour does. They add up all counts at once, and the host does not wait for it.
+    """
+    means = [loss for loss in losses.values() if isinstance(loss, MeanLoss)]
+    counts = iter(_mean_counts(means))
+    return {
+        name: loss.total / next(counts) if isinstance(loss, MeanLoss) else loss
+        for name, loss in losses.items()
+    }
+
+
+def _mean_counts(means: Sequence[MeanLoss]) -> Iterable[int | float | Tensor]:
+    """What to divide each sum by."""
+    if not means or not torch.distributed.is_initialized():
+        return [m.count.clamp(min=1) if isinstance(m.count, Tensor) else max(m.count, 1) for m in means]
+    device = means[0].total.device
+    exact = exact_float(device)
+    totals = torch.cat([moved(torch.as_tensor(m.count, dtype=exact).reshape(1), device) for m in means])
+    torch.distributed.all_reduce(totals)
+    return (totals.clamp(min=1) / torch.distributed.get_world_size()).to(torch.float32).unbind()
 
 
 def sum_over_regions(

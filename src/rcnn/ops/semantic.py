@@ -7,21 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rcnn.ops.losses import global_normaliser, total_cross_entropy
+from rcnn.ops.losses import MeanLoss, total_cross_entropy
 from rcnn.structures import VOID, Size
 
 
-def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> Tensor:
+def pixel_loss(logits: Tensor, maps: Tensor, *, per_image: bool = False) -> MeanLoss:
     """Cross-entropy of ``logits`` ``[B, C, H, W]`` over those pixels of ``maps`` ``[B, H, W]`` not void.
 
-    The mean over these pixels, also of several processes together; with ``per_image`` their sum per image,
+    The mean over these pixels; with ``per_image`` their sum per image,
     averaged over the images: Caffe's un-normalised loss, for learning rates as small as pixels are many.
     Nothing but void gives 0.
     """
     total = total_cross_entropy(logits.float(), maps, ignored=VOID)
-    if per_image:
-        return total / global_normaliser(len(maps), maps.device)
-    return total / global_normaliser((maps != VOID).sum(), maps.device)
+    return MeanLoss(total, len(maps) if per_image else (maps != VOID).sum())
 
 
 def bilinear_kernel(channels: int, stride: int) -> Tensor:

@@ -16,7 +16,7 @@ from rcnn.layers.class_linear import ClassLinear
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.boxes import BoxWeights
-from rcnn.ops.losses import global_normaliser, smooth_l1
+from rcnn.ops.losses import Losses, MeanLoss, smooth_l1
 from rcnn.ops.roi import assign_levels, roi_pool
 from rcnn.parts.backbone import BackboneSettings, build_stage
 from rcnn.parts.batch import Detections, Regions, Targets
@@ -215,15 +215,16 @@ class BoxHead(nn.Module):
         """The deltas ``[R, 4]`` that the positive regions should have."""
         return box_ops.encode(sampled.gt_boxes, sampled.regions.boxes, self.settings.weights)
 
-    def loss(self, logits: Tensor, deltas: Tensor, sampled: SampledRegions) -> dict[str, Tensor]:
+    def loss(self, logits: Tensor, deltas: Tensor, sampled: SampledRegions) -> Losses:
         """Cross entropy over all regions, smooth L1 over the positives, both per sampled region (eq. 1)."""
-        count = global_normaliser(len(sampled.labels), logits.device)
-        classes = functional.cross_entropy(logits, sampled.labels, reduction="sum") / count
+        count = len(sampled.labels)
+        classes = functional.cross_entropy(logits, sampled.labels, reduction="sum")
         column = sampled.labels.clamp(max=deltas.shape[1] - 1)  # the background has none
         own = deltas[torch.arange(len(column), device=column.device), column]
         # At no distance there is neither a loss nor a gradient.
         wanted = torch.where(sampled.is_positive[:, None], self.targets(sampled), own.detach())
-        return {"classes": classes, "boxes": smooth_l1(own, wanted, self.settings.beta) / count}
+        boxes = smooth_l1(own, wanted, self.settings.beta)
+        return {"classes": MeanLoss(classes, count), "boxes": MeanLoss(boxes, count)}
 
     def losses(
         self,
@@ -231,7 +232,7 @@ class BoxHead(nn.Module):
         sampled: SampledRegions,
         truths: Sequence[Targets],
         seeds: Tensor,
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """Both losses of the sampled regions; only a cascade needs truths and seeds for more of them."""
         logits, deltas = self(features, sampled.regions)
         return self.loss(logits, deltas, sampled)

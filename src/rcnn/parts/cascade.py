@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rcnn.device import moved
 from rcnn.ops import boxes as box_ops
+from rcnn.ops.losses import Losses
 from rcnn.ops.matching import PROPOSALS
 from rcnn.parts.backbone import BackboneSettings
 from rcnn.parts.batch import Detections, Regions, Targets
@@ -74,7 +75,7 @@ class CascadeHead(nn.Module):
         sampled: SampledRegions,
         truths: Sequence[Targets],
         seeds: Tensor,
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """Both losses of every step, ``classes_1``, ``boxes_1`` and on.
 
         Args:
@@ -83,7 +84,7 @@ class CascadeHead(nn.Module):
             truths: of each image, from which those of the later steps get their labels.
             seeds: the sampling seed of each image.
         """
-        losses: dict[str, Tensor] = {}
+        losses: Losses = {}
         shared = [_scale_gradient(level, 1 / len(self.steps)) for level in features]
         sizes = moved(torch.tensor([truth.size for truth in truths]).float(), features[0].device)
         before: Regions | None = None

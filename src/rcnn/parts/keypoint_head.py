@@ -13,7 +13,7 @@ from torch.nn import functional
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.ops.keypoints import find_keypoints, keypoint_cells
-from rcnn.ops.losses import global_normaliser, sum_over_regions
+from rcnn.ops.losses import Losses, MeanLoss, sum_over_regions
 from rcnn.parts.batch import Detections, Regions, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
 from rcnn.parts.class_rows import ClassKeys, Rows
@@ -87,9 +87,7 @@ class KeypointHead(nn.Module):
         """The positive regions in the loss: all, or at most ``max_regions`` of each image."""
         return sampled.positives(self.settings.max_regions)
 
-    def losses(
-        self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]
-    ) -> dict[str, Tensor]:
+    def losses(self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]) -> Losses:
         """Mean cross entropy over the S² cells of each keypoint that is annotated and in its region.
 
         The regions are the pooled positive ones, ``[R, C, P, P]``. A CPU computes some at a time, since
@@ -103,7 +101,7 @@ class KeypointHead(nn.Module):
 
         parts = max(1, -(-len(pooled) // CHUNK_REGIONS))
         loss = sum_over_regions(total, [pooled, cells, seen], [self.layers, self.logits], parts)
-        return {"keypoints": loss / global_normaliser(seen.sum(), pooled.device)}
+        return {"keypoints": MeanLoss(loss, seen.sum())}
 
     def _targets(
         self, positives: SampledRegions, truths: Sequence[Targets], side: int

@@ -19,7 +19,7 @@ from torch.nn import functional
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
 from rcnn.layers.operator import is_exporting
-from rcnn.ops.losses import global_normaliser, sum_over_regions, total_cross_entropy
+from rcnn.ops.losses import Losses, MeanLoss, sum_over_regions, total_cross_entropy
 from rcnn.ops.masks import mask_targets
 from rcnn.parts.batch import Detections, Regions, TargetMasks, Targets
 from rcnn.parts.box_head import PoolSettings, RegionPool
@@ -176,9 +176,7 @@ class MaskHead(nn.Module):
             sampled = replace(sampled, is_positive=sampled.is_positive & outlined)
         return sampled.positives(self.settings.max_regions)
 
-    def losses(
-        self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]
-    ) -> dict[str, Tensor]:
+    def losses(self, pooled: Tensor, positives: SampledRegions, truths: Sequence[Targets]) -> Losses:
         """:meth:`loss` of the pooled positive regions ``[R, C, P, P]``, on a CPU some regions at a time.
 
         No other maps that training keeps are as large.
@@ -196,15 +194,16 @@ class MaskHead(nn.Module):
             total, [first(pooled), positives.labels, target_masks], [then, self.upsample, self.logits],
             self._num_chunks(pooled),
         )  # fmt: skip
-        return self._mean(summed, target_masks)
+        return {"masks": MeanLoss(summed, target_masks.numel())}
 
-    def loss(self, logits: Tensor, positives: SampledRegions, truths: Sequence[Targets]) -> dict[str, Tensor]:
+    def loss(self, logits: Tensor, positives: SampledRegions, truths: Sequence[Targets]) -> Losses:
         """Mean binary cross entropy on the map of the true class, positive regions only (§3).
 
         With ``softmax`` the mean cross entropy between the true class, inside the mask, and the background.
         """
         target_masks = self.targets(positives, truths, logits.shape[-1])
-        return self._mean(self._total(logits, positives.labels, target_masks), target_masks)
+        total = self._total(logits, positives.labels, target_masks)
+        return {"masks": MeanLoss(total, target_masks.numel())}
 
     def _total(self, logits: Tensor, labels: Tensor, target_masks: Tensor) -> Tensor:
         """The sum of the loss over the pixels of ``target_masks [R, M, M]``."""
@@ -215,9 +214,6 @@ class MaskHead(nn.Module):
         return functional.binary_cross_entropy_with_logits(
             _of_each(logits, own), target_masks, reduction="sum"
         )
-
-    def _mean(self, total: Tensor, target_masks: Tensor) -> dict[str, Tensor]:
-        return {"masks": total / global_normaliser(target_masks.numel(), target_masks.device)}
 
     @torch.no_grad()
     def decode(self, logits: Tensor, detections: Detections) -> Detections:

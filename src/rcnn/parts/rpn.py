@@ -21,7 +21,7 @@ from rcnn.layers.conv import Conv3x3
 from rcnn.layers.operator import is_exporting
 from rcnn.ops import boxes as box_ops
 from rcnn.ops.anchors import Rounding, cell_anchors, grid_anchors
-from rcnn.ops.losses import global_normaliser, smooth_l1
+from rcnn.ops.losses import Losses, MeanLoss, smooth_l1
 from rcnn.ops.matching import ANCHORS, IGNORED, Sample, match_chunks, random_keys, sample
 from rcnn.parts.batch import Regions, Targets
 from rcnn.parts.fpn import separable
@@ -228,7 +228,7 @@ class RPN(nn.Module):
         beyond = anchors[None, :, 2:] > limits[:, None]
         return (anchors[:, :2] < 0).any(1) | beyond.any(2)
 
-    def loss(self, output: RPNOutput, truths: Sequence[Targets], seeds: Tensor) -> dict[str, Tensor]:
+    def loss(self, output: RPNOutput, truths: Sequence[Targets], seeds: Tensor) -> Losses:
         """Both losses of eq. 1 over the anchors sampled from each image, with its seed of ``seeds`` [B]."""
         index, labels = self.match(output.anchors, truths)
         numbers = torch.arange(len(output.anchors), device=labels.device)
@@ -239,7 +239,7 @@ class RPN(nn.Module):
         gt_boxes = truth.boxes[images, index[images, drawn.index]]  # [B, S, 4]
         return self.sampled_loss(output, drawn, gt_boxes)
 
-    def sampled_loss(self, output: RPNOutput, drawn: Sample, gt_boxes: Tensor) -> dict[str, Tensor]:
+    def sampled_loss(self, output: RPNOutput, drawn: Sample, gt_boxes: Tensor) -> Losses:
         """The losses over given anchors.
 
         Args:
@@ -263,8 +263,8 @@ class RPN(nn.Module):
                 "rpn_objectness": objectness / (self.settings.count * batch),
                 "rpn_boxes": boxes / (positions * batch),
             }
-        count = global_normaliser(drawn.chosen.sum(), logits.device)
-        return {"rpn_objectness": objectness / count, "rpn_boxes": boxes / count}
+        count = drawn.chosen.sum()
+        return {"rpn_objectness": MeanLoss(objectness, count), "rpn_boxes": MeanLoss(boxes, count)}
 
     @torch.no_grad()
     def decode(

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from rcnn.config.ranges import check_ranges, ranged
 from rcnn.layers.conv import Conv3x3
+from rcnn.ops.losses import Losses
 from rcnn.ops.semantic import pixel_loss
 from rcnn.parts.batch import Detections, Targets
 from rcnn.parts.class_rows import ClassKeys, Rows, weight_and_bias
@@ -112,7 +113,7 @@ class SemanticHead(nn.Module):
         stuff = (maps - self.num_things + 1).clamp(min=0)
         return torch.where(maps == VOID, VOID, stuff)
 
-    def loss(self, logits: Tensor, truths: Sequence[Targets]) -> dict[str, Tensor]:
+    def loss(self, logits: Tensor, truths: Sequence[Targets]) -> Losses:
         """The mean cross-entropy over all pixels that are not void."""
         whole = self.upsampled(logits)
         return {"semantic": pixel_loss(whole, self.targets(truths, (whole.shape[2], whole.shape[3])))}

@@ -42,6 +42,7 @@ from rcnn.models import build_model, model_name
 from rcnn.models.fast_rcnn import FastRCNN, FastRCNNSettings
 from rcnn.models.faster_rcnn import FasterRCNNSettings
 from rcnn.models.model import Model
+from rcnn.ops.losses import global_means
 from rcnn.parts.backbone import build_backbone
 from rcnn.parts.batch import ImageBatch, Output, Targets
 from rcnn.parts.fpn import FPN, build_neck
@@ -78,7 +79,7 @@ class ProposalNetwork(nn.Module):
     def forward(self, batch: ImageBatch, targets: list[Targets]) -> Output:
         """The two losses of the RPN (eq. 1)."""
         anchors = self.rpn(self.neck(self.backbone(batch.tensors)))
-        return Output(self.rpn.loss(anchors, targets, batch.sampling_seeds()))
+        return Output(global_means(self.rpn.loss(anchors, targets, batch.sampling_seeds())))
 
 
 @dataclass(frozen=True)
