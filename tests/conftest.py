@@ -21,6 +21,17 @@ def real_data(name: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_matrix_units() -> Iterator[None]:
+    """Networks compute in float32 where nothing else is asked for, whatever CPU the tests run on."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            patch.setattr(torch.cpu, name, lambda: False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Computed by one thread, sums have one order."""

@@ -263,7 +263,7 @@ def test_functions_refuse_as_commands_do(tmp_path: Path) -> None:
             function()
 
 
-def test_a_metric_that_lacks_an_input_is_refused_after_the_first_image() -> None:
+def test_a_metric_that_lacks_an_input_is_refused_after_the_first_images() -> None:
     class Boxes:
         class_names = tiny_shapes(1).class_names
         seen = 0
@@ -272,10 +272,10 @@ def test_a_metric_that_lacks_an_input_is_refused_after_the_first_image() -> None
             self.seen += len(images)
             return [rcnn.Instances.empty(image.shape[:2], self.class_names) for image in images]
 
-    detector, data = Boxes(), tiny_shapes(3)
+    detector, data = Boxes(), tiny_shapes(40)
     with pytest.raises(ValueError, match="metrics keypoints: needs keypoints in the data"):
         rcnn.evaluate(detector, data, metrics=["keypoints"])
-    assert detector.seen == 1
+    assert detector.seen < 20, "some are predicted ahead"
 
 
 def test_what_can_be_written_is_not_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -67,3 +67,45 @@ def test_cleaning_up_has_time_of_its_own_but_not_for_ever(
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert (tmp_path / "unwound").exists() == unwinds
+
+
+TOGETHER = """
+import signal
+from rcnn.io.interruption import answered
+both = {signal.SIGINT, signal.SIGTERM}
+with answered(bounded=True):
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    for number in both:
+        signal.raise_signal(number)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    except (KeyboardInterrupt, SystemExit) as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_of_two_signals_that_come_together_one_is_answered() -> None:
+    ended = subprocess.run([sys.executable, "-c", TOGETHER], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "KeyboardInterrupt\n", "")
+
+
+FOLLOWING = """
+import signal
+from rcnn.io.interruption import answered
+with answered(bounded=True):
+    try:
+        with answered():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                raise RuntimeError("a process that was ended, too")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_errors_that_follow_from_a_signal_give_way_to_its_exception() -> None:
+    ended = subprocess.run([sys.executable, "-c", FOLLOWING], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "interrupted\n", "")

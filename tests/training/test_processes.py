@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -164,6 +165,20 @@ def test_a_worker_that_ends_while_it_hands_over_its_memory_is_named(monkeypatch:
     monkeypatch.setattr(torch._C, "_error_if_any_worker_fails", noticed)
     with pytest.raises(RuntimeError, match="is killed by signal"):
         list(workers.arriving(broken()))
+
+
+def test_a_killed_worker_whose_end_torch_saw_first_is_named() -> None:
+    class Loaded:
+        _workers = (SimpleNamespace(pid=6, exitcode=None), SimpleNamespace(pid=7, exitcode=-signal.SIGKILL))
+
+        def __iter__(self) -> Iterator[int]:
+            return self
+
+        def __next__(self) -> int:
+            raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    with pytest.raises(RuntimeError, match=r"\(pid 7\) is killed by signal: Killed"):
+        list(workers.arriving(Loaded()))
 
 
 @pytest.mark.parametrize(

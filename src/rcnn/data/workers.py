@@ -58,6 +58,13 @@ def arriving(batches: Iterable[T]) -> Iterator[T]:
         except (OSError, EOFError):  # of the connection to the worker
             _raise_lost_worker()
             raise
+        except RuntimeError as error:  # torch may see that it ended, and not how
+            killed = [w.pid for w in getattr(iterator, "_workers", ()) if w.exitcode == -signal.SIGKILL]
+            if killed and "exited unexpectedly" in str(error):
+                raise RuntimeError(
+                    f"DataLoader worker (pid {killed[0]}) is killed by signal: Killed."
+                ) from error
+            raise
         yield value
 
 

@@ -54,11 +54,8 @@ class _Answer:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif self.asked is None:
+            # Handlers stay as they are: Python complains about a signal that is ignored just as it comes.
             self.asked = signal.Signals(number)
-            if self.watch is not None:
-                # Python's own handlers end before the process does; this stays.
-                for other in GRACE_SECONDS:
-                    signal.signal(other, signal.SIG_IGN)
             self.answer()
 
     def answer(self) -> None:
@@ -66,6 +63,13 @@ class _Answer:
         if self.asked is not None and not self.raised and not self.held:
             self.raised = True
             raise KeyboardInterrupt if self.asked == signal.SIGINT else SystemExit(TERMINATED)
+
+    def give_way(self) -> None:
+        """Raise the exception of the signal that came, if any, once more."""
+        self.held = 0
+        if self.asked is not None:
+            self.raised = False
+            self.answer()
 
 
 _current: _Answer | None = None
@@ -83,8 +87,15 @@ def answered(*, bounded: bool = False) -> Iterator[None]:
             notebook.
     """
     global _current
-    if _current is not None or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
+        return
+    if _current is not None:
+        try:
+            yield
+        except Exception:
+            _current.give_way()
+            raise
         return
     _current = answer = _Answer()
     before = {number: signal.signal(number, answer.take) for number in GRACE_SECONDS}
@@ -94,10 +105,7 @@ def answered(*, bounded: bool = False) -> Iterator[None]:
         answer.held = 0
         answer.answer()
     except Exception:
-        answer.held = 0
-        if answer.asked is not None:
-            answer.raised = False
-            answer.answer()
+        answer.give_way()
         raise
     finally:
         if answer.asked is None or answer.watch is None:

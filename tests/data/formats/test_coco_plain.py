@@ -89,8 +89,8 @@ def test_nearly_all_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                         "segmentation": [ring]})  # fmt: skip
     entries[20]["attributes"] = {}
     looked = []
-    read = coco._Reader._read
-    monkeypatch.setattr(coco._Reader, "_read", lambda self, e, i: (looked.append(i), read(self, e, i))[1])
+    read = coco.CocoReader._read
+    monkeypatch.setattr(coco.CocoReader, "_read", lambda self, e, i: (looked.append(i), read(self, e, i))[1])
     data = opened(tmp_path, entries)
     assert looked == [20]
     np.testing.assert_allclose(data.records[0].truth.boxes[20, :2], entries[20]["bbox"][:2], rtol=1e-6)
