@@ -41,10 +41,10 @@ MASK = MaskHeadSettings(convs=1, channels=8, pool=PoolSettings(size=4))
 
 
 def tiny_recipe(model: str = "mask_rcnn", **train: Any) -> Recipe:
-    """Two images a step, no worker processes; ``train`` are fields of ``TrainSettings``."""
+    """Two images a step in float32, no worker processes; ``train`` are fields of ``TrainSettings``."""
     settings = MaskRCNNSettings(**SHARED, mask=MASK) if model == "mask_rcnn" else FasterRCNNSettings(**SHARED)
     length = {} if "minutes" in train else {"epochs": 1.0}
-    schedule = TrainSettings(**{"batch_size": 2, "workers": 0, "lr": 1e-3, **length, **train})
+    schedule = TrainSettings(**{"batch_size": 2, "workers": 0, "lr": 1e-3, "amp": "off", **length, **train})
     return Recipe(model, settings, Transform(), Augment(crop=SIDE), schedule)
 
 

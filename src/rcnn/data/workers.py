@@ -31,7 +31,8 @@ def prepare_worker(number: int) -> None:
     torch's own check at the end of its loop is not enough: a worker whose parent was killed waits for ever to
     hand over a batch that nobody reads.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # No SIG_IGN: Python complains about a signal that is ignored just as it comes.
+    signal.signal(signal.SIGINT, lambda *_: None)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
