@@ -1,6 +1,7 @@
 """What several tests share: where the real data sets are, and fixtures for tests that train."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """A folder with a name short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 @pytest.fixture

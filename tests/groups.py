@@ -42,6 +42,18 @@ def wait_for(
         time.sleep(0.02)
 
 
+def called(words: str) -> set[int]:
+    """The processes with these words in their command line."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        try:
+            if words.encode() in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
 def members(group: int) -> list[int]:
     """The living processes of a process group."""
     found = []

@@ -4,20 +4,20 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bulk_job import images, saved_model
+from groups import called
 from rcnn.bulk import BulkOptions, predict_bulk
 from rcnn.bulk.ray_workers import RayOptions, _pool
 from rcnn.bulk.worker import WorkerOptions
 
 pytest.importorskip("ray", reason="needs the extra ray")
 COUNT = 8
+ACTOR = "MapBatches(_Actor)"  # of our class, in the name of its process
 RUN = """
 import sys
 from rcnn.bulk import BulkOptions, predict_bulk
@@ -43,13 +43,6 @@ def start(arguments: list[str], folder: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.fixture
-def short_folder() -> Iterator[str]:
-    """A folder with a name short enough for Ray's sockets."""
-    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
-        yield folder
-
-
 def files(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "parts").iterdir()}
 
@@ -64,27 +57,15 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     return arguments, folder / "whole"
 
 
-def actors() -> list[int]:
-    """The processes of this user that are actors of our class."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if b"MapBatches(_Actor)" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except (OSError, ValueError):
-            continue
-    return found
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_actors_do_what_one_process_does_though_one_is_killed(
     job: tuple[list[str], Path], tmp_path: Path, short_folder: str
 ) -> None:
     arguments, whole = job
-    before = set(actors())
+    before = called(ACTOR)
     process = start([*arguments, str(tmp_path / "out"), "1"], short_folder)
     deadline = time.monotonic() + 150
-    while not (mine := set(actors()) - before) and process.poll() is None and time.monotonic() < deadline:
+    while not (mine := called(ACTOR) - before) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert mine, process.communicate(timeout=10)
     os.kill(mine.pop(), signal.SIGKILL)

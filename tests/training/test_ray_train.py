@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 from examples import examples
-from groups import COMMAND, Group, environment, succeeded
+from groups import COMMAND, Group, called, environment, succeeded
 from rcnn.io import checkpoint
 from rcnn.training.recipe import dump_recipe
 from rcnn.training.run_folder import read_history
@@ -24,6 +22,7 @@ from tiny import tiny_recipe, tiny_shapes
 pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
+WORKER = "RayTrainWorker"  # in the name of its process
 BEFORE = """
 import ray
 ray.init(
@@ -80,13 +79,6 @@ def expected(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory)
     return rows(folder / "run")
 
 
-@pytest.fixture
-def short_folder() -> Iterator[str]:
-    """A folder with a name short enough for Ray's sockets."""
-    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
-        yield folder
-
-
 def rows(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_history(folder)]
 
@@ -139,14 +131,14 @@ def test_a_worker_is_killed(
     """The run goes on from its checkpoint to the same losses, or ends with an error that says why."""
     out = tmp_path / "run"
     last = out / "last.safetensors"
-    others = set(workers())
+    others = called(WORKER)
     process = started(BEFORE + example(data, out, recipe, failures), short_folder)
     end = time.monotonic() + 300
     while not (last.exists() and checkpoint.read_metadata(last)["train_state"]["iteration"] >= 5):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.05)
-    os.kill(sorted(set(workers()) - others)[-1], signal.SIGKILL)
+    os.kill(sorted(called(WORKER) - others)[-1], signal.SIGKILL)
     _, errors = ended(process)
     if failures:
         assert process.returncode == 0, errors[-3000:]
@@ -156,15 +148,3 @@ def test_a_worker_is_killed(
         assert process.returncode == 1
         assert "WorkerGroupError" in errors
         assert "died" in errors
-
-
-def workers() -> list[int]:
-    """The processes that are workers of Ray Train."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if b"RayTrainWorker" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except (OSError, ValueError):
-            continue
-    return found

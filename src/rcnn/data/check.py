@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rcnn.data.classes import keypoint_order, occurring_classes
-from rcnn.data.dataset import Dataset, LeftOut, Record
+from rcnn.data.dataset import Dataset, LeftOut, Record, evenly_spaced
 from rcnn.data.formats.open import open_data
 from rcnn.data.formats.registry import formats
 from rcnn.data.image_checks import look_at_images
@@ -167,10 +167,8 @@ def _sampled(dataset: Dataset) -> Sequence[int]:
     if shards is None:
         return dataset.evenly_spaced(SAMPLED)
     parts = np.unique(shards)
-    some = parts[np.linspace(0, len(parts) - 1, min(len(parts), OPEN_SHARDS)).round().astype(np.int64)]
-    places = np.flatnonzero(np.isin(shards, some))
-    chosen = np.linspace(0, len(places) - 1, min(len(places), SAMPLED)).round().astype(np.int64)
-    indices: list[int] = places[chosen].tolist()
+    places = np.flatnonzero(np.isin(shards, parts[evenly_spaced(len(parts), OPEN_SHARDS)]))
+    indices: list[int] = places[evenly_spaced(len(places), SAMPLED)].tolist()
     return indices
 
 

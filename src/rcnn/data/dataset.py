@@ -425,8 +425,7 @@ class Dataset:
 
     def evenly_spaced(self, count: int) -> list[int]:
         """``count`` indices spread evenly over the images; all of them if there are fewer."""
-        last = len(self.records) - 1
-        return sorted({round(i * last / max(count - 1, 1)) for i in range(count)}) if last >= 0 else []
+        return evenly_spaced(len(self.records), count)
 
     def images(self, count: int) -> list[npt.NDArray[np.uint8]]:
         """Up to ``count`` images, spread evenly over the data set, uint8 ``[H, W, C]``.
@@ -437,6 +436,11 @@ class Dataset:
         if not len(self):
             raise ValueError(f"{self.source}: no usable image")
         return [self.records[index].load_image() for index in self.evenly_spaced(count)]
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """``count`` of the numbers below ``total``, spread evenly; all of them if there are fewer."""
+    return sorted({round(i * (total - 1) / max(count - 1, 1)) for i in range(count)}) if total else []
 
 
 @dataclass(frozen=True)

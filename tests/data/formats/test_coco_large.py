@@ -267,3 +267,14 @@ def test_elements_are_those_that_json_reads(
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"list": found, "last": 1}, separators=separators, indent=indent))
     assert {k: list(v) if k == "list" else v for k, v in top_level(path)} == {"list": found, "last": 1}
+
+
+@pytest.mark.parametrize("text", ['{"a": 1,}', '{"list": [{}],}', '{"a": 1}'])
+def test_a_comma_has_to_be_followed_by_a_key(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "large.json"
+    path.write_text(text)
+    if text.endswith(",}"):
+        with pytest.raises(ValueError, match="expected a key; found '}'"):
+            list(top_level(path))
+    else:
+        assert dict(top_level(path)) == {"a": 1}

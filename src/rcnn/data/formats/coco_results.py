@@ -26,8 +26,8 @@ from rcnn.data.formats.coco import declare_categories
 from rcnn.data.formats.coco_forms import with_whole_numbers
 from rcnn.data.formats.coco_json import has_fields
 from rcnn.data.formats.detections import Detections, outline_of
+from rcnn.data.formats.json_lists import NotJsonError, list_entries, value_without_list
 from rcnn.data.formats.outlines import is_number, polygon_fault, rle_fault
-from rcnn.io.json_lists import NotJsonError, list_entries, value_without_list
 from rcnn.structures import Instances, Size, Skeleton
 
 SHOWN = 5  # ids shown in a message

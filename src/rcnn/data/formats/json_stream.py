@@ -18,7 +18,7 @@ PENDING = 1 << 16
 PIECE = 1 << 16  # characters of a list that are parsed at once; more would leave the processor's cache
 BRACES_TRIED = 8  # ends of objects, of which the last that ends an element is searched
 BETWEEN = re.compile(r"\s*,\s*\{")
-SPACE = re.compile(r"\s*")
+SPACE = re.compile(r"[ \t\n\r]*")  # of JSON
 DELIMITERS = tuple(",]}: \t\r\n")
 
 
@@ -49,25 +49,10 @@ def top_level(path: Path) -> Iterator[tuple[str, Any]]:
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8-sig") as file:
-        text = _Text(file)
-        text.expect("{")
-        while text.peek() != "}":
-            key = text.value()
-            if not isinstance(key, str):
-                raise BrokenJsonError(f"expected a key as text; found {key!r:.40}")
-            text.expect(":")
-            if text.peek() == "[":
-                elements = text.elements()
-                yield key, elements
-                for _ in elements:  # what the caller left
-                    pass
-            else:
-                yield key, text.value()
-            if text.peek() != "}":
-                text.expect(",")
+        yield from Text(file).members()
 
 
-class _Text:
+class Text:
     """A window of a text file that moves on as its values are read."""
 
     def __init__(self, file: TextIO) -> None:
@@ -122,6 +107,27 @@ class _Text:
                 value, self.place = self.decode(self.window, self.place)  # raises, if it is not complete
                 return value
             self.chunk *= 2  # an element that is larger than the window is not read again and again
+
+    def members(self) -> Iterator[tuple[str, Any]]:
+        """The values by key of the object that comes next, lists as iterators; see :func:`top_level`."""
+        self.expect("{")
+        while self.peek() != "}":
+            key = self.value()
+            if not isinstance(key, str):
+                raise BrokenJsonError(f"expected a key as text; found {key!r:.40}")
+            self.expect(":")
+            if self.peek() == "[":
+                elements = self.elements()
+                yield key, elements
+                for _ in elements:  # what the caller left
+                    pass
+            else:
+                yield key, self.value()
+            if self.peek() != "}":
+                self.expect(",")
+                if self.peek() == "}":
+                    raise BrokenJsonError("expected a key; found '}'")
+        self.expect("}")
 
     def elements(self) -> Iterator[Any]:
         """The elements of the list that comes next."""

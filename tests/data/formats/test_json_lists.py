@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rcnn.io import json_lists
-from rcnn.io.json_lists import NotJsonError, list_entries, value_without_list
+from rcnn.data.formats import json_stream
+from rcnn.data.formats.json_lists import NotJsonError, list_entries, value_without_list
 
 ENTRIES = [{"a": [1, 2.5, {"b": None}], "text": 'quoted " and \\ and }]'}, [], 12, "ü", True, -1e3, {}]
 
@@ -15,7 +15,7 @@ ENTRIES = [{"a": [1, 2.5, {"b": None}], "text": 'quoted " and \\ and }]'}, [], 1
 @pytest.fixture(params=[1, 3, 2**20])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """However little is read at once."""
-    monkeypatch.setattr(json_lists, "CHUNK", request.param)
+    monkeypatch.setattr(json_stream, "CHUNK", request.param)
     return int(request.param)
 
 
@@ -82,16 +82,17 @@ def test_two_lists_of_one_name(tmp_path: Path) -> None:
 
 
 def test_little_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lists, "CHUNK", 1000)
+    monkeypatch.setattr(json_stream, "CHUNK", 1000)
     path = written(tmp_path, json.dumps([{"number": n} for n in range(20_000)]))
     longest = 0
-    read = json_lists._Text.value
+    read = json_stream.Text.peek
 
     def watched(text: Any) -> Any:
         nonlocal longest
-        longest = max(longest, len(text.held))
-        return read(text)
+        found = read(text)
+        longest = max(longest, len(text.window))
+        return found
 
-    monkeypatch.setattr(json_lists._Text, "value", watched)
+    monkeypatch.setattr(json_stream.Text, "peek", watched)
     assert sum(entry["number"] for entry in list_entries(path, "")) == sum(range(20_000))
     assert longest < 3000
