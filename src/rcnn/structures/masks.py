@@ -313,7 +313,7 @@ class PackedMasks(Masks):
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """As of :class:`Masks`; drawn anew."""
+        """As of :class:`Masks`; drawn again on each use."""
         return np.concatenate([np.zeros(0, np.uint8), *(patch.reshape(-1) for patch in self.patches())])
 
     def patches(self) -> Iterator[npt.NDArray[np.uint8]]:
