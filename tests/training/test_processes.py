@@ -167,6 +167,17 @@ def test_a_worker_that_ends_while_it_hands_over_its_memory_is_named(monkeypatch:
         list(workers.arriving(broken()))
 
 
+@pytest.mark.parametrize(
+    ("error", "is_printed"),
+    [(EOFError(), False), (ConnectionResetError(104, "reset"), False), (OSError(5, "I/O error"), True)],
+)
+def test_a_worker_prints_no_traceback_of_a_connection_that_its_parent_left(
+    error: Exception, is_printed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers._report(type(error), error, None)
+    assert bool(capsys.readouterr().err) is is_printed
+
+
 def test_a_killed_worker_whose_end_torch_saw_first_is_named() -> None:
     class Loaded:
         _workers = (SimpleNamespace(pid=6, exitcode=None), SimpleNamespace(pid=7, exitcode=-signal.SIGKILL))

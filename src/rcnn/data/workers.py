@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -33,7 +34,14 @@ def prepare_worker(number: int) -> None:
     """
     # No SIG_IGN: Python complains about a signal that is ignored just as it comes.
     signal.signal(signal.SIGINT, lambda *_: None)
+    sys.excepthook = _report
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error of a worker's thread, but not of a connection that its parent left as it ended."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_with_parent(started_by: int) -> None:
